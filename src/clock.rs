@@ -1,0 +1,119 @@
+//! The publisher of the built-in topic `clock`: one tick an interval for the whole process, at the
+//! multiples of the interval since 1970-01-01T00:00:00Z, so that a tick a second is on the second.
+
+use std::time::Duration;
+
+use crate::{
+    event::{Name, Topic},
+    hub::Hub,
+    timestamp::Timestamp,
+};
+
+/// Publishes a tick at every multiple of `interval`, until the future is dropped. Its data is that
+/// time in RFC 3339. Ticks that were missed, since the machine was suspended, are skipped.
+///
+/// An interval of less than a millisecond is taken as one.
+pub async fn run(hub: &Hub, interval: Duration) {
+    loop {
+        let due = next_tick(hub.now(), interval);
+        tokio::time::sleep(due.since(hub.now())).await;
+        let now = hub.now();
+        // The time was set back while we slept, or was missed by an interval or more.
+        if now < due || now.since(due) >= interval {
+            continue;
+        }
+        if let Err(error) = hub.publish(Topic::clock(), Name::default(), due.to_string()).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the clock lost a tick");
+        }
+    }
+}
+
+/// The first multiple of `interval` after `now`.
+fn next_tick(now: Timestamp, interval: Duration) -> Timestamp {
+    let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
+    let since_last = now.as_millis().rem_euclid(interval);
+    Timestamp::from_millis(now.as_millis().saturating_add(interval - since_last))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    };
+
+    use super::*;
+    use crate::{
+        hub::{Step, Subscriber},
+        id::{Cursor, Epoch},
+        log::MemoryLog,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A hub whose time is tokio's paused one, from 07:00:00.250 on, plus what `jump` says in
+    /// milliseconds, with the clock running on it.
+    fn start() -> (Subscriber, Arc<AtomicI64>) {
+        let jump = Arc::new(AtomicI64::new(0));
+        let start: Timestamp = "2026-11-22T07:00:00.250Z".parse().unwrap();
+        let began = tokio::time::Instant::now();
+        let now = {
+            let jump = Arc::clone(&jump);
+            move || {
+                let passed = i64::try_from(began.elapsed().as_millis()).unwrap();
+                Timestamp::from_millis(start.as_millis() + passed + jump.load(Ordering::Relaxed))
+            }
+        };
+        let hub = Arc::new(Hub::new(MemoryLog::new(Epoch::new(1), 100), now));
+        let subscriber = hub.subscribe(Cursor::Now);
+        tokio::spawn(async move { run(&hub, SECOND).await });
+        (subscriber, jump)
+    }
+
+    async fn tick(subscriber: &mut Subscriber) -> String {
+        let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+        assert_eq!(frames.len(), 1);
+        let event = frames[0].event();
+        assert!(event.time.since(event.data.parse().unwrap()) < SECOND, "late: {event:?}");
+        event.data[11..].to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ticks_on_the_second() {
+        let (mut subscriber, _) = start();
+        let began = tokio::time::Instant::now();
+        assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
+        assert_eq!(began.elapsed(), Duration::from_millis(750));
+        assert_eq!(tick(&mut subscriber).await, "07:00:02.000Z");
+        assert_eq!(began.elapsed(), Duration::from_millis(1750));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missed_ticks_are_skipped() {
+        let (mut subscriber, jump) = start();
+        assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
+        // As after a suspended minute: tokio's time stood still, the system's did not.
+        jump.fetch_add(60_000, Ordering::Relaxed);
+        assert_eq!(tick(&mut subscriber).await, "07:01:03.000Z");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_back_ticks_on() {
+        let (mut subscriber, jump) = start();
+        assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
+        jump.fetch_sub(3_600_000, Ordering::Relaxed);
+        assert_eq!(tick(&mut subscriber).await, "06:00:03.000Z");
+    }
+
+    #[test]
+    fn the_next_tick_is_never_now() {
+        let next = |now, interval| {
+            next_tick(Timestamp::from_millis(now), Duration::from_millis(interval)).as_millis()
+        };
+        assert_eq!(next(0, 1000), 1000);
+        assert_eq!(next(999, 1000), 1000);
+        assert_eq!(next(1000, 1000), 2000);
+        assert_eq!(next(-1, 1000), 0);
+        assert_eq!(next(5, 0), 6);
+    }
+}

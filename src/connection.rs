@@ -1,0 +1,489 @@
+//! The connection rules: when a page opens its stream, gives it up, and comes back. A pure function
+//! from a state and an input to a state and effects, so that it is tested without a browser.
+//!
+//! `EventSource` reconnects by itself while its `readyState` is `CONNECTING` (WHATWG HTML 9.2.3), and
+//! those tries are left alone. It gives up when it says `CLOSED`: after an answer that is not 200, or
+//! not a stream. Then these rules ask why, wait with full jitter, and open a new one with the cursor.
+//! A connection that says nothing for three heartbeat intervals is taken for dead and replaced.
+
+use std::time::Duration;
+
+use crate::id::EventId;
+
+/// The longest first wait; each further one may be twice as long.
+pub const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait of all.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A connection that lived this long starts the waits anew.
+pub const STABLE: Duration = Duration::from_secs(10);
+/// So many heartbeat intervals of silence make a connection stale.
+pub const SILENT_INTERVALS: u32 = 3;
+/// The heartbeat interval until the server's `hello` has told its own.
+pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// A point in time: how long after the page began, by a clock that never goes back.
+pub type Instant = Duration;
+
+/// How the connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nobody has asked for the stream yet.
+    Idle,
+    /// Opening for the first time, or after a wait.
+    Connecting,
+    /// Open.
+    Live,
+    /// Was lost; the browser is trying again by itself.
+    Reconnecting,
+    /// Was silent for too long; a new one is being opened.
+    Stale,
+    /// The browser gave up; the next try comes at that time.
+    Waiting {
+        /// When.
+        until: Instant,
+    },
+    /// Stopped: by the user, or by a server that said that there is no more.
+    Stopped,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The user wants the stream, or wants the next try now.
+    Connect,
+    /// The user wants it to end.
+    Stop,
+    /// The connection is open.
+    Opened,
+    /// Something arrived.
+    Heard {
+        /// The id that it carried.
+        id: Option<EventId>,
+        /// The heartbeat interval, if it told it.
+        heartbeat: Option<Duration>,
+    },
+    /// The connection was lost, and the browser tries again by itself.
+    Lost,
+    /// The connection was lost, and the browser has given up.
+    GaveUp,
+    /// What asking for the reason has found.
+    Explained(Reason),
+    /// Time has passed. To come about once a second.
+    Tick,
+}
+
+/// Why the browser gave up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The server cannot be reached.
+    Unreachable,
+    /// The answer's status was not 200.
+    Status(u16),
+    /// The answer was no stream, but of that content type.
+    ContentType(String),
+    /// The server answers as it should, now.
+    Recovered,
+}
+
+/// What the page has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Open a connection that goes on after the cursor, in place of any that there is.
+    Open {
+        /// The cursor; none to start from now.
+        after: Option<EventId>,
+    },
+    /// Close the connection.
+    Close,
+    /// Ask the server, with one request, why the connection failed.
+    Explain,
+}
+
+/// The rules' memory of one page's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    state: State,
+    cursor: Option<EventId>,
+    reason: Option<Reason>,
+    heartbeat: Duration,
+    /// When something was last heard of the connection, or was done about it.
+    heard: Instant,
+    /// Since when it is live, while it is.
+    live_since: Option<Instant>,
+    /// How many waits there were since a connection was stable.
+    waits: u32,
+}
+
+impl Connection {
+    /// Before anything has happened, with the cursor to start after.
+    pub fn new(cursor: Option<EventId>) -> Self {
+        Self {
+            state: State::Idle,
+            cursor,
+            reason: None,
+            heartbeat: DEFAULT_HEARTBEAT,
+            heard: Instant::ZERO,
+            live_since: None,
+            waits: 0,
+        }
+    }
+
+    /// How the connection is.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// After which event the next connection will go on.
+    pub fn cursor(&self) -> Option<EventId> {
+        self.cursor
+    }
+
+    /// Why the browser gave up, while that is still of interest.
+    pub fn reason(&self) -> Option<&Reason> {
+        self.reason.as_ref()
+    }
+
+    /// Whether there is, or will be, a connection: what a button shows as "Stop".
+    pub fn is_wanted(&self) -> bool {
+        !matches!(self.state, State::Idle | State::Stopped)
+    }
+
+    /// What an input at time `now` makes of the connection, and what is to be done, in order.
+    ///
+    /// `random` is a number from 0 to 1, to spread the waits of many pages; it is used only by
+    /// [`Input::GaveUp`].
+    #[must_use]
+    pub fn step(mut self, now: Instant, random: f64, input: Input) -> (Self, Vec<Effect>) {
+        let effects = self.apply(now, random, input);
+        (self, effects)
+    }
+
+    fn apply(&mut self, now: Instant, random: f64, input: Input) -> Vec<Effect> {
+        match (&self.state, input) {
+            (State::Idle | State::Stopped | State::Waiting { .. }, Input::Connect) => {
+                self.reason = None;
+                self.open(now, State::Connecting)
+            }
+            // A try that is under way is not begun again.
+            (_, Input::Connect) => Vec::new(),
+
+            (_, Input::Stop) => {
+                self.reason = None;
+                self.waits = 0;
+                self.close(State::Stopped)
+            }
+
+            (State::Waiting { .. }, Input::Explained(Reason::Status(204))) => {
+                // No Content is how a server says that there is no more (WHATWG HTML 9.2.3).
+                self.reason = Some(Reason::Status(204));
+                self.state = State::Stopped;
+                Vec::new()
+            }
+            (State::Waiting { .. }, Input::Explained(reason)) => {
+                self.reason = Some(reason);
+                Vec::new()
+            }
+            (State::Waiting { until }, Input::Tick) if now >= *until => {
+                self.open(now, State::Connecting)
+            }
+
+            // Late news of a connection that is closed.
+            (State::Idle | State::Stopped | State::Waiting { .. }, _) => Vec::new(),
+
+            (_, Input::Opened) => {
+                self.live(now);
+                Vec::new()
+            }
+            (_, Input::Heard { id, heartbeat }) => {
+                self.live(now);
+                self.cursor = id.or(self.cursor);
+                self.heartbeat = heartbeat.unwrap_or(self.heartbeat);
+                Vec::new()
+            }
+            (_, Input::Lost) => {
+                self.settle(now);
+                self.heard = now;
+                self.live_since = None;
+                self.state = State::Reconnecting;
+                Vec::new()
+            }
+            (_, Input::GaveUp) => {
+                self.settle(now);
+                let longest = FIRST_WAIT
+                    .saturating_mul(2_u32.saturating_pow(self.waits))
+                    .min(LONGEST_WAIT);
+                self.waits = self.waits.saturating_add(1);
+                let until = now + longest.mul_f64(random.clamp(0.0, 1.0));
+                let mut effects = self.close(State::Waiting { until });
+                effects.push(Effect::Explain);
+                effects
+            }
+            (_, Input::Tick) => {
+                self.settle(now);
+                if now.saturating_sub(self.heard) > self.heartbeat * SILENT_INTERVALS {
+                    self.open(now, State::Stale)
+                } else {
+                    Vec::new()
+                }
+            }
+            (_, Input::Explained(_)) => Vec::new(),
+        }
+    }
+
+    fn open(&mut self, now: Instant, state: State) -> Vec<Effect> {
+        self.heard = now;
+        self.live_since = None;
+        self.state = state;
+        vec![Effect::Open { after: self.cursor }]
+    }
+
+    fn close(&mut self, state: State) -> Vec<Effect> {
+        self.live_since = None;
+        self.state = state;
+        vec![Effect::Close]
+    }
+
+    fn live(&mut self, now: Instant) {
+        self.heard = now;
+        self.live_since.get_or_insert(now);
+        self.reason = None;
+        self.state = State::Live;
+    }
+
+    /// Starts the waits anew once the connection was live for long enough.
+    fn settle(&mut self, now: Instant) {
+        if self.live_since.is_some_and(|since| now.saturating_sub(since) >= STABLE) {
+            self.waits = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEARD: Input = Input::Heard { id: None, heartbeat: None };
+
+    fn id(sequence: u64) -> EventId {
+        EventId { epoch: crate::id::Epoch::new(1), sequence }
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// A connection, and what has been asked of the page so far.
+    struct Page {
+        connection: Connection,
+        now: Instant,
+        /// The cursor of the open connection.
+        open: Option<Option<EventId>>,
+        explains: usize,
+    }
+
+    impl Page {
+        fn new() -> Self {
+            Self { connection: Connection::new(None), now: Instant::ZERO, open: None, explains: 0 }
+        }
+
+        fn input(&mut self, input: Input) -> &State {
+            let (connection, effects) = self.connection.clone().step(self.now, 1.0, input);
+            self.connection = connection;
+            for effect in effects {
+                match effect {
+                    Effect::Open { after } => self.open = Some(after),
+                    Effect::Close => self.open = None,
+                    Effect::Explain => self.explains += 1,
+                }
+            }
+            self.connection.state()
+        }
+
+        fn later(&mut self, by: Duration) -> &State {
+            self.now += by;
+            self.input(Input::Tick)
+        }
+    }
+
+    #[test]
+    fn connect_open_stop_and_connect_again_goes_on_after_the_last_event() {
+        let mut page = Page::new();
+        assert_eq!(page.input(Input::Connect), &State::Connecting);
+        assert_eq!(page.open, Some(None));
+        assert_eq!(page.input(Input::Opened), &State::Live);
+        page.input(Input::Heard { id: Some(id(7)), heartbeat: None });
+        assert_eq!(page.input(Input::Stop), &State::Stopped);
+        assert_eq!(page.open, None);
+        page.input(Input::Connect);
+        assert_eq!(page.open, Some(Some(id(7))));
+    }
+
+    #[test]
+    fn what_has_no_id_leaves_the_cursor() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(Input::Heard { id: Some(id(7)), heartbeat: None });
+        page.input(HEARD);
+        assert_eq!(page.connection.cursor(), Some(id(7)));
+    }
+
+    #[test]
+    fn while_the_browser_tries_again_it_is_left_alone() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(Input::Opened);
+        page.open = None;
+        assert_eq!(page.input(Input::Lost), &State::Reconnecting);
+        for _ in 0..100 {
+            page.later(seconds(2));
+            page.input(Input::Lost);
+        }
+        assert_eq!((page.open, page.explains), (None, 0));
+        assert_eq!(page.input(Input::Opened), &State::Live);
+    }
+
+    #[test]
+    fn when_the_browser_gives_up_we_ask_why_and_come_back() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        assert_eq!(page.input(Input::GaveUp), &State::Waiting { until: seconds(1) });
+        assert_eq!((page.open, page.explains), (None, 1));
+        page.input(Input::Explained(Reason::Status(502)));
+        assert_eq!(page.connection.reason(), Some(&Reason::Status(502)));
+        assert_eq!(page.later(seconds(1)), &State::Connecting);
+        assert_eq!(page.open, Some(None));
+        assert_eq!(page.connection.reason(), Some(&Reason::Status(502)), "shown until it is over");
+        page.input(Input::Opened);
+        assert_eq!(page.connection.reason(), None);
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_start_anew_after_a_stable_connection() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            page.input(Input::Opened);
+            page.later(STABLE - seconds(1));
+            let State::Waiting { until } = *page.input(Input::GaveUp) else { panic!("not waiting") };
+            waits.push((until - page.now).as_secs());
+            page.now = until;
+            page.input(Input::Tick);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+
+        page.input(Input::Opened);
+        page.now += STABLE;
+        let until = page.now + FIRST_WAIT;
+        assert_eq!(page.input(Input::GaveUp), &State::Waiting { until });
+    }
+
+    #[test]
+    fn no_content_means_that_there_is_no_more() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(Input::GaveUp);
+        assert_eq!(page.input(Input::Explained(Reason::Status(204))), &State::Stopped);
+        assert_eq!(page.later(seconds(100)), &State::Stopped);
+        assert_eq!(page.open, None);
+    }
+
+    #[test]
+    fn three_silent_intervals_make_it_stale_and_a_new_one_is_opened() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(Input::Heard { id: Some(id(7)), heartbeat: Some(seconds(2)) });
+        page.open = None;
+        assert_eq!(page.later(seconds(6)), &State::Live);
+        assert_eq!(page.later(seconds(1)), &State::Stale);
+        assert_eq!(page.open, Some(Some(id(7))));
+        assert_eq!(page.input(Input::Opened), &State::Live);
+    }
+
+    #[test]
+    fn a_server_that_accepts_and_says_nothing_is_tried_again() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.open = None;
+        page.later(DEFAULT_HEARTBEAT * SILENT_INTERVALS + seconds(1));
+        assert_eq!(page.open, Some(None));
+    }
+
+    #[test]
+    fn connect_while_waiting_means_now() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(Input::GaveUp);
+        assert_eq!(page.input(Input::Connect), &State::Connecting);
+        assert!(page.open.is_some());
+    }
+
+    fn input() -> impl Strategy<Value = Input> {
+        let reason = prop_oneof![
+            Just(Reason::Unreachable),
+            (200..600_u16).prop_map(Reason::Status),
+            Just(Reason::Status(204)),
+            Just(Reason::ContentType("text/html".to_owned())),
+            Just(Reason::Recovered),
+        ];
+        let heartbeat = proptest::option::of((1..60_u64).prop_map(Duration::from_secs));
+        prop_oneof![
+            Just(Input::Connect),
+            Just(Input::Stop),
+            Just(Input::Opened),
+            (proptest::option::of((0..99_u64).prop_map(id)), heartbeat)
+                .prop_map(|(id, heartbeat)| Input::Heard { id, heartbeat }),
+            Just(Input::Lost),
+            Just(Input::GaveUp),
+            reason.prop_map(Input::Explained),
+            // Time passes more often than anything else happens.
+            Just(Input::Tick),
+            Just(Input::Tick),
+            Just(Input::Tick),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens(
+            inputs in proptest::collection::vec((input(), 0..60_000_u64, 0.0..=1.0_f64), 0..80),
+        ) {
+            let mut connection = Connection::new(None);
+            let mut now = Instant::ZERO;
+            let mut open = false;
+            for (input, pause, random) in inputs {
+                now += Duration::from_millis(pause);
+                let before = connection.cursor();
+                let news = match &input {
+                    Input::Heard { id, .. } if open => *id,
+                    _ => None,
+                };
+                let (next, effects) = connection.step(now, random, input.clone());
+                for effect in &effects {
+                    match effect {
+                        Effect::Open { after } => {
+                            prop_assert_eq!(*after, before, "goes on after the last event");
+                            open = true;
+                        }
+                        Effect::Close => open = false,
+                        Effect::Explain => {}
+                    }
+                }
+                prop_assert_eq!(next.cursor(), news.or(before), "the cursor is never lost");
+                match next.state() {
+                    State::Waiting { until } => {
+                        prop_assert!(!open && *until <= now + LONGEST_WAIT);
+                    }
+                    State::Idle | State::Stopped => prop_assert!(!open),
+                    _ => prop_assert!(open, "open, or with a planned next try, or stopped"),
+                }
+                if input == Input::Stop {
+                    prop_assert_eq!(next.state(), &State::Stopped);
+                }
+                connection = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What is published and read: the event, its topic and its name.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{id::EventId, timestamp::Timestamp};
+
+/// How long a topic or a name may be, in bytes.
+pub const MAX_LENGTH: usize = 255;
+
+/// Something that happened, as the log keeps it and readers get it.
+///
+/// Its JSON, `{"id","topic","name","data","time"}`, is what a stream with `format=json` sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its place in the log.
+    pub id: EventId,
+    /// What it is about.
+    pub topic: Topic,
+    /// SSE's `event:`.
+    pub name: Name,
+    /// What happened, in any UTF-8.
+    pub data: String,
+    /// When the server accepted it.
+    pub time: Timestamp,
+}
+
+/// What an event is about: tokens of `A-Za-z0-9_-` with dots between them, at most
+/// [`MAX_LENGTH`] bytes, such as `clock` or `orders.eu.created`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Topic(String);
+
+/// A text that is not a [`Topic`].
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "not a topic: it is tokens of letters, digits, `_` and `-` with dots between them, \
+     such as `orders.eu.created`, at most {MAX_LENGTH} bytes long"
+)]
+pub struct InvalidTopic;
+
+impl Topic {
+    /// The built-in topic.
+    pub fn clock() -> Self {
+        Self("clock".to_owned())
+    }
+
+    /// The topic as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Topic {
+    type Err = InvalidTopic;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTopic> {
+        text.to_owned().try_into()
+    }
+}
+
+impl TryFrom<String> for Topic {
+    type Error = InvalidTopic;
+
+    fn try_from(text: String) -> Result<Self, InvalidTopic> {
+        let is_token = |token: &str| {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+            !token.is_empty() && token.bytes().all(allowed)
+        };
+        if text.len() <= MAX_LENGTH && text.split('.').all(is_token) {
+            Ok(Self(text))
+        } else {
+            Err(InvalidTopic)
+        }
+    }
+}
+
+impl From<Topic> for String {
+    fn from(topic: Topic) -> Self {
+        topic.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An event's name: any UTF-8 of at most [`MAX_LENGTH`] bytes without CR, LF and NUL, and none of
+/// [`RESERVED`](Name::RESERVED). The default is `message`, which a browser's `onmessage` gets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Name(String);
+
+/// A text that is not a [`Name`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    /// Too long, or it has a character that cannot stand in a field of the wire format.
+    #[error("not a name: it is at most {MAX_LENGTH} bytes of UTF-8 without CR, LF and NUL")]
+    Form,
+    /// What the stream itself, or `EventSource`, says under that name.
+    #[error("the name is reserved, like {}", Name::RESERVED.join(", "))]
+    Reserved,
+}
+
+impl Name {
+    /// The names that no event may have.
+    pub const RESERVED: [&str; 7] =
+        ["hello", "heartbeat", "gap", "end", "goodbye", "open", "error"];
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        Self("message".to_owned())
+    }
+}
+
+impl FromStr for Name {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        text.to_owned().try_into()
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+
+    /// An empty text is the default, as it is on the wire (WHATWG HTML 9.2.6).
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        if text.is_empty() {
+            Ok(Self::default())
+        } else if text.len() > MAX_LENGTH || text.contains(['\r', '\n', '\0']) {
+            Err(InvalidName::Form)
+        } else if Self::RESERVED.contains(&text.as_str()) {
+            Err(InvalidName::Reserved)
+        } else {
+            Ok(Self(text))
+        }
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_tokens_with_dots_between_them() {
+        for text in ["clock", "orders.eu.created", "A-z_9", &"a".repeat(255)] {
+            assert_eq!(text.parse::<Topic>().unwrap().as_str(), text);
+        }
+        for text in ["", ".", "a.", ".a", "a..b", "a b", "a/b", "é", "*", "a.>", &"a".repeat(256)] {
+            assert!(text.parse::<Topic>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_any_text_that_fits_in_a_field() {
+        for text in ["message", "größe", "a b:c", &"a".repeat(255)] {
+            assert_eq!(text.parse::<Name>().unwrap().as_str(), text);
+        }
+        assert_eq!("".parse::<Name>().unwrap(), Name::default());
+        for text in ["a\rb", "a\nb", "a\0b", &"a".repeat(256)] {
+            assert_eq!(text.parse::<Name>(), Err(InvalidName::Form), "{text:?}");
+        }
+        for text in Name::RESERVED {
+            assert_eq!(text.parse::<Name>(), Err(InvalidName::Reserved));
+        }
+    }
+
+    #[test]
+    fn json_has_the_five_fields_of_the_interface() {
+        let event = Event {
+            id: "00000000c10cca11-42".parse().unwrap(),
+            topic: Topic::clock(),
+            name: Name::default(),
+            data: "2026-11-22T07:00:01.000Z".to_owned(),
+            time: Timestamp::from_millis(0),
+        };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(
+            json,
+            r#"{"id":"00000000c10cca11-42","topic":"clock","name":"message","data":"2026-11-22T07:00:01.000Z","time":"1970-01-01T00:00:00.000Z"}"#
+        );
+        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
+    }
+
+    #[test]
+    fn json_with_an_invalid_topic_is_refused() {
+        let json = r#"{"id":"00000000c10cca11-1","topic":"a b","name":"m","data":"","time":"1970-01-01T00:00:00.000Z"}"#;
+        let error = serde_json::from_str::<Event>(json).unwrap_err().to_string();
+        assert!(error.contains("not a topic"), "{error}");
+    }
+}

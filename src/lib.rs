@@ -1,0 +1,33 @@
+//! The stream itself: what an event is, how it is written on the wire, where it is kept, how it
+//! reaches its subscribers, and when a client connects again. It knows no HTTP and no DOM, so the
+//! server and the page share it.
+//!
+//! # Layout
+//!
+//! | module | what is there | needs |
+//! |---|---|---|
+//! | [`event`] | an [`Event`](event::Event), its topic and its name | |
+//! | [`id`] | the [`EventId`](id::EventId), and the [`Cursor`](id::Cursor) that a reader asks for | |
+//! | [`timestamp`] | points in time, as events carry them | |
+//! | [`sse`] | the wire format: an encoder and a parser of `text/event-stream` | |
+//! | [`notice`] | what a stream says besides events: `hello`, `gap`, `heartbeat`, `goodbye` | |
+//! | [`connection`] | the connection rules of the page, as a pure function | |
+//! | `log` | where accepted events are kept | feature `hub` |
+//! | `hub` | takes publishes, appends them to the log, wakes the subscribers | feature `hub` |
+//! | `clock` | the publisher of the built-in topic `clock` | feature `hub` |
+//!
+//! Without features the crate builds for wasm32; `hub` brings tokio.
+
+pub mod connection;
+pub mod event;
+pub mod id;
+pub mod notice;
+pub mod sse;
+pub mod timestamp;
+
+#[cfg(feature = "hub")]
+pub mod clock;
+#[cfg(feature = "hub")]
+pub mod hub;
+#[cfg(feature = "hub")]
+pub mod log;

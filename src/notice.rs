@@ -1,0 +1,107 @@
+//! What a stream says besides events. Each notice has a reserved name, so that a plain `onmessage`
+//! never sees it, and JSON for data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{id::EventId, timestamp::Timestamp};
+
+/// The first thing that a stream says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The server's time.
+    pub time: Timestamp,
+    /// The number of this connection, counted from the server's start.
+    pub connection: u64,
+    /// After how many milliseconds without anything else a heartbeat comes.
+    pub heartbeat_ms: u64,
+    /// The oldest event kept, if there is one.
+    pub oldest: Option<EventId>,
+    /// The newest event, if there is one.
+    pub newest: Option<EventId>,
+}
+
+/// The cursor cannot be honoured: events are missing, or it is not known whether any are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Why.
+    pub reason: GapReason,
+    /// The cursor that was asked for.
+    pub cursor: String,
+}
+
+/// Why a cursor cannot be honoured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GapReason {
+    /// Events after it are no longer kept. The stream goes on from the oldest event kept.
+    Expired,
+    /// It belongs to another log. The stream goes on from the oldest event kept.
+    OtherEpoch,
+    /// It is after the newest event. The stream goes on from now.
+    Future,
+    /// It is no cursor. The stream goes on from now.
+    Malformed,
+}
+
+/// Nothing else was sent for a while; the connection is alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The server's time.
+    pub time: Timestamp,
+}
+
+/// The server ends the stream; the client should come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goodbye {
+    /// Why.
+    pub reason: GoodbyeReason,
+}
+
+/// Why the server ends a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GoodbyeReason {
+    /// The server is stopping.
+    Draining,
+}
+
+/// A kind of notice: its name on the wire, and its data.
+pub trait Notice: Serialize {
+    /// The reserved name, SSE's `event:`.
+    const NAME: &str;
+}
+
+impl Notice for Hello {
+    const NAME: &str = "hello";
+}
+
+impl Notice for Gap {
+    const NAME: &str = "gap";
+}
+
+impl Notice for Heartbeat {
+    const NAME: &str = "heartbeat";
+}
+
+impl Notice for Goodbye {
+    const NAME: &str = "goodbye";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Name;
+
+    #[test]
+    fn every_notice_has_a_reserved_name() {
+        for name in [Hello::NAME, Gap::NAME, Heartbeat::NAME, Goodbye::NAME] {
+            assert!(Name::RESERVED.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn reasons_are_written_with_dashes() {
+        let json = serde_json::to_string(&GapReason::OtherEpoch).unwrap();
+        assert_eq!(json, r#""other-epoch""#);
+    }
+}

@@ -1,0 +1,125 @@
+//! The encoder: one block of fields to bytes.
+
+use std::{io::Write as _, time::Duration};
+
+/// One block of the stream: its fields, and the blank line that ends it.
+///
+/// A block without `data` is not dispatched by the reader: it only sets what it names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Block<'a> {
+    /// The reader's last event id from here on. Empty unsets it.
+    pub id: Option<&'a str>,
+    /// What the event is called; none, `message` and empty mean the same.
+    pub name: Option<&'a str>,
+    /// How long the reader waits before it connects again. Sent in whole milliseconds.
+    pub retry: Option<Duration>,
+    /// The data. Each CR, LF or CRLF in it ends a line, and the reader gets them all as LF.
+    pub data: Option<&'a str>,
+}
+
+/// A field that would break out of its line.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// In an id, NUL makes readers ignore it; CR and LF end it.
+    #[error("an id cannot have CR, LF or NUL in it: {0:?}")]
+    Id(String),
+    /// In a name, CR and LF end it; NUL is refused alike.
+    #[error("a name cannot have CR, LF or NUL in it: {0:?}")]
+    Name(String),
+}
+
+impl Block<'_> {
+    /// Appends the block to `out`.
+    ///
+    /// # Errors
+    ///
+    /// If the id or the name has CR, LF or NUL in it. Then nothing is appended.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let breaks_out = |text: &&str| text.contains(['\r', '\n', '\0']);
+        if let Some(id) = self.id.filter(breaks_out) {
+            return Err(EncodeError::Id(id.to_owned()));
+        }
+        if let Some(name) = self.name.filter(breaks_out) {
+            return Err(EncodeError::Name(name.to_owned()));
+        }
+
+        if let Some(retry) = self.retry {
+            let millis = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
+            // Writing to a Vec cannot fail.
+            let _ = write!(out, "retry: {millis}\n");
+        }
+        if let Some(id) = self.id {
+            line(out, "id", id);
+        }
+        if let Some(name) = self.name.filter(|name| !matches!(*name, "" | "message")) {
+            line(out, "event", name);
+        }
+        if let Some(mut rest) = self.data {
+            while let Some(end) = rest.find(['\r', '\n']) {
+                line(out, "data", &rest[..end]);
+                let width = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
+                rest = &rest[end + width..];
+            }
+            line(out, "data", rest);
+        }
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+fn line(out: &mut Vec<u8>, field: &str, value: &str) {
+    out.extend_from_slice(field.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(block: Block<'_>) -> String {
+        let mut out = Vec::new();
+        block.encode(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn all_fields() {
+        let block = Block {
+            id: Some("a-1"),
+            name: Some("created"),
+            retry: Some(Duration::from_secs(2)),
+            data: Some("x"),
+        };
+        assert_eq!(encode(block), "retry: 2000\nid: a-1\nevent: created\ndata: x\n\n");
+    }
+
+    #[test]
+    fn each_line_end_of_the_data_ends_a_line() {
+        let data = |data| encode(Block { data: Some(data), ..Block::default() });
+        assert_eq!(data(""), "data: \n\n");
+        assert_eq!(data("a\nb\rc\r\nd"), "data: a\ndata: b\ndata: c\ndata: d\n\n");
+        assert_eq!(data("\n"), "data: \ndata: \n\n");
+        assert_eq!(data(" x"), "data:  x\n\n");
+    }
+
+    #[test]
+    fn the_default_name_is_left_out() {
+        for name in ["", "message"] {
+            assert_eq!(encode(Block { name: Some(name), ..Block::default() }), "\n");
+        }
+    }
+
+    #[test]
+    fn what_breaks_out_of_its_line_is_an_error_and_writes_nothing() {
+        for bad in ["a\rb", "a\nb", "a\0b", "\r\n"] {
+            let mut out = Vec::new();
+            let id = Block { id: Some(bad), data: Some("x"), ..Block::default() };
+            assert_eq!(id.encode(&mut out), Err(EncodeError::Id(bad.to_owned())));
+            let name = Block { name: Some(bad), data: Some("x"), ..Block::default() };
+            assert_eq!(name.encode(&mut out), Err(EncodeError::Name(bad.to_owned())));
+            assert!(out.is_empty());
+        }
+    }
+}
