@@ -162,7 +162,8 @@ mod tests {
         for text in ["clock", "orders.eu.created", "A-z_9", &"a".repeat(255)] {
             assert_eq!(text.parse::<Topic>().unwrap().as_str(), text);
         }
-        for text in ["", ".", "a.", ".a", "a..b", "a b", "a/b", "é", "*", "a.>", &"a".repeat(256)] {
+        for text in ["", ".", "a.", ".a", "a..b", "a b", "a/b", "é", "*", "a.>", &"a".repeat(256)]
+        {
             assert!(text.parse::<Topic>().is_err(), "{text:?}");
         }
     }

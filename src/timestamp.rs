@@ -36,13 +36,10 @@ impl Timestamp {
     }
 
     /// So many milliseconds after (or, if negative, before) 1970-01-01T00:00:00Z. What is outside
-    /// the years -9999 to 9999 becomes the nearest time within.
+    /// the years -9999 to 9999 becomes the earliest or the latest time within.
     pub fn from_millis(millis: i64) -> Self {
-        let millis = millis.clamp(
-            jiff::Timestamp::MIN.as_millisecond(),
-            jiff::Timestamp::MAX.as_millisecond(),
-        );
-        Self(jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+        let outside = if millis < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        Self(jiff::Timestamp::from_millisecond(millis).unwrap_or(outside))
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z.

@@ -98,11 +98,10 @@ impl Hub {
         let draft = Draft { topic, name, data, time: self.now() };
         let events = self.log.append(vec![draft]).await?;
         let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
-        let frame = frames.last().cloned().ok_or_else(|| {
-            LogError::from(Box::<dyn std::error::Error + Send + Sync>::from(
-                "it answered an append without the event",
-            ))
-        })?;
+        let frame = frames
+            .last()
+            .cloned()
+            .ok_or_else(|| LogError::new("it took an event and gave none back"))?;
         self.ring().extend(frames);
         self.newest.send_replace(frame.event().id.sequence);
         Ok(frame)

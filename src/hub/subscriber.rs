@@ -68,9 +68,12 @@ impl Subscriber {
             let frames = match recent {
                 Some(frames) => frames,
                 None => match self.hub.log.read(self.cursor.sequence, BATCH_COUNT).await? {
-                    Read::Events(events) => events.into_iter().map(Frame::new).map(Arc::new).collect(),
+                    Read::Events(events) => {
+                        events.into_iter().map(Frame::new).map(Arc::new).collect()
+                    }
                     Read::Expired { start } => {
-                        let gap = Gap { reason: GapReason::Expired, cursor: self.cursor.to_string() };
+                        let gap =
+                            Gap { reason: GapReason::Expired, cursor: self.cursor.to_string() };
                         self.cursor.sequence = start;
                         return Ok(Step::Gap(gap));
                     }
@@ -116,8 +119,7 @@ mod tests {
     /// All that comes without waiting.
     async fn take(subscriber: &mut Subscriber) -> Vec<u64> {
         let mut sequences = Vec::new();
-        while let Ok(step) =
-            tokio::time::timeout(Duration::from_millis(1), subscriber.next()).await
+        while let Ok(step) = tokio::time::timeout(Duration::from_millis(1), subscriber.next()).await
         {
             match step.unwrap() {
                 Step::Frames(frames) => {
@@ -222,7 +224,7 @@ mod tests {
         }
 
         fn append(&self, _: Vec<Draft>) -> LogFuture<'_, Vec<crate::event::Event>> {
-            Box::pin(async { Err(LogError(Box::from("no space"))) })
+            Box::pin(async { Err(LogError::new("no space")) })
         }
 
         fn read(&self, _: u64, _: usize) -> LogFuture<'_, Read> {
@@ -235,7 +237,7 @@ mod tests {
         let hub = Arc::new(Hub::new(FullLog, || Timestamp::from_millis(0)));
         let mut subscriber = hub.subscribe(Cursor::Now);
         hub.publish(Topic::clock(), Name::default(), String::new()).await.unwrap_err();
-        assert_eq!(take(&mut subscriber).await, []);
-        assert_eq!(hub.latest(9).events, []);
+        assert!(take(&mut subscriber).await.is_empty());
+        assert!(hub.latest(9).events.is_empty());
     }
 }

@@ -72,7 +72,14 @@ pub enum Read {
     },
 }
 
-/// The log could not do what it was asked to.
+/// The log could not do what it was asked to. Its source says why.
 #[derive(Debug, thiserror::Error)]
 #[error("the log failed")]
-pub struct LogError(#[from] Box<dyn std::error::Error + Send + Sync>);
+pub struct LogError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl LogError {
+    /// For that reason.
+    pub fn new(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(reason.into())
+    }
+}

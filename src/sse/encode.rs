@@ -46,7 +46,7 @@ impl Block<'_> {
         if let Some(retry) = self.retry {
             let millis = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
             // Writing to a Vec cannot fail.
-            let _ = write!(out, "retry: {millis}\n");
+            let _ = writeln!(out, "retry: {millis}");
         }
         if let Some(id) = self.id {
             line(out, "id", id);

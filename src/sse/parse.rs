@@ -145,7 +145,11 @@ mod tests {
             ("a comment of 2,000 characters", long_comment.as_bytes(), &["1\n2"]),
             ("data before the end of file", b"data:1\n\ndata:2", &["1"]),
             ("and with a line end, but no blank line", b"data:1\n\ndata:2\n", &["1"]),
-            ("a field without a colon", b"data\n\ndata\ndata\n\ndata:test\n\n", &["", "\n", "test"]),
+            (
+                "a field without a colon",
+                b"data\n\ndata\ndata\n\ndata:test\n\n",
+                &["", "\n", "test"],
+            ),
             ("a field name cut by NUL", b"data:1\nda\0ta:2\n\n", &["1"]),
             ("NUL in the data", b"data:a\0b\n\n", &["a\0b"]),
             ("a leading space is no field name", b"data:1\n data:2\n\n", &["1"]),
@@ -185,7 +189,8 @@ mod tests {
 
     #[test]
     fn ids_hold_until_another_is_set() {
-        let stream = b"id:1\ndata:a\n\ndata:b\n\nid:2\n\ndata:c\n\nid:x\0y\ndata:d\n\nid\ndata:e\n\n";
+        let stream =
+            b"id:1\ndata:a\n\ndata:b\n\nid:2\n\ndata:c\n\nid:x\0y\ndata:d\n\nid\ndata:e\n\n";
         let ids: Vec<_> = messages(stream).into_iter().map(|(.., id)| id).collect();
         assert_eq!(ids, ["1", "1", "2", "2", ""]);
     }
@@ -201,7 +206,9 @@ mod tests {
 
     #[test]
     fn retry_takes_digits_and_nothing_else() {
-        let retry = |value: &str| match &Parser::default().feed(format!("retry:{value}\n").as_bytes())[..] {
+        let retry = |value: &str| match &Parser::default()
+            .feed(format!("retry:{value}\n").as_bytes())[..]
+        {
             [] => None,
             [Parsed::Retry(wait)] => Some(wait.as_millis()),
             other => panic!("{other:?}"),
