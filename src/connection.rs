@@ -158,15 +158,13 @@ impl Connection {
         (self, effects)
     }
 
+    #[expect(clippy::match_same_arms, reason = "the order of the arms is the rules' order")]
     fn apply(&mut self, now: Instant, random: f64, input: Input) -> Vec<Effect> {
         match (&self.state, input) {
             (State::Idle | State::Stopped | State::Waiting { .. }, Input::Connect) => {
                 self.reason = None;
                 self.open(now, State::Connecting)
             }
-            // A try that is under way is not begun again.
-            (_, Input::Connect) => Vec::new(),
-
             (_, Input::Stop) => {
                 self.reason = None;
                 self.waits = 0;
@@ -225,7 +223,8 @@ impl Connection {
                     Vec::new()
                 }
             }
-            (_, Input::Explained(_)) => Vec::new(),
+            // A try that is under way is not begun again, and what went wrong before is over.
+            (_, Input::Connect | Input::Explained(_)) => Vec::new(),
         }
     }
 

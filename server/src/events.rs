@@ -1,0 +1,81 @@
+//! `GET /events`: an event stream (WHATWG HTML 9.2) from where the client asks to go on.
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Query, State},
+    http::{
+        HeaderName, HeaderValue,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+        request::Parts,
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use waterclock::{id::Cursor, sse};
+
+use crate::{
+    problem::Problem,
+    router::AppState,
+    stream::{self, Format},
+};
+
+/// What a client asks for.
+#[derive(Debug)]
+pub struct Request {
+    cursor: Cursor,
+    format: Format,
+}
+
+/// The parts of the query that have a meaning; others are ignored.
+#[derive(Debug, Deserialize)]
+struct Parameters {
+    topic: Option<String>,
+    last_event_id: Option<String>,
+    format: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Request {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Query(parameters) = Query::<Parameters>::try_from_uri(&parts.uri)
+            .map_err(|error| Problem::Query(error.body_text()))?;
+        if let Some(topic) = parameters.topic.filter(|topic| topic != "clock") {
+            return Err(Problem::NoSuchTopic(topic));
+        }
+        let format = match parameters.format.as_deref() {
+            None => Format::Plain,
+            Some("json") => Format::Json,
+            Some(other) => return Err(Problem::NoSuchFormat(other.to_owned())),
+        };
+        // What a browser sends when it reconnects is newer than what the page put into the URL.
+        // It sends UTF-8, which axum's `to_str` would refuse.
+        let header = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
+        let header = header.map(String::from_utf8_lossy).filter(|text| !text.is_empty());
+        let cursor = Cursor::parse(header.as_deref().or(parameters.last_event_id.as_deref()));
+        Ok(Self { cursor, format })
+    }
+}
+
+/// Answers with the stream.
+pub async fn stream(State(state): State<AppState>, request: Request) -> impl IntoResponse {
+    let subscriber = state.hub.subscribe(request.cursor);
+    let body = stream::body(state, subscriber, request.format);
+    answer(Body::from_stream(body))
+}
+
+/// Answers with the stream's head, and opens nothing.
+pub async fn head(_: Request) -> impl IntoResponse {
+    answer(Body::empty())
+}
+
+fn answer(body: Body) -> Response {
+    let headers = [
+        (CONTENT_TYPE, sse::CONTENT_TYPE),
+        // Nobody on the way may keep the stream, nor compress it, which would hold events back.
+        (CACHE_CONTROL, "no-cache, no-transform"),
+        // nginx would collect the stream in a buffer otherwise.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, body).into_response()
+}

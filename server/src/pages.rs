@@ -1,0 +1,48 @@
+//! The pages, rendered with the latest events in them, and the files that they need.
+
+use std::sync::Arc;
+
+use app::{App, Snapshot, shell};
+use axum::{
+    Router,
+    http::{
+        HeaderValue,
+        header::{CACHE_CONTROL, HOST},
+        request::Parts,
+    },
+};
+use leptos::prelude::{provide_context, use_context};
+use leptos_axum::{LeptosRoutes, generate_route_list};
+use tower_http::set_header::SetResponseHeaderLayer;
+use waterclock::hub::Hub;
+
+use crate::router::AppState;
+
+/// How many events a page has in it when it arrives.
+const EVENTS: usize = 20;
+
+/// The pages' routes; whatever has no route is a file of the site, or not found.
+pub(crate) fn router(state: &AppState) -> Router<AppState> {
+    let hub = Arc::clone(&state.hub);
+    let options = state.leptos.clone();
+    // A page has events in it, so only its reader may keep it, and asks again before using it.
+    let private = HeaderValue::from_static("private, no-cache");
+    Router::new()
+        .leptos_routes_with_context(
+            state,
+            generate_route_list(App),
+            move || provide_context(snapshot(&hub)),
+            move || shell(options.clone()),
+        )
+        .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, private))
+        .fallback(leptos_axum::file_and_error_handler::<AppState, _>(shell))
+}
+
+/// What the page shows before any stream has told it more.
+fn snapshot(hub: &Hub) -> Snapshot {
+    let latest = hub.latest(EVENTS);
+    let host = use_context::<Parts>()
+        .and_then(|parts| Some(parts.headers.get(HOST)?.to_str().ok()?.to_owned()))
+        .unwrap_or_else(|| "localhost".to_owned());
+    Snapshot { events: latest.events, cursor: Some(latest.cursor), host }
+}
