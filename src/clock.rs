@@ -30,8 +30,8 @@ pub async fn run(hub: &Hub, interval: Duration) {
 
 /// The first multiple of `interval` after `now`.
 fn next_tick(now: Timestamp, interval: Duration) -> Timestamp {
-    let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-    let since_last = now.as_millis().rem_euclid(interval);
+    let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+    let since_last = now.as_millis() % interval;
     Timestamp::from_millis(now.as_millis().saturating_add(interval - since_last))
 }
 
@@ -60,8 +60,9 @@ mod tests {
         let now = {
             let jump = Arc::clone(&jump);
             move || {
-                let passed = i64::try_from(began.elapsed().as_millis()).unwrap();
-                Timestamp::from_millis(start.as_millis() + passed + jump.load(Ordering::Relaxed))
+                let passed = u64::try_from(began.elapsed().as_millis()).unwrap();
+                let jump = jump.load(Ordering::Relaxed);
+                Timestamp::from_millis((start.as_millis() + passed).wrapping_add_signed(jump))
             }
         };
         let hub = Arc::new(Hub::new(MemoryLog::new(Epoch::new(1), 100), now));
@@ -71,7 +72,9 @@ mod tests {
     }
 
     async fn tick(subscriber: &mut Subscriber) -> String {
-        let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+        // A minute of paused time is over at once if nothing else is to come.
+        let next = tokio::time::timeout(60 * SECOND, subscriber.next()).await.expect("a tick");
+        let Step::Frames(frames) = next.unwrap() else { panic!("a gap") };
         assert_eq!(frames.len(), 1);
         let event = frames[0].event();
         assert!(event.time.since(event.data.parse().unwrap()) < SECOND, "late: {event:?}");
@@ -113,7 +116,6 @@ mod tests {
         assert_eq!(next(0, 1000), 1000);
         assert_eq!(next(999, 1000), 1000);
         assert_eq!(next(1000, 1000), 2000);
-        assert_eq!(next(-1, 1000), 0);
         assert_eq!(next(5, 0), 6);
     }
 }

@@ -33,12 +33,12 @@ impl Options {
     }
 }
 
-/// Reads a time from a millisecond to a day.
+/// Reads a time from 5 milliseconds, which timers can keep, to a day.
 fn duration(text: &str) -> Result<Duration, &'static str> {
-    let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|d| d.try_into().ok());
-    duration
-        .filter(|d| (Duration::from_millis(1)..=Duration::from_hours(24)).contains(d))
-        .ok_or("a time from 1ms to 24h is needed, such as 500ms, 2s or 1m 30s")
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|time| (Duration::from_millis(5)..=Duration::from_hours(24)).contains(time))
+        .ok_or("a time from 5ms to 24h is needed, such as 500ms, 2s or 1m 30s")
 }
 
 #[cfg(test)]
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_time_that_is_none_is_refused_with_an_example() {
-        for time in ["", "1", "s", "0s", "-1s", "25h", "soon"] {
+        for time in ["", "1", "s", "0s", "4ms", "-1s", "25h", "soon"] {
             let error = parse(&[&format!("--interval={time}")]).unwrap_err().to_string();
             assert!(error.contains("500ms, 2s or 1m 30s"), "{time}: {error}");
         }

@@ -135,6 +135,11 @@ impl Hub {
         (start < newest).then(|| (id(start + 1), id(newest)))
     }
 
+    /// How many subscribers there are.
+    pub fn subscribers(&self) -> usize {
+        self.newest.receiver_count()
+    }
+
     /// The latest events, at most `limit`, of those that are at hand.
     pub fn latest(&self, limit: usize) -> Latest {
         let epoch = self.log.bounds().epoch;

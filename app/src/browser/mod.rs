@@ -4,7 +4,7 @@
 mod event_source;
 mod explain;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use leptos::prelude::*;
 use send_wrapper::SendWrapper;
@@ -21,8 +21,7 @@ pub(crate) fn now() -> Instant {
 
 /// The time, as the browser's machine has it.
 pub(crate) fn time() -> Timestamp {
-    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, far below 2^53")]
-    Timestamp::from_millis(js_sys::Date::now() as i64)
+    Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(js_sys::Date::now() / 1000.0))
 }
 
 /// A number from 0 to 1.

@@ -1,0 +1,189 @@
+// The page `/`: the clock arrives, stops, goes on, and comes back after whatever happens.
+import { createServer, type Server as HttpServer } from 'node:http';
+import { expect, expectConsecutive, networkErrors, sequences, test } from './server.ts';
+
+const fast = ['--interval', '100ms'];
+
+test('shows the clock, a tick a second', async ({ page, server }) => {
+  await server.start();
+  await page.goto(server.url);
+  await expect(page).toHaveTitle('Waterclock');
+  await expect(page.getByRole('heading', { name: 'Waterclock' })).toBeVisible();
+  await expect(page.getByRole('status')).toHaveText('Live');
+  await expect(page.getByText('Stream opened')).toBeVisible();
+
+  const rows = page.locator('.rows .event');
+  await expect.poll(() => rows.count()).toBeGreaterThanOrEqual(3);
+  const ticks = await rows.locator('.data').allTextContents();
+  for (const tick of ticks) expect(tick).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z$/);
+  expect(Date.parse(ticks[0]) - Date.parse(ticks[1])).toBe(1000);
+});
+
+test('is rendered with the latest events, and goes on after them', async ({ page, server }) => {
+  await server.start(...fast);
+  await expect
+    .poll(async () => (await (await fetch(server.url)).text()).match(/class="event"/g)?.length ?? 0)
+    .toBeGreaterThanOrEqual(5);
+  await page.goto(server.url);
+  const rendered = (await sequences(page)).length;
+  await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(rendered + 5);
+  expectConsecutive(await sequences(page));
+});
+
+test('Stop closes the connection, and Connect goes on where the list ended', async ({ page, server }) => {
+  await server.start(...fast);
+  await page.goto(server.url);
+  await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(3);
+
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect(page.getByRole('status')).toHaveText('Stopped');
+  await server.logs(/stream closed connection=1 .*events=\d+ end="client left"/);
+  const stopped = await sequences(page);
+  // The server's clock goes on, the list does not.
+  await expect.poll(() => server.newest()).toBeGreaterThan(stopped.at(-1)! + 5);
+  expect(await sequences(page)).toEqual(stopped);
+
+  await page.getByRole('button', { name: 'Connect' }).click();
+  await expect(page.getByRole('status')).toHaveText('Live');
+  await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(stopped.length + 5);
+  const all = await sequences(page);
+  expect(all.slice(0, stopped.length)).toEqual(stopped);
+  expectConsecutive(all);
+  await server.logs(/stream opened connection=2 /);
+});
+
+test('leaving the page closes the connection', async ({ page, server }) => {
+  await server.start();
+  await page.goto(server.url);
+  await expect(page.getByRole('status')).toHaveText('Live');
+  await page.goto('about:blank');
+  await server.logs(/stream closed connection=1 .*end="client left"/);
+});
+
+test('a thousand events stay readable', async ({ page, server }) => {
+  await server.start('--interval', '5ms');
+  await page.goto(server.url);
+  const count = page.getByText(/^\d+ events/);
+  await expect
+    .poll(async () => Number((await count.textContent())?.split(' ')[0]), { timeout: 20_000 })
+    .toBeGreaterThan(1500);
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect(page.getByRole('status')).toHaveText('Stopped');
+  await expect(page.locator('.rows > li')).toHaveCount(1000);
+  expectConsecutive(await sequences(page));
+});
+
+for (const colorScheme of ['light', 'dark'] as const) {
+  test(`fits a phone, ${colorScheme}`, async ({ page, server }) => {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize({ width: 320, height: 640 });
+    await server.start(...fast);
+    await page.goto(server.url);
+    await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(3);
+    const overflow = await page.evaluate(
+      () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    );
+    expect(overflow).toBe(0);
+  });
+}
+
+test.describe('without the server', () => {
+  test.use({ allowedErrors: networkErrors });
+
+  test('killed and started again, the page comes back by itself', async ({ page, server }) => {
+    await server.start(...fast, '--retry', '200ms');
+    await page.goto(server.url);
+    await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(3);
+    await server.kill();
+    await expect(page.getByRole('status')).toHaveText('Connection lost, trying again');
+    const before = await sequences(page);
+
+    await server.start(...fast, '--retry', '200ms');
+    await expect(page.getByRole('status')).toHaveText('Live');
+    await expect(page.getByText('The server began a new log.')).toBeVisible();
+    await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(before.length + 3);
+    // A new log counts from 1, and nothing of what it has is missing.
+    const after = (await sequences(page)).slice(before.length);
+    expect(after[0]).toBe(1);
+    expectConsecutive(after);
+  });
+
+  test('when the browser gives up, the page says why and tries again', async ({ page, server }) => {
+    await server.start(...fast, '--retry', '200ms');
+    await page.goto(server.url);
+    await expect(page.getByRole('status')).toHaveText('Live');
+    await server.kill();
+    const other = createServer((_, answer) => answer.writeHead(503).end());
+    await listen(other, server.url);
+    await expect(page.getByRole('status')).toHaveText(
+      'Connection lost, waiting. The server answered with status 503',
+    );
+    await expect(page.getByText(/Next try in \d+ s/)).toBeVisible();
+
+    other.close();
+    other.closeAllConnections();
+    await server.start(...fast);
+    await expect(page.getByRole('status')).toHaveText('Live', { timeout: 20_000 });
+    await expect(page.getByRole('button', { name: 'Stop' })).toBeEnabled();
+  });
+
+  test('Stop also ends the waiting', async ({ page, server }) => {
+    await server.start(...fast, '--retry', '200ms');
+    await page.goto(server.url);
+    await expect(page.getByRole('status')).toHaveText('Live');
+    await server.kill();
+    const other = createServer((_, answer) => answer.writeHead(200, { 'content-type': 'text/html' }).end('hello'));
+    await listen(other, server.url);
+    await expect(page.getByRole('status')).toContainText('text/html, which is not a stream');
+    await page.getByRole('button', { name: 'Stop' }).click();
+    await expect(page.getByRole('status')).toHaveText('Stopped');
+    await expect(page.getByRole('button', { name: 'Connect' })).toBeEnabled();
+    other.close();
+  });
+});
+
+async function listen(http: HttpServer, url: string) {
+  const { hostname, port } = new URL(url);
+  await new Promise<void>((ready) => http.listen(Number(port), hostname, ready));
+}
+
+test.describe('without JavaScript', () => {
+  // The module that will not run is loaded all the same.
+  test.use({ javaScriptEnabled: false, allowedErrors: /was preloaded using link preload but not used/ });
+
+  test('reads the latest events, and how to read the stream', async ({ page, server }) => {
+    await server.start(...fast);
+    await expect
+      .poll(async () => {
+        await page.goto(server.url);
+        return page.locator('.rows .event').count();
+      })
+      .toBeGreaterThanOrEqual(3);
+    await expect(page.getByRole('status')).toHaveText('Not connected');
+    await expect(page.getByRole('button')).toBeDisabled();
+    await expect(page.locator('noscript p')).toBeVisible();
+    await expect(page.getByText(`curl -N ${server.url}/events`)).toBeVisible();
+  });
+});
+
+test.describe('a page that is not there', () => {
+  test.use({ allowedErrors: networkErrors });
+
+  test('says so, and leads back', async ({ page, server }) => {
+    await server.start();
+    const answer = await page.goto(`${server.url}/nowhere`);
+    expect(answer?.status()).toBe(404);
+    await expect(page.getByRole('heading', { name: 'Not found' })).toBeVisible();
+    await page.getByRole('link', { name: 'Go to the clock' }).click();
+    await expect(page.getByRole('status')).toHaveText('Live');
+  });
+});
+
+// The README's picture; `PICTURE=docs/page.png`, seen from the top folder, keeps it.
+test('has its picture taken', async ({ page, server }, info) => {
+  await server.start();
+  await page.setViewportSize({ width: 860, height: 560 });
+  await page.goto(server.url);
+  await expect.poll(async () => (await sequences(page)).length, { timeout: 15_000 }).toBeGreaterThanOrEqual(8);
+  await page.screenshot({ path: process.env.PICTURE ?? info.outputPath('page.png') });
+});

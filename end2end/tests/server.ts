@@ -1,0 +1,107 @@
+// A Waterclock server for one test: starts it on a port of its own, reads what it logs, kills it, and
+// starts it again. And the `test` to use, which fails on any error in the browser's console.
+import { expect, test as base, type Page } from '@playwright/test';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+
+const root = resolve(import.meta.dirname, '../..');
+// As `cargo leptos end-to-end` builds it, unless the environment says otherwise.
+const binary = process.env.WATERCLOCK_BINARY ?? resolve(root, 'target/debug/waterclock');
+const site = process.env.LEPTOS_SITE_ROOT ?? resolve(root, 'target/site');
+
+export class Server {
+  url = '';
+  log: string[] = [];
+  private process?: ChildProcess;
+  private port = 0;
+
+  async start(...options: string[]) {
+    const listen = `127.0.0.1:${this.port}`;
+    const child = spawn(binary, ['--listen', listen, ...options], {
+      env: { PATH: process.env.PATH, NO_COLOR: '1', LEPTOS_SITE_ROOT: site },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.process = child;
+    createInterface({ input: child.stderr! }).on('line', (line) => this.log.push(line));
+    const died = once(child, 'exit').then(() => {
+      throw new Error(`the server did not start:\n${this.log.join('\n')}`);
+    });
+    died.catch(() => {});
+    const [line] = await Promise.race([once(createInterface({ input: child.stdout! }), 'line'), died]);
+    this.url = line.replace('listening on ', '');
+    this.port = Number(new URL(this.url).port);
+  }
+
+  /** Kills it as a crash would. */
+  async kill() {
+    if (this.process?.exitCode === null && this.process.signalCode === null) {
+      const gone = once(this.process, 'exit');
+      this.process.kill('SIGKILL');
+      await gone;
+    }
+  }
+
+  /** The sequence number of the newest event, as the server's `hello` tells it. */
+  async newest(): Promise<number> {
+    const stop = new AbortController();
+    const answer = await fetch(`${this.url}/events`, { signal: stop.signal });
+    const { value } = await answer.body!.getReader().read();
+    stop.abort();
+    const hello = new TextDecoder().decode(value);
+    return Number(/"newest":"\w+-(\d+)"/.exec(hello)?.[1] ?? 0);
+  }
+
+  /** Waits for a line of the log. */
+  async logs(line: RegExp) {
+    await expect.poll(() => this.log.join('\n')).toMatch(line);
+  }
+}
+
+type Fixtures = {
+  /** Not started yet. */
+  server: Server;
+  /** Which errors in the console are no failure of this test. */
+  allowedErrors: RegExp | undefined;
+  noErrors: void;
+};
+
+export const test = base.extend<Fixtures>({
+  server: async ({}, use) => {
+    const server = new Server();
+    await use(server);
+    await server.kill();
+  },
+  allowedErrors: [undefined, { option: true }],
+  noErrors: [
+    async ({ page, allowedErrors }, use) => {
+      const errors: string[] = [];
+      page.on('pageerror', (error) => errors.push(String(error)));
+      page.on('console', (message) => {
+        if (['error', 'warning'].includes(message.type())) errors.push(message.text());
+      });
+      await use();
+      expect(errors.filter((error) => !allowedErrors?.test(error))).toEqual([]);
+    },
+    { auto: true },
+  ],
+});
+
+/** The browser's own words for a server that is gone or answers with an error. */
+export const networkErrors = /net::ERR_|Failed to load resource|EventSource's response has a/;
+
+/** The sequence numbers of the events in the list, oldest first. */
+export async function sequences(page: Page): Promise<number[]> {
+  const ids = await page
+    .locator('.rows .event')
+    .evaluateAll((rows) => rows.map((row) => (row as HTMLElement).dataset.id ?? ''));
+  return ids.map((id) => Number(id.split('-')[1])).reverse();
+}
+
+/** That many consecutive numbers, from the first of the list on. */
+export function expectConsecutive(numbers: number[]) {
+  expect(numbers).toEqual(numbers.map((_, i) => numbers[0] + i));
+}
+
+export { expect };

@@ -1,0 +1,232 @@
+#!/usr/bin/env bash
+# Brings what building and testing Waterclock need, and skips what is there.
+#
+#   scripts/setup.sh build   Rust with wasm32's library, cargo-leptos, wasm-bindgen, wasm-opt
+#   scripts/setup.sh test    all that, Chromium, and the packages of the end-to-end tests
+#   scripts/setup.sh path    only prints the folders that belong first on PATH
+#
+# The ordinary way comes first; where it fails, Debian's packages are the second. A tool of another
+# version on PATH is left alone: ours then goes into a folder of its own in the cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rust=1.96.0 # what cargo-leptos needs
+cargo_leptos=0.3.11
+wasm_bindgen=$(sed -n 's/^wasm-bindgen = "=\(.*\)"$/\1/p' Cargo.toml) # crate and command are one version
+binaryen=132
+target=wasm32-unknown-unknown
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/waterclock
+cargo_bin=${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin
+log=$cache/setup.log
+
+say() { printf 'setup: %s\n' "$*"; }
+
+fail() {
+    printf 'setup: %s\n' "$@" >&2
+    exit 1
+}
+
+# Runs a command quietly; shows its last lines if it fails.
+quietly() {
+    mkdir -p "$cache"
+    "$@" >"$log" 2>&1 || {
+        tail -n 15 "$log" >&2
+        return 1
+    }
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        quietly "$@"
+    elif command -v sudo >/dev/null; then
+        quietly sudo "$@"
+    else
+        fail "this needs root: $*" "Run it as root, then start again."
+    fi
+}
+
+# Installs Debian packages; updates the lists first.
+apt_install() {
+    command -v apt-get >/dev/null || return 1
+    as_root apt-get update && as_root apt-get install -y --no-install-recommends "$@"
+}
+
+at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+# --- Rust ---
+
+rust_version() { rustc "$@" --version 2>/dev/null | awk '{ print $2 }'; }
+
+# Whether a toolchain (none: the one in force here) is new enough and builds for wasm32.
+rust_is_ready() {
+    local version
+    version=$(rust_version "$@")
+    [ -n "$version" ] && at_least "$rust" "$version" && builds_for_wasm "$@" &&
+        cargo "$@" clippy --version >/dev/null 2>&1 && cargo "$@" fmt --version >/dev/null 2>&1
+}
+
+builds_for_wasm() {
+    mkdir -p target
+    echo | rustc "$@" --crate-type cdylib --target $target -o target/setup-probe.wasm - 2>/dev/null
+}
+
+# Makes a toolchain that is there the one for this folder.
+use_rust() {
+    rust_is_ready "+$1" || return 1
+    say "using the Rust toolchain '$1' in this folder (rustup override set $1)"
+    quietly rustup override set "$1"
+}
+
+set_up_rust() {
+    rust_is_ready && return
+    command -v rustup >/dev/null ||
+        fail "Rust $rust or newer with the target $target is needed, and rustup is not there." \
+            "Install rustup (https://rustup.rs), then start again."
+    use_rust "$rust" || use_rust waterclock-debian || install_rust || install_debian_rust
+    rust_is_ready || fail "Rust is installed, but $(rustc --version 2>&1 | head -n 1) is in force here." \
+        "Is RUSTUP_TOOLCHAIN set? Unset it, then start again."
+}
+
+install_rust() {
+    local version
+    version=$(rust_version)
+    if [ -n "$version" ] && at_least "$rust" "$version"; then
+        say "adding wasm32, clippy and rustfmt to Rust $version with rustup (under a minute)"
+        quietly timeout 600 rustup target add $target &&
+            quietly timeout 600 rustup component add clippy rustfmt && return
+    else
+        say "Rust ${version:-(none)} is older than $rust: installing $rust beside it with rustup (about a minute)"
+        quietly timeout 600 rustup toolchain install "$rust" --no-self-update \
+            --profile minimal --component clippy,rustfmt --target $target && use_rust "$rust" && return
+    fi
+    say "rustup could not download it"
+    return 1
+}
+
+# Debian has a whole toolchain with its library's source, but wasm32's library we build ourselves.
+install_debian_rust() {
+    command -v apt-get >/dev/null ||
+        fail "Rust $rust or newer with the target $target is needed." \
+            "Install it as your system does, then start again."
+    say "installing Rust from Debian's packages (rustc-web, cargo-web, rust-web-src, lld: about a minute)"
+    apt_install rustc-web cargo-web rust-web-src rust-web-clippy rustfmt-web lld-22 ||
+        fail "Debian's packages could not be installed." \
+            "Install Rust $rust or newer with the target $target, then start again."
+
+    local sysroot=/usr/lib/rustlib host crate
+    host=$(/usr/bin/rustc -vV | sed -n 's/^host: //p')
+    as_root mkdir -p "$sysroot/$host/bin" "$sysroot/$target/lib"
+    as_root ln -sf /usr/bin/lld-22 "$sysroot/$host/bin/rust-lld"
+
+    say "building wasm32's library into $sysroot/$target (about a minute)"
+    crate=$(mktemp -d)
+    mkdir "$crate/src"
+    touch "$crate/src/lib.rs"
+    printf '[package]\nname = "empty"\nedition = "2024"\n[profile.release]\nopt-level = "s"\n' >"$crate/Cargo.toml"
+    (
+        cd "$crate"
+        export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_DIR=$crate/target
+        quietly /usr/bin/cargo build --release --target $target \
+            -Zbuild-std=std,panic_abort,panic_unwind,proc_macro,test
+    ) || fail "wasm32's library could not be built; $log says why."
+    rm -f "$crate/target/$target/release/deps/"libempty*
+    as_root cp "$crate/target/$target/release/deps/"*.rlib "$sysroot/$target/lib/"
+    rm -rf "$crate"
+
+    quietly rustup toolchain link waterclock-debian /usr
+    use_rust waterclock-debian || fail "Debian's Rust does not build for $target; $log may say why."
+}
+
+# --- cargo-leptos and wasm-bindgen ---
+
+# cargo_tool COMMAND VERSION MINUTES CRATE OPTION...
+cargo_tool() {
+    local command=$1 version=$2 minutes=$3 crate=$4 found has where root=()
+    shift 4
+    found=$(command -v "$command" || true)
+    if [ -n "$found" ]; then
+        has=$("$found" --version | awk '{ print $2 }')
+        [ "$has" = "$version" ] && return
+        where=$cache/$command-$version
+        root=(--root "$where")
+        say "$found is version $has, and $version is needed: installing it into $where/bin"
+    else
+        where=$(dirname "$cargo_bin")
+        say "installing $command $version into $cargo_bin"
+    fi
+    say "    (about $minutes minutes on 2 cores; it is compiled without optimisation, to be quick)"
+    # Neither tool works for long: compiling them is what takes time. What they share is compiled once.
+    CARGO_TARGET_DIR=$cache/build CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_INCREMENTAL=false \
+        CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false \
+        CARGO_PROFILE_DEV_CODEGEN_UNITS=8 \
+        quietly cargo install "$crate@$version" --debug "${root[@]}" "$@" ||
+        fail "$command could not be installed; $log says why." \
+            "Install it yourself (cargo install $crate@$version), then start again."
+    PATH=$where/bin:$PATH
+}
+
+set_up_cargo_tools() {
+    cargo_tool cargo-leptos "$cargo_leptos" 5 cargo-leptos --locked --features no_downloads
+    # Its lock file names a package that is no longer served, so without --locked.
+    cargo_tool wasm-bindgen "$wasm_bindgen" 1 wasm-bindgen-cli --no-default-features --bin wasm-bindgen
+    rm -rf "$cache/build"
+    command -v cargo-leptos >/dev/null || fail "cargo-leptos is not on PATH. Add $cargo_bin to it."
+}
+
+# --- wasm-opt ---
+
+set_up_wasm_opt() {
+    local found where=$cache/binaryen-$binaryen
+    found=$(command -v wasm-opt || true)
+    if [ -n "$found" ]; then
+        [ "$("$found" --version | awk '{ print $3 }')" = "$binaryen" ] && return
+        say "$found is $("$found" --version), and version $binaryen is needed"
+    fi
+    command -v npm >/dev/null || fail "npm is needed. Install Node.js with npm, then start again."
+    say "installing wasm-opt $binaryen (npm's binaryen) into $where (some seconds)"
+    quietly npm install --no-audit --no-fund --prefix "$where" "binaryen@$binaryen" ||
+        fail "wasm-opt could not be installed; $log says why."
+    if [ -z "$found" ]; then
+        say "linking it into $cargo_bin, so that cargo-leptos finds it by itself"
+        ln -sf "$where/node_modules/.bin/wasm-opt" "$cargo_bin/wasm-opt"
+    fi
+}
+
+# --- end-to-end tests ---
+
+# Whether there is a Chromium that runs: the system's, or Playwright's own.
+has_chromium() {
+    local own
+    own=$(cd end2end && node -p 'require("@playwright/test").chromium.executablePath()')
+    for browser in chromium chromium-browser google-chrome "$own"; do
+        "$browser" --version >/dev/null 2>&1 && return
+    done
+    return 1
+}
+
+set_up_end2end() {
+    if [ ! -e end2end/node_modules/.package-lock.json ] ||
+        [ end2end/package-lock.json -nt end2end/node_modules/.package-lock.json ]; then
+        say "installing the packages of the end-to-end tests into end2end/node_modules (some seconds)"
+        (cd end2end && quietly npm ci --no-audit --no-fund) || fail "npm could not install them; $log says why."
+        touch end2end/node_modules/.package-lock.json
+    fi
+    has_chromium && return
+    say "installing Chromium for Playwright into its cache (about a minute)"
+    (cd end2end && quietly timeout 300 npx playwright install chromium 2>/dev/null) && has_chromium && return
+    say "that did not work: installing Debian's package chromium (about a minute)"
+    apt_install chromium ||
+        fail "Chromium could not be installed." "Install it as your system does, then start again."
+}
+
+case ${1:-} in
+path) printf '%s' "$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bin:$cache/binaryen-$binaryen/node_modules/.bin" ;;
+build | test)
+    set_up_rust
+    set_up_cargo_tools
+    set_up_wasm_opt
+    if [ "$1" = test ]; then set_up_end2end; fi
+    ;;
+*) fail "usage: scripts/setup.sh build|test|path" ;;
+esac

@@ -1,0 +1,168 @@
+//! A server on a port of its own, whose events the test publishes itself, and a client that sees
+//! every byte.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use leptos::config::LeptosOptions;
+use server::{
+    router::{AppState, Connections, StreamSettings, router},
+    serve::serve,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use waterclock::{
+    event::{Name, Topic},
+    hub::Hub,
+    id::Epoch,
+    log::MemoryLog,
+    sse::{Message, Parsed, Parser},
+    timestamp::Timestamp,
+};
+
+/// What every wait in these tests is bounded by; nothing comes near it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The hub's time, which stands still.
+pub const TIME: &str = "2026-11-22T07:00:00.000Z";
+
+pub struct Server {
+    pub hub: Arc<Hub>,
+    pub stopping: CancellationToken,
+    pub address: SocketAddr,
+    pub serving: JoinHandle<std::io::Result<()>>,
+}
+
+/// How a test's server differs from the ordinary one.
+pub struct Settings {
+    pub heartbeat: Duration,
+    pub retain_count: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_hours(1), retain_count: 100 }
+    }
+}
+
+impl Server {
+    pub async fn start(settings: Settings) -> Self {
+        let log = MemoryLog::new(Epoch::new(0xc10c), settings.retain_count);
+        let time: Timestamp = TIME.parse().unwrap();
+        let hub = Arc::new(Hub::new(log, move || time));
+        let stopping = CancellationToken::new();
+        let state = AppState {
+            hub: Arc::clone(&hub),
+            streams: StreamSettings {
+                heartbeat: settings.heartbeat,
+                retry: Duration::from_secs(2),
+            },
+            leptos: LeptosOptions::builder().output_name("waterclock").build(),
+            connections: Connections::default(),
+            stopping: stopping.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, router(state), stopping.clone()));
+        Self { hub, stopping, address, serving }
+    }
+
+    pub async fn publish(&self, data: &str) {
+        self.hub.publish(Topic::clock(), Name::default(), data.to_owned()).await.unwrap();
+    }
+
+    /// Sends a request without a body, and reads the answer's head.
+    pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &[u8])]) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        // HTTP/1.0, so that the answer's body is the stream itself, without chunks around it.
+        let mut request = format!("{method} {path} HTTP/1.0\r\n").into_bytes();
+        for (name, value) in headers {
+            request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        request.extend(b"\r\n");
+        stream.write_all(&request).await.unwrap();
+        let mut answer =
+            Answer { stream, head: String::new(), bytes: Vec::new(), parser: Parser::default() };
+        answer.read_until(b"\r\n\r\n").await;
+        answer.head = String::from_utf8(answer.take_until(b"\r\n\r\n")).unwrap().to_lowercase();
+        answer
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[]).await
+    }
+
+    /// Waits until that many streams are open.
+    pub async fn until_subscribers(&self, count: usize) {
+        let reached = async {
+            while self.hub.subscribers() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, reached).await.expect("as many subscribers");
+    }
+}
+
+pub struct Answer {
+    stream: TcpStream,
+    /// Status line and headers, in lower case.
+    pub head: String,
+    /// What was read and not yet taken.
+    bytes: Vec<u8>,
+    parser: Parser,
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    /// Reads more; false at the end.
+    async fn read(&mut self) -> bool {
+        let read = self.stream.read_buf(&mut self.bytes);
+        tokio::time::timeout(DEADLINE, read).await.expect("more bytes").unwrap() > 0
+    }
+
+    async fn read_until(&mut self, end: &[u8]) {
+        while !self.bytes.windows(end.len()).any(|window| window == end) {
+            assert!(self.read().await, "ended: {:?}", String::from_utf8_lossy(&self.bytes));
+        }
+    }
+
+    fn take_until(&mut self, end: &[u8]) -> Vec<u8> {
+        let at = self.bytes.windows(end.len()).position(|window| window == end).unwrap();
+        let rest = self.bytes.split_off(at + end.len());
+        std::mem::replace(&mut self.bytes, rest)
+    }
+
+    /// The bytes of the next block.
+    pub async fn block(&mut self) -> String {
+        self.read_until(b"\n\n").await;
+        String::from_utf8(self.take_until(b"\n\n")).unwrap()
+    }
+
+    /// The next block as a reader understands it.
+    pub async fn message(&mut self) -> Message {
+        loop {
+            let block = self.block().await;
+            for parsed in self.parser.feed(block.as_bytes()) {
+                if let Parsed::Message(message) = parsed {
+                    return message;
+                }
+            }
+        }
+    }
+
+    /// All the rest.
+    pub async fn rest(mut self) -> String {
+        while self.read().await {}
+        String::from_utf8(self.bytes).unwrap()
+    }
+}
