@@ -1,8 +1,6 @@
 //! The pages over real sockets, as they are rendered on the server.
 
-mod support;
-
-use support::{Server, Settings};
+use crate::support::{Server, Settings};
 
 async fn start() -> Server {
     Server::start(Settings::default()).await

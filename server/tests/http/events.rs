@@ -1,10 +1,8 @@
 //! `GET /events` over real sockets.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{Answer, Server, Settings, TIME};
+use crate::support::{Answer, Server, Settings, TIME};
 
 /// An id of the test's log.
 fn id(sequence: u64) -> String {
