@@ -10,7 +10,6 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
 use waterclock::{id::Cursor, sse};
 
 use crate::{
@@ -26,33 +25,29 @@ pub struct Request {
     format: Format,
 }
 
-/// The parts of the query that have a meaning; others are ignored.
-#[derive(Debug, Deserialize)]
-struct Parameters {
-    topic: Option<String>,
-    last_event_id: Option<String>,
-    format: Option<String>,
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for Request {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Query(parameters) = Query::<Parameters>::try_from_uri(&parts.uri)
+        let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|error| Problem::Query(error.body_text()))?;
-        if let Some(topic) = parameters.topic.filter(|topic| topic != "clock") {
-            return Err(Problem::NoSuchTopic(topic));
+        let mut format = Format::Plain;
+        let mut last_event_id = None;
+        for (name, value) in parameters {
+            match (name.as_str(), value.as_str()) {
+                ("topic", "clock") => {}
+                ("topic", _) => return Err(Problem::NoSuchTopic(value)),
+                ("format", "json") => format = Format::Json,
+                ("format", _) => return Err(Problem::NoSuchFormat(value)),
+                ("last_event_id", _) => last_event_id = Some(value),
+                _ => {} // Unknown ones are ignored.
+            }
         }
-        let format = match parameters.format.as_deref() {
-            None => Format::Plain,
-            Some("json") => Format::Json,
-            Some(other) => return Err(Problem::NoSuchFormat(other.to_owned())),
-        };
         // What a browser sends when it reconnects is newer than what the page put into the URL.
         // It sends UTF-8, which axum's `to_str` would refuse.
         let header = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
         let header = header.map(String::from_utf8_lossy).filter(|text| !text.is_empty());
-        let cursor = Cursor::parse(header.as_deref().or(parameters.last_event_id.as_deref()));
+        let cursor = Cursor::parse(header.as_deref().or(last_event_id.as_deref()));
         Ok(Self { cursor, format })
     }
 }
