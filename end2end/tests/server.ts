@@ -20,7 +20,7 @@ export class Server {
   async start(...options: string[]) {
     const listen = `127.0.0.1:${this.port}`;
     const child = spawn(binary, ['--listen', listen, ...options], {
-      env: { PATH: process.env.PATH, NO_COLOR: '1', LEPTOS_SITE_ROOT: site },
+      env: { PATH: process.env.PATH, LEPTOS_SITE_ROOT: site },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.process = child;

@@ -1,7 +1,12 @@
 //! The program `waterclock`: it reads its options, wires the parts, and serves until it is told to
 //! stop.
 
-use std::{error::Error, io::Write as _, process::ExitCode, sync::Arc};
+use std::{
+    error::Error,
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Parser as _;
 use server::{
@@ -25,7 +30,12 @@ async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal)
+        .init();
 
     let (listener, state) = match start(&options).await {
         Ok(started) => started,
