@@ -7,17 +7,17 @@ SHELL := /bin/bash
 .PHONY: help run watch test build setup-build setup-test
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
-export PATH := $(shell scripts/setup.sh path):$(PATH)
+export PATH := $(shell scripts/setup.sh path)
 
 # The release build has a folder of its own for the site, so that `watch` does not overwrite it.
 site := target/release/site
-sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml server/src frontend style public -type f)
+sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml server/src frontend style public)
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
 
 run: build ## Set up, build for release, and serve on http://127.0.0.1:3000
-	@LEPTOS_SITE_ROOT=$(site) target/release/waterclock
+	@target/release/waterclock
 
 watch: setup-build ## Set up, and build, serve and reload on every change (cargo leptos watch)
 	cargo leptos watch

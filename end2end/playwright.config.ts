@@ -1,12 +1,7 @@
-// End-to-end tests in Chromium: the system's if there is one, else Playwright's own. Each test starts
-// a server of its own (see tests/server.ts), since some of them kill it.
+// End-to-end tests in Chromium. Each test starts a server of its own (see tests/server.ts), since some
+// of them kill it.
 import { defineConfig } from '@playwright/test';
-import { existsSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
-
-const names = ['chromium', 'chromium-browser', 'google-chrome'];
-const folders = (process.env.PATH ?? '').split(delimiter);
-const system = names.flatMap((name) => folders.map((folder) => join(folder, name))).find(existsSync);
+import { executablePath } from './chromium.js';
 
 export default defineConfig({
   testDir: 'tests',
@@ -16,7 +11,7 @@ export default defineConfig({
   reporter: 'list',
   use: {
     launchOptions: {
-      executablePath: system,
+      executablePath,
       // A browser that stays on this machine. Root, as in a container, has no sandbox.
       args: [
         '--disable-background-networking',

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build   Rust with wasm32's library, cargo-leptos, wasm-bindgen, wasm-opt
 #   scripts/setup.sh test    all that, Chromium, and the packages of the end-to-end tests
-#   scripts/setup.sh path    only prints the folders that belong first on PATH
+#   scripts/setup.sh path    only prints PATH with the folders of our tools on it
 #
 # The ordinary way comes first; where it fails, Debian's packages are the second. A tool of another
 # version on PATH is left alone: ours then goes into a folder of its own in the cache.
@@ -20,6 +20,10 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/waterclock
 cargo_bin=${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin
 log=$cache/setup.log
 
+# Ours first, and what `cargo install` installs, should the user's PATH not have it.
+first=$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bin:$cache/binaryen-$binaryen/node_modules/.bin
+PATH=$first:$PATH:$cargo_bin
+
 say() { printf 'setup: %s\n' "$*"; }
 
 fail() {
@@ -27,10 +31,15 @@ fail() {
     exit 1
 }
 
-# Runs a command quietly; shows its last lines if it fails.
-quietly() {
+# Runs a command quietly.
+try() {
     mkdir -p "$cache"
-    "$@" >"$log" 2>&1 || {
+    "$@" >"$log" 2>&1
+}
+
+# The same; shows its last lines if it fails.
+quietly() {
+    try "$@" || {
         tail -n 15 "$log" >&2
         return 1
     }
@@ -49,7 +58,8 @@ as_root() {
 # Installs Debian packages; updates the lists first.
 apt_install() {
     command -v apt-get >/dev/null || return 1
-    as_root apt-get update && as_root apt-get install -y --no-install-recommends "$@"
+    as_root apt-get update &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 }
 
 at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
@@ -68,7 +78,8 @@ rust_is_ready() {
 
 builds_for_wasm() {
     mkdir -p target
-    echo | rustc "$@" --crate-type cdylib --target $target -o target/setup-probe.wasm - 2>/dev/null
+    # With link-time optimisation, as the page is built, which not every library allows.
+    echo 'pub fn f() {}' | rustc "$@" --crate-type cdylib -C lto=fat --target $target -o target/setup-probe.wasm - 2>/dev/null
 }
 
 # Makes a toolchain that is there the one for this folder.
@@ -93,14 +104,14 @@ install_rust() {
     version=$(rust_version)
     if [ -n "$version" ] && at_least "$rust" "$version"; then
         say "adding wasm32, clippy and rustfmt to Rust $version with rustup (under a minute)"
-        quietly timeout 600 rustup target add $target &&
-            quietly timeout 600 rustup component add clippy rustfmt && return
+        try timeout 600 rustup target add $target &&
+            try timeout 600 rustup component add clippy rustfmt && return
     else
         say "Rust ${version:-(none)} is older than $rust: installing $rust beside it with rustup (about a minute)"
-        quietly timeout 600 rustup toolchain install "$rust" --no-self-update \
+        try timeout 600 rustup toolchain install "$rust" --no-self-update \
             --profile minimal --component clippy,rustfmt --target $target && use_rust "$rust" && return
     fi
-    say "rustup could not download it"
+    say "rustup could not do it: $(grep -m 1 '^error' "$log" || echo "$log may say why")"
     return 1
 }
 
@@ -109,7 +120,8 @@ install_debian_rust() {
     command -v apt-get >/dev/null ||
         fail "Rust $rust or newer with the target $target is needed." \
             "Install it as your system does, then start again."
-    say "installing Rust from Debian's packages (rustc-web, cargo-web, rust-web-src, lld: about a minute)"
+    say "installing Rust from Debian's packages: rustc-web, cargo-web, rust-web-src, rust-web-clippy," \
+        "rustfmt-web, lld-22 (about a minute); rustup will know it as waterclock-debian"
     apt_install rustc-web cargo-web rust-web-src rust-web-clippy rustfmt-web lld-22 ||
         fail "Debian's packages could not be installed." \
             "Install Rust $rust or newer with the target $target, then start again."
@@ -119,7 +131,7 @@ install_debian_rust() {
     as_root mkdir -p "$sysroot/$host/bin" "$sysroot/$target/lib"
     as_root ln -sf /usr/bin/lld-22 "$sysroot/$host/bin/rust-lld"
 
-    say "building wasm32's library into $sysroot/$target (about a minute)"
+    say "building wasm32's library into $sysroot/$target, and linking its linker there (about a minute)"
     crate=$(mktemp -d)
     mkdir "$crate/src"
     touch "$crate/src/lib.rs"
@@ -127,6 +139,7 @@ install_debian_rust() {
     (
         cd "$crate"
         export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_DIR=$crate/target
+        export RUSTFLAGS=-Cembed-bitcode=yes # for link-time optimisation
         quietly /usr/bin/cargo build --release --target $target \
             -Zbuild-std=std,panic_abort,panic_unwind,proc_macro,test
     ) || fail "wasm32's library could not be built; $log says why."
@@ -146,11 +159,12 @@ cargo_tool() {
     shift 4
     found=$(command -v "$command" || true)
     if [ -n "$found" ]; then
-        has=$("$found" --version | awk '{ print $2 }')
+        has=$("$found" --version 2>/dev/null | awk '{ print $2 }' || true)
         [ "$has" = "$version" ] && return
         where=$cache/$command-$version
         root=(--root "$where")
-        say "$found is version $has, and $version is needed: installing it into $where/bin"
+        say "$found is version ${has:-(it does not run)}, and $version is needed: installing it into $where/bin"
+        say "    (make finds it there; for plain cargo leptos: export PATH=$where/bin:\$PATH)"
     else
         where=$(dirname "$cargo_bin")
         say "installing $command $version into $cargo_bin"
@@ -163,7 +177,6 @@ cargo_tool() {
         quietly cargo install "$crate@$version" --debug "${root[@]}" "$@" ||
         fail "$command could not be installed; $log says why." \
             "Install it yourself (cargo install $crate@$version), then start again."
-    PATH=$where/bin:$PATH
 }
 
 set_up_cargo_tools() {
@@ -171,17 +184,17 @@ set_up_cargo_tools() {
     # Its lock file names a package that is no longer served, so without --locked.
     cargo_tool wasm-bindgen "$wasm_bindgen" 1 wasm-bindgen-cli --no-default-features --bin wasm-bindgen
     rm -rf "$cache/build"
-    command -v cargo-leptos >/dev/null || fail "cargo-leptos is not on PATH. Add $cargo_bin to it."
 }
 
 # --- wasm-opt ---
 
 set_up_wasm_opt() {
-    local found where=$cache/binaryen-$binaryen
+    local found has where=$cache/binaryen-$binaryen
     found=$(command -v wasm-opt || true)
     if [ -n "$found" ]; then
-        [ "$("$found" --version | awk '{ print $3 }')" = "$binaryen" ] && return
-        say "$found is $("$found" --version), and version $binaryen is needed"
+        has=$("$found" --version 2>/dev/null | awk '{ print $3 }' || true)
+        [ "$has" = "$binaryen" ] && return
+        say "$found is version ${has:-(it does not run)}, and $binaryen is needed"
     fi
     command -v npm >/dev/null || fail "npm is needed. Install Node.js with npm, then start again."
     say "installing wasm-opt $binaryen (npm's binaryen) into $where (some seconds)"
@@ -195,17 +208,15 @@ set_up_wasm_opt() {
 
 # --- end-to-end tests ---
 
-# Whether there is a Chromium that runs: the system's, or Playwright's own.
-has_chromium() {
-    local own
-    own=$(cd end2end && node -p 'require("@playwright/test").chromium.executablePath()')
-    for browser in chromium chromium-browser google-chrome "$own"; do
-        "$browser" --version >/dev/null 2>&1 && return
-    done
-    return 1
-}
+# Whether there is a Chromium that runs, by the rules of the tests themselves.
+has_chromium() { (cd end2end && node chromium.js >/dev/null 2>&1); }
 
 set_up_end2end() {
+    local node
+    node=$(node -p process.versions.node 2>/dev/null || true)
+    at_least 20.11 "${node:-0}" ||
+        fail "the end-to-end tests need Node.js 20.11 or newer; this is ${node:-none}." \
+            "Install a newer one, then start again."
     if [ ! -e end2end/node_modules/.package-lock.json ] ||
         [ end2end/package-lock.json -nt end2end/node_modules/.package-lock.json ]; then
         say "installing the packages of the end-to-end tests into end2end/node_modules (some seconds)"
@@ -214,14 +225,14 @@ set_up_end2end() {
     fi
     has_chromium && return
     say "installing Chromium for Playwright into its cache (about a minute)"
-    (cd end2end && quietly timeout 300 npx playwright install chromium 2>/dev/null) && has_chromium && return
+    (cd end2end && try timeout 300 npx playwright install chromium) && has_chromium && return
     say "that did not work: installing Debian's package chromium (about a minute)"
     apt_install chromium ||
         fail "Chromium could not be installed." "Install it as your system does, then start again."
 }
 
 case ${1:-} in
-path) printf '%s' "$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bin:$cache/binaryen-$binaryen/node_modules/.bin" ;;
+path) printf '%s' "$PATH" ;;
 build | test)
     set_up_rust
     set_up_cargo_tools

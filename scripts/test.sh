@@ -15,18 +15,18 @@ step() {
 }
 
 # The features of app for the server and for the page cannot be compiled together, so clippy looks at
-# each set by itself.
+# each set by itself. Without -p, cargo takes the stream, the pages and the server (default-members).
 lint() { cargo clippy --quiet "$@" -- --deny warnings; }
 
 step 'format' cargo fmt --all --check
 step 'clippy: the stream, without features' lint -p waterclock --all-targets
-step 'clippy: the stream, the server and the pages it renders' lint -p waterclock -p app -p server --all-targets
+step 'clippy: the stream, the server and the pages it renders' lint --all-targets
 step 'clippy: the page in the browser' lint -p frontend --target wasm32-unknown-unknown --target-dir target/front
-step 'documentation' env RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --no-deps -p waterclock -p app -p server
-step 'unit, property and integration tests' cargo test --quiet -p waterclock -p app -p server
+step 'documentation' env RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --no-deps
+step 'unit, property and integration tests' cargo test --quiet
+step 'types of the end-to-end tests' env --chdir=end2end npx tsc
 step 'end-to-end tests in Chromium' env --chdir=end2end \
-    WATERCLOCK_BINARY="$PWD/target/release/waterclock" LEPTOS_SITE_ROOT="$PWD/target/release/site" \
-    npx playwright test
+    WATERCLOCK_BINARY="$PWD/target/release/waterclock" npx playwright test
 
 # cargo's lines are "test result: ok. 55 passed; 0 failed; …", Playwright's "  9 passed (12.3s)".
 passed=$(awk '/^test result: ok\./ { n += $4 } /^ +[0-9]+ passed \(/ { n += $1 } END { print n }' "$output")

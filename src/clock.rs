@@ -14,14 +14,17 @@ use crate::{
 ///
 /// An interval of less than a millisecond is taken as one.
 pub async fn run(hub: &Hub, interval: Duration) {
+    let interval = interval.max(Duration::from_millis(1));
+    let mut last = None;
     loop {
         let due = next_tick(hub.now(), interval);
         tokio::time::sleep(due.since(hub.now())).await;
         let now = hub.now();
-        // The time was set back while we slept, or was missed by an interval or more.
-        if now < due || now.since(due) >= interval {
+        // The time was set back while we slept, or just before, or was missed by an interval or more.
+        if now < due || last == Some(due) || now.since(due) >= interval {
             continue;
         }
+        last = Some(due);
         if let Err(error) = hub.publish(Topic::clock(), Name::default(), due.to_string()).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the clock lost a tick");
         }
@@ -30,7 +33,7 @@ pub async fn run(hub: &Hub, interval: Duration) {
 
 /// The first multiple of `interval` after `now`.
 fn next_tick(now: Timestamp, interval: Duration) -> Timestamp {
-    let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+    let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     let since_last = now.as_millis() % interval;
     Timestamp::from_millis(now.as_millis().saturating_add(interval - since_last))
 }
@@ -108,6 +111,26 @@ mod tests {
         assert_eq!(tick(&mut subscriber).await, "06:00:03.000Z");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_back_a_little_repeats_no_tick() {
+        let (mut subscriber, jump) = start();
+        assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
+        jump.fetch_sub(20, Ordering::Relaxed);
+        assert_eq!(tick(&mut subscriber).await, "07:00:02.000Z");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_interval_is_a_millisecond() {
+        let hub = Arc::new(Hub::new(MemoryLog::new(Epoch::new(1), 100), {
+            let began = tokio::time::Instant::now();
+            move || Timestamp::from_millis(u64::try_from(began.elapsed().as_millis()).unwrap())
+        }));
+        let mut subscriber = hub.subscribe(Cursor::Now);
+        tokio::spawn(async move { run(&hub, Duration::ZERO).await });
+        let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+        assert_eq!(frames[0].event().data, "1970-01-01T00:00:00.001Z");
+    }
+
     #[test]
     fn the_next_tick_is_never_now() {
         let next = |now, interval| {
@@ -116,6 +139,5 @@ mod tests {
         assert_eq!(next(0, 1000), 1000);
         assert_eq!(next(999, 1000), 1000);
         assert_eq!(next(1000, 1000), 2000);
-        assert_eq!(next(5, 0), 6);
     }
 }

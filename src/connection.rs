@@ -18,11 +18,21 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub const STABLE: Duration = Duration::from_secs(10);
 /// So many heartbeat intervals of silence make a connection stale.
 pub const SILENT_INTERVALS: u32 = 3;
-/// The heartbeat interval until the server's `hello` has told its own.
-pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
+/// What is taken for the intervals until the server's `hello` has told its own.
+pub const DEFAULT_INTERVALS: Intervals =
+    Intervals { heartbeat: Duration::from_secs(15), retry: Duration::from_secs(5) };
 
 /// A point in time: how long after the page began, by a clock that never goes back.
 pub type Instant = Duration;
+
+/// What the server keeps to, as its `hello` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intervals {
+    /// Between two signs of life.
+    pub heartbeat: Duration,
+    /// Before the browser tries again by itself.
+    pub retry: Duration,
+}
 
 /// How the connection is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +67,16 @@ pub enum Input {
     Opened,
     /// Something arrived.
     Heard {
-        /// The id that it carried.
+        /// The id that it carried. One that is behind the cursor, of a connection that was replaced
+        /// or of the `hello` of the one that replaced it, leaves the cursor where it is.
         id: Option<EventId>,
-        /// The heartbeat interval, if it told it.
-        heartbeat: Option<Duration>,
+        /// The server's intervals, if it told them.
+        intervals: Option<Intervals>,
+    },
+    /// The server cannot honour the cursor, and has set another.
+    Gap {
+        /// From where it goes on.
+        cursor: Option<EventId>,
     },
     /// The connection was lost, and the browser tries again by itself.
     Lost,
@@ -105,7 +121,7 @@ pub struct Connection {
     state: State,
     cursor: Option<EventId>,
     reason: Option<Reason>,
-    heartbeat: Duration,
+    intervals: Intervals,
     /// When something was last heard of the connection, or was done about it.
     heard: Instant,
     /// Since when it is live, while it is.
@@ -121,7 +137,7 @@ impl Connection {
             state: State::Idle,
             cursor,
             reason: None,
-            heartbeat: DEFAULT_HEARTBEAT,
+            intervals: DEFAULT_INTERVALS,
             heard: Instant::ZERO,
             live_since: None,
             waits: 0,
@@ -136,6 +152,14 @@ impl Connection {
     /// After which event the next connection will go on.
     pub fn cursor(&self) -> Option<EventId> {
         self.cursor
+    }
+
+    /// Whether an event of that id was not yet heard of. A connection that replaces another may bring
+    /// once more what the other had brought.
+    pub fn is_new(&self, id: EventId) -> bool {
+        let is_behind =
+            |cursor: EventId| cursor.epoch == id.epoch && id.sequence <= cursor.sequence;
+        !self.cursor.is_some_and(is_behind)
     }
 
     /// Why the browser gave up, while that is still of interest.
@@ -192,10 +216,15 @@ impl Connection {
                 self.live(now);
                 Vec::new()
             }
-            (_, Input::Heard { id, heartbeat }) => {
+            (_, Input::Heard { id, intervals }) => {
                 self.live(now);
-                self.cursor = id.or(self.cursor);
-                self.heartbeat = heartbeat.unwrap_or(self.heartbeat);
+                self.cursor = id.filter(|&id| self.is_new(id)).or(self.cursor);
+                self.intervals = intervals.unwrap_or(self.intervals);
+                Vec::new()
+            }
+            (_, Input::Gap { cursor }) => {
+                self.live(now);
+                self.cursor = cursor.or(self.cursor);
                 Vec::new()
             }
             (_, Input::Lost) => {
@@ -217,7 +246,7 @@ impl Connection {
             }
             (_, Input::Tick) => {
                 self.settle(now);
-                if now.saturating_sub(self.heard) > self.heartbeat * SILENT_INTERVALS {
+                if now.saturating_sub(self.heard) > self.patience() {
                     self.open(now, State::Stale)
                 } else {
                     Vec::new()
@@ -226,6 +255,13 @@ impl Connection {
             // A try that is under way is not begun again, and what went wrong before is over.
             (_, Input::Connect | Input::Explained(_)) => Vec::new(),
         }
+    }
+
+    /// How long a connection may be silent.
+    fn patience(&self) -> Duration {
+        let Intervals { heartbeat, retry } = self.intervals;
+        let pause = if self.state == State::Reconnecting { retry } else { Duration::ZERO };
+        pause.saturating_add(heartbeat.saturating_mul(SILENT_INTERVALS))
     }
 
     fn open(&mut self, now: Instant, state: State) -> Vec<Effect> {
@@ -262,7 +298,10 @@ mod tests {
 
     use super::*;
 
-    const HEARD: Input = Input::Heard { id: None, heartbeat: None };
+    const HEARD: Input = Input::Heard { id: None, intervals: None };
+
+    const INTERVALS: Intervals =
+        Intervals { heartbeat: Duration::from_secs(2), retry: Duration::from_mins(1) };
 
     fn id(sequence: u64) -> EventId {
         EventId { epoch: crate::id::Epoch::new(1), sequence }
@@ -318,7 +357,7 @@ mod tests {
         assert_eq!(page.input(Input::Connect), &State::Connecting);
         assert!(page.is_open);
         assert_eq!(page.input(Input::Opened), &State::Live);
-        page.input(Input::Heard { id: Some(id(7)), heartbeat: None });
+        page.input(Input::Heard { id: Some(id(7)), intervals: None });
         assert_eq!(page.input(Input::Stop), &State::Stopped);
         assert!(!page.is_open);
         page.input(Input::Connect);
@@ -329,20 +368,46 @@ mod tests {
     fn what_has_no_id_leaves_the_cursor() {
         let mut page = Page::new();
         page.input(Input::Connect);
-        page.input(Input::Heard { id: Some(id(7)), heartbeat: None });
+        page.input(Input::Heard { id: Some(id(7)), intervals: None });
         page.input(HEARD);
         assert_eq!(page.connection.cursor(), Some(id(7)));
+    }
+
+    #[test]
+    fn what_a_replaced_connection_had_brought_is_not_new_when_it_comes_again() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(Input::Heard { id: Some(id(5)), intervals: None });
+        page.later(DEFAULT_INTERVALS.heartbeat * SILENT_INTERVALS + seconds(1));
+        assert_eq!(page.after, Some(id(5)), "a new one was opened");
+        // What the old one had still brought, and then the new one's hello and first event.
+        for (sequence, is_new) in [(6, true), (5, false), (6, false), (7, true)] {
+            assert_eq!(page.connection.is_new(id(sequence)), is_new, "{sequence}");
+            page.input(Input::Heard { id: Some(id(sequence)), intervals: None });
+        }
+        assert_eq!(page.connection.cursor(), Some(id(7)));
+    }
+
+    #[test]
+    fn a_gap_sets_the_cursor_wherever_that_is() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(Input::Heard { id: Some(id(5)), intervals: None });
+        page.input(Input::Gap { cursor: Some(id(2)) });
+        assert_eq!(page.connection.cursor(), Some(id(2)));
+        let other = EventId { epoch: crate::id::Epoch::new(2), sequence: 1 };
+        assert!(page.connection.is_new(other));
     }
 
     #[test]
     fn while_the_browser_tries_again_it_is_left_alone() {
         let mut page = Page::new();
         page.input(Input::Connect);
-        page.input(Input::Opened);
+        page.input(Input::Heard { id: None, intervals: Some(INTERVALS) });
         page.is_open = false;
         assert_eq!(page.input(Input::Lost), &State::Reconnecting);
         for _ in 0..100 {
-            page.later(seconds(2));
+            page.later(INTERVALS.retry);
             page.input(Input::Lost);
         }
         assert_eq!((page.is_open, page.explains), (false, 0));
@@ -401,7 +466,7 @@ mod tests {
     fn three_silent_intervals_make_it_stale_and_a_new_one_is_opened() {
         let mut page = Page::new();
         page.input(Input::Connect);
-        page.input(Input::Heard { id: Some(id(7)), heartbeat: Some(seconds(2)) });
+        page.input(Input::Heard { id: Some(id(7)), intervals: Some(INTERVALS) });
         page.is_open = false;
         assert_eq!(page.later(seconds(6)), &State::Live);
         assert_eq!(page.later(seconds(1)), &State::Stale);
@@ -414,7 +479,7 @@ mod tests {
         let mut page = Page::new();
         page.input(Input::Connect);
         page.is_open = false;
-        page.later(DEFAULT_HEARTBEAT * SILENT_INTERVALS + seconds(1));
+        page.later(DEFAULT_INTERVALS.heartbeat * SILENT_INTERVALS + seconds(1));
         assert!(page.is_open);
     }
 
@@ -435,13 +500,18 @@ mod tests {
             Just(Reason::ContentType("text/html".to_owned())),
             Just(Reason::Recovered),
         ];
-        let heartbeat = proptest::option::of((1..60_u64).prop_map(Duration::from_secs));
+        let intervals = (1..60_u64, 1..60_u64).prop_map(|(heartbeat, retry)| Intervals {
+            heartbeat: Duration::from_secs(heartbeat),
+            retry: Duration::from_secs(retry),
+        });
+        let intervals = proptest::option::of(intervals);
         prop_oneof![
             Just(Input::Connect),
             Just(Input::Stop),
             Just(Input::Opened),
-            (proptest::option::of((0..99_u64).prop_map(id)), heartbeat)
-                .prop_map(|(id, heartbeat)| Input::Heard { id, heartbeat }),
+            (proptest::option::of((0..99_u64).prop_map(id)), intervals)
+                .prop_map(|(id, intervals)| Input::Heard { id, intervals }),
+            proptest::option::of((0..99_u64).prop_map(id)).prop_map(|cursor| Input::Gap { cursor }),
             Just(Input::Lost),
             Just(Input::GaveUp),
             reason.prop_map(Input::Explained),
@@ -464,7 +534,8 @@ mod tests {
                 now += Duration::from_millis(pause);
                 let before = connection.cursor();
                 let news = match &input {
-                    Input::Heard { id, .. } if open => *id,
+                    Input::Heard { id, .. } if open => id.filter(|id| before.is_none_or(|before| before.sequence < id.sequence)),
+                    Input::Gap { cursor } if open => *cursor,
                     _ => None,
                 };
                 let (next, effects) = connection.step(now, random, input.clone());

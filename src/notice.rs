@@ -14,6 +14,9 @@ pub struct Hello {
     pub connection: u64,
     /// After how many milliseconds without anything else a heartbeat comes.
     pub heartbeat_ms: u64,
+    /// After how many milliseconds the browser tries again when the connection is lost; `retry:` is
+    /// not shown to pages.
+    pub retry_ms: u64,
     /// The oldest event kept, if there is one.
     pub oldest: Option<EventId>,
     /// The newest event, if there is one.

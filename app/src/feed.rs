@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use waterclock::{
-    connection::{Connection, Effect as Do, Input, Instant},
+    connection::{Connection, Effect as Do, Input, Instant, Intervals},
     event::Event,
     id::EventId,
     notice::{Gap, Goodbye, Heartbeat, Hello, Notice},
@@ -126,36 +126,36 @@ impl Feed {
             Incoming::Lost { gave_up: true } => self.input(Input::GaveUp),
             Incoming::Message { name, last_event_id, data } => {
                 let id = last_event_id.parse().ok();
-                let mut heartbeat = None;
-                if name == "message" {
-                    self.receive_event(&data);
-                } else if name == Gap::NAME {
-                    if let Ok(gap) = serde_json::from_str(&data) {
-                        self.add(Content::Gap(gap));
-                    }
-                } else if name == Hello::NAME
-                    && let Ok(hello) = serde_json::from_str::<Hello>(&data)
-                {
-                    heartbeat = Some(Duration::from_millis(hello.heartbeat_ms));
-                }
-                self.input(Input::Heard { id, heartbeat });
+                let input = self.receive_message(name, id, &data);
+                self.input(input);
             }
         }
     }
 
-    fn receive_event(self, json: &str) {
-        let event: Event = match serde_json::from_str(json) {
-            Ok(event) => event,
-            Err(error) => return leptos::logging::error!("not an event: {error}: {json}"),
-        };
-        // A connection that replaced another may bring once more what the other had brought.
-        let cursor = self.connection.with_untracked(Connection::cursor);
-        let is_known = cursor.is_some_and(|cursor| {
-            cursor.epoch == event.id.epoch && event.id.sequence <= cursor.sequence
-        });
-        if !is_known {
-            self.add(Content::Event(event));
+    fn receive_message(self, name: &str, id: Option<EventId>, data: &str) -> Input {
+        let mut intervals = None;
+        if name == "message" {
+            match serde_json::from_str::<Event>(data) {
+                Ok(event) if self.connection.with_untracked(|c| c.is_new(event.id)) => {
+                    self.add(Content::Event(event));
+                }
+                Ok(_) => {}
+                Err(error) => leptos::logging::error!("not an event: {error}: {data}"),
+            }
+        } else if name == Hello::NAME
+            && let Ok(hello) = serde_json::from_str::<Hello>(data)
+        {
+            intervals = Some(Intervals {
+                heartbeat: Duration::from_millis(hello.heartbeat_ms),
+                retry: Duration::from_millis(hello.retry_ms),
+            });
+        } else if name == Gap::NAME
+            && let Ok(gap) = serde_json::from_str(data)
+        {
+            self.add(Content::Gap(gap));
+            return Input::Gap { cursor: id };
         }
+        Input::Heard { id, intervals }
     }
 
     fn add(self, content: Content) {

@@ -67,13 +67,13 @@ fn Status(feed: Feed) -> impl IntoView {
 /// How many events there were.
 #[component]
 fn Count(feed: Feed) -> impl IntoView {
-    let text = move || {
-        let shown = feed.rows.with(std::collections::VecDeque::len);
-        match feed.events.get() {
-            1 => "1 event".to_owned(),
-            count if shown < MAX_ROWS => format!("{count} events"),
-            count => format!("{count} events, the newest of them shown"),
-        }
+    let rows_were_dropped = Memo::new(move |_| {
+        feed.rows.with(|rows| rows.front().is_some_and(|newest| newest.key >= MAX_ROWS as u64))
+    });
+    let text = move || match (feed.events.get(), rows_were_dropped.get()) {
+        (1, _) => "1 event".to_owned(),
+        (count, false) => format!("{count} events"),
+        (count, true) => format!("{count} events; the list keeps the newest {MAX_ROWS} lines"),
     };
     view! { <p class="count">{text}</p> }
 }

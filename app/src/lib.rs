@@ -21,7 +21,7 @@ use leptos::prelude::*;
 use leptos_meta::{Link, Meta, MetaTags, Stylesheet, Title, provide_meta_context};
 use leptos_router::{
     StaticSegment,
-    components::{A, Route, Router, Routes},
+    components::{Route, Router, Routes},
 };
 use serde::{Deserialize, Serialize};
 use waterclock::{event::Event, id::EventId};
@@ -81,7 +81,8 @@ fn NotFound() -> impl IntoView {
     view! {
         <main>
             <h1>"Not found"</h1>
-            <p>"There is no page here. " <A href="/">"Go to the clock"</A> "."</p>
+            // Not by the router: only the server knows the latest events.
+            <p>"There is no page here. " <a href="/" rel="external">"Go to the clock"</a> "."</p>
         </main>
     }
 }

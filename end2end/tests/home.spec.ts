@@ -37,7 +37,7 @@ test('Stop closes the connection, and Connect goes on where the list ended', asy
 
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(page.getByRole('status')).toHaveText('Stopped');
-  await server.logs(/stream closed connection=1 .*events=\d+ end="client left"/);
+  await server.logs(/stream closed connection=1 lasted=\d\S+ events=\d+ end="client left"/);
   const stopped = await sequences(page);
   // The server's clock goes on, the list does not.
   await expect.poll(() => server.newest()).toBeGreaterThan(stopped.at(-1)! + 5);
@@ -49,7 +49,7 @@ test('Stop closes the connection, and Connect goes on where the list ended', asy
   const all = await sequences(page);
   expect(all.slice(0, stopped.length)).toEqual(stopped);
   expectConsecutive(all);
-  await server.logs(/stream opened connection=2 /);
+  await server.logs(new RegExp(`stream opened connection=\\d+ cursor=\\w+-${stopped.at(-1)}\\b`));
 });
 
 test('leaving the page closes the connection', async ({ page, server }) => {
@@ -177,10 +177,11 @@ test.describe('a page that is not there', () => {
     await expect(page.getByRole('heading', { name: 'Not found' })).toBeVisible();
     await page.getByRole('link', { name: 'Go to the clock' }).click();
     await expect(page.getByRole('status')).toHaveText('Live');
+    await expect(page.getByText(`curl -N ${server.url}/events`)).toBeVisible();
   });
 });
 
-// The README's picture; `PICTURE=docs/page.png`, seen from the top folder, keeps it.
+// The README's picture. To renew it: `PICTURE=../docs/page.png npx playwright test -g picture`.
 test('has its picture taken', async ({ page, server }, info) => {
   await server.start();
   await page.setViewportSize({ width: 860, height: 560 });

@@ -9,7 +9,6 @@ import { createInterface } from 'node:readline';
 const root = resolve(import.meta.dirname, '../..');
 // As `cargo leptos end-to-end` builds it, unless the environment says otherwise.
 const binary = process.env.WATERCLOCK_BINARY ?? resolve(root, 'target/debug/waterclock');
-const site = process.env.LEPTOS_SITE_ROOT ?? resolve(root, 'target/site');
 
 export class Server {
   url = '';
@@ -20,7 +19,7 @@ export class Server {
   async start(...options: string[]) {
     const listen = `127.0.0.1:${this.port}`;
     const child = spawn(binary, ['--listen', listen, ...options], {
-      env: { PATH: process.env.PATH, LEPTOS_SITE_ROOT: site },
+      cwd: root,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.process = child;

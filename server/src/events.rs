@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{FromRequestParts, Query, State},
+    extract::{FromRequestParts, State},
     http::{
         HeaderName, HeaderValue,
         header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -29,16 +29,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Request {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-            .map_err(|error| Problem::Query(error.body_text()))?;
         let mut format = Format::Plain;
         let mut last_event_id = None;
-        for (name, value) in parameters {
-            match (name.as_str(), value.as_str()) {
+        let query = parts.uri.query().unwrap_or_default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match (&*name, &*value) {
                 ("topic", "clock") => {}
-                ("topic", _) => return Err(Problem::NoSuchTopic(value)),
+                ("topic", _) => return Err(Problem::NoSuchTopic(value.into_owned())),
                 ("format", "json") => format = Format::Json,
-                ("format", _) => return Err(Problem::NoSuchFormat(value)),
+                ("format", _) => return Err(Problem::NoSuchFormat(value.into_owned())),
                 ("last_event_id", _) => last_event_id = Some(value),
                 _ => {} // Unknown ones are ignored.
             }

@@ -4,8 +4,10 @@
 use std::{
     error::Error,
     io::{IsTerminal as _, Write as _},
+    path::Path,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use clap::Parser as _;
@@ -23,6 +25,9 @@ use waterclock::{clock, hub::Hub, id::Epoch, log::MemoryLog, timestamp::Timestam
 
 /// How many ticks the clock's log keeps: an hour, at one a second.
 const CLOCK_RETAIN_COUNT: usize = 3600;
+
+/// How long a stop may take.
+const DRAIN: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -54,7 +59,8 @@ async fn main() -> ExitCode {
 }
 
 async fn start(options: &Options) -> Result<(TcpListener, AppState), Box<dyn Error>> {
-    let leptos = leptos::config::get_configuration(None)?.leptos_options;
+    let mut leptos = leptos::config::get_configuration(None)?.leptos_options;
+    leptos.site_root = site_root(leptos.site_root);
     let address = options.listen(leptos.site_addr);
     let listener = TcpListener::bind(address)
         .await
@@ -72,6 +78,8 @@ async fn start(options: &Options) -> Result<(TcpListener, AppState), Box<dyn Err
     Ok((listener, state))
 }
 
+/// Serves until a signal, or until a part of it fails; then stops within [`DRAIN`], or at once at a
+/// second signal.
 async fn run(
     listener: TcpListener,
     state: AppState,
@@ -82,15 +90,35 @@ async fn run(
     let stopping = state.stopping.clone();
     let address = listener.local_addr()?;
     let hub = Arc::clone(&state.hub);
-    let serving = tokio::spawn(serve(listener, router(state), stopping.clone()));
+    let mut serving = tokio::spawn(serve(listener, router(state), stopping.clone()));
     let clock = tokio::spawn(async move { clock::run(&hub, options.interval).await });
     writeln!(std::io::stdout(), "listening on http://{address}")?;
 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        served = &mut serving => return Ok(served??),
+        ended = clock => return Ok(ended?),
     }
     stopping.cancel();
-    clock.abort();
-    Ok(serving.await??)
+    tokio::select! {
+        served = serving => Ok(served??),
+        () = tokio::time::sleep(DRAIN) => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+/// Where the page's files are, unless the environment says: beside the program, where a release build
+/// puts them, or else where `cargo leptos watch` does.
+fn site_root(default: Arc<str>) -> Arc<str> {
+    let beside = std::env::current_exe().ok().map(|program| program.with_file_name("site"));
+    match beside.as_deref().and_then(Path::to_str) {
+        Some(beside)
+            if std::env::var_os("LEPTOS_SITE_ROOT").is_none() && Path::new(beside).is_dir() =>
+        {
+            beside.into()
+        }
+        _ => default,
+    }
 }

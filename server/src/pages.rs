@@ -5,6 +5,7 @@ use std::sync::Arc;
 use app::{App, Snapshot, shell};
 use axum::{
     Router,
+    handler::Handler as _,
     http::{
         HeaderValue,
         header::{CACHE_CONTROL, HOST},
@@ -12,8 +13,11 @@ use axum::{
     },
 };
 use leptos::prelude::{provide_context, use_context};
-use leptos_axum::{LeptosRoutes, generate_route_list};
-use tower_http::set_header::SetResponseHeaderLayer;
+use leptos_axum::{LeptosRoutes, file_and_error_handler, generate_route_list};
+use tower_http::{
+    services::ServeDir,
+    set_header::{SetResponseHeader, SetResponseHeaderLayer},
+};
 use waterclock::hub::Hub;
 
 use crate::router::AppState;
@@ -27,6 +31,16 @@ pub(crate) fn router(state: &AppState) -> Router<AppState> {
     let options = state.leptos.clone();
     // A page has events in it, so only its reader may keep it, and asks again before using it.
     let private = HeaderValue::from_static("private, no-cache");
+    // The files keep their names when they change, so a browser asks again before using one: old glue
+    // code does not fit new markup.
+    let files = ServeDir::new(&*options.site_root)
+        .append_index_html_on_directories(false)
+        .fallback(file_and_error_handler::<AppState, _>(shell).with_state(state.clone()));
+    let files = SetResponseHeader::if_not_present(
+        files,
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-cache"),
+    );
     Router::new()
         .leptos_routes_with_context(
             state,
@@ -35,7 +49,7 @@ pub(crate) fn router(state: &AppState) -> Router<AppState> {
             move || shell(options.clone()),
         )
         .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, private))
-        .fallback(leptos_axum::file_and_error_handler::<AppState, _>(shell))
+        .fallback_service(files)
 }
 
 /// What the page shows before any stream has told it more.

@@ -15,9 +15,6 @@ pub enum Problem {
     /// `format` is not one of those there are.
     #[error("There is no format {0:?}. Leave `format` out, or set it to `json`.")]
     NoSuchFormat(String),
-    /// The query is not made of `name=value`.
-    #[error("The query cannot be read: {0}")]
-    Query(String),
     /// The route does not offer the method. The `Allow` header says which it offers.
     #[error("This method is not offered here. The `Allow` header says which ones are.")]
     MethodNotAllowed,
@@ -35,7 +32,7 @@ impl Problem {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoSuchTopic(_) => StatusCode::NOT_FOUND,
-            Self::NoSuchFormat(_) | Self::Query(_) => StatusCode::BAD_REQUEST,
+            Self::NoSuchFormat(_) => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
     }

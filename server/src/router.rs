@@ -59,7 +59,7 @@ impl Connections {
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/events", get(events::stream).head(events::head))
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .merge(pages::router(&state))
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .with_state(state)
 }

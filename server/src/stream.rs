@@ -126,7 +126,8 @@ impl Session {
         let hello = Hello {
             time: hub.now(),
             connection: self.connection.number,
-            heartbeat_ms: u64::try_from(streams.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            heartbeat_ms: millis(streams.heartbeat),
+            retry_ms: millis(streams.retry),
             oldest: kept.map(|(oldest, _)| oldest),
             newest: kept.map(|(_, newest)| newest),
         };
@@ -140,8 +141,14 @@ impl Session {
     }
 
     fn goodbye(&self, reason: GoodbyeReason) -> Bytes {
-        notice(&Goodbye { reason }, None, Some(self.state.streams.retry))
+        // Spread, so that the clients of a server that stops do not all come back at once.
+        let retry = self.state.streams.retry.mul_f64(1.0 + fastrand::f64());
+        notice(&Goodbye { reason }, None, Some(retry))
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A notice as a block; with a position, the client's cursor is set to it.

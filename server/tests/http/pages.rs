@@ -52,3 +52,25 @@ async fn where_no_page_is_a_page_says_so() {
     assert_eq!(answer.status(), 404);
     assert!(answer.rest().await.contains("There is no page here."));
 }
+
+#[tokio::test]
+async fn a_file_is_kept_only_to_be_asked_for_again() {
+    let server = start().await;
+    let answer = server.get("/favicon.svg").await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.header("content-type"), Some("image/svg+xml"));
+    assert_eq!(answer.header("cache-control"), Some("no-cache"));
+    let since = answer.header("last-modified").unwrap().to_owned();
+    let headers = [("If-Modified-Since", since.as_bytes())];
+    assert_eq!(server.request("GET", "/favicon.svg", &headers).await.status(), 304);
+}
+
+#[tokio::test]
+async fn nothing_outside_the_site_is_served() {
+    let server = start().await;
+    for path in
+        ["/../Cargo.toml", "/%2e%2e/Cargo.toml", "/..%2fCargo.toml", "/pkg/../../Cargo.toml"]
+    {
+        assert_eq!(server.get(path).await.status(), 404, "{path}");
+    }
+}

@@ -60,7 +60,10 @@ impl Server {
                 heartbeat: settings.heartbeat,
                 retry: Duration::from_secs(2),
             },
-            leptos: LeptosOptions::builder().output_name("waterclock").build(),
+            leptos: LeptosOptions::builder()
+                .output_name("waterclock")
+                .site_root(concat!(env!("CARGO_MANIFEST_DIR"), "/../public"))
+                .build(),
             connections: Connections::default(),
             stopping: stopping.clone(),
         };
@@ -87,7 +90,7 @@ impl Server {
         let mut answer =
             Answer { stream, head: String::new(), bytes: Vec::new(), parser: Parser::default() };
         answer.read_until(b"\r\n\r\n").await;
-        answer.head = String::from_utf8(answer.take_until(b"\r\n\r\n")).unwrap().to_lowercase();
+        answer.head = String::from_utf8(answer.take_until(b"\r\n\r\n")).unwrap();
         answer
     }
 
@@ -108,7 +111,7 @@ impl Server {
 
 pub struct Answer {
     stream: TcpStream,
-    /// Status line and headers, in lower case.
+    /// Status line and headers.
     pub head: String,
     /// What was read and not yet taken.
     bytes: Vec<u8>,
