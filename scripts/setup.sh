@@ -121,7 +121,8 @@ install_debian_rust() {
         fail "Rust $rust or newer with the target $target is needed." \
             "Install it as your system does, then start again."
     say "installing Rust from Debian's packages: rustc-web, cargo-web, rust-web-src, rust-web-clippy," \
-        "rustfmt-web, lld-22 (about a minute); rustup will know it as waterclock-debian"
+        "rustfmt-web, lld-22 (about a minute); rustup will know it as waterclock-debian, and" \
+        "$target will have its linker in /usr/lib/rustlib"
     apt_install rustc-web cargo-web rust-web-src rust-web-clippy rustfmt-web lld-22 ||
         fail "Debian's packages could not be installed." \
             "Install Rust $rust or newer with the target $target, then start again."
@@ -130,8 +131,10 @@ install_debian_rust() {
     host=$(/usr/bin/rustc -vV | sed -n 's/^host: //p')
     as_root mkdir -p "$sysroot/$host/bin" "$sysroot/$target/lib"
     as_root ln -sf /usr/bin/lld-22 "$sysroot/$host/bin/rust-lld"
+    quietly rustup toolchain link waterclock-debian /usr
+    use_rust waterclock-debian && return
 
-    say "building wasm32's library into $sysroot/$target, and linking its linker there (about a minute)"
+    say "building wasm32's library into $sysroot/$target (about a minute)"
     crate=$(mktemp -d)
     mkdir "$crate/src"
     touch "$crate/src/lib.rs"
@@ -144,10 +147,10 @@ install_debian_rust() {
             -Zbuild-std=std,panic_abort,panic_unwind,proc_macro,test
     ) || fail "wasm32's library could not be built; $log says why."
     rm -f "$crate/target/$target/release/deps/"libempty*
+    # An older one that does not do: two of them would be in each other's way.
+    as_root find "$sysroot/$target/lib" -name '*.rlib' -delete
     as_root cp "$crate/target/$target/release/deps/"*.rlib "$sysroot/$target/lib/"
     rm -rf "$crate"
-
-    quietly rustup toolchain link waterclock-debian /usr
     use_rust waterclock-debian || fail "Debian's Rust does not build for $target; $log may say why."
 }
 
@@ -166,7 +169,6 @@ cargo_tool() {
         say "$found is version ${has:-(it does not run)}, and $version is needed: installing it into $where/bin"
         say "    (make finds it there; for plain cargo leptos: export PATH=$where/bin:\$PATH)"
     else
-        where=$(dirname "$cargo_bin")
         say "installing $command $version into $cargo_bin"
     fi
     say "    (about $minutes minutes on 2 cores; it is compiled without optimisation, to be quick)"

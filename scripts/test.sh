@@ -8,8 +8,10 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
 # Each step says what it is; a failing one ends the run.
+ran=
 step() {
     printf '\n== %s\n' "$1"
+    ran="${ran:+$ran; }$1"
     shift
     "$@" 2>&1 | tee -a "$output"
 }
@@ -30,4 +32,4 @@ step 'end-to-end tests in Chromium' env --chdir=end2end \
 
 # cargo's lines are "test result: ok. 55 passed; 0 failed; …", Playwright's "  9 passed (12.3s)".
 passed=$(awk '/^test result: ok\./ { n += $4 } /^ +[0-9]+ passed \(/ { n += $1 } END { print n }' "$output")
-printf '\ntests: %s passed, 0 failed\n' "$passed"
+printf '\nran: %s\ntests: %s passed, 0 failed\n' "$ran" "$passed"
