@@ -185,5 +185,5 @@ fn state_key(state: &State) -> &'static str {
 fn seconds_left(state: &State, now: RwSignal<Instant>) -> Option<impl IntoView + use<>> {
     let State::Waiting { until } = *state else { return None };
     let seconds = move || until.saturating_sub(now.get()).as_secs() + 1;
-    Some(view! { <span class="countdown">" Next try in " {seconds} " s"</span> })
+    Some(view! { <span class="countdown">". Next try in " {seconds} " s"</span> })
 }
