@@ -74,7 +74,9 @@ export const test = base.extend<Fixtures>({
   },
   allowedErrors: [undefined, { option: true }],
   noErrors: [
-    async ({ page, allowedErrors }, use) => {
+    // Named for the order: what depends on the server is over before the server is killed, which
+    // would be an error in the console of a page that is still open.
+    async ({ page, server: _, allowedErrors }, use) => {
       const errors: string[] = [];
       page.on('pageerror', (error) => errors.push(String(error)));
       page.on('console', (message) => {
