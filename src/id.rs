@@ -41,6 +41,19 @@ pub struct EventId {
     pub sequence: u64,
 }
 
+/// An id on a stream that has a limit: an event's, and how many events the client has been sent up to
+/// and with it. The client sends it back when it reconnects, so the server need not remember how far
+/// the stream had come.
+///
+/// On the wire it is `<epoch>-<sequence>.<sent>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountedId {
+    /// The event's id.
+    pub id: EventId,
+    /// How many events were sent, over all the connections of the stream.
+    pub sent: u64,
+}
+
 /// A text that is not an [`EventId`].
 #[derive(Debug, thiserror::Error)]
 #[error("not an event id: it is sixteen hexadecimal digits, `-`, and a decimal number")]
@@ -63,6 +76,23 @@ impl FromStr for EventId {
             sequence: sequence.parse().map_err(|_| ParseIdError)?,
         };
         if id.to_string() == text { Ok(id) } else { Err(ParseIdError) }
+    }
+}
+
+impl fmt::Display for CountedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.id, self.sent)
+    }
+}
+
+impl FromStr for CountedId {
+    type Err = ParseIdError;
+
+    /// Reads the one spelling that [`Display`](fmt::Display) writes, and no other.
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let (id, sent) = text.split_once('.').ok_or(ParseIdError)?;
+        let counted = Self { id: id.parse()?, sent: sent.parse().map_err(|_| ParseIdError)? };
+        if counted.to_string() == text { Ok(counted) } else { Err(ParseIdError) }
     }
 }
 
@@ -95,12 +125,13 @@ pub enum Cursor {
 
 impl Cursor {
     /// Reads what a client sent: nothing (or an empty text, as `EventSource` means it) is
-    /// [`Now`](Cursor::Now). What cannot be read is kept, to be told in a `gap`.
+    /// [`Now`](Cursor::Now). How much a [`CountedId`] counts is ignored. What cannot be read is kept,
+    /// to be told in a `gap`.
     pub fn parse(text: Option<&str>) -> Self {
         match text {
             None | Some("") => Self::Now,
             Some("earliest") => Self::Earliest,
-            Some(text) => match text.parse() {
+            Some(text) => match text.parse().or_else(|_| text.parse().map(|CountedId { id, .. }| id)) {
                 Ok(id) => Self::After(id),
                 Err(ParseIdError) => Self::Malformed(text.to_owned()),
             },
@@ -119,6 +150,15 @@ mod tests {
         fn what_is_written_is_read_back(epoch: u64, sequence: u64) {
             let id = EventId { epoch: Epoch::new(epoch), sequence };
             prop_assert_eq!(id.to_string().parse::<EventId>().unwrap(), id);
+        }
+
+        #[test]
+        fn what_is_counted_is_read_back_and_is_a_cursor(epoch: u64, sequence: u64, sent: u64) {
+            let id = EventId { epoch: Epoch::new(epoch), sequence };
+            let counted = CountedId { id, sent };
+            let text = counted.to_string();
+            prop_assert_eq!(text.parse::<CountedId>().unwrap(), counted);
+            prop_assert_eq!(Cursor::parse(Some(&text)), Cursor::After(id));
         }
 
         #[test]
@@ -143,6 +183,10 @@ mod tests {
             "+0000000c10cca11-1",
             "00000000c10cca11-18446744073709551616",
             "00000000c10cca11-1 ",
+            "00000000c10cca11-1.",
+            "00000000c10cca11-1.x",
+            "00000000c10cca11-1.01",
+            "00000000c10cca11-1.2.3",
         ] {
             assert!(text.parse::<EventId>().is_err(), "{text:?}");
             assert_eq!(Cursor::parse(Some(text)), Cursor::Malformed(text.to_owned()));

@@ -51,6 +51,17 @@ pub enum GapReason {
 pub struct Heartbeat {
     /// The server's time.
     pub time: Timestamp,
+    /// How many events the stream has left out so far, if it was asked to conflate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<u64>,
+}
+
+/// As many events were sent as the client had asked for; when it reconnects, it is told that there is
+/// no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// How many.
+    pub sent: u64,
 }
 
 /// The server ends the stream; the client should come back.
@@ -58,6 +69,8 @@ pub struct Heartbeat {
 pub struct Goodbye {
     /// Why.
     pub reason: GoodbyeReason,
+    /// After how many milliseconds the browser tries again.
+    pub retry_ms: u64,
 }
 
 /// Why the server ends a stream.
@@ -66,6 +79,8 @@ pub struct Goodbye {
 pub enum GoodbyeReason {
     /// The server is stopping.
     Draining,
+    /// There are as many streams as the server allows, in all or from this address.
+    Limit,
 }
 
 /// A kind of notice: its name on the wire, and its data.
@@ -86,6 +101,10 @@ impl Notice for Heartbeat {
     const NAME: &str = "heartbeat";
 }
 
+impl Notice for End {
+    const NAME: &str = "end";
+}
+
 impl Notice for Goodbye {
     const NAME: &str = "goodbye";
 }
@@ -97,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_notice_has_a_reserved_name() {
-        for name in [Hello::NAME, Gap::NAME, Heartbeat::NAME, Goodbye::NAME] {
+        for name in [Hello::NAME, Gap::NAME, Heartbeat::NAME, End::NAME, Goodbye::NAME] {
             assert!(Name::RESERVED.contains(&name), "{name}");
         }
     }

@@ -3,21 +3,37 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
-use crate::{event::Event, sse::Block};
+use crate::{event::Event, id::CountedId, sse::Block};
+
+/// How an event is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Id, name and data.
+    Plain,
+    /// Unnamed, with the whole event as JSON for data.
+    Json,
+}
 
 /// An event with its encodings, each made when first asked for.
 #[derive(Debug)]
 pub struct Frame {
     event: Event,
+    published: Option<Instant>,
     plain: OnceLock<Bytes>,
     json: OnceLock<Bytes>,
 }
 
 impl Frame {
-    /// A frame of that event, not yet encoded.
+    /// A frame of an event of the log, not yet encoded.
     pub fn new(event: Event) -> Self {
-        Self { event, plain: OnceLock::new(), json: OnceLock::new() }
+        Self { event, published: None, plain: OnceLock::new(), json: OnceLock::new() }
+    }
+
+    /// A frame of an event that is just being published, not yet encoded.
+    pub(super) fn just_published(event: Event, at: Instant) -> Self {
+        Self { published: Some(at), ..Self::new(event) }
     }
 
     /// The event.
@@ -25,16 +41,23 @@ impl Frame {
         &self.event
     }
 
-    /// The event as a block of an event stream: its id, its name, its data.
-    pub fn plain(&self) -> &Bytes {
-        self.plain.get_or_init(|| self.encode(self.event.name.as_str(), &self.event.data))
+    /// When the event was given to the hub; none if it was read from the log, later.
+    pub fn published(&self) -> Option<Instant> {
+        self.published
     }
 
-    /// The event as an unnamed block whose data is the event in JSON.
-    pub fn json(&self) -> &Bytes {
-        // `null` cannot happen: an event is made of strings, and strings are JSON.
-        let json = || serde_json::to_string(&self.event).unwrap_or_else(|_| "null".to_owned());
-        self.json.get_or_init(|| self.encode("message", &json()))
+    /// The event as a block of an event stream.
+    pub fn bytes(&self, format: Format) -> &Bytes {
+        let bytes = match format {
+            Format::Plain => &self.plain,
+            Format::Json => &self.json,
+        };
+        bytes.get_or_init(|| self.encode(format, &self.event.id))
+    }
+
+    /// The same for a stream that has a limit: with how many events it has sent, this one included.
+    pub fn counted_bytes(&self, format: Format, sent: u64) -> Bytes {
+        self.encode(format, &CountedId { id: self.event.id, sent })
     }
 
     /// About how much memory or wire it takes, in bytes.
@@ -43,8 +66,17 @@ impl Frame {
         AROUND_THE_DATA + self.event.data.len()
     }
 
-    fn encode(&self, name: &str, data: &str) -> Bytes {
-        let id = self.event.id.to_string();
+    fn encode(&self, format: Format, id: &impl ToString) -> Bytes {
+        let id = id.to_string();
+        let json;
+        let (name, data) = match format {
+            Format::Plain => (self.event.name.as_str(), &self.event.data),
+            Format::Json => {
+                // `null` cannot happen: an event is made of strings, and strings are JSON.
+                json = serde_json::to_string(&self.event).unwrap_or_else(|_| "null".to_owned());
+                ("message", &json)
+            }
+        };
         let block = Block { id: Some(&id), name: Some(name), data: Some(data), retry: None };
         let mut bytes = Vec::with_capacity(self.size());
         let encoded = block.encode(&mut bytes);
@@ -59,7 +91,7 @@ mod tests {
     use crate::{event::Topic, timestamp::Timestamp};
 
     #[test]
-    fn both_encodings() {
+    fn encodings() {
         let frame = Frame::new(Event {
             id: "00000000c10cca11-42".parse().unwrap(),
             topic: Topic::clock(),
@@ -67,11 +99,16 @@ mod tests {
             data: "a\nb".to_owned(),
             time: Timestamp::from_millis(0),
         });
-        assert_eq!(frame.plain(), "id: 00000000c10cca11-42\nevent: tick\ndata: a\ndata: b\n\n");
+        assert_eq!(frame.bytes(Format::Plain),
+            "id: 00000000c10cca11-42\nevent: tick\ndata: a\ndata: b\n\n");
         assert_eq!(
-            frame.json(),
+            frame.bytes(Format::Json),
             "id: 00000000c10cca11-42\ndata: {\"id\":\"00000000c10cca11-42\",\"topic\":\"clock\",\
              \"name\":\"tick\",\"data\":\"a\\nb\",\"time\":\"1970-01-01T00:00:00.000Z\"}\n\n"
+        );
+        assert_eq!(
+            frame.counted_bytes(Format::Plain, 3),
+            "id: 00000000c10cca11-42.3\nevent: tick\ndata: a\ndata: b\n\n"
         );
     }
 }

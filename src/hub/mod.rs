@@ -31,9 +31,9 @@ mod subscriber;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-pub use frame::Frame;
+pub use frame::{Format, Frame};
 pub use subscriber::{Step, Subscriber};
 
 use crate::{
@@ -52,6 +52,8 @@ pub struct Hub {
     /// Held from the append until the ring has the event, so that both have one order.
     publishing: tokio::sync::Mutex<()>,
     ring: Mutex<Ring>,
+    /// The log's newest sequence number when the hub was made.
+    began_after: u64,
     /// The newest sequence number that subscribers may see.
     newest: watch::Sender<u64>,
 }
@@ -74,6 +76,7 @@ impl Hub {
             now: Box::new(now),
             publishing: tokio::sync::Mutex::default(),
             ring: Mutex::new(Ring::new(newest)),
+            began_after: newest,
             newest: watch::Sender::new(newest),
         }
     }
@@ -94,10 +97,12 @@ impl Hub {
         name: Name,
         data: String,
     ) -> Result<Arc<Frame>, LogError> {
+        let begun = Instant::now();
         let _publishing = self.publishing.lock().await;
         let draft = Draft { topic, name, data, time: self.now() };
         let events = self.log.append(vec![draft]).await?;
-        let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
+        let frame = |event| Arc::new(Frame::just_published(event, begun));
+        let frames: Vec<_> = events.into_iter().map(frame).collect();
         let frame = frames
             .last()
             .cloned()
@@ -133,6 +138,16 @@ impl Hub {
         let Bounds { epoch, start, newest } = self.log.bounds();
         let id = |sequence| EventId { epoch, sequence };
         (start < newest).then(|| (id(start + 1), id(newest)))
+    }
+
+    /// The newest sequence number; it counts the whole log.
+    pub fn newest(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
+    /// How many events were published since the hub was made.
+    pub fn published(&self) -> u64 {
+        self.newest() - self.began_after
     }
 
     /// How many subscribers there are.

@@ -1,11 +1,12 @@
 //! A subscriber: a cursor, and the one loop that reads on from it, whether what comes is old or new.
 
-use std::{mem, sync::Arc};
+use std::{collections::HashMap, mem, sync::Arc};
 
 use tokio::sync::watch;
 
 use super::{Frame, Hub};
 use crate::{
+    event::Topic,
     id::EventId,
     log::{LogError, Read},
     notice::{Gap, GapReason},
@@ -21,9 +22,19 @@ pub struct Subscriber {
     hub: Arc<Hub>,
     /// Everything up to here was taken, or is announced in `gap`.
     cursor: EventId,
+    /// Everything up to here was read; after the cursor only while `conflated` holds what was.
+    read: u64,
+    conflated: Option<Conflated>,
     /// A gap to tell of before anything else.
     gap: Option<Gap>,
     newest: watch::Receiver<u64>,
+}
+
+/// What a subscriber that conflates has read and not yet given.
+#[derive(Default)]
+struct Conflated {
+    latest: HashMap<Topic, Arc<Frame>>,
+    skipped: u64,
 }
 
 /// What a subscriber gets.
@@ -38,7 +49,19 @@ pub enum Step {
 impl Subscriber {
     pub(super) fn new(hub: Arc<Hub>, cursor: EventId, gap: Option<Gap>) -> Self {
         let newest = hub.newest.subscribe();
-        Self { hub, cursor, gap, newest }
+        Self { hub, cursor, read: cursor.sequence, conflated: None, gap, newest }
+    }
+
+    /// The same, but when it is behind, it leaves out all but the latest event of each topic.
+    #[must_use]
+    pub fn conflated(mut self) -> Self {
+        self.conflated = Some(Conflated::default());
+        self
+    }
+
+    /// How many events it has left out, if it conflates.
+    pub fn skipped(&self) -> Option<u64> {
+        self.conflated.as_ref().map(|conflated| conflated.skipped)
     }
 
     /// The position from which reading goes on, after whatever [`next`](Self::next) gave last.
@@ -58,33 +81,75 @@ impl Subscriber {
     ///
     /// If the log could not be read.
     pub async fn next(&mut self) -> Result<Step, LogError> {
-        if let Some(gap) = mem::take(&mut self.gap) {
-            return Ok(Step::Gap(gap));
-        }
         loop {
             // Seen before looking: what is published after the look wakes us.
-            self.newest.mark_unchanged();
-            let recent = self.hub.ring().after(self.cursor.sequence, BATCH_BYTES);
-            let frames = match recent {
-                Some(frames) => frames,
-                None => match self.hub.log.read(self.cursor.sequence, BATCH_COUNT).await? {
-                    Read::Events(events) => {
-                        events.into_iter().map(Frame::new).map(Arc::new).collect()
+            let newest = *self.newest.borrow_and_update();
+            match self.waiting().await? {
+                Some(Step::Frames(frames)) => {
+                    if let Some(conflated) = &mut self.conflated {
+                        conflated.add(frames);
+                        if self.read >= newest {
+                            return Ok(self.give_conflated());
+                        }
+                    } else {
+                        self.cursor.sequence = self.read;
+                        return Ok(Step::Frames(frames));
                     }
-                    Read::Expired { start } => {
-                        let gap =
-                            Gap { reason: GapReason::Expired, cursor: self.cursor.to_string() };
-                        self.cursor.sequence = start;
-                        return Ok(Step::Gap(gap));
-                    }
-                },
-            };
-            if let Some(last) = frames.last() {
-                self.cursor = last.event().id;
-                return Ok(Step::Frames(frames));
+                }
+                Some(Step::Gap(gap)) => {
+                    self.cursor.sequence = self.read;
+                    return Ok(Step::Gap(gap));
+                }
+                None if self.holds_conflated() => return Ok(self.give_conflated()),
+                // The hub, and with it the sender, lives as long as we do.
+                None => drop(self.newest.changed().await),
             }
-            // The hub, and with it the sender, lives as long as we do.
-            let _ = self.newest.changed().await;
+        }
+    }
+
+    /// What can be read on from where we are, if anything.
+    async fn waiting(&mut self) -> Result<Option<Step>, LogError> {
+        if let Some(gap) = mem::take(&mut self.gap) {
+            return Ok(Some(Step::Gap(gap)));
+        }
+        let recent = self.hub.ring().after(self.read, BATCH_BYTES);
+        let frames: Vec<_> = match recent {
+            Some(frames) => frames,
+            None => match self.hub.log.read(self.read, BATCH_COUNT).await? {
+                Read::Events(events) => events.into_iter().map(Frame::new).map(Arc::new).collect(),
+                // First what was read before the gap.
+                Read::Expired { .. } if self.holds_conflated() => return Ok(None),
+                Read::Expired { start } => {
+                    let after = EventId { sequence: self.read, ..self.cursor };
+                    let gap = Gap { reason: GapReason::Expired, cursor: after.to_string() };
+                    self.read = start;
+                    return Ok(Some(Step::Gap(gap)));
+                }
+            },
+        };
+        let Some(last) = frames.last() else { return Ok(None) };
+        self.read = last.event().id.sequence;
+        Ok(Some(Step::Frames(frames)))
+    }
+
+    fn holds_conflated(&self) -> bool {
+        self.conflated.as_ref().is_some_and(|conflated| !conflated.latest.is_empty())
+    }
+
+    fn give_conflated(&mut self) -> Step {
+        self.cursor.sequence = self.read;
+        let latest = self.conflated.as_mut().map(|conflated| mem::take(&mut conflated.latest));
+        let mut frames: Vec<_> = latest.unwrap_or_default().into_values().collect();
+        frames.sort_unstable_by_key(|frame| frame.event().id.sequence);
+        Step::Frames(frames)
+    }
+}
+
+impl Conflated {
+    fn add(&mut self, frames: Vec<Arc<Frame>>) {
+        for frame in frames {
+            let older = self.latest.insert(frame.event().topic.clone(), frame);
+            self.skipped += u64::from(older.is_some());
         }
     }
 }
@@ -202,6 +267,58 @@ mod tests {
         let cursor = hub.subscribe(Cursor::Now).cursor();
         publish(&hub, 1).await;
         assert_eq!(take(&mut hub.subscribe(Cursor::After(cursor))).await, [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_conflates_gets_only_the_latest_of_each_topic_when_it_is_behind() {
+        let hub = hub(10_000);
+        let mut subscriber = hub.subscribe(Cursor::After(id(0))).conflated();
+        publish(&hub, 3000).await;
+        let other: Topic = "orders".parse().unwrap();
+        hub.publish(other, Name::default(), String::new()).await.unwrap();
+        publish(&hub, 20).await;
+        assert_eq!(take(&mut subscriber).await, [3001, 3021]);
+        assert_eq!(subscriber.cursor(), id(3021));
+        assert_eq!(subscriber.skipped(), Some(3019));
+        // One that keeps up misses nothing.
+        for sequence in 3022..3030 {
+            publish(&hub, 1).await;
+            assert_eq!(take(&mut subscriber).await, [sequence]);
+        }
+        assert_eq!(subscriber.skipped(), Some(3019));
+    }
+
+    /// A log of which everything after the first batch is lost while it is read.
+    struct ShrinkingLog(MemoryLog);
+
+    impl Log for ShrinkingLog {
+        fn bounds(&self) -> Bounds {
+            self.0.bounds()
+        }
+
+        fn append(&self, drafts: Vec<Draft>) -> LogFuture<'_, Vec<crate::event::Event>> {
+            self.0.append(drafts)
+        }
+
+        fn read(&self, after: u64, limit: usize) -> LogFuture<'_, Read> {
+            let is_lost = (1..4000).contains(&after);
+            let lost = async { Ok(Read::Expired { start: 4000 }) };
+            if is_lost { Box::pin(lost) } else { self.0.read(after, limit) }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_conflates_gets_what_was_before_a_gap_first() {
+        let log = ShrinkingLog(MemoryLog::new(Epoch::new(1), 10_000));
+        let hub = Arc::new(Hub::new(log, || Timestamp::from_millis(0)));
+        publish(&hub, 6000).await;
+        let mut subscriber = hub.subscribe(Cursor::Earliest).conflated();
+        let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+        let batch = BATCH_COUNT as u64;
+        assert_eq!(frames.last().unwrap().event().id, id(batch));
+        assert_eq!(subscriber.cursor(), id(batch), "a cut here comes back to the gap");
+        assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(batch).to_string()));
+        assert_eq!(take(&mut subscriber).await, [6000]);
     }
 
     #[tokio::test(start_paused = true)]
