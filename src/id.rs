@@ -131,10 +131,12 @@ impl Cursor {
         match text {
             None | Some("") => Self::Now,
             Some("earliest") => Self::Earliest,
-            Some(text) => match text.parse().or_else(|_| text.parse().map(|CountedId { id, .. }| id)) {
-                Ok(id) => Self::After(id),
-                Err(ParseIdError) => Self::Malformed(text.to_owned()),
-            },
+            Some(text) => {
+                match text.parse().or_else(|_| text.parse().map(|CountedId { id, .. }| id)) {
+                    Ok(id) => Self::After(id),
+                    Err(ParseIdError) => Self::Malformed(text.to_owned()),
+                }
+            }
         }
     }
 }

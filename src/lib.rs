@@ -8,9 +8,10 @@
 //! |---|---|---|
 //! | [`event`] | an [`Event`](event::Event), its topic and its name | |
 //! | [`id`] | the [`EventId`](id::EventId), and the [`Cursor`](id::Cursor) that a reader asks for | |
+//! | [`pattern`] | which topics are meant | |
 //! | [`timestamp`] | points in time, as events carry them | |
 //! | [`sse`] | the wire format: an encoder and a parser of `text/event-stream` | |
-//! | [`notice`] | what a stream says besides events: `hello`, `gap`, `heartbeat`, `goodbye` | |
+//! | [`notice`] | what a stream says besides events: `hello`, `gap`, `heartbeat`, `end`, `goodbye` | |
 //! | [`connection`] | the connection rules of the page, as a pure function | |
 //! | `log` | where accepted events are kept | feature `hub` |
 //! | `hub` | takes publishes, appends them to the log, wakes the subscribers | feature `hub` |
@@ -22,6 +23,7 @@ pub mod connection;
 pub mod event;
 pub mod id;
 pub mod notice;
+pub mod pattern;
 pub mod sse;
 pub mod timestamp;
 

@@ -1,35 +1,48 @@
 //! `GET /events`: an event stream (WHATWG HTML 9.2) from where the client asks to go on.
 
+use std::{borrow::Cow, num::NonZeroU64};
+
 use axum::{
     body::Body,
-    extract::{FromRequestParts, State},
+    extract::{Extension, FromRequestParts, State},
     http::{
-        HeaderName, HeaderValue,
+        HeaderName, HeaderValue, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE},
         request::Parts,
     },
     response::{IntoResponse, Response},
 };
-use waterclock::{id::Cursor, sse};
-
-use crate::{
-    problem::Problem,
-    router::AppState,
-    stream::{self, Format},
+use waterclock::{
+    event::Topic,
+    hub::Format,
+    id::{CountedId, Cursor},
+    sse,
 };
 
-/// What a client asks for.
+use crate::{
+    access::Local,
+    problem::Problem,
+    router::AppState,
+    serve::Peer,
+    stream::{self, Limit, Shape},
+};
+
+/// What a client asks for, and may have.
 #[derive(Debug)]
 pub struct Request {
     cursor: Cursor,
-    format: Format,
+    conflate: bool,
+    shape: Shape,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Request {
+impl FromRequestParts<AppState> for Request {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let local = Local::of(parts, &state.access);
         let mut format = Format::Plain;
+        let mut conflate = false;
+        let mut limit = None;
         let mut last_event_id = None;
         let query = parts.uri.query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -38,28 +51,65 @@ impl<S: Send + Sync> FromRequestParts<S> for Request {
                 ("topic", _) => return Err(Problem::NoSuchTopic(value.into_owned())),
                 ("format", "json") => format = Format::Json,
                 ("format", _) => return Err(Problem::NoSuchFormat(value.into_owned())),
+                ("conflate", "" | "true") => conflate = true,
+                ("conflate", "false") => conflate = false,
+                ("conflate", _) => return Err(Problem::BadConflate(value.into_owned())),
+                ("limit", _) => match value.parse::<NonZeroU64>() {
+                    Ok(events) => limit = Some(events),
+                    Err(_) => return Err(Problem::BadLimit(value.into_owned())),
+                },
                 ("last_event_id", _) => last_event_id = Some(value),
                 _ => {} // Unknown ones are ignored.
             }
         }
+        local.may_read(&Topic::clock(), &state.access)?;
         // What a browser sends when it reconnects is newer than what the page put into the URL.
         // It sends UTF-8, which axum's `to_str` would refuse.
         let header = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
         let header = header.map(String::from_utf8_lossy).filter(|text| !text.is_empty());
-        let cursor = Cursor::parse(header.as_deref().or(last_event_id.as_deref()));
-        Ok(Self { cursor, format })
+        let text = header.or(last_event_id).map(Cow::into_owned);
+        let cursor = Cursor::parse(text.as_deref());
+        let counted = text.and_then(|text| text.parse().ok());
+        let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
+        let limit = limit.map(|events| Limit { events, sent });
+        Ok(Self { cursor, conflate, shape: Shape { format, limit } })
+    }
+}
+
+impl Request {
+    /// Whether the client has all that it asked for.
+    fn is_complete(&self) -> bool {
+        self.shape.limit.is_some_and(|Limit { events, sent }| sent >= events.get())
     }
 }
 
 /// Answers with the stream.
-pub async fn stream(State(state): State<AppState>, request: Request) -> impl IntoResponse {
-    let subscriber = state.hub.subscribe(request.cursor);
-    let body = stream::body(state, subscriber, request.format);
+pub async fn stream(
+    State(state): State<AppState>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
+    if request.is_complete() {
+        // A browser stops at No Content (WHATWG HTML 9.2.3).
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let mut subscriber = state.hub.subscribe(request.cursor);
+    if request.conflate {
+        subscriber = subscriber.conflated();
+    }
+    let Some(open) = state.streams.open(peer.address, subscriber.cursor().sequence) else {
+        tracing::info!("there are as many streams as there may be");
+        return answer(Body::from(stream::full(&state)));
+    };
+    let body = stream::body(state, open, subscriber, request.shape);
     answer(Body::from_stream(body))
 }
 
 /// Answers with the stream's head, and opens nothing.
-pub async fn head(_: Request) -> impl IntoResponse {
+pub async fn head(request: Request) -> Response {
+    if request.is_complete() {
+        return StatusCode::NO_CONTENT.into_response();
+    }
     answer(Body::empty())
 }
 

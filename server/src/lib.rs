@@ -6,18 +6,26 @@
 //! |---|---|
 //! | [`options`] | the program's options |
 //! | [`router`] | the table of routes, and the state that they share |
+//! | [`serve`](mod@serve) | the accept loop: serves a router until it is told to stop |
+//! | [`access`] | who may read |
 //! | [`events`] | `GET /events`: what was asked for, and the answer's head |
 //! | `stream` | the answer's body: the bytes of one event stream |
 //! | `pages` | the pages, rendered with the latest events |
+//! | [`streams`] | the streams that are open: how many there may be, and how far each is |
+//! | [`metrics`] | what is counted, for Prometheus |
+//! | `health` | whether the server is there |
 //! | [`problem`] | the one error type of the HTTP edge (RFC 9457) |
-//! | [`serve`](mod@serve) | serves a router from a listener until it is told to stop |
 //!
 //! The program's `main` only wires these.
 
+pub mod access;
 pub mod events;
+mod health;
+pub mod metrics;
 pub mod options;
 mod pages;
 pub mod problem;
 pub mod router;
 pub mod serve;
 mod stream;
+pub mod streams;

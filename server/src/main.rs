@@ -7,18 +7,20 @@ use std::{
     path::Path,
     process::ExitCode,
     sync::Arc,
-    time::Duration,
 };
 
 use clap::Parser as _;
 use server::{
-    options::Options,
-    router::{AppState, Connections, StreamSettings, router},
-    serve::serve,
+    metrics::Metrics,
+    options::{LogFormat, Options},
+    router::{AppState, StreamSettings, router},
+    serve::{Serving, TimeOuts, serve},
+    streams::Streams,
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use waterclock::{clock, hub::Hub, id::Epoch, log::MemoryLog, timestamp::Timestamp};
@@ -26,30 +28,19 @@ use waterclock::{clock, hub::Hub, id::Epoch, log::MemoryLog, timestamp::Timestam
 /// How many ticks the clock's log keeps: an hour, at one a second.
 const CLOCK_RETAIN_COUNT: usize = 3600;
 
-/// How long a stop may take.
-const DRAIN: Duration = Duration::from_secs(10);
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .from_env_lossy();
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(is_terminal)
-        .init();
-
-    let (listener, state) = match start(&options).await {
+    start_log(options.log);
+    let started = match start(&options).await {
         Ok(started) => started,
         Err(error) => {
-            tracing::error!("could not start: {error}");
+            // For people, like what is wrong with an option, and not part of the log.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             return ExitCode::from(2);
         }
     };
-    match run(listener, state, options).await {
+    match run(started, &options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("stopped: {error}");
@@ -58,55 +49,85 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn start(options: &Options) -> Result<(TcpListener, AppState), Box<dyn Error>> {
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .from_env_lossy();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+    }
+}
+
+async fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dyn Error>> {
     let mut leptos = leptos::config::get_configuration(None)?.leptos_options;
     leptos.site_root = site_root(leptos.site_root);
-    let address = options.listen(leptos.site_addr);
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let mut listeners = Vec::new();
+    for address in options.listen(leptos.site_addr) {
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
+    }
     let state = AppState {
         hub: Arc::new(Hub::new(
             MemoryLog::new(Epoch::random(), CLOCK_RETAIN_COUNT),
             Timestamp::now,
         )),
-        streams: StreamSettings { heartbeat: options.heartbeat, retry: options.retry },
+        stream_settings: StreamSettings {
+            heartbeat: options.heartbeat,
+            retry: options.retry,
+            drain: options.drain,
+        },
         leptos,
-        connections: Connections::default(),
+        streams: Streams::new(options.stream_limits()),
+        access: options.access(),
+        metrics: Arc::new(Metrics::default()),
         stopping: CancellationToken::new(),
     };
-    Ok((listener, state))
+    Ok((listeners, state))
 }
 
-/// Serves until a signal, or until a part of it fails; then stops within [`DRAIN`], or at once at a
-/// second signal.
+/// Serves until a signal, or until a part of it fails; then stops within the time for it, or at once
+/// at a second signal.
 async fn run(
-    listener: TcpListener,
-    state: AppState,
-    options: Options,
+    (listeners, state): (Vec<TcpListener>, AppState),
+    options: &Options,
 ) -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let stopping = state.stopping.clone();
-    let address = listener.local_addr()?;
-    let hub = Arc::clone(&state.hub);
-    let mut serving = tokio::spawn(serve(listener, router(state), stopping.clone()));
-    let clock = tokio::spawn(async move { clock::run(&hub, options.interval).await });
-    writeln!(std::io::stdout(), "listening on http://{address}")?;
+    let serving = Serving {
+        time_outs: TimeOuts::default(),
+        streams: state.streams.clone(),
+        metrics: Arc::clone(&state.metrics),
+        stopping: state.stopping.clone(),
+    };
+    let (hub, interval) = (Arc::clone(&state.hub), options.interval);
+    let router = router(state);
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        let address = listener.local_addr()?;
+        servers.spawn(serve(listener, router.clone(), serving.clone()));
+        writeln!(std::io::stdout(), "listening on http://{address}")?;
+    }
+    let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        served = &mut serving => return Ok(served??),
         ended = clock => return Ok(ended?),
+        Some(ended) = servers.join_next() => return Ok(ended?),
     }
-    stopping.cancel();
+    tracing::info!(streams = serving.streams.count(), "stopping");
+    serving.stopping.cancel();
     tokio::select! {
-        served = serving => Ok(served??),
-        () = tokio::time::sleep(DRAIN) => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = servers.join_all() => {}
+        () = tokio::time::sleep(options.drain) => {
+            tracing::warn!(streams = serving.streams.count(), "stopped before all clients had gone");
+        }
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
+    Ok(())
 }
 
 /// Where the page's files are, unless the environment says: beside the program, where a release build

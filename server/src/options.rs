@@ -2,35 +2,124 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use waterclock::pattern::Pattern;
+
+use crate::{
+    access::{Access, AllowedHost, CorsOrigin},
+    streams::StreamLimits,
+};
+
+const AFTER_HELP: &str = "\
+Examples:
+  waterclock                                 serve http://127.0.0.1:3000 to this machine
+  waterclock --interval 100ms --listen 127.0.0.1:0
+                                             ten ticks a second, on a port that is free
+  waterclock --listen 0.0.0.0:80 --public-topic clock
+                                             serve the clock to everybody
+  waterclock --cors-origin http://localhost:5173
+                                             let a page of that origin read, too
+
+Then read the stream: curl -N http://127.0.0.1:3000/events
+
+What is logged, on standard error, says RUST_LOG: info (the default), debug, server=debug, ...
+Exit codes: 0 stopped when asked; 1 failed while running; 2 could not start as asked.";
 
 /// A live-event server. It streams a clock, one timestamp a second, over Server-Sent Events, and
 /// serves a page that shows it.
+///
+/// It serves this machine only, unless options say otherwise. Each option is an environment variable
+/// too; where an option can be given several times, commas separate its values there.
 #[derive(Debug, Parser)]
-#[command(name = "waterclock", version)]
+#[command(name = "waterclock", version, after_help = AFTER_HELP)]
 pub struct Options {
-    /// Address and port to serve on; port 0 picks a free one.
-    #[arg(long, env = "WATERCLOCK_LISTEN", value_name = "ADDRESS")]
-    listen: Option<SocketAddr>,
+    /// Address and port to serve on; port 0 picks a free one. Can be given several times
+    /// [default: 127.0.0.1:3000]
+    #[arg(long, env = "WATERCLOCK_LISTEN", value_name = "ADDRESS", value_delimiter = ',', value_parser = address)]
+    listen: Vec<SocketAddr>,
 
-    /// Time between two ticks of the clock, such as 100ms, 2s or 1m.
+    /// Time between two ticks of the clock, such as 100ms, 2s or 1m
     #[arg(long, env = "WATERCLOCK_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub interval: Duration,
 
-    /// Time without an event after which a stream sends a heartbeat.
+    /// Time without an event after which a stream sends a heartbeat
     #[arg(long, env = "WATERCLOCK_HEARTBEAT", value_name = "TIME", default_value = "15s", value_parser = duration)]
     pub heartbeat: Duration,
 
-    /// How long clients are told to wait before they connect again.
+    /// How long clients are told to wait before they connect again
     #[arg(long, env = "WATERCLOCK_RETRY", value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub retry: Duration,
+
+    /// How many streams may be open; those beyond are told to come back later
+    #[arg(long, env = "WATERCLOCK_MAX_STREAMS", value_name = "COUNT", default_value_t = 10_000)]
+    max_streams: usize,
+
+    /// How many of them from one address
+    #[arg(
+        long,
+        env = "WATERCLOCK_MAX_STREAMS_PER_ADDRESS",
+        value_name = "COUNT",
+        default_value_t = 1000
+    )]
+    max_streams_per_address: usize,
+
+    /// A topic that anyone may read, not only this machine, or a pattern of topics: `*` stands for one
+    /// part, a last `>` for all the rest. Can be given several times
+    #[arg(long, env = "WATERCLOCK_PUBLIC_TOPIC", value_name = "PATTERN", value_delimiter = ',')]
+    public_topic: Vec<Pattern>,
+
+    /// An origin whose pages may read as the server's own may, such as <https://example.org>; `*` for
+    /// all. Can be given several times
+    #[arg(long, env = "WATERCLOCK_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    cors_origin: Vec<CorsOrigin>,
+
+    /// A name besides localhost by which this machine may call the server. Can be given several times
+    #[arg(long, env = "WATERCLOCK_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
+    allowed_host: Vec<AllowedHost>,
+
+    /// How long a stop may take. Streams are told to come back, spread over that time if there are
+    /// many; a second signal stops at once
+    #[arg(long, env = "WATERCLOCK_DRAIN", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub drain: Duration,
+
+    /// How the log is written
+    #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
+    pub log: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 impl Options {
     /// Where to listen: what the options say, or else `default`.
-    pub fn listen(&self, default: SocketAddr) -> SocketAddr {
-        self.listen.unwrap_or(default)
+    pub fn listen(&self, default: SocketAddr) -> Vec<SocketAddr> {
+        if self.listen.is_empty() { vec![default] } else { self.listen.clone() }
     }
+
+    /// How many streams there may be.
+    pub fn stream_limits(&self) -> StreamLimits {
+        StreamLimits { in_all: self.max_streams, per_address: self.max_streams_per_address }
+    }
+
+    /// Who may read.
+    pub fn access(&self) -> Access {
+        Access {
+            public_topics: self.public_topic.clone().into(),
+            allowed_hosts: self.allowed_host.clone().into(),
+            cors_origins: self.cors_origin.clone().into(),
+        }
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "an address and a port are needed, such as 127.0.0.1:3000 or [::1]:3000")
 }
 
 /// Reads a time from 5 milliseconds, which timers can keep, to a day.
@@ -53,7 +142,7 @@ mod tests {
     fn defaults() {
         let options = parse(&[]).unwrap();
         let default = "127.0.0.1:3000".parse().unwrap();
-        assert_eq!(options.listen(default), default);
+        assert_eq!(options.listen(default), [default]);
         assert_eq!(options.interval, Duration::from_secs(1));
         assert_eq!(options.heartbeat, Duration::from_secs(15));
         assert_eq!(options.retry, Duration::from_secs(2));
@@ -63,8 +152,49 @@ mod tests {
     fn flags() {
         let options = parse(&["--listen", "[::1]:0", "--interval", "100ms"]).unwrap();
         let listen: SocketAddr = "[::1]:0".parse().unwrap();
-        assert_eq!(options.listen("127.0.0.1:3000".parse().unwrap()), listen);
+        assert_eq!(options.listen("127.0.0.1:3000".parse().unwrap()), [listen]);
         assert_eq!(options.interval, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn what_can_be_given_several_times() {
+        let options = parse(&[
+            "--listen=127.0.0.1:1,127.0.0.1:2",
+            "--listen=[::1]:3",
+            "--cors-origin=https://example.org",
+            "--cors-origin=HTTP://localhost:5173,*",
+            "--allowed-host=Clock.test",
+        ])
+        .unwrap();
+        let listen = options.listen("127.0.0.1:3000".parse().unwrap());
+        assert_eq!(listen.iter().map(SocketAddr::port).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(
+            *options.access().cors_origins,
+            ["https://example.org", "http://localhost:5173", "*"].map(|text| text.parse().unwrap())
+        );
+        assert_eq!(*options.access().allowed_hosts, ["clock.test".parse().unwrap()]);
+    }
+
+    #[test]
+    fn what_is_none_is_refused_with_an_example() {
+        for (argument, example) in [
+            ("--listen=localhost:3000", "127.0.0.1:3000"),
+            ("--listen=3000", "127.0.0.1:3000"),
+            ("--listen=127.0.0.1:65536", "127.0.0.1:3000"),
+            ("--public-topic=a..b", "orders.>"),
+            ("--cors-origin=example.org", "https://example.org"),
+            ("--cors-origin=https://example.org/", "https://example.org"),
+            ("--cors-origin=https://example.org/path", "https://example.org"),
+            ("--cors-origin=null", "https://example.org"),
+            ("--allowed-host=clock.test:3000", "clock.test"),
+            ("--allowed-host=a b", "clock.test"),
+            ("--allowed-host=", "clock.test"),
+            ("--max-streams=-1", "--max-streams"),
+            ("--log=xml", "text, json"),
+        ] {
+            let error = parse(&[argument]).unwrap_err().to_string();
+            assert!(error.contains(example), "{argument}: {error}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use axum::{
 };
 use serde::Serialize;
 
+use crate::access::Foreign;
+
 /// Why a request was refused, and what would be accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
@@ -15,6 +17,24 @@ pub enum Problem {
     /// `format` is not one of those there are.
     #[error("There is no format {0:?}. Leave `format` out, or set it to `json`.")]
     NoSuchFormat(String),
+    /// `limit` is no number of events.
+    #[error(
+        "The limit {0:?} is no number of events. `limit` is a whole number from 1 to {max}, or left out.",
+        max = u64::MAX
+    )]
+    BadLimit(String),
+    /// `conflate` is neither yes nor no.
+    #[error("{0:?} says neither yes nor no. `conflate` is `true`, `false`, or left out.")]
+    BadConflate(String),
+    /// The topic is read on the server's own machine only.
+    #[error("This topic is not public, and the request is not from the server's own machine: {0}.")]
+    NotPublic(Foreign),
+    /// This is read on the server's own machine only.
+    #[error("This is for the server's own machine only, and the request is not from there: {0}.")]
+    NotLocal(Foreign),
+    /// The server takes no new clients.
+    #[error("The server is stopping.")]
+    Stopping,
     /// The route does not offer the method. The `Allow` header says which it offers.
     #[error("This method is not offered here. The `Allow` header says which ones are.")]
     MethodNotAllowed,
@@ -32,7 +52,11 @@ impl Problem {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoSuchTopic(_) => StatusCode::NOT_FOUND,
-            Self::NoSuchFormat(_) => StatusCode::BAD_REQUEST,
+            Self::NoSuchFormat(_) | Self::BadLimit(_) | Self::BadConflate(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::NotPublic(_) | Self::NotLocal(_) => StatusCode::FORBIDDEN,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
     }

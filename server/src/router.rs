@@ -1,19 +1,16 @@
 //! The table of routes, and the state that they share.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::FromRef, routing::get};
 use leptos::config::LeptosOptions;
 use tokio_util::sync::CancellationToken;
 use waterclock::hub::Hub;
 
-use crate::{events, pages, problem::Problem};
+use crate::{
+    access::Access, events, health, metrics, metrics::Metrics, pages, problem::Problem,
+    streams::Streams,
+};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -21,11 +18,15 @@ pub struct AppState {
     /// Where events come from.
     pub hub: Arc<Hub>,
     /// How streams behave.
-    pub streams: StreamSettings,
+    pub stream_settings: StreamSettings,
     /// Where the page's files are, and what they are called.
     pub leptos: LeptosOptions,
-    /// Counts the streams.
-    pub connections: Connections,
+    /// The open streams.
+    pub streams: Streams,
+    /// Who may read.
+    pub access: Access,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Cancelled when the server stops: the streams say goodbye.
     pub stopping: CancellationToken,
 }
@@ -43,22 +44,22 @@ pub struct StreamSettings {
     pub heartbeat: Duration,
     /// What clients are told to wait before they connect again.
     pub retry: Duration,
-}
-
-/// Numbers the streams, from 1, since the server's start.
-#[derive(Clone, Debug, Default)]
-pub struct Connections(Arc<AtomicU64>);
-
-impl Connections {
-    pub(crate) fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
-    }
+    /// How long a stop may take.
+    pub drain: Duration,
 }
 
 /// All that the server serves.
 pub fn router(state: AppState) -> Router {
+    let events = Router::new().route("/events", get(events::stream).head(events::head));
+    let events = match state.access.cors() {
+        Some(cors) => events.layer(cors),
+        None => events,
+    };
     Router::new()
-        .route("/events", get(events::stream).head(events::head))
+        .merge(events)
+        .route("/metrics", get(metrics::metrics))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
         .merge(pages::router(&state))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .with_state(state)

@@ -1,26 +1,186 @@
-//! Serves a router from a listener until it is told to stop.
+//! Serves a router from listeners until it is told to stop: the accept loop.
+//!
+//! It is our own, on hyper-util, because nothing ready-made has all of this: a time-out before a
+//! connection's first byte, small send buffers, so that a client which does not read costs little, and
+//! a stop that goes on answering while the streams say goodbye.
 
-use std::io;
+use std::{
+    convert::Infallible,
+    io::{self, ErrorKind},
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use axum::{Router, serve::ListenerExt};
-use tokio::net::TcpListener;
+use axum::{Router, body::Body, http::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
-/// Serves until `stopping` is cancelled and the requests under way have been answered.
-///
-/// # Errors
-///
-/// If the listener fails for good.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stopping: CancellationToken,
-) -> io::Result<()> {
-    // An event is a small write that must not wait for the next one (RFC 896).
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::warn!(%error, "TCP_NODELAY could not be set");
+use crate::{
+    metrics::{Metrics, TimedOut},
+    streams::Streams,
+};
+
+/// How many bytes a request's head may have (more is answered with 431), and how many bytes of an
+/// answer hyper holds back for a client that does not read, give or take one chunk.
+const BUFFER: usize = 32 * 1024;
+/// How many bytes the system holds back for a client that does not read. Linux doubles it.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How long a connection is silent before the system asks whether its other end is still there.
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
+/// How long the loop waits after the system could not give it a connection.
+const NO_CONNECTION: Duration = Duration::from_millis(100);
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeOuts {
+    /// From the connection to its first byte.
+    pub first_byte: Duration,
+    /// For the head of a request; also from the end of an answer to the end of the next head.
+    pub head: Duration,
+    /// For reading anything at all of what is being sent to it.
+    pub write: Duration,
+}
+
+impl Default for TimeOuts {
+    fn default() -> Self {
+        Self {
+            first_byte: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            write: Duration::from_secs(30),
         }
+    }
+}
+
+/// The other end of a connection. Every request has it as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it reached us on a loopback address, which only this machine can.
+    pub is_local: bool,
+}
+
+/// What serving needs besides a router.
+#[derive(Clone)]
+pub struct Serving {
+    /// How long clients may take.
+    pub time_outs: TimeOuts,
+    /// The streams, which a stop waits for.
+    pub streams: Streams,
+    /// Counts the connections.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the server is to stop.
+    pub stopping: CancellationToken,
+}
+
+/// Serves until `serving.stopping` is cancelled. From then on the streams say goodbye; requests are
+/// still answered until the last stream has ended, and what is under way then is brought to its end. Who
+/// calls this bounds how long that may take.
+pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
+    let connections = GracefulShutdown::new();
+    let mut drained = pin!(async {
+        serving.stopping.cancelled().await;
+        serving.streams.ended().await;
     });
-    axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut drained => break,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let connection = connect(stream, address, router.clone(), &serving, &connections);
+                let span = tracing::info_span!("connection", peer = %address);
+                tokio::spawn(connection.instrument(span));
+            }
+            // The client was gone before we looked.
+            Err(error) if is_of_the_client(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted; trying again");
+                tokio::time::sleep(NO_CONNECTION).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+fn is_of_the_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
+}
+
+/// Serves one connection to its end.
+fn connect(
+    stream: TcpStream,
+    address: SocketAddr,
+    router: Router,
+    serving: &Serving,
+    connections: &GracefulShutdown,
+) -> impl Future<Output = ()> + use<> {
+    let watcher = connections.watcher();
+    let time_outs = serving.time_outs;
+    let metrics = Arc::clone(&serving.metrics);
+    async move {
+        let _open = metrics.connection();
+        if let Err(error) = set_options(&stream) {
+            tracing::debug!(%error, "the connection's options could not be set");
+        }
+        let peer = Peer {
+            address: address.ip().to_canonical(),
+            is_local: stream.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback()),
+        };
+        if tokio::time::timeout(time_outs.first_byte, stream.readable()).await.is_err() {
+            tracing::debug!("the client said nothing");
+            metrics.timed_out(TimedOut::FirstByte);
+            return;
+        }
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(time_outs.write));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            let answer = router.clone().oneshot(request.map(Body::new));
+            async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(time_outs.head)
+            .max_buf_size(BUFFER)
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        if let Err(error) = watcher.watch(connection).await {
+            if error.is_timeout() {
+                metrics.timed_out(TimedOut::Head);
+            } else if is_write_time_out(&error) {
+                metrics.timed_out(TimedOut::Write);
+            }
+            tracing::debug!(error = &error as &dyn std::error::Error, "the connection failed");
+        }
+    }
+}
+
+fn is_write_time_out(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    source.is_some_and(|error: &io::Error| error.kind() == ErrorKind::TimedOut)
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    // An event is a small write that must not wait for the next one (RFC 896).
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket
+        .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 6))
 }

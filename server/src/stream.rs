@@ -1,70 +1,98 @@
 //! The body of an event stream: `hello`, then what the subscriber reads, with heartbeats where there
-//! is nothing, until the client leaves or the server stops.
+//! is nothing, until the client leaves, has all that it asked for, or the server stops.
 
-use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, error::Error, iter, mem, num::NonZeroU64, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::time::Instant;
 use waterclock::{
-    hub::{Frame, Step, Subscriber},
-    notice::{Goodbye, GoodbyeReason, Heartbeat, Hello, Notice},
+    hub::{Format, Frame, Step, Subscriber},
+    id::CountedId,
+    notice::{End, Gap, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice},
     sse::Block,
 };
 
-use crate::router::AppState;
+use crate::{metrics::Ended, router::AppState, streams::OpenStream};
 
-/// How events are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// Id, name and data.
-    Plain,
-    /// Unnamed, with the whole event as JSON for data.
-    Json,
+/// When the server stops, the streams say goodbye so far apart, if the time for it allows.
+const GOODBYE_MILLIS: u32 = 1;
+/// What part of the time for a stop the goodbyes are spread over; the rest is for slow clients.
+const GOODBYES_PART: f64 = 0.8;
+/// A client that finds the server full is told to wait so many times longer than usual.
+const FULL_RETRY: f64 = 5.0;
+
+/// How a stream is written, and how far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) format: Format,
+    pub(crate) limit: Option<Limit>,
+}
+
+/// When a stream ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// After how many events.
+    pub(crate) events: NonZeroU64,
+    /// How many of them were sent, also by the connections before this one.
+    pub(crate) sent: u64,
 }
 
 /// The bytes of one stream, chunk by chunk, each of whole blocks.
 pub(crate) fn body(
     state: AppState,
+    open: OpenStream,
     subscriber: Subscriber,
-    format: Format,
+    shape: Shape,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    let connection = Connection {
-        number: state.connections.next(),
-        opened: Instant::now(),
-        events: 0,
-        end: "client left",
-    };
-    tracing::info!(connection = connection.number, cursor = %subscriber.cursor(), "stream opened");
+    let behind = state.hub.newest().saturating_sub(subscriber.cursor().sequence);
+    state.metrics.stream_opened(behind);
+    tracing::info!(connection = open.number(), cursor = %subscriber.cursor(), "stream opened");
     let session = Session {
-        state,
+        record: Record { state, open, opened: Instant::now(), events: 0, ended: Ended::ClientLeft },
         subscriber,
-        format,
-        connection,
+        shape,
+        skipped: 0,
         sent: Instant::now(),
+        goodbye: None,
         phase: Phase::Hello,
     };
     stream::unfold(session, async |mut session| {
         let chunk = session.next().await?;
+        session.record.state.metrics.wrote_bytes(chunk.len());
         Some((Ok(chunk), session))
     })
 }
 
+/// The bytes of a stream that finds the server full: the client is to come back later. An error as
+/// the answer would make a browser give up.
+pub(crate) fn full(state: &AppState) -> Bytes {
+    state.metrics.stream_ended(Ended::Limit);
+    goodbye(GoodbyeReason::Limit, state.stream_settings.retry.mul_f64(FULL_RETRY))
+}
+
 /// One stream while it lasts.
 struct Session {
-    state: AppState,
+    record: Record,
     subscriber: Subscriber,
-    format: Format,
-    connection: Connection,
+    shape: Shape,
+    /// How many events the subscriber had left out when that was last counted.
+    skipped: u64,
     /// When the last chunk was made.
     sent: Instant,
+    /// When to say goodbye, once the server stops.
+    goodbye: Option<Instant>,
     phase: Phase,
 }
 
 enum Phase {
     Hello,
     Events,
-    Ended,
+    /// The limit is reached.
+    End,
+    Over,
 }
 
 impl Session {
@@ -76,75 +104,158 @@ impl Session {
                 self.hello()
             }
             Phase::Events => self.events().await?,
-            Phase::Ended => return None,
+            Phase::End => self.end(),
+            Phase::Over => return None,
         };
         self.sent = Instant::now();
         Some(chunk)
     }
 
     async fn events(&mut self) -> Option<Bytes> {
-        let step = tokio::select! {
-            // In this order, so that a stop is not put off by events that keep coming.
-            biased;
-            () = self.state.stopping.cancelled() => {
-                self.phase = Phase::Ended;
-                self.connection.end = "server stopped";
-                return Some(self.goodbye(GoodbyeReason::Draining));
-            }
-            step = self.subscriber.next() => step,
-            () = tokio::time::sleep_until(self.sent + self.state.streams.heartbeat) => {
-                return Some(self.heartbeat());
-            }
-        };
-        match step {
-            Ok(Step::Frames(frames)) => {
-                self.connection.events += frames.len() as u64;
-                Some(join(&frames, self.format))
-            }
-            Ok(Step::Gap(gap)) => {
-                tracing::info!(
-                    connection = self.connection.number,
-                    reason = ?gap.reason,
-                    cursor = ?gap.cursor,
-                    "gap"
-                );
-                Some(notice(&gap, Some(&self.subscriber), None))
-            }
-            Err(error) => {
-                // The client comes back with its cursor, as after any cut.
-                let number = self.connection.number;
-                tracing::error!(connection = number, error = &error as &dyn Error, "stream failed");
-                self.connection.end = "log failed";
-                None
-            }
+        loop {
+            let state = &self.record.state;
+            let goodbye = async {
+                match self.goodbye {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let step = tokio::select! {
+                // In this order, so that a stop is not put off by events that keep coming.
+                biased;
+                () = state.stopping.cancelled(), if self.goodbye.is_none() => {
+                    self.goodbye = Some(Instant::now() + when_to_say_goodbye(state));
+                    continue;
+                }
+                () = goodbye => {
+                    self.over(Ended::Draining);
+                    return Some(goodbye_draining(&self.record.state));
+                }
+                step = self.subscriber.next() => step,
+                () = tokio::time::sleep_until(self.sent + state.stream_settings.heartbeat) => {
+                    return Some(self.heartbeat());
+                }
+            };
+            return match step {
+                Ok(Step::Frames(frames)) => Some(self.frames(&frames)),
+                Ok(Step::Gap(gap)) => Some(self.gap(&gap)),
+                Err(error) => {
+                    // The client comes back with its cursor, as after any cut.
+                    let error = &error as &dyn Error;
+                    tracing::error!(connection = self.record.open.number(), error, "stream failed");
+                    self.over(Ended::LogFailed);
+                    None
+                }
+            };
         }
     }
 
+    /// The frames' bytes in one chunk, so that they leave in one write.
+    fn frames(&mut self, mut frames: &[Arc<Frame>]) -> Bytes {
+        let format = self.shape.format;
+        let chunk = match &mut self.shape.limit {
+            Some(Limit { events, sent }) => {
+                let room =
+                    usize::try_from(events.get().saturating_sub(*sent)).unwrap_or(usize::MAX);
+                frames = &frames[..frames.len().min(room)];
+                let numbers = *sent + 1..;
+                *sent += frames.len() as u64;
+                if *sent >= events.get() {
+                    self.phase = Phase::End;
+                }
+                let bytes =
+                    iter::zip(frames, numbers).map(|(frame, n)| frame.counted_bytes(format, n));
+                bytes.collect::<Vec<_>>().concat().into()
+            }
+            None => match frames {
+                [frame] => frame.bytes(format).clone(),
+                frames => frames
+                    .iter()
+                    .map(|frame| &**frame.bytes(format))
+                    .collect::<Vec<_>>()
+                    .concat()
+                    .into(),
+            },
+        };
+        let Record { state, open, opened, events, .. } = &mut self.record;
+        *events += frames.len() as u64;
+        open.passed(self.subscriber.cursor().sequence);
+        let published = frames.first().and_then(|frame| frame.published());
+        // Only of what was sent as it came: what was published before the stream began is a replay.
+        let published = published.filter(|at| at >= opened);
+        state.metrics.wrote(frames.len() as u64, published.map(|at| at.elapsed()));
+        if let Some(skipped) = self.subscriber.skipped() {
+            state.metrics.skipped(skipped - mem::replace(&mut self.skipped, skipped));
+        }
+        chunk
+    }
+
     fn hello(&self) -> Bytes {
-        let AppState { hub, streams, .. } = &self.state;
+        let AppState { hub, stream_settings: settings, .. } = &self.record.state;
         let kept = hub.kept();
         let hello = Hello {
             time: hub.now(),
-            connection: self.connection.number,
-            heartbeat_ms: millis(streams.heartbeat),
-            retry_ms: millis(streams.retry),
+            connection: self.record.open.number(),
+            heartbeat_ms: millis(settings.heartbeat),
+            retry_ms: millis(settings.retry),
             oldest: kept.map(|(oldest, _)| oldest),
             newest: kept.map(|(_, newest)| newest),
         };
         // With a gap to come, the client keeps its own cursor until it has been told.
-        let position = (!self.subscriber.has_gap()).then_some(&self.subscriber);
-        notice(&hello, position, Some(streams.retry))
+        let position = (!self.subscriber.has_gap()).then(|| self.position());
+        notice(&hello, position.as_deref(), Some(settings.retry))
+    }
+
+    fn gap(&self, gap: &Gap) -> Bytes {
+        let connection = self.record.open.number();
+        tracing::info!(connection, reason = ?gap.reason, cursor = ?gap.cursor, "gap");
+        self.record.state.metrics.gap(gap.reason);
+        notice(gap, Some(&self.position()), None)
     }
 
     fn heartbeat(&self) -> Bytes {
-        notice(&Heartbeat { time: self.state.hub.now() }, Some(&self.subscriber), None)
+        self.record.open.passed(self.subscriber.cursor().sequence);
+        let heartbeat =
+            Heartbeat { time: self.record.state.hub.now(), skipped: self.subscriber.skipped() };
+        notice(&heartbeat, Some(&self.position()), None)
     }
 
-    fn goodbye(&self, reason: GoodbyeReason) -> Bytes {
-        // Spread, so that the clients of a server that stops do not all come back at once.
-        let retry = self.state.streams.retry.mul_f64(1.0 + fastrand::f64());
-        notice(&Goodbye { reason }, None, Some(retry))
+    fn end(&mut self) -> Bytes {
+        self.over(Ended::End);
+        let sent = self.shape.limit.map_or(0, |limit| limit.sent);
+        notice(&End { sent }, None, None)
     }
+
+    fn over(&mut self, ended: Ended) {
+        self.phase = Phase::Over;
+        self.record.ended = ended;
+    }
+
+    /// The id to go on from.
+    fn position(&self) -> String {
+        let id = self.subscriber.cursor();
+        match self.shape.limit {
+            Some(Limit { sent, .. }) => CountedId { id, sent }.to_string(),
+            None => id.to_string(),
+        }
+    }
+}
+
+/// How long after the stop this stream says goodbye, so that the clients do not all come back at once.
+fn when_to_say_goodbye(state: &AppState) -> Duration {
+    let needed = Duration::from_millis(state.streams.count() as u64) * GOODBYE_MILLIS;
+    let allowed = state.stream_settings.drain.mul_f64(GOODBYES_PART);
+    needed.min(allowed).mul_f64(fastrand::f64())
+}
+
+fn goodbye_draining(state: &AppState) -> Bytes {
+    goodbye(GoodbyeReason::Draining, state.stream_settings.retry)
+}
+
+/// A goodbye whose `retry:` is up to twice that one, so that clients spread.
+fn goodbye(reason: GoodbyeReason, retry: Duration) -> Bytes {
+    let retry = retry.mul_f64(1.0 + fastrand::f64());
+    notice(&Goodbye { reason, retry_ms: millis(retry) }, None, Some(retry))
 }
 
 fn millis(time: Duration) -> u64 {
@@ -152,12 +263,11 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// A notice as a block; with a position, the client's cursor is set to it.
-fn notice<N: Notice>(data: &N, position: Option<&Subscriber>, retry: Option<Duration>) -> Bytes {
-    let id = position.map(|subscriber| subscriber.cursor().to_string());
+fn notice<N: Notice>(data: &N, position: Option<&str>, retry: Option<Duration>) -> Bytes {
     let json = serde_json::to_string(data);
     let mut bytes = Vec::new();
     let block = Block {
-        id: id.as_deref(),
+        id: position,
         name: Some(N::NAME),
         retry,
         // `null` cannot happen: notices are made of strings and numbers, which are JSON.
@@ -168,30 +278,26 @@ fn notice<N: Notice>(data: &N, position: Option<&Subscriber>, retry: Option<Dura
     bytes.into()
 }
 
-/// The frames' bytes in one chunk, so that they leave in one write.
-fn join(frames: &[Arc<Frame>], format: Format) -> Bytes {
-    let bytes = |frame: &Arc<Frame>| match format {
-        Format::Plain => frame.plain().clone(),
-        Format::Json => frame.json().clone(),
-    };
-    match frames {
-        [frame] => bytes(frame),
-        frames => frames.iter().map(bytes).collect::<Vec<_>>().concat().into(),
-    }
-}
-
-/// A stream's number and how it went; told when it is dropped, which is when the client leaves.
-struct Connection {
-    number: u64,
+/// How a stream went; told when it is dropped, which is when the client leaves.
+struct Record {
+    state: AppState,
+    open: OpenStream,
     opened: Instant,
     events: u64,
-    end: &'static str,
+    ended: Ended,
 }
 
-impl Drop for Connection {
+impl Drop for Record {
     fn drop(&mut self) {
-        let Self { number, opened, events, end } = self;
+        let Self { state, open, opened, events, ended } = self;
+        state.metrics.stream_ended(*ended);
         let lasted = opened.elapsed();
-        tracing::info!(connection = number, ?lasted, events, end, "stream closed");
+        tracing::info!(
+            connection = open.number(),
+            ?lasted,
+            events,
+            end = ended.as_str(),
+            "stream closed"
+        );
     }
 }

@@ -99,8 +99,10 @@ mod tests {
             data: "a\nb".to_owned(),
             time: Timestamp::from_millis(0),
         });
-        assert_eq!(frame.bytes(Format::Plain),
-            "id: 00000000c10cca11-42\nevent: tick\ndata: a\ndata: b\n\n");
+        assert_eq!(
+            frame.bytes(Format::Plain),
+            "id: 00000000c10cca11-42\nevent: tick\ndata: a\ndata: b\n\n"
+        );
         assert_eq!(
             frame.bytes(Format::Json),
             "id: 00000000c10cca11-42\ndata: {\"id\":\"00000000c10cca11-42\",\"topic\":\"clock\",\

@@ -5,8 +5,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use leptos::config::LeptosOptions;
 use server::{
-    router::{AppState, Connections, StreamSettings, router},
-    serve::serve,
+    access::Access,
+    metrics::Metrics,
+    router::{AppState, StreamSettings, router},
+    serve::{Serving, TimeOuts, serve},
+    streams::{StreamLimits, Streams},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -33,18 +36,27 @@ pub struct Server {
     pub hub: Arc<Hub>,
     pub stopping: CancellationToken,
     pub address: SocketAddr,
-    pub serving: JoinHandle<std::io::Result<()>>,
+    pub serving: JoinHandle<()>,
 }
 
 /// How a test's server differs from the ordinary one.
 pub struct Settings {
     pub heartbeat: Duration,
     pub retain_count: usize,
+    pub limits: StreamLimits,
+    pub access: Access,
+    pub time_outs: TimeOuts,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_hours(1), retain_count: 100 }
+        Self {
+            heartbeat: Duration::from_hours(1),
+            retain_count: 100,
+            limits: StreamLimits { in_all: 10_000, per_address: 10_000 },
+            access: Access::default(),
+            time_outs: TimeOuts::default(),
+        }
     }
 }
 
@@ -56,20 +68,29 @@ impl Server {
         let stopping = CancellationToken::new();
         let state = AppState {
             hub: Arc::clone(&hub),
-            streams: StreamSettings {
+            stream_settings: StreamSettings {
                 heartbeat: settings.heartbeat,
                 retry: Duration::from_secs(2),
+                drain: Duration::from_secs(10),
             },
             leptos: LeptosOptions::builder()
                 .output_name("waterclock")
                 .site_root(concat!(env!("CARGO_MANIFEST_DIR"), "/../public"))
                 .build(),
-            connections: Connections::default(),
+            streams: Streams::new(settings.limits),
+            access: settings.access,
+            metrics: Arc::new(Metrics::default()),
+            stopping: stopping.clone(),
+        };
+        let serving = Serving {
+            time_outs: settings.time_outs,
+            streams: state.streams.clone(),
+            metrics: Arc::clone(&state.metrics),
             stopping: stopping.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, router(state), stopping.clone()));
+        let serving = tokio::spawn(serve(listener, router(state), serving));
         Self { hub, stopping, address, serving }
     }
 

@@ -1,0 +1,229 @@
+//! Who may read.
+//!
+//! Everything is open to this machine, and only to it: a request that came in on a loopback address,
+//! calls us by a loopback name, was not passed on by a proxy, and does not come from a page elsewhere.
+//! So neither a page that rebinds its name to 127.0.0.1 nor everybody behind a proxy can read what a
+//! developer's server says. Others may read the topics that are public.
+
+use std::{convert::Infallible, fmt, net::IpAddr, str::FromStr, sync::Arc};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{
+        HeaderMap, HeaderValue, Uri, Version,
+        header::{HOST, ORIGIN},
+        request::Parts,
+        uri::Authority,
+    },
+};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use waterclock::{event::Topic, pattern::Pattern};
+
+use crate::{problem::Problem, router::AppState, serve::Peer};
+
+/// Who may, as the options say.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// What anyone may read.
+    pub public_topics: Arc<[Pattern]>,
+    /// Names that count as loopback names.
+    pub allowed_hosts: Arc<[AllowedHost]>,
+    /// Whose pages may read as ours may.
+    pub cors_origins: Arc<[CorsOrigin]>,
+}
+
+/// A host without a port: `clock.test`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedHost(String);
+
+/// An origin (RFC 6454), such as `https://example.org`, or any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsOrigin {
+    /// `*`
+    Any,
+    /// As browsers write it.
+    Only(HeaderValue),
+}
+
+impl FromStr for AllowedHost {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<Authority>() {
+            Ok(authority) if authority.as_str() == authority.host() => {
+                Ok(Self(text.to_ascii_lowercase()))
+            }
+            _ => Err("a host name without a port is needed, such as clock.test"),
+        }
+    }
+}
+
+impl FromStr for CorsOrigin {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        text.parse()
+            .ok()
+            .filter(|uri: &Uri| {
+                let scheme_and_authority =
+                    uri.scheme().zip(uri.authority()).map(|(s, a)| format!("{s}://{a}"));
+                scheme_and_authority.is_some_and(|origin| origin == text.to_ascii_lowercase())
+            })
+            .and_then(|uri| uri.to_string().trim_end_matches('/').to_ascii_lowercase().parse().ok())
+            .map(Self::Only)
+            .ok_or(
+                "an origin is needed, such as https://example.org or http://localhost:5173, or *",
+            )
+    }
+}
+
+/// Whether a request comes from this machine, and if not, by what that was seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Local(Result<(), Foreign>);
+
+/// By what a request is seen to come from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// The address that it reached.
+    Address,
+    /// What it calls us.
+    Host,
+    /// A proxy passed it on.
+    Forwarded,
+    /// The page that makes it.
+    Origin,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Address => "it did not come in on a loopback address",
+            Self::Host => {
+                "its `Host` is not a loopback name (the option --allowed-host adds others)"
+            }
+            Self::Forwarded => "a proxy has passed it on",
+            Self::Origin => {
+                "it comes from a page of another origin (the option --cors-origin allows some)"
+            }
+        })
+    }
+}
+
+impl Local {
+    /// Whether that topic may be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::NotPublic`], if the request is not from this machine and the topic is not public.
+    pub fn may_read(self, topic: &Topic, access: &Access) -> Result<(), Problem> {
+        let is_public = || access.public_topics.iter().any(|pattern| pattern.matches(topic));
+        match self.0 {
+            Err(why) if !is_public() => Err(Problem::NotPublic(why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// For what only this machine may read.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::NotLocal`], if the request is from elsewhere.
+    pub fn required(self) -> Result<(), Problem> {
+        self.0.map_err(Problem::NotLocal)
+    }
+
+    /// What a request's head says.
+    pub fn of(parts: &Parts, access: &Access) -> Self {
+        Self(access.check(parts))
+    }
+}
+
+impl FromRequestParts<AppState> for Local {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        Ok(Self::of(parts, &state.access))
+    }
+}
+
+impl Access {
+    /// What answers browsers that ask for another origin's page (Fetch, "CORS protocol"); none if no
+    /// other origin may.
+    pub fn cors(&self) -> Option<CorsLayer> {
+        let origins: Option<Vec<_>> = self
+            .cors_origins
+            .iter()
+            .map(|origin| match origin {
+                CorsOrigin::Any => None,
+                CorsOrigin::Only(origin) => Some(origin.clone()),
+            })
+            .collect();
+        let origins = origins.map_or(AllowOrigin::any(), AllowOrigin::list);
+        let last_event_id = axum::http::HeaderName::from_static("last-event-id");
+        let layer = CorsLayer::new().allow_origin(origins).allow_headers([last_event_id]);
+        (!self.cors_origins.is_empty()).then_some(layer)
+    }
+
+    fn check(&self, parts: &Parts) -> Result<(), Foreign> {
+        let headers = &parts.headers;
+        if !parts.extensions.get::<Peer>().is_some_and(|peer| peer.is_local) {
+            return Err(Foreign::Address);
+        }
+        let is_of_proxy = |name: &str| name == "forwarded" || name.starts_with("x-forwarded-");
+        if headers.keys().any(|name| is_of_proxy(name.as_str())) {
+            return Err(Foreign::Forwarded);
+        }
+        // Without a `Host` it is no browser, so nobody's page.
+        let host = host(&parts.uri, headers).map_err(|NotAHost| Foreign::Host)?;
+        if let Some(host) = &host {
+            if !self.is_our_name(host.host()) {
+                return Err(Foreign::Host);
+            }
+        } else if parts.version > Version::HTTP_10 {
+            return Err(Foreign::Host);
+        }
+        if !headers.get_all(ORIGIN).iter().all(|origin| self.is_our_origin(origin, host.as_ref())) {
+            return Err(Foreign::Origin);
+        }
+        Ok(())
+    }
+
+    fn is_our_name(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        // RFC 6761, 6.3: names under localhost are this machine too.
+        host == "localhost"
+            || host.ends_with(".localhost")
+            || address.is_ok_and(|address| address.to_canonical().is_loopback())
+            || self.allowed_hosts.iter().any(|allowed| allowed.0 == host)
+    }
+
+    fn is_our_origin(&self, origin: &HeaderValue, host: Option<&Authority>) -> bool {
+        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        let is_same = authority
+            .zip(host)
+            .is_some_and(|((_, authority), host)| host.as_str().eq_ignore_ascii_case(authority));
+        is_same
+            || self.cors_origins.iter().any(|allowed| match allowed {
+                CorsOrigin::Any => true,
+                CorsOrigin::Only(allowed) => allowed == origin,
+            })
+    }
+}
+
+/// What stands where a host should.
+struct NotAHost;
+
+/// What a request calls us (RFC 9110, 7.2; RFC 9112, 3.2.2: an absolute request target wins).
+fn host(uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, NotAHost> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(NotAHost),
+        (Some(host), None) => Some(host.as_bytes().try_into().map_err(|_| NotAHost)?),
+        (None, None) => None,
+    };
+    Ok(uri.authority().cloned().or(host))
+}

@@ -1,0 +1,267 @@
+//! What the server counts, for Prometheus to read at `/metrics` (as `OpenMetrics` text).
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use waterclock::notice::GapReason;
+
+use crate::{access::Local, problem::Problem, router::AppState};
+
+/// Up to how many events are replayed at the start of a stream.
+const REPLAY_EVENTS: [f64; 7] = [0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0];
+
+/// Up to how many seconds pass from a publish to a write.
+const SECONDS: [f64; 12] =
+    [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0];
+
+/// What the server counts.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    connections_open: Gauge,
+    connections: Counter,
+    timed_out: CounterByReason,
+    streams_open: Gauge,
+    streams: Counter,
+    streams_ended: CounterByReason,
+    behind_streams: Gauge,
+    behind_events: Gauge<u64, AtomicU64>,
+    events_published: Counter,
+    events_sent: Counter,
+    events_skipped: Counter,
+    bytes_sent: Counter,
+    replay_events: Histogram,
+    gaps: CounterByReason,
+    publish_to_write: Histogram,
+}
+
+/// What a connection was given up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimedOut {
+    /// It said nothing.
+    FirstByte,
+    /// It did not finish the head of a request.
+    Head,
+    /// It did not read.
+    Write,
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The client is gone, or did not read for too long.
+    ClientLeft,
+    /// As many events were sent as were asked for.
+    End,
+    /// The server is stopping.
+    Draining,
+    /// There were as many streams as the server allows.
+    Limit,
+    /// The log could not be read.
+    LogFailed,
+}
+
+/// The one label that those metrics have which are counted apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+type CounterByReason = Family<Reason, Counter>;
+
+impl Ended {
+    /// As it is told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientLeft => "client-left",
+            Self::End => "end",
+            Self::Draining => "draining",
+            Self::Limit => "limit",
+            Self::LogFailed => "log-failed",
+        }
+    }
+}
+
+/// Counts a connection as open until it is dropped.
+#[derive(Debug)]
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("waterclock"),
+            connections_open: Gauge::default(),
+            connections: Counter::default(),
+            timed_out: Family::default(),
+            streams_open: Gauge::default(),
+            streams: Counter::default(),
+            streams_ended: Family::default(),
+            behind_streams: Gauge::default(),
+            behind_events: Gauge::default(),
+            events_published: Counter::default(),
+            events_sent: Counter::default(),
+            events_skipped: Counter::default(),
+            bytes_sent: Counter::default(),
+            replay_events: Histogram::new(REPLAY_EVENTS),
+            gaps: Family::default(),
+            publish_to_write: Histogram::new(SECONDS),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Names each metric. Counters get `_total` behind their names when they are written.
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("connections_open", "Connections that are open", self.connections_open.clone());
+        r.register("connections", "Connections that were accepted", self.connections.clone());
+        r.register(
+            "connections_timed_out",
+            "Connections that were given up, by what did not come",
+            self.timed_out.clone(),
+        );
+        r.register("streams_open", "Event streams that are open", self.streams_open.clone());
+        r.register("streams", "Event streams that were opened", self.streams.clone());
+        r.register(
+            "streams_ended",
+            "Event streams that have ended, or that a limit let not begin",
+            self.streams_ended.clone(),
+        );
+        r.register(
+            "streams_behind",
+            "Event streams that have yet to send events of the log",
+            self.behind_streams.clone(),
+        );
+        r.register(
+            "lag_events",
+            "How many events the stream that is furthest behind has yet to pass",
+            self.behind_events.clone(),
+        );
+        r.register("events_published", "Events published", self.events_published.clone());
+        r.register("events_sent", "Events sent, counted for each stream", self.events_sent.clone());
+        r.register(
+            "events_skipped",
+            "Events that streams have left out, as they were asked to",
+            self.events_skipped.clone(),
+        );
+        r.register_with_unit(
+            "sent",
+            "Bytes of event streams, without HTTP around them",
+            Unit::Bytes,
+            self.bytes_sent.clone(),
+        );
+        r.register(
+            "replay_events",
+            "Events of the log between a stream's cursor and its beginning",
+            self.replay_events.clone(),
+        );
+        r.register("gaps", "Gaps told, by reason", self.gaps.clone());
+        r.register_with_unit(
+            "publish_to_write",
+            "From the publish of the oldest event in a write to that write",
+            Unit::Seconds,
+            self.publish_to_write.clone(),
+        );
+    }
+
+    /// A connection was accepted.
+    pub fn connection(&self) -> OpenConnection {
+        self.connections.inc();
+        self.connections_open.inc();
+        OpenConnection(self.connections_open.clone())
+    }
+
+    /// A connection was given up.
+    pub fn timed_out(&self, waiting_for: TimedOut) {
+        let reason = match waiting_for {
+            TimedOut::FirstByte => "first-byte",
+            TimedOut::Head => "head",
+            TimedOut::Write => "write",
+        };
+        self.timed_out.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A stream was opened, so many events behind the newest.
+    pub fn stream_opened(&self, replay: u64) {
+        self.streams.inc();
+        #[expect(clippy::cast_precision_loss, reason = "a bucket is chosen by it")]
+        self.replay_events.observe(replay as f64);
+    }
+
+    /// A stream has ended.
+    pub fn stream_ended(&self, by: Ended) {
+        self.streams_ended.get_or_create(&Reason { reason: by.as_str() }).inc();
+    }
+
+    /// A stream has written so many events, the oldest of which was published just so long ago.
+    pub fn wrote(&self, events: u64, since_publish: Option<Duration>) {
+        self.events_sent.inc_by(events);
+        if let Some(since) = since_publish {
+            self.publish_to_write.observe(since.as_secs_f64());
+        }
+    }
+
+    /// A stream has written so many bytes.
+    pub fn wrote_bytes(&self, bytes: usize) {
+        self.bytes_sent.inc_by(bytes as u64);
+    }
+
+    /// A stream has left out so many events.
+    pub fn skipped(&self, events: u64) {
+        self.events_skipped.inc_by(events);
+    }
+
+    /// A gap was told.
+    pub fn gap(&self, reason: GapReason) {
+        let reason = match reason {
+            GapReason::Expired => "expired",
+            GapReason::OtherEpoch => "other-epoch",
+            GapReason::Future => "future",
+            GapReason::Malformed => "malformed",
+        };
+        self.gaps.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+/// `GET /metrics`: only for this machine, since it says how much the server is used.
+pub(crate) async fn metrics(
+    State(state): State<AppState>,
+    local: Local,
+) -> Result<Response, Problem> {
+    local.required()?;
+    let AppState { metrics, streams, hub, .. } = &state;
+    let lag = streams.lag(hub.newest());
+    metrics.streams_open.set(gauge(streams.count()));
+    metrics.behind_streams.set(gauge(lag.streams));
+    metrics.behind_events.set(lag.events);
+    metrics.events_published.inner().store(hub.published(), Ordering::Relaxed);
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = encode(&mut text, &metrics.registry);
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, content_type)], text).into_response())
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,105 @@
+//! Patterns: which topics are meant.
+
+use std::{fmt, str::FromStr};
+
+use crate::event::{MAX_LENGTH, Topic};
+
+/// A topic in which `*` stands for one token, and a last `>` for all the rest, at least one: the rules
+/// of NATS' subjects.
+///
+/// ```
+/// # use waterclock::{event::Topic, pattern::Pattern};
+/// let pattern: Pattern = "orders.*.created".parse()?;
+/// assert!(pattern.matches(&"orders.eu.created".parse::<Topic>()?));
+/// assert!(!pattern.matches(&"orders.eu.paid".parse::<Topic>()?));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+/// A text that is not a [`Pattern`].
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "not a pattern: it is a topic in which `*` may stand for one token and a last `>` for all the \
+     rest, such as `orders.*.created` or `orders.>`, at most {MAX_LENGTH} bytes long"
+)]
+pub struct InvalidPattern;
+
+impl Pattern {
+    /// Whether that topic is meant.
+    pub fn matches(&self, topic: &Topic) -> bool {
+        let mut tokens = topic.as_str().split('.');
+        for wanted in self.0.split('.') {
+            match (wanted, tokens.next()) {
+                (">", Some(_)) => return true,
+                ("*", Some(_)) => {}
+                (wanted, Some(token)) if wanted == token => {}
+                _ => return false,
+            }
+        }
+        tokens.next().is_none()
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = InvalidPattern;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPattern> {
+        // With a plain token for each wildcard it must be a topic.
+        let rest = text.strip_suffix(">").filter(|rest| rest.is_empty() || rest.ends_with('.'));
+        let tokens = rest.map_or(text.to_owned(), |rest| format!("{rest}x"));
+        let tokens: Vec<_> =
+            tokens.split('.').map(|token| if token == "*" { "x" } else { token }).collect();
+        match tokens.join(".").parse::<Topic>() {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => Err(InvalidPattern),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, topic: &str) -> bool {
+        pattern.parse::<Pattern>().unwrap().matches(&topic.parse().unwrap())
+    }
+
+    #[test]
+    fn what_each_stands_for() {
+        for (pattern, topic, expected) in [
+            ("clock", "clock", true),
+            ("clock", "clocks", false),
+            ("clock", "clock.a", false),
+            ("clock.a", "clock", false),
+            ("*", "clock", true),
+            ("*", "a.b", false),
+            ("a.*.c", "a.b.c", true),
+            ("a.*.c", "a.b.d", false),
+            ("a.*.c", "a.c", false),
+            (">", "clock", true),
+            (">", "a.b.c", true),
+            ("a.>", "a.b", true),
+            ("a.>", "a.b.c", true),
+            ("a.>", "a", false),
+            ("a.>", "b.c", false),
+            ("*.>", "a.b.c", true),
+        ] {
+            assert_eq!(matches(pattern, topic), expected, "{pattern} {topic}");
+        }
+    }
+
+    #[test]
+    fn what_is_none() {
+        let long = "x".repeat(MAX_LENGTH + 1);
+        for text in ["", ".", "a.", ".a", "a..b", ">.a", "a>", "a*", "a.*b", "ä", "a b", &long] {
+            assert!(text.parse::<Pattern>().is_err(), "{text:?}");
+        }
+    }
+}
