@@ -227,3 +227,81 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, NotAHost> {
     };
     Ok(uri.authority().cloned().or(host))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn check(access: &Access, is_local: bool, headers: &[(&str, &str)]) -> Result<(), Foreign> {
+        let mut request = Request::get("/events");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let address = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        let request = request.extension(Peer { address, is_local }).body(()).unwrap();
+        access.check(&request.into_parts().0)
+    }
+
+    #[test]
+    fn what_is_this_machine() {
+        let access =
+            Access { allowed_hosts: ["clock.test".parse().unwrap()].into(), ..Access::default() };
+        for (host, expected) in [
+            ("localhost", Ok(())),
+            ("LOCALHOST.:3000", Ok(())),
+            ("a.localhost:3000", Ok(())),
+            ("127.0.0.1:3000", Ok(())),
+            ("127.9.9.9", Ok(())),
+            ("[::1]:3000", Ok(())),
+            ("[::ffff:127.0.0.1]", Ok(())),
+            ("Clock.test:3000", Ok(())),
+            ("notlocalhost", Err(Foreign::Host)),
+            ("localhost.example", Err(Foreign::Host)),
+            ("127.0.0.1.example", Err(Foreign::Host)),
+            ("192.0.2.1", Err(Foreign::Host)),
+            ("[2001:db8::1]", Err(Foreign::Host)),
+            ("a b", Err(Foreign::Host)),
+            ("", Err(Foreign::Host)),
+        ] {
+            assert_eq!(check(&access, true, &[("host", host)]), expected, "{host}");
+            assert_eq!(check(&access, false, &[("host", host)]), Err(Foreign::Address), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_a_proxy_adds_is_seen() {
+        for name in ["Forwarded", "X-Forwarded-For", "x-forwarded-host", "X-Forwarded-Proto"] {
+            let headers = [("host", "localhost"), (name, "")];
+            assert_eq!(
+                check(&Access::default(), true, &headers),
+                Err(Foreign::Forwarded),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_our_origin() {
+        let access = Access {
+            cors_origins: ["https://example.org".parse().unwrap()].into(),
+            ..Access::default()
+        };
+        for (origin, expected) in [
+            ("http://localhost:3000", Ok(())),
+            ("https://localhost:3000", Ok(())),
+            ("https://example.org", Ok(())),
+            ("http://localhost:3001", Err(Foreign::Origin)),
+            ("http://127.0.0.1:3000", Err(Foreign::Origin)),
+            ("http://localhost", Err(Foreign::Origin)),
+            ("http://example.org", Err(Foreign::Origin)),
+            ("https://example.org.evil.example", Err(Foreign::Origin)),
+            ("null", Err(Foreign::Origin)),
+            ("", Err(Foreign::Origin)),
+        ] {
+            let headers = [("host", "localhost:3000"), ("origin", origin)];
+            assert_eq!(check(&access, true, &headers), expected, "{origin}");
+        }
+    }
+}

@@ -18,16 +18,19 @@ use tower_http::{
     services::ServeDir,
     set_header::{SetResponseHeader, SetResponseHeaderLayer},
 };
-use waterclock::hub::Hub;
+use waterclock::{event::Topic, hub::Hub};
 
-use crate::router::AppState;
+use crate::{
+    access::{Access, Local},
+    router::AppState,
+};
 
 /// How many events a page has in it when it arrives.
 const EVENTS: usize = 20;
 
 /// The pages' routes; whatever has no route is a file of the site, or not found.
 pub(crate) fn router(state: &AppState) -> Router<AppState> {
-    let hub = Arc::clone(&state.hub);
+    let (hub, access) = (Arc::clone(&state.hub), state.access.clone());
     let options = state.leptos.clone();
     // A page has events in it, so only its reader may keep it, and asks again before using it.
     let private = HeaderValue::from_static("private, no-cache");
@@ -45,7 +48,7 @@ pub(crate) fn router(state: &AppState) -> Router<AppState> {
         .leptos_routes_with_context(
             state,
             generate_route_list(App),
-            move || provide_context(snapshot(&hub)),
+            move || provide_context(snapshot(&hub, &access)),
             move || shell(options.clone()),
         )
         .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, private))
@@ -53,10 +56,13 @@ pub(crate) fn router(state: &AppState) -> Router<AppState> {
 }
 
 /// What the page shows before any stream has told it more.
-fn snapshot(hub: &Hub) -> Snapshot {
+fn snapshot(hub: &Hub, access: &Access) -> Snapshot {
+    let Some(parts) = use_context::<Parts>() else { return Snapshot::default() };
+    let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or("localhost").to_owned();
+    if Local::of(&parts, access).may_read(&Topic::clock(), access).is_err() {
+        return Snapshot { host, ..Snapshot::default() };
+    }
     let latest = hub.latest(EVENTS);
-    let host = use_context::<Parts>()
-        .and_then(|parts| Some(parts.headers.get(HOST)?.to_str().ok()?.to_owned()))
-        .unwrap_or_else(|| "localhost".to_owned());
     Snapshot { events: latest.events, cursor: Some(latest.cursor), host }
 }

@@ -50,7 +50,10 @@ pub struct StreamSettings {
 
 /// All that the server serves.
 pub fn router(state: AppState) -> Router {
-    let events = Router::new().route("/events", get(events::stream).head(events::head));
+    let events = Router::new()
+        .route("/events", get(events::stream).head(events::head))
+        // Here too, since what a layer has wrapped keeps its fallback.
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed);
     let events = match state.access.cors() {
         Some(cors) => events.layer(cors),
         None => events,

@@ -6,23 +6,26 @@
 
 use std::{
     convert::Infallible,
-    io::{self, ErrorKind},
+    error::Error,
+    io::{self, ErrorKind, IoSlice},
     net::{IpAddr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{Router, body::Body, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::Sleep,
+};
 use tokio_io_timeout::TimeoutStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
@@ -38,6 +41,8 @@ const BUFFER: usize = 32 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a connection is silent before the system asks whether its other end is still there.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
+/// How long a connection lingers that is closed while its client is still sending.
+const LINGER: Duration = Duration::from_secs(1);
 /// How long the loop waits after the system could not give it a connection.
 const NO_CONNECTION: Duration = Duration::from_millis(100);
 
@@ -88,7 +93,8 @@ pub struct Serving {
 /// still answered until the last stream has ended, and what is under way then is brought to its end. Who
 /// calls this bounds how long that may take.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
-    let connections = GracefulShutdown::new();
+    let closing = CancellationToken::new();
+    let connections = TaskTracker::new();
     let mut drained = pin!(async {
         serving.stopping.cancelled().await;
         serving.streams.ended().await;
@@ -100,9 +106,10 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
         };
         match accepted {
             Ok((stream, address)) => {
-                let connection = connect(stream, address, router.clone(), &serving, &connections);
+                let (serving, closing) = (serving.clone(), closing.clone());
+                let connection = connection(stream, address, router.clone(), serving, closing);
                 let span = tracing::info_span!("connection", peer = %address);
-                tokio::spawn(connection.instrument(span));
+                connections.spawn(connection.instrument(span));
             }
             // The client was gone before we looked.
             Err(error) if is_of_the_client(&error) => {}
@@ -113,7 +120,9 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
         }
     }
     drop(listener);
-    connections.shutdown().await;
+    closing.cancel();
+    connections.close();
+    connections.wait().await;
 }
 
 fn is_of_the_client(error: &io::Error) -> bool {
@@ -123,56 +132,132 @@ fn is_of_the_client(error: &io::Error) -> bool {
     )
 }
 
-/// Serves one connection to its end.
-fn connect(
+/// Serves one connection to its end; once `closing` is cancelled, to the end of the request that is
+/// under way.
+async fn connection(
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
-    serving: &Serving,
-    connections: &GracefulShutdown,
-) -> impl Future<Output = ()> + use<> {
-    let watcher = connections.watcher();
-    let time_outs = serving.time_outs;
-    let metrics = Arc::clone(&serving.metrics);
-    async move {
-        let _open = metrics.connection();
-        if let Err(error) = set_options(&stream) {
-            tracing::debug!(%error, "the connection's options could not be set");
-        }
-        let peer = Peer {
-            address: address.ip().to_canonical(),
-            is_local: stream.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback()),
-        };
-        if tokio::time::timeout(time_outs.first_byte, stream.readable()).await.is_err() {
+    Serving { time_outs, metrics, .. }: Serving,
+    closing: CancellationToken,
+) {
+    let _open = metrics.connection();
+    if let Err(error) = set_options(&stream) {
+        tracing::debug!(%error, "the connection's options could not be set");
+    }
+    let peer = Peer {
+        address: address.ip().to_canonical(),
+        is_local: stream.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback()),
+    };
+
+    let mut first_byte = [0];
+    tokio::select! {
+        // Not `readable`, which may also return when there is nothing to read.
+        _ = stream.peek(&mut first_byte) => {}
+        () = tokio::time::sleep(time_outs.first_byte) => {
             tracing::debug!("the client said nothing");
-            metrics.timed_out(TimedOut::FirstByte);
-            return;
+            return metrics.timed_out(TimedOut::FirstByte);
         }
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(time_outs.write));
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            let answer = router.clone().oneshot(request.map(Body::new));
-            async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(time_outs.head)
-            .max_buf_size(BUFFER)
-            .serve_connection(TokioIo::new(Box::pin(stream)), service);
-        if let Err(error) = watcher.watch(connection).await {
-            if error.is_timeout() {
-                metrics.timed_out(TimedOut::Head);
-            } else if is_write_time_out(&error) {
-                metrics.timed_out(TimedOut::Write);
+        () = closing.cancelled() => return,
+    }
+
+    let mut stream = TimeoutStream::new(LingeringClose { stream, linger: None });
+    stream.set_write_timeout(Some(time_outs.write));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(time_outs.head)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        if error.is_timeout() {
+            metrics.timed_out(TimedOut::Head);
+        } else if is_write_time_out(&error) {
+            metrics.timed_out(TimedOut::Write);
+        }
+        tracing::debug!(error = &error as &dyn Error, "the connection failed");
+    }
+}
+
+/// A connection that, when we close it while its client is still sending, reads that and drops it for
+/// a moment: a close would be a reset, and the client might never see our answer (RFC 9112, 9.6).
+struct LingeringClose {
+    stream: TcpStream,
+    /// Until when, once we have closed our side and found something.
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncRead for LingeringClose {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for LingeringClose {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        let mut bytes = [0; 8 * 1024];
+        loop {
+            if let Some(linger) = &mut self.linger
+                && linger.as_mut().poll(context).is_ready()
+            {
+                return Poll::Ready(Ok(()));
             }
-            tracing::debug!(error = &error as &dyn std::error::Error, "the connection failed");
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+                }
+                Poll::Pending if self.linger.is_some() => return Poll::Pending,
+                // Nothing was on its way, or the client has closed its side.
+                _ => return Poll::Ready(Ok(())),
+            }
         }
     }
 }
 
 fn is_write_time_out(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let source = error.source().and_then(|source| source.downcast_ref());
     source.is_some_and(|error: &io::Error| error.kind() == ErrorKind::TimedOut)
 }
 

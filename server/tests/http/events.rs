@@ -135,6 +135,7 @@ async fn a_cursor_that_cannot_be_honoured_is_told_as_a_gap() {
         (long.as_bytes(), "malformed", 4),
         (b"\xff\xfe", "malformed", 4),
         (b"a\tb", "malformed", 4),
+        (format!("{}.x", id(2)).as_bytes(), "malformed", 4),
     ] {
         let headers = [("Last-Event-ID", cursor)];
         let mut answer = server.request("GET", "/events", &headers).await;
@@ -180,6 +181,83 @@ async fn a_client_that_leaves_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_limit_counts_in_the_ids_and_then_the_stream_ends() {
+    let server = start().await;
+    for tick in ["a", "b", "c", "d"] {
+        server.publish(tick).await;
+    }
+    let mut answer = server.get("/events?limit=3&last_event_id=earliest").await;
+    assert_eq!(answer.message().await.last_event_id, format!("{}.0", id(0)));
+    for (sequence, tick) in [(1, "a"), (2, "b"), (3, "c")] {
+        let expected = format!("id: {}.{sequence}\ndata: {tick}\n\n", id(sequence));
+        assert_eq!(answer.block().await, expected);
+    }
+    assert_eq!(answer.block().await, "event: end\ndata: {\"sent\":3}\n\n");
+    assert!(answer.has_ended().await);
+
+    // What the browser asks then, which makes it stop.
+    let last = format!("{}.3", id(3));
+    let headers = [("Last-Event-ID", last.as_bytes())];
+    let answer = server.request("GET", "/events?limit=3&last_event_id=earliest", &headers).await;
+    assert_eq!(answer.status(), 204);
+    assert_eq!(server.request("HEAD", "/events?limit=3", &headers).await.status(), 204);
+    server.until_subscribers(0).await;
+}
+
+#[tokio::test]
+async fn a_stream_with_a_limit_that_was_cut_goes_on_to_as_many_in_all() {
+    let server = start().await;
+    server.publish("a").await;
+    server.publish("b").await;
+    let mut answer = server.get("/events?limit=5&format=json&last_event_id=earliest").await;
+    answer.message().await;
+    data(&mut answer, 1).await;
+    let cut = answer.message().await.last_event_id;
+    assert_eq!(cut, format!("{}.2", id(2)));
+    drop(answer);
+    for tick in ["c", "d", "e", "f"] {
+        server.publish(tick).await;
+    }
+    let headers = [("Last-Event-ID", cut.as_bytes())];
+    let mut answer = server.request("GET", "/events?limit=5", &headers).await;
+    assert_eq!(answer.message().await.last_event_id, cut, "a cut here would not forget the count");
+    assert_eq!(data(&mut answer, 3).await, ["c", "d", "e"]);
+    assert_eq!(answer.message().await.data, r#"{"sent":5}"#);
+    assert!(answer.has_ended().await);
+}
+
+#[tokio::test]
+async fn with_a_limit_gaps_and_heartbeats_keep_the_count() {
+    let heartbeat = Duration::from_millis(5);
+    let server = Server::start(Settings { heartbeat, ..Settings::default() }).await;
+    let cursor = format!("{}.7", id(9));
+    let headers = [("Last-Event-ID", cursor.as_bytes())];
+    let mut answer = server.request("GET", "/events?limit=8", &headers).await;
+    answer.message().await;
+    for name in ["gap", "heartbeat", "heartbeat"] {
+        let message = answer.message().await;
+        assert_eq!((message.name.as_str(), message.last_event_id), (name, format!("{}.7", id(0))));
+    }
+    server.publish("the eighth").await;
+    while answer.message().await.name != "end" {}
+    assert!(answer.has_ended().await);
+}
+
+#[tokio::test]
+async fn conflate_sends_only_the_latest_when_behind() {
+    let heartbeat = Duration::from_millis(5);
+    let server = Server::start(Settings { heartbeat, ..Settings::default() }).await;
+    for tick in ["a", "b", "c"] {
+        server.publish(tick).await;
+    }
+    let mut answer = server.get("/events?conflate&last_event_id=earliest").await;
+    assert_eq!(answer.message().await.name, "hello");
+    assert_eq!(answer.message().await.data, "c");
+    assert_eq!(answer.message().await.data, format!(r#"{{"time":"{TIME}","skipped":2}}"#));
+    assert_eq!(server.metric("waterclock_events_skipped_total").await, 2);
+}
+
+#[tokio::test]
 async fn when_the_server_stops_streams_say_goodbye_and_end() {
     let server = start().await;
     let mut answer = server.get("/events").await;
@@ -211,10 +289,12 @@ async fn head_answers_the_head_and_opens_nothing() {
 #[tokio::test]
 async fn other_methods_are_not_allowed() {
     let server = start().await;
-    let answer = server.request("POST", "/events", &[("Content-Length", b"0")]).await;
-    assert_eq!(answer.status(), 405);
-    assert_eq!(answer.header("allow"), Some("GET,HEAD"));
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    for method in ["POST", "OPTIONS", "DELETE", "NONSENSE"] {
+        let answer = server.request(method, "/events", &[("Content-Length", b"0")]).await;
+        assert_eq!(answer.status(), 405);
+        assert_eq!(answer.header("allow"), Some("GET,HEAD"));
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    }
     let answer = server.request("POST", "/", &[("Content-Length", b"0")]).await;
     assert_eq!(answer.status(), 405);
     assert_eq!(answer.header("content-type"), Some("application/problem+json"));
@@ -223,7 +303,15 @@ async fn other_methods_are_not_allowed() {
 #[tokio::test]
 async fn bad_requests_are_told_what_is_allowed() {
     let server = start().await;
+    let no_limit = "is no number of events. `limit` is a whole number from 1 to";
     for (path, status, detail) in [
+        ("/events?limit=0", 400, no_limit),
+        ("/events?limit=abc", 400, no_limit),
+        ("/events?limit=", 400, no_limit),
+        ("/events?limit=-1", 400, no_limit),
+        ("/events?limit=1.5", 400, no_limit),
+        ("/events?limit=99999999999999999999", 400, no_limit),
+        ("/events?conflate=perhaps", 400, "`conflate` is `true`, `false`, or left out"),
         (
             "/events?topic=orders",
             404,

@@ -1,6 +1,9 @@
 //! The server over real sockets.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails a test")]
 
+mod access;
+mod bad_days;
 mod events;
+mod health;
 mod pages;
 mod support;

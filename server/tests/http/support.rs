@@ -27,7 +27,7 @@ use waterclock::{
 };
 
 /// What every wait in these tests is bounded by; nothing comes near it.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The hub's time, which stands still.
 pub const TIME: &str = "2026-11-22T07:00:00.000Z";
@@ -100,19 +100,41 @@ impl Server {
 
     /// Sends a request without a body, and reads the answer's head.
     pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &[u8])]) -> Answer {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
         // HTTP/1.0, so that the answer's body is the stream itself, without chunks around it.
         let mut request = format!("{method} {path} HTTP/1.0\r\n").into_bytes();
         for (name, value) in headers {
             request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
         }
         request.extend(b"\r\n");
-        stream.write_all(&request).await.unwrap();
+        self.send(&request).await
+    }
+
+    /// Sends those bytes, and reads the answer's head.
+    pub async fn send(&self, request: &[u8]) -> Answer {
+        let mut stream = self.connect().await;
+        stream.write_all(request).await.unwrap();
         let mut answer =
             Answer { stream, head: String::new(), bytes: Vec::new(), parser: Parser::default() };
         answer.read_until(b"\r\n\r\n").await;
         answer.head = String::from_utf8(answer.take_until(b"\r\n\r\n")).unwrap();
         answer
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// The value of a line of `/metrics`; 0 if there is none yet.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics").await.rest().await;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until that line of `/metrics` has that value.
+    pub async fn until_metric(&self, name: &str, expected: u64) {
+        let reached = async { while self.metric(name).await != expected {} };
+        tokio::time::timeout(DEADLINE, reached).await.expect(name);
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -182,6 +204,11 @@ impl Answer {
                 }
             }
         }
+    }
+
+    /// Whether nothing more comes.
+    pub async fn has_ended(&mut self) -> bool {
+        self.bytes.is_empty() && !self.read().await
     }
 
     /// All the rest.

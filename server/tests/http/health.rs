@@ -1,0 +1,95 @@
+//! What the server says of itself: `/health`, `/metrics`, and the stop.
+
+use crate::support::{Server, Settings};
+
+#[tokio::test]
+async fn it_is_live_and_ready() {
+    let server = Server::start(Settings::default()).await;
+    assert_eq!(server.get("/health/live").await.rest().await, "live\n");
+    assert_eq!(server.get("/health/ready").await.rest().await, "ready\n");
+}
+
+#[tokio::test]
+async fn while_a_client_is_slow_to_go_it_is_not_ready_and_still_answers() {
+    let server = Server::start(Settings::default()).await;
+    let mut slow = server.get("/events").await;
+    slow.message().await;
+    // More than all buffers between us hold.
+    for _ in 0..100 {
+        server.publish(&"x".repeat(100_000)).await;
+    }
+    server.stopping.cancel();
+    let answer = server.get("/health/ready").await;
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    assert_eq!(server.get("/health/live").await.status(), 200);
+    let mut late = server.get("/events").await;
+    assert_eq!(late.message().await.name, "hello");
+    assert_eq!(late.message().await.name, "goodbye");
+    assert!(late.has_ended().await);
+    assert!(!server.serving.is_finished());
+
+    assert!(slow.rest().await.ends_with("}\n\n"), "to the end of the goodbye");
+    server.serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn many_streams_all_say_goodbye() {
+    let server = Server::start(Settings::default()).await;
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(server.get("/events").await);
+    }
+    server.until_subscribers(50).await;
+    server.stopping.cancel();
+    for mut stream in streams {
+        assert_eq!(stream.message().await.name, "hello");
+        assert_eq!(stream.message().await.name, "goodbye");
+        assert!(stream.has_ended().await);
+    }
+    server.serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn it_counts_what_it_does() {
+    let server = Server::start(Settings::default()).await;
+    for tick in ["a", "b", "c"] {
+        server.publish(tick).await;
+    }
+    let mut answer = server.get("/events?last_event_id=000000000000c10c-1").await;
+    answer.message().await;
+    answer.message().await;
+    answer.message().await;
+    server.publish("d").await;
+    let bytes = answer.block().await.len() as u64;
+    let mut gap = server.get("/events?last_event_id=x").await;
+    gap.message().await;
+    gap.message().await;
+
+    let metrics = server.get("/metrics").await;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(metrics.header("content-type"), Some(content_type));
+    let metrics = metrics.rest().await;
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    for line in [
+        "waterclock_streams_open 2",
+        "waterclock_streams_total 2",
+        "waterclock_streams_behind 0",
+        "waterclock_lag_events 0",
+        "waterclock_events_published_total 4",
+        "waterclock_events_sent_total 3",
+        "waterclock_gaps_total{reason=\"malformed\"} 1",
+        "waterclock_replay_events_sum 2.0",
+        "waterclock_replay_events_count 2",
+        // What was replayed is not counted here.
+        "waterclock_publish_to_write_seconds_count 1",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
+    assert!(server.metric("waterclock_sent_bytes_total").await > 3 * bytes);
+
+    drop((answer, gap));
+    server.until_metric("waterclock_streams_open", 0).await;
+    let left = "waterclock_streams_ended_total{reason=\"client-left\"}";
+    assert_eq!(server.metric(left).await, 2);
+}
