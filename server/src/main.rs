@@ -32,6 +32,7 @@ const CLOCK_RETAIN_COUNT: usize = 3600;
 async fn main() -> ExitCode {
     let options = Options::parse();
     start_log(options.log);
+    allow_open_files(options.stream_limits().in_all);
     let started = match start(&options).await {
         Ok(started) => started,
         Err(error) => {
@@ -57,6 +58,17 @@ fn start_log(format: LogFormat) {
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+    }
+}
+
+/// A stream is an open file, and many systems allow few of them until they are asked for more.
+fn allow_open_files(max_streams: usize) {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < max_streams as u64 => {
+            tracing::warn!(limit, "the system allows fewer open files than there may be streams");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
     }
 }
 

@@ -31,7 +31,7 @@ Exit codes: 0 stopped when asked; 1 failed while running; 2 could not start as a
 /// It serves this machine only, unless options say otherwise. Each option is an environment variable
 /// too; where an option can be given several times, commas separate its values there.
 #[derive(Debug, Parser)]
-#[command(name = "waterclock", version, after_help = AFTER_HELP)]
+#[command(name = "waterclock", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Options {
     /// Address and port to serve on; port 0 picks a free one. Can be given several times
     /// [default: 127.0.0.1:3000]
@@ -68,7 +68,7 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_PUBLIC_TOPIC", value_name = "PATTERN", value_delimiter = ',')]
     public_topic: Vec<Pattern>,
 
-    /// An origin whose pages may read as the server's own may, such as <https://example.org>; `*` for
+    /// An origin whose pages may read as the server's own may, such as `https://example.org`; `*` for
     /// all. Can be given several times
     #[arg(long, env = "WATERCLOCK_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origin: Vec<CorsOrigin>,
