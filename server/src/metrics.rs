@@ -81,7 +81,43 @@ struct Reason {
 
 type CounterByReason = Family<Reason, Counter>;
 
+/// Counters that are there, at 0, before anything has happened: a rate needs both ends.
+fn by_reason<const N: usize>(reasons: [&'static str; N]) -> CounterByReason {
+    let counters = CounterByReason::default();
+    for reason in reasons {
+        drop(counters.get_or_create(&Reason { reason }));
+    }
+    counters
+}
+
+const GAP_REASONS: [GapReason; 4] =
+    [GapReason::Expired, GapReason::OtherEpoch, GapReason::Future, GapReason::Malformed];
+
+fn gap_reason(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Expired => "expired",
+        GapReason::OtherEpoch => "other-epoch",
+        GapReason::Future => "future",
+        GapReason::Malformed => "malformed",
+    }
+}
+
+impl TimedOut {
+    const ALL: [Self; 3] = [Self::FirstByte, Self::Head, Self::Write];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstByte => "first-byte",
+            Self::Head => "head",
+            Self::Write => "write",
+        }
+    }
+}
+
 impl Ended {
+    const ALL: [Self; 5] =
+        [Self::ClientLeft, Self::End, Self::Draining, Self::Limit, Self::LogFailed];
+
     /// As it is told.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -110,10 +146,10 @@ impl Default for Metrics {
             registry: Registry::with_prefix("waterclock"),
             connections_open: Gauge::default(),
             connections: Counter::default(),
-            timed_out: Family::default(),
+            timed_out: by_reason(TimedOut::ALL.map(TimedOut::as_str)),
             streams_open: Gauge::default(),
             streams: Counter::default(),
-            streams_ended: Family::default(),
+            streams_ended: by_reason(Ended::ALL.map(Ended::as_str)),
             behind_streams: Gauge::default(),
             behind_events: Gauge::default(),
             events_published: Counter::default(),
@@ -121,7 +157,7 @@ impl Default for Metrics {
             events_skipped: Counter::default(),
             bytes_sent: Counter::default(),
             replay_events: Histogram::new(REPLAY_EVENTS),
-            gaps: Family::default(),
+            gaps: by_reason(GAP_REASONS.map(gap_reason)),
             publish_to_write: Histogram::new(SECONDS),
         };
         metrics.register();
@@ -193,12 +229,7 @@ impl Metrics {
 
     /// A connection was given up.
     pub fn timed_out(&self, waiting_for: TimedOut) {
-        let reason = match waiting_for {
-            TimedOut::FirstByte => "first-byte",
-            TimedOut::Head => "head",
-            TimedOut::Write => "write",
-        };
-        self.timed_out.get_or_create(&Reason { reason }).inc();
+        self.timed_out.get_or_create(&Reason { reason: waiting_for.as_str() }).inc();
     }
 
     /// A stream was opened, so many events behind the newest.
@@ -233,13 +264,7 @@ impl Metrics {
 
     /// A gap was told.
     pub fn gap(&self, reason: GapReason) {
-        let reason = match reason {
-            GapReason::Expired => "expired",
-            GapReason::OtherEpoch => "other-epoch",
-            GapReason::Future => "future",
-            GapReason::Malformed => "malformed",
-        };
-        self.gaps.get_or_create(&Reason { reason }).inc();
+        self.gaps.get_or_create(&Reason { reason: gap_reason(reason) }).inc();
     }
 }
 

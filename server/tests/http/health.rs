@@ -93,3 +93,30 @@ async fn it_counts_what_it_does() {
     let left = "waterclock_streams_ended_total{reason=\"client-left\"}";
     assert_eq!(server.metric(left).await, 2);
 }
+
+#[tokio::test]
+async fn the_dashboard_and_the_documentation_name_metrics_that_there_are() {
+    let server = Server::start(Settings::default()).await;
+    let metrics = server.get("/metrics").await.rest().await;
+    let is_told = |name: &str| {
+        let name = name.trim_end_matches("_total").trim_end_matches("_bucket");
+        metrics.contains(&format!("# HELP {name} "))
+    };
+    let dashboard = include_str!("../../../docs/grafana.json");
+    let mut names = 0;
+    for (at, _) in dashboard.match_indices("waterclock_") {
+        let name = dashboard[at..].split(|c: char| !c.is_ascii_lowercase() && c != '_').next();
+        assert!(is_told(name.unwrap()), "{name:?}: {metrics}");
+        names += 1;
+    }
+    assert!(names > 10);
+    // Its table of metrics: the first column, in backticks.
+    let documentation = include_str!("../../../docs/running.md");
+    let (_, table) = documentation.split_once("| metric ").unwrap();
+    for cell in table.lines().skip(2).filter_map(|row| row.split('|').nth(1)) {
+        for name in cell.split('`').skip(1).step_by(2) {
+            let name = name.split('{').next().unwrap();
+            assert!(is_told(&format!("waterclock_{name}")), "{name}: {metrics}");
+        }
+    }
+}
