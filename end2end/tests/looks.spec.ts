@@ -1,0 +1,174 @@
+// How the pages look in each state: at three widths and in both colour schemes they fit, and axe finds
+// nothing to object to. The pictures are for people to look at: `make pictures` puts them into
+// end2end/pictures.
+import { AxeBuilder } from '@axe-core/playwright';
+import type { Page } from '@playwright/test';
+import { expect, networkErrors, type Server, sequences, test } from './server.ts';
+
+type State = {
+  /** What the server is started with. */
+  options?: string[];
+  /** Brings the page into the state. */
+  enter: (page: Page, server: Server) => Promise<void>;
+};
+
+const status = (page: Page) => page.getByRole('status');
+
+/** Answers for the stream in the server's place. */
+const answer = (page: Page, status: number, body: string, contentType: string) =>
+  page.route('**/events?*', (route) => route.fulfill({ status, body, contentType }));
+
+const states: Record<string, State> = {
+  empty: {
+    options: ['--interval', '24h'],
+    enter: async (page, server) => {
+      await page.route('**/events?*', () => {}); // Never answered.
+      await page.goto(server.url);
+      await expect(page.getByText('Nothing has happened yet.')).toBeVisible();
+    },
+  },
+  connecting: {
+    enter: async (page, server) => {
+      await expect.poll(() => server.newest()).toBeGreaterThan(3);
+      await page.route('**/events?*', () => {});
+      await page.goto(server.url);
+      await expect(status(page)).toHaveText('Connecting');
+    },
+  },
+  live: {
+    enter: async (page, server) => {
+      await page.goto(server.url);
+      await expect(status(page)).toHaveText('Live');
+      await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(4);
+    },
+  },
+  stopped: {
+    enter: async (page, server) => {
+      await states.live.enter(page, server);
+      await page.getByRole('button', { name: 'Stop' }).click();
+      await expect(status(page)).toHaveText('Stopped');
+    },
+  },
+  gone: {
+    enter: async (page, server) => {
+      await states.live.enter(page, server);
+      await server.kill();
+      await expect(status(page)).toHaveText('Connection lost, trying again');
+    },
+  },
+  gap: {
+    enter: async (page, server) => {
+      await states.live.enter(page, server);
+      await server.kill();
+      await server.start('--interval', '100ms');
+      await expect(page.getByText('The server began a new log.')).toBeVisible({ timeout: 15_000 });
+      const before = (await sequences(page)).length;
+      await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(before + 2);
+      await page.getByRole('button', { name: 'Stop' }).click();
+    },
+  },
+  waiting: {
+    enter: async (page, server) => {
+      await expect.poll(() => server.newest()).toBeGreaterThan(3);
+      await answer(page, 200, '<h1>Log in</h1>', 'text/html');
+      await page.goto(server.url);
+      await expect(status(page)).toContainText('text/html, which is not a stream');
+    },
+  },
+  full: {
+    options: ['--interval', '100ms', '--max-streams', '0'],
+    enter: async (page, server) => {
+      await page.goto(server.url);
+      await expect(status(page)).toContainText('The server has as many streams as it allows');
+    },
+  },
+  forbidden: {
+    enter: async (page, server) => {
+      const detail = 'This topic is not public, and the request is not from the server’s own machine: …';
+      const problem = { title: 'Forbidden', status: 403, detail };
+      await answer(page, 403, JSON.stringify(problem), 'application/problem+json');
+      await page.goto(server.url);
+      await expect(status(page)).toContainText('This topic is not public');
+    },
+  },
+  thousand: {
+    options: ['--interval', '5ms'],
+    enter: async (page, server) => {
+      await page.goto(server.url);
+      await expect(page.getByText(/the list keeps the newest 1000/)).toBeVisible({ timeout: 60_000 });
+      await page.getByRole('button', { name: 'Stop' }).click();
+    },
+  },
+  long: {
+    options: ['--interval', '24h'],
+    enter: async (page, server) => {
+      const events = [
+        { topic: 'clock', name: 'message', data: 'short' },
+        { topic: 'orders.eu.created', name: 'created', data: JSON.stringify({ order: 17, lines: Array(20).fill('a line of some length') }) },
+        { topic: 'logs', name: 'message', data: 'x'.repeat(400) },
+        { topic: 'logs', name: 'message', data: 'several\nlines\n  with space' },
+        { topic: 'clock', name: 'message', data: '' },
+      ].map((event, i) => ({ id: `00000000000000ff-${i + 1}`, time: '2026-11-22T07:00:00.000Z', ...event }));
+      const blocks = events.map((event) => `id: ${event.id}\ndata: ${JSON.stringify(event)}\n\n`);
+      await answer(page, 200, `retry: 3600000\n${blocks.join('')}`, 'text/event-stream');
+      await page.goto(server.url);
+      await expect(page.locator('.rows .event')).toHaveCount(events.length);
+    },
+  },
+  'not-found': {
+    enter: async (page, server) => {
+      await page.goto(`${server.url}/nowhere`);
+      await expect(page.getByRole('heading', { name: 'Not found' })).toBeVisible();
+    },
+  },
+};
+
+const schemes = ['light', 'dark'] as const;
+const widths = { phone: 360, tablet: 768, desktop: 1440 };
+const pictures = process.env.PICTURES;
+
+async function look(page: Page, state: string, picture: (name: string) => string) {
+  for (const colorScheme of schemes) {
+    await page.emulateMedia({ colorScheme });
+    for (const [name, width] of Object.entries(widths)) {
+      await page.setViewportSize({ width, height: 720 });
+      await page.screenshot({ path: picture(`${state}-${name}-${colorScheme}.png`) });
+      const overflow = await page.evaluate(
+        () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+      );
+      expect(overflow, `${name}, ${colorScheme}`).toBe(0);
+    }
+    const { violations } = await new AxeBuilder({ page }).analyze();
+    expect(violations, colorScheme).toEqual([]);
+  }
+}
+
+test.describe('looks', () => {
+  test.use({ allowedErrors: networkErrors, reducedMotion: 'reduce' });
+  for (const [name, state] of Object.entries(states)) {
+    test(name, async ({ page, server }, info) => {
+      test.setTimeout(90_000);
+      await server.start(...(state.options ?? ['--interval', '100ms']));
+      await state.enter(page, server);
+      await look(page, name, (file) => (pictures ? `${pictures}/${file}` : info.outputPath(file)));
+    });
+  }
+});
+
+test.describe('looks, without JavaScript', () => {
+  test.use({ javaScriptEnabled: false, allowedErrors: /was preloaded using link preload but not used/ });
+
+  test('no-script', async ({ page, server }, info) => {
+    await server.start('--interval', '100ms');
+    await expect.poll(() => server.newest()).toBeGreaterThan(3);
+    await page.goto(server.url);
+    for (const colorScheme of schemes) {
+      await page.emulateMedia({ colorScheme });
+      for (const [name, width] of Object.entries(widths)) {
+        await page.setViewportSize({ width, height: 720 });
+        const file = `no-script-${name}-${colorScheme}.png`;
+        await page.screenshot({ path: pictures ? `${pictures}/${file}` : info.outputPath(file) });
+      }
+    }
+  });
+});
