@@ -18,8 +18,7 @@ use crate::{
 
 /// The page.
 #[component]
-pub(crate) fn Home() -> impl IntoView {
-    let snapshot = SharedValue::new(|| use_context::<Snapshot>().unwrap_or_default()).into_inner();
+pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
     let command = format!("curl -N http://{}/events", snapshot.host);
     let feed = Feed::new(snapshot);
     view! {

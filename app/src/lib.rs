@@ -5,7 +5,7 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`App`], [`shell`] | what is around every page |
+//! | [`shell`], [`App`], [`Page`] | the document, what is in it, and which page it is |
 //! | `home` | the page `/`: the connection's state, the button, the list |
 //! | `feed` | the signals behind it: the connection, and the rows of the list |
 //! | `browser` | all that touches the browser's own objects; nothing else may |
@@ -18,16 +18,20 @@ mod feed;
 mod home;
 
 use leptos::prelude::*;
-use leptos_meta::{Link, Meta, MetaTags, Stylesheet, Title, provide_meta_context};
-use leptos_router::{
-    StaticSegment,
-    components::{Route, Router, Routes},
-};
 use serde::{Deserialize, Serialize};
 use waterclock::{event::Event, id::EventId};
 
-/// What a page knows when it arrives. The server provides it as context; the browser finds it in the
-/// page.
+/// Which page it is, and what it knows when it arrives. The server provides it as context; the
+/// browser finds it in the page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Page {
+    /// `/`: the latest events, live.
+    Home(Snapshot),
+    /// There is no page of that name.
+    NotFound,
+}
+
+/// What was there when the page was rendered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The latest events, oldest first.
@@ -46,9 +50,13 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
             <head>
                 <meta charset="utf-8" />
                 <meta name="viewport" content="width=device-width, initial-scale=1" />
+                <title>"Waterclock"</title>
+                <meta name="description" content="A live stream of events, one timestamp a second." />
+                <meta name="color-scheme" content="light dark" />
+                <link rel="icon" type="image/svg+xml" href="/favicon.svg" />
+                <link rel="stylesheet" href="/pkg/waterclock.css" />
                 <AutoReload options=options.clone() />
                 <HydrationScripts options />
-                <MetaTags />
             </head>
             <body>
                 <App />
@@ -57,21 +65,14 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
     }
 }
 
-/// All pages.
+/// All pages. They are documents of their own: the server, which knows what each shows, says which
+/// one it is, and no router has to be loaded.
 #[component]
 pub fn App() -> impl IntoView {
-    provide_meta_context();
-    view! {
-        <Title text="Waterclock" />
-        <Meta name="description" content="A live stream of events, one timestamp a second." />
-        <Meta name="color-scheme" content="light dark" />
-        <Link rel="icon" type_="image/svg+xml" href="/favicon.svg" />
-        <Stylesheet id="leptos" href="/pkg/waterclock.css" />
-        <Router>
-            <Routes fallback=NotFound>
-                <Route path=StaticSegment("") view=home::Home />
-            </Routes>
-        </Router>
+    let page = SharedValue::new(|| use_context::<Page>().unwrap_or(Page::NotFound)).into_inner();
+    match page {
+        Page::Home(snapshot) => view! { <home::Home snapshot /> }.into_any(),
+        Page::NotFound => view! { <NotFound /> }.into_any(),
     }
 }
 
@@ -81,8 +82,7 @@ fn NotFound() -> impl IntoView {
     view! {
         <main>
             <h1>"Not found"</h1>
-            // Not by the router: only the server knows the latest events.
-            <p>"There is no page here. " <a href="/" rel="external">"Go to the clock"</a> "."</p>
+            <p>"There is no page here. " <a href="/">"Go to the clock"</a> "."</p>
         </main>
     }
 }
