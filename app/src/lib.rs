@@ -53,6 +53,9 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <title>"Waterclock"</title>
                 <meta name="description" content="A live stream of events, one timestamp a second." />
                 <meta name="color-scheme" content="light dark" />
+                // The style sheet's --paper.
+                <meta name="theme-color" media="(prefers-color-scheme: light)" content="#fbfaf7" />
+                <meta name="theme-color" media="(prefers-color-scheme: dark)" content="#14181a" />
                 <link rel="icon" type="image/svg+xml" href="/favicon.svg" />
                 <link rel="stylesheet" href="/pkg/waterclock.css" />
                 <AutoReload options=options.clone() />

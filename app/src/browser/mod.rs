@@ -24,6 +24,11 @@ pub(crate) fn time() -> Timestamp {
     Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(js_sys::Date::now() / 1000.0))
 }
 
+/// Says what the tab and the window are called.
+pub(crate) fn set_title(title: &str) {
+    document().set_title(title);
+}
+
 /// A number from 0 to 1.
 pub(crate) fn random() -> f64 {
     js_sys::Math::random()
