@@ -17,7 +17,7 @@ pub mod browser;
 mod feed;
 mod home;
 
-use leptos::prelude::*;
+use leptos::{nonce::use_nonce, prelude::*};
 use serde::{Deserialize, Serialize};
 use waterclock::{event::Event, id::EventId};
 
@@ -42,8 +42,15 @@ pub struct Snapshot {
     pub host: String,
 }
 
-/// The document around the app.
-pub fn shell(options: LeptosOptions) -> impl IntoView {
+/// The document around the app. `url` turns the path of a file of the site into its URL.
+pub fn shell(options: LeptosOptions, url: fn(&'static str) -> &'static str) -> impl IntoView {
+    let script = url("/pkg/waterclock.js");
+    let wasm = url("/pkg/waterclock.wasm");
+    let start = format!(
+        "import start, {{ hydrate }} from {script:?};\n\
+         await start({{ module_or_path: {wasm:?} }});\n\
+         hydrate();"
+    );
     view! {
         <!DOCTYPE html>
         <html lang="en">
@@ -56,10 +63,14 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 // The style sheet's --paper.
                 <meta name="theme-color" media="(prefers-color-scheme: light)" content="#fbfaf7" />
                 <meta name="theme-color" media="(prefers-color-scheme: dark)" content="#14181a" />
-                <link rel="icon" type="image/svg+xml" href="/favicon.svg" />
-                <link rel="stylesheet" href="/pkg/waterclock.css" />
-                <AutoReload options=options.clone() />
-                <HydrationScripts options />
+                <link rel="icon" type="image/svg+xml" href=url("/favicon.svg") />
+                <link rel="stylesheet" href=url("/pkg/waterclock.css") />
+                <link rel="modulepreload" href=script />
+                <link rel="preload" href=wasm r#as="fetch" r#type="application/wasm" crossorigin="" />
+                <script type="module" nonce=use_nonce()>
+                    {start}
+                </script>
+                <AutoReload options />
             </head>
             <body>
                 <App />

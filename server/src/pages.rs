@@ -1,43 +1,35 @@
-//! The pages, rendered with the latest events in them, and the files that they need.
+//! The pages, rendered with the latest events in them.
 
 use any_spawner::Executor;
 use app::{Page, Snapshot, shell};
 use axum::{
     Router,
     extract::{Request, State},
-    handler::Handler as _,
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, HOST},
+        header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, VARY},
     },
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::get,
 };
-use leptos::prelude::provide_context;
-use leptos_axum::render_app_to_stream_with_context;
-use tower_http::{services::ServeDir, set_header::SetResponseHeader};
+use leptos::{
+    config::LeptosOptions,
+    nonce::use_nonce,
+    prelude::{provide_context, use_context},
+};
+use leptos_axum::{ResponseOptions, render_app_to_stream_with_context};
 use waterclock::hub::Hub;
 
-use crate::router::AppState;
+use crate::{headers::page_policy, problem::Problem, router::AppState, site};
 
 /// How many events a page has in it when it arrives.
 const EVENTS: usize = 20;
 
-/// The pages' routes; whatever has no route is a file of the site, or not found.
-pub(crate) fn router(state: &AppState) -> Router<AppState> {
+/// The pages' routes.
+pub(crate) fn router() -> Router<AppState> {
     // Leptos renders on tokio. An error says that an earlier router has said so already.
     let _ = Executor::init_tokio();
-    // The files keep their names when they change, so a browser asks again before using one: old glue
-    // code does not fit new markup.
-    let files = ServeDir::new(&*state.leptos.site_root)
-        .append_index_html_on_directories(false)
-        .fallback(not_found.with_state(state.clone()));
-    let files = SetResponseHeader::if_not_present(
-        files,
-        CACHE_CONTROL,
-        HeaderValue::from_static("no-cache"),
-    );
-    Router::new().route("/", get(home)).fallback_service(files)
+    Router::new().route("/", get(home))
 }
 
 async fn home(State(state): State<AppState>, request: Request) -> Response {
@@ -45,22 +37,52 @@ async fn home(State(state): State<AppState>, request: Request) -> Response {
     render(&state, page, request).await
 }
 
-async fn not_found(State(state): State<AppState>, request: Request) -> Response {
-    let mut response = render(&state, Page::NotFound, request).await;
+/// What has no route is not found: browsers get a page that says so.
+pub(crate) async fn not_found(State(state): State<AppState>, request: Request) -> Response {
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let mut response = if accept.is_some_and(|accept| accept.contains("text/html")) {
+        render(&state, Page::NotFound, request).await
+    } else {
+        Problem::NothingHere.into_response()
+    };
     *response.status_mut() = StatusCode::NOT_FOUND;
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     response
 }
 
 /// Answers with a page.
 async fn render(state: &AppState, page: Page, request: Request) -> Response {
     let options = state.leptos.clone();
-    let context = move || provide_context(page.clone());
-    let document = move || shell(options.clone());
+    let connect = reload_source(&options);
+    let context = move || {
+        provide_context(page.clone());
+        set_policy(&connect);
+    };
+    let document = move || shell(options.clone(), site::url);
     let mut response = render_app_to_stream_with_context(context, document)(request).await;
     // A page has events in it, so only its reader may keep it, and asks again before using it.
     let private = HeaderValue::from_static("private, no-cache");
     response.headers_mut().insert(CACHE_CONTROL, private);
     response
+}
+
+/// Lets the page's own scripts run, which have the nonce that Leptos has drawn for this answer.
+fn set_policy(connect: &str) {
+    // leptos_axum provides both. Without them, the answer has the policy that loads nothing.
+    let (Some(nonce), Some(response)) = (use_nonce(), use_context::<ResponseOptions>()) else {
+        return;
+    };
+    if let Ok(policy) = HeaderValue::try_from(page_policy(&nonce, connect)) {
+        response.insert_header(CONTENT_SECURITY_POLICY, policy);
+    }
+}
+
+/// Where the page hears from `cargo leptos watch` that it is to reload.
+fn reload_source(options: &LeptosOptions) -> String {
+    if std::env::var_os("LEPTOS_WATCH").is_none() {
+        return String::new();
+    }
+    format!(" ws://*:{}", options.reload_external_port.unwrap_or(options.reload_port))
 }
 
 /// What the page shows before any stream has told it more.

@@ -15,6 +15,9 @@ pub enum Problem {
     /// `format` is not one of those there are.
     #[error("There is no format {0:?}. Leave `format` out, or set it to `json`.")]
     NoSuchFormat(String),
+    /// No route and no file has that path.
+    #[error("There is nothing here. The events are at `/events`, a page that shows them at `/`.")]
+    NothingHere,
     /// The route does not offer the method. The `Allow` header says which it offers.
     #[error("This method is not offered here. The `Allow` header says which ones are.")]
     MethodNotAllowed,
@@ -31,7 +34,7 @@ struct Body {
 impl Problem {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoSuchTopic(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchTopic(_) | Self::NothingHere => StatusCode::NOT_FOUND,
             Self::NoSuchFormat(_) => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }

@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::FromRef, routing::get};
+use axum::{Router, extract::FromRef, middleware::map_response, routing::get};
 use leptos::config::LeptosOptions;
 use tokio_util::sync::CancellationToken;
 use waterclock::hub::Hub;
 
-use crate::{events, pages, problem::Problem};
+use crate::{events, headers, pages, problem::Problem, site};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -59,7 +59,9 @@ impl Connections {
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/events", get(events::stream).head(events::head))
-        .merge(pages::router(&state))
+        .merge(pages::router())
+        .merge(site::router(&state))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .layer(map_response(headers::add))
         .with_state(state)
 }
