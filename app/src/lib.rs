@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`shell`], [`App`], [`Page`] | the document, what is in it, and which page it is |
 //! | `home` | the page `/`: the connection's state, the button, the list |
+//! | `read` | what the server says in JSON |
 //! | `feed` | the signals behind it: the connection, and the rows of the list |
 //! | `browser` | all that touches the browser's own objects; nothing else may |
 //!
@@ -16,14 +17,17 @@
 pub mod browser;
 mod feed;
 mod home;
+mod read;
 
 use leptos::{nonce::use_nonce, prelude::*};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use waterclock::{event::Event, id::EventId};
+
+use crate::read::Handover;
 
 /// Which page it is, and what it knows when it arrives. The server provides it as context; the
 /// browser finds it in the page.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Page {
     /// `/`: the latest events, live.
     Home(Snapshot),
@@ -32,7 +36,7 @@ pub enum Page {
 }
 
 /// What was there when the page was rendered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
     /// The latest events, oldest first.
     pub events: Vec<Event>,
@@ -83,8 +87,8 @@ pub fn shell(options: LeptosOptions, url: fn(&'static str) -> &'static str) -> i
 /// one it is, and no router has to be loaded.
 #[component]
 pub fn App() -> impl IntoView {
-    let page = SharedValue::new(|| use_context::<Page>().unwrap_or(Page::NotFound)).into_inner();
-    match page {
+    let page = || use_context::<Page>().unwrap_or(Page::NotFound);
+    match SharedValue::<_, Handover>::new_with_encoding(page).into_inner() {
         Page::Home(snapshot) => view! { <home::Home snapshot /> }.into_any(),
         Page::NotFound => view! { <NotFound /> }.into_any(),
     }

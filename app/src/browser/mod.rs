@@ -3,6 +3,7 @@
 
 mod event_source;
 mod explain;
+mod json;
 
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,7 @@ use waterclock::{connection::Instant, timestamp::Timestamp};
 
 pub use event_source::{EventSourceSignal, Incoming, event_source};
 pub(crate) use explain::explain;
+pub(crate) use json::{FromJson, Json, from_json};
 
 /// How long the page has been there, by a clock that never goes back.
 pub(crate) fn now() -> Instant {
