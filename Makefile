@@ -16,7 +16,7 @@ sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml s
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
 
-run: build ## Set up, build for release, and serve on http://127.0.0.1:3000
+run: setup-build target/release/.built ## Set up, build for release, and serve on http://127.0.0.1:3000
 	@target/release/waterclock
 
 watch: setup-build ## Set up, and build, serve and reload on every change (cargo leptos watch)
@@ -25,9 +25,10 @@ watch: setup-build ## Set up, and build, serve and reload on every change (cargo
 test: setup-test build ## Set up, and run everything that there is to test
 	scripts/test.sh
 
-build: setup-build target/release/.built ## Set up, build for release
+build: setup-build target/release/.built ## Set up, build for release, and say what the first load of the page weighs
+	@node scripts/size.mjs target/release/waterclock
 
-dist: build ## The same, and put the program, which is one file, into target/dist
+dist: build ## Build, and put the program with the page inside, one file, into target/dist
 	@install -D target/release/waterclock target/dist/waterclock
 	@echo 'make: target/dist/waterclock is all there is: copy it anywhere'
 
