@@ -47,6 +47,7 @@ pub(crate) async fn not_found(State(state): State<AppState>, request: Request) -
     };
     *response.status_mut() = StatusCode::NOT_FOUND;
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 

@@ -54,6 +54,7 @@ async fn where_no_page_is_a_browser_gets_a_page_that_says_so() {
     assert_eq!(answer.status(), 404);
     assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
     assert_eq!(answer.header("vary"), Some("accept"));
+    assert_eq!(answer.header("cache-control"), Some("no-cache"));
     assert!(answer.rest().await.contains("There is no page here."));
 }
 
