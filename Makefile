@@ -4,19 +4,19 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: help run watch test build setup-build setup-test
+.PHONY: help run watch test build dist setup-build setup-test
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
 export PATH := $(shell scripts/setup.sh path)
 
 # The release build has a folder of its own for the site, so that `watch` does not overwrite it.
 site := target/release/site
-sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml server/src frontend style public)
+sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml server/build.rs server/src frontend style public)
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
 
-run: build ## Set up, build for release, and serve on http://127.0.0.1:3000
+run: setup-build target/release/.built ## Set up, build for release, and serve on http://127.0.0.1:3000
 	@target/release/waterclock
 
 watch: setup-build ## Set up, and build, serve and reload on every change (cargo leptos watch)
@@ -25,11 +25,19 @@ watch: setup-build ## Set up, and build, serve and reload on every change (cargo
 test: setup-test build ## Set up, and run everything that there is to test
 	scripts/test.sh
 
-build: setup-build target/release/.built ## Set up, and build for release
+build: setup-build target/release/.built ## Set up, build for release, and say what the first load of the page weighs
+	@node scripts/size.mjs target/release/waterclock
 
+dist: build ## Build, and put the program with the page inside, one file, into target/dist
+	@install -D target/release/waterclock target/dist/waterclock
+	@echo 'make: target/dist/waterclock is all there is: copy it anywhere'
+
+# The page first: the server has it inside.
 target/release/.built: $(sources)
-	@echo 'make: building the server and the page for release (some minutes the first time)'
-	LEPTOS_SITE_ROOT=$(site) cargo leptos build --release
+	@echo 'make: building the page and the server for release (some minutes the first time)'
+	LEPTOS_SITE_ROOT=$(site) cargo leptos build --release --frontend-only
+	@rm -f $(site)/pkg/*.d.ts
+	LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 cargo build --release --package server --features embed
 	@touch $@
 
 setup-build:

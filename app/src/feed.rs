@@ -1,11 +1,11 @@
 //! The signals behind the page: the connection, as the rules have it, and the rows of the list.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use waterclock::{
-    connection::{Connection, Effect as Do, Input, Instant, Intervals},
+    connection::{Connection, Effect as Do, Input, Instant},
     event::Event,
     id::EventId,
     notice::{Gap, Goodbye, Heartbeat, Hello, Notice},
@@ -14,7 +14,7 @@ use waterclock::{
 
 use crate::{
     Snapshot,
-    browser::{self, Incoming},
+    browser::{self, Incoming, from_json},
 };
 
 /// How many rows the list keeps.
@@ -135,22 +135,17 @@ impl Feed {
     fn receive_message(self, name: &str, id: Option<EventId>, data: &str) -> Input {
         let mut intervals = None;
         if name == "message" {
-            match serde_json::from_str::<Event>(data) {
-                Ok(event) if self.connection.with_untracked(|c| c.is_new(event.id)) => {
+            match from_json::<Event>(data) {
+                Some(event) if self.connection.with_untracked(|c| c.is_new(event.id)) => {
                     self.add(Content::Event(event));
                 }
-                Ok(_) => {}
-                Err(error) => leptos::logging::error!("not an event: {error}: {data}"),
+                Some(_) => {}
+                None => leptos::logging::error!("not an event: {data}"),
             }
-        } else if name == Hello::NAME
-            && let Ok(hello) = serde_json::from_str::<Hello>(data)
-        {
-            intervals = Some(Intervals {
-                heartbeat: Duration::from_millis(hello.heartbeat_ms),
-                retry: Duration::from_millis(hello.retry_ms),
-            });
+        } else if name == Hello::NAME {
+            intervals = from_json(data);
         } else if name == Gap::NAME
-            && let Ok(gap) = serde_json::from_str(data)
+            && let Some(gap) = from_json(data)
         {
             self.add(Content::Gap(gap));
             return Input::Gap { cursor: id };

@@ -12,14 +12,13 @@ use waterclock::{
 };
 
 use crate::{
-    Snapshot,
+    Snapshot, browser,
     feed::{Content, Feed, MAX_ROWS, Row},
 };
 
 /// The page.
 #[component]
-pub(crate) fn Home() -> impl IntoView {
-    let snapshot = SharedValue::new(|| use_context::<Snapshot>().unwrap_or_default()).into_inner();
+pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
     let command = format!("curl -N http://{}/events", snapshot.host);
     let feed = Feed::new(snapshot);
     view! {
@@ -51,6 +50,7 @@ fn Status(feed: Feed) -> impl IntoView {
     let reason = Memo::new(move |_| connection.with(|c| c.reason().map(reason_in_words)));
     let is_idle = move || state.get() == State::Idle;
     let is_wanted = Memo::new(move |_| connection.with(Connection::is_wanted));
+    Effect::new(move || browser::set_title(&title(&state.get())));
     view! {
         <p class="status" data-state=move || state_key(&state.get())>
             <span role="status">
@@ -166,6 +166,18 @@ fn reason_in_words(reason: &Reason) -> String {
         }
         Reason::Recovered => "The server answers again".to_owned(),
     }
+}
+
+/// The document's title, with the mark that the style sheet has for the state.
+fn title(state: &State) -> String {
+    let mark = match state {
+        State::Idle => return "Waterclock".to_owned(),
+        State::Live => "●",
+        State::Connecting | State::Reconnecting | State::Stale => "◌",
+        State::Waiting { .. } => "△",
+        State::Stopped => "■",
+    };
+    format!("{mark} {} · Waterclock", state_in_words(state))
 }
 
 /// The state as the style sheet knows it.

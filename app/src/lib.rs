@@ -5,8 +5,9 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`App`], [`shell`] | what is around every page |
+//! | [`shell`], [`App`], [`Page`] | the document, what is in it, and which page it is |
 //! | `home` | the page `/`: the connection's state, the button, the list |
+//! | `read` | what the server says in JSON |
 //! | `feed` | the signals behind it: the connection, and the rows of the list |
 //! | `browser` | all that touches the browser's own objects; nothing else may |
 //!
@@ -16,19 +17,26 @@
 pub mod browser;
 mod feed;
 mod home;
+mod read;
 
-use leptos::prelude::*;
-use leptos_meta::{Link, Meta, MetaTags, Stylesheet, Title, provide_meta_context};
-use leptos_router::{
-    StaticSegment,
-    components::{Route, Router, Routes},
-};
-use serde::{Deserialize, Serialize};
+use leptos::{nonce::use_nonce, prelude::*};
+use serde::Serialize;
 use waterclock::{event::Event, id::EventId};
 
-/// What a page knows when it arrives. The server provides it as context; the browser finds it in the
-/// page.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+use crate::read::Handover;
+
+/// Which page it is, and what it knows when it arrives. The server provides it as context; the
+/// browser finds it in the page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Page {
+    /// `/`: the latest events, live.
+    Home(Snapshot),
+    /// There is no page of that name.
+    NotFound,
+}
+
+/// What was there when the page was rendered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
     /// The latest events, oldest first.
     pub events: Vec<Event>,
@@ -38,17 +46,35 @@ pub struct Snapshot {
     pub host: String,
 }
 
-/// The document around the app.
-pub fn shell(options: LeptosOptions) -> impl IntoView {
+/// The document around the app. `url` turns the path of a file of the site into its URL.
+pub fn shell(options: LeptosOptions, url: fn(&'static str) -> &'static str) -> impl IntoView {
+    let script = url("/pkg/waterclock.js");
+    let wasm = url("/pkg/waterclock.wasm");
+    let start = format!(
+        "import start, {{ hydrate }} from {script:?};\n\
+         await start({{ module_or_path: {wasm:?} }});\n\
+         hydrate();"
+    );
     view! {
         <!DOCTYPE html>
         <html lang="en">
             <head>
                 <meta charset="utf-8" />
                 <meta name="viewport" content="width=device-width, initial-scale=1" />
-                <AutoReload options=options.clone() />
-                <HydrationScripts options />
-                <MetaTags />
+                <title>"Waterclock"</title>
+                <meta name="description" content="A live stream of events, one timestamp a second." />
+                <meta name="color-scheme" content="light dark" />
+                // The style sheet's --paper.
+                <meta name="theme-color" media="(prefers-color-scheme: light)" content="#fbfaf7" />
+                <meta name="theme-color" media="(prefers-color-scheme: dark)" content="#14181a" />
+                <link rel="icon" type="image/svg+xml" href=url("/favicon.svg") />
+                <link rel="stylesheet" href=url("/pkg/waterclock.css") />
+                <link rel="modulepreload" href=script />
+                <link rel="preload" href=wasm r#as="fetch" r#type="application/wasm" crossorigin="" />
+                <script type="module" nonce=use_nonce()>
+                    {start}
+                </script>
+                <AutoReload options />
             </head>
             <body>
                 <App />
@@ -57,21 +83,14 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
     }
 }
 
-/// All pages.
+/// All pages. They are documents of their own: the server, which knows what each shows, says which
+/// one it is, and no router has to be loaded.
 #[component]
 pub fn App() -> impl IntoView {
-    provide_meta_context();
-    view! {
-        <Title text="Waterclock" />
-        <Meta name="description" content="A live stream of events, one timestamp a second." />
-        <Meta name="color-scheme" content="light dark" />
-        <Link rel="icon" type_="image/svg+xml" href="/favicon.svg" />
-        <Stylesheet id="leptos" href="/pkg/waterclock.css" />
-        <Router>
-            <Routes fallback=NotFound>
-                <Route path=StaticSegment("") view=home::Home />
-            </Routes>
-        </Router>
+    let page = || use_context::<Page>().unwrap_or(Page::NotFound);
+    match SharedValue::<_, Handover>::new_with_encoding(page).into_inner() {
+        Page::Home(snapshot) => view! { <home::Home snapshot /> }.into_any(),
+        Page::NotFound => view! { <NotFound /> }.into_any(),
     }
 }
 
@@ -81,8 +100,7 @@ fn NotFound() -> impl IntoView {
     view! {
         <main>
             <h1>"Not found"</h1>
-            // Not by the router: only the server knows the latest events.
-            <p>"There is no page here. " <a href="/" rel="external">"Go to the clock"</a> "."</p>
+            <p>"There is no page here. " <a href="/">"Go to the clock"</a> "."</p>
         </main>
     }
 }

@@ -7,9 +7,9 @@ const fast = ['--interval', '100ms'];
 test('shows the clock, a tick a second', async ({ page, server }) => {
   await server.start();
   await page.goto(server.url);
-  await expect(page).toHaveTitle('Waterclock');
   await expect(page.getByRole('heading', { name: 'Waterclock' })).toBeVisible();
   await expect(page.getByRole('status')).toHaveText('Live');
+  await expect(page).toHaveTitle('● Live · Waterclock');
   await expect(page.getByText('Stream opened')).toBeVisible();
 
   const rows = page.locator('.rows .event');
@@ -37,6 +37,7 @@ test('Stop closes the connection, and Connect goes on where the list ended', asy
 
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(page.getByRole('status')).toHaveText('Stopped');
+  await expect(page).toHaveTitle('■ Stopped · Waterclock');
   await server.logs(/stream closed connection=1 lasted=\d\S+ events=\d+ end="client left"/);
   const stopped = await sequences(page);
   // The server's clock goes on, the list does not.
@@ -120,6 +121,7 @@ test.describe('without the server', () => {
       'Connection lost, waiting. The server answered with status 503',
     );
     await expect(page.getByText(/Next try in \d+ s/)).toBeVisible();
+    await expect(page).toHaveTitle('△ Connection lost, waiting · Waterclock');
 
     other.close();
     other.closeAllConnections();
@@ -160,6 +162,7 @@ test.describe('without JavaScript', () => {
         return page.locator('.rows .event').count();
       })
       .toBeGreaterThanOrEqual(3);
+    await expect(page).toHaveTitle('Waterclock');
     await expect(page.getByRole('status')).toHaveText('Not connected');
     await expect(page.getByRole('button')).toBeDisabled();
     await expect(page.locator('noscript p')).toBeVisible();

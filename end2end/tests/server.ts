@@ -1,25 +1,27 @@
 // A Waterclock server for one test: starts it on a port of its own, reads what it logs, kills it, and
 // starts it again. And the `test` to use, which fails on any error in the browser's console.
 import { expect, test as base, type Page } from '@playwright/test';
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 
 const root = resolve(import.meta.dirname, '../..');
 // As `cargo leptos end-to-end` builds it, unless the environment says otherwise.
-const binary = process.env.WATERCLOCK_BINARY ?? resolve(root, 'target/debug/waterclock');
+export const binary = process.env.WATERCLOCK_BINARY ?? resolve(root, 'target/debug/waterclock');
 
 export class Server {
   url = '';
   log: string[] = [];
+  program = binary;
+  spawnOptions: SpawnOptions = { cwd: root };
   private process?: ChildProcess;
   private port = 0;
 
   async start(...options: string[]) {
     const listen = `127.0.0.1:${this.port}`;
-    const child = spawn(binary, ['--listen', listen, ...options], {
-      cwd: root,
+    const child = spawn(this.program, ['--listen', listen, ...options], {
+      ...this.spawnOptions,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.process = child;

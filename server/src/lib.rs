@@ -11,6 +11,8 @@
 //! | [`events`] | `GET /events`: what was asked for, and the answer's head |
 //! | `stream` | the answer's body: the bytes of one event stream |
 //! | `pages` | the pages, rendered with the latest events |
+//! | `site` | the files that they need, from disk or from inside the program |
+//! | `headers` | the headers that every answer has, and what a page may load |
 //! | [`streams`] | the streams that are open: how many there may be, and how far each is |
 //! | [`metrics`] | what is counted, for Prometheus |
 //! | `health` | whether the server is there |
@@ -20,6 +22,7 @@
 
 pub mod access;
 pub mod events;
+mod headers;
 mod health;
 pub mod metrics;
 pub mod options;
@@ -27,5 +30,6 @@ mod pages;
 pub mod problem;
 pub mod router;
 pub mod serve;
+mod site;
 mod stream;
 pub mod streams;

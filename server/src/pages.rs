@@ -1,68 +1,98 @@
-//! The pages, rendered with the latest events in them, and the files that they need.
+//! The pages, rendered with the latest events in them.
 
-use std::sync::Arc;
-
-use app::{App, Snapshot, shell};
+use any_spawner::Executor;
+use app::{Page, Snapshot, shell};
 use axum::{
     Router,
-    handler::Handler as _,
+    extract::{Request, State},
     http::{
-        HeaderValue,
-        header::{CACHE_CONTROL, HOST},
-        request::Parts,
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, VARY},
     },
+    response::{IntoResponse as _, Response},
+    routing::get,
 };
-use leptos::prelude::{provide_context, use_context};
-use leptos_axum::{LeptosRoutes, file_and_error_handler, generate_route_list};
-use tower_http::{
-    services::ServeDir,
-    set_header::{SetResponseHeader, SetResponseHeaderLayer},
+use leptos::{
+    config::LeptosOptions,
+    nonce::use_nonce,
+    prelude::{provide_context, use_context},
 };
-use waterclock::{event::Topic, hub::Hub};
+use leptos_axum::{ResponseOptions, render_app_to_stream_with_context};
+use waterclock::event::Topic;
 
-use crate::{
-    access::{Access, Local},
-    router::AppState,
-};
+use crate::{access::Local, headers::page_policy, problem::Problem, router::AppState, site};
 
 /// How many events a page has in it when it arrives.
 const EVENTS: usize = 20;
 
-/// The pages' routes; whatever has no route is a file of the site, or not found.
-pub(crate) fn router(state: &AppState) -> Router<AppState> {
-    let (hub, access) = (Arc::clone(&state.hub), state.access.clone());
+/// The pages' routes.
+pub(crate) fn router() -> Router<AppState> {
+    // Leptos renders on tokio. An error says that an earlier router has said so already.
+    let _ = Executor::init_tokio();
+    Router::new().route("/", get(home))
+}
+
+async fn home(State(state): State<AppState>, local: Local, request: Request) -> Response {
+    let page = Page::Home(snapshot(&state, local, request.headers()));
+    render(&state, page, request).await
+}
+
+/// What has no route is not found: browsers get a page that says so.
+pub(crate) async fn not_found(State(state): State<AppState>, request: Request) -> Response {
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let mut response = if accept.is_some_and(|accept| accept.contains("text/html")) {
+        render(&state, Page::NotFound, request).await
+    } else {
+        Problem::NothingHere.into_response()
+    };
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// Answers with a page.
+async fn render(state: &AppState, page: Page, request: Request) -> Response {
     let options = state.leptos.clone();
+    let connect = reload_source(&options);
+    let context = move || {
+        provide_context(page.clone());
+        set_policy(&connect);
+    };
+    let document = move || shell(options.clone(), site::url);
+    let mut response = render_app_to_stream_with_context(context, document)(request).await;
     // A page has events in it, so only its reader may keep it, and asks again before using it.
     let private = HeaderValue::from_static("private, no-cache");
-    // The files keep their names when they change, so a browser asks again before using one: old glue
-    // code does not fit new markup.
-    let files = ServeDir::new(&*options.site_root)
-        .append_index_html_on_directories(false)
-        .fallback(file_and_error_handler::<AppState, _>(shell).with_state(state.clone()));
-    let files = SetResponseHeader::if_not_present(
-        files,
-        CACHE_CONTROL,
-        HeaderValue::from_static("no-cache"),
-    );
-    Router::new()
-        .leptos_routes_with_context(
-            state,
-            generate_route_list(App),
-            move || provide_context(snapshot(&hub, &access)),
-            move || shell(options.clone()),
-        )
-        .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, private))
-        .fallback_service(files)
+    response.headers_mut().insert(CACHE_CONTROL, private);
+    response
+}
+
+/// Lets the page's own scripts run, which have the nonce that Leptos has drawn for this answer.
+fn set_policy(connect: &str) {
+    // leptos_axum provides both. Without them, the answer has the policy that loads nothing.
+    let (Some(nonce), Some(response)) = (use_nonce(), use_context::<ResponseOptions>()) else {
+        return;
+    };
+    if let Ok(policy) = HeaderValue::try_from(page_policy(&nonce, connect)) {
+        response.insert_header(CONTENT_SECURITY_POLICY, policy);
+    }
+}
+
+/// Where the page hears from `cargo leptos watch` that it is to reload.
+fn reload_source(options: &LeptosOptions) -> String {
+    if std::env::var_os("LEPTOS_WATCH").is_none() {
+        return String::new();
+    }
+    format!(" ws://*:{}", options.reload_external_port.unwrap_or(options.reload_port))
 }
 
 /// What the page shows before any stream has told it more.
-fn snapshot(hub: &Hub, access: &Access) -> Snapshot {
-    let Some(parts) = use_context::<Parts>() else { return Snapshot::default() };
-    let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host.unwrap_or("localhost").to_owned();
-    if Local::of(&parts, access).may_read(&Topic::clock(), access).is_err() {
+fn snapshot(state: &AppState, local: Local, headers: &HeaderMap) -> Snapshot {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let host = host.to_owned();
+    if local.may_read(&Topic::clock(), &state.access).is_err() {
         return Snapshot { host, ..Snapshot::default() };
     }
-    let latest = hub.latest(EVENTS);
+    let latest = state.hub.latest(EVENTS);
     Snapshot { events: latest.events, cursor: Some(latest.cursor), host }
 }

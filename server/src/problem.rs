@@ -35,6 +35,9 @@ pub enum Problem {
     /// The server takes no new clients.
     #[error("The server is stopping.")]
     Stopping,
+    /// No route and no file has that path.
+    #[error("There is nothing here. The events are at `/events`, a page that shows them at `/`.")]
+    NothingHere,
     /// The route does not offer the method. The `Allow` header says which it offers.
     #[error("This method is not offered here. The `Allow` header says which ones are.")]
     MethodNotAllowed,
@@ -51,7 +54,7 @@ struct Body {
 impl Problem {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoSuchTopic(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchTopic(_) | Self::NothingHere => StatusCode::NOT_FOUND,
             Self::NoSuchFormat(_) | Self::BadLimit(_) | Self::BadConflate(_) => {
                 StatusCode::BAD_REQUEST
             }

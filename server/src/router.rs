@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::FromRef, routing::get};
+use axum::{Router, extract::FromRef, middleware::map_response, routing::get};
 use leptos::config::LeptosOptions;
 use tokio_util::sync::CancellationToken;
 use waterclock::hub::Hub;
 
 use crate::{
-    access::Access, events, health, metrics, metrics::Metrics, pages, problem::Problem,
-    streams::Streams,
+    access::Access, events, headers, health, metrics, metrics::Metrics, pages, problem::Problem,
+    site, streams::Streams,
 };
 
 /// What the handlers share.
@@ -63,7 +63,9 @@ pub fn router(state: AppState) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
-        .merge(pages::router(&state))
+        .merge(pages::router())
+        .merge(site::router(&state))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .layer(map_response(headers::add))
         .with_state(state)
 }

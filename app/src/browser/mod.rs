@@ -3,6 +3,7 @@
 
 mod event_source;
 mod explain;
+mod json;
 
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,7 @@ use waterclock::{connection::Instant, timestamp::Timestamp};
 
 pub use event_source::{EventSourceSignal, Incoming, event_source};
 pub(crate) use explain::explain;
+pub(crate) use json::{FromJson, Json, from_json};
 
 /// How long the page has been there, by a clock that never goes back.
 pub(crate) fn now() -> Instant {
@@ -22,6 +24,11 @@ pub(crate) fn now() -> Instant {
 /// The time, as the browser's machine has it.
 pub(crate) fn time() -> Timestamp {
     Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(js_sys::Date::now() / 1000.0))
+}
+
+/// Says what the tab and the window are called.
+pub(crate) fn set_title(title: &str) {
+    document().set_title(title);
 }
 
 /// A number from 0 to 1.

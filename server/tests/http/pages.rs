@@ -47,10 +47,65 @@ async fn the_command_names_the_host_that_the_reader_used() {
 }
 
 #[tokio::test]
-async fn where_no_page_is_a_page_says_so() {
-    let answer = start().await.get("/nowhere").await;
+async fn where_no_page_is_a_browser_gets_a_page_that_says_so() {
+    let server = start().await;
+    let headers = [("Accept", b"text/html,*/*;q=0.8".as_slice())];
+    let answer = server.request("GET", "/nowhere", &headers).await;
     assert_eq!(answer.status(), 404);
+    assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(answer.header("vary"), Some("accept"));
+    assert_eq!(answer.header("cache-control"), Some("no-cache"));
     assert!(answer.rest().await.contains("There is no page here."));
+}
+
+#[tokio::test]
+async fn where_nothing_is_others_get_a_problem_that_says_what_there_is() {
+    let server = start().await;
+    for (method, accept) in [("GET", "*/*"), ("GET", "application/json"), ("POST", "*/*")] {
+        let headers = [("Accept", accept.as_bytes())];
+        let answer = server.request(method, "/nowhere", &headers).await;
+        assert_eq!(answer.status(), 404);
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(answer.header("vary"), Some("accept"));
+        assert!(answer.rest().await.contains("The events are at `/events`"));
+    }
+}
+
+#[tokio::test]
+async fn a_page_runs_its_own_scripts_only_with_a_nonce_that_is_drawn_anew() {
+    let server = start().await;
+    let mut nonces = Vec::new();
+    for _ in 0..2 {
+        let answer = server.get("/").await;
+        let policy = answer.header("content-security-policy").unwrap().to_owned();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self' 'nonce-"), "{policy}");
+        assert!(!policy.contains("unsafe-inline"), "{policy}");
+        let (_, nonce) = policy.split_once("'nonce-").unwrap();
+        let (nonce, _) = nonce.split_once('\'').unwrap();
+        let html = answer.rest().await;
+        let scripts = html.matches("<script").count();
+        assert!(scripts > 0);
+        assert_eq!(html.matches(&format!(" nonce=\"{nonce}\"")).count(), scripts, "{html}");
+        assert!(!html.contains("style="), "{html}");
+        nonces.push(nonce.to_owned());
+    }
+    assert_ne!(nonces[0], nonces[1]);
+}
+
+#[tokio::test]
+async fn every_answer_says_what_browsers_may_do_with_it() {
+    let server = start().await;
+    for path in ["/", "/favicon.svg", "/nowhere", "/events", "/events?topic=none"] {
+        let answer = server.get(path).await;
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'"), "{path}: {policy}");
+        assert!(policy.ends_with("frame-ancestors 'none'"), "{path}: {policy}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(answer.header("referrer-policy"), Some("same-origin"), "{path}");
+        assert_eq!(answer.header("cross-origin-opener-policy"), Some("same-origin"), "{path}");
+        assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-origin"), "{path}");
+        assert!(answer.header("permissions-policy").is_some(), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,89 @@
+// What browsers are told about the page, and the files that come with it.
+import { request } from 'node:http';
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { binary, expect, networkErrors, test } from './server.ts';
+
+test.describe('a script that is not ours', () => {
+  test.use({ allowedErrors: /Content Security Policy/ });
+
+  test('does not run', async ({ page, server }) => {
+    await server.start();
+    await page.goto(server.url);
+    await expect(page.getByRole('status')).toHaveText('Live');
+    const ran = await page.evaluate(() => {
+      const script = document.createElement('script');
+      script.textContent = 'document.body.dataset.ran = "yes"';
+      document.body.append(script);
+      document.body.insertAdjacentHTML('beforeend', '<img src="x:" onerror="document.body.dataset.ran = 1">');
+      return document.body.dataset.ran;
+    });
+    expect(ran).toBeUndefined();
+  });
+});
+
+// Where `cargo leptos` has built the program, it reads the files from disk, under plain names.
+test.describe('one file', () => {
+  test.skip(!process.env.WATERCLOCK_BINARY, 'the program of `make build` has the files inside');
+  test.use({ allowedErrors: networkErrors });
+
+  test('is all that the program needs', async ({ page, server }) => {
+    const folder = mkdtempSync(join(tmpdir(), 'waterclock-'));
+    server.program = join(folder, 'waterclock');
+    copyFileSync(binary, server.program);
+    server.spawnOptions = { cwd: folder, env: {} };
+    await server.start();
+    await page.goto(server.url);
+    await expect(page.getByRole('status')).toHaveText('Live');
+    await expect(page.locator('.rows .event').first()).toBeVisible();
+    await page.goto(`${server.url}/nowhere`);
+    await expect(page.getByRole('heading', { name: 'Not found' })).toBeVisible();
+    await server.kill();
+    rmSync(folder, { recursive: true });
+  });
+
+  test('files are compressed, kept for good, and change their names when they change', async ({ server }) => {
+    await server.start();
+    const html = await (await fetch(server.url)).text();
+    const paths = [...html.matchAll(/<link [^>]*href="([^"]+)"/g)].map((link) => link[1]);
+    expect(paths.map((path) => path.replace(/\.[0-9a-f]{16}\./, '.'))).toEqual([
+      '/favicon.svg',
+      '/pkg/waterclock.css',
+      '/pkg/waterclock.js',
+      '/pkg/waterclock.wasm',
+    ]);
+    for (const path of paths) {
+      expect(path).toMatch(/\.[0-9a-f]{16}\.\w+$/);
+      const whole = await (await fetch(server.url + path, { headers: { 'accept-encoding': 'identity' } })).text();
+      for (const encoding of ['br', 'gzip']) {
+        const answer = await fetch(server.url + path, { headers: { 'accept-encoding': encoding } });
+        expect(answer.headers.get('content-encoding')).toBe(encoding);
+        expect(answer.headers.get('vary')).toBe('accept-encoding');
+        expect(answer.headers.get('cache-control')).toBe('public, max-age=31536000, immutable');
+        expect(await answer.text()).toBe(whole);
+      }
+    }
+  });
+
+  test('a file under its plain name is asked for again', async ({ server }) => {
+    await server.start();
+    const answer = await fetch(`${server.url}/favicon.svg`);
+    expect(answer.headers.get('cache-control')).toBe('no-cache');
+    const etag = answer.headers.get('etag')!;
+    const again = await fetch(`${server.url}/favicon.svg`, { headers: { 'if-none-match': etag } });
+    expect(again.status).toBe(304);
+  });
+
+  test('nothing but the files is served', async ({ server }) => {
+    await server.start();
+    for (const path of ['/../Cargo.toml', '/%2e%2e/Cargo.toml', '/..%2fCargo.toml', '/pkg/../../Cargo.toml', '/pkg/']) {
+      const status = await new Promise((resolve, reject) => {
+        // Unlike `fetch`, this leaves the path as it is.
+        const asked = request(server.url, { path }, (answer) => resolve(answer.resume().statusCode));
+        asked.on('error', reject).end();
+      });
+      expect(status, path).toBe(404);
+    }
+  });
+});

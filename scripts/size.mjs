@@ -1,0 +1,47 @@
+// Says what the first load of `/` weighs, file by file, as it is and compressed with brotli (quality
+// 11), and fails if it is too much. What is loaded is what the page of a running server names: the
+// document itself, with as many events in it as it ever has, and all that its head links to.
+//
+//   node scripts/size.mjs target/release/waterclock
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import process, { argv } from 'node:process';
+import { createInterface } from 'node:readline';
+import { setTimeout as pause } from 'node:timers/promises';
+import { brotliCompressSync } from 'node:zlib';
+
+const limit = 110_000;
+const events = 20;
+
+const folder = mkdtempSync(join(tmpdir(), 'waterclock-'));
+const server = spawn(resolve(argv[2]), ['--listen', '127.0.0.1:0', '--interval', '5ms'], {
+  cwd: folder,
+  stdio: ['ignore', 'pipe', 'ignore'],
+});
+try {
+  const [line] = await once(createInterface({ input: server.stdout }), 'line');
+  const url = line.replace('listening on ', '');
+  await pause(events * 10);
+  const html = await (await fetch(url)).text();
+  const paths = ['/', ...[...html.matchAll(/<link [^>]*href="([^"]+)"/g)].map((link) => link[1])];
+
+  let sum = 0;
+  console.log('    raw  brotli  first load of /');
+  for (const path of paths) {
+    const raw = Buffer.from(await (await fetch(url + path)).arrayBuffer());
+    const brotli = brotliCompressSync(raw).length; // Quality 11 is the default.
+    console.log(`${String(raw.length).padStart(7)} ${String(brotli).padStart(7)}  ${path}`);
+    sum += brotli;
+  }
+  console.log(`        ${String(sum).padStart(7)}  in all; the limit is ${limit}`);
+  if (sum > limit) {
+    console.error('size: the first load is too heavy; docs/size.md says how to look into it');
+    process.exitCode = 1;
+  }
+} finally {
+  server.kill();
+  rmSync(folder, { recursive: true, force: true });
+}
