@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::id::EventId;
+use crate::{id::EventId, notice::GoodbyeReason};
 
 /// The longest first wait; each further one may be twice as long.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -78,6 +78,13 @@ pub enum Input {
         /// From where it goes on.
         cursor: Option<EventId>,
     },
+    /// The server is about to end the connection.
+    Goodbye {
+        /// Why.
+        reason: GoodbyeReason,
+        /// After what pause the browser tries again.
+        retry: Duration,
+    },
     /// The connection was lost, and the browser tries again by itself.
     Lost,
     /// The connection was lost, and the browser has given up.
@@ -88,13 +95,20 @@ pub enum Input {
     Tick,
 }
 
-/// Why the browser gave up.
+/// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
+    /// The server has ended it.
+    Goodbye(GoodbyeReason),
     /// The server cannot be reached.
     Unreachable,
     /// The answer's status was not 200.
-    Status(u16),
+    Status {
+        /// The status.
+        status: u16,
+        /// What the server says of it, if it does (RFC 9457).
+        detail: Option<String>,
+    },
     /// The answer was no stream, but of that content type.
     ContentType(String),
     /// The server answers as it should, now.
@@ -195,9 +209,12 @@ impl Connection {
                 self.close(State::Stopped)
             }
 
-            (State::Waiting { .. }, Input::Explained(Reason::Status(204))) => {
+            (
+                State::Waiting { .. },
+                Input::Explained(reason @ Reason::Status { status: 204, .. }),
+            ) => {
                 // No Content is how a server says that there is no more (WHATWG HTML 9.2.3).
-                self.reason = Some(Reason::Status(204));
+                self.reason = Some(reason);
                 self.state = State::Stopped;
                 Vec::new()
             }
@@ -225,6 +242,12 @@ impl Connection {
             (_, Input::Gap { cursor }) => {
                 self.live(now);
                 self.cursor = cursor.or(self.cursor);
+                Vec::new()
+            }
+            (_, Input::Goodbye { reason, retry }) => {
+                self.live(now);
+                self.reason = Some(Reason::Goodbye(reason));
+                self.intervals.retry = retry;
                 Vec::new()
             }
             (_, Input::Lost) => {
@@ -415,16 +438,31 @@ mod tests {
     }
 
     #[test]
+    fn after_a_goodbye_the_browser_is_given_the_time_that_the_server_asked_for() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(Input::Heard { id: None, intervals: Some(INTERVALS) });
+        let retry = seconds(1000);
+        page.input(Input::Goodbye { reason: GoodbyeReason::Limit, retry });
+        page.input(Input::Lost);
+        assert_eq!(page.connection.reason(), Some(&Reason::Goodbye(GoodbyeReason::Limit)));
+        assert_eq!(page.later(retry), &State::Reconnecting);
+        assert_eq!(page.input(Input::Opened), &State::Live);
+        assert_eq!(page.connection.reason(), None);
+    }
+
+    #[test]
     fn when_the_browser_gives_up_we_ask_why_and_come_back() {
         let mut page = Page::new();
         page.input(Input::Connect);
         assert_eq!(page.input(Input::GaveUp), &State::Waiting { until: seconds(1) });
         assert_eq!((page.is_open, page.explains), (false, 1));
-        page.input(Input::Explained(Reason::Status(502)));
-        assert_eq!(page.connection.reason(), Some(&Reason::Status(502)));
+        let reason = Reason::Status { status: 502, detail: None };
+        page.input(Input::Explained(reason.clone()));
+        assert_eq!(page.connection.reason(), Some(&reason));
         assert_eq!(page.later(seconds(1)), &State::Connecting);
         assert!(page.is_open);
-        assert_eq!(page.connection.reason(), Some(&Reason::Status(502)), "shown until it is over");
+        assert_eq!(page.connection.reason(), Some(&reason), "shown until it is over");
         page.input(Input::Opened);
         assert_eq!(page.connection.reason(), None);
     }
@@ -457,7 +495,8 @@ mod tests {
         let mut page = Page::new();
         page.input(Input::Connect);
         page.input(Input::GaveUp);
-        assert_eq!(page.input(Input::Explained(Reason::Status(204))), &State::Stopped);
+        let no_content = Reason::Status { status: 204, detail: None };
+        assert_eq!(page.input(Input::Explained(no_content)), &State::Stopped);
         assert_eq!(page.later(seconds(100)), &State::Stopped);
         assert!(!page.is_open);
     }
@@ -495,8 +534,8 @@ mod tests {
     fn input() -> impl Strategy<Value = Input> {
         let reason = prop_oneof![
             Just(Reason::Unreachable),
-            (200..600_u16).prop_map(Reason::Status),
-            Just(Reason::Status(204)),
+            (200..600_u16).prop_map(|status| Reason::Status { status, detail: None }),
+            Just(Reason::Status { status: 204, detail: None }),
             Just(Reason::ContentType("text/html".to_owned())),
             Just(Reason::Recovered),
         ];
@@ -512,6 +551,10 @@ mod tests {
             (proptest::option::of((0..99_u64).prop_map(id)), intervals)
                 .prop_map(|(id, intervals)| Input::Heard { id, intervals }),
             proptest::option::of((0..99_u64).prop_map(id)).prop_map(|cursor| Input::Gap { cursor }),
+            (1..60_u64).prop_map(|retry| Input::Goodbye {
+                reason: GoodbyeReason::Draining,
+                retry: Duration::from_secs(retry),
+            }),
             Just(Input::Lost),
             Just(Input::GaveUp),
             reason.prop_map(Input::Explained),

@@ -1,6 +1,6 @@
 //! The signals behind the page: the connection, as the rules have it, and the rows of the list.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -149,6 +149,10 @@ impl Feed {
         {
             self.add(Content::Gap(gap));
             return Input::Gap { cursor: id };
+        } else if name == Goodbye::NAME
+            && let Some(Goodbye { reason, retry_ms }) = from_json(data)
+        {
+            return Input::Goodbye { reason, retry: Duration::from_millis(retry_ms) };
         }
         Input::Heard { id, intervals }
     }

@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use waterclock::{
     connection::{Connection, Instant, Reason, State},
     event::{Event, Name, Topic},
-    notice::{Gap, GapReason},
+    notice::{Gap, GapReason, GoodbyeReason},
     timestamp::Timestamp,
 };
 
@@ -155,9 +155,18 @@ fn gap_in_words(gap: &Gap) -> &'static str {
 
 fn reason_in_words(reason: &Reason) -> String {
     match reason {
+        Reason::Goodbye(GoodbyeReason::Draining) => "The server is stopping".to_owned(),
+        Reason::Goodbye(GoodbyeReason::Limit) => {
+            "The server has as many streams as it allows".to_owned()
+        }
         Reason::Unreachable => "The server cannot be reached".to_owned(),
-        Reason::Status(204) => "The server says that there is no more".to_owned(),
-        Reason::Status(status) => format!("The server answered with status {status}"),
+        Reason::Status { status: 204, .. } => "The server says that there is no more".to_owned(),
+        Reason::Status { status, detail: None } => {
+            format!("The server answered with status {status}")
+        }
+        Reason::Status { status, detail: Some(detail) } => {
+            format!("The server answered with status {status}: {}", detail.trim_end_matches('.'))
+        }
         Reason::ContentType(kind) if kind.is_empty() => {
             "The server answered with something that is not a stream".to_owned()
         }

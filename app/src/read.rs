@@ -6,7 +6,7 @@ use codee::{Decoder, Encoder};
 use waterclock::{
     connection::Intervals,
     event::Event,
-    notice::{Gap, GapReason},
+    notice::{Gap, GapReason, Goodbye, GoodbyeReason},
 };
 
 use crate::{
@@ -45,6 +45,16 @@ impl FromJson for Gap {
             _ => GapReason::Malformed,
         };
         Some(Self { reason, cursor: json.parse("cursor")? })
+    }
+}
+
+impl FromJson for Goodbye {
+    fn from_json(json: &Json) -> Option<Self> {
+        let reason = match &*json.parse::<String>("reason")? {
+            "limit" => GoodbyeReason::Limit,
+            _ => GoodbyeReason::Draining,
+        };
+        Some(Self { reason, retry_ms: json.number("retry_ms")? })
     }
 }
 

@@ -38,7 +38,7 @@ test('Stop closes the connection, and Connect goes on where the list ended', asy
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(page.getByRole('status')).toHaveText('Stopped');
   await expect(page).toHaveTitle('■ Stopped · Waterclock');
-  await server.logs(/stream closed connection=1 lasted=\d\S+ events=\d+ end="client left"/);
+  await server.logs(/stream closed connection=1 lasted=\d\S+ events=\d+ end="client-left"/);
   const stopped = await sequences(page);
   // The server's clock goes on, the list does not.
   await expect.poll(() => server.newest()).toBeGreaterThan(stopped.at(-1)! + 5);
@@ -58,7 +58,7 @@ test('leaving the page closes the connection', async ({ page, server }) => {
   await page.goto(server.url);
   await expect(page.getByRole('status')).toHaveText('Live');
   await page.goto('about:blank');
-  await server.logs(/stream closed connection=1 .*end="client left"/);
+  await server.logs(/stream closed connection=1 .*end="client-left"/);
 });
 
 test('a thousand events stay readable', async ({ page, server }) => {

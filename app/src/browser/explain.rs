@@ -4,6 +4,17 @@ use gloo_net::http::Request;
 use waterclock::{connection::Reason, sse};
 use web_sys::AbortController;
 
+use super::{FromJson, Json, from_json};
+
+/// What a problem (RFC 9457) says of itself.
+struct Detail(String);
+
+impl FromJson for Detail {
+    fn from_json(json: &Json) -> Option<Self> {
+        json.parse("detail").map(Self)
+    }
+}
+
 /// Asks for the stream once, looks at the head of the answer, and drops the rest.
 pub(crate) async fn explain(url: &str) -> Reason {
     let abort = AbortController::new().ok();
@@ -15,9 +26,16 @@ pub(crate) async fn explain(url: &str) -> Reason {
         .await;
     let reason = match answer {
         Err(_) => Reason::Unreachable,
-        Ok(answer) if answer.status() != 200 => Reason::Status(answer.status()),
+        Ok(answer) if answer.status() != 200 => {
+            let detail = match answer.headers().get("content-type") {
+                Some(kind) if is(&kind, "application/problem+json") => answer.text().await.ok(),
+                _ => None,
+            };
+            let detail = detail.and_then(|body| from_json(&body)).map(|Detail(detail)| detail);
+            Reason::Status { status: answer.status(), detail }
+        }
         Ok(answer) => match answer.headers().get("content-type") {
-            Some(kind) if is_event_stream(&kind) => Reason::Recovered,
+            Some(kind) if is(&kind, sse::CONTENT_TYPE) => Reason::Recovered,
             kind => Reason::ContentType(kind.unwrap_or_default()),
         },
     };
@@ -27,10 +45,10 @@ pub(crate) async fn explain(url: &str) -> Reason {
     reason
 }
 
-/// Whether that is the media type of a stream, whatever its parameters.
-fn is_event_stream(content_type: &str) -> bool {
-    let media_type = content_type.split(';').next().unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case(sse::CONTENT_TYPE)
+/// Whether a content type is that media type, whatever its parameters.
+fn is(content_type: &str, media_type: &str) -> bool {
+    let found = content_type.split(';').next().unwrap_or_default();
+    found.trim().eq_ignore_ascii_case(media_type)
 }
 
 #[cfg(test)]
@@ -39,9 +57,9 @@ mod tests {
 
     #[test]
     fn a_stream_is_a_stream_whatever_its_parameters() {
-        assert!(is_event_stream("text/event-stream"));
-        assert!(is_event_stream("Text/Event-Stream ; charset=utf-8"));
-        assert!(!is_event_stream("text/html; charset=utf-8"));
-        assert!(!is_event_stream(""));
+        assert!(is("text/event-stream", sse::CONTENT_TYPE));
+        assert!(is("Text/Event-Stream ; charset=utf-8", sse::CONTENT_TYPE));
+        assert!(!is("text/html; charset=utf-8", sse::CONTENT_TYPE));
+        assert!(!is("", sse::CONTENT_TYPE));
     }
 }
