@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: help run watch test build dist setup-build setup-test
+.PHONY: help run watch test build dist pictures setup-build setup-test
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -39,6 +39,10 @@ target/release/.built: $(sources)
 	@rm -f $(site)/pkg/*.d.ts
 	LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 cargo build --release --package server --features embed
 	@touch $@
+
+pictures: setup-test build ## Put a picture of the pages in each state into end2end/pictures
+	@rm -rf end2end/pictures
+	cd end2end && PICTURES=pictures WATERCLOCK_BINARY=$(CURDIR)/target/release/waterclock npx playwright test looks
 
 setup-build:
 	@scripts/setup.sh build

@@ -25,9 +25,9 @@ pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
         <header>
             <h1>"Waterclock"</h1>
             <Status feed />
+            <Count feed />
         </header>
         <main>
-            <Count feed />
             <List feed />
         </main>
         <footer>
@@ -138,7 +138,7 @@ fn state_in_words(state: &State) -> &'static str {
         State::Live => "Live",
         State::Reconnecting => "Connection lost, trying again",
         State::Stale => "Nothing heard for long, connecting anew",
-        State::Waiting { .. } => "Connection lost, waiting",
+        State::Waiting { .. } => "No connection",
         State::Stopped => "Stopped",
     }
 }

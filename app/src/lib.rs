@@ -98,9 +98,11 @@ pub fn App() -> impl IntoView {
 #[component]
 fn NotFound() -> impl IntoView {
     view! {
-        <main>
+        <header>
             <h1>"Not found"</h1>
-            <p>"There is no page here. " <a href="/">"Go to the clock"</a> "."</p>
+        </header>
+        <main>
+            <p class="empty">"There is no page here. " <a href="/">"Go to the clock"</a> "."</p>
         </main>
     }
 }

@@ -118,7 +118,7 @@ test.describe('without the server', () => {
     const other = createServer((_, answer) => answer.writeHead(503).end());
     await listen(other, server.url);
     await expect(page.getByRole('status')).toHaveText(
-      'Connection lost, waiting. The server answered with status 503',
+      'No connection. The server answered with status 503',
     );
     await expect(page.getByText(/Next try in \d+ s/)).toBeVisible();
     await expect(page).toHaveTitle('△ Connection lost, waiting · Waterclock');

@@ -57,14 +57,14 @@ const states: Record<string, State> = {
     },
   },
   gap: {
+    options: ['--interval', '100ms', '--retry', '200ms'],
     enter: async (page, server) => {
       await states.live.enter(page, server);
       await server.kill();
-      await server.start('--interval', '100ms');
-      await expect(page.getByText('The server began a new log.')).toBeVisible({ timeout: 15_000 });
       const before = (await sequences(page)).length;
+      await server.start('--interval', '1s');
+      await expect(page.getByText('The server began a new log.')).toBeVisible();
       await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(before + 2);
-      await page.getByRole('button', { name: 'Stop' }).click();
     },
   },
   waiting: {
@@ -138,7 +138,8 @@ async function look(page: Page, state: string, picture: (name: string) => string
       );
       expect(overflow, `${name}, ${colorScheme}`).toBe(0);
     }
-    const { violations } = await new AxeBuilder({ page }).analyze();
+    // One of many rows says what all of them would.
+    const { violations } = await new AxeBuilder({ page }).exclude('.rows li:nth-child(n + 30)').analyze();
     expect(violations, colorScheme).toEqual([]);
   }
 }
