@@ -32,8 +32,8 @@ dist: build ## Build, and put the program with the page inside, one file, into t
 	@install -D target/release/waterclock target/dist/waterclock
 	@echo 'make: target/dist/waterclock is all there is: copy it anywhere'
 
-# The page first: the server has it inside.
-target/release/.built: $(sources)
+# The page first: the server has it inside. What another command has built since may not have it.
+target/release/.built: $(sources) $(wildcard target/release/waterclock)
 	@echo 'make: building the page and the server for release (some minutes the first time)'
 	LEPTOS_SITE_ROOT=$(site) cargo leptos build --release --frontend-only
 	@rm -f $(site)/pkg/*.d.ts
