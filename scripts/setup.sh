@@ -2,7 +2,7 @@
 # Brings what building and testing Waterclock need, and skips what is there.
 #
 #   scripts/setup.sh build   Rust with wasm32's library, cargo-leptos, wasm-bindgen, wasm-opt
-#   scripts/setup.sh test    all that, Chromium, and the packages of the end-to-end tests
+#   scripts/setup.sh test    all that, cargo-deny, Chromium, and the packages of the end-to-end tests
 #   scripts/setup.sh path    only prints PATH with the folders of our tools on it
 #
 # The ordinary way comes first; where it fails, Debian's packages are the second. A tool of another
@@ -14,6 +14,7 @@ rust=1.96.0 # what cargo-leptos needs
 cargo_leptos=0.3.11
 wasm_bindgen=$(sed -n 's/^wasm-bindgen = "=\(.*\)"$/\1/p' Cargo.toml) # crate and command are one version
 binaryen=132
+cargo_deny=0.20.2
 target=wasm32-unknown-unknown
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/waterclock
@@ -21,7 +22,8 @@ cargo_bin=${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin
 log=$cache/setup.log
 
 # Ours first, and what `cargo install` installs, should the user's PATH not have it.
-first=$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bin:$cache/binaryen-$binaryen/node_modules/.bin
+first=$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bin:$cache/cargo-deny-$cargo_deny/bin
+first=$first:$cache/binaryen-$binaryen/node_modules/.bin
 PATH=$first:$PATH:$cargo_bin
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -172,7 +174,7 @@ cargo_tool() {
         say "installing $command $version into $cargo_bin"
     fi
     say "    (about $minutes minutes on 2 cores; it is compiled without optimisation, to be quick)"
-    # Neither tool works for long: compiling them is what takes time. What they share is compiled once.
+    # None of them works for long: compiling them is what takes time. What they share is compiled once.
     CARGO_TARGET_DIR=$cache/build CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_INCREMENTAL=false \
         CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false \
         CARGO_PROFILE_DEV_CODEGEN_UNITS=8 \
@@ -185,6 +187,9 @@ set_up_cargo_tools() {
     cargo_tool cargo-leptos "$cargo_leptos" 5 cargo-leptos --locked --features no_downloads
     # Its lock file names a package that is no longer served, so without --locked.
     cargo_tool wasm-bindgen "$wasm_bindgen" 1 wasm-bindgen-cli --no-default-features --bin wasm-bindgen
+    if [ "$1" = test ]; then
+        cargo_tool cargo-deny "$cargo_deny" 2 cargo-deny --locked --no-default-features
+    fi
     rm -rf "$cache/build"
 }
 
@@ -237,7 +242,7 @@ case ${1:-} in
 path) printf '%s' "$PATH" ;;
 build | test)
     set_up_rust
-    set_up_cargo_tools
+    set_up_cargo_tools "$1"
     set_up_wasm_opt
     if [ "$1" = test ]; then set_up_end2end; fi
     ;;

@@ -20,11 +20,22 @@ step() {
 # each set by itself. Without -p, cargo takes the stream, the pages and the server (default-members).
 lint() { cargo clippy --quiet "$@" -- --deny warnings; }
 
+# Known weaknesses in what we are made of, where the list of them can be had.
+advisories() {
+    if timeout 60 cargo deny fetch db >/dev/null 2>&1; then
+        cargo deny --workspace check --hide-inclusion-graph advisories
+    else
+        echo 'the database of advisories cannot be fetched here: not checked'
+    fi
+}
+
 step 'format' cargo fmt --all --check
 step 'clippy: the stream, without features' lint -p waterclock --all-targets
 step 'clippy: the stream, the server and the pages it renders' lint --all-targets
 step 'clippy: the page in the browser' lint -p frontend --target wasm32-unknown-unknown --target-dir target/front
 step 'documentation' env RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --no-deps
+step 'licences, sources and duplicates of what we are made of' cargo deny --workspace check --hide-inclusion-graph licenses bans sources
+step 'advisories' advisories
 step 'unit, property and integration tests' cargo test --quiet
 step 'types of the end-to-end tests' env --chdir=end2end npx tsc
 step 'end-to-end tests in Chromium' env --chdir=end2end \

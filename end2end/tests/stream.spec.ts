@@ -1,0 +1,39 @@
+// What the browser's own `EventSource` makes of a stream, without our page's rules.
+import { expect, networkErrors, test } from './server.ts';
+
+type Seen = { data: string[]; ends: string[]; gaps: number; state: number };
+
+test.describe('a stream with a limit', () => {
+  test.use({ allowedErrors: networkErrors });
+
+  for (const [cut, limit] of [[false, 20], [true, 100]] as const) {
+    test(cut ? 'goes on to as many in all when it was cut' : 'ends, and the browser stops', async ({ page, server }) => {
+      const options = ['--interval', '20ms', '--retry', '100ms'];
+      await server.start(...options);
+      await page.goto(server.url);
+      await page.evaluate((limit) => {
+        const source = new EventSource(`/events?limit=${limit}`);
+        const seen: Seen = { data: [], ends: [], gaps: 0, state: source.readyState };
+        source.onmessage = (event) => seen.data.push(event.data);
+        source.addEventListener('end', (event) => seen.ends.push(event.data));
+        source.addEventListener('gap', () => seen.gaps++);
+        source.onerror = () => (seen.state = source.readyState);
+        Object.assign(window, { seen });
+      }, limit);
+      const seen = () => page.evaluate(() => (window as unknown as { seen: Seen }).seen);
+      if (cut) {
+        await expect.poll(async () => (await seen()).data.length).toBeGreaterThan(3);
+        await server.kill();
+        expect((await seen()).data.length).toBeLessThan(limit);
+        await server.start(...options);
+      }
+      const closed = 2; // EventSource.CLOSED
+      await expect.poll(async () => (await seen()).state).toBe(closed);
+      const { data, ends, gaps } = await seen();
+      expect(new Set(data).size).toBe(limit);
+      expect(data).toHaveLength(limit);
+      expect(ends).toEqual([`{"sent":${limit}}`]);
+      expect(gaps).toBe(cut ? 1 : 0);
+    });
+  }
+});
