@@ -121,7 +121,7 @@ test.describe('without the server', () => {
       'No connection. The server answered with status 503',
     );
     await expect(page.getByText(/Next try in \d+ s/)).toBeVisible();
-    await expect(page).toHaveTitle('△ Connection lost, waiting · Waterclock');
+    await expect(page).toHaveTitle('△ No connection · Waterclock');
 
     other.close();
     other.closeAllConnections();
