@@ -46,6 +46,21 @@ pub enum GapReason {
     Malformed,
 }
 
+impl GapReason {
+    /// All that there are.
+    pub const ALL: [Self; 4] = [Self::Expired, Self::OtherEpoch, Self::Future, Self::Malformed];
+
+    /// As it is written on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::OtherEpoch => "other-epoch",
+            Self::Future => "future",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
 /// Nothing else was sent for a while; the connection is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
@@ -81,6 +96,19 @@ pub enum GoodbyeReason {
     Draining,
     /// There are as many streams as the server allows, in all or from this address.
     Limit,
+}
+
+impl GoodbyeReason {
+    /// All that there are.
+    pub const ALL: [Self; 2] = [Self::Draining, Self::Limit];
+
+    /// As it is written on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Limit => "limit",
+        }
+    }
 }
 
 /// A kind of notice: its name on the wire, and its data.
@@ -122,8 +150,12 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_written_with_dashes() {
-        let json = serde_json::to_string(&GapReason::OtherEpoch).unwrap();
-        assert_eq!(json, r#""other-epoch""#);
+    fn reasons_are_called_as_they_are_written() {
+        for reason in GapReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+        for reason in GoodbyeReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
     }
 }

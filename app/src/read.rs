@@ -38,22 +38,16 @@ impl FromJson for Intervals {
 
 impl FromJson for Gap {
     fn from_json(json: &Json) -> Option<Self> {
-        let reason = match &*json.parse::<String>("reason")? {
-            "expired" => GapReason::Expired,
-            "other-epoch" => GapReason::OtherEpoch,
-            "future" => GapReason::Future,
-            _ => GapReason::Malformed,
-        };
+        let told = json.parse::<String>("reason")?;
+        let reason = GapReason::ALL.into_iter().find(|reason| reason.as_str() == told)?;
         Some(Self { reason, cursor: json.parse("cursor")? })
     }
 }
 
 impl FromJson for Goodbye {
     fn from_json(json: &Json) -> Option<Self> {
-        let reason = match &*json.parse::<String>("reason")? {
-            "limit" => GoodbyeReason::Limit,
-            _ => GoodbyeReason::Draining,
-        };
+        let told = json.parse::<String>("reason")?;
+        let reason = GoodbyeReason::ALL.into_iter().find(|reason| reason.as_str() == told)?;
         Some(Self { reason, retry_ms: json.number("retry_ms")? })
     }
 }

@@ -16,6 +16,7 @@ use waterclock::{
     event::Topic,
     hub::Format,
     id::{CountedId, Cursor},
+    notice::GoodbyeReason,
     sse,
 };
 
@@ -93,13 +94,16 @@ pub async fn stream(
         // A browser stops at No Content (WHATWG HTML 9.2.3).
         return StatusCode::NO_CONTENT.into_response();
     }
+    if state.stop.has_begun() {
+        return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Draining)));
+    }
     let mut subscriber = state.hub.subscribe(request.cursor);
     if request.conflate {
         subscriber = subscriber.conflated();
     }
     let Some(open) = state.streams.open(peer.address, subscriber.cursor().sequence) else {
         tracing::info!("there are as many streams as there may be");
-        return answer(Body::from(stream::full(&state)));
+        return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Limit)));
     };
     let body = stream::body(state, open, subscriber, request.shape);
     answer(Body::from_stream(body))

@@ -11,5 +11,5 @@ pub(crate) async fn live() -> &'static str {
 
 /// `GET /health/ready`: it takes new clients, until it is stopping.
 pub(crate) async fn ready(State(state): State<AppState>) -> Result<&'static str, Problem> {
-    if state.stopping.is_cancelled() { Err(Problem::Stopping) } else { Ok("ready\n") }
+    if state.stop.has_begun() { Err(Problem::Stopping) } else { Ok("ready\n") }
 }

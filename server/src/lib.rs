@@ -13,6 +13,7 @@
 //! | `pages` | the pages, rendered with the latest events |
 //! | `site` | the files that they need, from disk or from inside the program |
 //! | `headers` | the headers that every answer has, and what a page may load |
+//! | [`stop`] | that the server is stopping, and since when |
 //! | [`streams`] | the streams that are open: how many there may be, and how far each is |
 //! | [`metrics`] | what is counted, for Prometheus |
 //! | `health` | whether the server is there |
@@ -31,5 +32,6 @@ pub mod problem;
 pub mod router;
 pub mod serve;
 mod site;
+pub mod stop;
 mod stream;
 pub mod streams;

@@ -15,6 +15,7 @@ use server::{
     options::{LogFormat, Options},
     router::{AppState, StreamSettings, router},
     serve::{Serving, TimeOuts, serve},
+    stop::Stop,
     streams::Streams,
 };
 use tokio::{
@@ -22,7 +23,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
 use waterclock::{clock, hub::Hub, id::Epoch, log::MemoryLog, timestamp::Timestamp};
 
 /// How many ticks the clock's log keeps: an hour, at one a second.
@@ -94,7 +94,7 @@ async fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dy
         streams: Streams::new(options.stream_limits()),
         access: options.access(),
         metrics: Arc::new(Metrics::default()),
-        stopping: CancellationToken::new(),
+        stop: Stop::default(),
     };
     Ok((listeners, state))
 }
@@ -111,7 +111,7 @@ async fn run(
         time_outs: TimeOuts::default(),
         streams: state.streams.clone(),
         metrics: Arc::clone(&state.metrics),
-        stopping: state.stopping.clone(),
+        stop: state.stop.clone(),
     };
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
     let router = router(state);
@@ -130,7 +130,7 @@ async fn run(
         Some(ended) = servers.join_next() => return Ok(ended?),
     }
     tracing::info!(streams = serving.streams.count(), "stopping");
-    serving.stopping.cancel();
+    serving.stop.begin();
     tokio::select! {
         _ = servers.join_all() => {}
         () = tokio::time::sleep(options.drain) => {

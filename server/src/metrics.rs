@@ -52,8 +52,10 @@ pub struct Metrics {
 pub enum TimedOut {
     /// It said nothing.
     FirstByte,
-    /// It did not finish the head of a request.
+    /// It did not finish the head of its first request.
     Head,
+    /// It did not finish the head of another request; most have no more to ask.
+    Idle,
     /// It did not read.
     Write,
 }
@@ -90,25 +92,14 @@ fn by_reason<const N: usize>(reasons: [&'static str; N]) -> CounterByReason {
     counters
 }
 
-const GAP_REASONS: [GapReason; 4] =
-    [GapReason::Expired, GapReason::OtherEpoch, GapReason::Future, GapReason::Malformed];
-
-fn gap_reason(reason: GapReason) -> &'static str {
-    match reason {
-        GapReason::Expired => "expired",
-        GapReason::OtherEpoch => "other-epoch",
-        GapReason::Future => "future",
-        GapReason::Malformed => "malformed",
-    }
-}
-
 impl TimedOut {
-    const ALL: [Self; 3] = [Self::FirstByte, Self::Head, Self::Write];
+    const ALL: [Self; 4] = [Self::FirstByte, Self::Head, Self::Idle, Self::Write];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::FirstByte => "first-byte",
             Self::Head => "head",
+            Self::Idle => "idle",
             Self::Write => "write",
         }
     }
@@ -157,7 +148,7 @@ impl Default for Metrics {
             events_skipped: Counter::default(),
             bytes_sent: Counter::default(),
             replay_events: Histogram::new(REPLAY_EVENTS),
-            gaps: by_reason(GAP_REASONS.map(gap_reason)),
+            gaps: by_reason(GapReason::ALL.map(GapReason::as_str)),
             publish_to_write: Histogram::new(SECONDS),
         };
         metrics.register();
@@ -264,7 +255,7 @@ impl Metrics {
 
     /// A gap was told.
     pub fn gap(&self, reason: GapReason) {
-        self.gaps.get_or_create(&Reason { reason: gap_reason(reason) }).inc();
+        self.gaps.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }
 }
 

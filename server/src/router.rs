@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::FromRef, middleware::map_response, routing::get};
+use axum::{Router, middleware::map_response, routing::get};
 use leptos::config::LeptosOptions;
-use tokio_util::sync::CancellationToken;
 use waterclock::hub::Hub;
 
 use crate::{
     access::Access, events, headers, health, metrics, metrics::Metrics, pages, problem::Problem,
-    site, streams::Streams,
+    site, stop::Stop, streams::Streams,
 };
 
 /// What the handlers share.
@@ -27,14 +26,8 @@ pub struct AppState {
     pub access: Access,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Cancelled when the server stops: the streams say goodbye.
-    pub stopping: CancellationToken,
-}
-
-impl FromRef<AppState> for LeptosOptions {
-    fn from_ref(state: &AppState) -> Self {
-        state.leptos.clone()
-    }
+    /// Once it begins, the streams say goodbye.
+    pub stop: Stop,
 }
 
 /// How streams behave.

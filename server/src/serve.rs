@@ -10,12 +10,19 @@ use std::{
     io::{self, ErrorKind, IoSlice},
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, Request, header::CONNECTION},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
@@ -31,6 +38,7 @@ use tracing::Instrument as _;
 
 use crate::{
     metrics::{Metrics, TimedOut},
+    stop::Stop,
     streams::Streams,
 };
 
@@ -41,8 +49,12 @@ const BUFFER: usize = 32 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a connection is silent before the system asks whether its other end is still there.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
-/// How long a connection lingers that is closed while its client is still sending.
+/// How long a connection that we close waits for its client to close it, too.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the system waits for a sign that something sent has arrived. By itself it would try for a
+/// quarter of an hour, and probes only where nothing is under way.
+#[cfg(target_os = "linux")]
+const NO_ANSWER: Duration = Duration::from_secs(30);
 /// How long the loop waits after the system could not give it a connection.
 const NO_CONNECTION: Duration = Duration::from_millis(100);
 
@@ -85,18 +97,18 @@ pub struct Serving {
     pub streams: Streams,
     /// Counts the connections.
     pub metrics: Arc<Metrics>,
-    /// Cancelled when the server is to stop.
-    pub stopping: CancellationToken,
+    /// When to stop.
+    pub stop: Stop,
 }
 
-/// Serves until `serving.stopping` is cancelled. From then on the streams say goodbye; requests are
+/// Serves until the stop begins. From then on the streams say goodbye; requests are
 /// still answered until the last stream has ended, and what is under way then is brought to its end. Who
 /// calls this bounds how long that may take.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
     let closing = CancellationToken::new();
     let connections = TaskTracker::new();
     let mut drained = pin!(async {
-        serving.stopping.cancelled().await;
+        serving.stop.begun().await;
         serving.streams.ended().await;
     });
     loop {
@@ -138,7 +150,7 @@ async fn connection(
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
-    Serving { time_outs, metrics, .. }: Serving,
+    Serving { time_outs, metrics, stop, .. }: Serving,
     closing: CancellationToken,
 ) {
     let _open = metrics.connection();
@@ -152,6 +164,8 @@ async fn connection(
 
     let mut first_byte = [0];
     tokio::select! {
+        // What has arrived is served.
+        biased;
         // Not `readable`, which may also return when there is nothing to read.
         _ = stream.peek(&mut first_byte) => {}
         () = tokio::time::sleep(time_outs.first_byte) => {
@@ -163,10 +177,20 @@ async fn connection(
 
     let mut stream = TimeoutStream::new(LingeringClose { stream, linger: None });
     stream.set_write_timeout(Some(time_outs.write));
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let has_served = AtomicBool::new(false);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        has_served.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
         let answer = router.clone().oneshot(request.map(Body::new));
-        async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        let stop = &stop;
+        async move {
+            let mut answer = answer.await.unwrap_or_else(|never| match never {});
+            if stop.has_begun() {
+                // The client is to go elsewhere with its next request.
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -175,6 +199,8 @@ async fn connection(
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = pin!(connection);
     let served = tokio::select! {
+        // First, so that what has arrived is seen before the connection is closed for being idle.
+        biased;
         served = &mut connection => served,
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
@@ -183,7 +209,8 @@ async fn connection(
     };
     if let Err(error) = served {
         if error.is_timeout() {
-            metrics.timed_out(TimedOut::Head);
+            let is_idle = has_served.load(Ordering::Relaxed);
+            metrics.timed_out(if is_idle { TimedOut::Idle } else { TimedOut::Head });
         } else if is_write_time_out(&error) {
             metrics.timed_out(TimedOut::Write);
         }
@@ -191,11 +218,12 @@ async fn connection(
     }
 }
 
-/// A connection that, when we close it while its client is still sending, reads that and drops it for
-/// a moment: a close would be a reset, and the client might never see our answer (RFC 9112, 9.6).
+/// A connection that, once we have closed our side, reads and drops for a moment what its client is
+/// still sending: it would be answered with a reset, and the client might never see our answer (RFC
+/// 9112, 9.6).
 struct LingeringClose {
     stream: TcpStream,
-    /// Until when, once we have closed our side and found something.
+    /// Until when, once we have closed our side.
     linger: Option<Pin<Box<Sleep>>>,
 }
 
@@ -235,23 +263,18 @@ impl AsyncWrite for LingeringClose {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        let Self { stream, linger } = &mut *self;
+        ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+        let linger = linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         let mut bytes = [0; 8 * 1024];
         loop {
-            if let Some(linger) = &mut self.linger
-                && linger.as_mut().poll(context).is_ready()
-            {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = Pin::new(&mut *stream).poll_read(context, &mut buffer)?;
+            let has_closed = read.is_ready() && buffer.filled().is_empty();
+            if has_closed || linger.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            let mut buffer = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
-                }
-                Poll::Pending if self.linger.is_some() => return Poll::Pending,
-                // Nothing was on its way, or the client has closed its side.
-                _ => return Poll::Ready(Ok(())),
-            }
+            ready!(read);
         }
     }
 }
@@ -266,6 +289,8 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(NO_ANSWER))?;
     socket
         .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 6))
 }

@@ -18,7 +18,7 @@ use waterclock::{
 use crate::{metrics::Ended, router::AppState, streams::OpenStream};
 
 /// When the server stops, the streams say goodbye so far apart, if the time for it allows.
-const GOODBYE_MILLIS: u32 = 1;
+const BETWEEN_GOODBYES: Duration = Duration::from_millis(1);
 /// What part of the time for a stop the goodbyes are spread over; the rest is for slow clients.
 const GOODBYES_PART: f64 = 0.8;
 /// A client that finds the server full is told to wait so many times longer than usual.
@@ -66,11 +66,14 @@ pub(crate) fn body(
     })
 }
 
-/// The bytes of a stream that finds the server full: the client is to come back later. An error as
-/// the answer would make a browser give up.
-pub(crate) fn full(state: &AppState) -> Bytes {
-    state.metrics.stream_ended(Ended::Limit);
-    goodbye(GoodbyeReason::Limit, state.stream_settings.retry.mul_f64(FULL_RETRY))
+/// The bytes of a stream that ends before it begins: the client is to come back later. An error as the
+/// answer would make a browser give up.
+pub(crate) fn goodbye_alone(state: &AppState, reason: GoodbyeReason) -> Bytes {
+    state.metrics.stream_ended(match reason {
+        GoodbyeReason::Draining => Ended::Draining,
+        GoodbyeReason::Limit => Ended::Limit,
+    });
+    goodbye(state, reason)
 }
 
 /// One stream while it lasts.
@@ -114,7 +117,7 @@ impl Session {
     async fn events(&mut self) -> Option<Bytes> {
         loop {
             let state = &self.record.state;
-            let goodbye = async {
+            let goodbye_is_due = async {
                 match self.goodbye {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
@@ -123,13 +126,15 @@ impl Session {
             let step = tokio::select! {
                 // In this order, so that a stop is not put off by events that keep coming.
                 biased;
-                () = state.stopping.cancelled(), if self.goodbye.is_none() => {
-                    self.goodbye = Some(Instant::now() + when_to_say_goodbye(state));
+                began = state.stop.begun(), if self.goodbye.is_none() => {
+                    let drain = state.stream_settings.drain;
+                    let spread = goodbyes_take(state.streams.count(), drain);
+                    self.goodbye = Some(began + spread.mul_f64(fastrand::f64()));
                     continue;
                 }
-                () = goodbye => {
+                () = goodbye_is_due => {
                     self.over(Ended::Draining);
-                    return Some(goodbye_draining(&self.record.state));
+                    return Some(goodbye(&self.record.state, GoodbyeReason::Draining));
                 }
                 step = self.subscriber.next() => step,
                 () = tokio::time::sleep_until(self.sent + state.stream_settings.heartbeat) => {
@@ -208,7 +213,9 @@ impl Session {
 
     fn gap(&self, gap: &Gap) -> Bytes {
         let connection = self.record.open.number();
-        tracing::info!(connection, reason = ?gap.reason, cursor = ?gap.cursor, "gap");
+        // Only its beginning: it is what the client sent, however long.
+        let cursor: String = gap.cursor.chars().take(64).collect();
+        tracing::info!(connection, reason = gap.reason.as_str(), ?cursor, "gap");
         self.record.state.metrics.gap(gap.reason);
         notice(gap, Some(&self.position()), None)
     }
@@ -241,20 +248,19 @@ impl Session {
     }
 }
 
-/// How long after the stop this stream says goodbye, so that the clients do not all come back at once.
-fn when_to_say_goodbye(state: &AppState) -> Duration {
-    let needed = Duration::from_millis(state.streams.count() as u64) * GOODBYE_MILLIS;
-    let allowed = state.stream_settings.drain.mul_f64(GOODBYES_PART);
-    needed.min(allowed).mul_f64(fastrand::f64())
+/// Over how long that many goodbyes are spread, so that the clients do not all come back at once.
+fn goodbyes_take(streams: usize, drain: Duration) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    BETWEEN_GOODBYES.saturating_mul(streams).min(drain.mul_f64(GOODBYES_PART))
 }
 
-fn goodbye_draining(state: &AppState) -> Bytes {
-    goodbye(GoodbyeReason::Draining, state.stream_settings.retry)
-}
-
-/// A goodbye whose `retry:` is up to twice that one, so that clients spread.
-fn goodbye(reason: GoodbyeReason, retry: Duration) -> Bytes {
-    let retry = retry.mul_f64(1.0 + fastrand::f64());
+/// A goodbye with a `retry:` that is up to twice the usual for this reason, so that clients spread.
+fn goodbye(state: &AppState, reason: GoodbyeReason) -> Bytes {
+    let usual = match reason {
+        GoodbyeReason::Draining => state.stream_settings.retry,
+        GoodbyeReason::Limit => state.stream_settings.retry.mul_f64(FULL_RETRY),
+    };
+    let retry = usual.mul_f64(1.0 + fastrand::f64());
     notice(&Goodbye { reason, retry_ms: millis(retry) }, None, Some(retry))
 }
 
@@ -299,5 +305,19 @@ impl Drop for Record {
             end = ended.as_str(),
             "stream closed"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goodbyes_are_spread_and_leave_time_for_slow_clients() {
+        let drain = Duration::from_secs(10);
+        assert_eq!(goodbyes_take(1, drain), Duration::from_millis(1));
+        assert_eq!(goodbyes_take(2500, drain), Duration::from_millis(2500));
+        assert_eq!(goodbyes_take(10_000, drain), Duration::from_secs(8));
+        assert_eq!(goodbyes_take(usize::MAX, drain), Duration::from_secs(8));
     }
 }

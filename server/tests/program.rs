@@ -147,8 +147,9 @@ async fn a_second_signal_stops_it_at_once() {
 #[tokio::test]
 async fn its_log_can_be_json() {
     let mut program = Program::start(&["--listen=127.0.0.1:0", "--log=json"]);
-    let stream = request(program.address().await, "GET /events HTTP/1.0\r\n\r\n").await;
+    let mut stream = request(program.address().await, "GET /events HTTP/1.0\r\n\r\n").await;
     let peer = stream.local_addr().unwrap().to_string();
+    stream.read_exact(&mut [0; 300]).await.unwrap();
     program.signal("-TERM").await;
     rest(stream).await;
     let (code, log) = program.end().await;

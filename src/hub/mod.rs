@@ -150,11 +150,6 @@ impl Hub {
         self.newest() - self.began_after
     }
 
-    /// How many subscribers there are.
-    pub fn subscribers(&self) -> usize {
-        self.newest.receiver_count()
-    }
-
     /// The latest events, at most `limit`, of those that are at hand.
     pub fn latest(&self, limit: usize) -> Latest {
         let epoch = self.log.bounds().epoch;

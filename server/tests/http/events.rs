@@ -113,7 +113,7 @@ async fn replay_goes_over_into_live_without_loss_or_double() {
 async fn a_cut_before_the_first_event_loses_nothing() {
     let server = start().await;
     let cursor = server.get("/events").await.message().await.last_event_id;
-    server.until_subscribers(0).await;
+    server.until_streams(0).await;
     server.publish("meanwhile").await;
     let mut answer = server.get(&format!("/events?last_event_id={cursor}")).await;
     answer.message().await;
@@ -175,9 +175,9 @@ async fn a_client_that_leaves_is_noticed() {
     let server = start().await;
     let mut answer = server.get("/events").await;
     answer.message().await;
-    server.until_subscribers(1).await;
+    server.until_streams(1).await;
     drop(answer);
-    server.until_subscribers(0).await;
+    server.until_streams(0).await;
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn a_limit_counts_in_the_ids_and_then_the_stream_ends() {
     let answer = server.request("GET", "/events?limit=3&last_event_id=earliest", &headers).await;
     assert_eq!(answer.status(), 204);
     assert_eq!(server.request("HEAD", "/events?limit=3", &headers).await.status(), 204);
-    server.until_subscribers(0).await;
+    server.until_streams(0).await;
 }
 
 #[tokio::test]
@@ -262,7 +262,7 @@ async fn when_the_server_stops_streams_say_goodbye_and_end() {
     let server = start().await;
     let mut answer = server.get("/events").await;
     answer.message().await;
-    server.stopping.cancel();
+    server.stop.begin();
     let rest = answer.rest().await;
     let (retry, rest) =
         rest.strip_prefix("retry: ").and_then(|rest| rest.split_once('\n')).unwrap();

@@ -9,6 +9,7 @@ use server::{
     metrics::Metrics,
     router::{AppState, StreamSettings, router},
     serve::{Serving, TimeOuts, serve},
+    stop::Stop,
     streams::{StreamLimits, Streams},
 };
 use tokio::{
@@ -16,7 +17,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
 use waterclock::{
     event::{Name, Topic},
     hub::Hub,
@@ -34,7 +34,8 @@ pub const TIME: &str = "2026-11-22T07:00:00.000Z";
 
 pub struct Server {
     pub hub: Arc<Hub>,
-    pub stopping: CancellationToken,
+    pub stop: Stop,
+    pub streams: Streams,
     pub address: SocketAddr,
     pub serving: JoinHandle<()>,
 }
@@ -65,7 +66,10 @@ impl Server {
         let log = MemoryLog::new(Epoch::new(0xc10c), settings.retain_count);
         let time: Timestamp = TIME.parse().unwrap();
         let hub = Arc::new(Hub::new(log, move || time));
-        let stopping = CancellationToken::new();
+        // A test may hold more connections than many systems allow a program by default.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        let stop = Stop::default();
+        let streams = Streams::new(settings.limits);
         let state = AppState {
             hub: Arc::clone(&hub),
             stream_settings: StreamSettings {
@@ -77,21 +81,21 @@ impl Server {
                 .output_name("waterclock")
                 .site_root(concat!(env!("CARGO_MANIFEST_DIR"), "/../public"))
                 .build(),
-            streams: Streams::new(settings.limits),
+            streams: streams.clone(),
             access: settings.access,
             metrics: Arc::new(Metrics::default()),
-            stopping: stopping.clone(),
+            stop: stop.clone(),
         };
         let serving = Serving {
             time_outs: settings.time_outs,
             streams: state.streams.clone(),
             metrics: Arc::clone(&state.metrics),
-            stopping: stopping.clone(),
+            stop: stop.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(serve(listener, router(state), serving));
-        Self { hub, stopping, address, serving }
+        Self { hub, stop, streams, address, serving }
     }
 
     pub async fn publish(&self, data: &str) {
@@ -131,9 +135,9 @@ impl Server {
         value.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// Waits until that line of `/metrics` has that value.
-    pub async fn until_metric(&self, name: &str, expected: u64) {
-        let reached = async { while self.metric(name).await != expected {} };
+    /// Waits until that line of `/metrics` has such a value.
+    pub async fn until_metric(&self, name: &str, is_expected: impl Fn(u64) -> bool) {
+        let reached = async { while !is_expected(self.metric(name).await) {} };
         tokio::time::timeout(DEADLINE, reached).await.expect(name);
     }
 
@@ -142,13 +146,13 @@ impl Server {
     }
 
     /// Waits until that many streams are open.
-    pub async fn until_subscribers(&self, count: usize) {
+    pub async fn until_streams(&self, count: usize) {
         let reached = async {
-            while self.hub.subscribers() != count {
+            while self.streams.count() != count {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(DEADLINE, reached).await.expect("as many subscribers");
+        tokio::time::timeout(DEADLINE, reached).await.expect("as many streams");
     }
 }
 
