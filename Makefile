@@ -4,20 +4,21 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: help run watch test build dist pictures setup-build setup-test
+.PHONY: again help run watch test build dist pictures setup-build setup-test
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
 export PATH := $(shell scripts/setup.sh path)
 
 # The release build has a folder of its own for the site, so that `watch` does not overwrite it.
 site := target/release/site
+program := target/release/waterclock
 sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml server/build.rs server/src frontend style public)
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
 
 run: setup-build target/release/.built ## Set up, build for release, and serve on http://127.0.0.1:3000
-	@target/release/waterclock
+	@$(program)
 
 watch: setup-build ## Set up, and build, serve and reload on every change (cargo leptos watch)
 	cargo leptos watch
@@ -26,23 +27,30 @@ test: setup-test build ## Set up, and run everything that there is to test
 	scripts/test.sh
 
 build: setup-build target/release/.built ## Set up, build for release, and say what the first load of the page weighs
-	@node scripts/size.mjs target/release/waterclock
+	@node scripts/size.mjs $(program)
 
 dist: build ## Build, and put the program with the page inside, one file, into target/dist
-	@install -D target/release/waterclock target/dist/waterclock
+	@install -D $(program) target/dist/waterclock
 	@echo 'make: target/dist/waterclock is all there is: copy it anywhere'
 
-# The page first: the server has it inside. What another command has built since may not have it.
-target/release/.built: $(sources) $(wildcard target/release/waterclock)
+# What make has built and nobody else has since, who may have left the page out.
+ours := $(shell [ -e $(program) ] && ! [ $(program) -nt target/release/.ours ] && echo yes)
+
+# The page first: the server has it inside. The stamp is as old as the beginning, so that no edit during
+# the build is lost.
+target/release/.built: $(sources) $(if $(ours),,again)
+	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the page and the server for release (some minutes the first time)'
 	LEPTOS_SITE_ROOT=$(site) cargo leptos build --release --frontend-only
 	@rm -f $(site)/pkg/*.d.ts
 	LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 cargo build --release --package server --features embed
-	@touch $@
+	@touch target/release/.ours && mv $@.begun $@
+
+again:
 
 pictures: setup-test build ## Put a picture of the pages in each state into end2end/pictures
 	@rm -rf end2end/pictures
-	cd end2end && PICTURES=pictures WATERCLOCK_BINARY=$(CURDIR)/target/release/waterclock npx playwright test looks
+	cd end2end && PICTURES=pictures WATERCLOCK_BINARY=$(CURDIR)/$(program) npx playwright test looks
 
 setup-build:
 	@scripts/setup.sh build

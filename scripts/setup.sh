@@ -92,6 +92,10 @@ use_rust() {
 }
 
 set_up_rust() {
+    if ! command -v cc >/dev/null; then
+        say "installing a C compiler: Debian's gcc and libc6-dev (under a minute)"
+        apt_install gcc libc6-dev || fail "a C compiler is needed. Install one, then start again."
+    fi
     rust_is_ready && return
     command -v rustup >/dev/null ||
         fail "Rust $rust or newer with the target $target is needed, and rustup is not there." \

@@ -32,6 +32,8 @@ advisories() {
 step 'format' cargo fmt --all --check
 step 'clippy: the stream, without features' lint -p waterclock --all-targets
 step 'clippy: the stream, the server and the pages it renders' lint --all-targets
+step 'clippy: the server with the page inside' env LEPTOS_SITE_ROOT=target/release/site MEMORY_SERVE_QUIET=1 \
+    cargo clippy --quiet -p server --features embed -- --deny warnings
 step 'clippy: the page in the browser' lint -p frontend --target wasm32-unknown-unknown --target-dir target/front
 step 'documentation' env RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --no-deps
 step 'licences, sources and duplicates of what we are made of' cargo deny --workspace check --hide-inclusion-graph licenses bans sources

@@ -41,7 +41,7 @@ pub enum State {
     Idle,
     /// Opening for the first time, or after a wait.
     Connecting,
-    /// Open.
+    /// Open, and the server has said something.
     Live,
     /// Was lost; the browser is trying again by itself.
     Reconnecting,
@@ -63,7 +63,7 @@ pub enum Input {
     Connect,
     /// The user wants it to end.
     Stop,
-    /// The connection is open.
+    /// The connection is open, but nothing was heard of it yet.
     Opened,
     /// Something arrived.
     Heard {
@@ -142,6 +142,8 @@ pub struct Connection {
     live_since: Option<Instant>,
     /// How many waits there were since a connection was stable.
     waits: u32,
+    /// Why the server is about to end the connection, if it has said so.
+    goodbye: Option<GoodbyeReason>,
 }
 
 impl Connection {
@@ -155,6 +157,7 @@ impl Connection {
             heard: Instant::ZERO,
             live_since: None,
             waits: 0,
+            goodbye: None,
         }
     }
 
@@ -230,7 +233,7 @@ impl Connection {
             (State::Idle | State::Stopped | State::Waiting { .. }, _) => Vec::new(),
 
             (_, Input::Opened) => {
-                self.live(now);
+                self.heard = now;
                 Vec::new()
             }
             (_, Input::Heard { id, intervals }) => {
@@ -245,13 +248,14 @@ impl Connection {
                 Vec::new()
             }
             (_, Input::Goodbye { reason, retry }) => {
-                self.live(now);
-                self.reason = Some(Reason::Goodbye(reason));
+                self.heard = now;
+                self.goodbye = Some(reason);
                 self.intervals.retry = retry;
                 Vec::new()
             }
             (_, Input::Lost) => {
                 self.settle(now);
+                self.reason = self.goodbye.take().map(Reason::Goodbye);
                 self.heard = now;
                 self.live_since = None;
                 self.state = State::Reconnecting;
@@ -290,6 +294,7 @@ impl Connection {
     fn open(&mut self, now: Instant, state: State) -> Vec<Effect> {
         self.heard = now;
         self.live_since = None;
+        self.goodbye = None;
         self.state = state;
         vec![Effect::Open { after: self.cursor }]
     }
@@ -379,7 +384,8 @@ mod tests {
         let mut page = Page::new();
         assert_eq!(page.input(Input::Connect), &State::Connecting);
         assert!(page.is_open);
-        assert_eq!(page.input(Input::Opened), &State::Live);
+        assert_eq!(page.input(Input::Opened), &State::Connecting, "nothing was heard yet");
+        assert_eq!(page.input(HEARD), &State::Live);
         page.input(Input::Heard { id: Some(id(7)), intervals: None });
         assert_eq!(page.input(Input::Stop), &State::Stopped);
         assert!(!page.is_open);
@@ -434,7 +440,7 @@ mod tests {
             page.input(Input::Lost);
         }
         assert_eq!((page.is_open, page.explains), (false, 0));
-        assert_eq!(page.input(Input::Opened), &State::Live);
+        assert_eq!(page.input(HEARD), &State::Live);
     }
 
     #[test]
@@ -445,10 +451,18 @@ mod tests {
         let retry = seconds(1000);
         page.input(Input::Goodbye { reason: GoodbyeReason::Limit, retry });
         page.input(Input::Lost);
-        assert_eq!(page.connection.reason(), Some(&Reason::Goodbye(GoodbyeReason::Limit)));
+        let reason = Reason::Goodbye(GoodbyeReason::Limit);
+        assert_eq!(page.connection.reason(), Some(&reason));
         assert_eq!(page.later(retry), &State::Reconnecting);
-        assert_eq!(page.input(Input::Opened), &State::Live);
+        // It comes back, and the server still has no room.
+        assert_eq!(page.input(Input::Opened), &State::Reconnecting);
+        page.input(Input::Goodbye { reason: GoodbyeReason::Limit, retry });
+        assert_eq!(page.input(Input::Lost), &State::Reconnecting);
+        assert_eq!(page.connection.reason(), Some(&reason));
+        // And then cannot be reached.
+        page.input(Input::Lost);
         assert_eq!(page.connection.reason(), None);
+        assert_eq!(page.input(HEARD), &State::Live);
     }
 
     #[test]
@@ -463,7 +477,7 @@ mod tests {
         assert_eq!(page.later(seconds(1)), &State::Connecting);
         assert!(page.is_open);
         assert_eq!(page.connection.reason(), Some(&reason), "shown until it is over");
-        page.input(Input::Opened);
+        page.input(HEARD);
         assert_eq!(page.connection.reason(), None);
     }
 
@@ -473,7 +487,7 @@ mod tests {
         page.input(Input::Connect);
         let mut waits = Vec::new();
         for _ in 0..7 {
-            page.input(Input::Opened);
+            page.input(HEARD);
             page.later(STABLE.saturating_sub(seconds(1)));
             let State::Waiting { until } = *page.input(Input::GaveUp) else {
                 panic!("not waiting")
@@ -484,7 +498,7 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
 
-        page.input(Input::Opened);
+        page.input(HEARD);
         page.now += STABLE;
         let until = page.now + FIRST_WAIT;
         assert_eq!(page.input(Input::GaveUp), &State::Waiting { until });
@@ -510,7 +524,7 @@ mod tests {
         assert_eq!(page.later(seconds(6)), &State::Live);
         assert_eq!(page.later(seconds(1)), &State::Stale);
         assert_eq!((page.is_open, page.after), (true, Some(id(7))));
-        assert_eq!(page.input(Input::Opened), &State::Live);
+        assert_eq!(page.input(HEARD), &State::Live);
     }
 
     #[test]

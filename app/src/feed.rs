@@ -118,10 +118,7 @@ impl Feed {
             return;
         }
         match incoming {
-            Incoming::Opened => {
-                self.add(Content::Opened(browser::time()));
-                self.input(Input::Opened);
-            }
+            Incoming::Opened => self.input(Input::Opened),
             Incoming::Lost { gave_up: false } => self.input(Input::Lost),
             Incoming::Lost { gave_up: true } => self.input(Input::GaveUp),
             Incoming::Message { name, last_event_id, data } => {
@@ -143,6 +140,7 @@ impl Feed {
                 None => leptos::logging::error!("not an event: {data}"),
             }
         } else if name == Hello::NAME {
+            self.add(Content::Opened(browser::time()));
             intervals = from_json(data);
         } else if name == Gap::NAME
             && let Some(gap) = from_json(data)

@@ -19,7 +19,11 @@ use crate::{
 /// The page.
 #[component]
 pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
-    let command = format!("curl -N http://{}/events", snapshot.host);
+    // Until the browser knows better: behind a proxy, the server does not know what it is called.
+    let origin = RwSignal::new(format!("http://{}", snapshot.host));
+    Effect::new(move || origin.set(browser::origin()));
+    let command = move || format!("curl -N {}/events", origin.get());
+    let is_refused = snapshot.is_refused;
     let feed = Feed::new(snapshot);
     view! {
         <header>
@@ -28,7 +32,7 @@ pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
             <Count feed />
         </header>
         <main>
-            <List feed />
+            <List feed is_refused />
         </main>
         <footer>
             <noscript>
@@ -80,11 +84,13 @@ fn Count(feed: Feed) -> impl IntoView {
 
 /// The rows, newest first.
 #[component]
-fn List(feed: Feed) -> impl IntoView {
+fn List(feed: Feed, is_refused: bool) -> impl IntoView {
     let is_empty = Memo::new(move |_| feed.rows.with(std::collections::VecDeque::is_empty));
+    let nothing =
+        if is_refused { "These events are not public." } else { "Nothing has happened yet." };
     view! {
         <Show when=move || is_empty.get()>
-            <p class="empty">"Nothing has happened yet."</p>
+            <p class="empty">{nothing}</p>
         </Show>
         <ol class="rows" aria-label="Events, newest first">
             <For each=move || feed.rows.get() key=|row| row.key let:row>

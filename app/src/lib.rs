@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub cursor: Option<EventId>,
     /// The server's name and port, as the browser calls it.
     pub host: String,
+    /// Whether the reader may not read the events.
+    pub is_refused: bool,
 }
 
 /// The document around the app. `url` turns the path of a file of the site into its URL.

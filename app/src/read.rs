@@ -59,6 +59,7 @@ impl FromJson for Page {
             events: home.list("events"),
             cursor: home.parse("cursor"),
             host: home.parse("host")?,
+            is_refused: home.is_true("is_refused"),
         }))
     }
 }

@@ -163,13 +163,6 @@ test.describe('looks, without JavaScript', () => {
     await server.start('--interval', '100ms');
     await expect.poll(() => server.newest()).toBeGreaterThan(3);
     await page.goto(server.url);
-    for (const colorScheme of schemes) {
-      await page.emulateMedia({ colorScheme });
-      for (const [name, width] of Object.entries(widths)) {
-        await page.setViewportSize({ width, height: 720 });
-        const file = `no-script-${name}-${colorScheme}.png`;
-        await page.screenshot({ path: pictures ? `${pictures}/${file}` : info.outputPath(file) });
-      }
-    }
+    await look(page, 'no-script', (file) => (pictures ? `${pictures}/${file}` : info.outputPath(file)));
   });
 });

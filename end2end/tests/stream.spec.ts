@@ -6,7 +6,7 @@ type Seen = { data: string[]; ends: string[]; gaps: number; state: number };
 test.describe('a stream with a limit', () => {
   test.use({ allowedErrors: networkErrors });
 
-  for (const [cut, limit] of [[false, 20], [true, 100]] as const) {
+  for (const [cut, limit] of [[false, 20], [true, 200]] as const) {
     test(cut ? 'goes on to as many in all when it was cut' : 'ends, and the browser stops', async ({ page, server }) => {
       const options = ['--interval', '20ms', '--retry', '100ms'];
       await server.start(...options);

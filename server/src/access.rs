@@ -1,11 +1,11 @@
 //! Who may read.
 //!
 //! Everything is open to this machine, and only to it: a request that came in on a loopback address,
-//! calls us by a loopback name, was not passed on by a proxy, and does not come from a page elsewhere.
-//! So neither a page that rebinds its name to 127.0.0.1 nor everybody behind a proxy can read what a
-//! developer's server says. Others may read the topics that are public.
+//! calls us by a loopback name, does not say that a proxy has passed it on, and does not come from a page
+//! elsewhere. So neither a page that rebinds its name to 127.0.0.1 nor everybody behind a proxy (one that
+//! says so) can read what a developer's server says. Others may read the topics that are public.
 
-use std::{convert::Infallible, fmt, net::IpAddr, str::FromStr, sync::Arc};
+use std::{convert::Infallible, fmt, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
@@ -20,6 +20,9 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use waterclock::{event::Topic, pattern::Pattern};
 
 use crate::{problem::Problem, router::AppState, serve::Peer};
+
+/// How long a browser need not ask again whether another origin's page may read.
+const ASK_AGAIN: Duration = Duration::from_hours(1);
 
 /// Who may, as the options say.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +54,7 @@ impl FromStr for AllowedHost {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse::<Authority>() {
             Ok(authority) if authority.as_str() == authority.host() => {
-                Ok(Self(text.to_ascii_lowercase()))
+                Ok(Self(text.trim_end_matches('.').to_ascii_lowercase()))
             }
             _ => Err("a host name without a port is needed, such as clock.test"),
         }
@@ -65,18 +68,22 @@ impl FromStr for CorsOrigin {
         if text == "*" {
             return Ok(Self::Any);
         }
-        text.parse()
-            .ok()
-            .filter(|uri: &Uri| {
-                let scheme_and_authority =
-                    uri.scheme().zip(uri.authority()).map(|(s, a)| format!("{s}://{a}"));
-                scheme_and_authority.is_some_and(|origin| origin == text.to_ascii_lowercase())
-            })
-            .and_then(|uri| uri.to_string().trim_end_matches('/').to_ascii_lowercase().parse().ok())
-            .map(Self::Only)
-            .ok_or(
-                "an origin is needed, such as https://example.org or http://localhost:5173, or *",
-            )
+        // As browsers write it: in lower case, and without the port that its scheme has anyway.
+        let origin = text.to_ascii_lowercase();
+        let origin = match origin.split_once("://") {
+            Some(("http", _)) => origin.trim_end_matches(":80"),
+            _ => origin.trim_end_matches(":443"),
+        };
+        let is_origin = |uri: &Uri| {
+            let (scheme, authority) = (uri.scheme_str(), uri.authority());
+            let parts = scheme.zip(authority).filter(|(_, a)| !a.as_str().contains('@'));
+            parts.is_some_and(|(scheme, authority)| format!("{scheme}://{authority}") == origin)
+        };
+        let value = HeaderValue::from_str(origin).ok();
+        let value = value.filter(|_| origin.parse().is_ok_and(|uri| is_origin(&uri)));
+        value.map(Self::Only).ok_or(
+            "an origin is needed, such as https://example.org or http://localhost:5173, or *",
+        )
     }
 }
 
@@ -163,7 +170,10 @@ impl Access {
             .collect();
         let origins = origins.map_or(AllowOrigin::any(), AllowOrigin::list);
         let last_event_id = axum::http::HeaderName::from_static("last-event-id");
-        let layer = CorsLayer::new().allow_origin(origins).allow_headers([last_event_id]);
+        let layer = CorsLayer::new()
+            .allow_origin(origins)
+            .allow_headers([last_event_id])
+            .max_age(ASK_AGAIN);
         (!self.cors_origins.is_empty()).then_some(layer)
     }
 
@@ -172,7 +182,10 @@ impl Access {
         if !parts.extensions.get::<Peer>().is_some_and(|peer| peer.is_local) {
             return Err(Foreign::Address);
         }
-        let is_of_proxy = |name: &str| name == "forwarded" || name.starts_with("x-forwarded-");
+        let is_of_proxy = |name: &str| {
+            OF_PROXIES.contains(&name)
+                || OF_PROXIES_BEGIN.iter().any(|start| name.starts_with(start))
+        };
         if headers.keys().any(|name| is_of_proxy(name.as_str())) {
             return Err(Foreign::Forwarded);
         }
@@ -186,6 +199,12 @@ impl Access {
             return Err(Foreign::Host);
         }
         if !headers.get_all(ORIGIN).iter().all(|origin| self.is_our_origin(origin, host.as_ref())) {
+            return Err(Foreign::Origin);
+        }
+        // What a page elsewhere loads as an image or a script has no `Origin` (Fetch Metadata). Going to
+        // our page from there is no such thing.
+        let says = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
+        if says("sec-fetch-site", "cross-site") && says("sec-fetch-mode", "no-cors") {
             return Err(Foreign::Origin);
         }
         Ok(())
@@ -214,6 +233,11 @@ impl Access {
     }
 }
 
+/// What proxies add to a request, most of them.
+const OF_PROXIES: [&str; 6] =
+    ["cf-connecting-ip", "forwarded", "true-client-ip", "via", "x-forwarded", "x-real-ip"];
+const OF_PROXIES_BEGIN: [&str; 2] = ["x-forwarded-", "x-original-"];
+
 /// What stands where a host should.
 struct NotAHost;
 
@@ -225,7 +249,11 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, NotAHost> {
         (Some(host), None) => Some(host.as_bytes().try_into().map_err(|_| NotAHost)?),
         (None, None) => None,
     };
-    Ok(uri.authority().cloned().or(host))
+    let host = uri.authority().cloned().or(host);
+    if host.as_ref().is_some_and(|host| host.as_str().contains('@')) {
+        return Err(NotAHost);
+    }
+    Ok(host)
 }
 
 #[cfg(test)]
@@ -263,6 +291,7 @@ mod tests {
             ("192.0.2.1", Err(Foreign::Host)),
             ("[2001:db8::1]", Err(Foreign::Host)),
             ("a b", Err(Foreign::Host)),
+            ("evil.example@localhost", Err(Foreign::Host)),
             ("", Err(Foreign::Host)),
         ] {
             assert_eq!(check(&access, true, &[("host", host)]), expected, "{host}");
@@ -272,7 +301,7 @@ mod tests {
 
     #[test]
     fn what_a_proxy_adds_is_seen() {
-        for name in ["Forwarded", "X-Forwarded-For", "x-forwarded-host", "X-Forwarded-Proto"] {
+        for name in ["Forwarded", "X-Forwarded-For", "x-forwarded-host", "X-Real-IP", "Via"] {
             let headers = [("host", "localhost"), (name, "")];
             assert_eq!(
                 check(&Access::default(), true, &headers),
@@ -302,6 +331,20 @@ mod tests {
         ] {
             let headers = [("host", "localhost:3000"), ("origin", origin)];
             assert_eq!(check(&access, true, &headers), expected, "{origin}");
+        }
+    }
+
+    #[test]
+    fn what_a_page_elsewhere_loads_without_saying_its_origin() {
+        for (site, mode, expected) in [
+            ("cross-site", "no-cors", Err(Foreign::Origin)),
+            ("cross-site", "navigate", Ok(())),
+            ("same-origin", "no-cors", Ok(())),
+            ("none", "navigate", Ok(())),
+        ] {
+            let headers =
+                [("host", "localhost"), ("sec-fetch-site", site), ("sec-fetch-mode", mode)];
+            assert_eq!(check(&Access::default(), true, &headers), expected, "{site} {mode}");
         }
     }
 }

@@ -54,7 +54,7 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_MAX_STREAMS", value_name = "COUNT", default_value_t = 10_000)]
     max_streams: usize,
 
-    /// How many of them from one address
+    /// How many of them from one address (of IPv6, from one /64). Behind a proxy all come from its own
     #[arg(
         long,
         env = "WATERCLOCK_MAX_STREAMS_PER_ADDRESS",
@@ -64,7 +64,7 @@ pub struct Options {
     max_streams_per_address: usize,
 
     /// A topic that anyone may read, not only this machine, or a pattern of topics: `*` stands for one
-    /// part, a last `>` for all the rest. Can be given several times
+    /// token, a last `>` for all the rest. Can be given several times
     #[arg(long, env = "WATERCLOCK_PUBLIC_TOPIC", value_name = "PATTERN", value_delimiter = ',')]
     public_topic: Vec<Pattern>,
 
@@ -162,15 +162,16 @@ mod tests {
             "--listen=127.0.0.1:1,127.0.0.1:2",
             "--listen=[::1]:3",
             "--cors-origin=https://example.org",
-            "--cors-origin=HTTP://localhost:5173,*",
-            "--allowed-host=Clock.test",
+            "--cors-origin=HTTP://localhost:5173,https://Example.net:443,*",
+            "--allowed-host=Clock.test.",
         ])
         .unwrap();
         let listen = options.listen("127.0.0.1:3000".parse().unwrap());
         assert_eq!(listen.iter().map(SocketAddr::port).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(
             *options.access().cors_origins,
-            ["https://example.org", "http://localhost:5173", "*"].map(|text| text.parse().unwrap())
+            ["https://example.org", "http://localhost:5173", "https://example.net", "*"]
+                .map(|text| text.parse().unwrap())
         );
         assert_eq!(*options.access().allowed_hosts, ["clock.test".parse().unwrap()]);
     }
@@ -186,6 +187,7 @@ mod tests {
             ("--cors-origin=https://example.org/", "https://example.org"),
             ("--cors-origin=https://example.org/path", "https://example.org"),
             ("--cors-origin=null", "https://example.org"),
+            ("--cors-origin=https://user@example.org", "https://example.org"),
             ("--allowed-host=clock.test:3000", "clock.test"),
             ("--allowed-host=a b", "clock.test"),
             ("--allowed-host=", "clock.test"),

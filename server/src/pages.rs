@@ -91,8 +91,8 @@ fn snapshot(state: &AppState, local: Local, headers: &HeaderMap) -> Snapshot {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let host = host.to_owned();
     if local.may_read(&Topic::clock(), &state.access).is_err() {
-        return Snapshot { host, ..Snapshot::default() };
+        return Snapshot { host, is_refused: true, ..Snapshot::default() };
     }
     let latest = state.hub.latest(EVENTS);
-    Snapshot { events: latest.events, cursor: Some(latest.cursor), host }
+    Snapshot { events: latest.events, cursor: Some(latest.cursor), host, is_refused: false }
 }

@@ -81,9 +81,9 @@ impl Subscriber {
     ///
     /// If the log could not be read.
     pub async fn next(&mut self) -> Result<Step, LogError> {
+        // Seen before looking: what is published after the look wakes us.
+        let mut newest = *self.newest.borrow_and_update();
         loop {
-            // Seen before looking: what is published after the look wakes us.
-            let newest = *self.newest.borrow_and_update();
             match self.waiting().await? {
                 Some(Step::Frames(frames)) => {
                     if let Some(conflated) = &mut self.conflated {
@@ -102,7 +102,10 @@ impl Subscriber {
                 }
                 None if self.holds_conflated() => return Ok(self.give_conflated()),
                 // The hub, and with it the sender, lives as long as we do.
-                None => drop(self.newest.changed().await),
+                None => {
+                    let _ = self.newest.changed().await;
+                    newest = *self.newest.borrow_and_update();
+                }
             }
         }
     }

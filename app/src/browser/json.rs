@@ -37,6 +37,11 @@ impl Json {
         Some(self.get(name)?.0.as_f64()? as u64)
     }
 
+    /// Whether a member is true.
+    pub(crate) fn is_true(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| value.0.is_truthy())
+    }
+
     /// A member that is a list, without what is no `T`.
     pub(crate) fn list<T: FromJson>(&self, name: &str) -> Vec<T> {
         let list = self.get(name).map(|list| Array::from(&list.0)).unwrap_or_default();

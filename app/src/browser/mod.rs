@@ -26,6 +26,11 @@ pub(crate) fn time() -> Timestamp {
     Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(js_sys::Date::now() / 1000.0))
 }
 
+/// What the page's server is called: scheme, name and port.
+pub(crate) fn origin() -> String {
+    location().origin().unwrap_or_default()
+}
+
 /// Says what the tab and the window are called.
 pub(crate) fn set_title(title: &str) {
     document().set_title(title);

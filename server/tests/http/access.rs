@@ -30,7 +30,9 @@ async fn a_page_that_rebinds_its_name_to_us_reads_nothing() {
     assert!(reason(get(&server, "/metrics", &foreign).await).await.contains("`Host`"));
     let page = get(&server, "/", &foreign).await;
     assert_eq!(page.status(), 200);
-    assert!(!page.rest().await.contains("secret"));
+    let page = page.rest().await;
+    assert!(!page.contains("secret"));
+    assert!(page.contains("These events are not public."));
 }
 
 #[tokio::test]

@@ -156,6 +156,26 @@ async fn a_cursor_that_cannot_be_honoured_is_told_as_a_gap() {
 }
 
 #[tokio::test]
+async fn a_cursor_cannot_add_lines_to_the_stream() {
+    let server = start().await;
+    for (query, asked) in [
+        ("%0d%0aid:%20x%0d%0adata:%20y", "\r\nid: x\r\ndata: y"),
+        ("%0a%0a", "\n\n"),
+        ("%00", "\0"),
+        ("%1b[31m", "\u{1b}[31m"),
+    ] {
+        let mut answer = server.get(&format!("/events?last_event_id={query}")).await;
+        assert_eq!(answer.message().await.name, "hello");
+        let asked = serde_json::to_string(asked).unwrap();
+        let expected = format!(
+            "id: {}\nevent: gap\ndata: {{\"reason\":\"malformed\",\"cursor\":{asked}}}\n\n",
+            id(0)
+        );
+        assert_eq!(answer.block().await, expected);
+    }
+}
+
+#[tokio::test]
 async fn a_quiet_stream_has_heartbeats_with_its_position() {
     let heartbeat = Duration::from_millis(5);
     let server = Server::start(Settings { heartbeat, ..Settings::default() }).await;
