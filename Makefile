@@ -31,7 +31,7 @@ build: setup-build target/release/.built ## Set up, build for release, and say w
 
 dist: build ## Build, and put the program with the page inside, one file, into target/dist
 	@install -D $(program) target/dist/waterclock
-	@echo 'make: target/dist/waterclock is all there is: copy it anywhere'
+	@echo 'make: target/dist/waterclock is all there is: copy it wherever the same C library is'
 
 # What make has built and nobody else has since, who may have left the page out.
 ours := $(shell [ -e $(program) ] && ! [ $(program) -nt target/release/.ours ] && echo yes)
