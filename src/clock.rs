@@ -49,7 +49,7 @@ mod tests {
     use crate::{
         hub::{Step, Subscriber},
         id::{Cursor, Epoch},
-        log::MemoryLog,
+        log::{MemoryLog, Retention},
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -68,8 +68,8 @@ mod tests {
                 Timestamp::from_millis((start.as_millis() + passed).wrapping_add_signed(jump))
             }
         };
-        let hub = Arc::new(Hub::new(MemoryLog::new(Epoch::new(1), 100), now));
-        let subscriber = hub.subscribe(Cursor::Now);
+        let hub = Hub::new(MemoryLog::new(Epoch::new(1), Retention::default()), now);
+        let subscriber = hub.subscribe(Topic::clock().into(), Cursor::Now);
         tokio::spawn(async move { run(&hub, SECOND).await });
         (subscriber, jump)
     }
@@ -121,11 +121,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_interval_is_a_millisecond() {
-        let hub = Arc::new(Hub::new(MemoryLog::new(Epoch::new(1), 100), {
+        let log = MemoryLog::new(Epoch::new(1), Retention::default());
+        let hub = Arc::new(Hub::new(log, {
             let began = tokio::time::Instant::now();
             move || Timestamp::from_millis(u64::try_from(began.elapsed().as_millis()).unwrap())
         }));
-        let mut subscriber = hub.subscribe(Cursor::Now);
+        let mut subscriber = hub.subscribe(Topic::clock().into(), Cursor::Now);
         tokio::spawn(async move { run(&hub, Duration::ZERO).await });
         let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
         assert_eq!(frames[0].event().data, "1970-01-01T00:00:00.001Z");

@@ -1,6 +1,6 @@
 //! Patterns: which topics are meant.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::event::{MAX_LENGTH, Topic};
 
@@ -14,7 +14,7 @@ use crate::event::{MAX_LENGTH, Topic};
 /// assert!(!pattern.matches(&"orders.eu.paid".parse::<Topic>()?));
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(String);
 
 /// A text that is not a [`Pattern`].
@@ -26,6 +26,25 @@ pub struct Pattern(String);
 pub struct InvalidPattern;
 
 impl Pattern {
+    /// The topic that it is, if it has no wildcard.
+    pub fn topic(&self) -> Option<Topic> {
+        self.0.parse().ok()
+    }
+
+    /// Whether every topic that `other` means is meant.
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut others = other.0.split('.');
+        for wanted in self.0.split('.') {
+            match (wanted, others.next()) {
+                (">", Some(_)) => return true,
+                ("*", Some(token)) if token != ">" => {}
+                (wanted, Some(token)) if wanted == token => {}
+                _ => return false,
+            }
+        }
+        others.next().is_none()
+    }
+
     /// Whether that topic is meant.
     pub fn matches(&self, topic: &Topic) -> bool {
         let mut tokens = topic.as_str().split('.');
@@ -63,6 +82,41 @@ impl fmt::Display for Pattern {
     }
 }
 
+impl From<Topic> for Pattern {
+    fn from(topic: Topic) -> Self {
+        Self(topic.as_str().to_owned())
+    }
+}
+
+/// What a reader asks for: topics that match any of some patterns, at least one. The order in which
+/// they were asked for makes no difference.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Patterns(BTreeSet<Pattern>);
+
+impl Patterns {
+    /// All of those; none if there are none.
+    pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Option<Self> {
+        let patterns: BTreeSet<_> = patterns.into_iter().collect();
+        (!patterns.is_empty()).then_some(Self(patterns))
+    }
+
+    /// Whether that topic is meant.
+    pub fn matches(&self, topic: &Topic) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Each of them, once.
+    pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.iter()
+    }
+}
+
+impl From<Topic> for Patterns {
+    fn from(topic: Topic) -> Self {
+        Self(BTreeSet::from([topic.into()]))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +147,37 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, topic), expected, "{pattern} {topic}");
         }
+    }
+
+    #[test]
+    fn what_each_covers() {
+        for (pattern, other, expected) in [
+            ("a.*", "a.b", true),
+            ("a.*", "a.*", true),
+            ("a.*", "a.>", false),
+            ("a.>", "a.>", true),
+            ("a.>", "a.*.c", true),
+            ("a.>", "a", false),
+            (">", ">", true),
+            (">", "*", true),
+            ("*", ">", false),
+            ("a.b", "a.*", false),
+            ("*.b", "a.*", false),
+        ] {
+            let covers = pattern.parse::<Pattern>().unwrap().covers(&other.parse().unwrap());
+            assert_eq!(covers, expected, "{pattern} {other}");
+        }
+    }
+
+    #[test]
+    fn any_of_several() {
+        let patterns = ["b.*", "a", "b.*"].map(|text| text.parse().unwrap());
+        let patterns = Patterns::new(patterns).unwrap();
+        assert_eq!(patterns.iter().count(), 2);
+        for (topic, expected) in [("a", true), ("b.c", true), ("b", false), ("c", false)] {
+            assert_eq!(patterns.matches(&topic.parse().unwrap()), expected, "{topic}");
+        }
+        assert_eq!(Patterns::new([]), None);
     }
 
     #[test]

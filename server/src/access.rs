@@ -1,4 +1,4 @@
-//! Who may read.
+//! Who may read and publish.
 //!
 //! Everything is open to this machine, and only to it: a request that came in on a loopback address,
 //! calls us by a loopback name, does not say that a proxy has passed it on, and does not come from a page
@@ -17,7 +17,7 @@ use axum::{
     },
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use waterclock::{event::Topic, pattern::Pattern};
+use waterclock::pattern::{Pattern, Patterns};
 
 use crate::{problem::Problem, router::AppState, serve::Peer};
 
@@ -120,17 +120,27 @@ impl fmt::Display for Foreign {
 }
 
 impl Local {
-    /// Whether that topic may be read.
+    /// Whether those topics may be read.
     ///
     /// # Errors
     ///
-    /// [`Problem::NotPublic`], if the request is not from this machine and the topic is not public.
-    pub fn may_read(self, topic: &Topic, access: &Access) -> Result<(), Problem> {
-        let is_public = || access.public_topics.iter().any(|pattern| pattern.matches(topic));
+    /// [`Problem::NotPublic`], if the request is not from this machine and not all of them are public.
+    pub fn may_read(self, topics: &Patterns, access: &Access) -> Result<(), Problem> {
+        let is_public =
+            |pattern: &Pattern| access.public_topics.iter().any(|public| public.covers(pattern));
         match self.0 {
-            Err(why) if !is_public() => Err(Problem::NotPublic(why)),
+            Err(why) if !topics.iter().all(is_public) => Err(Problem::NotPublic(why)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether events may be published.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::MayNotPublish`], if the request is not from this machine.
+    pub fn may_publish(self) -> Result<(), Problem> {
+        self.0.map_err(Problem::MayNotPublish)
     }
 
     /// For what only this machine may read.

@@ -1,6 +1,6 @@
 //! `GET /events`: an event stream (WHATWG HTML 9.2) from where the client asks to go on.
 
-use std::{borrow::Cow, num::NonZeroU64};
+use std::{borrow::Cow, collections::BTreeSet, num::NonZeroU64};
 
 use axum::{
     body::Body,
@@ -17,6 +17,7 @@ use waterclock::{
     hub::Format,
     id::{CountedId, Cursor},
     notice::GoodbyeReason,
+    pattern::{InvalidPattern, Patterns},
     sse,
 };
 
@@ -28,9 +29,13 @@ use crate::{
     stream::{self, Limit, Shape},
 };
 
+/// How many patterns a stream may have.
+pub const MAX_PATTERNS: usize = 64;
+
 /// What a client asks for, and may have.
 #[derive(Debug)]
 pub struct Request {
+    topics: Patterns,
     cursor: Cursor,
     conflate: bool,
     shape: Shape,
@@ -41,6 +46,7 @@ impl FromRequestParts<AppState> for Request {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let local = Local::of(parts, &state.access);
+        let mut patterns = BTreeSet::new();
         let mut format = Format::Plain;
         let mut conflate = false;
         let mut limit = None;
@@ -48,8 +54,12 @@ impl FromRequestParts<AppState> for Request {
         let query = parts.uri.query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match (&*name, &*value) {
-                ("topic", "clock") => {}
-                ("topic", _) => return Err(Problem::NoSuchTopic(value.into_owned())),
+                ("topic", _) => match value.parse() {
+                    Ok(pattern) => {
+                        patterns.insert(pattern);
+                    }
+                    Err(InvalidPattern) => return Err(Problem::BadPattern(value.into_owned())),
+                },
                 ("format", "json") => format = Format::Json,
                 ("format", _) => return Err(Problem::NoSuchFormat(value.into_owned())),
                 ("conflate", "" | "true") => conflate = true,
@@ -63,7 +73,11 @@ impl FromRequestParts<AppState> for Request {
                 _ => {} // Unknown ones are ignored.
             }
         }
-        local.may_read(&Topic::clock(), &state.access)?;
+        if patterns.len() > MAX_PATTERNS {
+            return Err(Problem::TooManyPatterns);
+        }
+        let topics = Patterns::new(patterns).unwrap_or(Topic::clock().into());
+        local.may_read(&topics, &state.access)?;
         // What a browser sends when it reconnects is newer than what the page put into the URL.
         // It sends UTF-8, which axum's `to_str` would refuse.
         let header = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
@@ -73,7 +87,7 @@ impl FromRequestParts<AppState> for Request {
         let counted = text.and_then(|text| text.parse().ok());
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
         let limit = limit.map(|events| Limit { events, sent });
-        Ok(Self { cursor, conflate, shape: Shape { format, limit } })
+        Ok(Self { topics, cursor, conflate, shape: Shape { format, limit } })
     }
 }
 
@@ -97,7 +111,7 @@ pub async fn stream(
     if state.stop.has_begun() {
         return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Draining)));
     }
-    let mut subscriber = state.hub.subscribe(request.cursor);
+    let mut subscriber = state.hub.subscribe(request.topics, request.cursor);
     if request.conflate {
         subscriber = subscriber.conflated();
     }

@@ -7,9 +7,10 @@
 //! | [`options`] | the program's options |
 //! | [`router`] | the table of routes, and the state that they share |
 //! | [`serve`](mod@serve) | the accept loop: serves a router until it is told to stop |
-//! | [`access`] | who may read |
+//! | [`access`] | who may read and publish |
 //! | [`events`] | `GET /events`: what was asked for, and the answer's head |
 //! | `stream` | the answer's body: the bytes of one event stream |
+//! | [`publish`] | `POST /events/{topic}`: publishes an event |
 //! | `pages` | the pages, rendered with the latest events |
 //! | `site` | the files that they need, from disk or from inside the program |
 //! | `headers` | the headers that every answer has, and what a page may load |
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod options;
 mod pages;
 pub mod problem;
+pub mod publish;
 pub mod router;
 pub mod serve;
 mod site;

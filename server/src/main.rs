@@ -25,9 +25,6 @@ use tokio::{
 };
 use waterclock::{clock, hub::Hub, id::Epoch, log::MemoryLog, timestamp::Timestamp};
 
-/// How many ticks the clock's log keeps: an hour, at one a second.
-const CLOCK_RETAIN_COUNT: usize = 3600;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
@@ -80,11 +77,9 @@ async fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dy
         let listener = TcpListener::bind(address).await;
         listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
     }
+    let log = MemoryLog::new(Epoch::random(), options.retention());
     let state = AppState {
-        hub: Arc::new(Hub::new(
-            MemoryLog::new(Epoch::random(), CLOCK_RETAIN_COUNT),
-            Timestamp::now,
-        )),
+        hub: Arc::new(Hub::new(log, Timestamp::now)),
         stream_settings: StreamSettings {
             heartbeat: options.heartbeat,
             retry: options.retry,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use waterclock::pattern::Pattern;
+use waterclock::{log::Retention, pattern::Pattern};
 
 use crate::{
     access::{Access, AllowedHost, CorsOrigin},
@@ -49,6 +49,18 @@ pub struct Options {
     /// How long clients are told to wait before they connect again
     #[arg(long, env = "WATERCLOCK_RETRY", value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub retry: Duration,
+
+    /// How many events of a topic are kept; of the clock's, at most 3,600
+    #[arg(long, env = "WATERCLOCK_RETAIN_COUNT", value_name = "COUNT", default_value_t = 100_000)]
+    retain_count: usize,
+
+    /// How long events are kept
+    #[arg(long, env = "WATERCLOCK_RETAIN_AGE", value_name = "TIME", default_value = "24h", value_parser = age)]
+    retain_age: Duration,
+
+    /// About how many bytes of events are kept in all, such as 64MiB or 1GiB
+    #[arg(long, env = "WATERCLOCK_RETAIN_BYTES", value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
+    retain_bytes: usize,
 
     /// How many streams may be open; those beyond are told to come back later
     #[arg(long, env = "WATERCLOCK_MAX_STREAMS", value_name = "COUNT", default_value_t = 10_000)]
@@ -102,6 +114,17 @@ impl Options {
         if self.listen.is_empty() { vec![default] } else { self.listen.clone() }
     }
 
+    /// How much is kept.
+    pub fn retention(&self) -> Retention {
+        let clock_count = Retention::default().clock_count.min(self.retain_count);
+        Retention {
+            count: self.retain_count,
+            clock_count,
+            age: self.retain_age,
+            bytes: self.retain_bytes,
+        }
+    }
+
     /// How many streams there may be.
     pub fn stream_limits(&self) -> StreamLimits {
         StreamLimits { in_all: self.max_streams, per_address: self.max_streams_per_address }
@@ -130,6 +153,24 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         .ok_or("a time from 5ms to 24h is needed, such as 500ms, 2s or 1m 30s")
 }
 
+/// Reads a time from a second on.
+fn age(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|age| *age >= Duration::from_secs(1))
+        .ok_or("a time of at least a second is needed, such as 90s, 24h or 30days")
+}
+
+/// Reads a number of bytes, with or without a unit of 1024.
+fn bytes(text: &str) -> Result<usize, &'static str> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0), ("", 0)];
+    units
+        .into_iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), shift)))
+        .and_then(|(number, shift)| number.parse::<usize>().ok()?.checked_mul(1 << shift))
+        .ok_or("a number of bytes is needed, such as 65536, 64MiB or 1GiB")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +195,13 @@ mod tests {
         let listen: SocketAddr = "[::1]:0".parse().unwrap();
         assert_eq!(options.listen("127.0.0.1:3000".parse().unwrap()), [listen]);
         assert_eq!(options.interval, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, expected) in [("0", 0), ("7B", 7), ("2KiB", 2048), ("3 MiB", 3 << 20)] {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
     }
 
     #[test]
@@ -192,6 +240,10 @@ mod tests {
             ("--allowed-host=a b", "clock.test"),
             ("--allowed-host=", "clock.test"),
             ("--max-streams=-1", "--max-streams"),
+            ("--retain-age=0s", "30days"),
+            ("--retain-bytes=1GB", "64MiB"),
+            ("--retain-bytes=-1", "64MiB"),
+            ("--retain-bytes=99999999TiB", "64MiB"),
             ("--log=xml", "text, json"),
         ] {
             let error = parse(&[argument]).unwrap_err().to_string();

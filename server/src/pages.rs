@@ -18,7 +18,7 @@ use leptos::{
     prelude::{provide_context, use_context},
 };
 use leptos_axum::{ResponseOptions, render_app_to_stream_with_context};
-use waterclock::event::Topic;
+use waterclock::{event::Topic, hub::Latest};
 
 use crate::{access::Local, headers::page_policy, problem::Problem, router::AppState, site};
 
@@ -33,7 +33,7 @@ pub(crate) fn router() -> Router<AppState> {
 }
 
 async fn home(State(state): State<AppState>, local: Local, request: Request) -> Response {
-    let page = Page::Home(snapshot(&state, local, request.headers()));
+    let page = Page::Home(snapshot(&state, local, request.headers()).await);
     render(&state, page, request).await
 }
 
@@ -87,12 +87,21 @@ fn reload_source(options: &LeptosOptions) -> String {
 }
 
 /// What the page shows before any stream has told it more.
-fn snapshot(state: &AppState, local: Local, headers: &HeaderMap) -> Snapshot {
+async fn snapshot(state: &AppState, local: Local, headers: &HeaderMap) -> Snapshot {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let host = host.to_owned();
-    if local.may_read(&Topic::clock(), &state.access).is_err() {
+    let topics = Topic::clock().into();
+    if local.may_read(&topics, &state.access).is_err() {
         return Snapshot { host, is_refused: true, ..Snapshot::default() };
     }
-    let latest = state.hub.latest(EVENTS);
-    Snapshot { events: latest.events, cursor: Some(latest.cursor), host, is_refused: false }
+    match state.hub.latest(&topics, EVENTS).await {
+        Ok(Latest { events, cursor }) => {
+            Snapshot { events, cursor: Some(cursor), host, is_refused: false }
+        }
+        Err(error) => {
+            // The page is there all the same, and its stream says more.
+            tracing::error!(error = &error as &dyn std::error::Error, "a page has no events");
+            Snapshot { host, ..Snapshot::default() }
+        }
+    }
 }

@@ -6,14 +6,48 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::access::Foreign;
+use waterclock::{
+    event::{InvalidName, InvalidTopic},
+    pattern::InvalidPattern,
+};
+
+use crate::{access::Foreign, events::MAX_PATTERNS, publish::MAX_DATA};
 
 /// Why a request was refused, and what would be accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    /// `topic` names one that does not exist.
-    #[error("There is no topic {0:?}. The only topic is `clock`, which is also the default.")]
-    NoSuchTopic(String),
+    /// `topic` is no pattern.
+    #[error("{0:?} is {InvalidPattern}.")]
+    BadPattern(String),
+    /// More patterns than a stream may have.
+    #[error("A stream has at most {MAX_PATTERNS} patterns. Use wildcards, or several streams.")]
+    TooManyPatterns,
+    /// What is published to is no topic.
+    #[error("{0:?} is {InvalidTopic}.")]
+    BadTopic(String),
+    /// `name` cannot be the name of an event.
+    #[error("{name:?} cannot be the name of an event: {why}.")]
+    BadName {
+        /// What was sent.
+        name: String,
+        /// Why not.
+        why: InvalidName,
+    },
+    /// The data of an event is too long.
+    #[error("The data of an event is at most {MAX_DATA} bytes long.")]
+    TooMuchData,
+    /// The data of an event is not UTF-8.
+    #[error("The data of an event is UTF-8, and this is not. Encode it, as Base64 for instance.")]
+    NotUtf8,
+    /// The data of an event did not come in time.
+    #[error("The data of the event did not arrive in time.")]
+    SlowBody,
+    /// Only the server publishes to `clock`.
+    #[error("Only the server itself publishes to `clock`. Take another topic.")]
+    ClockIsOurs,
+    /// The log could not keep an event.
+    #[error("The event could not be kept, and nobody has seen it. The server's log says why.")]
+    NotKept,
     /// `format` is not one of those there are.
     #[error("There is no format {0:?}. Leave `format` out, or set it to `json`.")]
     NoSuchFormat(String),
@@ -26,6 +60,9 @@ pub enum Problem {
     /// `conflate` is neither yes nor no.
     #[error("{0:?} says neither yes nor no. `conflate` is `true`, `false`, or left out.")]
     BadConflate(String),
+    /// Only the server's own machine publishes.
+    #[error("Only the server's own machine may publish, and the request is not from there: {0}.")]
+    MayNotPublish(Foreign),
     /// The topic is read on the server's own machine only.
     #[error("This topic is not public, and the request is not from the server's own machine: {0}.")]
     NotPublic(Foreign),
@@ -54,11 +91,21 @@ struct Body {
 impl Problem {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoSuchTopic(_) | Self::NothingHere => StatusCode::NOT_FOUND,
-            Self::NoSuchFormat(_) | Self::BadLimit(_) | Self::BadConflate(_) => {
-                StatusCode::BAD_REQUEST
+            Self::NothingHere => StatusCode::NOT_FOUND,
+            Self::BadPattern(_)
+            | Self::TooManyPatterns
+            | Self::BadTopic(_)
+            | Self::BadName { .. }
+            | Self::NotUtf8
+            | Self::NoSuchFormat(_)
+            | Self::BadLimit(_)
+            | Self::BadConflate(_) => StatusCode::BAD_REQUEST,
+            Self::ClockIsOurs | Self::NotPublic(_) | Self::NotLocal(_) | Self::MayNotPublish(_) => {
+                StatusCode::FORBIDDEN
             }
-            Self::NotPublic(_) | Self::NotLocal(_) => StatusCode::FORBIDDEN,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::TooMuchData => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotKept => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }

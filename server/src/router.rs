@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, middleware::map_response, routing::get};
+use axum::{
+    Router,
+    middleware::map_response,
+    routing::{get, post},
+};
 use leptos::config::LeptosOptions;
 use waterclock::hub::Hub;
 
 use crate::{
     access::Access, events, headers, health, metrics, metrics::Metrics, pages, problem::Problem,
-    site, stop::Stop, streams::Streams,
+    publish, site, stop::Stop, streams::Streams,
 };
 
 /// What the handlers share.
@@ -45,6 +49,7 @@ pub struct StreamSettings {
 pub fn router(state: AppState) -> Router {
     let events = Router::new()
         .route("/events", get(events::stream).head(events::head))
+        .route("/events/{topic}", post(publish::publish).put(publish::publish))
         // Here too, since what a layer has wrapped keeps its fallback.
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed);
     let events = match state.access.cors() {

@@ -2,21 +2,21 @@
 //!
 //! A subscriber sees an event only after the log has said that it is durable. It owns no queue, only
 //! a cursor: it reads from a ring of recent frames while it keeps up and from the log when it is
-//! behind, so a slow one delays nobody.
+//! behind, so a slow one delays nobody. A publish wakes the subscribers of its own topic and no others.
 //!
 //! ```
-//! use std::sync::Arc;
 //! use waterclock::{
 //!     event::{Name, Topic},
 //!     hub::{Hub, Step},
 //!     id::{Cursor, Epoch},
-//!     log::MemoryLog,
+//!     log::{MemoryLog, Retention},
 //!     timestamp::Timestamp,
 //! };
 //!
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-//! let hub = Arc::new(Hub::new(MemoryLog::new(Epoch::random(), 100), Timestamp::now));
-//! let mut subscriber = hub.subscribe(Cursor::Now);
+//! let log = MemoryLog::new(Epoch::random(), Retention::default());
+//! let hub = Hub::new(log, Timestamp::now);
+//! let mut subscriber = hub.subscribe(Topic::clock().into(), Cursor::Now);
 //! hub.publish(Topic::clock(), Name::default(), "tick".to_owned()).await?;
 //! let Step::Frames(frames) = subscriber.next().await? else { panic!("nothing is missing") };
 //! assert_eq!(frames[0].event().data, "tick");
@@ -25,13 +25,20 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 
+mod channel;
 mod frame;
 mod ring;
 mod subscriber;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 pub use frame::{Format, Frame};
 pub use subscriber::{Step, Subscriber};
@@ -41,21 +48,43 @@ use crate::{
     id::{Cursor, EventId},
     log::{Bounds, Draft, Log, LogError},
     notice::{Gap, GapReason},
+    pattern::Patterns,
     timestamp::Timestamp,
 };
+use channel::{Channel, Channels};
 use ring::Ring;
+
+/// How many publishes may wait for the log; further ones wait to wait.
+const MAX_WAITING: usize = 1024;
 
 /// Takes events, keeps them, and hands them to subscribers.
 pub struct Hub {
+    shared: Arc<Shared>,
+    publishes: mpsc::Sender<Publish>,
+}
+
+/// What publishing and the subscribers share.
+struct Shared {
     log: Box<dyn Log>,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// Held from the append until the ring has the event, so that both have one order.
-    publishing: tokio::sync::Mutex<()>,
-    ring: Mutex<Ring>,
+    recent: Mutex<Recent>,
     /// The log's newest sequence number when the hub was made.
     began_after: u64,
-    /// The newest sequence number that subscribers may see.
-    newest: watch::Sender<u64>,
+}
+
+/// What is new, and who is to hear of it.
+struct Recent {
+    ring: Ring,
+    channels: Channels,
+}
+
+/// An event that somebody waits to see kept.
+struct Publish {
+    topic: Topic,
+    name: Name,
+    data: String,
+    begun: Instant,
+    answer: oneshot::Sender<Result<Arc<Frame>, LogError>>,
 }
 
 /// The latest events, and the cursor to go on from without losing or repeating one.
@@ -69,24 +98,30 @@ pub struct Latest {
 
 impl Hub {
     /// A hub over that log. `now` is what it takes for the time.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, on which it writes to the log.
     pub fn new(log: impl Log, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let newest = log.bounds().newest;
-        Self {
+        let shared = Arc::new(Shared {
             log: Box::new(log),
             now: Box::new(now),
-            publishing: tokio::sync::Mutex::default(),
-            ring: Mutex::new(Ring::new(newest)),
+            recent: Mutex::new(Recent { ring: Ring::new(newest), channels: Channels::default() }),
             began_after: newest,
-            newest: watch::Sender::new(newest),
-        }
+        });
+        let (publishes, waiting) = mpsc::channel(MAX_WAITING);
+        tokio::spawn(Arc::clone(&shared).write(waiting));
+        Self { shared, publishes }
     }
 
     /// The time, as the hub takes it.
     pub fn now(&self) -> Timestamp {
-        (self.now)()
+        (self.shared.now)()
     }
 
-    /// Appends an event to the log and, once it is durable, shows it to the subscribers.
+    /// Appends an event to the log and, once it is durable, shows it to the subscribers. What was
+    /// begun is finished, also if the future is dropped.
     ///
     /// # Errors
     ///
@@ -97,32 +132,31 @@ impl Hub {
         name: Name,
         data: String,
     ) -> Result<Arc<Frame>, LogError> {
-        let begun = Instant::now();
-        let _publishing = self.publishing.lock().await;
-        let draft = Draft { topic, name, data, time: self.now() };
-        let events = self.log.append(vec![draft]).await?;
-        let frame = |event| Arc::new(Frame::just_published(event, begun));
-        let frames: Vec<_> = events.into_iter().map(frame).collect();
-        let frame = frames
-            .last()
-            .cloned()
-            .ok_or_else(|| LogError::new("it took an event and gave none back"))?;
-        self.ring().extend(frames);
-        self.newest.send_replace(frame.event().id.sequence);
-        Ok(frame)
+        let (answer, answered) = oneshot::channel();
+        let publish = Publish { topic, name, data, begun: Instant::now(), answer };
+        let gone = || LogError::new("it is no longer written to");
+        self.publishes.send(publish).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
     }
 
-    /// A reader that goes on at `cursor`.
-    pub fn subscribe(self: &Arc<Self>, cursor: Cursor) -> Subscriber {
-        let Bounds { epoch, start, newest } = self.log.bounds();
+    /// A reader of those topics that goes on at `cursor`.
+    pub fn subscribe(&self, topics: Patterns, cursor: Cursor) -> Subscriber {
+        let Bounds { epoch, start, newest } = self.shared.log.bounds();
+        let dropped = self.shared.log.dropped(&topics);
+        let (channel, now) = {
+            let Recent { ring, channels } = &mut *self.shared.recent();
+            (channels.join(&topics, ring.newest()), ring.newest())
+        };
         let (position, reason) = match &cursor {
-            Cursor::Now => (newest, None),
+            Cursor::Now => (now, None),
             Cursor::Earliest => (start, None),
             Cursor::After(id) if id.epoch != epoch => (start, Some(GapReason::OtherEpoch)),
-            Cursor::After(id) if id.sequence > newest => (newest, Some(GapReason::Future)),
-            Cursor::After(id) if id.sequence < start => (start, Some(GapReason::Expired)),
+            Cursor::After(id) if id.sequence > newest.max(now) => (now, Some(GapReason::Future)),
+            Cursor::After(id) if id.sequence < dropped => {
+                (id.sequence.max(start), Some(GapReason::Expired))
+            }
             Cursor::After(id) => (id.sequence, None),
-            Cursor::Malformed(_) => (newest, Some(GapReason::Malformed)),
+            Cursor::Malformed(_) => (now, Some(GapReason::Malformed)),
         };
         let asked = match cursor {
             Cursor::After(id) => id.to_string(),
@@ -130,36 +164,99 @@ impl Hub {
             Cursor::Now | Cursor::Earliest => String::new(),
         };
         let gap = reason.map(|reason| Gap { reason, cursor: asked });
-        Subscriber::new(Arc::clone(self), EventId { epoch, sequence: position }, gap)
+        let cursor = EventId { epoch, sequence: position };
+        Subscriber::new(Arc::clone(&self.shared), topics, channel, cursor, gap, dropped)
     }
 
     /// The oldest and the newest event kept, if there are any.
     pub fn kept(&self) -> Option<(EventId, EventId)> {
-        let Bounds { epoch, start, newest } = self.log.bounds();
+        let Bounds { epoch, start, newest } = self.shared.log.bounds();
         let id = |sequence| EventId { epoch, sequence };
         (start < newest).then(|| (id(start + 1), id(newest)))
     }
 
-    /// The newest sequence number; it counts the whole log.
+    /// The newest sequence number that subscribers may see; it counts the whole log.
     pub fn newest(&self) -> u64 {
-        *self.newest.borrow()
+        self.shared.recent().ring.newest()
     }
 
     /// How many events were published since the hub was made.
     pub fn published(&self) -> u64 {
-        self.newest() - self.began_after
+        self.newest() - self.shared.began_after
     }
 
-    /// The latest events, at most `limit`, of those that are at hand.
-    pub fn latest(&self, limit: usize) -> Latest {
-        let epoch = self.log.bounds().epoch;
-        let ring = self.ring();
-        let events = ring.latest(limit).map(|frame| frame.event().clone()).collect();
-        Latest { events, cursor: EventId { epoch, sequence: ring.newest() } }
+    /// The latest events of those topics, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn latest(&self, topics: &Patterns, limit: usize) -> Result<Latest, LogError> {
+        let sequence = self.newest();
+        let mut events = self.shared.log.latest(topics, limit).await?;
+        // What has come meanwhile is after the cursor.
+        events.retain(|event| event.id.sequence <= sequence);
+        let epoch = self.shared.log.bounds().epoch;
+        Ok(Latest { events, cursor: EventId { epoch, sequence } })
+    }
+}
+
+impl Shared {
+    /// Appends what is published, all that waits at a time, until nobody can publish any more.
+    async fn write(self: Arc<Self>, mut waiting: mpsc::Receiver<Publish>) {
+        let mut publishes = Vec::new();
+        while waiting.recv_many(&mut publishes, MAX_WAITING).await > 0 {
+            let time = (self.now)();
+            let mut drafts = Vec::with_capacity(publishes.len());
+            let mut answers = Vec::with_capacity(publishes.len());
+            for Publish { topic, name, data, begun, answer } in publishes.drain(..) {
+                drafts.push(Draft { topic, name, data, time });
+                answers.push((begun, answer));
+            }
+            match self.log.append(drafts).await {
+                Ok(events) => {
+                    let (mut frames, mut told) = (Vec::new(), Vec::new());
+                    for (event, (begun, answer)) in events.into_iter().zip(answers) {
+                        let frame = Arc::new(Frame::just_published(event, begun));
+                        frames.push(Arc::clone(&frame));
+                        told.push((answer, frame));
+                    }
+                    self.show(frames);
+                    for (answer, frame) in told {
+                        // Who has asked may be gone.
+                        let _ = answer.send(Ok(frame));
+                    }
+                }
+                Err(error) => {
+                    for (_, answer) in answers {
+                        let _ = answer.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    /// Shows events to the subscribers of their topics.
+    fn show(&self, frames: Vec<Arc<Frame>>) {
+        let mut woken: HashMap<*const Channel, (Arc<Channel>, u64)> = HashMap::new();
+        {
+            let Recent { ring, channels } = &mut *self.recent();
+            for frame in frames {
+                let Event { topic, id, .. } = frame.event();
+                for channel in channels.of(topic) {
+                    channel.push(id.sequence);
+                    let newest = (Arc::clone(channel), id.sequence);
+                    woken.insert(Arc::as_ptr(channel), newest);
+                }
+                ring.push(frame);
+            }
+        }
+        for (channel, newest) in woken.into_values() {
+            channel.wake(newest);
+        }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
         // No code panics half-way through a change of what the lock holds.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

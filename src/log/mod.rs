@@ -2,13 +2,14 @@
 
 mod memory;
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 pub use memory::MemoryLog;
 
 use crate::{
     event::{Event, Name, Topic},
     id::Epoch,
+    pattern::Patterns,
     timestamp::Timestamp,
 };
 
@@ -20,6 +21,9 @@ pub trait Log: Send + Sync + 'static {
     /// What the log holds now.
     fn bounds(&self) -> Bounds;
 
+    /// The sequence number of the newest event of those topics that is no longer kept; 0 if all are.
+    fn dropped(&self, topics: &Patterns) -> u64;
+
     /// Appends events, all or none, and answers with them once they are durable. The order of the
     /// calls is the order in the log.
     ///
@@ -28,12 +32,51 @@ pub trait Log: Send + Sync + 'static {
     /// If they could not be made durable.
     fn append(&self, drafts: Vec<Draft>) -> LogFuture<'_, Vec<Event>>;
 
-    /// Reads at most `limit` events after the sequence number `after`, oldest first.
+    /// Reads at most `limit` events of those topics after the sequence number `after`, oldest first,
+    /// of those that are kept.
     ///
     /// # Errors
     ///
     /// If the log could not be read.
-    fn read(&self, after: u64, limit: usize) -> LogFuture<'_, Read>;
+    fn read<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: usize,
+    ) -> LogFuture<'a, Vec<Event>>;
+
+    /// Reads the latest events of those topics, at most `limit`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> LogFuture<'a, Vec<Event>>;
+}
+
+/// How much a log keeps. What is older goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How many events of a topic.
+    pub count: usize,
+    /// How many ticks of the clock: fewer, since they are of little use later.
+    pub clock_count: usize,
+    /// How long.
+    pub age: Duration,
+    /// About how many bytes in all.
+    pub bytes: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { count: 100_000, clock_count: 3600, age: Duration::from_hours(24), bytes: 1 << 30 }
+    }
+}
+
+impl Retention {
+    /// How many events of that topic.
+    pub fn count_of(&self, topic: &Topic) -> usize {
+        if *topic == Topic::clock() { self.clock_count } else { self.count }
+    }
 }
 
 /// What a log holds.
@@ -60,26 +103,14 @@ pub struct Draft {
     pub time: Timestamp,
 }
 
-/// What was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// The events; none if there are no newer ones.
-    Events(Vec<Event>),
-    /// Events after that place are no longer kept; reading can go on after `start`.
-    Expired {
-        /// The sequence number before that of the oldest event kept.
-        start: u64,
-    },
-}
-
 /// The log could not do what it was asked to. Its source says why.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the log failed")]
-pub struct LogError(#[source] Box<dyn std::error::Error + Send + Sync>);
+pub struct LogError(#[source] Arc<dyn std::error::Error + Send + Sync>);
 
 impl LogError {
     /// For that reason.
     pub fn new(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(reason.into())
+        Self(reason.into().into())
     }
 }

@@ -323,6 +323,8 @@ async fn other_methods_are_not_allowed() {
 #[tokio::test]
 async fn bad_requests_are_told_what_is_allowed() {
     let server = start().await;
+    let too_many: Vec<_> = (0..65).map(|n| format!("topic={n}")).collect();
+    let too_many = format!("/events?{}", too_many.join("&"));
     let no_limit = "is no number of events. `limit` is a whole number from 1 to";
     for (path, status, detail) in [
         ("/events?limit=0", 400, no_limit),
@@ -332,11 +334,10 @@ async fn bad_requests_are_told_what_is_allowed() {
         ("/events?limit=1.5", 400, no_limit),
         ("/events?limit=99999999999999999999", 400, no_limit),
         ("/events?conflate=perhaps", 400, "`conflate` is `true`, `false`, or left out"),
-        (
-            "/events?topic=orders",
-            404,
-            "There is no topic \\\"orders\\\". The only topic is `clock`",
-        ),
+        ("/events?topic=", 400, "is not a pattern"),
+        ("/events?topic=a..b", 400, "\\\"a..b\\\" is not a pattern: it is a topic in which `*`"),
+        ("/events?topic=../etc", 400, "is not a pattern"),
+        (&too_many, 400, "A stream has at most 64 patterns"),
         ("/events?format=xml", 400, "There is no format \\\"xml\\\". Leave `format` out"),
     ] {
         let answer = server.get(path).await;

@@ -6,4 +6,5 @@ mod bad_days;
 mod events;
 mod health;
 mod pages;
+mod publish;
 mod support;

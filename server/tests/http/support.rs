@@ -21,7 +21,7 @@ use waterclock::{
     event::{Name, Topic},
     hub::Hub,
     id::Epoch,
-    log::MemoryLog,
+    log::{MemoryLog, Retention},
     sse::{Message, Parsed, Parser},
     timestamp::Timestamp,
 };
@@ -63,7 +63,10 @@ impl Default for Settings {
 
 impl Server {
     pub async fn start(settings: Settings) -> Self {
-        let log = MemoryLog::new(Epoch::new(0xc10c), settings.retain_count);
+        let log = MemoryLog::new(
+            Epoch::new(0xc10c),
+            Retention { clock_count: settings.retain_count, ..Retention::default() },
+        );
         let time: Timestamp = TIME.parse().unwrap();
         let hub = Arc::new(Hub::new(log, move || time));
         // A test may hold more connections than many systems allow a program by default.
@@ -122,6 +125,14 @@ impl Server {
         answer.read_until(b"\r\n\r\n").await;
         answer.head = String::from_utf8(answer.take_until(b"\r\n\r\n")).unwrap();
         answer
+    }
+
+    /// Publishes by HTTP: to a path under `/events/`.
+    pub async fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let length = body.len();
+        let head =
+            format!("POST /events/{path} HTTP/1.0\r\nContent-Length: {length}\r\n{headers}\r\n");
+        self.send(&[head.as_bytes(), body].concat()).await
     }
 
     pub async fn connect(&self) -> TcpStream {

@@ -1,0 +1,123 @@
+//! `POST /events/{topic}` over real sockets.
+
+use server::access::Access;
+
+use crate::support::{Answer, Server, Settings, TIME};
+
+async fn start() -> Server {
+    Server::start(Settings::default()).await
+}
+
+async fn refused(answer: Answer, status: u16, detail: &str) {
+    assert_eq!(answer.status(), status, "{detail}");
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    let body = answer.rest().await;
+    assert!(body.contains(detail), "{detail}: {body}");
+}
+
+#[tokio::test]
+async fn the_answer_is_the_event_and_subscribers_of_the_topic_get_it() {
+    let server = start().await;
+    let mut orders = server.get("/events?topic=orders.*").await;
+    let mut json = server.get("/events?topic=other&topic=orders.eu&format=json").await;
+    let mut clock = server.get("/events").await;
+    for stream in [&mut orders, &mut json, &mut clock] {
+        assert_eq!(stream.message().await.name, "hello");
+    }
+    let answer = server.post("orders.eu?name=created", "", b"17").await;
+    assert_eq!(answer.status(), 201);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let event = format!(
+        r#"{{"id":"000000000000c10c-1","topic":"orders.eu","name":"created","data":"17","time":"{TIME}"}}"#
+    );
+    assert_eq!(answer.rest().await, event);
+    assert_eq!(orders.block().await, "id: 000000000000c10c-1\nevent: created\ndata: 17\n\n");
+    assert_eq!(json.message().await.data, event);
+
+    server.publish("tick").await;
+    assert_eq!(clock.block().await, "id: 000000000000c10c-2\ndata: tick\n\n");
+}
+
+#[tokio::test]
+async fn the_body_is_the_data_whatever_it_is() {
+    let server = start().await;
+    let mut stream = server.get("/events?topic=t&format=json").await;
+    stream.message().await;
+    let long = "x".repeat(64 * 1024);
+    for body in ["", " ", "a\r\nb\rc\n", "with \0", "id: 1\n\n", "\u{feff}ü", long.as_str()] {
+        let headers = "Content-Type: application/x-www-form-urlencoded\r\n";
+        let answer = server.post("t", headers, body.as_bytes()).await;
+        assert_eq!(answer.status(), 201);
+        let event: waterclock::event::Event =
+            serde_json::from_str(&stream.message().await.data).unwrap();
+        assert_eq!(event.data, body);
+    }
+}
+
+#[tokio::test]
+async fn put_does_the_same() {
+    let server = start().await;
+    let request = b"PUT /events/t HTTP/1.0\r\nContent-Length: 1\r\n\r\nx";
+    assert_eq!(server.send(request).await.status(), 201);
+}
+
+#[tokio::test]
+async fn what_cannot_be_published_is_told_why_and_nobody_sees_it() {
+    let server = start().await;
+    let mut stream = server.get("/events?topic=%3E&last_event_id=earliest").await;
+    stream.message().await;
+    let long = "x".repeat(64 * 1024 + 1);
+    refused(server.post("t", "", long.as_bytes()).await, 413, "at most 65536 bytes").await;
+    refused(server.post("t", "", b"\xff\xfe").await, 400, "is UTF-8, and this is not").await;
+    refused(server.post("clock", "", b"x").await, 403, "Only the server itself").await;
+    let topic = "x".repeat(256);
+    for topic in ["a..b", ".", "..", "a.*", "%3E", "a%2Fb", "%20", "a%00", "%ff", &topic] {
+        let answer = server.post(topic, "", b"x").await;
+        assert_eq!(answer.status(), 400, "{topic}");
+    }
+    refused(server.post("a.*", "", b"x").await, 400, "\\\"a.*\\\" is not a topic").await;
+    for name in ["hello", "gap", "open", "error"] {
+        let answer = server.post(&format!("t?name={name}"), "", b"x").await;
+        refused(answer, 400, "the name is reserved").await;
+    }
+    refused(server.post("t?name=a%0ab", "", b"x").await, 400, "without CR, LF and NUL").await;
+    assert_eq!(server.post("t?name=", "", b"x").await.status(), 201);
+    assert_eq!(stream.message().await.data, "x", "the only one");
+    let get = server.get("/events/t").await;
+    assert_eq!((get.status(), get.header("allow")), (405, Some("POST,PUT")));
+}
+
+#[tokio::test]
+async fn a_page_elsewhere_cannot_publish_to_a_developers_machine() {
+    let server = start().await;
+    for headers in [
+        "Host: localhost\r\nOrigin: https://example.org\r\n",
+        "Host: localhost\r\nOrigin: null\r\n",
+        "Host: rebound.example\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n",
+        "Host: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n",
+    ] {
+        let answer = server.post("t", headers, b"x").await;
+        refused(answer, 403, "Only the server's own machine may publish").await;
+    }
+    assert_eq!(server.hub.newest(), 0);
+}
+
+#[tokio::test]
+async fn only_public_topics_are_read_by_all() {
+    let access = Access { public_topics: ["news.*".parse().unwrap()].into(), ..Access::default() };
+    let server = Server::start(Settings { access, ..Settings::default() }).await;
+    let by_proxy = [("Host", &b"clock.example"[..]), ("X-Forwarded-For", b"192.0.2.1")];
+    for (query, status) in [
+        ("topic=news.a", 200),
+        ("topic=news.*", 200),
+        ("topic=news.a&topic=news.b", 200),
+        ("topic=news.%3E", 403),
+        ("topic=news.a&topic=other", 403),
+        ("topic=%3E", 403),
+        ("", 403),
+    ] {
+        let answer = server.request("GET", &format!("/events?{query}"), &by_proxy).await;
+        assert_eq!(answer.status(), status, "{query}");
+    }
+}
