@@ -14,7 +14,7 @@ use axum::{
 };
 use waterclock::{
     event::Topic,
-    hub::Format,
+    hub::{Format, Hub, Subscriber},
     id::{CountedId, Cursor},
     notice::GoodbyeReason,
     pattern::{InvalidPattern, Patterns},
@@ -92,6 +92,18 @@ impl FromRequestParts<AppState> for Request {
 }
 
 impl Request {
+    /// A reader of what was asked for.
+    pub(crate) fn subscribe(self, hub: &Hub) -> Subscriber {
+        let subscriber = hub.subscribe(self.topics, self.cursor);
+        if self.conflate { subscriber.conflated() } else { subscriber }
+    }
+
+    /// How many events are asked for at most.
+    pub(crate) fn limit(&self) -> usize {
+        let limit = self.shape.limit.map(|limit| limit.events.get());
+        limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    }
+
     /// Whether the client has all that it asked for.
     fn is_complete(&self) -> bool {
         self.shape.limit.is_some_and(|Limit { events, sent }| sent >= events.get())
@@ -111,15 +123,13 @@ pub async fn stream(
     if state.stop.has_begun() {
         return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Draining)));
     }
-    let mut subscriber = state.hub.subscribe(request.topics, request.cursor);
-    if request.conflate {
-        subscriber = subscriber.conflated();
-    }
+    let shape = request.shape;
+    let subscriber = request.subscribe(&state.hub);
     let Some(open) = state.streams.open(peer.address, subscriber.cursor().sequence) else {
         tracing::info!("there are as many streams as there may be");
         return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Limit)));
     };
-    let body = stream::body(state, open, subscriber, request.shape);
+    let body = stream::body(state, open, subscriber, shape);
     answer(Body::from_stream(body))
 }
 

@@ -10,6 +10,7 @@
 //! | [`access`] | who may read and publish |
 //! | [`events`] | `GET /events`: what was asked for, and the answer's head |
 //! | `stream` | the answer's body: the bytes of one event stream |
+//! | `poll` | `GET /poll`: the events after a cursor, as one answer |
 //! | [`publish`] | `POST /events/{topic}`: publishes an event |
 //! | `pages` | the pages, rendered with the latest events |
 //! | `site` | the files that they need, from disk or from inside the program |
@@ -29,6 +30,7 @@ mod health;
 pub mod metrics;
 pub mod options;
 mod pages;
+mod poll;
 pub mod problem;
 pub mod publish;
 pub mod router;

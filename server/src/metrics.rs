@@ -33,6 +33,7 @@ pub struct Metrics {
     connections_open: Gauge,
     connections: Counter,
     timed_out: CounterByReason,
+    polls_waiting: Gauge,
     streams_open: Gauge,
     streams: Counter,
     streams_ended: CounterByReason,
@@ -121,11 +122,11 @@ impl Ended {
     }
 }
 
-/// Counts a connection as open until it is dropped.
+/// Counts something as there until it is dropped.
 #[derive(Debug)]
-pub struct OpenConnection(Gauge);
+pub struct Counted(Gauge);
 
-impl Drop for OpenConnection {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -138,6 +139,7 @@ impl Default for Metrics {
             connections_open: Gauge::default(),
             connections: Counter::default(),
             timed_out: by_reason(TimedOut::ALL.map(TimedOut::as_str)),
+            polls_waiting: Gauge::default(),
             streams_open: Gauge::default(),
             streams: Counter::default(),
             streams_ended: by_reason(Ended::ALL.map(Ended::as_str)),
@@ -167,6 +169,7 @@ impl Metrics {
             "Connections that were given up, by what did not come",
             self.timed_out.clone(),
         );
+        r.register("polls_waiting", "Polls that wait for events", self.polls_waiting.clone());
         r.register("streams_open", "Event streams that are open", self.streams_open.clone());
         r.register("streams", "Event streams that were opened", self.streams.clone());
         r.register(
@@ -212,10 +215,16 @@ impl Metrics {
     }
 
     /// A connection was accepted.
-    pub fn connection(&self) -> OpenConnection {
+    pub fn connection(&self) -> Counted {
         self.connections.inc();
         self.connections_open.inc();
-        OpenConnection(self.connections_open.clone())
+        Counted(self.connections_open.clone())
+    }
+
+    /// A poll waits for events.
+    pub fn poll_waits(&self) -> Counted {
+        self.polls_waiting.inc();
+        Counted(self.polls_waiting.clone())
     }
 
     /// A connection was given up.

@@ -11,7 +11,7 @@ use waterclock::{
     pattern::InvalidPattern,
 };
 
-use crate::{access::Foreign, events::MAX_PATTERNS, publish::MAX_DATA};
+use crate::{access::Foreign, events::MAX_PATTERNS, poll::MAX_WAIT, publish::MAX_DATA};
 
 /// Why a request was refused, and what would be accepted.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,14 @@ pub enum Problem {
     /// Only the server publishes to `clock`.
     #[error("Only the server itself publishes to `clock`. Take another topic.")]
     ClockIsOurs,
+    /// `wait` is no time that a poll may take.
+    #[error(
+        "{0:?} is no time to wait. `wait` is a whole number of seconds from 0 to {MAX_WAIT}, or left out."
+    )]
+    BadWait(String),
+    /// The log could not be read.
+    #[error("The events could not be read. The server's log says why.")]
+    NotRead,
     /// The log could not keep an event.
     #[error("The event could not be kept, and nobody has seen it. The server's log says why.")]
     NotKept,
@@ -99,13 +107,14 @@ impl Problem {
             | Self::NotUtf8
             | Self::NoSuchFormat(_)
             | Self::BadLimit(_)
+            | Self::BadWait(_)
             | Self::BadConflate(_) => StatusCode::BAD_REQUEST,
             Self::ClockIsOurs | Self::NotPublic(_) | Self::NotLocal(_) | Self::MayNotPublish(_) => {
                 StatusCode::FORBIDDEN
             }
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::TooMuchData => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotKept => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotKept | Self::NotRead => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }

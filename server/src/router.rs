@@ -11,8 +11,8 @@ use leptos::config::LeptosOptions;
 use waterclock::hub::Hub;
 
 use crate::{
-    access::Access, events, headers, health, metrics, metrics::Metrics, pages, problem::Problem,
-    publish, site, stop::Stop, streams::Streams,
+    access::Access, events, headers, health, metrics, metrics::Metrics, pages, poll,
+    problem::Problem, publish, site, stop::Stop, streams::Streams,
 };
 
 /// What the handlers share.
@@ -49,6 +49,7 @@ pub struct StreamSettings {
 pub fn router(state: AppState) -> Router {
     let events = Router::new()
         .route("/events", get(events::stream).head(events::head))
+        .route("/poll", get(poll::poll))
         .route("/events/{topic}", post(publish::publish).put(publish::publish))
         // Here too, since what a layer has wrapped keeps its fallback.
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed);

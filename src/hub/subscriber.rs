@@ -94,34 +94,49 @@ impl Subscriber {
     ///
     /// If the log could not be read.
     pub async fn next(&mut self) -> Result<Step, LogError> {
+        loop {
+            if let Some(step) = self.try_next().await? {
+                return Ok(step);
+            }
+            self.changed().await;
+        }
+    }
+
+    /// The same, but none if there is nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn try_next(&mut self) -> Result<Option<Step>, LogError> {
         // Seen before looking: what is published after the look wakes us.
-        let mut newest = *self.newest.borrow_and_update();
+        let newest = *self.newest.borrow_and_update();
         loop {
             match self.waiting().await? {
                 Some(Step::Frames(frames)) => {
                     if let Some(conflated) = &mut self.conflated {
                         conflated.add(frames);
                         if self.read >= newest {
-                            return Ok(self.give_conflated());
+                            return Ok(Some(self.give_conflated()));
                         }
                     } else {
                         self.cursor.sequence = self.read;
-                        return Ok(Step::Frames(frames));
+                        return Ok(Some(Step::Frames(frames)));
                     }
                 }
-                Some(Step::Gap(gap)) => {
+                None if self.holds_conflated() => return Ok(Some(self.give_conflated())),
+                // A gap, or nothing.
+                step => {
                     self.cursor.sequence = self.read;
-                    return Ok(Step::Gap(gap));
-                }
-                None if self.holds_conflated() => return Ok(self.give_conflated()),
-                None => {
-                    self.cursor.sequence = self.read;
-                    // The channel, and with it the sender, lives as long as we do.
-                    let _ = self.newest.changed().await;
-                    newest = *self.newest.borrow_and_update();
+                    return Ok(step);
                 }
             }
         }
+    }
+
+    /// Waits until there may be more than [`try_next`](Self::try_next) has found.
+    pub async fn changed(&mut self) {
+        // The channel, and with it the sender, lives as long as we do.
+        let _ = self.newest.changed().await;
     }
 
     /// What can be read on from where we are, if anything.

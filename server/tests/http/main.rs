@@ -6,5 +6,6 @@ mod bad_days;
 mod events;
 mod health;
 mod pages;
+mod poll;
 mod publish;
 mod support;

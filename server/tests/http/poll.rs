@@ -1,0 +1,105 @@
+//! `GET /poll` over real sockets.
+
+use serde_json::Value;
+
+use crate::support::{Server, Settings};
+
+async fn start() -> Server {
+    Server::start(Settings { retain_count: 4, ..Settings::default() }).await
+}
+
+/// The data of the events, the cursor's sequence number, and the reason of the gap.
+async fn poll(server: &Server, query: &str) -> (Vec<String>, u64, Option<String>) {
+    let answer = server.get(&format!("/poll?{query}")).await;
+    assert_eq!(answer.status(), 200, "{query}");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("cache-control"), Some("no-cache, no-transform"));
+    let answer: Value = serde_json::from_str(&answer.rest().await).unwrap();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let events = answer["events"].as_array().unwrap();
+    let data = events.iter().map(|event| text(&event["data"]).unwrap()).collect();
+    let cursor = text(&answer["cursor"]).unwrap();
+    let sequence = cursor.strip_prefix("000000000000c10c-").unwrap().parse().unwrap();
+    (data, sequence, text(&answer["gap"]["reason"]))
+}
+
+fn data(data: &[&str]) -> Vec<String> {
+    data.iter().map(|&data| data.to_owned()).collect()
+}
+
+#[tokio::test]
+async fn each_poll_goes_on_after_the_one_before() {
+    let server = start().await;
+    assert_eq!(poll(&server, "").await, (vec![], 0, None));
+    for tick in ["a", "b", "c"] {
+        server.publish(tick).await;
+    }
+    assert_eq!(poll(&server, "").await, (vec![], 3, None), "from now");
+    let after = |n| format!("last_event_id=000000000000c10c-{n}");
+    assert_eq!(poll(&server, &after(1)).await, (data(&["b", "c"]), 3, None));
+    assert_eq!(poll(&server, &after(3)).await, (vec![], 3, None));
+    let earliest = "last_event_id=earliest";
+    assert_eq!(poll(&server, &format!("{earliest}&limit=2")).await, (data(&["a", "b"]), 2, None));
+    assert_eq!(poll(&server, &format!("{earliest}&conflate")).await, (data(&["c"]), 3, None));
+    assert_eq!(poll(&server, &format!("{earliest}&topic=other")).await, (vec![], 3, None));
+    let (first, second) = (poll(&server, &after(1)).await, poll(&server, &after(1)).await);
+    assert_eq!(first, second, "asked twice, answered twice");
+}
+
+#[tokio::test]
+async fn a_gap_comes_with_what_follows_it() {
+    let server = start().await;
+    for tick in ["a", "b", "c", "d", "e", "f"] {
+        server.publish(tick).await;
+    }
+    let rest = data(&["c", "d", "e", "f"]);
+    let expired = Some("expired".to_owned());
+    assert_eq!(poll(&server, "last_event_id=000000000000c10c-1").await, (rest, 6, expired));
+    let future = Some("future".to_owned());
+    assert_eq!(poll(&server, "last_event_id=000000000000c10c-7").await, (vec![], 6, future));
+}
+
+#[tokio::test]
+async fn with_wait_the_answer_comes_with_the_next_event() {
+    let server = start().await;
+    let waiting = poll(&server, "wait=50&topic=t");
+    let publishing = async {
+        server.until_metric("waterclock_polls_waiting", |polls| polls > 0).await;
+        // Not of its topic.
+        server.publish("tick").await;
+        assert_eq!(server.post("t", "", b"x").await.status(), 201);
+    };
+    let (answer, ()) = tokio::join!(waiting, publishing);
+    assert_eq!(answer, (data(&["x"]), 2, None));
+}
+
+#[tokio::test]
+async fn with_wait_and_nothing_to_come_the_answer_is_empty() {
+    let server = start().await;
+    assert_eq!(poll(&server, "wait=1").await, (vec![], 0, None));
+}
+
+#[tokio::test]
+async fn when_the_server_stops_who_waits_is_answered() {
+    let server = start().await;
+    let waiting = poll(&server, "wait=50");
+    let stopping = async {
+        server.until_metric("waterclock_polls_waiting", |polls| polls > 0).await;
+        server.stop.begin();
+    };
+    let (answer, ()) = tokio::join!(waiting, stopping);
+    assert_eq!(answer, (vec![], 0, None));
+    server.serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_requests_are_told_what_is_allowed() {
+    let server = start().await;
+    for wait in ["-1", "56", "x", "1.5", "99999999999999999999"] {
+        let answer = server.get(&format!("/poll?wait={wait}")).await;
+        assert_eq!(answer.status(), 400, "{wait}");
+        assert!(answer.rest().await.contains("a whole number of seconds from 0 to 55"));
+    }
+    let foreign = [("Host", &b"rebound.example"[..])];
+    assert_eq!(server.request("GET", "/poll", &foreign).await.status(), 403);
+}
