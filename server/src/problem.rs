@@ -33,6 +33,17 @@ pub enum Problem {
         /// Why not.
         why: InvalidName,
     },
+    /// `split` is not one of those there are.
+    #[error("There is no split {0:?}. Leave `split` out, or set it to `lines`.")]
+    BadSplit(String),
+    /// Something went wrong after some lines.
+    #[error("{why} {published} lines were published before.")]
+    AfterLines {
+        /// How many events were published.
+        published: u64,
+        /// What went wrong.
+        why: Box<Problem>,
+    },
     /// The data of an event is too long.
     #[error("The data of an event is at most {MAX_DATA} bytes long.")]
     TooMuchData,
@@ -99,11 +110,13 @@ struct Body {
 impl Problem {
     fn status(&self) -> StatusCode {
         match self {
+            Self::AfterLines { why, .. } => why.status(),
             Self::NothingHere => StatusCode::NOT_FOUND,
             Self::BadPattern(_)
             | Self::TooManyPatterns
             | Self::BadTopic(_)
             | Self::BadName { .. }
+            | Self::BadSplit(_)
             | Self::NotUtf8
             | Self::NoSuchFormat(_)
             | Self::BadLimit(_)

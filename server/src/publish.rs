@@ -1,5 +1,7 @@
 //! `POST` or `PUT /events/{topic}`: publishes an event.
 
+mod lines;
+
 use std::time::Duration;
 
 use axum::{
@@ -8,7 +10,10 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use waterclock::event::{Name, Topic};
+use waterclock::{
+    event::{Name, Topic},
+    log::LogError,
+};
 
 use crate::{access::Local, problem::Problem, router::AppState};
 
@@ -17,7 +22,8 @@ pub const MAX_DATA: usize = 64 * 1024;
 /// How long a client may take to send it.
 const BODY_TIME_OUT: Duration = Duration::from_secs(30);
 
-/// Answers 201 with the event, once it is durable. Its data is the body, whatever its content type.
+/// Answers 201 with the event, once it is durable. Its data is the body, whatever its content type. With
+/// `split=lines`, each line of the body is an event, at once; the answer says how many there were.
 pub(crate) async fn publish(
     State(state): State<AppState>,
     local: Local,
@@ -30,27 +36,44 @@ pub(crate) async fn publish(
     if topic == Topic::clock() {
         return Err(Problem::ClockIsOurs);
     }
-    let name = name(&uri)?;
+    let Parameters { name, split } = Parameters::of(&uri)?;
+    if split {
+        return lines::publish(&state, topic, name, body).await;
+    }
     let body = tokio::time::timeout(BODY_TIME_OUT, to_bytes(body, MAX_DATA));
     // An error is of the length, or of the client, who then does not get the answer anyway.
     let body = body.await.map_err(|_| Problem::SlowBody)?.map_err(|_| Problem::TooMuchData)?;
     let data = String::from_utf8(body.into()).map_err(|_| Problem::NotUtf8)?;
-    let frame = state.hub.publish(topic, name, data).await.map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "an event could not be kept");
-        Problem::NotKept
-    })?;
-    let answer = (StatusCode::CREATED, axum::Json(frame.event()));
-    Ok(answer.into_response())
+    let frame = state.hub.publish(topic, name, data).await.map_err(not_kept)?;
+    Ok((StatusCode::CREATED, axum::Json(frame.event())).into_response())
 }
 
-/// The event's name: `name` in the query, or the default.
-fn name(uri: &Uri) -> Result<Name, Problem> {
-    let query = uri.query().unwrap_or_default();
-    let name = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "name").last();
-    match name {
-        Some((_, name)) => {
-            name.parse().map_err(|why| Problem::BadName { name: name.into_owned(), why })
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn not_kept(error: LogError) -> Problem {
+    tracing::error!(error = &error as &dyn std::error::Error, "an event could not be kept");
+    Problem::NotKept
+}
+
+/// What the query says.
+struct Parameters {
+    name: Name,
+    split: bool,
+}
+
+impl Parameters {
+    fn of(uri: &Uri) -> Result<Self, Problem> {
+        let mut parameters = Self { name: Name::default(), split: false };
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            match (&*name, &*value) {
+                ("name", _) => match value.parse() {
+                    Ok(name) => parameters.name = name,
+                    Err(why) => return Err(Problem::BadName { name: value.into_owned(), why }),
+                },
+                ("split", "lines") => parameters.split = true,
+                ("split", _) => return Err(Problem::BadSplit(value.into_owned())),
+                _ => {} // Unknown ones are ignored.
+            }
         }
-        None => Ok(Name::default()),
+        Ok(parameters)
     }
 }

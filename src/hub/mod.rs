@@ -87,6 +87,25 @@ struct Publish {
     answer: oneshot::Sender<Result<Arc<Frame>, LogError>>,
 }
 
+/// An event that is being published.
+#[derive(Debug)]
+pub struct Publishing(oneshot::Receiver<Result<Arc<Frame>, LogError>>);
+
+impl Publishing {
+    /// Waits until it is durable.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not keep it.
+    pub async fn kept(self) -> Result<Arc<Frame>, LogError> {
+        self.0.await.map_err(|_| not_written())?
+    }
+}
+
+fn not_written() -> LogError {
+    LogError::new("it is no longer written to")
+}
+
 /// The latest events, and the cursor to go on from without losing or repeating one.
 #[derive(Clone, Debug)]
 pub struct Latest {
@@ -132,11 +151,25 @@ impl Hub {
         name: Name,
         data: String,
     ) -> Result<Arc<Frame>, LogError> {
+        self.enqueue(topic, name, data).await?.kept().await
+    }
+
+    /// Hands an event over to be published, after those that were handed over before it. Waits only
+    /// while too many are waiting for the log already.
+    ///
+    /// # Errors
+    ///
+    /// If the log is no longer written to.
+    pub async fn enqueue(
+        &self,
+        topic: Topic,
+        name: Name,
+        data: String,
+    ) -> Result<Publishing, LogError> {
         let (answer, answered) = oneshot::channel();
         let publish = Publish { topic, name, data, begun: Instant::now(), answer };
-        let gone = || LogError::new("it is no longer written to");
-        self.publishes.send(publish).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.publishes.send(publish).await.map_err(|_| not_written())?;
+        Ok(Publishing(answered))
     }
 
     /// A reader of those topics that goes on at `cursor`.

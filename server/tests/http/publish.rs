@@ -2,6 +2,8 @@
 
 use server::access::Access;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use crate::support::{Answer, Server, Settings, TIME};
 
 async fn start() -> Server {
@@ -59,6 +61,70 @@ async fn put_does_the_same() {
     let server = start().await;
     let request = b"PUT /events/t HTTP/1.0\r\nContent-Length: 1\r\n\r\nx";
     assert_eq!(server.send(request).await.status(), 201);
+}
+
+#[tokio::test]
+async fn each_line_is_an_event_the_moment_it_arrives() {
+    let server = start().await;
+    let mut stream = server.get("/events?topic=build").await;
+    stream.message().await;
+    let mut publisher = server.connect().await;
+    let head = "PUT /events/build?split=lines&name=out HTTP/1.1\r\nHost: localhost\r\n\
+                Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    publisher.write_all(head.as_bytes()).await.unwrap();
+    for line in ["one", "two", ""] {
+        let chunk = format!("{:x}\r\n{line}\n\r\n", line.len() + 1);
+        publisher.write_all(chunk.as_bytes()).await.unwrap();
+        let message = stream.message().await;
+        assert_eq!((message.name.as_str(), message.data.as_str()), ("out", line));
+    }
+    publisher.write_all(b"4\r\nlast\r\n0\r\n\r\n").await.unwrap();
+    assert_eq!(stream.message().await.data, "last");
+    let mut answer = String::new();
+    publisher.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.contains("{\"published\":4}"), "{answer}");
+}
+
+#[tokio::test]
+async fn many_short_lines_come_in_order() {
+    let server = start().await;
+    let count = 20_000;
+    let body: String = (0..count).map(|n| format!("{n}\n")).collect();
+    let answer = server.post("t?split=lines", "", body.as_bytes()).await;
+    assert_eq!(answer.rest().await, format!("{{\"published\":{count}}}"));
+    let mut stream = server.get("/events?topic=t&last_event_id=earliest").await;
+    stream.message().await;
+    for n in 0..count {
+        assert_eq!(stream.message().await.data, n.to_string());
+    }
+}
+
+#[tokio::test]
+async fn lines_before_a_bad_one_are_published_and_counted() {
+    let server = start().await;
+    let long = [b"a\nb\n".to_vec(), b"x".repeat(64 * 1024 + 1)].concat();
+    let answer = server.post("t?split=lines", "", &long).await;
+    refused(answer, 413, "at most 65536 bytes long. 2 lines were published before.").await;
+    let answer = server.post("t?split=lines", "", b"c\n\xff\nd\n").await;
+    refused(answer, 400, "1 lines were published before.").await;
+    refused(server.post("t?split=words", "", b"").await, 400, "There is no split").await;
+    assert_eq!(server.hub.newest(), 3);
+}
+
+#[tokio::test]
+async fn a_publisher_that_vanishes_half_way_has_published_its_whole_lines() {
+    let server = start().await;
+    let mut stream = server.get("/events?topic=t").await;
+    stream.message().await;
+    let mut publisher = server.connect().await;
+    let head =
+        "PUT /events/t?split=lines HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
+    publisher.write_all(format!("{head}whole\nhal").as_bytes()).await.unwrap();
+    assert_eq!(stream.message().await.data, "whole");
+    drop(publisher);
+    server.until_metric("waterclock_connections_open", |open| open == 2).await;
+    assert_eq!(server.hub.newest(), 1);
 }
 
 #[tokio::test]
