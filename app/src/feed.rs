@@ -54,6 +54,8 @@ pub(crate) struct Feed {
     pub(crate) events: RwSignal<u64>,
     /// Where the stream is read from, while there is to be one.
     url: RwSignal<Option<String>>,
+    /// The topics, as the query of a stream.
+    query: StoredValue<String>,
     keys: StoredValue<u64>,
 }
 
@@ -66,6 +68,7 @@ impl Feed {
             rows: RwSignal::default(),
             events: RwSignal::default(),
             url: RwSignal::default(),
+            query: StoredValue::new(snapshot.query),
             keys: StoredValue::default(),
         };
         for event in snapshot.events {
@@ -101,14 +104,23 @@ impl Feed {
         }
         for effect in effects {
             match effect {
-                Do::Open { after } => self.url.set(Some(stream_url(after))),
+                Do::Open { after } => self.url.set(Some(self.stream_url(after))),
                 Do::Close => self.url.set(None),
                 Do::Explain => spawn_local(async move {
                     let cursor = self.connection.with_untracked(Connection::cursor);
-                    let reason = browser::explain(&stream_url(cursor)).await;
+                    let reason = browser::explain(&self.stream_url(cursor)).await;
                     self.input(Input::Explained(reason));
                 }),
             }
+        }
+    }
+
+    fn stream_url(self, after: Option<EventId>) -> String {
+        let query = self.query.get_value();
+        let and = if query.is_empty() { "" } else { "&" };
+        match after {
+            Some(id) => format!("/events?format=json{and}{query}&last_event_id={id}"),
+            None => format!("/events?format=json{and}{query}"),
         }
     }
 
@@ -165,12 +177,5 @@ impl Feed {
             rows.push_front(Arc::new(Row { key, content }));
             rows.truncate(MAX_ROWS);
         });
-    }
-}
-
-fn stream_url(after: Option<EventId>) -> String {
-    match after {
-        Some(id) => format!("/events?format=json&last_event_id={id}"),
-        None => "/events?format=json".to_owned(),
     }
 }

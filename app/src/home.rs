@@ -22,16 +22,23 @@ pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
     // Until the browser knows better: behind a proxy, the server does not know what it is called.
     let origin = RwSignal::new(format!("http://{}", snapshot.host));
     Effect::new(move || origin.set(browser::origin()));
-    let command = move || format!("curl -N {}/events", origin.get());
+    let query = snapshot.query.clone();
+    let command = move || match (origin.get(), &*query) {
+        (origin, "") => format!("curl -N {origin}/events"),
+        (origin, query) => format!("curl -N '{origin}/events?{query}'"),
+    };
+    let topics = snapshot.topics.clone();
+    let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
     let is_refused = snapshot.is_refused;
     let feed = Feed::new(snapshot);
     view! {
         <header>
             <h1>"Waterclock"</h1>
-            <Status feed />
+            <Status feed title />
             <Count feed />
         </header>
         <main>
+            <Topics topics />
             <List feed is_refused />
         </main>
         <footer>
@@ -48,13 +55,13 @@ pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
 
 /// How the connection is, and the button.
 #[component]
-fn Status(feed: Feed) -> impl IntoView {
+fn Status(feed: Feed, title: String) -> impl IntoView {
     let connection = feed.connection;
     let state = Memo::new(move |_| connection.with(|c| c.state().clone()));
     let reason = Memo::new(move |_| connection.with(|c| c.reason().map(reason_in_words)));
     let is_idle = move || state.get() == State::Idle;
     let is_wanted = Memo::new(move |_| connection.with(Connection::is_wanted));
-    Effect::new(move || browser::set_title(&title(&state.get())));
+    Effect::new(move || browser::set_title(&title_with(&state.get(), &title)));
     view! {
         <p class="status" data-state=move || state_key(&state.get())>
             <span role="status">
@@ -65,6 +72,27 @@ fn Status(feed: Feed) -> impl IntoView {
         <button type="button" disabled=is_idle on:click=move |_| feed.toggle()>
             {move || if is_wanted.get() { "Stop" } else { "Connect" }}
         </button>
+    }
+}
+
+/// Which topics are shown. Others are another page, so that each has its own address, and it needs no
+/// script.
+#[component]
+fn Topics(topics: String) -> impl IntoView {
+    view! {
+        <form class="topics" action="/">
+            <label for="topic">"Topics"</label>
+            <input
+                id="topic"
+                name="topic"
+                value=topics
+                placeholder="clock"
+                autocapitalize="none"
+                autocomplete="off"
+                spellcheck="false"
+            />
+            <button type="submit" class="quiet">"Show"</button>
+        </form>
     }
 }
 
@@ -183,16 +211,16 @@ fn reason_in_words(reason: &Reason) -> String {
     }
 }
 
-/// The document's title, with the mark that the style sheet has for the state.
-fn title(state: &State) -> String {
+/// The document's title: what is shown, and how the connection is, with the mark that the style sheet has for the state.
+fn title_with(state: &State, title: &str) -> String {
     let mark = match state {
-        State::Idle => return "Waterclock".to_owned(),
+        State::Idle => return title.to_owned(),
         State::Live => "●",
         State::Connecting | State::Reconnecting | State::Stale => "◌",
         State::Waiting { .. } => "△",
         State::Stopped => "■",
     };
-    format!("{mark} {} · Waterclock", state_in_words(state))
+    format!("{mark} {} · {title}", state_in_words(state))
 }
 
 /// The state as the style sheet knows it.

@@ -42,6 +42,11 @@ pub struct Snapshot {
     pub events: Vec<Event>,
     /// Where the stream goes on after them.
     pub cursor: Option<EventId>,
+    /// The patterns of the topics that the page shows, with spaces between them; as they were asked for,
+    /// which may be nonsense. Empty for the default.
+    pub topics: String,
+    /// The same as the query of a stream: `topic=a&topic=b`.
+    pub query: String,
     /// The server's name and port, as the browser calls it.
     pub host: String,
     /// Whether the reader may not read the events.

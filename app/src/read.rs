@@ -58,6 +58,8 @@ impl FromJson for Page {
         Some(Self::Home(Snapshot {
             events: home.list("events"),
             cursor: home.parse("cursor"),
+            topics: home.parse("topics")?,
+            query: home.parse("query")?,
             host: home.parse("host")?,
             is_refused: home.is_true("is_refused"),
         }))

@@ -75,6 +75,44 @@ test('a thousand events stay readable', async ({ page, server }) => {
   expectConsecutive(await sequences(page));
 });
 
+test.describe('topics', () => {
+  test.use({ allowedErrors: networkErrors });
+
+  test('shows those of its address, and others when asked', async ({ page, server }) => {
+  await server.start(...fast);
+  const publish = async (topic: string, data: string) => {
+    const answer = await fetch(`${server.url}/events/${topic}?name=made`, { method: 'POST', body: data });
+    expect(answer.status).toBe(201);
+  };
+  await publish('orders.eu', 'before');
+  await page.goto(`${server.url}/?topic=orders.%3E`);
+  await expect(page).toHaveTitle('● Live · orders.>');
+  const data = page.locator('.rows .event .data');
+  await expect(data).toHaveText(['before']);
+  await publish('orders.us.ca', 'after');
+  await publish('other', 'of another topic');
+  await publish('orders.eu', 'last');
+  await expect(data).toHaveText(['last', 'after', 'before']);
+  await expect(page.locator('.rows .event').first()).toContainText('orders.eu made');
+  await expect(page.getByText(`curl -N '${server.url}/events?topic=orders.%3E'`)).toBeVisible();
+
+  const field = page.getByRole('textbox', { name: 'Topics' });
+  await expect(field).toHaveValue('orders.>');
+  await field.fill('other clock');
+  await field.press('Enter');
+  await expect(page).toHaveURL(/\?topic=other\+clock$/);
+  await expect(page.getByText('of another topic')).toBeVisible();
+  await expect(page.getByRole('status')).toHaveText('Live');
+  await server.logs(/stream closed connection=1 .*end="client-left"/);
+  const rows = await sequences(page);
+  await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(rows.length + 3);
+
+  await field.fill('a..b');
+  await page.getByRole('button', { name: 'Show' }).click();
+  await expect(page.getByRole('status')).toContainText('"a..b" is not a pattern');
+  });
+});
+
 for (const colorScheme of ['light', 'dark'] as const) {
   test(`fits a phone, ${colorScheme}`, async ({ page, server }) => {
     await page.emulateMedia({ colorScheme });
@@ -164,7 +202,11 @@ test.describe('without JavaScript', () => {
       .toBeGreaterThanOrEqual(3);
     await expect(page).toHaveTitle('Waterclock');
     await expect(page.getByRole('status')).toHaveText('Not connected');
-    await expect(page.getByRole('button')).toBeDisabled();
+    await expect(page.getByRole('button', { name: 'Connect' })).toBeDisabled();
+    await page.getByRole('textbox', { name: 'Topics' }).fill('nothing.*');
+    await page.getByRole('button', { name: 'Show' }).click();
+    await expect(page.getByText('Nothing has happened yet.')).toBeVisible();
+    await page.goBack();
     await expect(page.locator('noscript p')).toBeVisible();
     await expect(page.getByText(`curl -N ${server.url}/events`)).toBeVisible();
   });

@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, HeaderValue, StatusCode, Uri,
         header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, VARY},
     },
     response::{IntoResponse as _, Response},
@@ -18,7 +18,11 @@ use leptos::{
     prelude::{provide_context, use_context},
 };
 use leptos_axum::{ResponseOptions, render_app_to_stream_with_context};
-use waterclock::{event::Topic, hub::Latest};
+use waterclock::{
+    event::Topic,
+    hub::Latest,
+    pattern::{Pattern, Patterns},
+};
 
 use crate::{access::Local, headers::page_policy, problem::Problem, router::AppState, site};
 
@@ -32,8 +36,14 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/", get(home))
 }
 
-async fn home(State(state): State<AppState>, local: Local, request: Request) -> Response {
-    let page = Page::Home(snapshot(&state, local, request.headers()).await);
+async fn home(
+    State(state): State<AppState>,
+    local: Local,
+    uri: Uri,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let page = Page::Home(snapshot(&state, local, &uri, &headers).await);
     render(&state, page, request).await
 }
 
@@ -86,22 +96,39 @@ fn reload_source(options: &LeptosOptions) -> String {
     format!(" ws://*:{}", options.reload_external_port.unwrap_or(options.reload_port))
 }
 
+/// The topics that the query asks for: several with spaces between them, or repeated.
+fn topics(uri: &Uri) -> Vec<String> {
+    form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        .filter(|(name, _)| name == "topic")
+        .flat_map(|(_, topics)| topics.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
 /// What the page shows before any stream has told it more.
-async fn snapshot(state: &AppState, local: Local, headers: &HeaderMap) -> Snapshot {
+async fn snapshot(state: &AppState, local: Local, uri: &Uri, headers: &HeaderMap) -> Snapshot {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    let host = host.to_owned();
-    let topics = Topic::clock().into();
-    if local.may_read(&topics, &state.access).is_err() {
-        return Snapshot { host, is_refused: true, ..Snapshot::default() };
+    let topics = topics(uri);
+    let pairs = topics.iter().map(|topic| ("topic", topic));
+    let snapshot = Snapshot {
+        topics: topics.join(" "),
+        query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
+        host: host.to_owned(),
+        ..Snapshot::default()
+    };
+
+    // What is no pattern the stream will refuse, and say why.
+    let patterns: Result<Vec<Pattern>, _> = topics.iter().map(|topic| topic.parse()).collect();
+    let Ok(patterns) = patterns else { return snapshot };
+    let patterns = Patterns::new(patterns).unwrap_or(Topic::clock().into());
+    if local.may_read(&patterns, &state.access).is_err() {
+        return Snapshot { is_refused: true, ..snapshot };
     }
-    match state.hub.latest(&topics, EVENTS).await {
-        Ok(Latest { events, cursor }) => {
-            Snapshot { events, cursor: Some(cursor), host, is_refused: false }
-        }
+    match state.hub.latest(&patterns, EVENTS).await {
+        Ok(Latest { events, cursor }) => Snapshot { events, cursor: Some(cursor), ..snapshot },
         Err(error) => {
             // The page is there all the same, and its stream says more.
             tracing::error!(error = &error as &dyn std::error::Error, "a page has no events");
-            Snapshot { host, ..Snapshot::default() }
+            snapshot
         }
     }
 }

@@ -90,7 +90,7 @@ async fn each_line_is_an_event_the_moment_it_arrives() {
 async fn many_short_lines_come_in_order() {
     let server = start().await;
     let count = 20_000;
-    let body: String = (0..count).map(|n| format!("{n}\n")).collect();
+    let body = (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join("\n");
     let answer = server.post("t?split=lines", "", body.as_bytes()).await;
     assert_eq!(answer.rest().await, format!("{{\"published\":{count}}}"));
     let mut stream = server.get("/events?topic=t&last_event_id=earliest").await;
