@@ -125,7 +125,7 @@ pub async fn stream(
     }
     let shape = request.shape;
     let subscriber = request.subscribe(&state.hub);
-    let Some(open) = state.streams.open(peer.address, subscriber.cursor().sequence) else {
+    let Some(open) = state.streams.open(peer.address, &subscriber) else {
         tracing::info!("there are as many streams as there may be");
         return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Limit)));
     };

@@ -275,7 +275,7 @@ pub(crate) async fn metrics(
 ) -> Result<Response, Problem> {
     local.required()?;
     let AppState { metrics, streams, hub, .. } = &state;
-    let lag = streams.lag(hub.newest());
+    let lag = streams.lag();
     metrics.streams_open.set(gauge(streams.count()));
     metrics.behind_streams.set(gauge(lag.streams));
     metrics.behind_events.set(lag.events);

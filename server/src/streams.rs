@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use waterclock::hub::Subscriber;
 
 /// How many streams may be open.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +37,24 @@ struct Shared {
 struct Open {
     /// The number of the last one that was opened.
     last: u64,
-    /// By number, the sequence number that each has passed.
-    positions: HashMap<u64, Arc<AtomicU64>>,
+    /// By number.
+    streams: HashMap<u64, Position>,
     per_address: HashMap<IpAddr, usize>,
+}
+
+/// How far a stream is.
+#[derive(Debug)]
+struct Position {
+    /// The sequence number that it has passed.
+    passed: Arc<AtomicU64>,
+    /// That of the newest event of its topics.
+    newest: watch::Receiver<u64>,
+}
+
+impl Position {
+    fn behind(&self) -> u64 {
+        self.newest.borrow().saturating_sub(self.passed.load(Ordering::Relaxed))
+    }
 }
 
 /// An open stream, until it is dropped.
@@ -47,15 +63,15 @@ pub struct OpenStream {
     streams: Streams,
     number: u64,
     address: IpAddr,
-    position: Arc<AtomicU64>,
+    passed: Arc<AtomicU64>,
 }
 
-/// How far the streams are behind the newest event.
+/// How far the streams are behind the newest events of their topics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
     /// How many are behind at all.
     pub streams: usize,
-    /// How many events the one that is furthest behind lacks.
+    /// How many events of the log, of any topic, the one that is furthest behind has yet to pass.
     pub events: u64,
 }
 
@@ -66,22 +82,31 @@ impl Streams {
         Self(Arc::new(shared))
     }
 
-    /// Opens one that starts at that sequence number; none if there are as many as there may be.
-    pub fn open(&self, address: IpAddr, position: u64) -> Option<OpenStream> {
+    /// Opens one for that subscriber; none if there are as many as there may be.
+    pub fn open(&self, address: IpAddr, subscriber: &Subscriber) -> Option<OpenStream> {
+        self.open_at(address, subscriber.cursor().sequence, subscriber.newest())
+    }
+
+    fn open_at(
+        &self,
+        address: IpAddr,
+        position: u64,
+        newest: watch::Receiver<u64>,
+    ) -> Option<OpenStream> {
         let address = of_one_client(address);
         let mut open = self.lock();
         let of_address = open.per_address.get(&address).copied().unwrap_or(0);
         let StreamLimits { in_all, per_address } = self.0.limits;
-        if open.positions.len() >= in_all || of_address >= per_address {
+        if open.streams.len() >= in_all || of_address >= per_address {
             return None;
         }
         open.per_address.insert(address, of_address + 1);
         open.last += 1;
         let number = open.last;
-        let position = Arc::new(AtomicU64::new(position));
-        open.positions.insert(number, Arc::clone(&position));
-        self.0.count.send_replace(open.positions.len());
-        Some(OpenStream { streams: self.clone(), number, address, position })
+        let passed = Arc::new(AtomicU64::new(position));
+        open.streams.insert(number, Position { passed: Arc::clone(&passed), newest });
+        self.0.count.send_replace(open.streams.len());
+        Some(OpenStream { streams: self.clone(), number, address, passed })
     }
 
     /// How many are open.
@@ -95,12 +120,11 @@ impl Streams {
         let _ = self.0.count.subscribe().wait_for(|&count| count == 0).await;
     }
 
-    /// How far they are behind the newest event.
-    pub fn lag(&self, newest: u64) -> Lag {
+    /// How far they are behind.
+    pub fn lag(&self) -> Lag {
         let open = self.lock();
-        let behind =
-            open.positions.values().map(|at| newest.saturating_sub(at.load(Ordering::Relaxed)));
-        behind.filter(|&events| events > 0).fold(Lag::default(), |lag, events| Lag {
+        let behind = open.streams.values().map(Position::behind).filter(|&events| events > 0);
+        behind.fold(Lag::default(), |lag, events| Lag {
             streams: lag.streams + 1,
             events: lag.events.max(events),
         })
@@ -130,21 +154,21 @@ impl OpenStream {
 
     /// It has passed that sequence number.
     pub fn passed(&self, position: u64) {
-        self.position.store(position, Ordering::Relaxed);
+        self.passed.store(position, Ordering::Relaxed);
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
         let mut open = self.streams.lock();
-        open.positions.remove(&self.number);
+        open.streams.remove(&self.number);
         if let Some(count) = open.per_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
                 open.per_address.remove(&self.address);
             }
         }
-        self.streams.0.count.send_replace(open.positions.len());
+        self.streams.0.count.send_replace(open.streams.len());
     }
 }
 
@@ -155,17 +179,21 @@ mod tests {
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const B: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
 
+    fn open(streams: &Streams, address: IpAddr, position: u64, newest: u64) -> Option<OpenStream> {
+        streams.open_at(address, position, watch::Sender::new(newest).subscribe())
+    }
+
     #[test]
     fn there_are_only_so_many_in_all_and_per_address() {
         let streams = Streams::new(StreamLimits { in_all: 3, per_address: 2 });
-        let first = streams.open(A, 0).unwrap();
-        let second = streams.open(A, 0).unwrap();
-        assert!(streams.open(A, 0).is_none(), "two of that address");
-        let third = streams.open(B, 0).unwrap();
-        assert!(streams.open(B, 0).is_none(), "three in all");
+        let first = open(&streams, A, 0, 10).unwrap();
+        let second = open(&streams, A, 0, 10).unwrap();
+        assert!(open(&streams, A, 0, 10).is_none(), "two of that address");
+        let third = open(&streams, B, 0, 10).unwrap();
+        assert!(open(&streams, B, 0, 10).is_none(), "three in all");
         assert_eq!((first.number(), second.number(), third.number()), (1, 2, 3));
         drop(second);
-        assert_eq!(streams.open(A, 0).unwrap().number(), 4);
+        assert_eq!(open(&streams, A, 0, 10).unwrap().number(), 4);
         drop((first, third));
         assert_eq!(streams.count(), 0);
         assert!(streams.lock().per_address.is_empty(), "nothing is left of who is gone");
@@ -184,21 +212,23 @@ mod tests {
 
     #[test]
     fn how_far_they_are_behind() {
-        let streams = Streams::new(StreamLimits { in_all: 3, per_address: 3 });
-        assert_eq!(streams.lag(9), Lag::default());
-        let (first, second) = (streams.open(A, 4).unwrap(), streams.open(A, 6).unwrap());
-        let _third = streams.open(A, 10).unwrap();
-        assert_eq!(streams.lag(10), Lag { streams: 2, events: 6 });
+        let streams = Streams::new(StreamLimits { in_all: 4, per_address: 4 });
+        assert_eq!(streams.lag(), Lag::default());
+        let (first, second) =
+            (open(&streams, A, 4, 10).unwrap(), open(&streams, A, 6, 10).unwrap());
+        let _third = open(&streams, A, 10, 10).unwrap();
+        let _of_a_quiet_topic = open(&streams, A, 3, 2).unwrap();
+        assert_eq!(streams.lag(), Lag { streams: 2, events: 6 });
         first.passed(10);
         second.passed(9);
-        assert_eq!(streams.lag(10), Lag { streams: 1, events: 1 });
+        assert_eq!(streams.lag(), Lag { streams: 1, events: 1 });
     }
 
     #[tokio::test]
     async fn the_end_is_when_the_last_has_ended() {
         let streams = Streams::new(StreamLimits { in_all: 3, per_address: 3 });
         streams.ended().await;
-        let stream = streams.open(A, 0).unwrap();
+        let stream = open(&streams, A, 0, 10).unwrap();
         let ended = tokio::spawn({
             let streams = streams.clone();
             async move { streams.ended().await }

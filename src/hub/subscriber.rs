@@ -82,6 +82,11 @@ impl Subscriber {
         self.cursor
     }
 
+    /// The sequence number of the newest event of its topics, as it changes.
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.clone()
+    }
+
     /// Whether a gap is yet to be told.
     pub fn has_gap(&self) -> bool {
         self.gap.is_some()
