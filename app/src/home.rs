@@ -14,6 +14,7 @@ use waterclock::{
 use crate::{
     Snapshot, browser,
     feed::{Content, Feed, MAX_ROWS, Row},
+    publish::Publish,
 };
 
 /// The page.
@@ -29,7 +30,7 @@ pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
     };
     let topics = snapshot.topics.clone();
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
-    let is_refused = snapshot.is_refused;
+    let (is_refused, may_publish) = (snapshot.is_refused, snapshot.may_publish);
     let feed = Feed::new(snapshot);
     view! {
         <header>
@@ -39,6 +40,7 @@ pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
         </header>
         <main>
             <Topics topics />
+            {may_publish.then_some(view! { <Publish /> })}
             <List feed is_refused />
         </main>
         <footer>

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`shell`], [`App`], [`Page`] | the document, what is in it, and which page it is |
 //! | `home` | the page `/`: the connection's state, the button, the list |
+//! | `publish` | the form that publishes an event |
 //! | `read` | what the server says in JSON |
 //! | `feed` | the signals behind it: the connection, and the rows of the list |
 //! | `browser` | all that touches the browser's own objects; nothing else may |
@@ -17,6 +18,7 @@
 pub mod browser;
 mod feed;
 mod home;
+mod publish;
 mod read;
 
 use leptos::{nonce::use_nonce, prelude::*};
@@ -51,6 +53,8 @@ pub struct Snapshot {
     pub host: String,
     /// Whether the reader may not read the events.
     pub is_refused: bool,
+    /// Whether the reader may publish.
+    pub may_publish: bool,
 }
 
 /// The document around the app. `url` turns the path of a file of the site into its URL.

@@ -62,6 +62,7 @@ impl FromJson for Page {
             query: home.parse("query")?,
             host: home.parse("host")?,
             is_refused: home.is_true("is_refused"),
+            may_publish: home.is_true("may_publish"),
         }))
     }
 }

@@ -113,6 +113,30 @@ test.describe('topics', () => {
   });
 });
 
+test.describe('publishing', () => {
+  test.use({ allowedErrors: networkErrors });
+
+  test('from the page, and what went wrong is said', async ({ page, server }) => {
+    await server.start(...fast);
+    await page.goto(`${server.url}/?topic=chat`);
+    await expect(page.getByRole('status').first()).toHaveText('Live');
+    await page.getByText('Publish an event').click();
+    const form = page.locator('.publish');
+    await form.getByLabel('Topic').fill('chat');
+    await form.getByLabel('Name').fill('said');
+    await form.getByLabel('Data').fill('two\nlines');
+    await form.getByRole('button', { name: 'Publish' }).click();
+    await expect(form.getByText('Published.')).toBeVisible();
+    const row = page.locator('.rows .event');
+    await expect(row.locator('.data')).toHaveText('two\nlines');
+    await expect(row).toContainText('chat said');
+
+    await form.getByLabel('Topic').fill('clock');
+    await form.getByRole('button', { name: 'Publish' }).click();
+    await expect(form.getByText('Only the server itself publishes to `clock`.')).toBeVisible();
+  });
+});
+
 for (const colorScheme of ['light', 'dark'] as const) {
   test(`fits a phone, ${colorScheme}`, async ({ page, server }) => {
     await page.emulateMedia({ colorScheme });

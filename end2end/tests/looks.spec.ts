@@ -115,6 +115,15 @@ const states: Record<string, State> = {
       await expect(page.locator('.rows .event')).toHaveCount(events.length);
     },
   },
+  publish: {
+    enter: async (page, server) => {
+      await states.live.enter(page, server);
+      await page.getByText('Publish an event').click();
+      await page.locator('.publish').getByLabel('Topic').fill('a..b');
+      await page.getByRole('button', { name: 'Publish' }).click();
+      await expect(page.getByText('"a..b" is not a topic')).toBeVisible();
+    },
+  },
   'not-found': {
     enter: async (page, server) => {
       await page.goto(`${server.url}/nowhere`);

@@ -113,6 +113,7 @@ async fn snapshot(state: &AppState, local: Local, uri: &Uri, headers: &HeaderMap
         topics: topics.join(" "),
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
         host: host.to_owned(),
+        may_publish: local.may_publish().is_ok(),
         ..Snapshot::default()
     };
 

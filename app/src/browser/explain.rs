@@ -1,6 +1,6 @@
 //! Why an `EventSource` gave up: it does not say, so we ask the server ourselves.
 
-use gloo_net::http::Request;
+use gloo_net::http::{Request, Response};
 use waterclock::{connection::Reason, sse};
 use web_sys::AbortController;
 
@@ -27,12 +27,7 @@ pub(crate) async fn explain(url: &str) -> Reason {
     let reason = match answer {
         Err(_) => Reason::Unreachable,
         Ok(answer) if answer.status() != 200 => {
-            let detail = match answer.headers().get("content-type") {
-                Some(kind) if is(&kind, "application/problem+json") => answer.text().await.ok(),
-                _ => None,
-            };
-            let detail = detail.and_then(|body| from_json(&body)).map(|Detail(detail)| detail);
-            Reason::Status { status: answer.status(), detail }
+            Reason::Status { status: answer.status(), detail: detail(answer).await }
         }
         Ok(answer) => match answer.headers().get("content-type") {
             Some(kind) if is(&kind, sse::CONTENT_TYPE) => Reason::Recovered,
@@ -43,6 +38,16 @@ pub(crate) async fn explain(url: &str) -> Reason {
         abort.abort();
     }
     reason
+}
+
+/// What the server says of a problem (RFC 9457), if it does.
+pub(super) async fn detail(answer: Response) -> Option<String> {
+    let kind = answer.headers().get("content-type")?;
+    if !is(&kind, "application/problem+json") {
+        return None;
+    }
+    let body = answer.text().await.ok()?;
+    from_json(&body).map(|Detail(detail)| detail)
 }
 
 /// Whether a content type is that media type, whatever its parameters.

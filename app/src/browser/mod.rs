@@ -4,6 +4,7 @@
 mod event_source;
 mod explain;
 mod json;
+mod publish;
 
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +15,7 @@ use waterclock::{connection::Instant, timestamp::Timestamp};
 pub use event_source::{EventSourceSignal, Incoming, event_source};
 pub(crate) use explain::explain;
 pub(crate) use json::{FromJson, Json, from_json};
+pub(crate) use publish::publish;
 
 /// How long the page has been there, by a clock that never goes back.
 pub(crate) fn now() -> Instant {

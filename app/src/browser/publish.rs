@@ -1,0 +1,31 @@
+//! Publishing, as `curl` would do it.
+
+use gloo_net::http::Request;
+use js_sys::encode_uri_component;
+use wasm_bindgen::JsCast as _;
+use web_sys::{FormData, HtmlFormElement, SubmitEvent};
+
+use super::explain::detail;
+
+/// Publishes what a form has in its fields `topic`, `name` and `data`, and answers with what to say of
+/// it.
+pub(crate) async fn publish(event: &SubmitEvent) -> String {
+    let form = event.target().and_then(|target| target.dyn_into::<HtmlFormElement>().ok());
+    let fields = form.as_ref().and_then(|form| FormData::new_with_form(form).ok());
+    let field = |name| fields.as_ref().and_then(|fields| fields.get(name).as_string());
+    let [topic, name, data] = ["topic", "name", "data"].map(|name| field(name).unwrap_or_default());
+    let mut url = format!("/events/{}", encode_uri_component(&topic));
+    if !name.is_empty() {
+        url = format!("{url}?name={}", encode_uri_component(&name));
+    }
+    let Ok(request) = Request::post(&url).body(data) else { return String::new() };
+    match request.send().await {
+        Err(_) => "The server cannot be reached.".to_owned(),
+        Ok(answer) if answer.ok() => "Published.".to_owned(),
+        Ok(answer) => {
+            let status = answer.status();
+            let otherwise = || format!("The server answered with status {status}.");
+            detail(answer).await.unwrap_or_else(otherwise)
+        }
+    }
+}
