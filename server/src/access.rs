@@ -89,7 +89,16 @@ impl FromStr for CorsOrigin {
 
 /// Whether a request comes from this machine, and if not, by what that was seen.
 #[derive(Clone, Copy, Debug)]
-pub struct Local(Result<(), Foreign>);
+pub struct Local(Result<Page, Foreign>);
+
+/// What a request of this machine comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    /// A page of ours, or no page.
+    Ours,
+    /// A page of an origin that may read.
+    MayRead,
+}
 
 /// By what a request is seen to come from elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +122,7 @@ impl fmt::Display for Foreign {
             }
             Self::Forwarded => "a proxy has passed it on",
             Self::Origin => {
-                "it comes from a page of another origin (the option --cors-origin allows some)"
+                "it comes from a page of another origin (the option --cors-origin lets some read)"
             }
         })
     }
@@ -138,9 +147,14 @@ impl Local {
     ///
     /// # Errors
     ///
-    /// [`Problem::MayNotPublish`], if the request is not from this machine.
+    /// [`Problem::MayNotPublish`], if the request is not from this machine, or from a page elsewhere, even
+    /// if that may read.
     pub fn may_publish(self) -> Result<(), Problem> {
-        self.0.map_err(Problem::MayNotPublish)
+        match self.0 {
+            Ok(Page::Ours) => Ok(()),
+            Ok(Page::MayRead) => Err(Problem::MayNotPublish(Foreign::Origin)),
+            Err(why) => Err(Problem::MayNotPublish(why)),
+        }
     }
 
     /// For what only this machine may read.
@@ -149,7 +163,7 @@ impl Local {
     ///
     /// [`Problem::NotLocal`], if the request is from elsewhere.
     pub fn required(self) -> Result<(), Problem> {
-        self.0.map_err(Problem::NotLocal)
+        self.0.map(drop).map_err(Problem::NotLocal)
     }
 
     /// What a request's head says.
@@ -187,7 +201,7 @@ impl Access {
         (!self.cors_origins.is_empty()).then_some(layer)
     }
 
-    fn check(&self, parts: &Parts) -> Result<(), Foreign> {
+    fn check(&self, parts: &Parts) -> Result<Page, Foreign> {
         let headers = &parts.headers;
         if !parts.extensions.get::<Peer>().is_some_and(|peer| peer.is_local) {
             return Err(Foreign::Address);
@@ -208,8 +222,15 @@ impl Access {
         } else if parts.version > Version::HTTP_10 {
             return Err(Foreign::Host);
         }
-        if !headers.get_all(ORIGIN).iter().all(|origin| self.is_our_origin(origin, host.as_ref())) {
-            return Err(Foreign::Origin);
+        let mut page = Page::Ours;
+        for origin in headers.get_all(ORIGIN) {
+            if is_origin_of(origin, host.as_ref()) {
+                continue;
+            }
+            if !self.may_origin_read(origin) {
+                return Err(Foreign::Origin);
+            }
+            page = Page::MayRead;
         }
         // What a page elsewhere loads as an image or a script has no `Origin` (Fetch Metadata). Going to
         // our page from there is no such thing.
@@ -217,7 +238,7 @@ impl Access {
         if says("sec-fetch-site", "cross-site") && says("sec-fetch-mode", "no-cors") {
             return Err(Foreign::Origin);
         }
-        Ok(())
+        Ok(page)
     }
 
     fn is_our_name(&self, host: &str) -> bool {
@@ -230,17 +251,19 @@ impl Access {
             || self.allowed_hosts.iter().any(|allowed| allowed.0 == host)
     }
 
-    fn is_our_origin(&self, origin: &HeaderValue, host: Option<&Authority>) -> bool {
-        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        let is_same = authority
-            .zip(host)
-            .is_some_and(|((_, authority), host)| host.as_str().eq_ignore_ascii_case(authority));
-        is_same
-            || self.cors_origins.iter().any(|allowed| match allowed {
-                CorsOrigin::Any => true,
-                CorsOrigin::Only(allowed) => allowed == origin,
-            })
+    fn may_origin_read(&self, origin: &HeaderValue) -> bool {
+        self.cors_origins.iter().any(|allowed| match allowed {
+            CorsOrigin::Any => true,
+            CorsOrigin::Only(allowed) => allowed == origin,
+        })
     }
+}
+
+/// Whether a page is of the host that it asks.
+fn is_origin_of(origin: &HeaderValue, host: Option<&Authority>) -> bool {
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    let both = authority.zip(host);
+    both.is_some_and(|((_, authority), host)| host.as_str().eq_ignore_ascii_case(authority))
 }
 
 /// What proxies add to a request, most of them.
@@ -272,7 +295,7 @@ mod tests {
 
     use super::*;
 
-    fn check(access: &Access, is_local: bool, headers: &[(&str, &str)]) -> Result<(), Foreign> {
+    fn check(access: &Access, is_local: bool, headers: &[(&str, &str)]) -> Result<Page, Foreign> {
         let mut request = Request::get("/events");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -287,14 +310,14 @@ mod tests {
         let access =
             Access { allowed_hosts: ["clock.test".parse().unwrap()].into(), ..Access::default() };
         for (host, expected) in [
-            ("localhost", Ok(())),
-            ("LOCALHOST.:3000", Ok(())),
-            ("a.localhost:3000", Ok(())),
-            ("127.0.0.1:3000", Ok(())),
-            ("127.9.9.9", Ok(())),
-            ("[::1]:3000", Ok(())),
-            ("[::ffff:127.0.0.1]", Ok(())),
-            ("Clock.test:3000", Ok(())),
+            ("localhost", Ok(Page::Ours)),
+            ("LOCALHOST.:3000", Ok(Page::Ours)),
+            ("a.localhost:3000", Ok(Page::Ours)),
+            ("127.0.0.1:3000", Ok(Page::Ours)),
+            ("127.9.9.9", Ok(Page::Ours)),
+            ("[::1]:3000", Ok(Page::Ours)),
+            ("[::ffff:127.0.0.1]", Ok(Page::Ours)),
+            ("Clock.test:3000", Ok(Page::Ours)),
             ("notlocalhost", Err(Foreign::Host)),
             ("localhost.example", Err(Foreign::Host)),
             ("127.0.0.1.example", Err(Foreign::Host)),
@@ -328,9 +351,9 @@ mod tests {
             ..Access::default()
         };
         for (origin, expected) in [
-            ("http://localhost:3000", Ok(())),
-            ("https://localhost:3000", Ok(())),
-            ("https://example.org", Ok(())),
+            ("http://localhost:3000", Ok(Page::Ours)),
+            ("https://localhost:3000", Ok(Page::Ours)),
+            ("https://example.org", Ok(Page::MayRead)),
             ("http://localhost:3001", Err(Foreign::Origin)),
             ("http://127.0.0.1:3000", Err(Foreign::Origin)),
             ("http://localhost", Err(Foreign::Origin)),
@@ -348,9 +371,9 @@ mod tests {
     fn what_a_page_elsewhere_loads_without_saying_its_origin() {
         for (site, mode, expected) in [
             ("cross-site", "no-cors", Err(Foreign::Origin)),
-            ("cross-site", "navigate", Ok(())),
-            ("same-origin", "no-cors", Ok(())),
-            ("none", "navigate", Ok(())),
+            ("cross-site", "navigate", Ok(Page::Ours)),
+            ("same-origin", "no-cors", Ok(Page::Ours)),
+            ("none", "navigate", Ok(Page::Ours)),
         ] {
             let headers =
                 [("host", "localhost"), ("sec-fetch-site", site), ("sec-fetch-mode", mode)];

@@ -167,6 +167,14 @@ async fn a_page_elsewhere_cannot_publish_to_a_developers_machine() {
         refused(answer, 403, "Only the server's own machine may publish").await;
     }
     assert_eq!(server.hub.newest(), 0);
+
+    // Nor one that may read.
+    let access = Access { cors_origins: ["*".parse().unwrap()].into(), ..Access::default() };
+    let server = Server::start(Settings { access, ..Settings::default() }).await;
+    let headers = "Host: localhost\r\nOrigin: https://example.org\r\n";
+    assert_eq!(server.post("t", headers, b"x").await.status(), 403);
+    let headers = "Host: localhost\r\nOrigin: http://localhost\r\n";
+    assert_eq!(server.post("t", headers, b"x").await.status(), 201);
 }
 
 #[tokio::test]
