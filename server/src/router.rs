@@ -26,7 +26,7 @@ pub struct AppState {
     pub leptos: LeptosOptions,
     /// The open streams.
     pub streams: Streams,
-    /// Who may read.
+    /// Who may read and publish.
     pub access: Access,
     /// What is counted.
     pub metrics: Arc<Metrics>,

@@ -8,15 +8,13 @@ use super::{Channel, Frame, Recent, Shared};
 use crate::{
     event::Topic,
     id::EventId,
-    log::LogError,
+    log::{LogError, ReadLimit},
     notice::{Gap, GapReason},
     pattern::Patterns,
 };
 
-/// How many bytes of events a subscriber takes at a time.
-const BATCH_BYTES: usize = 64 * 1024;
-/// How many events a subscriber takes at a time.
-const BATCH_COUNT: usize = 512;
+/// How much a subscriber takes at a time.
+const BATCH: ReadLimit = ReadLimit { count: 512, bytes: 64 * 1024 };
 
 /// A reader of the log.
 pub struct Subscriber {
@@ -158,18 +156,14 @@ impl Subscriber {
     /// The same, where the ring does not reach. `newest` is the newest sequence number of all topics from
     /// before the read.
     async fn waiting_in_log(&mut self, newest: u64) -> Result<Option<Step>, LogError> {
-        let events = self.shared.log.read(&self.topics, self.read, BATCH_COUNT).await?;
+        let events = self.shared.log.read(&self.topics, self.read, BATCH).await?;
         // After the read, so that nothing is dropped between the two unseen.
         let dropped = self.shared.log.dropped(&self.topics);
         if dropped > self.read.max(self.dropped) {
             // First what was read before the gap.
             return Ok((!self.holds_conflated()).then(|| Step::Gap(self.skip(dropped))));
         }
-        if events.len() < BATCH_COUNT {
-            // These were all.
-            self.read = self.read.max(newest);
-        }
-        self.read = events.last().map_or(0, |last| last.id.sequence).max(self.read);
+        self.read = events.last().map_or(newest, |last| last.id.sequence).max(self.read);
         let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
         Ok((!frames.is_empty()).then_some(Step::Frames(frames)))
     }
@@ -179,12 +173,12 @@ impl Subscriber {
     fn recent(&self) -> (Option<Vec<Arc<Frame>>>, u64) {
         let Recent { ring, .. } = &*self.shared.recent();
         let mut bytes = 0;
-        let frames = self.channel.after(self.read, BATCH_COUNT).and_then(|sequences| {
+        let frames = self.channel.after(self.read, BATCH.count).and_then(|sequences| {
             let frames = sequences.iter().map(|&sequence| ring.get(sequence).cloned());
             let fits = |frame: &Option<Arc<Frame>>| {
                 let is_first = bytes == 0;
                 bytes += frame.as_ref().map_or(0, |frame| frame.size());
-                is_first || bytes <= BATCH_BYTES
+                is_first || bytes <= BATCH.bytes
             };
             frames.take_while(fits).collect()
         });
@@ -308,6 +302,22 @@ mod tests {
         publish(&hub, 5).await;
         sequences.extend(take(&mut subscriber).await);
         assert_eq!(sequences, (2..=3005).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_taken_at_a_time_is_bounded_in_bytes_from_the_log_as_from_the_ring() {
+        let hub = hub(1000);
+        let mut live = subscribe(&hub, Cursor::Now);
+        for _ in 0..100 {
+            let data = "x".repeat(10_000);
+            hub.publish(Topic::clock(), Name::default(), data).await.unwrap();
+        }
+        let mut behind = subscribe(&hub, Cursor::Earliest);
+        for subscriber in [&mut live, &mut behind] {
+            let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+            assert_eq!(frames.len(), 6);
+            assert_eq!(take(subscriber).await, (7..=100).collect::<Vec<_>>());
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -457,7 +467,7 @@ mod tests {
             &'a self,
             topics: &'a Patterns,
             after: u64,
-            limit: usize,
+            limit: ReadLimit,
         ) -> LogFuture<'a, Vec<Event>> {
             self.reads.fetch_add(1, Ordering::Relaxed);
             self.log.read(topics, after.max(self.lost()), limit)
@@ -476,7 +486,7 @@ mod tests {
         publish(&hub, 6000).await;
         let mut subscriber = subscribe(&hub, Cursor::Earliest).conflated();
         let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
-        let batch = BATCH_COUNT as u64;
+        let batch = BATCH.count as u64;
         assert_eq!(frames.last().unwrap().event().id, id(batch));
         assert_eq!(subscriber.cursor(), id(batch), "a cut here comes back to the gap");
         assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(batch).to_string()));
@@ -511,7 +521,7 @@ mod tests {
             Box::pin(async { Err(LogError::new("no space")) })
         }
 
-        fn read<'a>(&'a self, _: &'a Patterns, _: u64, _: usize) -> LogFuture<'a, Vec<Event>> {
+        fn read<'a>(&'a self, _: &'a Patterns, _: u64, _: ReadLimit) -> LogFuture<'a, Vec<Event>> {
             Box::pin(async { Ok(Vec::new()) })
         }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Bounds, Draft, Log, LogFuture, Retention};
+use super::{Bounds, Draft, Log, LogFuture, ReadLimit, Retention};
 use crate::{
     event::{Event, Topic},
     id::{Epoch, EventId},
@@ -128,7 +128,7 @@ impl Log for MemoryLog {
         &'a self,
         topics: &'a Patterns,
         after: u64,
-        limit: usize,
+        limit: ReadLimit,
     ) -> LogFuture<'a, Vec<Event>> {
         let kept = self.kept();
         // The first of each topic, so that no more than that is looked at.
@@ -136,11 +136,18 @@ impl Log for MemoryLog {
             .of(topics)
             .flat_map(|of_topic| {
                 let from = of_topic.kept.partition_point(|&sequence| sequence <= after);
-                of_topic.kept.range(from..).take(limit).copied()
+                of_topic.kept.range(from..).take(limit.count).copied()
             })
             .collect();
         sequences.sort_unstable();
-        sequences.truncate(limit);
+        sequences.truncate(limit.count);
+        let mut bytes = 0;
+        let is_too_much = |sequence: &u64| {
+            bytes += kept.events.get(sequence).map_or(0, |event| event.data.len());
+            bytes > limit.bytes
+        };
+        let fit = sequences.iter().position(is_too_much).unwrap_or(sequences.len());
+        sequences.truncate(fit.max(1));
         Box::pin(ready(Ok(kept.events(&sequences))))
     }
 
@@ -190,7 +197,8 @@ mod tests {
         Patterns::new(text.split(' ').map(|text| text.parse::<Pattern>().unwrap())).unwrap()
     }
 
-    async fn read(log: &MemoryLog, topics: &str, after: u64, limit: usize) -> Vec<u64> {
+    async fn read(log: &MemoryLog, topics: &str, after: u64, count: usize) -> Vec<u64> {
+        let limit = ReadLimit { count, bytes: usize::MAX };
         let events = log.read(&patterns(topics), after, limit).await.unwrap();
         events.iter().map(|event| event.id.sequence).collect()
     }
@@ -208,7 +216,7 @@ mod tests {
         let appended = log.append(drafts).await.unwrap();
         assert_eq!(appended[1].id, EventId { epoch: EPOCH, sequence: 2 });
         append(&log, "a").await;
-        assert_eq!(log.read(&patterns("a"), 0, 2).await.unwrap(), appended);
+        assert_eq!(read(&log, "a", 0, 2).await, [1, 2]);
         assert_eq!(read(&log, "a", 2, 9).await, [3]);
         assert!(read(&log, "a", 3, 9).await.is_empty());
         assert!(read(&log, "a", u64::MAX, 9).await.is_empty());
@@ -239,6 +247,17 @@ mod tests {
         assert_eq!(log.bounds(), Bounds { epoch: EPOCH, start: 3, newest: 8 });
         assert_eq!(read(&log, ">", 0, 9).await, [4, 7, 8], "each topic keeps its own");
         assert_eq!(dropped("a b"), 6);
+    }
+
+    #[tokio::test]
+    async fn as_many_are_read_as_fit_and_at_least_one() {
+        let log = log(10);
+        append(&log, "aaaaa").await;
+        for (bytes, expected) in [(0, vec![2]), (1, vec![2]), (3, vec![2, 3, 4])] {
+            let read = log.read(&patterns("a"), 1, ReadLimit { count: 9, bytes }).await.unwrap();
+            let read: Vec<_> = read.iter().map(|event| event.id.sequence).collect();
+            assert_eq!(read, expected, "{bytes}");
+        }
     }
 
     #[tokio::test]

@@ -32,8 +32,8 @@ pub trait Log: Send + Sync + 'static {
     /// If they could not be made durable.
     fn append(&self, drafts: Vec<Draft>) -> LogFuture<'_, Vec<Event>>;
 
-    /// Reads at most `limit` events of those topics after the sequence number `after`, oldest first,
-    /// of those that are kept.
+    /// Reads events of those topics after the sequence number `after`, oldest first, of those that are
+    /// kept: as many as are within `limit`, but at least one if there is one.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ pub trait Log: Send + Sync + 'static {
         &'a self,
         topics: &'a Patterns,
         after: u64,
-        limit: usize,
+        limit: ReadLimit,
     ) -> LogFuture<'a, Vec<Event>>;
 
     /// Reads the latest events of those topics, at most `limit`, oldest first.
@@ -51,6 +51,15 @@ pub trait Log: Send + Sync + 'static {
     ///
     /// If the log could not be read.
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> LogFuture<'a, Vec<Event>>;
+}
+
+/// How much is read at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// How many events.
+    pub count: usize,
+    /// How many bytes of data.
+    pub bytes: usize,
 }
 
 /// How much a log keeps. What is older goes first.
