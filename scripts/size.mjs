@@ -17,7 +17,7 @@ const limit = 110_000;
 const events = 20;
 
 const folder = mkdtempSync(join(tmpdir(), 'waterclock-'));
-const server = spawn(resolve(argv[2]), ['--listen', '127.0.0.1:0', '--interval', '5ms'], {
+const server = spawn(resolve(argv[2]), ['--listen', '127.0.0.1:0', '--store', 'memory', '--interval', '5ms'], {
   cwd: folder,
   stdio: ['ignore', 'pipe', 'ignore'],
 });

@@ -21,6 +21,20 @@ impl Epoch {
     }
 }
 
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| ParseIdError)
+    }
+}
+
 /// The id of an event: which log, and the event's place in it.
 ///
 /// On the wire it is `<epoch>-<sequence>`, sixteen hexadecimal digits and a decimal number, so it is
@@ -61,7 +75,7 @@ pub struct ParseIdError;
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{}", self.epoch.0, self.sequence)
+        write!(f, "{}-{}", self.epoch, self.sequence)
     }
 }
 
@@ -72,7 +86,7 @@ impl FromStr for EventId {
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let (epoch, sequence) = text.split_once('-').ok_or(ParseIdError)?;
         let id = Self {
-            epoch: Epoch(u64::from_str_radix(epoch, 16).map_err(|_| ParseIdError)?),
+            epoch: epoch.parse()?,
             sequence: sequence.parse().map_err(|_| ParseIdError)?,
         };
         if id.to_string() == text { Ok(id) } else { Err(ParseIdError) }

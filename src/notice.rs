@@ -96,17 +96,20 @@ pub enum GoodbyeReason {
     Draining,
     /// There are as many streams as the server allows, in all or from this address.
     Limit,
+    /// The token with which the stream was opened has expired.
+    Expired,
 }
 
 impl GoodbyeReason {
     /// All that there are.
-    pub const ALL: [Self; 2] = [Self::Draining, Self::Limit];
+    pub const ALL: [Self; 3] = [Self::Draining, Self::Limit, Self::Expired];
 
     /// As it is written on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Draining => "draining",
             Self::Limit => "limit",
+            Self::Expired => "expired",
         }
     }
 }

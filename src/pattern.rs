@@ -1,6 +1,10 @@
 //! Patterns: which topics are meant.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    str::FromStr,
+};
 
 use crate::event::{MAX_LENGTH, Topic};
 
@@ -103,6 +107,16 @@ impl Patterns {
     /// Whether that topic is meant.
     pub fn matches(&self, topic: &Topic) -> bool {
         self.0.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Those of the keys that are meant, with their values. As many steps as there are patterns, or, with
+    /// wildcards, as there are keys.
+    pub fn select<'a, T>(&self, of: &'a HashMap<Topic, T>) -> Vec<(&'a Topic, &'a T)> {
+        let topics: Option<Vec<Topic>> = self.0.iter().map(Pattern::topic).collect();
+        match topics {
+            Some(topics) => topics.iter().filter_map(|topic| of.get_key_value(topic)).collect(),
+            None => of.iter().filter(|(topic, _)| self.matches(topic)).collect(),
+        }
     }
 
     /// Each of them, once.

@@ -46,8 +46,8 @@ impl Timestamp {
     }
 
     /// So many milliseconds after 1970-01-01T00:00:00Z; the last of the year 9999 if that is later.
-    pub fn from_millis(millis: u64) -> Self {
-        Self { millis: millis.min(LATEST) }
+    pub const fn from_millis(millis: u64) -> Self {
+        Self { millis: if millis < LATEST { millis } else { LATEST } }
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z.

@@ -192,6 +192,7 @@ fn gap_in_words(gap: &Gap) -> &'static str {
 fn reason_in_words(reason: &Reason) -> String {
     match reason {
         Reason::Goodbye(GoodbyeReason::Draining) => "The server is stopping".to_owned(),
+        Reason::Goodbye(GoodbyeReason::Expired) => "The permission to read has expired".to_owned(),
         Reason::Goodbye(GoodbyeReason::Limit) => {
             "The server has as many streams as it allows".to_owned()
         }

@@ -20,7 +20,8 @@ export class Server {
 
   async start(...options: string[]) {
     const listen = `127.0.0.1:${this.port}`;
-    const child = spawn(this.program, ['--listen', listen, ...options], {
+    const store = options.includes('--data-dir') ? [] : ['--store', 'memory'];
+    const child = spawn(this.program, ['--listen', listen, ...store, ...options], {
       ...this.spawnOptions,
       stdio: ['ignore', 'pipe', 'pipe'],
     });

@@ -3,23 +3,36 @@
 //! Everything is open to this machine, and only to it: a request that came in on a loopback address,
 //! calls us by a loopback name, does not say that a proxy has passed it on, and does not come from a page
 //! elsewhere. So neither a page that rebinds its name to 127.0.0.1 nor everybody behind a proxy (one that
-//! says so) can read what a developer's server says. Others may read the topics that are public.
+//! says so) can read what a developer's server says. Others may read the topics that are public, and
+//! what their token says.
 
 use std::{convert::Infallible, fmt, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
     http::{
-        HeaderMap, HeaderValue, Uri, Version,
-        header::{HOST, ORIGIN},
+        HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+        header::{AUTHORIZATION, COOKIE, HOST, ORIGIN},
         request::Parts,
         uri::Authority,
     },
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use waterclock::pattern::{Pattern, Patterns};
+use waterclock::{
+    event::Topic,
+    pattern::{Pattern, Patterns},
+    timestamp::Timestamp,
+};
 
-use crate::{problem::Problem, router::AppState, serve::Peer};
+use crate::{
+    problem::Problem,
+    router::AppState,
+    serve::Peer,
+    token::{BadToken, Token, Tokens},
+};
+
+/// The cookie that a token may be in, where no header can be set, as by `EventSource`.
+pub const COOKIE_NAME: &str = "waterclock_token";
 
 /// How long a browser need not ask again whether another origin's page may read.
 const ASK_AGAIN: Duration = Duration::from_hours(1);
@@ -33,6 +46,10 @@ pub struct Access {
     pub allowed_hosts: Arc<[AllowedHost]>,
     /// Whose pages may read as ours may.
     pub cors_origins: Arc<[CorsOrigin]>,
+    /// By what a token is checked; none if there are no tokens.
+    pub tokens: Option<Arc<Tokens>>,
+    /// Whether this machine needs one, too.
+    pub is_token_required: bool,
 }
 
 /// A host without a port: `clock.test`.
@@ -87,9 +104,27 @@ impl FromStr for CorsOrigin {
     }
 }
 
-/// Whether a request comes from this machine, and if not, by what that was seen.
-#[derive(Clone, Copy, Debug)]
-pub struct Local(Result<Page, Foreign>);
+/// Who makes a request.
+#[derive(Debug)]
+pub struct Caller {
+    /// Whether it comes from this machine, and if not, by what that was seen.
+    machine: Result<Page, Foreign>,
+    /// The same, if this machine needs no token.
+    trusted: Result<Page, Foreign>,
+    token: Result<Option<Token>, BadToken>,
+}
+
+/// Until when something is allowed; none for as long as it is asked for.
+pub type Until = Option<Timestamp>;
+
+/// Who may publish.
+#[derive(Debug)]
+pub struct Publisher {
+    /// By what one is told from others.
+    pub name: String,
+    /// For how long.
+    pub until: Until,
+}
 
 /// What a request of this machine comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +146,8 @@ pub enum Foreign {
     Forwarded,
     /// The page that makes it.
     Origin,
+    /// It does not matter where from: tokens are required.
+    NoToken,
 }
 
 impl fmt::Display for Foreign {
@@ -124,37 +161,64 @@ impl fmt::Display for Foreign {
             Self::Origin => {
                 "it comes from a page of another origin (the option --cors-origin lets some read)"
             }
+            Self::NoToken => "everybody needs a token",
         })
     }
 }
 
-impl Local {
-    /// Whether those topics may be read.
+impl Caller {
+    /// Whether those topics may be read, and until when.
     ///
     /// # Errors
     ///
-    /// [`Problem::NotPublic`], if the request is not from this machine and not all of them are public.
-    pub fn may_read(self, topics: &Patterns, access: &Access) -> Result<(), Problem> {
-        let is_public =
-            |pattern: &Pattern| access.public_topics.iter().any(|public| public.covers(pattern));
-        match self.0 {
-            Err(why) if !topics.iter().all(is_public) => Err(Problem::NotPublic(why)),
-            _ => Ok(()),
+    /// If the request is not from this machine, not all of them are public, and its token does not list
+    /// them.
+    pub fn may_read(&self, topics: &Patterns, access: &Access) -> Result<Until, Problem> {
+        let covers = |allowed: &[Pattern], pattern| allowed.iter().any(|one| one.covers(pattern));
+        if self.trusted.is_ok() || topics.iter().all(|topic| covers(&access.public_topics, topic)) {
+            return Ok(None);
+        }
+        let token = self.token(access, Problem::NotPublic)?;
+        let is_allowed = |pattern| {
+            covers(&token.subscribe, pattern) || covers(&access.public_topics, pattern)
+        };
+        match topics.iter().find(|pattern| !is_allowed(pattern)) {
+            None => Ok(Some(token.expires)),
+            Some(pattern) => Err(Problem::NotInToken {
+                claim: "subscribe",
+                pattern: pattern.to_string(),
+                listed: token.subscribe.clone(),
+            }),
         }
     }
 
-    /// Whether events may be published.
+    /// Whether events may be published to that topic, and until when.
     ///
     /// # Errors
     ///
-    /// [`Problem::MayNotPublish`], if the request is not from this machine, or from a page elsewhere, even
-    /// if that may read.
-    pub fn may_publish(self) -> Result<(), Problem> {
-        match self.0 {
-            Ok(Page::Ours) => Ok(()),
-            Ok(Page::MayRead) => Err(Problem::MayNotPublish(Foreign::Origin)),
-            Err(why) => Err(Problem::MayNotPublish(why)),
+    /// If the request is not from this machine, or from a page elsewhere, even if that may read, and has
+    /// no token that lists the topic.
+    pub fn may_publish(&self, topic: &Topic, access: &Access) -> Result<Publisher, Problem> {
+        let why = match self.trusted {
+            Ok(Page::Ours) => return Ok(Publisher { name: "local".to_owned(), until: None }),
+            Ok(Page::MayRead) => Foreign::Origin,
+            Err(why) => why,
+        };
+        let token = self.token(access, |_| Problem::MayNotPublish(why))?;
+        if token.publish.iter().any(|pattern| pattern.matches(topic)) {
+            return Ok(Publisher { name: token.publisher.clone(), until: Some(token.expires) });
         }
+        Err(Problem::NotInToken {
+            claim: "publish",
+            pattern: topic.to_string(),
+            listed: token.publish.clone(),
+        })
+    }
+
+    /// Whether some topic may be published to.
+    pub fn may_publish_any(&self) -> bool {
+        let token = self.token.as_ref().ok().and_then(Option::as_ref);
+        self.trusted == Ok(Page::Ours) || token.is_some_and(|token| !token.publish.is_empty())
     }
 
     /// For what only this machine may read.
@@ -162,21 +226,37 @@ impl Local {
     /// # Errors
     ///
     /// [`Problem::NotLocal`], if the request is from elsewhere.
-    pub fn required(self) -> Result<(), Problem> {
-        self.0.map(drop).map_err(Problem::NotLocal)
+    pub fn is_local(&self) -> Result<(), Problem> {
+        self.machine.map(drop).map_err(Problem::NotLocal)
+    }
+
+    /// The token, which is needed now; if there can be none, the problem is another.
+    fn token(
+        &self,
+        access: &Access,
+        without: impl FnOnce(Foreign) -> Problem,
+    ) -> Result<&Token, Problem> {
+        match &self.token {
+            Ok(Some(token)) => Ok(token),
+            Err(bad) => Err(Problem::BadToken(bad.clone())),
+            Ok(None) if access.tokens.is_some() => Err(Problem::NoToken),
+            Ok(None) => Err(without(self.trusted.err().unwrap_or(Foreign::Origin))),
+        }
     }
 
     /// What a request's head says.
-    pub fn of(parts: &Parts, access: &Access) -> Self {
-        Self(access.check(parts))
+    pub fn of(parts: &Parts, access: &Access, now: Timestamp) -> Self {
+        let machine = access.check(parts);
+        let trusted = if access.is_token_required { Err(Foreign::NoToken) } else { machine };
+        Self { machine, trusted, token: access.token(parts, now) }
     }
 }
 
-impl FromRequestParts<AppState> for Local {
+impl FromRequestParts<AppState> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
-        Ok(Self::of(parts, &state.access))
+        Ok(Self::of(parts, &state.access, state.hub.now()))
     }
 }
 
@@ -192,13 +272,55 @@ impl Access {
                 CorsOrigin::Only(origin) => Some(origin.clone()),
             })
             .collect();
+        // With a cookie only who is named: any page could read what its visitor may otherwise.
+        let with_cookie = origins.is_some();
         let origins = origins.map_or(AllowOrigin::any(), AllowOrigin::list);
-        let last_event_id = axum::http::HeaderName::from_static("last-event-id");
+        let headers = ["last-event-id", "idempotency-key", "content-type"];
+        let headers = headers.map(HeaderName::from_static).into_iter().chain([AUTHORIZATION]);
         let layer = CorsLayer::new()
             .allow_origin(origins)
-            .allow_headers([last_event_id])
+            .allow_credentials(with_cookie)
+            .allow_methods([Method::GET, Method::POST, Method::PUT])
+            .allow_headers(headers.collect::<Vec<_>>())
             .max_age(ASK_AGAIN);
         (!self.cors_origins.is_empty()).then_some(layer)
+    }
+
+    /// The token that comes with a request. One in a cookie counts only if no page elsewhere has made
+    /// the browser send it.
+    fn token(&self, parts: &Parts, now: Timestamp) -> Result<Option<Token>, BadToken> {
+        let Some(tokens) = &self.tokens else { return Ok(None) };
+        let headers = &parts.headers;
+        if let Some(header) = headers.get(AUTHORIZATION) {
+            // RFC 6750, 2.1; the scheme's name in any case (RFC 9110, 11.1).
+            let text = header.to_str().unwrap_or_default();
+            let (scheme, token) = text.split_once(' ').unwrap_or_default();
+            return if scheme.eq_ignore_ascii_case("bearer") {
+                tokens.check(token.trim(), now).map(Some)
+            } else {
+                Err(BadToken::NotBearer)
+            };
+        }
+        let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        let cookies = cookies.flat_map(|value| value.split(';'));
+        let mut cookies = cookies.filter_map(|cookie| cookie.trim().split_once('='));
+        let Some((_, token)) = cookies.find(|(name, _)| *name == COOKIE_NAME) else {
+            return Ok(None);
+        };
+        let host = host(&parts.uri, headers).ok().flatten();
+        let is_foreign = |origin| !is_origin_of(origin, host.as_ref());
+        let reads = [Method::GET, Method::HEAD].contains(&parts.method);
+        let is_allowed = |origin| reads && self.is_named(origin);
+        if headers.get_all(ORIGIN).iter().any(|origin| is_foreign(origin) && !is_allowed(origin)) {
+            return Ok(None);
+        }
+        tokens.check(token.trim(), now).map(Some)
+    }
+
+    fn is_named(&self, origin: &HeaderValue) -> bool {
+        self.cors_origins
+            .iter()
+            .any(|allowed| matches!(allowed, CorsOrigin::Only(allowed) if allowed == origin))
     }
 
     fn check(&self, parts: &Parts) -> Result<Page, Foreign> {

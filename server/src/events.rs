@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeSet, num::NonZeroU64};
 
 use axum::{
     body::Body,
-    extract::{Extension, FromRequestParts, State},
+    extract::{FromRequestParts, State},
     http::{
         HeaderName, HeaderValue, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -22,10 +22,10 @@ use waterclock::{
 };
 
 use crate::{
-    access::Local,
+    access::{Caller, Until},
+    client::Client,
     problem::Problem,
     router::AppState,
-    serve::Peer,
     stream::{self, Limit, Shape},
 };
 
@@ -39,13 +39,14 @@ pub struct Request {
     cursor: Cursor,
     conflate: bool,
     shape: Shape,
+    until: Until,
 }
 
 impl FromRequestParts<AppState> for Request {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let local = Local::of(parts, &state.access);
+        let caller = Caller::of(parts, &state.access, state.hub.now());
         let mut patterns = BTreeSet::new();
         let mut format = Format::Plain;
         let mut conflate = false;
@@ -77,7 +78,7 @@ impl FromRequestParts<AppState> for Request {
             return Err(Problem::TooManyPatterns);
         }
         let topics = Patterns::new(patterns).unwrap_or(Topic::clock().into());
-        local.may_read(&topics, &state.access)?;
+        let until = caller.may_read(&topics, &state.access)?;
         // What a browser sends when it reconnects is newer than what the page put into the URL.
         // It sends UTF-8, which axum's `to_str` would refuse.
         let header = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
@@ -87,7 +88,7 @@ impl FromRequestParts<AppState> for Request {
         let counted = text.and_then(|text| text.parse().ok());
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
         let limit = limit.map(|events| Limit { events, sent });
-        Ok(Self { topics, cursor, conflate, shape: Shape { format, limit } })
+        Ok(Self { topics, cursor, conflate, shape: Shape { format, limit }, until })
     }
 }
 
@@ -113,7 +114,7 @@ impl Request {
 /// Answers with the stream.
 pub async fn stream(
     State(state): State<AppState>,
-    Extension(peer): Extension<Peer>,
+    Client(client): Client,
     request: Request,
 ) -> Response {
     if request.is_complete() {
@@ -123,13 +124,13 @@ pub async fn stream(
     if state.stop.has_begun() {
         return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Draining)));
     }
-    let shape = request.shape;
+    let (shape, until) = (request.shape, request.until);
     let subscriber = request.subscribe(&state.hub);
-    let Some(open) = state.streams.open(peer.address, &subscriber) else {
+    let Some(open) = state.streams.open(client, &subscriber) else {
         tracing::info!("there are as many streams as there may be");
         return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Limit)));
     };
-    let body = stream::body(state, open, subscriber, shape);
+    let body = stream::body(state, open, subscriber, shape, until);
     answer(Body::from_stream(body))
 }
 

@@ -8,6 +8,8 @@
 //! | [`router`] | the table of routes, and the state that they share |
 //! | [`serve`](mod@serve) | the accept loop: serves a router until it is told to stop |
 //! | [`access`] | who may read and publish |
+//! | [`token`] | the tokens by which others than this machine may |
+//! | [`client`] | which client a request comes from |
 //! | [`events`] | `GET /events`: what was asked for, and the answer's head |
 //! | `stream` | the answer's body: the bytes of one event stream |
 //! | `poll` | `GET /poll`: the events after a cursor, as one answer |
@@ -24,6 +26,7 @@
 //! The program's `main` only wires these.
 
 pub mod access;
+pub mod client;
 pub mod events;
 mod headers;
 mod health;
@@ -39,3 +42,4 @@ mod site;
 pub mod stop;
 mod stream;
 pub mod streams;
+pub mod token;

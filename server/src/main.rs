@@ -12,7 +12,8 @@ use std::{
 use clap::Parser as _;
 use server::{
     metrics::Metrics,
-    options::{LogFormat, Options},
+    options::{LogFormat, Options, Store},
+    publish::Running,
     router::{AppState, StreamSettings, router},
     serve::{Serving, TimeOuts, serve},
     stop::Stop,
@@ -23,7 +24,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
-use waterclock::{clock, hub::Hub, id::Epoch, log::MemoryLog, timestamp::Timestamp};
+use waterclock::{
+    clock,
+    hub::Hub,
+    id::Epoch,
+    log::{FileLog, MemoryLog},
+    timestamp::Timestamp,
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -77,9 +84,8 @@ async fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dy
         let listener = TcpListener::bind(address).await;
         listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
     }
-    let log = MemoryLog::new(Epoch::random(), options.retention());
     let state = AppState {
-        hub: Arc::new(Hub::new(log, Timestamp::now)),
+        hub: Arc::new(hub(options)?),
         stream_settings: StreamSettings {
             heartbeat: options.heartbeat,
             retry: options.retry,
@@ -87,11 +93,25 @@ async fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dy
         },
         leptos,
         streams: Streams::new(options.stream_limits()),
-        access: options.access(),
+        access: options.access()?,
+        trusted_proxies: options.trusted_proxies(),
+        publish_rate: Arc::new(options.publish_rate()),
+        running: Running::default(),
         metrics: Arc::new(Metrics::default()),
         stop: Stop::default(),
     };
     Ok((listeners, state))
+}
+
+fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
+    let retention = options.retention();
+    Ok(match options.store {
+        Store::File => {
+            let log = FileLog::open(&options.data_dir, retention, Timestamp::now)?;
+            Hub::new(log, Timestamp::now)
+        }
+        Store::Memory => Hub::new(MemoryLog::new(Epoch::random(), retention), Timestamp::now),
+    })
 }
 
 /// Serves until a signal, or until a part of it fails; then stops within the time for it, or at once

@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 use waterclock::notice::GapReason;
 
-use crate::{access::Local, problem::Problem, router::AppState};
+use crate::{access::Caller, problem::Problem, router::AppState};
 
 /// Up to how many events are replayed at the start of a stream.
 const REPLAY_EVENTS: [f64; 7] = [0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0];
@@ -72,6 +72,8 @@ pub enum Ended {
     Draining,
     /// There were as many streams as the server allows.
     Limit,
+    /// The client's token has expired.
+    Expired,
     /// The log could not be read.
     LogFailed,
 }
@@ -107,8 +109,14 @@ impl TimedOut {
 }
 
 impl Ended {
-    const ALL: [Self; 5] =
-        [Self::ClientLeft, Self::End, Self::Draining, Self::Limit, Self::LogFailed];
+    const ALL: [Self; 6] = [
+        Self::ClientLeft,
+        Self::End,
+        Self::Draining,
+        Self::Limit,
+        Self::Expired,
+        Self::LogFailed,
+    ];
 
     /// As it is told.
     pub fn as_str(self) -> &'static str {
@@ -117,6 +125,7 @@ impl Ended {
             Self::End => "end",
             Self::Draining => "draining",
             Self::Limit => "limit",
+            Self::Expired => "expired",
             Self::LogFailed => "log-failed",
         }
     }
@@ -271,9 +280,9 @@ impl Metrics {
 /// `GET /metrics`: only for this machine, since it says how much the server is used.
 pub(crate) async fn metrics(
     State(state): State<AppState>,
-    local: Local,
+    caller: Caller,
 ) -> Result<Response, Problem> {
-    local.required()?;
+    caller.is_local()?;
     let AppState { metrics, streams, hub, .. } = &state;
     let lag = streams.lag();
     metrics.streams_open.set(gauge(streams.count()));

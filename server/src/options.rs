@@ -1,13 +1,22 @@
 //! The program's options: each is a flag and an environment variable.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
 use waterclock::{log::Retention, pattern::Pattern};
 
 use crate::{
     access::{Access, AllowedHost, CorsOrigin},
+    client::TrustedProxy,
+    publish::PublishRate,
     streams::StreamLimits,
+    token::Tokens,
 };
 
 const AFTER_HELP: &str = "\
@@ -50,6 +59,14 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_RETRY", value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub retry: Duration,
 
+    /// Where events are kept: in a file, where they outlive the program, or in memory
+    #[arg(long, env = "WATERCLOCK_STORE", value_name = "STORE", default_value = "file")]
+    pub store: Store,
+
+    /// The folder of the file; it is made if it is missing
+    #[arg(long, env = "WATERCLOCK_DATA_DIR", value_name = "FOLDER", default_value = "data")]
+    pub data_dir: PathBuf,
+
     /// How many events of a topic are kept; of the clock's, at most 3,600
     #[arg(long, env = "WATERCLOCK_RETAIN_COUNT", value_name = "COUNT", default_value_t = 100_000)]
     retain_count: usize,
@@ -62,11 +79,21 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_RETAIN_BYTES", value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
     retain_bytes: usize,
 
+    /// How many topics may have events at a time; events of further ones are refused
+    #[arg(long, env = "WATERCLOCK_MAX_TOPICS", value_name = "COUNT", default_value_t = 10_000)]
+    max_topics: usize,
+
+    /// How many events a second others than this machine may publish, each address; those beyond are
+    /// answered with 429, lines of `split=lines` wait
+    #[arg(long, env = "WATERCLOCK_MAX_PUBLISHES", value_name = "COUNT", default_value = "1000")]
+    max_publishes: NonZeroU32,
+
     /// How many streams may be open; those beyond are told to come back later
     #[arg(long, env = "WATERCLOCK_MAX_STREAMS", value_name = "COUNT", default_value_t = 10_000)]
     max_streams: usize,
 
-    /// How many of them from one address (of IPv6, from one /64). Behind a proxy all come from its own
+    /// How many of them from one address (of IPv6, from one /64). Behind a proxy that is not trusted all
+    /// come from its own
     #[arg(
         long,
         env = "WATERCLOCK_MAX_STREAMS_PER_ADDRESS",
@@ -89,6 +116,32 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
     allowed_host: Vec<AllowedHost>,
 
+    /// A proxy, or a network of them, such as 10.0.0.0/8, whose `Forwarded` or `X-Forwarded-For` is
+    /// believed when clients are counted. Can be given several times
+    #[arg(long, env = "WATERCLOCK_TRUSTED_PROXY", value_name = "ADDRESS", value_delimiter = ',')]
+    trusted_proxy: Vec<TrustedProxy>,
+
+    /// A file with the secret that tokens (JSON Web Tokens) are signed with, by HS256
+    #[arg(long, env = "WATERCLOCK_JWT_SECRET_FILE", value_name = "FILE")]
+    jwt_secret_file: Option<PathBuf>,
+
+    /// A file with the public key, in PEM, of who signs tokens, by RS256, EdDSA or ES256
+    #[arg(
+        long,
+        env = "WATERCLOCK_JWT_PUBLIC_KEY_FILE",
+        value_name = "FILE",
+        conflicts_with = "jwt_secret_file"
+    )]
+    jwt_public_key_file: Option<PathBuf>,
+
+    /// Whom tokens must be for, by their `aud`; without it, tokens that have an `aud` are refused
+    #[arg(long, env = "WATERCLOCK_JWT_AUDIENCE", value_name = "AUDIENCE")]
+    jwt_audience: Option<String>,
+
+    /// Ask this machine, too, for a token
+    #[arg(long, env = "WATERCLOCK_REQUIRE_TOKEN")]
+    require_token: bool,
+
     /// How long a stop may take. Streams are told to come back, spread over that time if there are
     /// many; a second signal stops at once
     #[arg(long, env = "WATERCLOCK_DRAIN", value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -97,6 +150,15 @@ pub struct Options {
     /// How the log is written
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: LogFormat,
+}
+
+/// Where events are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Store {
+    /// In a file of `--data-dir`.
+    File,
+    /// Nowhere else; they are gone when the program ends.
+    Memory,
 }
 
 /// How the log is written.
@@ -122,6 +184,8 @@ impl Options {
             clock_count,
             age: self.retain_age,
             bytes: self.retain_bytes,
+            // One for the clock, which always has its own.
+            topics: self.max_topics.saturating_add(1),
         }
     }
 
@@ -130,14 +194,48 @@ impl Options {
         StreamLimits { in_all: self.max_streams, per_address: self.max_streams_per_address }
     }
 
-    /// Who may read.
-    pub fn access(&self) -> Access {
-        Access {
+    /// How many events a second a client may publish.
+    pub fn publish_rate(&self) -> PublishRate {
+        PublishRate::new(self.max_publishes)
+    }
+
+    /// Whose word on where a request comes from is taken.
+    pub fn trusted_proxies(&self) -> Arc<[TrustedProxy]> {
+        self.trusted_proxy.clone().into()
+    }
+
+    /// Who may read and publish.
+    ///
+    /// # Errors
+    ///
+    /// If the key for tokens cannot be read, or there is none where it is needed.
+    pub fn access(&self) -> Result<Access, String> {
+        Ok(Access {
             public_topics: self.public_topic.clone().into(),
             allowed_hosts: self.allowed_host.clone().into(),
             cors_origins: self.cors_origin.clone().into(),
-        }
+            tokens: self.tokens()?.map(Arc::new),
+            is_token_required: self.require_token,
+        })
     }
+
+    fn tokens(&self) -> Result<Option<Tokens>, String> {
+        let audience = self.jwt_audience.as_deref();
+        let (file, tokens) = match (&self.jwt_secret_file, &self.jwt_public_key_file) {
+            (Some(file), _) => (file, Tokens::from_secret(&read(file)?, audience)),
+            (None, Some(file)) => (file, Tokens::from_public_key(&read(file)?, audience)),
+            (None, None) if self.require_token || audience.is_some() => {
+                let needed = "--jwt-secret-file or --jwt-public-key-file";
+                return Err(format!("there are no tokens without {needed}"));
+            }
+            (None, None) => return Ok(None),
+        };
+        tokens.map(Some).map_err(|why| format!("{} cannot be used: {why}", file.display()))
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|why| format!("{} cannot be read: {why}", file.display()))
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
@@ -217,11 +315,11 @@ mod tests {
         let listen = options.listen("127.0.0.1:3000".parse().unwrap());
         assert_eq!(listen.iter().map(SocketAddr::port).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(
-            *options.access().cors_origins,
+            *options.access().unwrap().cors_origins,
             ["https://example.org", "http://localhost:5173", "https://example.net", "*"]
                 .map(|text| text.parse().unwrap())
         );
-        assert_eq!(*options.access().allowed_hosts, ["clock.test".parse().unwrap()]);
+        assert_eq!(*options.access().unwrap().allowed_hosts, ["clock.test".parse().unwrap()]);
     }
 
     #[test]

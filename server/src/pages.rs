@@ -24,7 +24,7 @@ use waterclock::{
     pattern::{Pattern, Patterns},
 };
 
-use crate::{access::Local, headers::page_policy, problem::Problem, router::AppState, site};
+use crate::{access::Caller, headers::page_policy, problem::Problem, router::AppState, site};
 
 /// How many events a page has in it when it arrives.
 const EVENTS: usize = 20;
@@ -38,12 +38,12 @@ pub(crate) fn router() -> Router<AppState> {
 
 async fn home(
     State(state): State<AppState>,
-    local: Local,
+    caller: Caller,
     uri: Uri,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    let page = Page::Home(snapshot(&state, local, &uri, &headers).await);
+    let page = Page::Home(snapshot(&state, &caller, &uri, &headers).await);
     render(&state, page, request).await
 }
 
@@ -105,7 +105,7 @@ fn topics(uri: &Uri) -> Vec<String> {
 }
 
 /// What the page shows before any stream has told it more.
-async fn snapshot(state: &AppState, local: Local, uri: &Uri, headers: &HeaderMap) -> Snapshot {
+async fn snapshot(state: &AppState, caller: &Caller, uri: &Uri, headers: &HeaderMap) -> Snapshot {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let topics = topics(uri);
     let pairs = topics.iter().map(|topic| ("topic", topic));
@@ -113,7 +113,7 @@ async fn snapshot(state: &AppState, local: Local, uri: &Uri, headers: &HeaderMap
         topics: topics.join(" "),
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
         host: host.to_owned(),
-        may_publish: local.may_publish().is_ok(),
+        may_publish: caller.may_publish_any(),
         ..Snapshot::default()
     };
 
@@ -121,7 +121,7 @@ async fn snapshot(state: &AppState, local: Local, uri: &Uri, headers: &HeaderMap
     let patterns: Result<Vec<Pattern>, _> = topics.iter().map(|topic| topic.parse()).collect();
     let Ok(patterns) = patterns else { return snapshot };
     let patterns = Patterns::new(patterns).unwrap_or(Topic::clock().into());
-    if local.may_read(&patterns, &state.access).is_err() {
+    if caller.may_read(&patterns, &state.access).is_err() {
         return Snapshot { is_refused: true, ..snapshot };
     }
     match state.hub.latest(&patterns, EVENTS).await {

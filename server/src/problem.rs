@@ -1,17 +1,28 @@
 //! The one error type of the HTTP edge: `application/problem+json` (RFC 9457).
 
+use std::time::Duration;
+
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
 use waterclock::{
     event::{InvalidName, InvalidTopic},
-    pattern::InvalidPattern,
+    pattern::{InvalidPattern, Pattern},
 };
 
-use crate::{access::Foreign, events::MAX_PATTERNS, poll::MAX_WAIT, publish::MAX_DATA};
+use crate::{
+    access::{COOKIE_NAME, Foreign},
+    events::MAX_PATTERNS,
+    poll::MAX_WAIT,
+    publish::{MAX_DATA, MAX_KEY},
+    token::BadToken,
+};
 
 /// Why a request was refused, and what would be accepted.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +64,45 @@ pub enum Problem {
     /// The data of an event did not come in time.
     #[error("The data of the event did not arrive in time.")]
     SlowBody,
+    /// The token allows nothing.
+    #[error("The token is refused: {0}.")]
+    BadToken(BadToken),
+    /// There is no token.
+    #[error(
+        "A token is needed: `Authorization: Bearer` with a JSON Web Token, or the cookie `{COOKIE_NAME}`."
+    )]
+    NoToken,
+    /// The token allows something else.
+    #[error("The token's `{claim}` does not list `{pattern}`. It lists {}.", list(listed))]
+    NotInToken {
+        /// Which of its claims.
+        claim: &'static str,
+        /// What was asked for.
+        pattern: String,
+        /// What is listed there.
+        listed: Vec<Pattern>,
+    },
+    /// The client publishes too much at a time.
+    #[error("So many events a second are more than this client may publish. `Retry-After` says when to go on.")]
+    TooManyPublishes(Duration),
+    /// `Idempotency-Key` cannot be one.
+    #[error("`Idempotency-Key` is given once, and is a text of 1 to {MAX_KEY} ASCII characters.")]
+    BadKey,
+    /// `Idempotency-Key` with `split=lines`.
+    #[error("`Idempotency-Key` is for one event; with `split=lines` there are many.")]
+    KeyOfLines,
+    /// `Idempotency-Key` was used for another event.
+    #[error("This `Idempotency-Key` was used for an event of another name or data. Take a new key.")]
+    KeyTaken,
+    /// The event with this `Idempotency-Key` is being published.
+    #[error("An event with this `Idempotency-Key` is just being published. Ask again when it is done.")]
+    KeyIsRunning,
+    /// There is no room for another topic.
+    #[error("There are as many topics with events as there may be. The option --max-topics says how many.")]
+    TooManyTopics,
+    /// There is no room for the event.
+    #[error("The server's disk is full. The event could not be kept, and nobody has seen it.")]
+    DiskFull,
     /// Only the server publishes to `clock`.
     #[error("Only the server itself publishes to `clock`. Take another topic.")]
     ClockIsOurs,
@@ -108,6 +158,14 @@ struct Body {
 }
 
 impl Problem {
+    /// What went wrong, whatever went well before.
+    fn reason(&self) -> &Self {
+        match self {
+            Self::AfterLines { why, .. } => why,
+            other => other,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::AfterLines { why, .. } => why.status(),
@@ -117,14 +175,23 @@ impl Problem {
             | Self::BadTopic(_)
             | Self::BadName { .. }
             | Self::BadSplit(_)
+            | Self::BadKey
+            | Self::KeyOfLines
             | Self::NotUtf8
             | Self::NoSuchFormat(_)
             | Self::BadLimit(_)
             | Self::BadWait(_)
             | Self::BadConflate(_) => StatusCode::BAD_REQUEST,
-            Self::ClockIsOurs | Self::NotPublic(_) | Self::NotLocal(_) | Self::MayNotPublish(_) => {
-                StatusCode::FORBIDDEN
-            }
+            Self::ClockIsOurs
+            | Self::NotPublic(_)
+            | Self::NotLocal(_)
+            | Self::MayNotPublish(_)
+            | Self::NotInToken { .. } => StatusCode::FORBIDDEN,
+            Self::BadToken(_) | Self::NoToken => StatusCode::UNAUTHORIZED,
+            Self::TooManyPublishes(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::KeyTaken => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::KeyIsRunning => StatusCode::CONFLICT,
+            Self::DiskFull | Self::TooManyTopics => StatusCode::INSUFFICIENT_STORAGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::TooMuchData => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotKept | Self::NotRead => StatusCode::INTERNAL_SERVER_ERROR,
@@ -132,6 +199,11 @@ impl Problem {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
+}
+
+fn list(patterns: &[Pattern]) -> String {
+    let list: Vec<_> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
+    if list.is_empty() { "nothing".to_owned() } else { list.join(", ") }
 }
 
 impl IntoResponse for Problem {
@@ -142,7 +214,23 @@ impl IntoResponse for Problem {
             status: status.as_u16(),
             detail: self.to_string(),
         };
-        let content_type = HeaderValue::from_static("application/problem+json");
-        (status, [(header::CONTENT_TYPE, content_type)], axum::Json(body)).into_response()
+        let mut response = (status, axum::Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.reason() {
+            // RFC 6750, 3.
+            Self::NoToken => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::BadToken(_) => {
+                let value = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+                headers.insert(WWW_AUTHENTICATE, value);
+            }
+            Self::TooManyPublishes(wait) => {
+                headers.insert(RETRY_AFTER, (wait.as_secs() + 1).into());
+            }
+            _ => {}
+        }
+        response
     }
 }

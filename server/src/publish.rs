@@ -2,56 +2,163 @@
 
 mod lines;
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, to_bytes},
     extract::{Path, State},
-    http::{StatusCode, Uri},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use waterclock::{
     event::{Name, Topic},
-    log::LogError,
+    hub::PublishError,
+    log::{IdempotencyKey, LogError, Refused},
 };
 
-use crate::{access::Local, problem::Problem, router::AppState};
+use crate::{access::Caller, client::Client, problem::Problem, router::AppState};
 
 /// How long the data of an event may be, in bytes.
 pub const MAX_DATA: usize = 64 * 1024;
 /// How long a client may take to send it.
 const BODY_TIME_OUT: Duration = Duration::from_secs(30);
+/// How many clients may be counted before those that are idle are forgotten.
+const MAX_CLIENTS: usize = 10_000;
+
+/// How long an idempotency key may be, in bytes.
+pub const MAX_KEY: usize = 255;
 
 /// Answers 201 with the event, once it is durable. Its data is the body, whatever its content type. With
 /// `split=lines`, each line of the body is an event, at once; the answer says how many there were.
 pub(crate) async fn publish(
     State(state): State<AppState>,
-    local: Local,
+    caller: Caller,
+    Client(client): Client,
     Path(topic): Path<String>,
     uri: Uri,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let topic: Topic = topic.parse().map_err(|_| Problem::BadTopic(topic))?;
-    local.may_publish()?;
     if topic == Topic::clock() {
         return Err(Problem::ClockIsOurs);
     }
+    let publisher = caller.may_publish(&topic, &state.access)?;
     let Parameters { name, split } = Parameters::of(&uri)?;
+    let key = idempotency_key(&headers)?;
+    // This machine's own publishes are not counted: nobody else suffers from them.
+    let rate = publisher.until.is_some().then(|| (&*state.publish_rate, client));
     if split {
-        return lines::publish(&state, topic, name, body).await;
+        if key.is_some() {
+            return Err(Problem::KeyOfLines);
+        }
+        return lines::publish(&state, rate, publisher.until, topic, name, body).await;
     }
+    if let Some((rate, client)) = rate {
+        rate.check(client)?;
+    }
+    let key = key.map(|key| IdempotencyKey { publisher: publisher.name, key });
+    let _running = match &key {
+        Some(key) => Some(state.running.begin(&topic, key).ok_or(Problem::KeyIsRunning)?),
+        None => None,
+    };
     let body = tokio::time::timeout(BODY_TIME_OUT, to_bytes(body, MAX_DATA));
     // An error is of the length, or of the client, who then does not get the answer anyway.
     let body = body.await.map_err(|_| Problem::SlowBody)?.map_err(|_| Problem::TooMuchData)?;
     let data = String::from_utf8(body.into()).map_err(|_| Problem::NotUtf8)?;
-    let frame = state.hub.publish(topic, name, data).await.map_err(not_kept)?;
+    let publishing = state.hub.enqueue(topic, name, data, key).await.map_err(not_published)?;
+    let frame = publishing.kept().await.map_err(not_published)?;
     Ok((StatusCode::CREATED, axum::Json(frame.event())).into_response())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn not_kept(error: LogError) -> Problem {
-    tracing::error!(error = &error as &dyn std::error::Error, "an event could not be kept");
-    Problem::NotKept
+fn not_published(error: impl Into<PublishError>) -> Problem {
+    match error.into() {
+        PublishError::Refused(Refused::KeyTaken) => Problem::KeyTaken,
+        PublishError::Refused(Refused::TooManyTopics) => Problem::TooManyTopics,
+        PublishError::NotKept(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "an event could not be kept");
+            match error {
+                LogError::Full => Problem::DiskFull,
+                LogError::Failed(_) => Problem::NotKept,
+            }
+        }
+    }
+}
+
+/// What `Idempotency-Key` says (draft-ietf-httpapi-idempotency-key-header): in quotes, or as it is.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all("idempotency-key").into_iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default().trim();
+    let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    let is_one = values.next().is_none() && !key.is_empty() && key.len() <= MAX_KEY;
+    is_one.then(|| Some(key.to_owned())).ok_or(Problem::BadKey)
+}
+
+/// The publishes with a key that are not answered yet.
+#[derive(Clone, Debug, Default)]
+pub struct Running(Arc<Mutex<HashSet<(Topic, IdempotencyKey)>>>);
+
+/// One of them, until it is dropped.
+struct Run<'a>(&'a Running, (Topic, IdempotencyKey));
+
+impl Running {
+    /// None if one of that key is running.
+    fn begin(&self, topic: &Topic, key: &IdempotencyKey) -> Option<Run<'_>> {
+        let run = (topic.clone(), key.clone());
+        self.lock().insert(run.clone()).then(|| Run(self, run))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<(Topic, IdempotencyKey)>> {
+        // No code panics half-way through a change of what the lock holds.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
+}
+
+/// How often each client may publish.
+pub struct PublishRate(DefaultKeyedRateLimiter<IpAddr>);
+
+impl PublishRate {
+    /// So many events a second, and as many at once.
+    pub fn new(per_second: NonZeroU32) -> Self {
+        Self(RateLimiter::keyed(Quota::per_second(per_second)))
+    }
+
+    /// Counts an event of that client.
+    fn check(&self, client: IpAddr) -> Result<(), Problem> {
+        self.forget_the_idle();
+        let until = self.0.check_key(&client).err();
+        let wait = until.map(|until| until.wait_time_from(self.0.clock().now()));
+        wait.map_or(Ok(()), |wait| Err(Problem::TooManyPublishes(wait)))
+    }
+
+    /// Counts an event of that client as soon as there is room for it.
+    async fn wait(&self, client: IpAddr) {
+        self.forget_the_idle();
+        while let Err(until) = self.0.check_key(&client) {
+            tokio::time::sleep(until.wait_time_from(self.0.clock().now())).await;
+        }
+    }
+
+    /// Bounds the memory: the clients that have not published for a while count as new.
+    fn forget_the_idle(&self) {
+        if self.0.len() > MAX_CLIENTS {
+            self.0.retain_recent();
+        }
+    }
 }
 
 /// What the query says.

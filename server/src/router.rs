@@ -11,8 +11,16 @@ use leptos::config::LeptosOptions;
 use waterclock::hub::Hub;
 
 use crate::{
-    access::Access, events, headers, health, metrics, metrics::Metrics, pages, poll,
-    problem::Problem, publish, site, stop::Stop, streams::Streams,
+    access::Access,
+    client::TrustedProxy,
+    events, headers, health,
+    metrics::{self, Metrics},
+    pages, poll,
+    problem::Problem,
+    publish::{self, PublishRate, Running},
+    site,
+    stop::Stop,
+    streams::Streams,
 };
 
 /// What the handlers share.
@@ -28,6 +36,12 @@ pub struct AppState {
     pub streams: Streams,
     /// Who may read and publish.
     pub access: Access,
+    /// Whose word on where a request comes from is taken.
+    pub trusted_proxies: Arc<[TrustedProxy]>,
+    /// How often others than this machine may publish.
+    pub publish_rate: Arc<PublishRate>,
+    /// The publishes with a key that are not answered yet.
+    pub running: Running,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Once it begins, the streams say goodbye.

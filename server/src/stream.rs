@@ -15,7 +15,7 @@ use waterclock::{
     sse::Block,
 };
 
-use crate::{metrics::Ended, router::AppState, streams::OpenStream};
+use crate::{access::Until, metrics::Ended, router::AppState, streams::OpenStream};
 
 /// When the server stops, the streams say goodbye so far apart, if the time for it allows.
 const BETWEEN_GOODBYES: Duration = Duration::from_millis(1);
@@ -46,10 +46,12 @@ pub(crate) fn body(
     open: OpenStream,
     subscriber: Subscriber,
     shape: Shape,
+    until: Until,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
     let behind = state.hub.newest().saturating_sub(subscriber.cursor().sequence);
     state.metrics.stream_opened(behind);
     tracing::info!(connection = open.number(), cursor = %subscriber.cursor(), "stream opened");
+    let until = until.map(|until| Instant::now() + until.since(state.hub.now()));
     let session = Session {
         record: Record { state, open, opened: Instant::now(), events: 0, ended: Ended::ClientLeft },
         subscriber,
@@ -57,6 +59,7 @@ pub(crate) fn body(
         skipped: 0,
         sent: Instant::now(),
         goodbye: None,
+        until,
         phase: Phase::Hello,
     };
     stream::unfold(session, async |mut session| {
@@ -72,6 +75,7 @@ pub(crate) fn goodbye_alone(state: &AppState, reason: GoodbyeReason) -> Bytes {
     state.metrics.stream_ended(match reason {
         GoodbyeReason::Draining => Ended::Draining,
         GoodbyeReason::Limit => Ended::Limit,
+        GoodbyeReason::Expired => Ended::Expired,
     });
     goodbye(state, reason)
 }
@@ -87,6 +91,8 @@ struct Session {
     sent: Instant,
     /// When to say goodbye, once the server stops.
     goodbye: Option<Instant>,
+    /// When the client's token expires, if it has read on by one.
+    until: Option<Instant>,
     phase: Phase,
 }
 
@@ -117,12 +123,6 @@ impl Session {
     async fn events(&mut self) -> Option<Bytes> {
         loop {
             let state = &self.record.state;
-            let goodbye_is_due = async {
-                match self.goodbye {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             let step = tokio::select! {
                 // In this order, so that a stop is not put off by events that keep coming.
                 biased;
@@ -132,9 +132,13 @@ impl Session {
                     self.goodbye = Some(began + spread.mul_f64(fastrand::f64()));
                     continue;
                 }
-                () = goodbye_is_due => {
+                () = at(self.goodbye) => {
                     self.over(Ended::Draining);
                     return Some(goodbye(&self.record.state, GoodbyeReason::Draining));
+                }
+                () = at(self.until) => {
+                    self.over(Ended::Expired);
+                    return Some(goodbye(&self.record.state, GoodbyeReason::Expired));
                 }
                 step = self.subscriber.next() => step,
                 () = tokio::time::sleep_until(self.sent + state.stream_settings.heartbeat) => {
@@ -248,6 +252,14 @@ impl Session {
     }
 }
 
+/// Waits until then; forever if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Over how long that many goodbyes are spread, so that the clients do not all come back at once.
 fn goodbyes_take(streams: usize, drain: Duration) -> Duration {
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
@@ -257,7 +269,7 @@ fn goodbyes_take(streams: usize, drain: Duration) -> Duration {
 /// A goodbye with a `retry:` that is up to twice the usual for this reason, so that clients spread.
 fn goodbye(state: &AppState, reason: GoodbyeReason) -> Bytes {
     let usual = match reason {
-        GoodbyeReason::Draining => state.stream_settings.retry,
+        GoodbyeReason::Draining | GoodbyeReason::Expired => state.stream_settings.retry,
         GoodbyeReason::Limit => state.stream_settings.retry.mul_f64(FULL_RETRY),
     };
     let retry = usual.mul_f64(1.0 + fastrand::f64());

@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::TcpStream,
@@ -16,11 +17,15 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Program {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
+    /// Where its log is, if a test does not say.
+    _data: TempDir,
 }
 
 impl Program {
     fn start(options: &[&str]) -> Self {
+        let data = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_waterclock"))
+            .env("WATERCLOCK_DATA_DIR", data.path())
             .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -28,7 +33,7 @@ impl Program {
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, stdout }
+        Self { child, stdout, _data: data }
     }
 
     /// Where it listens, as it says; each time the next address.
@@ -44,7 +49,8 @@ impl Program {
 
     /// Its exit code, and all that it has written to standard error.
     async fn end(self) -> (i32, String) {
-        let output = timeout(DEADLINE, self.child.wait_with_output()).await.expect("ends").unwrap();
+        let Self { child, _data, .. } = self;
+        let output = timeout(DEADLINE, child.wait_with_output()).await.expect("ends").unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
 }
@@ -171,19 +177,29 @@ async fn its_help_names_each_option_and_its_variable() {
         "interval",
         "heartbeat",
         "retry",
+        "store",
+        "data-dir",
         "retain-count",
         "retain-age",
         "retain-bytes",
+        "max-topics",
+        "max-publishes",
         "max-streams",
         "max-streams-per-address",
         "public-topic",
         "cors-origin",
         "allowed-host",
+        "trusted-proxy",
+        "jwt-secret-file",
+        "jwt-public-key-file",
+        "jwt-audience",
+        "require-token",
         "drain",
         "log",
     ] {
         let variable = format!("WATERCLOCK_{}", option.replace('-', "_").to_uppercase());
-        assert!(help.contains(&format!("--{option} ")), "{option}: {help}");
+        let is_there = help.contains(&format!("--{option} <")) || help.contains(&format!("--{option}\n"));
+        assert!(is_there, "{option}: {help}");
         assert!(help.contains(&format!("[env: {variable}=]")), "{variable}: {help}");
     }
 }

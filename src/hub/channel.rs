@@ -8,6 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::Ring;
 use crate::{
     event::Topic,
     pattern::{Pattern, Patterns},
@@ -34,10 +35,14 @@ struct Recent {
 }
 
 impl Channel {
-    /// One that hears of what comes after that sequence number.
-    fn new(newest: u64) -> Self {
-        let recent = Recent { sequences: VecDeque::new(), complete_after: newest };
-        Self { recent: Mutex::new(recent), newest: watch::Sender::new(newest) }
+    /// One that remembers what the ring has, so that those who come back after a cut need not all read
+    /// the log.
+    fn new(topics: &Patterns, ring: &Ring) -> Self {
+        let of_topics = ring.iter().map(|frame| frame.event());
+        let of_topics = of_topics.filter(|event| topics.matches(&event.topic));
+        let sequences = of_topics.map(|event| event.id.sequence).collect();
+        let recent = Recent { sequences, complete_after: ring.complete_after() };
+        Self { recent: Mutex::new(recent), newest: watch::Sender::new(ring.newest()) }
     }
 
     /// Changes whenever there is a newer event.
@@ -97,14 +102,14 @@ struct Joined {
 }
 
 impl Channels {
-    /// A new subscriber of the channel of those patterns. If it is the first, the channel begins after
-    /// that sequence number.
-    pub(super) fn join(&mut self, patterns: &Patterns, newest: u64) -> Arc<Channel> {
+    /// A new subscriber of the channel of those patterns. If it is the first, the channel begins with
+    /// what the ring has.
+    pub(super) fn join(&mut self, patterns: &Patterns, ring: &Ring) -> Arc<Channel> {
         if let Some(joined) = self.joined.get_mut(patterns) {
             joined.subscribers += 1;
             return Arc::clone(&joined.channel);
         }
-        let channel = Arc::new(Channel::new(newest));
+        let channel = Arc::new(Channel::new(patterns, ring));
         for pattern in patterns.iter() {
             match pattern.topic() {
                 Some(topic) => self.of_topic.entry(topic).or_default().push(Arc::clone(&channel)),
@@ -157,7 +162,7 @@ mod tests {
 
     #[test]
     fn remembers_what_comes_and_forgets_the_oldest() {
-        let channel = Channel::new(10);
+        let channel = Channel::new(&patterns("a"), &Ring::new(10));
         assert_eq!(channel.after(9, 9), None);
         assert_eq!(channel.after(10, 9), Some(vec![]));
         for sequence in [12, 12, 15, 20] {
@@ -176,10 +181,11 @@ mod tests {
     #[test]
     fn subscribers_of_the_same_patterns_share_a_channel_as_long_as_there_are_any() {
         let mut channels = Channels::default();
-        let first = channels.join(&patterns("a b.*"), 0);
-        let second = channels.join(&patterns("b.* a"), 5);
+        let ring = Ring::new(0);
+        let first = channels.join(&patterns("a b.*"), &ring);
+        let second = channels.join(&patterns("b.* a"), &ring);
         assert!(Arc::ptr_eq(&first, &second));
-        let other = channels.join(&patterns("a"), 5);
+        let other = channels.join(&patterns("a"), &ring);
         let of = |channels: &Channels, name| channels.of(&topic(name)).count();
         assert_eq!((of(&channels, "a"), of(&channels, "b.c"), of(&channels, "c")), (2, 1, 0));
         channels.leave(&patterns("a b.*"));

@@ -20,9 +20,8 @@
 //! hub.publish(Topic::clock(), Name::default(), "tick".to_owned()).await?;
 //! let Step::Frames(frames) = subscriber.next().await? else { panic!("nothing is missing") };
 //! assert_eq!(frames[0].event().data, "tick");
-//! # Ok::<_, waterclock::log::LogError>(())
-//! # })?;
 //! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })
 //! ```
 
 mod channel;
@@ -46,7 +45,7 @@ pub use subscriber::{Step, Subscriber};
 use crate::{
     event::{Event, Name, Topic},
     id::{Cursor, EventId},
-    log::{Bounds, Draft, Log, LogError},
+    log::{Appended, Bounds, Draft, IdempotencyKey, Log, LogError, Refused},
     notice::{Gap, GapReason},
     pattern::Patterns,
     timestamp::Timestamp,
@@ -83,21 +82,33 @@ struct Publish {
     topic: Topic,
     name: Name,
     data: String,
+    key: Option<IdempotencyKey>,
     begun: Instant,
-    answer: oneshot::Sender<Result<Arc<Frame>, LogError>>,
+    answer: oneshot::Sender<Result<Arc<Frame>, PublishError>>,
+}
+
+/// Why an event was not published. Nobody sees it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The log does not take it.
+    #[error("the event is refused: {0}")]
+    Refused(#[from] Refused),
+    /// The log could not keep it.
+    #[error(transparent)]
+    NotKept(#[from] LogError),
 }
 
 /// An event that is being published.
 #[derive(Debug)]
-pub struct Publishing(oneshot::Receiver<Result<Arc<Frame>, LogError>>);
+pub struct Publishing(oneshot::Receiver<Result<Arc<Frame>, PublishError>>);
 
 impl Publishing {
-    /// Waits until it is durable.
+    /// Waits until it is durable. With a key that has come before, with the same event, it is that one.
     ///
     /// # Errors
     ///
-    /// If the log could not keep it.
-    pub async fn kept(self) -> Result<Arc<Frame>, LogError> {
+    /// If the log refuses it, or could not keep it.
+    pub async fn kept(self) -> Result<Arc<Frame>, PublishError> {
         self.0.await.map_err(|_| not_written())?
     }
 }
@@ -144,18 +155,18 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// If the log could not keep it. Then nobody sees it.
+    /// If the log refuses it, or could not keep it. Then nobody sees it.
     pub async fn publish(
         &self,
         topic: Topic,
         name: Name,
         data: String,
-    ) -> Result<Arc<Frame>, LogError> {
-        self.enqueue(topic, name, data).await?.kept().await
+    ) -> Result<Arc<Frame>, PublishError> {
+        self.enqueue(topic, name, data, None).await?.kept().await
     }
 
-    /// Hands an event over to be published, after those that were handed over before it. Waits only
-    /// while too many are waiting for the log already.
+    /// Hands an event over to be published, after those that were handed over before it; with a key, if
+    /// it has not been before. Waits only while too many are waiting for the log already.
     ///
     /// # Errors
     ///
@@ -165,9 +176,10 @@ impl Hub {
         topic: Topic,
         name: Name,
         data: String,
+        key: Option<IdempotencyKey>,
     ) -> Result<Publishing, LogError> {
         let (answer, answered) = oneshot::channel();
-        let publish = Publish { topic, name, data, begun: Instant::now(), answer };
+        let publish = Publish { topic, name, data, key, begun: Instant::now(), answer };
         self.publishes.send(publish).await.map_err(|_| not_written())?;
         Ok(Publishing(answered))
     }
@@ -178,7 +190,7 @@ impl Hub {
         let dropped = self.shared.log.dropped(&topics);
         let (channel, now) = {
             let Recent { ring, channels } = &mut *self.shared.recent();
-            (channels.join(&topics, ring.newest()), ring.newest())
+            (channels.join(&topics, ring), ring.newest())
         };
         let (position, reason) = match &cursor {
             Cursor::Now => (now, None),
@@ -241,27 +253,33 @@ impl Shared {
             let time = (self.now)();
             let mut drafts = Vec::with_capacity(publishes.len());
             let mut answers = Vec::with_capacity(publishes.len());
-            for Publish { topic, name, data, begun, answer } in publishes.drain(..) {
-                drafts.push(Draft { topic, name, data, time });
+            for Publish { topic, name, data, key, begun, answer } in publishes.drain(..) {
+                drafts.push(Draft { topic, name, data, time, key });
                 answers.push((begun, answer));
             }
             match self.log.append(drafts).await {
-                Ok(events) => {
-                    let (mut frames, mut told) = (Vec::new(), Vec::new());
-                    for (event, (begun, answer)) in events.into_iter().zip(answers) {
-                        let frame = Arc::new(Frame::just_published(event, begun));
-                        frames.push(Arc::clone(&frame));
+                Ok(appended) => {
+                    let (mut new, mut told) = (Vec::new(), Vec::new());
+                    for (appended, (begun, answer)) in appended.into_iter().zip(answers) {
+                        let frame = appended.map(|appended| match appended {
+                            Appended::New(event) => {
+                                let frame = Arc::new(Frame::just_published(event, begun));
+                                new.push(Arc::clone(&frame));
+                                frame
+                            }
+                            Appended::Known(event) => Arc::new(Frame::new(event)),
+                        });
                         told.push((answer, frame));
                     }
-                    self.show(frames);
+                    self.show(new);
                     for (answer, frame) in told {
                         // Who has asked may be gone.
-                        let _ = answer.send(Ok(frame));
+                        let _ = answer.send(frame.map_err(PublishError::from));
                     }
                 }
                 Err(error) => {
                     for (_, answer) in answers {
-                        let _ = answer.send(Err(error.clone()));
+                        let _ = answer.send(Err(error.clone().into()));
                     }
                 }
             }

@@ -39,6 +39,16 @@ impl Ring {
         }
     }
 
+    /// It has all frames after this one.
+    pub(super) fn complete_after(&self) -> u64 {
+        self.newest - self.frames.len() as u64
+    }
+
+    /// The frames, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Frame>> {
+        self.frames.iter()
+    }
+
     /// The frame of that sequence number, if the ring has it.
     pub(super) fn get(&self, sequence: u64) -> Option<&Arc<Frame>> {
         let behind = usize::try_from(self.newest.checked_sub(sequence)?).ok()?;

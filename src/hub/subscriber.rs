@@ -233,7 +233,7 @@ mod tests {
         event::{Event, Name, Topic},
         hub::Hub,
         id::{Cursor, Epoch},
-        log::{Bounds, Draft, Log, LogFuture, MemoryLog, Retention},
+        log::{Appended, Bounds, Draft, Log, LogFuture, MemoryLog, Refused, Retention},
         timestamp::Timestamp,
     };
 
@@ -459,7 +459,7 @@ mod tests {
             self.lost()
         }
 
-        fn append(&self, drafts: Vec<Draft>) -> LogFuture<'_, Vec<Event>> {
+        fn append(&self, drafts: Vec<Draft>) -> LogFuture<'_, Vec<Result<Appended, Refused>>> {
             self.log.append(drafts)
         }
 
@@ -517,7 +517,7 @@ mod tests {
             0
         }
 
-        fn append(&self, _: Vec<Draft>) -> LogFuture<'_, Vec<Event>> {
+        fn append(&self, _: Vec<Draft>) -> LogFuture<'_, Vec<Result<Appended, Refused>>> {
             Box::pin(async { Err(LogError::new("no space")) })
         }
 

@@ -1,9 +1,15 @@
-//! Where accepted events are kept, in sequence order, within retention.
+//! Where accepted events are kept, in sequence order, within retention: in a file, or in memory.
 
+mod file;
 mod memory;
+mod topics;
+
+#[cfg(test)]
+mod conformance;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+pub use file::{FileLog, OpenError};
 pub use memory::MemoryLog;
 
 use crate::{
@@ -22,18 +28,20 @@ pub trait Log: Send + Sync + 'static {
     fn bounds(&self) -> Bounds;
 
     /// The sequence number of the newest event of those topics that is no longer kept; 0 if all are.
+    /// An event that a [`read`](Self::read) did not find, since it was dropped, is counted in by the
+    /// time that the read is over.
     fn dropped(&self, topics: &Patterns) -> u64;
 
-    /// Appends events, all or none, and answers with them once they are durable. The order of the
-    /// calls is the order in the log.
+    /// Appends events, all that are not refused or none, and answers for each, in their order, once
+    /// they are durable. The order of the calls is the order in the log.
     ///
     /// # Errors
     ///
     /// If they could not be made durable.
-    fn append(&self, drafts: Vec<Draft>) -> LogFuture<'_, Vec<Event>>;
+    fn append(&self, drafts: Vec<Draft>) -> LogFuture<'_, Vec<Result<Appended, Refused>>>;
 
     /// Reads events of those topics after the sequence number `after`, oldest first, of those that are
-    /// kept: as many as are within `limit`, but at least one if there is one.
+    /// kept: as many as are within `limit`, or fewer, but at least one if there is one.
     ///
     /// # Errors
     ///
@@ -62,7 +70,7 @@ pub struct ReadLimit {
     pub bytes: usize,
 }
 
-/// How much a log keeps. What is older goes first.
+/// How much a log keeps, at least; somewhat more until it is tidied up. What is older goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// How many events of a topic.
@@ -71,13 +79,21 @@ pub struct Retention {
     pub clock_count: usize,
     /// How long.
     pub age: Duration,
-    /// About how many bytes in all.
+    /// About how many bytes in all. What is beyond is dropped, whatever the rest says.
     pub bytes: usize,
+    /// How many topics that have events. Events of further ones are refused.
+    pub topics: usize,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { count: 100_000, clock_count: 3600, age: Duration::from_hours(24), bytes: 1 << 30 }
+        Self {
+            count: 100_000,
+            clock_count: 3600,
+            age: Duration::from_hours(24),
+            bytes: 1 << 30,
+            topics: 10_000,
+        }
     }
 }
 
@@ -110,16 +126,54 @@ pub struct Draft {
     pub data: String,
     /// When the server accepted it.
     pub time: Timestamp,
+    /// By what it is known if it is sent again.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// What a publisher gives an event, so that sending it again does not publish it again. It is kept
+/// with the event, and as long. Each publisher has its own keys, and each topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey {
+    /// Who publishes.
+    pub publisher: String,
+    /// What they call it.
+    pub key: String,
+}
+
+/// An event that is in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It was not before.
+    New(Event),
+    /// It was: it has come with the same key before, with the same name and data.
+    Known(Event),
+}
+
+/// Why an event is not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Its key has come with another event before, of another name or data.
+    #[error("the key was used for another event")]
+    KeyTaken,
+    /// There are as many topics as there may be.
+    #[error("there are too many topics")]
+    TooManyTopics,
 }
 
 /// The log could not do what it was asked to. Its source says why.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the log failed")]
-pub struct LogError(#[source] Arc<dyn std::error::Error + Send + Sync>);
+pub enum LogError {
+    /// There is no room on the disk. There may be later.
+    #[error("the disk is full")]
+    Full,
+    /// Anything else.
+    #[error("the log failed")]
+    Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
 
 impl LogError {
     /// For that reason.
     pub fn new(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(reason.into().into())
+        Self::Failed(reason.into().into())
     }
 }

@@ -1,6 +1,6 @@
 //! `split=lines`: each line of a request's body is an event.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 use axum::{
     body::Body,
@@ -14,8 +14,8 @@ use waterclock::{
     hub::Publishing,
 };
 
-use super::{MAX_DATA, not_kept};
-use crate::{problem::Problem, router::AppState};
+use super::{MAX_DATA, PublishRate, not_published};
+use crate::{access::Until, problem::Problem, router::AppState, token::BadToken};
 
 /// How many lines of a request may wait for the log at a time.
 const MAX_WAITING: usize = 256;
@@ -23,12 +23,14 @@ const MAX_WAITING: usize = 256;
 /// Publishes each line as it comes, for as long as they come.
 pub(super) async fn publish(
     state: &AppState,
+    rate: Option<(&PublishRate, IpAddr)>,
+    until: Until,
     topic: Topic,
     name: Name,
     body: Body,
 ) -> Result<Response, Problem> {
-    let mut publisher =
-        Publisher { state, topic, name, waiting: VecDeque::new(), answer: Published::default() };
+    let (waiting, answer) = (VecDeque::new(), Published::default());
+    let mut publisher = Publisher { state, rate, until, topic, name, waiting, answer };
     let end = publisher.publish(body).await;
     let end = end.and(publisher.wait_for(0).await);
     match end {
@@ -49,6 +51,9 @@ struct Published {
 
 struct Publisher<'a> {
     state: &'a AppState,
+    /// How often the client may publish: then nothing is read of it.
+    rate: Option<(&'a PublishRate, IpAddr)>,
+    until: Until,
     topic: Topic,
     name: Name,
     /// The lines that wait for the log. When there are too many, nothing more is read of the client.
@@ -81,9 +86,15 @@ impl Publisher<'_> {
     }
 
     async fn publish_line(&mut self, line: String) -> Result<(), Problem> {
+        if let Some((rate, client)) = self.rate {
+            rate.wait(client).await;
+        }
         let Self { state, topic, name, waiting, .. } = self;
-        let publishing = state.hub.enqueue(topic.clone(), name.clone(), line).await;
-        waiting.push_back(publishing.map_err(not_kept)?);
+        if let Some(expired) = self.until.filter(|until| *until <= state.hub.now()) {
+            return Err(Problem::BadToken(BadToken::Expired(expired)));
+        }
+        let publishing = state.hub.enqueue(topic.clone(), name.clone(), line, None).await;
+        waiting.push_back(publishing.map_err(not_published)?);
         self.wait_for(MAX_WAITING).await
     }
 
@@ -92,7 +103,7 @@ impl Publisher<'_> {
         while self.waiting.len() > left
             && let Some(oldest) = self.waiting.pop_front()
         {
-            oldest.kept().await.map_err(not_kept)?;
+            oldest.kept().await.map_err(not_published)?;
             self.answer.published += 1;
         }
         Ok(())

@@ -1,12 +1,14 @@
 //! A server on a port of its own, whose events the test publishes itself, and a client that sees
 //! every byte.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use leptos::config::LeptosOptions;
 use server::{
     access::Access,
+    client::TrustedProxy,
     metrics::Metrics,
+    publish::{PublishRate, Running},
     router::{AppState, StreamSettings, router},
     serve::{Serving, TimeOuts, serve},
     stop::Stop,
@@ -46,6 +48,8 @@ pub struct Settings {
     pub retain_count: usize,
     pub limits: StreamLimits,
     pub access: Access,
+    pub trusted_proxies: Arc<[TrustedProxy]>,
+    pub max_publishes: NonZeroU32,
     pub time_outs: TimeOuts,
 }
 
@@ -56,6 +60,8 @@ impl Default for Settings {
             retain_count: 100,
             limits: StreamLimits { in_all: 10_000, per_address: 10_000 },
             access: Access::default(),
+            trusted_proxies: Arc::new([]),
+            max_publishes: NonZeroU32::MAX,
             time_outs: TimeOuts::default(),
         }
     }
@@ -86,6 +92,9 @@ impl Server {
                 .build(),
             streams: streams.clone(),
             access: settings.access,
+            trusted_proxies: settings.trusted_proxies,
+            publish_rate: Arc::new(PublishRate::new(settings.max_publishes)),
+            running: Running::default(),
             metrics: Arc::new(Metrics::default()),
             stop: stop.clone(),
         };

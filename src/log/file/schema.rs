@@ -1,0 +1,166 @@
+//! What is in the file.
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::{Known, OpenError};
+use crate::{
+    id::Epoch,
+    log::topics::{OfTopic, Topics},
+};
+
+/// "wclk", by which `file` and we know the database from others.
+const APPLICATION_ID: i64 = 0x7763_6c6b;
+/// Each brings a file of the format before it to its own. A new file has format 0.
+pub(super) const MIGRATIONS: [&str; 2] = [
+    "CREATE TABLE log (epoch TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT;
+     CREATE TABLE topics (
+         id INTEGER PRIMARY KEY,
+         topic TEXT NOT NULL UNIQUE,
+         dropped INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE events (
+         sequence INTEGER PRIMARY KEY,
+         topic INTEGER NOT NULL REFERENCES topics,
+         name TEXT NOT NULL,
+         time INTEGER NOT NULL,
+         data TEXT NOT NULL
+     ) STRICT;
+     CREATE INDEX events_of_topic ON events (topic, sequence);",
+    "ALTER TABLE events ADD COLUMN publisher TEXT;
+     ALTER TABLE events ADD COLUMN key TEXT;
+     CREATE UNIQUE INDEX events_by_key ON events (topic, publisher, key) WHERE key IS NOT NULL;",
+];
+/// The format that we write.
+pub(super) const FORMAT: i64 = MIGRATIONS.len() as i64;
+/// How long to wait for another program that has locked the file, `sqlite3` for example.
+pub(super) const BUSY: Duration = Duration::from_secs(2);
+/// The file beside the database that SQLite writes first is cut to this when it has grown beyond.
+const JOURNAL_BYTES: u64 = 16 << 20;
+
+/// Opens the database for writing, and brings it up to date.
+pub(super) fn open(file: &Path) -> Result<(Connection, Known), OpenError> {
+    let failed = |why: rusqlite::Error| error(file, why);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(file, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get(0));
+    let format: i64 = pragma("user_version").map_err(failed)?;
+    let application: i64 = pragma("application_id").map_err(failed)?;
+    let is_new = pragma("page_count").map_err(failed)? == 0_i64;
+    if !is_new && application != APPLICATION_ID {
+        return Err(OpenError::NotALog(file.to_owned()));
+    }
+    if format > FORMAT {
+        return Err(OpenError::Newer { file: file.to_owned(), format });
+    }
+    if is_new {
+        // What is dropped is given back to the system, when there is much of it.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
+    } else {
+        check(&connection, file)?;
+    }
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES).map_err(failed)?;
+    migrate(&mut connection, format).map_err(failed)?;
+    let known = look(&connection).map_err(failed)?;
+    Ok((connection, known))
+}
+
+/// Looks for damage: of all pages, but not of what the indexes say of the tables.
+fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+    let found: String = connection
+        .query_one("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|why| error(file, why))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let why = found.lines().collect::<Vec<_>>().join(" ");
+    Err(OpenError::Damaged { file: file.to_owned(), why })
+}
+
+fn migrate(connection: &mut Connection, format: i64) -> rusqlite::Result<()> {
+    let missing = &MIGRATIONS[usize::try_from(format).unwrap_or_default()..];
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
+    if format == 0 {
+        let epoch = Epoch::random().to_string();
+        transaction.execute("INSERT INTO log (epoch, forgotten) VALUES (?1, 0)", [epoch])?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+/// Gives the log a new epoch.
+pub(super) fn begin_life(connection: &Connection, file: &Path) -> Result<Epoch, OpenError> {
+    let epoch = Epoch::random();
+    let update = connection.execute("UPDATE log SET epoch = ?1", [epoch.to_string()]);
+    update.map(|_| epoch).map_err(|why| error(file, why))
+}
+
+/// What is in the file.
+fn look(connection: &Connection) -> rusqlite::Result<Known> {
+    let (epoch, forgotten): (String, u64) =
+        connection.query_one("SELECT epoch, forgotten FROM log", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let mut by_number: HashMap<i64, (String, u64)> = HashMap::new();
+    let mut statement = connection.prepare("SELECT id, topic, dropped FROM topics")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        by_number.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+    }
+    let mut kept: HashMap<i64, (usize, u64)> = HashMap::new();
+    let mut statement =
+        connection.prepare("SELECT topic, count(*), max(sequence) FROM events GROUP BY topic")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        kept.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+    }
+    let oldest: Option<u64> =
+        connection.query_one("SELECT min(sequence) FROM events", [], |row| row.get(0))?;
+
+    let mut topics = HashMap::new();
+    let mut newest = forgotten;
+    for (number, (topic, dropped)) in by_number {
+        let (count, of_topic) = kept.remove(&number).unwrap_or((0, 0));
+        newest = newest.max(of_topic).max(dropped);
+        let topic = topic.parse().map_err(|_| damaged("there is a topic that cannot be one"))?;
+        topics.insert(topic, OfTopic { count, newest: of_topic, dropped, place: number });
+    }
+    if !kept.is_empty() {
+        return Err(damaged("there are events of no topic"));
+    }
+    Ok(Known {
+        epoch: epoch.parse().map_err(|_| damaged("its epoch is none"))?,
+        start: oldest.map_or(newest, |oldest| oldest.saturating_sub(1)),
+        newest,
+        count: topics.values().map(|of_topic| of_topic.count).sum(),
+        topics: Topics::new(topics, forgotten),
+    })
+}
+
+fn damaged(why: &str) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(code, Some(why.to_owned()))
+}
+
+fn error(file: &Path, why: rusqlite::Error) -> OpenError {
+    let file = file.to_owned();
+    match why.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked(file),
+        Some(ErrorCode::NotADatabase) => OpenError::NotALog(file),
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { file, why: why.to_string() },
+        _ => OpenError::Failed { file, why },
+    }
+}

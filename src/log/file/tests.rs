@@ -1,0 +1,282 @@
+//! What a log in a file does besides: it outlives its process, and refuses what it cannot go on with.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    event::{Name, Topic},
+    log::IdempotencyKey,
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1000);
+
+fn try_open(folder: &TempDir) -> Result<FileLog, OpenError> {
+    FileLog::open(folder.path(), Retention::default(), || NOW)
+}
+
+fn open(folder: &TempDir) -> FileLog {
+    try_open(folder).unwrap()
+}
+
+/// Why it cannot be opened.
+fn refusal(folder: &TempDir) -> OpenError {
+    let before = fs::read(folder.path().join(FILE)).unwrap();
+    let Err(error) = try_open(folder) else { panic!("it was opened") };
+    assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), before, "nothing is overwritten");
+    assert!(!error.to_string().contains('\n'));
+    error
+}
+
+fn database(folder: &TempDir) -> Connection {
+    Connection::open(folder.path().join(FILE)).unwrap()
+}
+
+fn draft(topic: &str) -> Draft {
+    let (name, data) = (Name::default(), "x".repeat(100));
+    Draft { topic: topic.parse().unwrap(), name, data, time: NOW, key: None }
+}
+
+async fn append(log: &FileLog, topics: &str) {
+    let drafts = topics.chars().map(|topic| draft(&topic.to_string())).collect();
+    let appended = log.append(drafts).await.unwrap();
+    assert!(appended.iter().all(|appended| matches!(appended, Ok(Appended::New(_)))));
+}
+
+fn all() -> Patterns {
+    Patterns::new([">".parse().unwrap()]).unwrap()
+}
+
+const MANY: ReadLimit = ReadLimit { count: 100_000, bytes: usize::MAX };
+
+async fn read(log: &FileLog) -> Vec<u64> {
+    let events = log.read(&all(), 0, MANY).await.unwrap();
+    events.iter().map(|event| event.id.sequence).collect()
+}
+
+#[tokio::test]
+async fn what_was_appended_is_there_when_it_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { count: 2, ..Retention::default() };
+    let log = FileLog::open(folder.path(), retention, || NOW).unwrap();
+    append(&log, "aaab").await;
+    let key = IdempotencyKey { publisher: "me".to_owned(), key: "k".to_owned() };
+    let keyed = Draft { key: Some(key), ..draft("c") };
+    log.append(vec![keyed.clone()]).await.unwrap();
+    log.tidy().await;
+    let (bounds, events) = (log.bounds(), log.read(&all(), 0, MANY).await.unwrap());
+    drop(log);
+
+    let log = FileLog::open(folder.path(), retention, || NOW).unwrap();
+    assert_eq!(log.bounds(), bounds);
+    assert_eq!(log.read(&all(), 0, MANY).await.unwrap(), events);
+    assert_eq!(log.dropped(&Topic::clock().into()), 0);
+    assert_eq!(log.dropped(&all()), 1);
+    let again = log.append(vec![keyed, draft("a")]).await.unwrap();
+    assert_eq!(again[0], Ok(Appended::Known(events[3].clone())));
+    assert!(matches!(&again[1], Ok(Appended::New(event)) if event.id.sequence == 6));
+}
+
+#[tokio::test]
+async fn numbers_are_not_used_again_when_all_that_had_them_was_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { count: 0, topics: 1, ..Retention::default() };
+    for newest in [2, 4] {
+        let log = FileLog::open(folder.path(), retention, || NOW).unwrap();
+        append(&log, "a").await;
+        log.tidy().await;
+        append(&log, "b").await;
+        log.tidy().await;
+        assert_eq!((log.bounds().start, log.bounds().newest), (newest, newest));
+    }
+}
+
+#[tokio::test]
+async fn a_copy_in_its_place_begins_a_new_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name| folder.path().join(name);
+    let log = open(&folder);
+    append(&log, "aaa").await;
+    let first = log.bounds().epoch;
+    drop(log);
+    fs::copy(at(FILE), at("copy")).unwrap();
+    assert_eq!(open(&folder).bounds().epoch, first, "nothing has happened");
+
+    // Another file in its place, though it reaches as far.
+    fs::rename(at("copy"), at(FILE)).unwrap();
+    let log = open(&folder);
+    let second = log.bounds().epoch;
+    assert_ne!(second, first);
+    assert_eq!(log.bounds().newest, 3, "its events are there");
+    drop(log);
+    assert_eq!(open(&folder).bounds().epoch, second);
+
+    // An older copy, written over the same file.
+    let copy = fs::read(at(FILE)).unwrap();
+    let log = open(&folder);
+    append(&log, "a").await;
+    drop(log);
+    fs::write(at(FILE), copy).unwrap();
+    let log = open(&folder);
+    assert!(![first, second].contains(&log.bounds().epoch));
+    assert_eq!(log.bounds().newest, 3);
+    drop(log);
+
+    // A database without the file beside it.
+    let third = open(&folder).bounds().epoch;
+    fs::remove_file(at("log.life")).unwrap();
+    assert_ne!(open(&folder).bounds().epoch, third);
+}
+
+#[tokio::test]
+async fn a_log_of_the_first_format_is_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = database(&folder);
+    old.pragma_update(None, "journal_mode", "WAL").unwrap();
+    old.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    old.execute_batch(
+        "PRAGMA application_id = 0x77636c6b; PRAGMA user_version = 1;
+         INSERT INTO log VALUES ('00000000c10cca11', 0);
+         INSERT INTO topics VALUES (7, 'a', 3), (8, 'b', 0);
+         INSERT INTO events VALUES (4, 7, 'message', 5, 'x'), (5, 8, 'other', 6, 'y');",
+    )
+    .unwrap();
+    drop(old);
+    let life = Life::open(folder.path()).unwrap();
+    life.reached(life::identity(&folder.path().join(FILE)).unwrap(), 5);
+    drop(life);
+
+    let log = open(&folder);
+    let bounds = Bounds { epoch: "00000000c10cca11".parse().unwrap(), start: 3, newest: 5 };
+    assert_eq!(log.bounds(), bounds);
+    assert_eq!(log.dropped(&all()), 3);
+    let events = log.read(&all(), 0, MANY).await.unwrap();
+    assert_eq!((events[1].name.as_str(), &*events[1].data), ("other", "y"));
+    append(&log, "ab").await;
+    drop(log);
+    assert_eq!(read(&open(&folder)).await, [4, 5, 6, 7]);
+}
+
+#[tokio::test]
+async fn what_it_cannot_go_on_with_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, &"a".repeat(1000)).await;
+    let used = try_open(&folder);
+    assert!(matches!(used, Err(OpenError::InUse(_))));
+    drop(log);
+    let good = fs::read(folder.path().join(FILE)).unwrap();
+
+    // Locked by another program.
+    let other = database(&folder);
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    assert!(matches!(refusal(&folder), OpenError::Locked(_)));
+    drop(other);
+
+    // Of a later version.
+    let newer = database(&folder);
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    assert!(matches!(refusal(&folder), OpenError::Newer { format: 99, .. }));
+
+    // Damaged, in the middle and at the end.
+    let file = folder.path().join(FILE);
+    let mut damaged = good.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle..][..5000].fill(7);
+    fs::write(&file, damaged).unwrap();
+    assert!(matches!(refusal(&folder), OpenError::Damaged { .. }));
+    fs::write(&file, &good[..good.len() / 2]).unwrap();
+    assert!(matches!(refusal(&folder), OpenError::Damaged { .. }));
+
+    // Something else.
+    fs::write(&file, "Dear diary, ".repeat(100)).unwrap();
+    assert!(matches!(refusal(&folder), OpenError::NotALog(_)));
+    fs::remove_file(&file).unwrap();
+    database(&folder).execute_batch("CREATE TABLE diary (day TEXT)").unwrap();
+    assert!(matches!(refusal(&folder), OpenError::NotALog(_)));
+
+    // It was the contents alone.
+    fs::write(&file, good).unwrap();
+    assert_eq!(read(&open(&folder)).await.len(), 1000);
+}
+
+#[test]
+fn a_folder_that_is_none_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let opened = FileLog::open(&file.join("below"), Retention::default(), || NOW);
+    assert!(matches!(opened, Err(OpenError::Folder { .. })));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_is_new_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, "ab").await;
+    log.limit_pages(Some(1)).await;
+    let drafts = || vec![draft("a"); 1000];
+    assert!(matches!(log.append(drafts()).await, Err(LogError::Full)));
+    assert_eq!(log.bounds().newest, 2);
+    assert_eq!(read(&log).await, [1, 2]);
+    log.limit_pages(None).await;
+    log.append(drafts()).await.unwrap();
+    assert_eq!(read(&log).await, (1..=1002).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_miss_nothing_of_what_is_appended_beside_them_unless_they_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { count: 300, ..Retention::default() };
+    let log = Arc::new(FileLog::open(folder.path(), retention, || NOW).unwrap());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = ["z.>", "z.1 z.2", ">"]
+        .into_iter()
+        .map(|topics| {
+            let topics = Patterns::new(topics.split(' ').map(|text| text.parse().unwrap()));
+            let (topics, log, is_over) = (topics.unwrap(), Arc::clone(&log), is_over.clone());
+            tokio::spawn(async move {
+                let (mut found, mut after, mut lost) = (BTreeSet::new(), 0, 0);
+                loop {
+                    let was_over = is_over.load(Ordering::SeqCst);
+                    let limit = ReadLimit { count: 64, bytes: usize::MAX };
+                    let read = log.read(&topics, after, limit).await.unwrap();
+                    let dropped = log.dropped(&topics);
+                    if dropped > after {
+                        lost = dropped;
+                    }
+                    if read.is_empty() && was_over {
+                        return (topics, found, lost);
+                    }
+                    if let Some(last) = read.last() {
+                        after = last.id.sequence;
+                    }
+                    found.extend(read.into_iter().map(|event| event.id.sequence));
+                }
+            })
+        })
+        .collect();
+    let mut published = Vec::new();
+    for round in 0..200_u64 {
+        let drafts = (0..10).map(|n| draft(&format!("z.{}", (round * 7 + n) % 50))).collect();
+        for appended in log.append(drafts).await.unwrap() {
+            let Ok(Appended::New(event)) = appended else { panic!("{appended:?}") };
+            published.push(event);
+        }
+    }
+    is_over.store(true, Ordering::SeqCst);
+    for reader in readers {
+        let (topics, found, lost) = reader.await.unwrap();
+        let expected = published.iter().filter(|event| topics.matches(&event.topic));
+        let expected = expected.map(|event| event.id.sequence);
+        let missed: Vec<_> = expected.filter(|n| *n > lost && !found.contains(n)).collect();
+        assert!(missed.is_empty(), "{topics:?}: {missed:?}");
+    }
+}
