@@ -85,10 +85,8 @@ impl FromStr for EventId {
     /// Reads the one spelling that [`Display`](fmt::Display) writes, and no other.
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let (epoch, sequence) = text.split_once('-').ok_or(ParseIdError)?;
-        let id = Self {
-            epoch: epoch.parse()?,
-            sequence: sequence.parse().map_err(|_| ParseIdError)?,
-        };
+        let id =
+            Self { epoch: epoch.parse()?, sequence: sequence.parse().map_err(|_| ParseIdError)? };
         if id.to_string() == text { Ok(id) } else { Err(ParseIdError) }
     }
 }

@@ -179,9 +179,8 @@ impl Caller {
             return Ok(None);
         }
         let token = self.token(access, Problem::NotPublic)?;
-        let is_allowed = |pattern| {
-            covers(&token.subscribe, pattern) || covers(&access.public_topics, pattern)
-        };
+        let is_allowed =
+            |pattern| covers(&token.subscribe, pattern) || covers(&access.public_topics, pattern);
         match topics.iter().find(|pattern| !is_allowed(pattern)) {
             None => Ok(Some(token.expires)),
             Some(pattern) => Err(Problem::NotInToken {

@@ -70,7 +70,9 @@ fn way(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
         // RFC 7239, 4.
         let of = |element: &str| {
             let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
-            pairs.find(|(name, _)| name.eq_ignore_ascii_case("for")).and_then(|(_, node)| node_address(node))
+            pairs
+                .find(|(name, _)| name.eq_ignore_ascii_case("for"))
+                .and_then(|(_, node)| node_address(node))
         };
         list(FORWARDED.as_str()).map(of).collect()
     } else {
@@ -104,9 +106,9 @@ mod tests {
 
     fn client(peer: &str, headers: &[(&str, &str)]) -> String {
         let trusted = ["127.0.0.1", "10.0.0.0/8"].map(|text| text.parse().unwrap());
-        let headers = headers.iter().map(|(name, value)| {
-            (HeaderName::try_from(*name).unwrap(), value.parse().unwrap())
-        });
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), value.parse().unwrap()));
         address(peer.parse().unwrap(), &headers.collect(), &trusted).to_string()
     }
 

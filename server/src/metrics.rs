@@ -109,14 +109,8 @@ impl TimedOut {
 }
 
 impl Ended {
-    const ALL: [Self; 6] = [
-        Self::ClientLeft,
-        Self::End,
-        Self::Draining,
-        Self::Limit,
-        Self::Expired,
-        Self::LogFailed,
-    ];
+    const ALL: [Self; 6] =
+        [Self::ClientLeft, Self::End, Self::Draining, Self::Limit, Self::Expired, Self::LogFailed];
 
     /// As it is told.
     pub fn as_str(self) -> &'static str {

@@ -83,7 +83,9 @@ pub enum Problem {
         listed: Vec<Pattern>,
     },
     /// The client publishes too much at a time.
-    #[error("So many events a second are more than this client may publish. `Retry-After` says when to go on.")]
+    #[error(
+        "So many events a second are more than this client may publish. `Retry-After` says when to go on."
+    )]
     TooManyPublishes(Duration),
     /// `Idempotency-Key` cannot be one.
     #[error("`Idempotency-Key` is given once, and is a text of 1 to {MAX_KEY} ASCII characters.")]
@@ -92,13 +94,19 @@ pub enum Problem {
     #[error("`Idempotency-Key` is for one event; with `split=lines` there are many.")]
     KeyOfLines,
     /// `Idempotency-Key` was used for another event.
-    #[error("This `Idempotency-Key` was used for an event of another name or data. Take a new key.")]
+    #[error(
+        "This `Idempotency-Key` was used for an event of another name or data. Take a new key."
+    )]
     KeyTaken,
     /// The event with this `Idempotency-Key` is being published.
-    #[error("An event with this `Idempotency-Key` is just being published. Ask again when it is done.")]
+    #[error(
+        "An event with this `Idempotency-Key` is just being published. Ask again when it is done."
+    )]
     KeyIsRunning,
     /// There is no room for another topic.
-    #[error("There are as many topics with events as there may be. The option --max-topics says how many.")]
+    #[error(
+        "There are as many topics with events as there may be. The option --max-topics says how many."
+    )]
     TooManyTopics,
     /// There is no room for the event.
     #[error("The server's disk is full. The event could not be kept, and nobody has seen it.")]

@@ -102,7 +102,7 @@ impl Tokens {
         Ok(Self::new(DecodingKey::from_secret(secret), Algorithm::HS256, audience))
     }
 
-    /// Tokens that are signed with RS256, `EdDSA` or ES256, as the public key is.
+    /// Tokens that are signed with RS256, EdDSA or ES256, as the public key is.
     ///
     /// # Errors
     ///
@@ -188,7 +188,8 @@ fn time(seconds: f64) -> Timestamp {
 
 fn patterns(claim: &str, list: &[String]) -> Result<Vec<Pattern>, BadToken> {
     let pattern = |text: &String| {
-        let bad = |InvalidPattern| format!("its `{claim}` lists {text:?}, which is {InvalidPattern}");
+        let bad =
+            |InvalidPattern| format!("its `{claim}` lists {text:?}, which is {InvalidPattern}");
         text.parse().map_err(|why| BadToken::Claims(bad(why)))
     };
     list.iter().map(pattern).collect()

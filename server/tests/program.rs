@@ -1,7 +1,12 @@
 //! The program `waterclock` itself: how it starts, what it says, how it stops.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails a test")]
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    process::Stdio,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio::{
@@ -9,6 +14,11 @@ use tokio::{
     net::TcpStream,
     process::{Child, ChildStdout, Command},
     time::timeout,
+};
+use waterclock::{
+    event::Event,
+    notice::Hello,
+    sse::{Parsed, Parser},
 };
 
 /// What every wait in these tests is bounded by.
@@ -198,8 +208,149 @@ async fn its_help_names_each_option_and_its_variable() {
         "log",
     ] {
         let variable = format!("WATERCLOCK_{}", option.replace('-', "_").to_uppercase());
-        let is_there = help.contains(&format!("--{option} <")) || help.contains(&format!("--{option}\n"));
+        let is_there =
+            help.contains(&format!("--{option} <")) || help.contains(&format!("--{option}\n"));
         assert!(is_there, "{option}: {help}");
         assert!(help.contains(&format!("[env: {variable}=]")), "{variable}: {help}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_it_cannot_use_is_one_clear_line() {
+    let data = tempfile::tempdir().unwrap();
+    let at = |name: &str| data.path().join(name);
+    let in_data = |folder: &str| format!("--data-dir={}", at(folder).display());
+    let mut running = Program::start(&["--listen=127.0.0.1:0", &in_data("used")]);
+    running.address().await;
+    std::fs::write(at("file"), "").unwrap();
+    std::fs::create_dir(at("other")).unwrap();
+    std::fs::write(at("other/log.db"), "Dear diary, ".repeat(100)).unwrap();
+    std::fs::write(at("secret"), "short").unwrap();
+    let secret = format!("--jwt-secret-file={}", at("secret").display());
+    let no_secret = format!("--jwt-public-key-file={}", at("none").display());
+    for (options, line) in [
+        (vec![in_data("used")], "is in use by another waterclock"),
+        (vec![in_data("file/below")], "cannot be kept in"),
+        (vec![in_data("other")], "log.db is not a log of waterclock"),
+        (vec![secret.clone()], "cannot be used: a secret has at least 32 bytes"),
+        (vec![no_secret.clone()], "cannot be read: No such file"),
+        (vec![secret, no_secret], "cannot be used with"),
+        (vec!["--require-token".to_owned()], "there are no tokens without --jwt-secret-file or"),
+        (vec!["--jwt-audience=x".to_owned()], "there are no tokens without --jwt-secret-file or"),
+    ] {
+        let mut options: Vec<_> = options.iter().map(String::as_str).collect();
+        options.push("--listen=127.0.0.1:0");
+        let (code, stderr) = Program::start(&options).end().await;
+        assert_eq!(code, 2, "{options:?}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(line), "{options:?}: {stderr}");
+    }
+}
+
+/// A client that publishes one event after the other until the server is gone. What it was told.
+async fn publish(address: SocketAddr, publisher: String) -> Vec<Event> {
+    let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+    let mut kept = Vec::new();
+    for number in 0.. {
+        let body = format!("{publisher} {number}");
+        let head = format!(
+            "POST /events/t.{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            number % 3,
+            body.len()
+        );
+        if stream.write_all((head + &body).as_bytes()).await.is_err() {
+            break;
+        }
+        let mut line = String::new();
+        // The body of the answer is one line of JSON, without a line feed, as long as the head says.
+        let mut length = 0;
+        while stream.read_line(&mut line).await.is_ok_and(|read| read > 2) {
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.trim().parse().unwrap();
+            }
+            line.clear();
+        }
+        let mut answer = vec![0; length];
+        if length == 0 || stream.read_exact(&mut answer).await.is_err() {
+            break;
+        }
+        let event: Event = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(event.data, body);
+        kept.push(event);
+    }
+    kept
+}
+
+/// Reads all topics after a cursor, until the server is gone, or, if that is asked for, up to the event
+/// that was the newest at the beginning.
+async fn subscribe(
+    address: SocketAddr,
+    cursor: &mut String,
+    seen: &mut Vec<(String, String)>,
+    until_newest: bool,
+) {
+    let path = format!("/events?topic=%3E&last_event_id={cursor}");
+    let mut stream = request(address, &format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+    let mut parser = Parser::default();
+    let mut bytes = vec![0; 64 * 1024];
+    let mut newest = None;
+    while let Ok(read @ 1..) = timeout(DEADLINE, stream.read(&mut bytes)).await.expect("events") {
+        for parsed in parser.feed(&bytes[..read]) {
+            let Parsed::Message(message) = parsed else { continue };
+            message.last_event_id.clone_into(cursor);
+            match &*message.name {
+                "message" => seen.push((message.last_event_id, message.data)),
+                "hello" => newest = serde_json::from_str::<Hello>(&message.data).unwrap().newest,
+                other => panic!("{other}: {}", message.data),
+            }
+        }
+        if until_newest && newest.is_some_and(|newest| newest.to_string() == *cursor) {
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_16_publish_20_times_over_it_loses_and_doubles_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let data = format!("--data-dir={}", data.path().display());
+    let start = || Program::start(&["--listen=127.0.0.1:0", "--interval=24h", &data]);
+    let (mut cursor, mut seen) = ("earliest".to_owned(), Vec::new());
+    let mut kept: Vec<Event> = Vec::new();
+    for round in 0..20 {
+        let mut program = start();
+        let address = program.address().await;
+        let publishers: Vec<_> = (0..16)
+            .map(|number| tokio::spawn(publish(address, format!("{round} {number}"))))
+            .collect();
+        let kill = async {
+            // In the middle, at another place each time.
+            let enough = 100 + round * 37 % 200;
+            let published = async {
+                while !get(address, "/metrics").await.lines().any(|line| {
+                    let count = line.strip_prefix("waterclock_events_published_total ");
+                    count.is_some_and(|count| count.parse::<u64>().unwrap() >= enough)
+                }) {}
+            };
+            timeout(DEADLINE, published).await.expect("events");
+            program.signal("-KILL").await;
+        };
+        tokio::join!(kill, subscribe(address, &mut cursor, &mut seen, false));
+        for publisher in publishers {
+            kept.extend(publisher.await.unwrap());
+        }
+    }
+
+    let mut program = start();
+    let address = program.address().await;
+    subscribe(address, &mut cursor, &mut seen, true).await;
+    let (mut all, mut from) = (Vec::new(), "earliest".to_owned());
+    subscribe(address, &mut from, &mut all, true).await;
+    assert_eq!(seen, all, "subscribers have resumed, and seen each once, in order");
+    let ids: HashMap<_, _> = all.iter().cloned().collect();
+    assert_eq!(ids.len(), all.len(), "no id was used twice");
+    assert_eq!(all.iter().map(|(_, data)| data).collect::<HashSet<_>>().len(), all.len());
+    assert!(kept.len() > 20 * 100 - 20 * 16);
+    for Event { id, data, .. } in kept {
+        assert_eq!(ids.get(&id.to_string()), Some(&data), "answered 201, so it is there");
     }
 }

@@ -196,4 +196,3 @@ impl Log for MemoryLog {
         Box::pin(ready(Ok(kept.events(&sequences[excess..]))))
     }
 }
-

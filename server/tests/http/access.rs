@@ -59,7 +59,10 @@ async fn a_page_of_another_origin_reads_only_where_it_is_allowed_to() {
         let answer = server.request("OPTIONS", "/events", &preflight).await;
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.header("access-control-allow-origin"), Some(allowed));
-        assert_eq!(answer.header("access-control-allow-headers"), Some("last-event-id,idempotency-key,content-type,authorization"));
+        assert_eq!(
+            answer.header("access-control-allow-headers"),
+            Some("last-event-id,idempotency-key,content-type,authorization")
+        );
     }
     let ours = [("Host", "localhost:3000"), ("Origin", "http://localhost:3000")];
     let answer = get(&server, "/events", &ours).await;

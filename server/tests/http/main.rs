@@ -9,3 +9,4 @@ mod pages;
 mod poll;
 mod publish;
 mod support;
+mod tokens;

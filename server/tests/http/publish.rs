@@ -4,7 +4,7 @@ use server::access::Access;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Answer, Server, Settings, TIME};
+use crate::support::{Answer, DEADLINE, Server, Settings, TIME};
 
 async fn start() -> Server {
     Server::start(Settings::default()).await
@@ -194,4 +194,68 @@ async fn only_public_topics_are_read_by_all() {
         let answer = server.request("GET", &format!("/events?{query}"), &by_proxy).await;
         assert_eq!(answer.status(), status, "{query}");
     }
+}
+
+#[tokio::test]
+async fn what_is_sent_again_with_its_key_is_answered_again_and_not_published_again() {
+    let server = start().await;
+    let post = async |path: &str, key: &str, body: &[u8]| {
+        server.post(path, &format!("Idempotency-Key: {key}\r\n"), body).await
+    };
+    let first = post("t?name=n", "\"8e03978e\"", b"x").await;
+    assert_eq!(first.status(), 201);
+    let first = first.rest().await;
+    for key in ["\"8e03978e\"", "8e03978e"] {
+        let again = post("t?name=n", key, b"x").await;
+        assert_eq!(again.status(), 201);
+        assert_eq!(again.rest().await, first);
+    }
+    refused(post("t?name=n", "8e03978e", b"y").await, 422, "of another name or data").await;
+    refused(post("t", "8e03978e", b"x").await, 422, "of another name or data").await;
+    assert_eq!(post("other", "8e03978e", b"y").await.status(), 201, "of another topic");
+    assert_eq!(server.hub.newest(), 2);
+    for key in ["", "\"\"", &"x".repeat(256), "a\r\nIdempotency-Key: b", "ä"] {
+        refused(post("t", key, b"x").await, 400, "`Idempotency-Key` is given once").await;
+    }
+    refused(post("t?split=lines", "k", b"x").await, 400, "is for one event").await;
+}
+
+#[tokio::test]
+async fn a_key_whose_event_is_still_on_its_way_is_409() {
+    let server = start().await;
+    let mut slow = server.connect().await;
+    let head = b"POST /events/t HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: k\r\n\
+                 Content-Length: 1\r\nConnection: close\r\n\r\n";
+    slow.write_all(head).await.unwrap();
+    let again = async || server.post("t", "Idempotency-Key: k\r\n", b"x").await;
+    // Until the other has been seen, this one is the first, so it ends before its body.
+    let busy = async {
+        loop {
+            let mut probe = server.connect().await;
+            let head =
+                b"POST /events/t HTTP/1.0\r\nIdempotency-Key: k\r\nContent-Length: 70000\r\n\r\n";
+            probe.write_all(head).await.unwrap();
+            let mut status = [0; 12];
+            probe.read_exact(&mut status).await.unwrap();
+            if status.ends_with(b"409") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, busy).await.expect("409");
+    refused(again().await, 409, "is just being published").await;
+    slow.write_all(b"x").await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert_eq!(again().await.status(), 201);
+    assert_eq!(server.hub.newest(), 1);
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_topics() {
+    let server = Server::start(Settings { max_topics: 1, ..Settings::default() }).await;
+    assert_eq!(server.post("first", "", b"x").await.status(), 201);
+    refused(server.post("second", "", b"x").await, 507, "The option --max-topics").await;
+    assert_eq!(server.post("first", "", b"x").await.status(), 201);
 }

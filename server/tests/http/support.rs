@@ -46,6 +46,7 @@ pub struct Server {
 pub struct Settings {
     pub heartbeat: Duration,
     pub retain_count: usize,
+    pub max_topics: usize,
     pub limits: StreamLimits,
     pub access: Access,
     pub trusted_proxies: Arc<[TrustedProxy]>,
@@ -58,6 +59,7 @@ impl Default for Settings {
         Self {
             heartbeat: Duration::from_hours(1),
             retain_count: 100,
+            max_topics: 100,
             limits: StreamLimits { in_all: 10_000, per_address: 10_000 },
             access: Access::default(),
             trusted_proxies: Arc::new([]),
@@ -71,7 +73,11 @@ impl Server {
     pub async fn start(settings: Settings) -> Self {
         let log = MemoryLog::new(
             Epoch::new(0xc10c),
-            Retention { clock_count: settings.retain_count, ..Retention::default() },
+            Retention {
+                clock_count: settings.retain_count,
+                topics: settings.max_topics,
+                ..Retention::default()
+            },
         );
         let time: Timestamp = TIME.parse().unwrap();
         let hub = Arc::new(Hub::new(log, move || time));
@@ -159,6 +165,13 @@ impl Server {
     pub async fn until_metric(&self, name: &str, is_expected: impl Fn(u64) -> bool) {
         let reached = async { while !is_expected(self.metric(name).await) {} };
         tokio::time::timeout(DEADLINE, reached).await.expect(name);
+    }
+
+    /// Asks for what only a token gives, as a client behind a proxy would.
+    pub async fn get_by(&self, token: &str, path: &str) -> Answer {
+        let token = format!("Bearer {token}");
+        let headers = [("Via", &b"proxy"[..]), ("Authorization", token.as_bytes())];
+        self.request("GET", path, &headers).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -77,7 +77,7 @@ pub enum OpenError {
         /// Which one.
         file: PathBuf,
         /// The number of its format.
-        format: i64,
+        format: usize,
     },
     /// It is something else.
     #[error("{} is not a log of waterclock", .0.display())]
@@ -148,12 +148,12 @@ impl FileLog {
         let index = Arc::new(Index(Mutex::new(known)));
         let writer = Writer::new(connection, life, &file, Arc::clone(&index), retention, now);
         let writer = writer.map_err(|why| OpenError::Folder { folder: folder.to_owned(), why })?;
-        let (writes, waiting) = mpsc::channel();
-        let writer = std::thread::Builder::new()
+        let (sender, waiting) = mpsc::channel();
+        let thread = std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || writer.run(&waiting))
             .map_err(|why| OpenError::Folder { folder: folder.to_owned(), why })?;
-        Ok(Self { index, readers: Readers::new(file), writes: Some(writes), writer: Some(writer) })
+        Ok(Self { index, readers: Readers::new(file), writes: Some(sender), writer: Some(thread) })
     }
 
     async fn ask<T>(&self, write: impl FnOnce(oneshot::Sender<T>) -> Write) -> Result<T, LogError> {

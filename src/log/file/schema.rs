@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// "wclk", by which `file` and we know the database from others.
-const APPLICATION_ID: i64 = 0x7763_6c6b;
+const APPLICATION_ID: usize = 0x7763_6c6b;
 /// Each brings a file of the format before it to its own. A new file has format 0.
 pub(super) const MIGRATIONS: [&str; 2] = [
     "CREATE TABLE log (epoch TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT;
@@ -33,7 +33,7 @@ pub(super) const MIGRATIONS: [&str; 2] = [
      CREATE UNIQUE INDEX events_by_key ON events (topic, publisher, key) WHERE key IS NOT NULL;",
 ];
 /// The format that we write.
-pub(super) const FORMAT: i64 = MIGRATIONS.len() as i64;
+pub(super) const FORMAT: usize = MIGRATIONS.len();
 /// How long to wait for another program that has locked the file, `sqlite3` for example.
 pub(super) const BUSY: Duration = Duration::from_secs(2);
 /// The file beside the database that SQLite writes first is cut to this when it has grown beyond.
@@ -47,10 +47,10 @@ pub(super) fn open(file: &Path) -> Result<(Connection, Known), OpenError> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(file, flags).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get(0));
-    let format: i64 = pragma("user_version").map_err(failed)?;
-    let application: i64 = pragma("application_id").map_err(failed)?;
-    let is_new = pragma("page_count").map_err(failed)? == 0_i64;
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, usize>(0));
+    let format = pragma("user_version").map_err(failed)?;
+    let application = pragma("application_id").map_err(failed)?;
+    let is_new = pragma("page_count").map_err(failed)? == 0;
     if !is_new && application != APPLICATION_ID {
         return Err(OpenError::NotALog(file.to_owned()));
     }
@@ -83,8 +83,8 @@ fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     Err(OpenError::Damaged { file: file.to_owned(), why })
 }
 
-fn migrate(connection: &mut Connection, format: i64) -> rusqlite::Result<()> {
-    let missing = &MIGRATIONS[usize::try_from(format).unwrap_or_default()..];
+fn migrate(connection: &mut Connection, format: usize) -> rusqlite::Result<()> {
+    let missing = &MIGRATIONS[format..];
     if missing.is_empty() {
         return Ok(());
     }

@@ -210,7 +210,8 @@ impl Writer {
         }
         let transaction = self.file.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut delete = transaction.prepare_cached("DELETE FROM events WHERE sequence = ?1")?;
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM events WHERE sequence = ?1")?;
             for (sequence, _) in &excess {
                 delete.execute([sequence])?;
             }
