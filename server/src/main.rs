@@ -15,7 +15,7 @@ use server::{
     options::{LogFormat, Options, Store},
     publish::Running,
     router::{AppState, StreamSettings, router},
-    serve::{Serving, TimeOuts, serve},
+    serve::{Serving, TimeOuts, listen, serve},
     stop::Stop,
     streams::Streams,
 };
@@ -81,7 +81,7 @@ async fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dy
     leptos.site_root = site_root(leptos.site_root);
     let mut listeners = Vec::new();
     for address in options.listen(leptos.site_addr) {
-        let listener = TcpListener::bind(address).await;
+        let listener = listen(address);
         listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
     }
     let state = AppState {

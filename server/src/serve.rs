@@ -28,7 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::Sleep,
 };
 use tokio_io_timeout::TimeoutStream;
@@ -55,6 +55,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// quarter of an hour, and probes only where nothing is under way.
 #[cfg(target_os = "linux")]
 const NO_ANSWER: Duration = Duration::from_secs(30);
+/// How many connections may wait to be accepted: as many as come back at once after a cut. What is beyond
+/// tries again only after a second. The system may allow fewer.
+const BACKLOG: u32 = 8192;
 /// How long the loop waits after the system could not give it a connection.
 const NO_CONNECTION: Duration = Duration::from_millis(100);
 
@@ -99,6 +102,19 @@ pub struct Serving {
     pub metrics: Arc<Metrics>,
     /// When to stop.
     pub stop: Stop,
+}
+
+/// Begins to listen. Must be called in a runtime.
+///
+/// # Errors
+///
+/// If the address is taken, or none of this machine.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As tokio's own `bind` does: an address that was in use a moment ago can be had.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until the stop begins. From then on the streams say goodbye; requests are

@@ -180,6 +180,8 @@ impl FileLog {
 impl Drop for FileLog {
     /// Waits until what was begun is written.
     fn drop(&mut self) {
+        // Who closes the file last tidies up in it, and that is to be who may write.
+        self.readers.close();
         self.writes = None;
         if let Some(writer) = self.writer.take() {
             // A panic there was told when it happened.

@@ -40,6 +40,11 @@ impl Readers {
         Self(Arc::new(Shared { file, idle: Mutex::default(), reads }))
     }
 
+    /// Closes the connections that are not reading.
+    pub fn close(&self) {
+        self.0.idle().clear();
+    }
+
     /// Reads, on a thread where that may block.
     pub async fn run<T: Send + 'static>(
         &self,
