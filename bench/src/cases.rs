@@ -4,9 +4,7 @@ use std::{
     fs::File,
     io::{Read as _, Seek as _, Write as _},
     net::TcpStream,
-    sync::{
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -70,10 +68,7 @@ impl Bench {
     }
 
     /// The median of some runs of each kind, one kind after the other.
-    fn medians<const N: usize>(
-        kinds: [Kind; N],
-        measure: impl Fn(Kind) -> f64,
-    ) -> [f64; N] {
+    fn medians<const N: usize>(kinds: [Kind; N], measure: impl Fn(Kind) -> f64) -> [f64; N] {
         let mut found = [const { Vec::new() }; N];
         for _ in 0..RUNS {
             for (kind, found) in kinds.iter().zip(&mut found) {
@@ -146,11 +141,19 @@ impl Bench {
         println!(
             "{:<58} {:>11} {:>11} {:>8.2} ms   at most 1.5 times {without:.2} ms, which it is \
              without: {:.2}",
-            "200 readers, 50 stalled, 50 events/s of 8 KiB: p99", "", "", with, with / without
+            "200 readers, 50 stalled, 50 events/s of 8 KiB: p99",
+            "",
+            "",
+            with,
+            with / without
         );
         println!(
             "{:<58} {:>11} {:>11} {:>8.0} kB   without: {:.0} kB",
-            "  memory grown in 20 s", "", "", grown(&beside), grown(&alone)
+            "  memory grown in 20 s",
+            "",
+            "",
+            grown(&beside),
+            grown(&alone)
         );
     }
 
@@ -211,7 +214,9 @@ impl Bench {
         });
         println!(
             "{:<58} {bare:>9.0}/s {:>11} {waterclock:>9.0}/s   at least 0.5 times: {:.2}",
-            "durable publishes of 64 connections", "", waterclock / bare
+            "durable publishes of 64 connections",
+            "",
+            waterclock / bare
         );
     }
 
@@ -260,18 +265,27 @@ impl Bench {
         });
         println!(
             "{:<58} {raw:>9.2} s {:>11} {waterclock:>9.2} s   at most 3 times: {:.2}",
-            "5,000 reconnect, each 100 events behind: all caught up", "", waterclock / raw
+            "5,000 reconnect, each 100 events behind: all caught up",
+            "",
+            waterclock / raw
         );
     }
 
     fn ratios(&self, what: &str, unit: &str, [raw, rival, own]: [f64; 3], target: Option<f64>) {
         let times = |value: f64| format!("{value:.1} {unit}");
         let target = target.map_or(String::new(), |target| {
-            format!("at most {target} times the raw loop: {:.2} (axum: {:.2})", own / raw, rival / raw)
+            format!(
+                "at most {target} times the raw loop: {:.2} (axum: {:.2})",
+                own / raw,
+                rival / raw
+            )
         });
         println!(
             "{:<58} {:>11} {:>11} {:>11}   {target}",
-            format!("{}: {what}", self.name), times(raw), times(rival), times(own)
+            format!("{}: {what}", self.name),
+            times(raw),
+            times(rival),
+            times(own)
         );
     }
 

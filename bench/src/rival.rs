@@ -28,7 +28,9 @@ pub fn serve() {
     });
 }
 
-async fn events(State(sender): State<Sender>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+async fn events(
+    State(sender): State<Sender>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let events = BroadcastStream::new(sender.subscribe())
         .filter_map(Result::ok)
         .map(|data| Ok(Event::default().id("00000000c10cca11-1").data(&data)));

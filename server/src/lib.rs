@@ -19,6 +19,7 @@
 //! | `headers` | the headers that every answer has, and what a page may load |
 //! | [`stop`] | that the server is stopping, and since when |
 //! | [`streams`] | the streams that are open: how many there may be, and how far each is |
+//! | `rarely` | a future for what seldom happens beside what often does |
 //! | [`metrics`] | what is counted, for Prometheus |
 //! | `health` | whether the server is there |
 //! | [`problem`] | the one error type of the HTTP edge (RFC 9457) |
@@ -36,6 +37,7 @@ mod pages;
 mod poll;
 pub mod problem;
 pub mod publish;
+mod rarely;
 pub mod router;
 pub mod serve;
 mod site;

@@ -66,7 +66,7 @@ async fn read(subscriber: &mut Subscriber, limit: usize) -> Result<Answer, LogEr
         match subscriber.try_next().await? {
             Some(Step::Frames(frames)) => {
                 bytes += frames.iter().map(|frame| frame.event().data.len()).sum::<usize>();
-                answer.events.extend(frames);
+                answer.events.extend_from_slice(&frames);
             }
             // Once more, after what it has told already, it would be two in one answer.
             Some(Step::Gap(gap)) if answer.gap.is_none() && answer.events.is_empty() => {

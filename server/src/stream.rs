@@ -2,20 +2,30 @@
 //! is nothing, until the client leaves, has all that it asked for, or the server stops.
 
 use std::{
-    convert::Infallible, error::Error, iter, mem, num::NonZeroU64, sync::Arc, time::Duration,
+    convert::Infallible,
+    error::Error,
+    iter, mem,
+    num::NonZeroU64,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::Stream;
 use tokio::time::Instant;
+use tracing::Span;
 use waterclock::{
-    hub::{Format, Frame, Step, Subscriber},
+    hub::{Batch, Format, Step, Subscriber},
     id::CountedId,
     notice::{End, Gap, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice},
     sse::Block,
 };
 
-use crate::{access::Until, metrics::Ended, router::AppState, streams::OpenStream};
+use crate::{
+    access::Until, metrics::Ended, rarely::Rarely, router::AppState, stop::Stop,
+    streams::OpenStream,
+};
 
 /// When the server stops, the streams say goodbye so far apart, if the time for it allows.
 const BETWEEN_GOODBYES: Duration = Duration::from_millis(1);
@@ -51,22 +61,27 @@ pub(crate) fn body(
     let behind = state.hub.newest().saturating_sub(subscriber.cursor().sequence);
     state.metrics.stream_opened(behind);
     tracing::info!(connection = open.number(), cursor = %subscriber.cursor(), "stream opened");
-    let until = until.map(|until| Instant::now() + until.since(state.hub.now()));
-    let session = Session {
-        record: Record { state, open, opened: Instant::now(), events: 0, ended: Ended::ClientLeft },
+    let now = Instant::now();
+    let until = until.map(|until| now + until.since(state.hub.now()));
+    let stop = state.stop.clone();
+    Session {
+        besides: Rarely::new(besides(stop, None, until, now + state.stream_settings.heartbeat)),
+        record: Record {
+            state,
+            open,
+            opened: now,
+            events: 0,
+            ended: Ended::ClientLeft,
+            span: Span::current(),
+        },
         subscriber,
         shape,
         skipped: 0,
-        sent: Instant::now(),
+        sent: now,
         goodbye: None,
         until,
         phase: Phase::Hello,
-    };
-    stream::unfold(session, async |mut session| {
-        let chunk = session.next().await?;
-        session.record.state.metrics.wrote_bytes(chunk.len());
-        Some((Ok(chunk), session))
-    })
+    }
 }
 
 /// The bytes of a stream that ends before it begins: the client is to come back later. An error as the
@@ -80,7 +95,8 @@ pub(crate) fn goodbye_alone(state: &AppState, reason: GoodbyeReason) -> Bytes {
     goodbye(state, reason)
 }
 
-/// One stream while it lasts.
+/// One stream while it lasts. What it does for each event is as little as can be: it is done for each
+/// subscriber.
 struct Session {
     record: Record,
     subscriber: Subscriber,
@@ -93,6 +109,8 @@ struct Session {
     goodbye: Option<Instant>,
     /// When the client's token expires, if it has read on by one.
     until: Option<Instant>,
+    /// What happens besides events.
+    besides: Rarely<'static, Besides>,
     phase: Phase,
 }
 
@@ -104,64 +122,117 @@ enum Phase {
     Over,
 }
 
-impl Session {
+/// What happens besides events.
+enum Besides {
+    /// The server has begun to stop.
+    Stop(Instant),
+    /// It is time to say goodbye for that.
+    Goodbye,
+    /// The token has expired.
+    Expired,
+    /// It may be time for a heartbeat.
+    Heartbeat,
+}
+
+/// Waits for the next of them, in this order if there are several.
+async fn besides(
+    stop: Stop,
+    goodbye: Option<Instant>,
+    until: Option<Instant>,
+    heartbeat: Instant,
+) -> Besides {
+    tokio::select! {
+        biased;
+        began = stop.begun(), if goodbye.is_none() => Besides::Stop(began),
+        () = at(goodbye) => Besides::Goodbye,
+        () = at(until) => Besides::Expired,
+        () = tokio::time::sleep_until(heartbeat) => Besides::Heartbeat,
+    }
+}
+
+impl Stream for Session {
+    type Item = Result<Bytes, Infallible>;
+
     /// The next chunk; none at the stream's end. Each is made when the connection has room for it.
-    async fn next(&mut self) -> Option<Bytes> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
         let chunk = match self.phase {
             Phase::Hello => {
                 self.phase = Phase::Events;
                 self.hello()
             }
-            Phase::Events => self.events().await?,
+            Phase::Events => match ready!(self.poll_events(context)) {
+                Some(chunk) => chunk,
+                None => return Poll::Ready(None),
+            },
             Phase::End => self.end(),
-            Phase::Over => return None,
+            Phase::Over => return Poll::Ready(None),
         };
         self.sent = Instant::now();
-        Some(chunk)
+        self.record.state.metrics.wrote_bytes(chunk.len());
+        Poll::Ready(Some(Ok(chunk)))
+    }
+}
+
+impl Session {
+    fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        // First, so that a stop is not put off by events that keep coming.
+        while let Poll::Ready(what) = Pin::new(&mut self.besides).poll(context) {
+            let chunk = self.besides(&what);
+            let (stop, settings) = (&self.record.state.stop, &self.record.state.stream_settings);
+            // A chunk that is made now is sent now.
+            let sent = if chunk.is_some() { Instant::now() } else { self.sent };
+            let heartbeat = sent + settings.heartbeat;
+            self.besides = Rarely::new(besides(stop.clone(), self.goodbye, self.until, heartbeat));
+            if chunk.is_some() {
+                return Poll::Ready(chunk);
+            }
+        }
+        let chunk = match ready!(self.subscriber.poll_next(context)) {
+            Ok(Step::Frames(frames)) => Some(self.frames(&frames)),
+            Ok(Step::Gap(gap)) => Some(self.gap(&gap)),
+            Err(error) => {
+                // The client comes back with its cursor, as after any cut.
+                let _span = self.record.span.enter();
+                let error = &error as &dyn Error;
+                tracing::error!(connection = self.record.open.number(), error, "stream failed");
+                self.phase = Phase::Over;
+                self.record.ended = Ended::LogFailed;
+                None
+            }
+        };
+        Poll::Ready(chunk)
     }
 
-    async fn events(&mut self) -> Option<Bytes> {
-        loop {
-            let state = &self.record.state;
-            let step = tokio::select! {
-                // In this order, so that a stop is not put off by events that keep coming.
-                biased;
-                began = state.stop.begun(), if self.goodbye.is_none() => {
-                    let drain = state.stream_settings.drain;
-                    let spread = goodbyes_take(state.streams.count(), drain);
-                    self.goodbye = Some(began + spread.mul_f64(fastrand::f64()));
-                    continue;
-                }
-                () = at(self.goodbye) => {
-                    self.over(Ended::Draining);
-                    return Some(goodbye(&self.record.state, GoodbyeReason::Draining));
-                }
-                () = at(self.until) => {
-                    self.over(Ended::Expired);
-                    return Some(goodbye(&self.record.state, GoodbyeReason::Expired));
-                }
-                step = self.subscriber.next() => step,
-                () = tokio::time::sleep_until(self.sent + state.stream_settings.heartbeat) => {
-                    return Some(self.heartbeat());
-                }
-            };
-            return match step {
-                Ok(Step::Frames(frames)) => Some(self.frames(&frames)),
-                Ok(Step::Gap(gap)) => Some(self.gap(&gap)),
-                Err(error) => {
-                    // The client comes back with its cursor, as after any cut.
-                    let error = &error as &dyn Error;
-                    tracing::error!(connection = self.record.open.number(), error, "stream failed");
-                    self.over(Ended::LogFailed);
-                    None
-                }
-            };
+    /// What there is to say of that, if anything.
+    fn besides(&mut self, what: &Besides) -> Option<Bytes> {
+        let AppState { streams, stream_settings: settings, .. } = &self.record.state;
+        match *what {
+            Besides::Stop(began) => {
+                let spread = goodbyes_take(streams.count(), settings.drain);
+                self.goodbye = Some(began + spread.mul_f64(fastrand::f64()));
+                None
+            }
+            Besides::Goodbye => {
+                self.over(Ended::Draining);
+                Some(goodbye(&self.record.state, GoodbyeReason::Draining))
+            }
+            Besides::Expired => {
+                self.over(Ended::Expired);
+                Some(goodbye(&self.record.state, GoodbyeReason::Expired))
+            }
+            // Something was sent meanwhile, mostly.
+            Besides::Heartbeat if self.sent.elapsed() < settings.heartbeat => None,
+            Besides::Heartbeat => Some(self.heartbeat()),
         }
     }
 
     /// The frames' bytes in one chunk, so that they leave in one write.
-    fn frames(&mut self, mut frames: &[Arc<Frame>]) -> Bytes {
+    fn frames(&mut self, batch: &Batch) -> Bytes {
         let format = self.shape.format;
+        let mut frames = &batch[..];
         let chunk = match &mut self.shape.limit {
             Some(Limit { events, sent }) => {
                 let room =
@@ -176,15 +247,7 @@ impl Session {
                     iter::zip(frames, numbers).map(|(frame, n)| frame.counted_bytes(format, n));
                 bytes.collect::<Vec<_>>().concat().into()
             }
-            None => match frames {
-                [frame] => frame.bytes(format).clone(),
-                frames => frames
-                    .iter()
-                    .map(|frame| &**frame.bytes(format))
-                    .collect::<Vec<_>>()
-                    .concat()
-                    .into(),
-            },
+            None => batch.bytes(format),
         };
         let Record { state, open, opened, events, .. } = &mut self.record;
         *events += frames.len() as u64;
@@ -216,6 +279,7 @@ impl Session {
     }
 
     fn gap(&self, gap: &Gap) -> Bytes {
+        let _span = self.record.span.enter();
         let connection = self.record.open.number();
         // Only its beginning: it is what the client sent, however long.
         let cursor: String = gap.cursor.chars().take(64).collect();
@@ -303,11 +367,14 @@ struct Record {
     opened: Instant,
     events: u64,
     ended: Ended,
+    /// The connection's.
+    span: Span,
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let Self { state, open, opened, events, ended } = self;
+        let Self { state, open, opened, events, ended, span } = self;
+        let _span = span.enter();
         state.metrics.stream_ended(*ended);
         let lasted = opened.elapsed();
         tracing::info!(

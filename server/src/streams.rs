@@ -48,12 +48,12 @@ struct Position {
     /// The sequence number that it has passed.
     passed: Arc<AtomicU64>,
     /// That of the newest event of its topics.
-    newest: watch::Receiver<u64>,
+    newest: Arc<AtomicU64>,
 }
 
 impl Position {
     fn behind(&self) -> u64 {
-        self.newest.borrow().saturating_sub(self.passed.load(Ordering::Relaxed))
+        self.newest.load(Ordering::Relaxed).saturating_sub(self.passed.load(Ordering::Relaxed))
     }
 }
 
@@ -91,7 +91,7 @@ impl Streams {
         &self,
         address: IpAddr,
         position: u64,
-        newest: watch::Receiver<u64>,
+        newest: Arc<AtomicU64>,
     ) -> Option<OpenStream> {
         let mut open = self.lock();
         let of_address = open.per_address.get(&address).copied().unwrap_or(0);
@@ -169,7 +169,7 @@ mod tests {
     const B: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
 
     fn open(streams: &Streams, address: IpAddr, position: u64, newest: u64) -> Option<OpenStream> {
-        streams.open_at(address, position, watch::Sender::new(newest).subscribe())
+        streams.open_at(address, position, Arc::new(AtomicU64::new(newest)))
     }
 
     #[test]

@@ -3,12 +3,17 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
 };
 
-use tokio::sync::watch;
+use slab::Slab;
 
-use super::Ring;
+use super::{BATCH, Batch, Frame, Ring};
 use crate::{
     event::Topic,
     pattern::{Pattern, Patterns},
@@ -16,13 +21,16 @@ use crate::{
 
 /// How many sequence numbers a channel remembers at most.
 const MAX_RECENT: usize = 8192;
+/// How many subscribers are woken before others get a turn.
+const WOKEN_AT_ONCE: usize = 64;
 
 /// The subscribers of the same patterns.
 #[derive(Debug)]
 pub(super) struct Channel {
     recent: Mutex<Recent>,
     /// The sequence number of the newest event of these topics that subscribers may see.
-    newest: watch::Sender<u64>,
+    newest: Arc<AtomicU64>,
+    waiting: Mutex<Slab<Waiting>>,
 }
 
 /// The newest events of the channel's topics.
@@ -32,6 +40,16 @@ struct Recent {
     sequences: VecDeque<u64>,
     /// All that came after this one are there.
     complete_after: u64,
+    /// What came last, and the newest sequence number before: what nearly all subscribers want next.
+    latest: Option<(u64, Arc<Batch>)>,
+}
+
+/// A subscriber that has once waited.
+#[derive(Debug)]
+struct Waiting {
+    waker: Waker,
+    /// Whether it waits now.
+    is_waiting: bool,
 }
 
 impl Channel {
@@ -41,18 +59,28 @@ impl Channel {
         let of_topics = ring.iter().map(|frame| frame.event());
         let of_topics = of_topics.filter(|event| topics.matches(&event.topic));
         let sequences = of_topics.map(|event| event.id.sequence).collect();
-        let recent = Recent { sequences, complete_after: ring.complete_after() };
-        Self { recent: Mutex::new(recent), newest: watch::Sender::new(ring.newest()) }
+        let recent = Recent { sequences, complete_after: ring.complete_after(), latest: None };
+        let newest = Arc::new(AtomicU64::new(ring.newest()));
+        Self { recent: Mutex::new(recent), newest, waiting: Mutex::default() }
     }
 
-    /// Changes whenever there is a newer event.
-    pub(super) fn watch(&self) -> watch::Receiver<u64> {
-        self.newest.subscribe()
+    /// The sequence number of the newest event of these topics that may be seen; of a later event of
+    /// another topic, if none of these has come since the channel began.
+    pub(super) fn newest(&self) -> &Arc<AtomicU64> {
+        &self.newest
+    }
+
+    /// What came last, if it is all that came after that sequence number.
+    pub(super) fn latest(&self, after: u64) -> Option<Arc<Batch>> {
+        let recent = lock(&self.recent);
+        let (before, batch) = recent.latest.as_ref()?;
+        let first = batch.first()?.event().id.sequence;
+        (*before <= after && after < first).then(|| Arc::clone(batch))
     }
 
     /// The events after that sequence number, at most `limit`; none if it does not remember that far.
     pub(super) fn after(&self, sequence: u64, limit: usize) -> Option<Vec<u64>> {
-        let recent = self.recent();
+        let recent = lock(&self.recent);
         if sequence < recent.complete_after {
             return None;
         }
@@ -60,29 +88,67 @@ impl Channel {
         Some(recent.sequences.range(from..).take(limit).copied().collect())
     }
 
-    /// Remembers an event. It may be told of twice in a row, by two patterns.
-    pub(super) fn push(&self, sequence: u64) {
-        let mut recent = self.recent();
-        if recent.sequences.back() == Some(&sequence) {
-            return;
-        }
-        recent.sequences.push_back(sequence);
-        if recent.sequences.len() > MAX_RECENT
-            && let Some(oldest) = recent.sequences.pop_front()
+    /// Remembers events.
+    pub(super) fn push(&self, frames: &[Arc<Frame>]) {
+        let Recent { sequences, complete_after, .. } = &mut *lock(&self.recent);
+        sequences.extend(frames.iter().map(|frame| frame.event().id.sequence));
+        while sequences.len() > MAX_RECENT
+            && let Some(oldest) = sequences.pop_front()
         {
-            recent.complete_after = oldest;
+            *complete_after = oldest;
         }
     }
 
-    /// Wakes the subscribers: that event and those before it may be seen.
-    pub(super) fn wake(&self, newest: u64) {
-        self.newest.send_replace(newest);
+    /// Lets the subscribers see those events, which were the last to be pushed, and wakes them.
+    pub(super) fn show(&self, frames: Vec<Arc<Frame>>) {
+        let Some(newest) = frames.last().map(|last| last.event().id.sequence) else { return };
+        let before = self.newest.load(Ordering::Acquire);
+        let is_one_batch = BATCH.fits(&frames);
+        let latest = is_one_batch.then(|| (before, Arc::new(Batch::new(frames))));
+        lock(&self.recent).latest = latest;
+        self.newest.store(newest, Ordering::Release);
+
+        // Some at a time, so that those who are awake already need not wait for all to be woken.
+        let mut from = 0;
+        loop {
+            let mut waiting = lock(&self.waiting);
+            let to = (from + WOKEN_AT_ONCE).min(waiting.capacity());
+            for key in from..to {
+                if let Some(one) = waiting.get_mut(key)
+                    && mem::take(&mut one.is_waiting)
+                {
+                    one.waker.wake_by_ref();
+                }
+            }
+            if to == waiting.capacity() {
+                return;
+            }
+            from = to;
+        }
     }
 
-    fn recent(&self) -> MutexGuard<'_, Recent> {
-        // No code panics half-way through a change of what the lock holds.
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Wakes that subscriber when there is something newer; remembers it by a key. What has come until
+    /// this returns may not wake it.
+    pub(super) fn wait(&self, key: &mut Option<usize>, waker: &Waker) {
+        let mut waiting = lock(&self.waiting);
+        match key.and_then(|key| waiting.get_mut(key)) {
+            Some(one) => {
+                one.is_waiting = true;
+                one.waker.clone_from(waker);
+            }
+            None => *key = Some(waiting.insert(Waiting { waker: waker.clone(), is_waiting: true })),
+        }
     }
+
+    /// Forgets that subscriber.
+    pub(super) fn forget(&self, key: usize) {
+        lock(&self.waiting).try_remove(key);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics half-way through a change of what the locks hold.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All channels that have subscribers.
@@ -150,7 +216,14 @@ impl Channels {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use super::*;
+    use crate::{
+        event::{Event, Name},
+        id::{Epoch, EventId},
+        timestamp::Timestamp,
+    };
 
     fn patterns(text: &str) -> Patterns {
         Patterns::new(text.split(' ').map(|text| text.parse().unwrap())).unwrap()
@@ -160,22 +233,53 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn frames(sequences: impl IntoIterator<Item = u64>) -> Vec<Arc<Frame>> {
+        let frame = |sequence| {
+            let id = EventId { epoch: Epoch::new(1), sequence };
+            let (name, data, time) = (Name::default(), String::new(), Timestamp::from_millis(0));
+            Arc::new(Frame::new(Event { id, topic: topic("a"), name, data, time }))
+        };
+        sequences.into_iter().map(frame).collect()
+    }
+
     #[test]
     fn remembers_what_comes_and_forgets_the_oldest() {
         let channel = Channel::new(&patterns("a"), &Ring::new(10));
         assert_eq!(channel.after(9, 9), None);
         assert_eq!(channel.after(10, 9), Some(vec![]));
-        for sequence in [12, 12, 15, 20] {
-            channel.push(sequence);
-        }
+        channel.push(&frames([12, 15, 20]));
         assert_eq!(channel.after(10, 9), Some(vec![12, 15, 20]));
         assert_eq!(channel.after(13, 1), Some(vec![15]));
         assert_eq!(channel.after(25, 9), Some(vec![]));
-        for sequence in 100..100 + MAX_RECENT as u64 {
-            channel.push(sequence);
-        }
+        channel.push(&frames(100..100 + MAX_RECENT as u64));
         assert_eq!(channel.after(19, 9), None);
         assert_eq!(channel.after(20, 2), Some(vec![100, 101]));
+    }
+
+    #[test]
+    fn what_came_last_is_for_those_who_lack_nothing_else() {
+        let channel = Channel::new(&patterns("a"), &Ring::new(10));
+        channel.show(frames([12]));
+        channel.show(frames([15, 17]));
+        for (after, expected) in [(11, false), (12, true), (14, true), (15, false), (17, false)] {
+            assert_eq!(channel.latest(after).is_some(), expected, "{after}");
+        }
+        channel.show(frames(20..20 + BATCH.count as u64 + 1));
+        assert!(channel.latest(19).is_none(), "more than one batch");
+    }
+
+    #[test]
+    fn only_who_waits_is_woken() {
+        let channel = Channel::new(&patterns("a"), &Ring::new(0));
+        let mut tasks = [(); 100].map(|()| (None, tokio_test::task::spawn(pending::<()>())));
+        for (key, task) in &mut tasks {
+            task.enter(|context, _| channel.wait(key, context.waker()));
+        }
+        channel.forget(tasks[3].0.unwrap());
+        channel.show(frames([1]));
+        for (number, (_, task)) in tasks.iter().enumerate() {
+            assert_eq!(task.is_woken(), number != 3, "{number}");
+        }
     }
 
     #[test]

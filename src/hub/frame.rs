@@ -1,6 +1,10 @@
-//! A frame: an event and its bytes on the wire, encoded once and shared by all its subscribers.
+//! A frame: an event and its bytes on the wire, encoded once and shared by all its subscribers. And a batch:
+//! frames that leave together.
 
-use std::sync::OnceLock;
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -82,6 +86,42 @@ impl Frame {
         let encoded = block.encode(&mut bytes);
         debug_assert_eq!(encoded, Ok(()), "ids and `Name`s have no CR, LF and NUL");
         bytes.into()
+    }
+}
+
+/// Frames that are read together, in order; their bytes are put into one piece once for all who read
+/// them.
+#[derive(Debug)]
+pub struct Batch {
+    frames: Vec<Arc<Frame>>,
+    plain: OnceLock<Bytes>,
+    json: OnceLock<Bytes>,
+}
+
+impl Batch {
+    pub(super) fn new(frames: Vec<Arc<Frame>>) -> Self {
+        Self { frames, plain: OnceLock::new(), json: OnceLock::new() }
+    }
+
+    /// All events as blocks of an event stream.
+    pub fn bytes(&self, format: Format) -> Bytes {
+        if let [frame] = &self.frames[..] {
+            return frame.bytes(format).clone();
+        }
+        let bytes = match format {
+            Format::Plain => &self.plain,
+            Format::Json => &self.json,
+        };
+        let all = || self.frames.iter().map(|frame| &**frame.bytes(format)).collect::<Vec<_>>();
+        bytes.get_or_init(|| all().concat().into()).clone()
+    }
+}
+
+impl Deref for Batch {
+    type Target = [Arc<Frame>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.frames
     }
 }
 

@@ -31,7 +31,10 @@ mod subscriber;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::{
@@ -39,13 +42,13 @@ use tokio::{
     time::Instant,
 };
 
-pub use frame::{Format, Frame};
+pub use frame::{Batch, Format, Frame};
 pub use subscriber::{Step, Subscriber};
 
 use crate::{
     event::{Event, Name, Topic},
     id::{Cursor, EventId},
-    log::{Appended, Bounds, Draft, IdempotencyKey, Log, LogError, Refused},
+    log::{Appended, Bounds, Draft, IdempotencyKey, Log, LogError, ReadLimit, Refused},
     notice::{Gap, GapReason},
     pattern::Patterns,
     timestamp::Timestamp,
@@ -55,6 +58,17 @@ use ring::Ring;
 
 /// How many publishes may wait for the log; further ones wait to wait.
 const MAX_WAITING: usize = 1024;
+
+/// How much a subscriber takes at a time.
+const BATCH: ReadLimit = ReadLimit { count: 512, bytes: 64 * 1024 };
+
+impl ReadLimit {
+    /// Whether all those are within it.
+    fn fits(self, frames: &[Arc<Frame>]) -> bool {
+        let bytes = || frames.iter().map(|frame| frame.size()).sum::<usize>();
+        frames.len() <= 1 || frames.len() <= self.count && bytes() <= self.bytes
+    }
+}
 
 /// Takes events, keeps them, and hands them to subscribers.
 pub struct Hub {
@@ -67,6 +81,8 @@ struct Shared {
     log: Box<dyn Log>,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
     recent: Mutex<Recent>,
+    /// The newest sequence number that all whom it concerns were told of.
+    shown: AtomicU64,
     /// The log's newest sequence number when the hub was made.
     began_after: u64,
 }
@@ -138,6 +154,7 @@ impl Hub {
             log: Box::new(log),
             now: Box::new(now),
             recent: Mutex::new(Recent { ring: Ring::new(newest), channels: Channels::default() }),
+            shown: AtomicU64::new(newest),
             began_after: newest,
         });
         let (publishes, waiting) = mpsc::channel(MAX_WAITING);
@@ -288,22 +305,31 @@ impl Shared {
 
     /// Shows events to the subscribers of their topics.
     fn show(&self, frames: Vec<Arc<Frame>>) {
-        let mut woken: HashMap<*const Channel, (Arc<Channel>, u64)> = HashMap::new();
+        let Some(newest) = frames.last().map(|last| last.event().id.sequence) else { return };
+        let mut of_channels: HashMap<*const Channel, (Arc<Channel>, Vec<Arc<Frame>>)> =
+            HashMap::new();
         {
             let Recent { ring, channels } = &mut *self.recent();
             for frame in frames {
-                let Event { topic, id, .. } = frame.event();
-                for channel in channels.of(topic) {
-                    channel.push(id.sequence);
-                    let newest = (Arc::clone(channel), id.sequence);
-                    woken.insert(Arc::as_ptr(channel), newest);
+                for channel in channels.of(&frame.event().topic) {
+                    let of_channel = of_channels.entry(Arc::as_ptr(channel));
+                    let (_, frames) =
+                        of_channel.or_insert_with(|| (Arc::clone(channel), Vec::new()));
+                    // It may be for the same channel by two patterns.
+                    if frames.last().is_none_or(|last| !Arc::ptr_eq(last, &frame)) {
+                        frames.push(Arc::clone(&frame));
+                    }
                 }
                 ring.push(frame);
             }
+            for (channel, frames) in of_channels.values() {
+                channel.push(frames);
+            }
         }
-        for (channel, newest) in woken.into_values() {
-            channel.wake(newest);
+        for (channel, frames) in of_channels.into_values() {
+            channel.show(frames);
         }
+        self.shown.store(newest, Ordering::Release);
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {

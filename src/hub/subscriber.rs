@@ -1,26 +1,33 @@
 //! A subscriber: a cursor, and the one loop that reads on from it, whether what comes is old or new.
 
-use std::{collections::HashMap, mem, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    mem,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
 
-use tokio::sync::watch;
-
-use super::{Channel, Frame, Recent, Shared};
+use super::{BATCH, Batch, Channel, Frame, Recent, Shared};
 use crate::{
-    event::Topic,
+    event::{Event, Topic},
     id::EventId,
-    log::{LogError, ReadLimit},
+    log::LogError,
     notice::{Gap, GapReason},
     pattern::Patterns,
 };
-
-/// How much a subscriber takes at a time.
-const BATCH: ReadLimit = ReadLimit { count: 512, bytes: 64 * 1024 };
 
 /// A reader of the log.
 pub struct Subscriber {
     shared: Arc<Shared>,
     topics: Patterns,
     channel: Arc<Channel>,
+    /// By what the channel knows it, once it has waited.
+    key: Option<usize>,
     /// Everything up to here was taken, or is announced in `gap`.
     cursor: EventId,
     /// Everything up to here was read; after the cursor only while `conflated` holds what was.
@@ -30,7 +37,15 @@ pub struct Subscriber {
     conflated: Option<Conflated>,
     /// A gap to tell of before anything else.
     gap: Option<Gap>,
-    newest: watch::Receiver<u64>,
+    reading: Option<Reading>,
+}
+
+/// A read of the log that is under way.
+struct Reading {
+    /// What was read, and the newest event of the topics that was dropped by the end of it.
+    read: Pin<Box<dyn Future<Output = Result<(Vec<Event>, u64), LogError>> + Send>>,
+    /// The newest sequence number of all topics when it began.
+    newest: u64,
 }
 
 /// What a subscriber that conflates has read and not yet given.
@@ -44,7 +59,7 @@ struct Conflated {
 #[derive(Debug)]
 pub enum Step {
     /// The next events, at least one.
-    Frames(Vec<Arc<Frame>>),
+    Frames(Arc<Batch>),
     /// What was asked for is not to be had; reading goes on from the cursor.
     Gap(Gap),
 }
@@ -58,9 +73,8 @@ impl Subscriber {
         gap: Option<Gap>,
         dropped: u64,
     ) -> Self {
-        let newest = channel.watch();
-        let read = cursor.sequence;
-        Self { shared, topics, channel, cursor, read, dropped, conflated: None, gap, newest }
+        let (key, read, conflated, reading) = (None, cursor.sequence, None, None);
+        Self { shared, topics, channel, key, cursor, read, dropped, conflated, gap, reading }
     }
 
     /// The same, but when it is behind, it leaves out all but the latest event of each topic.
@@ -81,8 +95,8 @@ impl Subscriber {
     }
 
     /// The sequence number of the newest event of its topics, as it changes.
-    pub fn newest(&self) -> watch::Receiver<u64> {
-        self.newest.clone()
+    pub fn newest(&self) -> Arc<AtomicU64> {
+        Arc::clone(self.channel.newest())
     }
 
     /// Whether a gap is yet to be told.
@@ -97,12 +111,7 @@ impl Subscriber {
     ///
     /// If the log could not be read.
     pub async fn next(&mut self) -> Result<Step, LogError> {
-        loop {
-            if let Some(step) = self.try_next().await? {
-                return Ok(step);
-            }
-            self.changed().await;
-        }
+        poll_fn(|context| self.poll_next(context)).await
     }
 
     /// The same, but none if there is nothing yet.
@@ -111,78 +120,123 @@ impl Subscriber {
     ///
     /// If the log could not be read.
     pub async fn try_next(&mut self) -> Result<Option<Step>, LogError> {
-        // Seen before looking: what is published after the look wakes us.
-        let newest = *self.newest.borrow_and_update();
+        poll_fn(|context| self.poll_try_next(context)).await
+    }
+
+    /// Waits until there may be more than [`try_next`](Self::try_next) has found.
+    pub async fn changed(&mut self) {
+        poll_fn(|context| self.poll_changed(context)).await;
+    }
+
+    /// Polls for what [`next`](Self::next) gives.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, LogError>> {
         loop {
-            match self.waiting().await? {
-                Some(Step::Frames(frames)) => {
-                    if let Some(conflated) = &mut self.conflated {
-                        conflated.add(frames);
-                        if self.read >= newest {
-                            return Ok(Some(self.give_conflated()));
-                        }
-                    } else {
+            if let Some(step) = ready!(self.poll_try_next(context))? {
+                return Poll::Ready(Ok(step));
+            }
+            ready!(self.poll_changed(context));
+        }
+    }
+
+    /// Pending only while the log is read.
+    fn poll_try_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Step>, LogError>> {
+        let newest = self.channel.newest().load(Ordering::Acquire);
+        loop {
+            match ready!(self.poll_waiting(context))? {
+                Some(Step::Frames(batch)) => {
+                    let Some(conflated) = &mut self.conflated else {
                         self.cursor.sequence = self.read;
-                        return Ok(Some(Step::Frames(frames)));
+                        return Poll::Ready(Ok(Some(Step::Frames(batch))));
+                    };
+                    conflated.add(&batch);
+                    if self.read >= newest {
+                        return Poll::Ready(Ok(Some(self.give_conflated())));
                     }
                 }
-                None if self.holds_conflated() => return Ok(Some(self.give_conflated())),
+                None if self.holds_conflated() => {
+                    return Poll::Ready(Ok(Some(self.give_conflated())));
+                }
                 // A gap, or nothing.
                 step => {
                     self.cursor.sequence = self.read;
-                    return Ok(step);
+                    return Poll::Ready(Ok(step));
                 }
             }
         }
     }
 
-    /// Waits until there may be more than [`try_next`](Self::try_next) has found.
-    pub async fn changed(&mut self) {
-        // The channel, and with it the sender, lives as long as we do.
-        let _ = self.newest.changed().await;
-    }
-
-    /// What can be read on from where we are, if anything.
-    async fn waiting(&mut self) -> Result<Option<Step>, LogError> {
-        if let Some(gap) = mem::take(&mut self.gap) {
-            return Ok(Some(Step::Gap(gap)));
+    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let has_newer = |read| self.channel.newest().load(Ordering::Acquire) > read;
+        if has_newer(self.read) {
+            return Poll::Ready(());
         }
-        let (recent, newest) = self.recent();
-        let Some(frames) = recent else { return self.waiting_in_log(newest).await };
-        self.read = frames.last().map_or(newest, |last| last.event().id.sequence).max(self.read);
-        Ok((!frames.is_empty()).then_some(Step::Frames(frames)))
+        self.channel.wait(&mut self.key, context.waker());
+        // It may have come before we were heard.
+        if has_newer(self.read) { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// The same, where the ring does not reach. `newest` is the newest sequence number of all topics from
-    /// before the read.
-    async fn waiting_in_log(&mut self, newest: u64) -> Result<Option<Step>, LogError> {
-        let events = self.shared.log.read(&self.topics, self.read, BATCH).await?;
-        // After the read, so that nothing is dropped between the two unseen.
-        let dropped = self.shared.log.dropped(&self.topics);
+    /// What can be read on from where we are, if anything. Pending only while the log is read.
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Step>, LogError>> {
+        if let Some(gap) = self.gap.take() {
+            return Poll::Ready(Ok(Some(Step::Gap(gap))));
+        }
+        if self.reading.is_none() {
+            // In this order: the channel has heard of all events up to this one.
+            let newest = self.shared.shown.load(Ordering::Acquire);
+            if self.channel.newest().load(Ordering::Acquire) <= self.read {
+                self.read = self.read.max(newest);
+                return Poll::Ready(Ok(None));
+            }
+            if let Some(batch) = self.channel.latest(self.read).or_else(|| self.recent()) {
+                self.read = batch.last().map_or(newest, |last| last.event().id.sequence);
+                let step = (!batch.is_empty()).then_some(Step::Frames(batch));
+                return Poll::Ready(Ok(step));
+            }
+            self.reading = Some(self.read_log(newest));
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };
+        let (newest, read) = (reading.newest, ready!(reading.read.as_mut().poll(context)));
+        self.reading = None;
+        let (events, dropped) = read?;
         if dropped > self.read.max(self.dropped) {
             // First what was read before the gap.
-            return Ok((!self.holds_conflated()).then(|| Step::Gap(self.skip(dropped))));
+            let gap = (!self.holds_conflated()).then(|| Step::Gap(self.skip(dropped)));
+            return Poll::Ready(Ok(gap));
         }
         self.read = events.last().map_or(newest, |last| last.id.sequence).max(self.read);
         let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
-        Ok((!frames.is_empty()).then_some(Step::Frames(frames)))
+        let batch = (!frames.is_empty()).then(|| Step::Frames(Arc::new(Batch::new(frames))));
+        Poll::Ready(Ok(batch))
     }
 
-    /// The frames after those that were read, if the ring has them all, as many as make a batch; and
-    /// the newest sequence number of all topics.
-    fn recent(&self) -> (Option<Vec<Arc<Frame>>>, u64) {
+    /// The frames after those that were read, if the ring has them all, as many as make a batch.
+    fn recent(&self) -> Option<Arc<Batch>> {
         let Recent { ring, .. } = &*self.shared.recent();
+        let sequences = self.channel.after(self.read, BATCH.count)?;
         let mut bytes = 0;
-        let frames = self.channel.after(self.read, BATCH.count).and_then(|sequences| {
-            let frames = sequences.iter().map(|&sequence| ring.get(sequence).cloned());
-            let fits = |frame: &Option<Arc<Frame>>| {
-                let is_first = bytes == 0;
-                bytes += frame.as_ref().map_or(0, |frame| frame.size());
-                is_first || bytes <= BATCH.bytes
-            };
-            frames.take_while(fits).collect()
-        });
-        (frames, ring.newest())
+        let frames = sequences.iter().map(|&sequence| ring.get(sequence).cloned());
+        let fits = |frame: &Option<Arc<Frame>>| {
+            let is_first = bytes == 0;
+            bytes += frame.as_ref().map_or(0, |frame| frame.size());
+            is_first || bytes <= BATCH.bytes
+        };
+        let frames: Vec<_> = frames.take_while(fits).collect::<Option<_>>()?;
+        Some(Arc::new(Batch::new(frames)))
+    }
+
+    /// Reads where the ring does not reach.
+    fn read_log(&self, newest: u64) -> Reading {
+        let (shared, topics, after) = (Arc::clone(&self.shared), self.topics.clone(), self.read);
+        let read = async move {
+            let events = shared.log.read(&topics, after, BATCH).await?;
+            // After the read, so that nothing is dropped between the two unseen.
+            Ok((events, shared.log.dropped(&topics)))
+        };
+        Reading { read: Box::pin(read), newest }
     }
 
     /// Goes on after what was dropped, and tells of it.
@@ -202,14 +256,14 @@ impl Subscriber {
         let latest = self.conflated.as_mut().map(|conflated| mem::take(&mut conflated.latest));
         let mut frames: Vec<_> = latest.unwrap_or_default().into_values().collect();
         frames.sort_unstable_by_key(|frame| frame.event().id.sequence);
-        Step::Frames(frames)
+        Step::Frames(Arc::new(Batch::new(frames)))
     }
 }
 
 impl Conflated {
-    fn add(&mut self, frames: Vec<Arc<Frame>>) {
+    fn add(&mut self, frames: &[Arc<Frame>]) {
         for frame in frames {
-            let older = self.latest.insert(frame.event().topic.clone(), frame);
+            let older = self.latest.insert(frame.event().topic.clone(), Arc::clone(frame));
             self.skipped += u64::from(older.is_some());
         }
     }
@@ -217,6 +271,9 @@ impl Conflated {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.channel.forget(key);
+        }
         self.shared.recent().channels.leave(&self.topics);
     }
 }
@@ -233,7 +290,7 @@ mod tests {
         event::{Event, Name, Topic},
         hub::Hub,
         id::{Cursor, Epoch},
-        log::{Appended, Bounds, Draft, Log, LogFuture, MemoryLog, Refused, Retention},
+        log::{Appended, Bounds, Draft, Log, LogFuture, MemoryLog, ReadLimit, Refused, Retention},
         timestamp::Timestamp,
     };
 
@@ -443,7 +500,7 @@ mod tests {
     }
 
     impl ShrinkingLog {
-        const LOST: u64 = 4000;
+        const LOST: u64 = 3000;
 
         fn lost(&self) -> u64 {
             if self.reads.load(Ordering::Relaxed) > 1 { Self::LOST } else { 0 }
@@ -483,14 +540,15 @@ mod tests {
         let hub = Hub::new(ShrinkingLog { log: log(20_000), reads: AtomicU64::new(0) }, || {
             Timestamp::from_millis(0)
         });
-        publish(&hub, 6000).await;
+        // So many that the ring lacks those that are lost.
+        publish(&hub, 12_000).await;
         let mut subscriber = subscribe(&hub, Cursor::Earliest).conflated();
         let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
         let batch = BATCH.count as u64;
         assert_eq!(frames.last().unwrap().event().id, id(batch));
         assert_eq!(subscriber.cursor(), id(batch), "a cut here comes back to the gap");
         assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(batch).to_string()));
-        assert_eq!(take(&mut subscriber).await, [6000]);
+        assert_eq!(take(&mut subscriber).await, [12_000]);
     }
 
     #[tokio::test(start_paused = true)]

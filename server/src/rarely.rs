@@ -1,0 +1,84 @@
+//! A future that is polled only when it was woken itself, not whenever the task is that it is part of: for
+//! what seldom happens beside what often does.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use futures_util::task::AtomicWaker;
+
+pub(crate) struct Rarely<'a, T> {
+    future: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+    woken: Arc<Woken>,
+}
+
+struct Woken {
+    is_woken: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl<'a, T> Rarely<'a, T> {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'a) -> Self {
+        // The first time, it is to be polled.
+        let woken = Woken { is_woken: AtomicBool::new(true), task: AtomicWaker::new() };
+        Self { future: Box::pin(future), woken: Arc::new(woken) }
+    }
+}
+
+impl<T> Future for Rarely<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let Self { future, woken } = &mut *self;
+        woken.task.register(context.waker());
+        if !woken.is_woken.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        woken.is_woken.store(false, Ordering::Release);
+        let waker = Waker::from(Arc::clone(woken));
+        future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, sync::atomic::AtomicU64, time::Duration};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_polled_when_it_was_woken_and_otherwise_not() {
+        let polls = AtomicU64::new(0);
+        let mut sleep = Box::pin(tokio::time::sleep(Duration::from_secs(60)));
+        let mut rarely = Rarely::new(poll_fn(|context| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            sleep.as_mut().poll(context)
+        }));
+        let mut often = tokio::time::interval(Duration::from_secs(1));
+        let mut ticks = 0;
+        loop {
+            tokio::select! {
+                () = &mut rarely => break,
+                _ = often.tick() => ticks += 1,
+            }
+        }
+        assert!(ticks >= 60);
+        assert_eq!(polls.load(Ordering::Relaxed), 2);
+    }
+}
