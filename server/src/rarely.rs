@@ -15,6 +15,8 @@ use futures_util::task::AtomicWaker;
 pub(crate) struct Rarely<'a, T> {
     future: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
     woken: Arc<Woken>,
+    /// The task that `woken` knows of.
+    task: Option<Waker>,
 }
 
 struct Woken {
@@ -26,7 +28,7 @@ impl<'a, T> Rarely<'a, T> {
     pub(crate) fn new(future: impl Future<Output = T> + Send + 'a) -> Self {
         // The first time, it is to be polled.
         let woken = Woken { is_woken: AtomicBool::new(true), task: AtomicWaker::new() };
-        Self { future: Box::pin(future), woken: Arc::new(woken) }
+        Self { future: Box::pin(future), woken: Arc::new(woken), task: None }
     }
 }
 
@@ -34,8 +36,12 @@ impl<T> Future for Rarely<'_, T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let Self { future, woken } = &mut *self;
-        woken.task.register(context.waker());
+        let Self { future, woken, task } = &mut *self;
+        // Mostly it is the same task, and all there is to do is to look at a flag.
+        if task.as_ref().is_none_or(|task| !task.will_wake(context.waker())) {
+            woken.task.register(context.waker());
+            *task = Some(context.waker().clone());
+        }
         if !woken.is_woken.load(Ordering::Acquire) {
             return Poll::Pending;
         }

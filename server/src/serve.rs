@@ -4,37 +4,42 @@
 //! connection's first byte, small send buffers, so that a client which does not read costs little, and
 //! a stop that goes on answering while the streams say goodbye.
 
+mod socket;
+
 use std::{
     convert::Infallible,
     error::Error,
-    io::{self, ErrorKind, IoSlice},
+    io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{
     Router,
     body::Body,
-    http::{HeaderValue, Request, header::CONNECTION},
+    http::{
+        HeaderValue, Request,
+        header::{CONNECTION, CONTENT_TYPE},
+    },
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream},
-    time::Sleep,
+    sync::Notify,
 };
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
+use waterclock::sse;
+
+use socket::Socket;
 
 use crate::{
     metrics::{Metrics, TimedOut},
@@ -50,8 +55,6 @@ const BUFFER: usize = 32 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a connection is silent before the system asks whether its other end is still there.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
-/// How long a connection that we close waits for its client to close it, too.
-const LINGER: Duration = Duration::from_secs(1);
 /// How long the system waits for a sign that something sent has arrived. By itself it would try for a
 /// quarter of an hour, and probes only where nothing is under way.
 #[cfg(target_os = "linux")]
@@ -160,6 +163,14 @@ fn is_of_the_client(error: &io::Error) -> bool {
     )
 }
 
+/// What happens besides requests.
+enum Besides {
+    /// The client of a stream has left.
+    Left,
+    /// The server closes its connections.
+    Closing,
+}
+
 /// Serves one connection to its end; once `closing` is cancelled, to the end of the request that is
 /// under way.
 async fn connection(
@@ -193,16 +204,20 @@ async fn connection(
         () = closing.cancelled() => return,
     }
 
-    let mut stream = TimeoutStream::new(LingeringClose { stream, linger: None });
-    stream.set_write_timeout(Some(time_outs.write));
+    let stream = Arc::new(stream);
+    let socket = Socket::new(Arc::clone(&stream), time_outs.write);
+    let streams = Notify::new();
     let has_served = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
         has_served.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
         let answer = router.clone().oneshot(request.map(Body::new)).instrument(span.clone());
-        let stop = &stop;
+        let (stop, streams) = (&stop, &streams);
         async move {
             let mut answer = answer.await.unwrap_or_else(|never| match never {});
+            if answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == sse::CONTENT_TYPE) {
+                streams.notify_one();
+            }
             if stop.has_begun() {
                 // The client is to go elsewhere with its next request.
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -214,17 +229,25 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(time_outs.head)
         .max_buf_size(BUFFER)
-        // A chunk and what HTTP puts around it are one piece then, which the system takes faster.
-        .writev(false)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        .half_close(true)
+        .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
+    let besides = Rarely::new(async {
+        tokio::select! {
+            () = left(&stream, &streams) => Besides::Left,
+            () = closing.cancelled() => Besides::Closing,
+        }
+    });
     let served = tokio::select! {
         // First, so that what has arrived is seen before the connection is closed for being idle.
         biased;
         served = &mut connection => served,
-        () = Rarely::new(closing.cancelled()) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        besides = besides => match besides {
+            Besides::Left => return,
+            Besides::Closing => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
     if let Err(error) = served {
@@ -238,63 +261,15 @@ async fn connection(
     }
 }
 
-/// A connection that, once we have closed our side, reads and drops for a moment what its client is
-/// still sending: it would be answered with a reset, and the client might never see our answer (RFC
-/// 9112, 9.6).
-struct LingeringClose {
-    stream: TcpStream,
-    /// Until when, once we have closed our side.
-    linger: Option<Pin<Box<Sleep>>>,
-}
-
-impl AsyncRead for LingeringClose {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for LingeringClose {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, linger } = &mut *self;
-        ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
-        let linger = linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
-        let mut bytes = [0; 8 * 1024];
-        loop {
-            let mut buffer = ReadBuf::new(&mut bytes);
-            let read = Pin::new(&mut *stream).poll_read(context, &mut buffer)?;
-            let has_closed = read.is_ready() && buffer.filled().is_empty();
-            if has_closed || linger.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            ready!(read);
+/// Waits until the client of a stream has left. hyper does not look for that then, since it would keep a
+/// buffer of 8 KiB for each client.
+async fn left(stream: &TcpStream, streams: &Notify) {
+    loop {
+        streams.notified().await;
+        match stream.peek(&mut [0]).await {
+            Ok(0) | Err(_) => return,
+            // It asks for something else, which hyper reads after this.
+            Ok(_) => {}
         }
     }
 }

@@ -1,0 +1,148 @@
+//! A connection's socket as hyper writes to it: with a time-out for what a client does not read, and a
+//! close that lets the client see the end.
+
+use std::{
+    io::{self, ErrorKind, IoSlice},
+    net::Shutdown,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep},
+};
+
+/// How long a connection that we close waits for its client to close it, too.
+const LINGER: Duration = Duration::from_secs(1);
+/// Up to so many bytes, the system takes one piece faster than several, even if they must be put together.
+const SMALL: usize = 2048;
+
+pub(super) struct Socket {
+    stream: Arc<TcpStream>,
+    /// How long a client may take to read anything of what is being sent to it.
+    write_time_out: Duration,
+    /// Until when, while something waits to be sent.
+    writing: Option<Pin<Box<Sleep>>>,
+    /// Until when, once we have closed our side.
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: Arc<TcpStream>, write_time_out: Duration) -> Self {
+        Self { stream, write_time_out, writing: None, closing: None }
+    }
+}
+
+/// Polls a timer that runs from the first time on.
+fn poll_timer(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    time: Duration,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    let timer =
+        timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + time)));
+    timer.as_mut().poll(context)
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match self.stream.try_read_buf(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ready!(self.stream.poll_read_ready(context))?;
+                }
+                read => return Poll::Ready(read.map(drop)),
+            }
+        }
+    }
+}
+
+impl Socket {
+    /// Tries that write again until it does not have to wait, or has waited for too long.
+    fn poll_writing(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match write(&self.stream) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                written => {
+                    self.writing = None;
+                    return Poll::Ready(written);
+                }
+            }
+            if let Poll::Ready(ready) = self.stream.poll_write_ready(context) {
+                ready?;
+                continue;
+            }
+            let time_out = self.write_time_out;
+            ready!(poll_timer(&mut self.writing, time_out, context));
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_writing(context, |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if length > SMALL {
+            return self.poll_writing(context, |stream| stream.try_write_vectored(slices));
+        }
+        let mut bytes = [0; SMALL];
+        let mut rest = &mut bytes[..];
+        for slice in slices {
+            let (place, after) = rest.split_at_mut(slice.len());
+            place.copy_from_slice(slice);
+            rest = after;
+        }
+        self.poll_writing(context, |stream| stream.try_write(&bytes[..length]))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and drops for a moment what the client is still sending: it would be answered with a reset,
+    /// and the client might never see our answer (RFC 9112, 9.6).
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closing.is_none() {
+            SockRef::from(&*self.stream).shutdown(Shutdown::Write)?;
+        }
+        let mut bytes = [0; 8 * 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = self.as_mut().poll_read(context, &mut buffer)?;
+            let has_closed = read.is_ready() && buffer.filled().is_empty();
+            if has_closed || poll_timer(&mut self.closing, LINGER, context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(read);
+        }
+    }
+}
