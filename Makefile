@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run watch test build dist pictures setup-build setup-test
+.PHONY: again help run watch test build dist bench pictures setup-build setup-test
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -47,6 +47,10 @@ target/release/.built: $(sources) $(if $(ours),,again)
 	@touch target/release/.ours && mv $@.begun $@
 
 again:
+
+bench: build ## Build, and show how fast the server is, beside a raw loop and axum's own Sse (15 minutes)
+	cargo build --release --package bench
+	@taskset --cpu-list 1 target/release/bench $(program)
 
 pictures: setup-test build ## Put a picture of the pages in each state into end2end/pictures
 	@rm -rf end2end/pictures

@@ -242,13 +242,24 @@ set_up_end2end() {
         fail "Chromium could not be installed." "Install it as your system does, then start again."
 }
 
+# What docs/clients.md is written for, besides browsers and Node.js; a test runs it.
+set_up_clients() {
+    command -v curl >/dev/null && command -v python3 >/dev/null && return
+    say "installing curl and Python from Debian's packages (under a minute)"
+    apt_install curl python3 ||
+        fail "curl and python3 are needed for the tests. Install them, then start again."
+}
+
 case ${1:-} in
 path) printf '%s' "$PATH" ;;
 build | test)
     set_up_rust
     set_up_cargo_tools "$1"
     set_up_wasm_opt
-    if [ "$1" = test ]; then set_up_end2end; fi
+    if [ "$1" = test ]; then
+        set_up_end2end
+        set_up_clients
+    fi
     ;;
 *) fail "usage: scripts/setup.sh build|test|path" ;;
 esac

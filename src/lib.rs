@@ -27,6 +27,11 @@ pub mod pattern;
 pub mod sse;
 pub mod timestamp;
 
+/// The example in the documentation compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/clients.md")]
+struct Clients;
+
 #[cfg(feature = "hub")]
 pub mod clock;
 #[cfg(feature = "hub")]

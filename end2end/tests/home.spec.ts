@@ -154,7 +154,22 @@ for (const colorScheme of ['light', 'dark'] as const) {
 test.describe('without the server', () => {
   test.use({ allowedErrors: networkErrors });
 
-  test('killed and started again, the page comes back by itself', async ({ page, server }) => {
+  test('killed and started again with its log, nothing is missing', async ({ page, server }, info) => {
+    server.data = info.outputPath('data');
+    await server.start(...fast, '--retry', '200ms');
+    await page.goto(server.url);
+    await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(3);
+    await server.kill();
+    await expect(page.getByRole('status')).toHaveText('Connection lost, trying again');
+    const before = await sequences(page);
+
+    await server.start(...fast, '--retry', '200ms');
+    await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(before.length + 3);
+    expectConsecutive(await sequences(page));
+    await expect(page.getByText('Events are missing')).toHaveCount(0);
+  });
+
+  test('killed and started again without its log, the page comes back by itself', async ({ page, server }) => {
     await server.start(...fast, '--retry', '200ms');
     await page.goto(server.url);
     await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(3);

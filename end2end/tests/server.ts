@@ -15,12 +15,14 @@ export class Server {
   log: string[] = [];
   program = binary;
   spawnOptions: SpawnOptions = { cwd: root };
+  /** Where it keeps its log, if it keeps one. */
+  data?: string;
   private process?: ChildProcess;
   private port = 0;
 
   async start(...options: string[]) {
     const listen = `127.0.0.1:${this.port}`;
-    const store = options.includes('--data-dir') ? [] : ['--store', 'memory'];
+    const store = this.data ? ['--data-dir', this.data] : ['--store', 'memory'];
     const child = spawn(this.program, ['--listen', listen, ...store, ...options], {
       ...this.spawnOptions,
       stdio: ['ignore', 'pipe', 'pipe'],

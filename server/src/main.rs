@@ -37,7 +37,7 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     start_log(options.log);
     allow_open_files(options.stream_limits().in_all);
-    let started = match start(&options).await {
+    let started = match start(&options) {
         Ok(started) => started,
         Err(error) => {
             // For people, like what is wrong with an option, and not part of the log.
@@ -76,7 +76,7 @@ fn allow_open_files(max_streams: usize) {
     }
 }
 
-async fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dyn Error>> {
+fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dyn Error>> {
     let mut leptos = leptos::config::get_configuration(None)?.leptos_options;
     leptos.site_root = site_root(leptos.site_root);
     let mut listeners = Vec::new();

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    http::header::CONTENT_TYPE,
     middleware::map_response,
     routing::{get, post},
 };
@@ -59,6 +60,9 @@ pub struct StreamSettings {
     pub drain: Duration,
 }
 
+/// The interface, as `OpenAPI` 3.1; a test holds it against what the server does.
+const OPENAPI: &str = include_str!("../../docs/openapi.json");
+
 /// All that the server serves.
 pub fn router(state: AppState) -> Router {
     let events = Router::new()
@@ -74,6 +78,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .merge(events)
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .merge(pages::router())

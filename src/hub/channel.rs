@@ -264,7 +264,7 @@ mod tests {
         for (after, expected) in [(11, false), (12, true), (14, true), (15, false), (17, false)] {
             assert_eq!(channel.latest(after).is_some(), expected, "{after}");
         }
-        channel.show(frames(20..20 + BATCH.count as u64 + 1));
+        channel.show(frames(20..=20 + BATCH.count as u64));
         assert!(channel.latest(19).is_none(), "more than one batch");
     }
 

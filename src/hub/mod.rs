@@ -13,7 +13,7 @@
 //!     timestamp::Timestamp,
 //! };
 //!
-//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let log = MemoryLog::new(Epoch::random(), Retention::default());
 //! let hub = Hub::new(log, Timestamp::now);
 //! let mut subscriber = hub.subscribe(Topic::clock().into(), Cursor::Now);
@@ -21,7 +21,7 @@
 //! let Step::Frames(frames) = subscriber.next().await? else { panic!("nothing is missing") };
 //! assert_eq!(frames[0].event().data, "tick");
 //! # Ok::<_, Box<dyn std::error::Error>>(())
-//! # })
+//! # }).unwrap();
 //! ```
 
 mod channel;

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     future::poll_fn,
     mem,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +15,7 @@ use super::{BATCH, Batch, Channel, Frame, Recent, Shared};
 use crate::{
     event::{Event, Topic},
     id::EventId,
-    log::LogError,
+    log::{LogError, LogFuture},
     notice::{Gap, GapReason},
     pattern::Patterns,
 };
@@ -43,7 +42,7 @@ pub struct Subscriber {
 /// A read of the log that is under way.
 struct Reading {
     /// What was read, and the newest event of the topics that was dropped by the end of it.
-    read: Pin<Box<dyn Future<Output = Result<(Vec<Event>, u64), LogError>> + Send>>,
+    read: LogFuture<'static, (Vec<Event>, u64)>,
     /// The newest sequence number of all topics when it began.
     newest: u64,
 }

@@ -5,6 +5,7 @@ mod access;
 mod bad_days;
 mod events;
 mod health;
+mod openapi;
 mod pages;
 mod poll;
 mod publish;

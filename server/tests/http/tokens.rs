@@ -13,7 +13,7 @@ const SECRET: &[u8; 32] = b"an example of a secret, 32 bytes";
 /// Not from this machine, as far as anyone can tell.
 const ELSEWHERE: &str = "Via: proxy\r\n";
 
-fn access() -> Access {
+pub fn access() -> Access {
     let tokens = Tokens::from_secret(SECRET, None).unwrap();
     Access { tokens: Some(Arc::new(tokens)), ..Access::default() }
 }
@@ -28,7 +28,7 @@ fn now() -> f64 {
 }
 
 /// A token of those claims that is valid for a minute.
-fn token(mut claims: Value) -> String {
+pub fn token(mut claims: Value) -> String {
     if claims["exp"].is_null() {
         claims["exp"] = json!(now() + 60.0);
     }
@@ -36,7 +36,7 @@ fn token(mut claims: Value) -> String {
     jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
 }
 
-fn bearer(token: &str) -> String {
+pub fn bearer(token: &str) -> String {
     format!("{ELSEWHERE}Authorization: Bearer {token}\r\n")
 }
 

@@ -1,0 +1,120 @@
+//! The interface as it is written down, against the server as it is.
+
+use std::{collections::BTreeSet, num::NonZeroU32};
+
+use serde_json::{Value, json};
+
+use crate::{
+    support::{Answer, Server, Settings},
+    tokens,
+};
+
+/// What an operation is documented to answer with that status.
+fn documented<'a>(document: &'a Value, path: &str, method: &str, status: u16) -> &'a Value {
+    let response = &document["paths"][path][method]["responses"][status.to_string()];
+    assert!(!response.is_null(), "{method} {path} is not documented to answer {status}");
+    match response["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).expect(reference),
+        None => response,
+    }
+}
+
+/// Holds an answer against what is documented.
+async fn check(document: &Value, path: &str, method: &str, answer: Answer) {
+    let response = documented(document, path, method, answer.status());
+    for (name, header) in response["headers"].as_object().into_iter().flatten() {
+        let found = answer.header(&name.to_lowercase());
+        assert!(found.is_some() || header["required"] != true, "{method} {path}: {name}");
+    }
+    let Some(content) = response["content"].as_object() else {
+        assert_eq!(answer.header("content-type"), None, "{method} {path}");
+        return;
+    };
+    let found = answer.header("content-type").expect("a content type").to_owned();
+    let found = found.split(';').next().unwrap_or_default();
+    let media = content.get(found);
+    let media = media.unwrap_or_else(|| panic!("{method} {path} answers with {found}"));
+    if !found.ends_with("json") {
+        return;
+    }
+    // The references in a schema are to the document's other schemas.
+    let mut schema = media["schema"].clone();
+    schema["components"] = document["components"].clone();
+    let body: Value = serde_json::from_str(&answer.rest().await).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let errors: Vec<_> = validator.iter_errors(&body).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{method} {path}: {errors:?}: {body}");
+}
+
+#[tokio::test]
+async fn what_is_written_down_is_what_the_server_does() {
+    let server = Server::start(Settings {
+        access: tokens::access(),
+        max_topics: 2,
+        max_publishes: NonZeroU32::MIN,
+        ..Settings::default()
+    })
+    .await;
+    let document: Value =
+        serde_json::from_str(&server.get("/openapi.json").await.rest().await).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let key = "Idempotency-Key: k\r\n";
+    let elsewhere = "Via: proxy\r\n";
+    let token = tokens::bearer(&tokens::token(json!({"publish": ["t"]})));
+    let long = "x".repeat(65_537);
+    let mut seen = BTreeSet::new();
+    for (path, method, target, headers, body, status) in [
+        ("/events/{topic}", "post", "/events/t", "", "x", 201),
+        ("/events/{topic}", "post", "/events/t?name=n", key, "x", 201),
+        ("/events/{topic}", "post", "/events/t", key, "y", 422),
+        ("/events/{topic}", "post", "/events/t?split=lines", "", "a\nb", 200),
+        ("/events/{topic}", "post", "/events/t?name=gap", "", "x", 400),
+        ("/events/{topic}", "post", "/events/t", elsewhere, "x", 401),
+        ("/events/{topic}", "post", "/events/clock", "", "x", 403),
+        ("/events/{topic}", "post", "/events/t", "", &long, 413),
+        ("/events/{topic}", "put", "/events/t", &token, "x", 201),
+        ("/events/{topic}", "put", "/events/t", &token, "x", 429),
+        ("/events/{topic}", "put", "/events/second", "", "x", 201),
+        ("/events/{topic}", "put", "/events/third", "", "x", 507),
+        ("/events", "get", "/events", "", "", 200),
+        ("/events", "get", "/events?limit=1", "Last-Event-ID: 000000000000c10c-1.1\r\n", "", 204),
+        ("/events", "get", "/events?topic=a..b", "", "", 400),
+        ("/events", "get", "/events", elsewhere, "", 401),
+        ("/events", "get", "/events", &token, "", 403),
+        ("/events", "head", "/events", "", "", 200),
+        ("/poll", "get", "/poll?topic=t&last_event_id=earliest", "", "", 200),
+        ("/poll", "get", "/poll?topic=t&last_event_id=nonsense", "", "", 200),
+        ("/poll", "get", "/poll?wait=100", "", "", 400),
+        ("/poll", "get", "/poll", elsewhere, "", 401),
+        ("/poll", "get", "/poll", &token, "", 403),
+        ("/metrics", "get", "/metrics", "", "", 200),
+        ("/metrics", "get", "/metrics", elsewhere, "", 403),
+        ("/health/live", "get", "/health/live", "", "", 200),
+        ("/health/ready", "get", "/health/ready", "", "", 200),
+        ("/openapi.json", "get", "/openapi.json", "", "", 200),
+    ] {
+        let (verb, length) = (method.to_uppercase(), body.len());
+        let request =
+            format!("{verb} {target} HTTP/1.0\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+        let answer = server.send(request.as_bytes()).await;
+        assert_eq!(answer.status(), status, "{verb} {target}");
+        seen.insert((path, method, status));
+        check(&document, path, method, answer).await;
+    }
+
+    // What is documented besides is tried elsewhere: it takes long, or a server that is stopping.
+    let elsewhere = [408, 409, 503];
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            for (status, _) in operation["responses"].as_object().into_iter().flatten() {
+                let status: u16 = status.parse().unwrap();
+                let is_seen = |method| seen.contains(&(path.as_str(), method, status));
+                // PUT is POST by another name.
+                let is_seen = is_seen(method.as_str())
+                    || path == "/events/{topic}" && (is_seen("post") || is_seen("put"));
+                assert!(is_seen || elsewhere.contains(&status), "{method} {path} {status}");
+            }
+        }
+    }
+}
