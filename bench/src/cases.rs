@@ -93,9 +93,9 @@ impl Bench {
         };
         let cost = of(&|run| run.cost);
         self.ratios("server's CPU per event delivered", "us", cost, Some(target));
-        self.line("  delivered", "/s", of(&|run| run.rate), "");
+        Self::line("  delivered", "/s", of(&|run| run.rate), "");
         for (name, at) in [("p50", 0), ("p99", 1), ("p99.9", 2)] {
-            self.line(&format!("  latency {name}"), "ms", of(&|run| run.latency[at]), "");
+            Self::line(&format!("  latency {name}"), "ms", of(&|run| run.latency[at]), "");
         }
     }
 
@@ -112,7 +112,7 @@ impl Bench {
             clients.connect(subscribers);
             (server.memory() - before) / subscribers as f64
         });
-        self.line("PSS per idle subscriber", "kB", memory, "at most 10 kB");
+        Self::line("PSS per idle subscriber", "kB", memory, "at most 10 kB");
     }
 
     /// Whether those that do not read hold up those that do.
@@ -200,9 +200,9 @@ impl Bench {
             std::thread::scope(|scope| {
                 for _ in 0..64 {
                     scope.spawn(|| {
-                        let mut publisher = Publisher::new(server.address);
+                        let mut one = Publisher::new(server.address);
                         while !is_over.load(Ordering::Relaxed) {
-                            publisher.publish("", &data(0, 100));
+                            one.publish("", &data(0, 100));
                             published.fetch_add(1, Ordering::Relaxed);
                         }
                     });
@@ -289,7 +289,7 @@ impl Bench {
         );
     }
 
-    fn line(&self, what: &str, unit: &str, values: [f64; 3], target: &str) {
+    fn line(what: &str, unit: &str, values: [f64; 3], target: &str) {
         let [raw, rival, own] = values.map(|value| {
             if value < 100.0 { format!("{value:.2} {unit}") } else { format!("{value:.0} {unit}") }
         });
@@ -307,7 +307,7 @@ fn run(server: &Process, subscribers: usize, per_second: f64, size: usize, secon
     let publisher = Publisher::new(server.address).run(count, per_second, size);
     clients.until_events(count);
     publisher.join().unwrap();
-    let (took, cost) = (begun.elapsed(), server.processor_time() - before);
+    let (took, cost) = (begun.elapsed(), server.processor_time().saturating_sub(before));
     let (missing, doubled) = clients.missing_and_doubled(count);
     assert_eq!((missing, doubled), (0, 0), "missing and doubled");
     let delivered = clients.delivered() as f64;

@@ -12,7 +12,7 @@ use memchr::memmem;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
 /// What every wait is bounded by.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// How many connections are begun before their answers are waited for: fewer than a listen queue holds.
 const AT_ONCE: usize = 100;
 

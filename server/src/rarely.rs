@@ -37,8 +37,10 @@ impl<T> Future for Rarely<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let Self { future, woken, task } = &mut *self;
-        // Mostly it is the same task, and all there is to do is to look at a flag.
-        if task.as_ref().is_none_or(|task| !task.will_wake(context.waker())) {
+        // Mostly it is the same task, and all there is to do is to look at a flag. A waker is used up when
+        // it wakes.
+        let is_known = task.as_ref().is_some_and(|task| task.will_wake(context.waker()));
+        if !is_known || woken.is_woken.load(Ordering::Acquire) {
             woken.task.register(context.waker());
             *task = Some(context.waker().clone());
         }
@@ -69,9 +71,19 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    async fn it_wakes_its_task_as_often_as_it_is_woken() {
+        let three = Rarely::new(async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_mins(1)).await;
+            }
+        });
+        tokio::time::timeout(Duration::from_hours(1), three).await.expect("woken each time");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn it_is_polled_when_it_was_woken_and_otherwise_not() {
         let polls = AtomicU64::new(0);
-        let mut sleep = Box::pin(tokio::time::sleep(Duration::from_secs(60)));
+        let mut sleep = Box::pin(tokio::time::sleep(Duration::from_mins(1)));
         let mut rarely = Rarely::new(poll_fn(|context| {
             polls.fetch_add(1, Ordering::Relaxed);
             sleep.as_mut().poll(context)
