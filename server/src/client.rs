@@ -66,7 +66,10 @@ fn way(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(','))
     };
-    if headers.contains_key(FORWARDED) {
+    // Most proxies write this one, and pass on whatever the client says in the other.
+    if headers.contains_key("x-forwarded-for") {
+        list("x-forwarded-for").map(node_address).collect()
+    } else {
         // RFC 7239, 4.
         let of = |element: &str| {
             let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
@@ -75,8 +78,6 @@ fn way(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
                 .and_then(|(_, node)| node_address(node))
         };
         list(FORWARDED.as_str()).map(of).collect()
-    } else {
-        list("x-forwarded-for").map(node_address).collect()
     }
 }
 
@@ -147,6 +148,8 @@ mod tests {
         }
         let both = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2")];
         assert_eq!(client("127.0.0.1", &both), "192.0.2.2", "the last one's word");
+        let both = [("forwarded", "for=192.0.2.1"), ("x-forwarded-for", "192.0.2.2")];
+        assert_eq!(client("127.0.0.1", &both), "192.0.2.2");
     }
 
     #[test]

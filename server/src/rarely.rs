@@ -4,31 +4,31 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
 
-use futures_util::task::AtomicWaker;
-
 pub(crate) struct Rarely<'a, T> {
     future: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
     woken: Arc<Woken>,
-    /// The task that `woken` knows of.
-    task: Option<Waker>,
+    /// What `woken` wakes.
+    task: Waker,
 }
 
 struct Woken {
+    /// Set before the task is woken.
     is_woken: AtomicBool,
-    task: AtomicWaker,
+    task: Mutex<Waker>,
 }
 
 impl<'a, T> Rarely<'a, T> {
     pub(crate) fn new(future: impl Future<Output = T> + Send + 'a) -> Self {
+        let task = Waker::noop().clone();
         // The first time, it is to be polled.
-        let woken = Woken { is_woken: AtomicBool::new(true), task: AtomicWaker::new() };
-        Self { future: Box::pin(future), woken: Arc::new(woken), task: None }
+        let woken = Woken { is_woken: AtomicBool::new(true), task: Mutex::new(task.clone()) };
+        Self { future: Box::pin(future), woken: Arc::new(woken), task }
     }
 }
 
@@ -37,12 +37,10 @@ impl<T> Future for Rarely<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let Self { future, woken, task } = &mut *self;
-        // Mostly it is the same task, and all there is to do is to look at a flag. A waker is used up when
-        // it wakes.
-        let is_known = task.as_ref().is_some_and(|task| task.will_wake(context.waker()));
-        if !is_known || woken.is_woken.load(Ordering::Acquire) {
-            woken.task.register(context.waker());
-            *task = Some(context.waker().clone());
+        // Mostly it is the same task, and all there is to do is to look at a flag.
+        if !task.will_wake(context.waker()) {
+            task.clone_from(context.waker());
+            woken.task().clone_from(task);
         }
         if !woken.is_woken.load(Ordering::Acquire) {
             return Poll::Pending;
@@ -53,6 +51,13 @@ impl<T> Future for Rarely<'_, T> {
     }
 }
 
+impl Woken {
+    fn task(&self) -> MutexGuard<'_, Waker> {
+        // No code panics half-way through a change of what the lock holds.
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -60,7 +65,7 @@ impl Wake for Woken {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.is_woken.store(true, Ordering::Release);
-        self.task.wake();
+        self.task().wake_by_ref();
     }
 }
 

@@ -22,12 +22,13 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{
-        HeaderValue, Request,
-        header::{CONNECTION, CONTENT_TYPE},
-    },
+    http::{HeaderValue, Request, header::CONNECTION},
 };
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -37,7 +38,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
-use waterclock::sse;
 
 use socket::Socket;
 
@@ -165,7 +165,7 @@ fn is_of_the_client(error: &io::Error) -> bool {
 
 /// What happens besides requests.
 enum Besides {
-    /// The client of a stream has left.
+    /// The client has left while it was being answered.
     Left,
     /// The server closes its connections.
     Closing,
@@ -206,18 +206,18 @@ async fn connection(
 
     let stream = Arc::new(stream);
     let socket = Socket::new(Arc::clone(&stream), time_outs.write);
-    let streams = Notify::new();
+    let answering = Notify::new();
     let has_served = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
         has_served.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
+        if request.body().is_end_stream() {
+            answering.notify_one();
+        }
         let answer = router.clone().oneshot(request.map(Body::new)).instrument(span.clone());
-        let (stop, streams) = (&stop, &streams);
+        let stop = &stop;
         async move {
             let mut answer = answer.await.unwrap_or_else(|never| match never {});
-            if answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == sse::CONTENT_TYPE) {
-                streams.notify_one();
-            }
             if stop.has_begun() {
                 // The client is to go elsewhere with its next request.
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -234,7 +234,7 @@ async fn connection(
     let mut connection = pin!(connection);
     let besides = Rarely::new(async {
         tokio::select! {
-            () = left(&stream, &streams) => Besides::Left,
+            () = left(&stream, &answering) => Besides::Left,
             () = closing.cancelled() => Besides::Closing,
         }
     });
@@ -261,11 +261,11 @@ async fn connection(
     }
 }
 
-/// Waits until the client of a stream has left. hyper does not look for that then, since it would keep a
-/// buffer of 8 KiB for each client.
-async fn left(stream: &TcpStream, streams: &Notify) {
+/// Waits until the client leaves while it is being answered and has nothing more to send. hyper does not
+/// look for that, since it would keep a buffer of 8 KiB for each client.
+async fn left(stream: &TcpStream, answering: &Notify) {
     loop {
-        streams.notified().await;
+        answering.notified().await;
         match stream.peek(&mut [0]).await {
             Ok(0) | Err(_) => return,
             // It asks for something else, which hyper reads after this.

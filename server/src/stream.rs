@@ -190,7 +190,12 @@ impl Session {
                 return Poll::Ready(chunk);
             }
         }
-        let chunk = match ready!(self.subscriber.poll_next(context)) {
+        let Poll::Ready(step) = self.subscriber.poll_next(context) else {
+            // It may have passed what was for others.
+            self.record.open.passed(self.subscriber.cursor().sequence);
+            return Poll::Pending;
+        };
+        let chunk = match step {
             Ok(Step::Frames(frames)) => Some(self.frames(&frames)),
             Ok(Step::Gap(gap)) => Some(self.gap(&gap)),
             Err(error) => {

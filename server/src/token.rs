@@ -234,6 +234,9 @@ mod tests {
             bad(json!({"exp": 1002, "nbf": 1001})),
             BadToken::NotYet(Timestamp::from_millis(1_001_000))
         );
+        // As JavaScript counts, in milliseconds.
+        let late = bad(json!({"exp": 1_795_388_500_000.0_f64, "nbf": 1_795_388_400_000.0_f64}));
+        assert_eq!(late.to_string(), "it is valid from 9999-12-31T23:59:59.999Z on");
         for claims in [
             json!({}),
             json!({"exp": "tomorrow"}),

@@ -53,15 +53,26 @@ struct Waiting {
 }
 
 impl Channel {
-    /// One that remembers what the ring has, so that those who come back after a cut need not all read
-    /// the log.
-    fn new(topics: &Patterns, ring: &Ring) -> Self {
-        let of_topics = ring.iter().map(|frame| frame.event());
-        let of_topics = of_topics.filter(|event| topics.matches(&event.topic));
-        let sequences = of_topics.map(|event| event.id.sequence).collect();
-        let recent = Recent { sequences, complete_after: ring.complete_after(), latest: None };
-        let newest = Arc::new(AtomicU64::new(ring.newest()));
+    /// One that hears of what comes after that sequence number.
+    fn new(newest: u64) -> Self {
+        let recent = Recent { sequences: VecDeque::new(), complete_after: newest, latest: None };
+        let newest = Arc::new(AtomicU64::new(newest));
         Self { recent: Mutex::new(recent), newest, waiting: Mutex::default() }
+    }
+
+    /// Remembers all that the ring has of these topics, so that those who come back after a cut need not
+    /// all read the log.
+    pub(super) fn remember(&self, topics: &Patterns, ring: &Ring) {
+        let recent = &mut *lock(&self.recent);
+        if recent.complete_after <= ring.complete_after() {
+            return;
+        }
+        let older = ring.iter().map(|frame| frame.event()).filter(|event| {
+            event.id.sequence <= recent.complete_after && topics.matches(&event.topic)
+        });
+        let newer = mem::take(&mut recent.sequences);
+        recent.sequences = older.map(|event| event.id.sequence).chain(newer).collect();
+        recent.complete_after = ring.complete_after();
     }
 
     /// The sequence number of the newest event of these topics that may be seen; of a later event of
@@ -168,14 +179,14 @@ struct Joined {
 }
 
 impl Channels {
-    /// A new subscriber of the channel of those patterns. If it is the first, the channel begins with
-    /// what the ring has.
-    pub(super) fn join(&mut self, patterns: &Patterns, ring: &Ring) -> Arc<Channel> {
+    /// A new subscriber of the channel of those patterns. If it is the first, the channel begins after
+    /// that sequence number.
+    pub(super) fn join(&mut self, patterns: &Patterns, newest: u64) -> Arc<Channel> {
         if let Some(joined) = self.joined.get_mut(patterns) {
             joined.subscribers += 1;
             return Arc::clone(&joined.channel);
         }
-        let channel = Arc::new(Channel::new(patterns, ring));
+        let channel = Arc::new(Channel::new(newest));
         for pattern in patterns.iter() {
             match pattern.topic() {
                 Some(topic) => self.of_topic.entry(topic).or_default().push(Arc::clone(&channel)),
@@ -244,7 +255,7 @@ mod tests {
 
     #[test]
     fn remembers_what_comes_and_forgets_the_oldest() {
-        let channel = Channel::new(&patterns("a"), &Ring::new(10));
+        let channel = Channel::new(10);
         assert_eq!(channel.after(9, 9), None);
         assert_eq!(channel.after(10, 9), Some(vec![]));
         channel.push(&frames([12, 15, 20]));
@@ -257,8 +268,28 @@ mod tests {
     }
 
     #[test]
+    fn what_the_ring_has_is_remembered_once_it_is_needed() {
+        let mut ring = Ring::new(10);
+        for frame in frames(11..=14) {
+            ring.push(frame);
+        }
+        let channel = Channel::new(14);
+        channel.push(&frames([15]));
+        assert_eq!(channel.after(11, 9), None);
+        channel.remember(&patterns("b"), &ring);
+        assert_eq!(channel.after(11, 9), Some(vec![15]), "nothing of its topics");
+        let channel = Channel::new(14);
+        channel.push(&frames([15]));
+        for _ in 0..2 {
+            channel.remember(&patterns("a"), &ring);
+            assert_eq!(channel.after(11, 9), Some(vec![12, 13, 14, 15]));
+        }
+        assert_eq!(channel.after(9, 9), None);
+    }
+
+    #[test]
     fn what_came_last_is_for_those_who_lack_nothing_else() {
-        let channel = Channel::new(&patterns("a"), &Ring::new(10));
+        let channel = Channel::new(10);
         channel.show(frames([12]));
         channel.show(frames([15, 17]));
         for (after, expected) in [(11, false), (12, true), (14, true), (15, false), (17, false)] {
@@ -270,7 +301,7 @@ mod tests {
 
     #[test]
     fn only_who_waits_is_woken() {
-        let channel = Channel::new(&patterns("a"), &Ring::new(0));
+        let channel = Channel::new(0);
         let mut tasks = [(); 100].map(|()| (None, tokio_test::task::spawn(pending::<()>())));
         for (key, task) in &mut tasks {
             task.enter(|context, _| channel.wait(key, context.waker()));
@@ -285,11 +316,10 @@ mod tests {
     #[test]
     fn subscribers_of_the_same_patterns_share_a_channel_as_long_as_there_are_any() {
         let mut channels = Channels::default();
-        let ring = Ring::new(0);
-        let first = channels.join(&patterns("a b.*"), &ring);
-        let second = channels.join(&patterns("b.* a"), &ring);
+        let first = channels.join(&patterns("a b.*"), 0);
+        let second = channels.join(&patterns("b.* a"), 5);
         assert!(Arc::ptr_eq(&first, &second));
-        let other = channels.join(&patterns("a"), &ring);
+        let other = channels.join(&patterns("a"), 5);
         let of = |channels: &Channels, name| channels.of(&topic(name)).count();
         assert_eq!((of(&channels, "a"), of(&channels, "b.c"), of(&channels, "c")), (2, 1, 0));
         channels.leave(&patterns("a b.*"));

@@ -207,7 +207,7 @@ impl Hub {
         let dropped = self.shared.log.dropped(&topics);
         let (channel, now) = {
             let Recent { ring, channels } = &mut *self.shared.recent();
-            (channels.join(&topics, ring), ring.newest())
+            (channels.join(&topics, ring.newest()), ring.newest())
         };
         let (position, reason) = match &cursor {
             Cursor::Now => (now, None),
@@ -253,10 +253,10 @@ impl Hub {
     ///
     /// If the log could not be read.
     pub async fn latest(&self, topics: &Patterns, limit: usize) -> Result<Latest, LogError> {
-        let sequence = self.newest();
-        let mut events = self.shared.log.latest(topics, limit).await?;
-        // What has come meanwhile is after the cursor.
-        events.retain(|event| event.id.sequence <= sequence);
+        let newest = self.newest();
+        let events = self.shared.log.latest(topics, limit).await?;
+        // Some may have come meanwhile.
+        let sequence = events.last().map_or(newest, |last| last.id.sequence.max(newest));
         let epoch = self.shared.log.bounds().epoch;
         Ok(Latest { events, cursor: EventId { epoch, sequence } })
     }

@@ -186,12 +186,13 @@ impl Subscriber {
         if self.reading.is_none() {
             // In this order: the channel has heard of all events up to this one.
             let newest = self.shared.shown.load(Ordering::Acquire);
-            if self.channel.newest().load(Ordering::Acquire) <= self.read {
+            let of_topics = self.channel.newest().load(Ordering::Acquire);
+            if of_topics <= self.read {
                 self.read = self.read.max(newest);
                 return Poll::Ready(Ok(None));
             }
             if let Some(batch) = self.channel.latest(self.read).or_else(|| self.recent()) {
-                self.read = batch.last().map_or(newest, |last| last.event().id.sequence);
+                self.read = batch.last().map_or(of_topics, |last| last.event().id.sequence);
                 let step = (!batch.is_empty()).then_some(Step::Frames(batch));
                 return Poll::Ready(Ok(step));
             }
@@ -212,9 +213,13 @@ impl Subscriber {
         Poll::Ready(Ok(batch))
     }
 
-    /// The frames after those that were read, if the ring has them all, as many as make a batch.
+    /// The frames after those that were read, if the ring has them all, as many as make a batch. None of
+    /// them: what came is of the time before the channel began.
     fn recent(&self) -> Option<Arc<Batch>> {
         let Recent { ring, .. } = &*self.shared.recent();
+        if self.read >= ring.complete_after() {
+            self.channel.remember(&self.topics, ring);
+        }
         let sequences = self.channel.after(self.read, BATCH.count)?;
         let mut bytes = 0;
         let frames = sequences.iter().map(|&sequence| ring.get(sequence).cloned());

@@ -355,11 +355,21 @@ async fn there_are_only_so_many_topics_and_empty_ones_make_room() {
         home.append("abc").await;
         // `a` had to go. So what was dropped of it is known no more precisely than this.
         assert_eq!(["a", "b", "c", "d", ">"].map(|topics| home.dropped(topics)), [1, 2, 3, 1, 3]);
-        let both = ["d", "a"].map(|topic| draft(topic, "x"));
-        let appended = home.append_drafts(both.into()).await;
-        assert_eq!(appended.iter().map(outcome).collect::<Vec<_>>(), [Ok(4), Ok(5)]);
-        assert_eq!(home.bounds(), (5, 5));
-        assert_eq!(["a", "b", "c", "d"].map(|topics| home.dropped(topics)), [5, 3, 3, 4]);
+        // One that is used again is not the one to go for another.
+        for (topics, expected) in [(["b", "e"], [Ok(4), Ok(5)]), (["d", "a"], [Ok(6), Ok(7)])] {
+            let both = topics.map(|topic| draft(topic, "x"));
+            let appended = home.append_drafts(both.into()).await;
+            assert_eq!(appended.iter().map(outcome).collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(home.bounds(), (7, 7));
+        assert_eq!(["a", "b", "c", "d"].map(|topics| home.dropped(topics)), [7, 5, 5, 6]);
+    }
+    // The clock always has its place.
+    for home in Home::all(Retention { topics: 1, ..keeping(2) }) {
+        let drafts = ["a", "clock", "b"].map(|topic| draft(topic, "x"));
+        let appended = home.append_drafts(drafts.into()).await;
+        let outcomes: Vec<_> = appended.iter().map(outcome).collect();
+        assert_eq!(outcomes, [Ok(1), Ok(2), Err(Refused::TooManyTopics)]);
     }
 }
 

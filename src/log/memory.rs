@@ -1,14 +1,14 @@
 //! A log in memory, which lives as long as the process.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     future::ready,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
     Appended, Bounds, Draft, IdempotencyKey, Log, LogFuture, ReadLimit, Refused, Retention,
-    topics::{NoRoom, OfTopic, Topics},
+    topics::{Changes, NoRoom, OfTopic, Topics},
 };
 use crate::{
     event::{Event, Topic},
@@ -61,7 +61,7 @@ impl Kept {
             return is_same.then(|| Appended::Known(known.clone())).ok_or(Refused::KeyTaken);
         }
         if self.topics.get(&topic).is_none() {
-            match self.topics.to_forget(max_topics, 0, &HashSet::new()) {
+            match self.topics.to_forget(&topic, max_topics, &Changes::default()) {
                 Ok(Some(empty)) => self.topics.forget(&empty),
                 Ok(None) => {}
                 Err(NoRoom) => return Err(Refused::TooManyTopics),

@@ -63,19 +63,23 @@ impl<T> Topics<T> {
         self.by_topic.entry(topic).or_insert(OfTopic { count: 0, newest: 0, dropped, place })
     }
 
-    /// The topic to forget for a new one, if there are `max`: the one without events whose last was
-    /// dropped first. `added` are to come and `forgotten` to go besides. `Err` if all have events.
+    /// The topic to forget for that new one, if there are `max`: the one without events whose last was
+    /// dropped first. `changes` are to come besides. The clock always has its place. `Err` if all have
+    /// events.
     pub fn to_forget(
         &self,
+        new: &Topic,
         max: usize,
-        added: usize,
-        forgotten: &HashSet<Topic>,
+        changes: &Changes,
     ) -> Result<Option<Topic>, NoRoom> {
-        if self.by_topic.len() + added < max + forgotten.len() {
+        let Changes { added, forgotten, used } = changes;
+        if *new == Topic::clock() || self.by_topic.len() + added.len() < max + forgotten.len() {
             return Ok(None);
         }
         let empty = self.by_topic.iter().filter(|(_, of_topic)| of_topic.count == 0);
-        let empty = empty.filter(|(topic, _)| !forgotten.contains(*topic));
+        let empty = empty.filter(|(topic, _)| {
+            **topic != Topic::clock() && !forgotten.contains(*topic) && !used.contains(*topic)
+        });
         let longest = empty.min_by_key(|(_, of_topic)| of_topic.dropped);
         longest.map(|(topic, _)| Some(topic.clone())).ok_or(NoRoom)
     }
@@ -86,6 +90,17 @@ impl<T> Topics<T> {
             self.forgotten = self.forgotten.max(of_topic.dropped);
         }
     }
+}
+
+/// What is to happen to the topics when a batch of events is appended.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Topics that are new, with their numbers in the file.
+    pub added: HashMap<Topic, i64>,
+    /// Topics that have to go for them.
+    pub forgotten: HashSet<Topic>,
+    /// Topics that had no event, and get one.
+    pub used: HashSet<Topic>,
 }
 
 /// All topics have events.

@@ -87,7 +87,10 @@ impl Publisher<'_> {
 
     async fn publish_line(&mut self, line: String) -> Result<(), Problem> {
         if let Some((rate, client)) = self.rate {
-            rate.wait(client).await;
+            tokio::select! {
+                () = rate.wait(client) => {}
+                _ = self.state.stop.begun() => return Err(Problem::Stopping),
+            }
         }
         let Self { state, topic, name, waiting, .. } = self;
         if let Some(expired) = self.until.filter(|until| *until <= state.hub.now()) {
@@ -103,7 +106,12 @@ impl Publisher<'_> {
         while self.waiting.len() > left
             && let Some(oldest) = self.waiting.pop_front()
         {
-            oldest.kept().await.map_err(not_published)?;
+            if let Err(why) = oldest.kept().await {
+                // What becomes of those after it is not told: the client is to go on after the last one
+                // that was counted.
+                self.waiting.clear();
+                return Err(not_published(why));
+            }
             self.answer.published += 1;
         }
         Ok(())

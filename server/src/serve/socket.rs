@@ -19,6 +19,8 @@ use tokio::{
 
 /// How long a connection that we close waits for its client to close it, too.
 const LINGER: Duration = Duration::from_secs(1);
+/// How often it is then read before others get a turn.
+const READS_AT_ONCE: usize = 16;
 /// Up to so many bytes, the system takes one piece faster than several, even if they must be put together.
 const SMALL: usize = 2048;
 
@@ -135,7 +137,8 @@ impl AsyncWrite for Socket {
             SockRef::from(&*self.stream).shutdown(Shutdown::Write)?;
         }
         let mut bytes = [0; 8 * 1024];
-        loop {
+        // Some at a time, so that one who sends without end holds up nobody.
+        for _ in 0..READS_AT_ONCE {
             let mut buffer = ReadBuf::new(&mut bytes);
             let read = self.as_mut().poll_read(context, &mut buffer)?;
             let has_closed = read.is_ready() && buffer.filled().is_empty();
@@ -144,5 +147,7 @@ impl AsyncWrite for Socket {
             }
             ready!(read);
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }

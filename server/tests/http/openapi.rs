@@ -73,7 +73,6 @@ async fn what_is_written_down_is_what_the_server_does() {
         ("/events/{topic}", "post", "/events/t", elsewhere, "x", 401),
         ("/events/{topic}", "post", "/events/clock", "", "x", 403),
         ("/events/{topic}", "post", "/events/t", "", &long, 413),
-        ("/events/{topic}", "put", "/events/t", &token, "x", 201),
         ("/events/{topic}", "put", "/events/t", &token, "x", 429),
         ("/events/{topic}", "put", "/events/second", "", "x", 201),
         ("/events/{topic}", "put", "/events/third", "", "x", 507),
@@ -97,14 +96,18 @@ async fn what_is_written_down_is_what_the_server_does() {
         let (verb, length) = (method.to_uppercase(), body.len());
         let request =
             format!("{verb} {target} HTTP/1.0\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
-        let answer = server.send(request.as_bytes()).await;
+        let mut answer = server.send(request.as_bytes()).await;
+        // How many are too many depends on how fast they come.
+        while status == 429 && answer.status() == 201 {
+            answer = server.send(request.as_bytes()).await;
+        }
         assert_eq!(answer.status(), status, "{verb} {target}");
         seen.insert((path, method, status));
         check(&document, path, method, answer).await;
     }
 
-    // What is documented besides is tried elsewhere: it takes long, or a server that is stopping.
-    let elsewhere = [408, 409, 503];
+    // What is documented besides takes a server or a client that is slow, stopping or in trouble.
+    let elsewhere = [408, 409, 500, 503];
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             for (status, _) in operation["responses"].as_object().into_iter().flatten() {

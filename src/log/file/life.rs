@@ -50,7 +50,12 @@ impl Life {
         }
     }
 
-    /// Notes how far that database reaches. It need not be durable: if it is lost with what the system
+    /// Makes durable which database it is of.
+    pub fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    /// Notes how far that database reaches. That need not be durable: if it is lost with what the system
     /// has not written yet, it says less than is true, and that is not noticed as a copy.
     pub fn reached(&self, identity: [u64; 2], newest: u64) {
         let [inode, born] = identity;

@@ -31,12 +31,12 @@ pub(super) struct Readers(Arc<Shared>);
 struct Shared {
     file: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
 }
 
 impl Readers {
     pub fn new(file: PathBuf) -> Self {
-        let reads = Semaphore::new(MAX_READS);
+        let reads = Arc::new(Semaphore::new(MAX_READS));
         Self(Arc::new(Shared { file, idle: Mutex::default(), reads }))
     }
 
@@ -51,8 +51,10 @@ impl Readers {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, LogError> {
         let shared = Arc::clone(&self.0);
-        let _permit = self.0.reads.acquire().await.map_err(LogError::new)?;
+        let permit = Arc::clone(&self.0.reads).acquire_owned().await.map_err(LogError::new)?;
         let read = tokio::task::spawn_blocking(move || {
+            // Until it is done, whoever still waits for it.
+            let _permit = permit;
             let idle = shared.idle().pop();
             let connection = idle.map_or_else(|| open(&shared.file), Ok)?;
             // One transaction for all that it reads.

@@ -234,7 +234,7 @@ async fn a_full_disk_refuses_what_is_new_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_miss_nothing_of_what_is_appended_beside_them_unless_they_are_told() {
     let folder = tempfile::tempdir().unwrap();
-    let retention = Retention { count: 300, ..Retention::default() };
+    let retention = Retention { count: 10, ..Retention::default() };
     let log = Arc::new(FileLog::open(folder.path(), retention, || NOW).unwrap());
     let is_over = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = ["z.>", "z.1 z.2", ">"]
@@ -266,12 +266,16 @@ async fn readers_miss_nothing_of_what_is_appended_beside_them_unless_they_are_to
     let mut published = Vec::new();
     for round in 0..200_u64 {
         let drafts = (0..10).map(|n| draft(&format!("z.{}", (round * 7 + n) % 50))).collect();
+        if round % 3 == 0 {
+            log.tidy().await;
+        }
         for appended in log.append(drafts).await.unwrap() {
             let Ok(Appended::New(event)) = appended else { panic!("{appended:?}") };
             published.push(event);
         }
     }
     is_over.store(true, Ordering::SeqCst);
+    assert!(log.dropped(&all()) > 1000, "much was dropped beside them");
     for reader in readers {
         let (topics, found, lost) = reader.await.unwrap();
         let expected = published.iter().filter(|event| topics.matches(&event.topic));

@@ -20,7 +20,10 @@ use tokio::sync::oneshot;
 use super::{Index, Known, Life, life, schema};
 use crate::{
     event::{Event, Topic},
-    log::{Appended, Draft, IdempotencyKey, LogError, Refused, Retention, topics::NoRoom},
+    log::{
+        Appended, Draft, IdempotencyKey, LogError, Refused, Retention,
+        topics::{Changes, NoRoom},
+    },
     timestamp::Timestamp,
 };
 
@@ -84,6 +87,7 @@ impl Writer {
     ) -> io::Result<Self> {
         let identity = life::identity(file)?;
         life.reached(identity, index.lock().newest);
+        life.sync()?;
         let mut journal = file.as_os_str().to_owned();
         journal.push("-wal");
         Ok(Self {
@@ -138,7 +142,7 @@ impl Writer {
         for draft in drafts {
             answers.push(batch.append(draft)?);
         }
-        let (added, forgotten, newest) = batch.end();
+        let (Changes { added, forgotten, .. }, newest) = batch.end();
         transaction.commit()?;
 
         let mut known = self.index.lock();
@@ -190,8 +194,10 @@ impl Writer {
     fn drop_excess(&mut self, slice: usize) -> rusqlite::Result<usize> {
         let excess = self.excess(slice)?;
         self.cut_journal()?;
-        if excess.is_empty() {
+        if excess.len() < slice {
             self.give_back()?;
+        }
+        if excess.is_empty() {
             return Ok(0);
         }
         // Told before it is true, so that nobody misses an event without being told.
@@ -221,9 +227,9 @@ impl Writer {
                 note.execute((topic.as_str(), sequence))?;
             }
         }
-        transaction.commit()?;
         let oldest: Option<u64> =
-            self.file.query_one("SELECT min(sequence) FROM events", [], |row| row.get(0))?;
+            transaction.query_one("SELECT min(sequence) FROM events", [], |row| row.get(0))?;
+        transaction.commit()?;
 
         let mut known = self.index.lock();
         for (_, topic) in &excess {
@@ -243,8 +249,8 @@ impl Writer {
         let over_count: Vec<(i64, Topic, usize)> = {
             let known = self.index.lock();
             let over = known.topics.iter().filter_map(|(topic, of_topic)| {
-                let over = of_topic.count.checked_sub(self.retention.count_of(topic) + 1)? + 1;
-                Some((of_topic.place, topic.clone(), over))
+                let over = of_topic.count.checked_sub(self.retention.count_of(topic))?;
+                (over > 0).then(|| (of_topic.place, topic.clone(), over))
             });
             over.collect()
         };
@@ -293,8 +299,11 @@ impl Writer {
     fn cut_journal(&self) -> rusqlite::Result<()> {
         if self.journal.metadata().is_ok_and(|journal| journal.len() > JOURNAL_BYTES) {
             self.file.busy_timeout(JOURNAL_WAIT)?;
-            self.file.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            let cut = self.file.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             self.file.busy_timeout(schema::BUSY)?;
+            if let Err(error) = cut {
+                tracing::warn!(%error, "the log's journal could not be cut");
+            }
         }
         Ok(())
     }
@@ -325,10 +334,7 @@ struct Batch<'a> {
     insert: CachedStatement<'a>,
     index: &'a Index,
     max_topics: usize,
-    /// Topics that are new, with their numbers in the file.
-    added: HashMap<Topic, i64>,
-    /// Topics that had to go for them.
-    forgotten: HashSet<Topic>,
+    topics: Changes,
     newest: u64,
 }
 
@@ -343,8 +349,7 @@ impl<'a> Batch<'a> {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
         let newest = index.lock().newest;
-        let (added, forgotten) = (HashMap::new(), HashSet::new());
-        Ok(Self { transaction, insert, index, max_topics, added, forgotten, newest })
+        Ok(Self { transaction, insert, index, max_topics, topics: Changes::default(), newest })
     }
 
     fn append(&mut self, draft: Draft) -> rusqlite::Result<Result<Appended, Refused>> {
@@ -374,22 +379,27 @@ impl<'a> Batch<'a> {
         Ok(Ok(Appended::New(Event { id, topic, name, data, time })))
     }
 
-    /// The topics that are new, those that had to go, and the newest sequence number.
-    fn end(self) -> (HashMap<Topic, i64>, HashSet<Topic>, u64) {
-        (self.added, self.forgotten, self.newest)
+    /// What has happened to the topics, and the newest sequence number.
+    fn end(self) -> (Changes, u64) {
+        (self.topics, self.newest)
     }
 
     /// The topic's number in the file, where it is entered if it is new.
     fn number(&mut self, topic: &Topic) -> rusqlite::Result<Result<i64, Refused>> {
-        if let Some(number) = self.added.get(topic) {
+        let changes = &mut self.topics;
+        if let Some(number) = changes.added.get(topic) {
             return Ok(Ok(*number));
         }
         let to_forget = {
             let Known { topics, .. } = &*self.index.lock();
-            if let Some(of_topic) = topics.get(topic).filter(|_| !self.forgotten.contains(topic)) {
+            let known = topics.get(topic).filter(|_| !changes.forgotten.contains(topic));
+            if let Some(of_topic) = known {
+                if of_topic.count == 0 {
+                    changes.used.insert(topic.clone());
+                }
                 return Ok(Ok(of_topic.place));
             }
-            topics.to_forget(self.max_topics, self.added.len(), &self.forgotten)
+            topics.to_forget(topic, self.max_topics, changes)
         };
         match to_forget {
             Ok(None) => {}
@@ -401,7 +411,7 @@ impl<'a> Batch<'a> {
                 )?;
                 let delete = "DELETE FROM topics WHERE topic = ?1";
                 self.transaction.execute(delete, [empty.as_str()])?;
-                self.forgotten.insert(empty);
+                changes.forgotten.insert(empty);
             }
             Err(NoRoom) => return Ok(Err(Refused::TooManyTopics)),
         }
@@ -410,7 +420,7 @@ impl<'a> Batch<'a> {
             [topic.as_str()],
             |row| row.get(0),
         )?;
-        self.added.insert(topic.clone(), number);
+        changes.added.insert(topic.clone(), number);
         Ok(Ok(number))
     }
 
