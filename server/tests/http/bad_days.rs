@@ -6,6 +6,7 @@ use server::{serve::TimeOuts, streams::StreamLimits};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinSet,
 };
 
 use crate::support::{DEADLINE, Server, Settings};
@@ -78,6 +79,28 @@ async fn a_reader_that_never_reads() {
     }
     server.until_metric(timed_out, |value| value == 1).await;
     server.until_streams(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_for_long_among_a_thousand_that_do_not() {
+    let server = Server::start(Settings::default()).await;
+    let count = 60;
+    let path = format!("/events?limit={count}");
+    let stopped = server.get(&path).await;
+    let mut readers = JoinSet::new();
+    for _ in 0..1000 {
+        readers.spawn(server.get(&path).await.rest());
+    }
+    server.until_streams(1001).await;
+    for _ in 0..count {
+        server.publish(&"x".repeat(8192)).await;
+    }
+    let events = |text: &str| text.matches("\ndata: xxx").count();
+    while let Some(text) = readers.join_next().await {
+        assert_eq!(events(&text.unwrap()), count);
+    }
+    assert!(server.metric("waterclock_streams_behind").await == 1, "it has not all in buffers");
+    assert_eq!(events(&stopped.rest().await), count);
 }
 
 #[tokio::test]
