@@ -48,7 +48,7 @@ target/release/.built: $(sources) $(if $(ours),,again)
 
 again:
 
-bench: build ## Build, and show how fast the server is, beside a raw loop and axum's own Sse (15 minutes)
+bench: build ## Build, and show how fast the server is, beside a raw loop and axum's own Sse (6 minutes)
 	cargo build --release --package bench
 	@taskset --cpu-list 1 target/release/bench $(program)
 

@@ -222,6 +222,22 @@ async fn of_many_topics_none_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_topic_that_was_busy_and_is_quiet_is_read_on() {
+    for home in Home::all(keeping(1000)) {
+        for (topic, count) in [("a", 300), ("b", 100), ("a", 1)] {
+            home.append_drafts(vec![draft(topic, "x"); count]).await;
+        }
+        let limit = ReadLimit { count: 5, bytes: usize::MAX };
+        for (after, expected) in [(298, vec![299, 300]), (310, vec![401]), (401, vec![])] {
+            let read = home.log.read(&patterns("a"), after, limit).await.unwrap();
+            let read: Vec<_> = read.iter().map(|event| event.id.sequence).collect();
+            assert!(!read.is_empty() || expected.is_empty(), "after {after}");
+            assert_eq!(read[..read.len().min(2)], expected, "after {after}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_over_the_retention_is_dropped_and_its_numbers_are_never_used_again() {
     for home in Home::all(keeping(2)) {
         home.append("aaab").await;

@@ -118,14 +118,19 @@ impl Wanted {
             let all = format!("{EVENT} WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence");
             let mut all = file.prepare_cached(&all)?;
             let mut rows = all.query([after, self.newest])?;
-            while let Some(row) = rows.next()? {
-                if let Some(topic) = self.topics.get(&row.get(1)?)
-                    && !events.take(self.event(topic, row)?)
-                {
-                    break;
+            let mut others = 0;
+            // They may be most of all and still few of those here.
+            while others <= limit.count
+                && let Some(row) = rows.next()?
+            {
+                match self.topics.get(&row.get(1)?) {
+                    Some(topic) if !events.take(self.event(topic, row)?) => break,
+                    Some(_) => {}
+                    None => others += 1,
                 }
             }
-        } else {
+        }
+        if events.events.is_empty() {
             let mut by_sequence = by_sequence(file)?;
             for (sequence, topic) in self.next(file, after, limit.count)? {
                 let event = by_sequence.query_one([sequence], |row| self.event(topic, row))?;
