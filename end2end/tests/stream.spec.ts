@@ -37,3 +37,15 @@ test.describe('a stream with a limit', () => {
     });
   }
 });
+
+test('a million lines of one request are a million events', async ({ server }, info) => {
+  test.setTimeout(120_000);
+  server.data = info.outputPath('data');
+  await server.start('--interval', '1h');
+  const body = 'x\n'.repeat(1_000_000);
+  const answer = await fetch(`${server.url}/events/t?split=lines`, { method: 'POST', body });
+  expect(await answer.json()).toEqual({ published: 1_000_000 });
+  expect(await server.newest()).toBe(1_000_000);
+  const last = await fetch(`${server.url}/poll?topic=t&last_event_id=earliest&limit=1`);
+  expect((await last.json()).events[0].data).toBe('x');
+});

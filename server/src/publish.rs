@@ -184,3 +184,20 @@ impl Parameters {
         Ok(parameters)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_log_says_is_a_status_of_its_own() {
+        for (error, status) in [
+            (PublishError::Refused(Refused::KeyTaken), 422),
+            (PublishError::Refused(Refused::TooManyTopics), 507),
+            (PublishError::NotKept(LogError::Full), 507),
+            (PublishError::NotKept(LogError::new("no more")), 500),
+        ] {
+            assert_eq!(not_published(error).into_response().status(), status);
+        }
+    }
+}

@@ -100,14 +100,6 @@ async fn many_short_lines_come_in_order() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_million_lines() {
-    let server = start().await;
-    let answer = server.post("t?split=lines", "", &b"x\n".repeat(1_000_000)).await;
-    assert_eq!(answer.rest().await, "{\"published\":1000000}");
-    assert_eq!(server.hub.newest(), 1_000_000);
-}
-
 #[tokio::test]
 async fn lines_before_a_bad_one_are_published_and_counted() {
     let server = start().await;
