@@ -197,6 +197,13 @@ fn patterns(claim: &str, list: &[String]) -> Result<Vec<Pattern>, BadToken> {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::{
+        encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der},
+        rsa::KeySize,
+        signature::{
+            ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair,
+        },
+    };
     use jsonwebtoken::{EncodingKey, Header};
     use serde_json::{Value, json};
 
@@ -281,6 +288,56 @@ mod tests {
             &EncodingKey::from_secret(SECRET),
         );
         assert_eq!(bad(&longer.unwrap()), BadToken::Algorithm(Algorithm::HS256));
+    }
+
+    fn pem(tag: &str, der: &[u8]) -> Vec<u8> {
+        pem::encode(&pem::Pem::new(tag, der)).into_bytes()
+    }
+
+    #[test]
+    fn what_is_signed_by_the_owner_of_a_public_key() {
+        let public = |der: PublicKeyX509Der| pem("PUBLIC KEY", der.as_ref());
+        let private = |der: &[u8]| pem("PRIVATE KEY", der);
+
+        let ed = Ed25519KeyPair::generate().unwrap();
+        let private_of_ed = private(ed.to_pkcs8v1().unwrap().as_ref());
+        let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let private_of_p256 = private(ec.to_pkcs8v1().unwrap().as_ref());
+        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let private_of_rsa: Pkcs8V1Der = rsa.as_der().unwrap();
+        let private_of_rsa = private(private_of_rsa.as_ref());
+        let signers = [
+            (
+                public(ed.public_key().as_der().unwrap()),
+                Algorithm::EdDSA,
+                EncodingKey::from_ed_pem(&private_of_ed).unwrap(),
+            ),
+            (
+                public(ec.public_key().as_der().unwrap()),
+                Algorithm::ES256,
+                EncodingKey::from_ec_pem(&private_of_p256).unwrap(),
+            ),
+            (
+                public(rsa.public_key().as_der().unwrap()),
+                Algorithm::RS256,
+                EncodingKey::from_rsa_pem(&private_of_rsa).unwrap(),
+            ),
+        ];
+        let claims = json!({"exp": 1001, "publish": ["t"]});
+        for (public, algorithm, _) in &signers {
+            let tokens = Tokens::from_public_key(public, None).unwrap();
+            for (_, other, key) in &signers {
+                let token = jsonwebtoken::encode(&Header::new(*other), &claims, key).unwrap();
+                let allowed = tokens.check(&token, NOW).map(|token| token.publish.len());
+                let expected =
+                    if other == algorithm { Ok(1) } else { Err(BadToken::Algorithm(*algorithm)) };
+                assert_eq!(allowed, expected, "{algorithm:?} {other:?}");
+            }
+            // The public key taken for a secret, the second oldest trick (RFC 8725, 2.1).
+            let forged = EncodingKey::from_secret(public);
+            let forged = jsonwebtoken::encode(&Header::default(), &claims, &forged).unwrap();
+            assert_eq!(tokens.check(&forged, NOW).unwrap_err(), BadToken::Algorithm(*algorithm));
+        }
     }
 
     #[test]
