@@ -1,0 +1,43 @@
+// A page whose reader has a token in a cookie, since `EventSource` sends no headers.
+import { createHmac, randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { expect, expectConsecutive, networkErrors, sequences, test } from './server.ts';
+
+test.use({ allowedErrors: networkErrors });
+
+/** A JSON Web Token (RFC 7519), signed with HS256. */
+function sign(secret: string, claims: object): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
+  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
+}
+
+test('reads until the token expires, and goes on with a new one', async ({ page, server, context }, info) => {
+  const [secret, file] = [randomBytes(32).toString('hex'), info.outputPath('secret')];
+  writeFileSync(file, `${secret}\n`);
+  await server.start('--require-token', '--jwt-secret-file', file, '--interval', '100ms', '--retry', '3s');
+  const seconds = () => Date.now() / 1000;
+  const setToken = (exp: number) => {
+    const value = sign(secret, { exp, subscribe: ['clock'] });
+    return context.addCookies([
+      { name: 'waterclock_token', value, url: server.url, httpOnly: true, sameSite: 'Strict' },
+    ]);
+  };
+
+  await page.goto(server.url);
+  await expect(page.getByText('A token is needed')).toBeVisible();
+
+  await setToken(seconds() + 5);
+  await page.goto(server.url);
+  await expect(page.getByRole('status')).toHaveText('Live');
+  await expect(page.getByText('The permission to read has expired')).toBeVisible({ timeout: 15_000 });
+  await expect(page.getByText('status 401: The token is refused: it expired at')).toBeVisible();
+  const before = await sequences(page);
+
+  await setToken(seconds() + 600);
+  await expect(page.getByRole('status')).toHaveText('Live', { timeout: 20_000 });
+  await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(before.length + 3);
+  expectConsecutive(await sequences(page));
+  // The log never tells a token.
+  expect(server.log.join('\n')).not.toMatch(/eyJ/);
+});
