@@ -13,6 +13,7 @@ function sign(secret: string, claims: object): string {
 }
 
 test('reads until the token expires, and goes on with a new one', async ({ page, server, context }, info) => {
+  test.setTimeout(90_000);
   const [secret, file] = [randomBytes(32).toString('hex'), info.outputPath('secret')];
   writeFileSync(file, `${secret}\n`);
   await server.start('--require-token', '--jwt-secret-file', file, '--interval', '100ms', '--retry', '3s');
@@ -27,11 +28,13 @@ test('reads until the token expires, and goes on with a new one', async ({ page,
   await page.goto(server.url);
   await expect(page.getByText('A token is needed')).toBeVisible();
 
-  await setToken(seconds() + 5);
+  await setToken(seconds() + 4);
   await page.goto(server.url);
   await expect(page.getByRole('status')).toHaveText('Live');
   await expect(page.getByText('The permission to read has expired')).toBeVisible({ timeout: 15_000 });
-  await expect(page.getByText('status 401: The token is refused: it expired at')).toBeVisible();
+  // It was told to come back in 3 to 6 s.
+  const refused = page.getByText('status 401: The token is refused: it expired at');
+  await expect(refused).toBeVisible({ timeout: 15_000 });
   const before = await sequences(page);
 
   await setToken(seconds() + 600);
