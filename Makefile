@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run watch test build dist bench pictures setup-build setup-test
+.PHONY: again help run watch test build dist bench bench-page pictures setup-build setup-test
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -15,7 +15,7 @@ program := target/release/waterclock
 sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml server/build.rs server/src frontend style public)
 
 help: ## List the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
 
 run: setup-build target/release/.built ## Set up, build for release, and serve on http://127.0.0.1:3000
 	@$(program)
@@ -51,6 +51,10 @@ again:
 bench: build ## Build, and show how fast the server is, beside a raw loop and axum's own Sse (6 minutes)
 	cargo build --release --package bench
 	@taskset --cpu-list 1 target/release/bench $(program)
+
+bench-page: setup-test build ## Build, and show what 10,000 events a second do to the page, beside one in React (3 minutes)
+	@cd bench/page && npm ci --no-audit --no-fund --silent
+	@node bench/page/run.mjs $(program)
 
 pictures: setup-test build ## Put a picture of the pages in each state into end2end/pictures
 	@rm -rf end2end/pictures

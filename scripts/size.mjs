@@ -13,7 +13,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { brotliCompressSync } from 'node:zlib';
 
-const limit = 110_000;
+const limit = 120_000;
 const events = 20;
 
 const folder = mkdtempSync(join(tmpdir(), 'waterclock-'));

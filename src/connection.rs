@@ -5,6 +5,8 @@
 //! those tries are left alone. It gives up when it says `CLOSED`: after an answer that is not 200, or
 //! not a stream. Then these rules ask why, wait with full jitter, and open a new one with the cursor.
 //! A connection that says nothing for three heartbeat intervals is taken for dead and replaced.
+//!
+//! Which of several tabs has the connection is the matter of [`tab`](crate::tab).
 
 use std::time::Duration;
 
@@ -22,7 +24,8 @@ pub const SILENT_INTERVALS: u32 = 3;
 pub const DEFAULT_INTERVALS: Intervals =
     Intervals { heartbeat: Duration::from_secs(15), retry: Duration::from_secs(5) };
 
-/// A point in time: how long after the page began, by a clock that never goes back.
+/// A point in time: how long after the page began, by a clock that never goes back
+/// ([`Stopwatch`](crate::stopwatch::Stopwatch)).
 pub type Instant = Duration;
 
 /// What the server keeps to, as its `hello` tells it.
@@ -65,13 +68,41 @@ pub enum Input {
     Stop,
     /// The connection is open, but nothing was heard of it yet.
     Opened,
-    /// Something arrived.
-    Heard {
-        /// The id that it carried. One that is behind the cursor, of a connection that was replaced
-        /// or of the `hello` of the one that replaced it, leaves the cursor where it is.
+    /// The server has said something.
+    Said(Said),
+    /// The connection was lost, and the browser tries again by itself.
+    Lost,
+    /// The connection was lost, and the browser has given up.
+    GaveUp,
+    /// What asking for the reason has found.
+    Explained(Reason),
+    /// The browser says that it has a network again.
+    Online,
+    /// Time has passed. To come about once a second, or when the page can be seen again: a hidden
+    /// page's timers are slow.
+    Tick,
+}
+
+/// What a stream has said. An id that is behind the cursor, of a connection that was replaced or of the
+/// `hello` of the one that replaced it, leaves the cursor where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// An event.
+    Event {
+        /// Its id.
         id: Option<EventId>,
-        /// The server's intervals, if it told them.
+    },
+    /// The beginning of the stream.
+    Hello {
+        /// Where it starts.
+        id: Option<EventId>,
+        /// What the server keeps to, if it could be understood.
         intervals: Option<Intervals>,
+    },
+    /// A sign of life.
+    Heartbeat {
+        /// Where the stream is.
+        id: Option<EventId>,
     },
     /// The server cannot honour the cursor, and has set another.
     Gap {
@@ -85,14 +116,6 @@ pub enum Input {
         /// After what pause the browser tries again.
         retry: Duration,
     },
-    /// The connection was lost, and the browser tries again by itself.
-    Lost,
-    /// The connection was lost, and the browser has given up.
-    GaveUp,
-    /// What asking for the reason has found.
-    Explained(Reason),
-    /// Time has passed. To come about once a second.
-    Tick,
 }
 
 /// Why there is no connection.
@@ -102,6 +125,8 @@ pub enum Reason {
     Goodbye(GoodbyeReason),
     /// The server cannot be reached.
     Unreachable,
+    /// The same, and the browser says that it has no network.
+    Offline,
     /// The answer's status was not 200.
     Status {
         /// The status.
@@ -138,6 +163,9 @@ pub struct Connection {
     intervals: Intervals,
     /// When something was last heard of the connection, or was done about it.
     heard: Instant,
+    /// What `heard` was when a tick first found the connection silent for too long. What has arrived
+    /// while the page slept is handled before the next tick, so only a second one makes it stale.
+    suspected: Option<Instant>,
     /// Since when it is live, while it is.
     live_since: Option<Instant>,
     /// How many waits there were since a connection was stable.
@@ -155,6 +183,7 @@ impl Connection {
             reason: None,
             intervals: DEFAULT_INTERVALS,
             heard: Instant::ZERO,
+            suspected: None,
             live_since: None,
             waits: 0,
             goodbye: None,
@@ -199,10 +228,10 @@ impl Connection {
         (self, effects)
     }
 
-    #[expect(clippy::match_same_arms, reason = "the order of the arms is the rules' order")]
-    fn apply(&mut self, now: Instant, random: f64, input: Input) -> Vec<Effect> {
+    pub(crate) fn apply(&mut self, now: Instant, random: f64, input: Input) -> Vec<Effect> {
         match (&self.state, input) {
-            (State::Idle | State::Stopped | State::Waiting { .. }, Input::Connect) => {
+            (State::Idle | State::Stopped | State::Waiting { .. }, Input::Connect)
+            | (State::Waiting { .. }, Input::Online) => {
                 self.reason = None;
                 self.open(now, State::Connecting)
             }
@@ -236,21 +265,15 @@ impl Connection {
                 self.heard = now;
                 Vec::new()
             }
-            (_, Input::Heard { id, intervals }) => {
-                self.live(now);
-                self.cursor = id.filter(|&id| self.is_new(id)).or(self.cursor);
-                self.intervals = intervals.unwrap_or(self.intervals);
-                Vec::new()
-            }
-            (_, Input::Gap { cursor }) => {
-                self.live(now);
-                self.cursor = cursor.or(self.cursor);
-                Vec::new()
-            }
-            (_, Input::Goodbye { reason, retry }) => {
-                self.heard = now;
-                self.goodbye = Some(reason);
-                self.intervals.retry = retry;
+            (_, Input::Said(said)) => {
+                self.follow(&said);
+                if let Said::Goodbye { reason, retry } = said {
+                    self.heard = now;
+                    self.goodbye = Some(reason);
+                    self.intervals.retry = retry;
+                } else {
+                    self.live(now);
+                }
                 Vec::new()
             }
             (_, Input::Lost) => {
@@ -273,15 +296,58 @@ impl Connection {
             }
             (_, Input::Tick) => {
                 self.settle(now);
-                if now.saturating_sub(self.heard) > self.patience() {
+                if now.saturating_sub(self.heard) <= self.patience() {
+                    return Vec::new();
+                }
+                if self.suspected.replace(self.heard) == Some(self.heard) {
                     self.open(now, State::Stale)
                 } else {
                     Vec::new()
                 }
             }
+            // Without a goodbye, which says when to come back, the pause was for want of a network.
+            (State::Reconnecting, Input::Online) if self.reason.is_none() => {
+                self.open(now, State::Connecting)
+            }
             // A try that is under way is not begun again, and what went wrong before is over.
-            (_, Input::Connect | Input::Explained(_)) => Vec::new(),
+            (_, Input::Connect | Input::Online | Input::Explained(_)) => Vec::new(),
         }
+    }
+
+    /// Whether there is a connection, be it one that the browser tries again.
+    pub(crate) fn is_open(&self) -> bool {
+        !matches!(self.state, State::Idle | State::Waiting { .. } | State::Stopped)
+    }
+
+    /// Moves the cursor, and takes the server's intervals, to what a stream has said: this one's, or
+    /// another tab's.
+    pub(crate) fn follow(&mut self, said: &Said) {
+        match *said {
+            Said::Event { id } | Said::Heartbeat { id } | Said::Hello { id, .. } => {
+                self.cursor = id.filter(|&id| self.is_new(id)).or(self.cursor);
+            }
+            Said::Gap { cursor } => self.cursor = cursor.or(self.cursor),
+            Said::Goodbye { .. } => {}
+        }
+        if let Said::Hello { intervals: Some(intervals), .. } = *said {
+            self.intervals = intervals;
+        }
+    }
+
+    /// Sets the cursor, by the server's word.
+    pub(crate) fn set_cursor(&mut self, cursor: EventId) {
+        self.cursor = Some(cursor);
+    }
+
+    /// Stopped, since another tab has found that there is no more.
+    pub(crate) fn finish(&mut self, reason: Option<Reason>) {
+        self.reason = reason;
+        self.state = State::Stopped;
+    }
+
+    /// What the server keeps to.
+    pub(crate) fn intervals(&self) -> Intervals {
+        self.intervals
     }
 
     /// How long a connection may be silent.
@@ -326,7 +392,7 @@ mod tests {
 
     use super::*;
 
-    const HEARD: Input = Input::Heard { id: None, intervals: None };
+    const HEARD: Input = Input::Said(Said::Heartbeat { id: None });
 
     const INTERVALS: Intervals =
         Intervals { heartbeat: Duration::from_secs(2), retry: Duration::from_mins(1) };
@@ -386,7 +452,7 @@ mod tests {
         assert!(page.is_open);
         assert_eq!(page.input(Input::Opened), &State::Connecting, "nothing was heard yet");
         assert_eq!(page.input(HEARD), &State::Live);
-        page.input(Input::Heard { id: Some(id(7)), intervals: None });
+        page.input(Input::Said(Said::Event { id: Some(id(7)) }));
         assert_eq!(page.input(Input::Stop), &State::Stopped);
         assert!(!page.is_open);
         page.input(Input::Connect);
@@ -397,7 +463,7 @@ mod tests {
     fn what_has_no_id_leaves_the_cursor() {
         let mut page = Page::new();
         page.input(Input::Connect);
-        page.input(Input::Heard { id: Some(id(7)), intervals: None });
+        page.input(Input::Said(Said::Event { id: Some(id(7)) }));
         page.input(HEARD);
         assert_eq!(page.connection.cursor(), Some(id(7)));
     }
@@ -406,13 +472,14 @@ mod tests {
     fn what_a_replaced_connection_had_brought_is_not_new_when_it_comes_again() {
         let mut page = Page::new();
         page.input(Input::Connect);
-        page.input(Input::Heard { id: Some(id(5)), intervals: None });
+        page.input(Input::Said(Said::Event { id: Some(id(5)) }));
         page.later(DEFAULT_INTERVALS.heartbeat * SILENT_INTERVALS + seconds(1));
+        page.later(seconds(1));
         assert_eq!(page.after, Some(id(5)), "a new one was opened");
         // What the old one had still brought, and then the new one's hello and first event.
         for (sequence, is_new) in [(6, true), (5, false), (6, false), (7, true)] {
             assert_eq!(page.connection.is_new(id(sequence)), is_new, "{sequence}");
-            page.input(Input::Heard { id: Some(id(sequence)), intervals: None });
+            page.input(Input::Said(Said::Event { id: Some(id(sequence)) }));
         }
         assert_eq!(page.connection.cursor(), Some(id(7)));
     }
@@ -421,8 +488,8 @@ mod tests {
     fn a_gap_sets_the_cursor_wherever_that_is() {
         let mut page = Page::new();
         page.input(Input::Connect);
-        page.input(Input::Heard { id: Some(id(5)), intervals: None });
-        page.input(Input::Gap { cursor: Some(id(2)) });
+        page.input(Input::Said(Said::Event { id: Some(id(5)) }));
+        page.input(Input::Said(Said::Gap { cursor: Some(id(2)) }));
         assert_eq!(page.connection.cursor(), Some(id(2)));
         let other = EventId { epoch: crate::id::Epoch::new(2), sequence: 1 };
         assert!(page.connection.is_new(other));
@@ -432,7 +499,7 @@ mod tests {
     fn while_the_browser_tries_again_it_is_left_alone() {
         let mut page = Page::new();
         page.input(Input::Connect);
-        page.input(Input::Heard { id: None, intervals: Some(INTERVALS) });
+        page.input(Input::Said(Said::Hello { id: None, intervals: Some(INTERVALS) }));
         page.is_open = false;
         assert_eq!(page.input(Input::Lost), &State::Reconnecting);
         for _ in 0..100 {
@@ -447,16 +514,16 @@ mod tests {
     fn after_a_goodbye_the_browser_is_given_the_time_that_the_server_asked_for() {
         let mut page = Page::new();
         page.input(Input::Connect);
-        page.input(Input::Heard { id: None, intervals: Some(INTERVALS) });
+        page.input(Input::Said(Said::Hello { id: None, intervals: Some(INTERVALS) }));
         let retry = seconds(1000);
-        page.input(Input::Goodbye { reason: GoodbyeReason::Limit, retry });
+        page.input(Input::Said(Said::Goodbye { reason: GoodbyeReason::Limit, retry }));
         page.input(Input::Lost);
         let reason = Reason::Goodbye(GoodbyeReason::Limit);
         assert_eq!(page.connection.reason(), Some(&reason));
         assert_eq!(page.later(retry), &State::Reconnecting);
         // It comes back, and the server still has no room.
         assert_eq!(page.input(Input::Opened), &State::Reconnecting);
-        page.input(Input::Goodbye { reason: GoodbyeReason::Limit, retry });
+        page.input(Input::Said(Said::Goodbye { reason: GoodbyeReason::Limit, retry }));
         assert_eq!(page.input(Input::Lost), &State::Reconnecting);
         assert_eq!(page.connection.reason(), Some(&reason));
         // And then cannot be reached.
@@ -519,9 +586,10 @@ mod tests {
     fn three_silent_intervals_make_it_stale_and_a_new_one_is_opened() {
         let mut page = Page::new();
         page.input(Input::Connect);
-        page.input(Input::Heard { id: Some(id(7)), intervals: Some(INTERVALS) });
+        page.input(Input::Said(Said::Hello { id: Some(id(7)), intervals: Some(INTERVALS) }));
         page.is_open = false;
         assert_eq!(page.later(seconds(6)), &State::Live);
+        assert_eq!(page.later(seconds(1)), &State::Live, "what has arrived may not be handled yet");
         assert_eq!(page.later(seconds(1)), &State::Stale);
         assert_eq!((page.is_open, page.after), (true, Some(id(7))));
         assert_eq!(page.input(HEARD), &State::Live);
@@ -533,7 +601,43 @@ mod tests {
         page.input(Input::Connect);
         page.is_open = false;
         page.later(DEFAULT_INTERVALS.heartbeat * SILENT_INTERVALS + seconds(1));
+        page.later(seconds(1));
         assert!(page.is_open);
+    }
+
+    #[test]
+    fn a_page_that_slept_first_handles_what_has_arrived_meanwhile() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(HEARD);
+        page.is_open = false;
+        for _ in 0..10 {
+            assert_eq!(page.later(seconds(3600)), &State::Live);
+            assert_eq!(page.input(HEARD), &State::Live);
+        }
+        assert!(!page.is_open, "not replaced");
+    }
+
+    #[test]
+    fn online_means_try_now_unless_the_server_has_said_when() {
+        let mut page = Page::new();
+        page.input(Input::Connect);
+        page.input(Input::GaveUp);
+        assert_eq!(page.input(Input::Online), &State::Connecting);
+        assert!(page.is_open);
+
+        page.is_open = false;
+        page.input(Input::Lost);
+        assert_eq!(page.input(Input::Online), &State::Connecting);
+        assert!(page.is_open);
+
+        page.is_open = false;
+        page.input(Input::Said(Said::Goodbye { reason: GoodbyeReason::Limit, retry: seconds(9) }));
+        page.input(Input::Lost);
+        assert_eq!(page.input(Input::Online), &State::Reconnecting);
+        page.input(HEARD);
+        assert_eq!(page.input(Input::Online), &State::Live);
+        assert!(!page.is_open, "left alone");
     }
 
     #[test]
@@ -563,14 +667,18 @@ mod tests {
             Just(Input::Stop),
             Just(Input::Opened),
             (proptest::option::of((0..99_u64).prop_map(id)), intervals)
-                .prop_map(|(id, intervals)| Input::Heard { id, intervals }),
-            proptest::option::of((0..99_u64).prop_map(id)).prop_map(|cursor| Input::Gap { cursor }),
-            (1..60_u64).prop_map(|retry| Input::Goodbye {
+                .prop_map(|(id, intervals)| Input::Said(Said::Hello { id, intervals })),
+            proptest::option::of((0..99_u64).prop_map(id))
+                .prop_map(|id| Input::Said(Said::Event { id })),
+            proptest::option::of((0..99_u64).prop_map(id))
+                .prop_map(|cursor| Input::Said(Said::Gap { cursor })),
+            (1..60_u64).prop_map(|retry| Input::Said(Said::Goodbye {
                 reason: GoodbyeReason::Draining,
                 retry: Duration::from_secs(retry),
-            }),
+            })),
             Just(Input::Lost),
             Just(Input::GaveUp),
+            Just(Input::Online),
             reason.prop_map(Input::Explained),
             // Time passes more often than anything else happens.
             Just(Input::Tick),
@@ -591,8 +699,10 @@ mod tests {
                 now += Duration::from_millis(pause);
                 let before = connection.cursor();
                 let news = match &input {
-                    Input::Heard { id, .. } if open => id.filter(|id| before.is_none_or(|before| before.sequence < id.sequence)),
-                    Input::Gap { cursor } if open => *cursor,
+                    Input::Said(Said::Event { id } | Said::Hello { id, .. }) if open => {
+                        id.filter(|id| before.is_none_or(|before| before.sequence < id.sequence))
+                    }
+                    Input::Said(Said::Gap { cursor }) if open => *cursor,
                     _ => None,
                 };
                 let (next, effects) = connection.step(now, random, input.clone());
@@ -619,6 +729,16 @@ mod tests {
                 }
                 connection = next;
             }
+            // Left alone from here on, it is not given up.
+            let longest = connection.patience().max(LONGEST_WAIT);
+            let is_wanted = connection.is_wanted();
+            let mut opens = 0;
+            for later in [longest + seconds(1), longest + seconds(2)] {
+                let (next, effects) = connection.step(now + later, 0.5, Input::Tick);
+                opens += effects.len();
+                connection = next;
+            }
+            prop_assert_eq!(opens > 0, is_wanted);
         }
     }
 }

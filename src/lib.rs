@@ -13,6 +13,9 @@
 //! | [`sse`] | the wire format: an encoder and a parser of `text/event-stream` | |
 //! | [`notice`] | what a stream says besides events: `hello`, `gap`, `heartbeat`, `end`, `goodbye` | |
 //! | [`connection`] | the connection rules of the page, as a pure function | |
+//! | [`tab`] | the rules by which the tabs of a browser share one connection, too | |
+//! | [`offset`] | how far the clocks of a client and the server are apart | |
+//! | [`stopwatch`] | the time that has passed for a page | |
 //! | `log` | where accepted events are kept | feature `hub` |
 //! | `hub` | takes publishes, appends them to the log, wakes the subscribers | feature `hub` |
 //! | `clock` | the publisher of the built-in topic `clock` | feature `hub` |
@@ -23,8 +26,11 @@ pub mod connection;
 pub mod event;
 pub mod id;
 pub mod notice;
+pub mod offset;
 pub mod pattern;
 pub mod sse;
+pub mod stopwatch;
+pub mod tab;
 pub mod timestamp;
 
 /// The example in the documentation compiles.

@@ -1,181 +1,220 @@
-//! The signals behind the page: the connection, as the rules have it, and the rows of the list.
+//! The reactive list behind the page: each message is added to a ring outside the signals, and one
+//! signal tells the view, at most once an animation frame, what to show of it.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use leptos::prelude::*;
-use leptos::task::spawn_local;
-use waterclock::{
-    connection::{Connection, Effect as Do, Input, Instant},
-    event::Event,
-    id::EventId,
-    notice::{Gap, Goodbye, Heartbeat, Hello, Notice},
-    timestamp::Timestamp,
-};
+use leptos::{html::Div, prelude::*};
+use waterclock::{event::Event, id::EventId};
 
 use crate::{
-    Snapshot,
-    browser::{self, Incoming, from_json},
+    browser::{self, View},
+    filter::Filter,
+    live::Arrived,
+    ring::{Content, Ring, Row},
 };
 
-/// How many rows the list keeps.
-pub(crate) const MAX_ROWS: usize = 1000;
+/// So many rows above and below those in view are in the document too, so that a short scroll shows
+/// them at once.
+const OVERSCAN: usize = 8;
 
-/// What the page listens to: events, which are all unnamed in the format that it asks for, and the
-/// notices.
-const NAMES: [&str; 5] = ["message", Hello::NAME, Gap::NAME, Heartbeat::NAME, Goodbye::NAME];
-
-/// A row of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
-    /// Tells rows apart.
-    pub(crate) key: u64,
-    pub(crate) content: Content,
+/// Why the list holds still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// The reader has scrolled up; it goes on at the end.
+    Scrolled,
+    /// The reader has said so; it goes on when told to.
+    Paused,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// An event.
-    Event(Event),
-    /// The stream has opened, at that time.
-    Opened(Timestamp),
-    /// Events are missing here.
-    Gap(Gap),
-}
-
-/// The state of the page.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Feed {
-    pub(crate) connection: RwSignal<Connection>,
-    /// When the connection was last looked at.
-    pub(crate) now: RwSignal<Instant>,
-    /// Newest first, at most [`MAX_ROWS`].
-    pub(crate) rows: RwSignal<VecDeque<Arc<Row>>>,
+/// What is shown of what there is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Frame {
+    /// The rows in the document, oldest first.
+    pub(crate) rows: Vec<Arc<Row>>,
+    /// How many rows are above them.
+    pub(crate) above: usize,
+    /// How many there are in all.
+    pub(crate) total: usize,
     /// How many events there were.
-    pub(crate) events: RwSignal<u64>,
-    /// Where the stream is read from, while there is to be one.
-    url: RwSignal<Option<String>>,
-    /// The topics, as the query of a stream.
-    query: StoredValue<String>,
-    keys: StoredValue<u64>,
+    pub(crate) events: u64,
+    /// How many of them are no longer kept.
+    pub(crate) evicted: u64,
+    /// How many have come since the list holds still.
+    pub(crate) new: u64,
+    /// How many match the filter, if there is one.
+    pub(crate) matching: Option<usize>,
+}
+
+impl Frame {
+    /// The part of `shown` that is in view: its end, if that is followed. `now` is what there is by now.
+    fn of(shown: &Ring, now: &Ring, view: View, is_at_end: bool) -> Self {
+        let rows = shown.shown();
+        let visible = view.rows_in_view() + 2 * OVERSCAN;
+        let last_first = rows.len().saturating_sub(visible);
+        let above = view.rows_above().saturating_sub(OVERSCAN).min(last_first);
+        let above = if is_at_end { last_first } else { above };
+        Self {
+            rows: rows.iter().skip(above).take(visible).cloned().collect(),
+            above,
+            total: rows.len(),
+            events: now.events(),
+            evicted: now.evicted(),
+            new: now.events() - shown.events(),
+            matching: shown.matching(),
+        }
+    }
+}
+
+/// The list of what has arrived.
+#[derive(Clone, Copy)]
+pub(crate) struct Feed {
+    pub(crate) frame: RwSignal<Frame>,
+    /// Why the list holds still, if it does.
+    pub(crate) hold: RwSignal<Option<Hold>>,
+    /// The element that scrolls.
+    pub(crate) scroller: NodeRef<Div>,
+    ring: StoredValue<Ring>,
+    /// What there was when the list began to hold still.
+    held: StoredValue<Option<Ring>>,
+    is_frame_due: StoredValue<bool>,
+    /// Where the list was scrolled to when its end was last shown, in pixels. The reader has scrolled up
+    /// if it is above; the end may also have moved because the window has another size.
+    end: StoredValue<i32>,
 }
 
 impl Feed {
-    /// The feed of a page that arrived with that snapshot. In the browser, it connects.
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
-        let feed = Self {
-            connection: RwSignal::new(Connection::new(snapshot.cursor)),
-            now: RwSignal::default(),
-            rows: RwSignal::default(),
-            events: RwSignal::default(),
-            url: RwSignal::default(),
-            query: StoredValue::new(snapshot.query),
-            keys: StoredValue::default(),
-        };
-        for event in snapshot.events {
-            feed.add(Content::Event(event));
+    /// A list that begins with those events.
+    pub(crate) fn new(events: Vec<Event>) -> Self {
+        let mut ring = Ring::new();
+        for event in events {
+            ring.push(Content::Event(Arc::new(event)));
         }
-        let arrived = browser::event_source(feed.url.into(), &NAMES);
+        let feed = Self {
+            frame: RwSignal::new(Frame::of(&ring, &ring, View::default(), true)),
+            hold: RwSignal::default(),
+            scroller: NodeRef::new(),
+            ring: StoredValue::new(ring),
+            held: StoredValue::default(),
+            is_frame_due: StoredValue::default(),
+            end: StoredValue::default(),
+        };
         Effect::new(move || {
-            for incoming in arrived.take() {
-                feed.receive(incoming);
-            }
+            feed.request_frame();
+            browser::on_resize(move || feed.request_frame());
         });
         Effect::new(move || {
-            feed.input(Input::Connect);
-            browser::every_second(move || feed.input(Input::Tick));
+            let frame = feed.frame.read();
+            let is_at_end = feed.hold.get().is_none();
+            let top = browser::lay_out(feed.scroller, frame.above, frame.total, is_at_end);
+            if let Some(top) = top {
+                feed.end.set_value(top);
+            }
         });
         feed
     }
 
-    /// Connects, or stops.
-    pub(crate) fn toggle(self) {
-        let is_wanted = self.connection.with_untracked(Connection::is_wanted);
-        self.input(if is_wanted { Input::Stop } else { Input::Connect });
+    /// Adds what the stream has brought.
+    pub(crate) fn add(self, arrived: Arrived) {
+        let content = match arrived {
+            Arrived::Event(event) => Content::Event(event),
+            Arrived::Opened => Content::Opened(browser::time()),
+            Arrived::Gap(gap) => Content::Gap(gap, browser::time()),
+            Arrived::Notice => return,
+        };
+        self.ring.update_value(|ring| ring.push(content));
+        self.request_frame();
     }
 
-    /// Lets the rules decide, and does what they say.
-    fn input(self, input: Input) {
-        let now = browser::now();
-        self.now.set(now);
-        let before = self.connection.get_untracked();
-        let (after, effects) = before.clone().step(now, browser::random(), input);
-        if after != before {
-            self.connection.set(after);
+    /// Shows only what the filter lets through.
+    pub(crate) fn set_filter(self, filter: &Filter) {
+        self.ring.update_value(|ring| ring.set_filter(filter.clone()));
+        self.held
+            .update_value(|held| held.iter_mut().for_each(|held| held.set_filter(filter.clone())));
+        self.request_frame();
+    }
+
+    /// Keeps so many rows.
+    pub(crate) fn set_max_rows(self, max_rows: usize) {
+        self.ring.update_value(|ring| ring.set_max_rows(max_rows));
+        self.request_frame();
+    }
+
+    /// Holds still, while more arrives.
+    pub(crate) fn hold(self, why: Hold) {
+        if self.held.with_value(Option::is_none) {
+            self.held.set_value(Some(self.ring.get_value()));
         }
-        for effect in effects {
-            match effect {
-                Do::Open { after } => self.url.set(Some(self.stream_url(after))),
-                Do::Close => self.url.set(None),
-                Do::Explain => spawn_local(async move {
-                    let cursor = self.connection.with_untracked(Connection::cursor);
-                    let reason = browser::explain(&self.stream_url(cursor)).await;
-                    self.input(Input::Explained(reason));
-                }),
+        self.hold.set(Some(why));
+        self.request_frame();
+    }
+
+    /// Follows the newest.
+    pub(crate) fn follow(self) {
+        self.held.set_value(None);
+        self.hold.set(None);
+        self.request_frame();
+    }
+
+    /// The reader has scrolled, or is about to scroll up.
+    pub(crate) fn scrolled(self, is_upwards: bool) {
+        let is_at_end = browser::is_at_end(self.scroller);
+        let is_above = !is_at_end && browser::is_above(self.scroller, self.end.get_value());
+        match self.hold.get_untracked() {
+            None if is_above || (is_upwards && browser::can_scroll(self.scroller)) => {
+                self.hold(Hold::Scrolled);
             }
+            Some(Hold::Scrolled) if is_at_end && !is_upwards => self.follow(),
+            _ => self.request_frame(),
         }
     }
 
-    fn stream_url(self, after: Option<EventId>) -> String {
-        let query = self.query.get_value();
-        let and = if query.is_empty() { "" } else { "&" };
-        match after {
-            Some(id) => format!("/events?format=json{and}{query}&last_event_id={id}"),
-            None => format!("/events?format=json{and}{query}"),
-        }
+    /// What the list shows, all of it, oldest first.
+    pub(crate) fn shown(self) -> Vec<Arc<Row>> {
+        let shown = |ring: &Ring| ring.shown().iter().cloned().collect();
+        let held = self.held.with_value(|held| held.as_ref().map(shown));
+        held.unwrap_or_else(|| self.ring.with_value(shown))
     }
 
-    fn receive(self, incoming: Incoming) {
-        if self.url.with_untracked(Option::is_none) {
-            // Of a connection that was closed before this was taken; the next one brings it again.
-            return;
-        }
-        match incoming {
-            Incoming::Opened => self.input(Input::Opened),
-            Incoming::Lost { gave_up: false } => self.input(Input::Lost),
-            Incoming::Lost { gave_up: true } => self.input(Input::GaveUp),
-            Incoming::Message { name, last_event_id, data } => {
-                let id = last_event_id.parse().ok();
-                let input = self.receive_message(name, id, &data);
-                self.input(input);
+    /// The newest event that the list shows.
+    pub(crate) fn newest(self) -> Option<Arc<Event>> {
+        self.shown().iter().rev().find_map(|row| row.event().cloned())
+    }
+
+    /// The event of that id, if the list shows it.
+    pub(crate) fn find(self, id: EventId) -> Option<Arc<Event>> {
+        self.shown().iter().find_map(|row| row.event().filter(|event| event.id == id).cloned())
+    }
+
+    /// The one after that one, or before it.
+    pub(crate) fn beside(self, id: EventId, forward: bool) -> Option<Arc<Event>> {
+        let shown = self.shown();
+        let mut events = shown.iter().filter_map(|row| row.event());
+        let mut before = None;
+        while let Some(event) = events.next() {
+            if event.id == id {
+                return if forward { events.next() } else { before }.cloned();
             }
+            before = Some(event);
+        }
+        None
+    }
+
+    fn request_frame(self) {
+        if self.is_frame_due.try_get_value() == Some(false) {
+            self.is_frame_due.set_value(true);
+            request_animation_frame(move || self.draw());
         }
     }
 
-    fn receive_message(self, name: &str, id: Option<EventId>, data: &str) -> Input {
-        let mut intervals = None;
-        if name == "message" {
-            match from_json::<Event>(data) {
-                Some(event) if self.connection.with_untracked(|c| c.is_new(event.id)) => {
-                    self.add(Content::Event(event));
-                }
-                Some(_) => {}
-                None => leptos::logging::error!("not an event: {data}"),
-            }
-        } else if name == Hello::NAME {
-            self.add(Content::Opened(browser::time()));
-            intervals = from_json(data);
-        } else if name == Gap::NAME
-            && let Some(gap) = from_json(data)
-        {
-            self.add(Content::Gap(gap));
-            return Input::Gap { cursor: id };
-        } else if name == Goodbye::NAME
-            && let Some(Goodbye { reason, retry_ms }) = from_json(data)
-        {
-            return Input::Goodbye { reason, retry: Duration::from_millis(retry_ms) };
-        }
-        Input::Heard { id, intervals }
-    }
-
-    fn add(self, content: Content) {
-        if matches!(content, Content::Event(_)) {
-            self.events.update(|count| *count += 1);
-        }
-        let key = self.keys.get_value();
-        self.keys.set_value(key + 1);
-        self.rows.update(|rows| {
-            rows.push_front(Arc::new(Row { key, content }));
-            rows.truncate(MAX_ROWS);
+    fn draw(self) {
+        // The page may be gone meanwhile.
+        let Some(view) = browser::measure(self.scroller) else { return };
+        let is_at_end = self.hold.get_untracked().is_none();
+        let frame = self.ring.with_value(|ring| {
+            self.held
+                .with_value(|held| Frame::of(held.as_ref().unwrap_or(ring), ring, view, is_at_end))
         });
+        self.is_frame_due.set_value(false);
+        self.frame.set(frame);
     }
 }

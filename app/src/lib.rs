@@ -16,12 +16,25 @@
 //! `feed` adds each message to a reactive list, `home` shows it.
 
 pub mod browser;
+mod details;
 mod feed;
+mod filter;
+mod help;
 mod home;
+mod list;
+pub mod live;
+mod pace;
 mod publish;
+mod rate;
 mod read;
+mod ring;
+mod settings;
+mod tabs;
+mod time;
+mod tools;
+mod words;
 
-use leptos::{nonce::use_nonce, prelude::*};
+use leptos::{either::Either, nonce::use_nonce, prelude::*};
 use serde::Serialize;
 use waterclock::{event::Event, id::EventId};
 
@@ -49,6 +62,8 @@ pub struct Snapshot {
     pub topics: String,
     /// The same as the query of a stream: `topic=a&topic=b`.
     pub query: String,
+    /// Tabs with the same one share one connection: they read the same topics by the same permission.
+    pub group: String,
     /// The server's name and port, as the browser calls it.
     pub host: String,
     /// Whether the reader may not read the events.
@@ -100,8 +115,8 @@ pub fn shell(options: LeptosOptions, url: fn(&'static str) -> &'static str) -> i
 pub fn App() -> impl IntoView {
     let page = || use_context::<Page>().unwrap_or(Page::NotFound);
     match SharedValue::<_, Handover>::new_with_encoding(page).into_inner() {
-        Page::Home(snapshot) => view! { <home::Home snapshot /> }.into_any(),
-        Page::NotFound => view! { <NotFound /> }.into_any(),
+        Page::Home(snapshot) => Either::Left(view! { <home::Home snapshot /> }),
+        Page::NotFound => Either::Right(view! { <NotFound /> }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the server says in JSON, as the page reads it. The server writes it with serde.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use codee::{Decoder, Encoder};
 use waterclock::{
@@ -24,6 +24,33 @@ impl FromJson for Event {
             time: json.parse("time")?,
         })
     }
+}
+
+/// An event in JSON, as the server writes it.
+pub(crate) fn json_of(event: &Event) -> String {
+    let Event { id, topic, name, data, time } = event;
+    let (name, data) = (quoted(name.as_str()), quoted(data));
+    // Ids, topics and times have nothing in them that would have to be escaped.
+    format!(r#"{{"id":"{id}","topic":"{topic}","name":{name},"data":{data},"time":"{time}"}}"#)
+}
+
+/// A string in JSON (RFC 8259, section 7).
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            '\n' => quoted.push_str("\\n"),
+            '\0'..=' ' if char != ' ' => {
+                // A text takes whatever is written.
+                let _ = write!(quoted, "\\u{:04x}", u32::from(char));
+            }
+            char => quoted.push(char),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// What the page needs of [`Hello`](waterclock::notice::Hello).
@@ -60,6 +87,7 @@ impl FromJson for Page {
             cursor: home.parse("cursor"),
             topics: home.parse("topics")?,
             query: home.parse("query")?,
+            group: home.parse("group")?,
             host: home.parse("host")?,
             is_refused: home.is_true("is_refused"),
             may_publish: home.is_true("may_publish"),
@@ -85,5 +113,27 @@ impl Decoder<Page> for Handover {
 
     fn decode(json: &str) -> Result<Page, Self::Error> {
         from_json(json).ok_or("not a page")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waterclock::id::{Epoch, EventId};
+    use waterclock::timestamp::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_written_as_the_server_writes_it() {
+        let event = Event {
+            id: EventId { epoch: Epoch::new(7), sequence: 3 },
+            topic: "orders.eu".parse().unwrap(),
+            name: "a \"name\"".parse().unwrap(),
+            data: (0..=0x80_u8).map(char::from).chain("Zürich 🌊\u{2028}".chars()).collect(),
+            time: Timestamp::from_millis(1_000_000_000_123),
+        };
+        let text = json_of(&event);
+        assert!(!text.contains('\n'), "{text}");
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
     }
 }

@@ -3,6 +3,7 @@
 import { expect, test as base, type Page } from '@playwright/test';
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 
@@ -97,12 +98,20 @@ export const test = base.extend<Fixtures>({
 /** The browser's own words for a server that is gone or answers with an error. */
 export const networkErrors = /net::ERR_|Failed to load resource|EventSource's response has a/;
 
-/** The sequence numbers of the events in the list, oldest first. */
+/** How the connection is, in the page's words. */
+export const state = (page: Page) => page.locator('.state');
+
+/** How many events there were. */
+export async function count(page: Page): Promise<number> {
+  return Number((await page.locator('.count').textContent())!.split(' ')[0]);
+}
+
+/** The sequence numbers of the events in the list, oldest first: only few of them are in the document. */
 export async function sequences(page: Page): Promise<number[]> {
-  const ids = await page
-    .locator('.rows .event')
-    .evaluateAll((rows) => rows.map((row) => (row as HTMLElement).dataset.id ?? ''));
-  return ids.map((id) => Number(id.split('-')[1])).reverse();
+  const download = page.waitForEvent('download');
+  await page.getByRole('button', { name: 'Export' }).click();
+  const lines = readFileSync(await (await download).path(), 'utf8').split('\n').slice(0, -1);
+  return lines.map((line) => Number(JSON.parse(line).id.split('-')[1]));
 }
 
 /** That many consecutive numbers, from the first of the list on. */

@@ -3,7 +3,7 @@ import { request } from 'node:http';
 import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { binary, expect, networkErrors, test } from './server.ts';
+import { binary, expect, networkErrors, state, test } from './server.ts';
 
 test.describe('a script that is not ours', () => {
   test.use({ allowedErrors: /Content Security Policy|Failed to load resource/ });
@@ -11,7 +11,7 @@ test.describe('a script that is not ours', () => {
   test('does not run', async ({ page, server }) => {
     await server.start();
     await page.goto(server.url);
-    await expect(page.getByRole('status')).toHaveText('Live');
+    await expect(state(page)).toHaveText('Live');
     // A script, and an attribute of an image that cannot be loaded.
     const refused = await page.evaluate(async () => {
       const violations: string[] = [];
@@ -44,7 +44,7 @@ test.describe('one file', () => {
     server.spawnOptions = { cwd: folder, env: {} };
     await server.start();
     await page.goto(server.url);
-    await expect(page.getByRole('status')).toHaveText('Live');
+    await expect(state(page)).toHaveText('Live');
     await expect(page.locator('.rows .event').first()).toBeVisible();
     await page.goto(`${server.url}/nowhere`);
     await expect(page.getByRole('heading', { name: 'Not found' })).toBeVisible();

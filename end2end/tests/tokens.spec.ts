@@ -1,7 +1,7 @@
 // A page whose reader has a token in a cookie, since `EventSource` sends no headers.
 import { createHmac, randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import { expect, expectConsecutive, networkErrors, sequences, test } from './server.ts';
+import { count, expect, expectConsecutive, networkErrors, sequences, state, test } from './server.ts';
 
 test.use({ allowedErrors: networkErrors });
 
@@ -30,7 +30,7 @@ test('reads until the token expires, and goes on with a new one', async ({ page,
 
   await setToken(seconds() + 4);
   await page.goto(server.url);
-  await expect(page.getByRole('status')).toHaveText('Live');
+  await expect(state(page)).toHaveText('Live');
   await expect(page.getByText('The permission to read has expired')).toBeVisible({ timeout: 15_000 });
   // It was told to come back in 3 to 6 s.
   const refused = page.getByText('status 401: The token is refused: it expired at');
@@ -38,8 +38,8 @@ test('reads until the token expires, and goes on with a new one', async ({ page,
   const before = await sequences(page);
 
   await setToken(seconds() + 600);
-  await expect(page.getByRole('status')).toHaveText('Live', { timeout: 20_000 });
-  await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(before.length + 3);
+  await expect(state(page)).toHaveText('Live', { timeout: 20_000 });
+  await expect.poll(() => count(page)).toBeGreaterThan(before.length + 3);
   expectConsecutive(await sequences(page));
   // The log never tells a token.
   expect(server.log.join('\n')).not.toMatch(/eyJ/);

@@ -191,6 +191,22 @@ impl Caller {
         }
     }
 
+    /// As whom those topics may be read: by what permission, and if by a token, by whose and for what.
+    /// Two requests with the same answer may be given the same events.
+    ///
+    /// # Errors
+    ///
+    /// As [`may_read`](Self::may_read).
+    pub fn reads_as(&self, topics: &Patterns, access: &Access) -> Result<String, Problem> {
+        match (self.may_read(topics, access)?, &self.token) {
+            (Some(_), Ok(Some(token))) => {
+                let listed = token.subscribe.iter();
+                Ok(listed.fold(token.publisher.clone(), |name, topic| format!("{name} {topic}")))
+            }
+            _ => Ok("anyone".to_owned()),
+        }
+    }
+
     /// Whether events may be published to that topic, and until when.
     ///
     /// # Errors

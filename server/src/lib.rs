@@ -21,7 +21,7 @@
 //! | [`streams`] | the streams that are open: how many there may be, and how far each is |
 //! | `rarely` | a future for what seldom happens beside what often does |
 //! | [`metrics`] | what is counted, for Prometheus |
-//! | `health` | whether the server is there |
+//! | `health` | whether the server is there, and what time it has |
 //! | [`problem`] | the one error type of the HTTP edge (RFC 9457) |
 //!
 //! The program's `main` only wires these.

@@ -121,9 +121,14 @@ async fn snapshot(state: &AppState, caller: &Caller, uri: &Uri, headers: &Header
     let patterns: Result<Vec<Pattern>, _> = topics.iter().map(|topic| topic.parse()).collect();
     let Ok(patterns) = patterns else { return snapshot };
     let patterns = Patterns::new(patterns).unwrap_or(Topic::clock().into());
-    if caller.may_read(&patterns, &state.access).is_err() {
+    let Ok(reader) = caller.reads_as(&patterns, &state.access) else {
         return Snapshot { is_refused: true, ..snapshot };
-    }
+    };
+    // The first word is of what the tabs say to each other, should that change.
+    let group = patterns
+        .iter()
+        .fold(format!("waterclock-1 {reader}"), |group, pattern| format!("{group} {pattern}"));
+    let snapshot = Snapshot { group, ..snapshot };
     match state.hub.latest(&patterns, EVENTS).await {
         Ok(Latest { events, cursor }) => Snapshot { events, cursor: Some(cursor), ..snapshot },
         Err(error) => {

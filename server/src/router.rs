@@ -79,6 +79,7 @@ pub fn router(state: AppState) -> Router {
         .merge(events)
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)))
+        .route("/time", get(health::time))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .merge(pages::router())

@@ -55,7 +55,11 @@ pub fn event_source(
         let source = SendWrapper::new(Source::open(&url, names, move |incoming| {
             arrived.update(|arrived| arrived.push(incoming));
         }));
-        on_cleanup(move || drop(source));
+        on_cleanup(move || {
+            drop(source);
+            // What it had told and nobody has taken: the next one brings it again.
+            let _ = arrived.try_update_untracked(Vec::clear);
+        });
     });
     EventSourceSignal(arrived)
 }

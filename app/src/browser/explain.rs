@@ -1,6 +1,7 @@
 //! Why an `EventSource` gave up: it does not say, so we ask the server ourselves.
 
 use gloo_net::http::{Request, Response};
+use leptos::prelude::window;
 use waterclock::{connection::Reason, sse};
 use web_sys::AbortController;
 
@@ -25,6 +26,7 @@ pub(crate) async fn explain(url: &str) -> Reason {
         .send()
         .await;
     let reason = match answer {
+        Err(_) if !window().navigator().on_line() => Reason::Offline,
         Err(_) => Reason::Unreachable,
         Ok(answer) if answer.status() != 200 => {
             Reason::Status { status: answer.status(), detail: detail(answer).await }

@@ -19,6 +19,12 @@ pub(crate) fn from_json<T: FromJson>(text: &str) -> Option<T> {
     T::from_json(&Json(JSON::parse(text).ok()?))
 }
 
+/// An object or a list in JSON, over several lines; none if the text is something else.
+pub(crate) fn pretty_json(text: &str) -> Option<String> {
+    let value = JSON::parse(text).ok().filter(JsValue::is_object)?;
+    JSON::stringify_with_replacer_and_space(&value, &JsValue::NULL, &2.into()).ok()?.as_string()
+}
+
 impl Json {
     /// A member of an object; none if there is none, or it is null.
     pub(crate) fn get(&self, name: &str) -> Option<Self> {

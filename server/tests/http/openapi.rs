@@ -89,6 +89,7 @@ async fn what_is_written_down_is_what_the_server_does() {
         ("/poll", "get", "/poll", &token, "", 403),
         ("/metrics", "get", "/metrics", "", "", 200),
         ("/metrics", "get", "/metrics", elsewhere, "", 403),
+        ("/time", "get", "/time", "", "", 200),
         ("/health/live", "get", "/health/live", "", "", 200),
         ("/health/ready", "get", "/health/ready", "", "", 200),
         ("/openapi.json", "get", "/openapi.json", "", "", 200),

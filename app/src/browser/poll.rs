@@ -1,0 +1,40 @@
+//! The events after a cursor, as one answer (`GET /poll`).
+
+use gloo_net::http::Request;
+use waterclock::{event::Event, id::EventId, notice::Gap};
+use web_sys::AbortSignal;
+
+use super::{FromJson, Json, from_json};
+
+/// How long an answer may take, in milliseconds.
+const PATIENCE: u32 = 20_000;
+
+/// What a poll is answered with.
+pub(crate) struct Polled {
+    /// The events, in order.
+    pub(crate) events: Vec<Event>,
+    /// What to ask after next.
+    pub(crate) cursor: EventId,
+    /// Why events are missing before these, if they are.
+    pub(crate) gap: Option<Gap>,
+}
+
+impl FromJson for Polled {
+    fn from_json(json: &Json) -> Option<Self> {
+        Some(Self {
+            events: json.list("events"),
+            cursor: json.parse("cursor")?,
+            gap: json.get("gap").and_then(|gap| Gap::from_json(&gap)),
+        })
+    }
+}
+
+/// Asks once; none if there was no answer to be understood.
+pub(crate) async fn poll(url: &str) -> Option<Polled> {
+    let signal = AbortSignal::timeout_with_u32(PATIENCE);
+    let answer = Request::get(url).abort_signal(Some(&signal)).send().await.ok()?;
+    if !answer.ok() {
+        return None;
+    }
+    from_json(&answer.text().await.ok()?)
+}

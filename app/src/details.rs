@@ -1,0 +1,58 @@
+//! All about one event, in a dialog.
+
+use std::sync::Arc;
+
+use leptos::{prelude::*, task::spawn_local};
+use waterclock::event::Event;
+
+use crate::{
+    browser,
+    feed::Feed,
+    read::json_of,
+    time::{date_and_time, epoch},
+};
+
+/// Opens the dialog.
+pub(crate) fn open(feed: Feed, event: Arc<Event>) {
+    browser::open_dialog("Event", move || {
+        let event = RwSignal::new(event);
+        let step = move |forward: bool| {
+            if let Some(next) = feed.beside(event.read_untracked().id, forward) {
+                event.set(next);
+            }
+        };
+        let said = RwSignal::new(String::new());
+        let copy = move |text: String| {
+            spawn_local(async move {
+                let has_copied = browser::copy(&text).await;
+                let words =
+                    if has_copied { "Copied." } else { "The browser allows that over HTTPS only." };
+                said.set(words.to_owned());
+            });
+        };
+        let field = |read: fn(&Event) -> String| Signal::derive(move || read(&event.read()));
+        view! {
+            <dl>
+                <dt>"Id"</dt><dd>{field(|event| event.id.to_string())}</dd>
+                <dt>"Topic"</dt><dd>{field(|event| event.topic.to_string())}</dd>
+                <dt>"Name"</dt><dd>{field(|event| event.name.as_str().to_owned())}</dd>
+                <dt>"Time"</dt><dd>{field(times)}</dd>
+                <dt>"Data"</dt><dd>{field(|event| format!("{} bytes", event.data.len()))}</dd>
+            </dl>
+            <pre tabindex="0">{field(|event| browser::pretty_json(&event.data).unwrap_or_else(|| event.data.clone()))}</pre>
+            <p class="buttons">
+                <button type="button" class="quiet" on:click=move |_| copy(event.read_untracked().data.clone())>"Copy data"</button>
+                <button type="button" class="quiet" on:click=move |_| copy(json_of(&event.read_untracked()))>"Copy event"</button>
+                <button type="button" class="quiet" on:click=move |_| step(false)>"Previous"</button>
+                <button type="button" class="quiet" on:click=move |_| step(true)>"Next"</button>
+                <output>{said}</output>
+            </p>
+        }
+    });
+}
+
+/// In UTC, where the reader is, and in Unix time, a line each.
+fn times(event: &Event) -> String {
+    let time = event.time;
+    format!("{time}\n{}\n{}", date_and_time(time, browser::minutes_ahead(time)), epoch(time))
+}

@@ -1,0 +1,133 @@
+//! Which events the list shows: all those in which every term of a text is found.
+
+use waterclock::{event::Event, pattern::Pattern};
+
+/// What is looked for. As text: words, or several in `"quotes"`, that the topic, the name or the data
+/// contain, whatever the case of their ASCII letters; `name:` and a name; `topic:` and a pattern.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Filter(Vec<Term>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Term {
+    /// In ASCII lower case.
+    Text(String),
+    Name(String),
+    Topic(Pattern),
+}
+
+impl Filter {
+    /// Reads a filter; what is no pattern is an error, and is told.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let term = |word: String| {
+            if let Some(name) = word.strip_prefix("name:") {
+                Ok(Term::Name(name.to_owned()))
+            } else if let Some(topic) = word.strip_prefix("topic:") {
+                topic.parse().map(Term::Topic).map_err(|_| topic.to_owned())
+            } else {
+                Ok(Term::Text(word.to_ascii_lowercase()))
+            }
+        };
+        words(text).into_iter().map(term).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether it lets everything through.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn matches(&self, event: &Event) -> bool {
+        self.0.iter().all(|term| match term {
+            Term::Name(name) => event.name.as_str() == name,
+            Term::Topic(pattern) => pattern.matches(&event.topic),
+            Term::Text(text) => {
+                let (data, name, topic) = (&event.data, event.name.as_str(), event.topic.as_str());
+                [data, name, topic].into_iter().any(|field| contains(field, text))
+            }
+        })
+    }
+}
+
+/// The words of a text; between quotes, spaces are part of one.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut is_quoted = false;
+    for char in text.chars() {
+        match char {
+            '"' => is_quoted = !is_quoted,
+            char if char.is_whitespace() && !is_quoted => words.push(std::mem::take(&mut word)),
+            char => word.push(char),
+        }
+    }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Whether a text contains another, which is in ASCII lower case.
+fn contains(text: &str, wanted: &str) -> bool {
+    let (text, wanted) = (text.as_bytes(), wanted.as_bytes());
+    let Some((first, rest)) = wanted.split_first() else { return true };
+    let Some(last) = text.len().checked_sub(wanted.len()) else { return false };
+    (0..=last).any(|at| {
+        text[at].to_ascii_lowercase() == *first
+            && text[at + 1..at + wanted.len()].eq_ignore_ascii_case(rest)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use waterclock::{
+        id::{Epoch, EventId},
+        timestamp::Timestamp,
+    };
+
+    use super::*;
+
+    fn matches(filter: &str) -> bool {
+        Filter::parse(filter).unwrap().matches(&Event {
+            id: EventId { epoch: Epoch::new(1), sequence: 1 },
+            topic: "orders.eu".parse().unwrap(),
+            name: "created".parse().unwrap(),
+            data: r#"{"order":17,"to":"Zürich Süd"}"#.to_owned(),
+            time: Timestamp::from_millis(0),
+        })
+    }
+
+    #[test]
+    fn every_term_is_found() {
+        for filter in [
+            "",
+            " ",
+            "order",
+            "ORDER 17",
+            "zürich",
+            "\"rich süd\"",
+            "\"",
+            "created",
+            "name:created",
+            "topic:orders.eu",
+            "topic:orders.*",
+            "topic:> name:created \"order\":17 ORDERS",
+        ] {
+            assert!(matches(filter), "{filter}");
+        }
+        for filter in [
+            "order 18",
+            "\"order 17\"",
+            "name:create",
+            "name:",
+            "topic:orders",
+            "topic:*",
+            "{\"order\":17,\"to\":\"Zürich Süd\"}x",
+        ] {
+            assert!(!matches(filter), "{filter}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told() {
+        assert_eq!(Filter::parse("x topic:a..b"), Err("a..b".to_owned()));
+        assert_eq!(Filter::parse("topic:"), Err(String::new()));
+    }
+}

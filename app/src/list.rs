@@ -1,0 +1,124 @@
+//! The list of what the stream has said, oldest first, and the numbers about it.
+
+use std::sync::Arc;
+
+use leptos::{ev, prelude::*};
+use waterclock::{
+    event::{Event, Name, Topic},
+    timestamp::Timestamp,
+};
+
+use crate::{
+    browser, details,
+    feed::{Feed, Frame},
+    ring::{Content, Row},
+    settings::Settings,
+    time::{TimeFormat, ago, epoch, time_of_day},
+    words::gap_in_words,
+};
+
+/// How much of an event's data a row has, in bytes; more than fits on a line.
+const MAX_DATA: usize = 512;
+
+/// How many events there were.
+#[component]
+pub(crate) fn Counts(feed: Feed) -> impl IntoView {
+    let text = Signal::derive(move || {
+        let Frame { events, evicted, matching, .. } = *feed.frame.read();
+        let all = if events == 1 { "1 event".to_owned() } else { format!("{events} events") };
+        let matching = matching.map(|n| format!(", {n} match the filter")).unwrap_or_default();
+        let evicted = match evicted {
+            0 => String::new(),
+            n => format!("; the oldest {n} are no longer in the list"),
+        };
+        all + &matching + &evicted
+    });
+    view! { <p class="count">{text}</p> }
+}
+
+/// The rows, oldest first. Only those in view are in the document.
+#[component]
+pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl IntoView {
+    let has_rows = Signal::derive(move || feed.frame.read().total > 0);
+    let nothing =
+        if is_refused { "These events are not public." } else { "Nothing has happened yet." };
+    let follows = Signal::derive(move || feed.hold.get().is_none());
+    let new = Signal::derive(move || format!("{} new", feed.frame.read().new));
+    let on_wheel = move |wheel: ev::WheelEvent| {
+        if wheel.delta_y() < 0.0 {
+            feed.scrolled(true);
+        }
+    };
+    let on_click = move |click: ev::MouseEvent| {
+        if let Some(event) = browser::clicked_event(&click).and_then(|id| feed.find(id)) {
+            details::open(feed, event);
+        }
+    };
+    view! {
+        <div class="list">
+            <div
+                class="scroller"
+                tabindex="0"
+                role="group"
+                aria-label="Events, oldest first"
+                node_ref=feed.scroller
+                on:scroll=move |_| feed.scrolled(false)
+                on:wheel:passive=on_wheel
+            >
+                <ol class="rows" on:click=on_click>
+                    <For each=move || feed.frame.read().rows.clone() key=|row| row.key let:row>
+                        <RowItem row settings />
+                    </For>
+                </ol>
+                <p class="empty" hidden=has_rows>{nothing}</p>
+            </div>
+            <button type="button" class="new" hidden=follows on:click=move |_| feed.follow()>
+                {new}
+            </button>
+        </div>
+    }
+}
+
+/// One row: an event, or a mark.
+#[component]
+fn RowItem(row: Arc<Row>, settings: Settings) -> impl IntoView {
+    let (kind, time, event, about) = match &row.content {
+        Content::Event(event) => ("event", event.time, Some(event), about(event)),
+        Content::Opened(time) => ("mark", *time, None, "Stream opened".to_owned()),
+        Content::Gap(gap, time) => ("mark gap", *time, None, gap_in_words(gap).to_owned()),
+    };
+    let data = event.map(|event| &event.data[..event.data.floor_char_boundary(MAX_DATA)]);
+    view! {
+        <li class=kind data-id=event.map(|event| event.id.to_string())>
+            {time_view(time, settings)}
+            // Not one of the stops of the tab key: there are many, and they come and go.
+            <button type="button" class="data" tabindex="-1" hidden=event.is_none()>
+                {data.unwrap_or_default().to_owned()}
+            </button>
+            <span class="about">{about}</span>
+            <code class="id">{event.map(|event| event.id.sequence.to_string()).unwrap_or_default()}</code>
+        </li>
+    }
+}
+
+/// Of which topic and name an event is; nothing where that goes without saying.
+fn about(event: &Event) -> String {
+    if event.topic == Topic::clock() && event.name == Name::default() {
+        String::new()
+    } else {
+        format!("{} {}", event.topic, event.name.as_str())
+    }
+}
+
+fn time_view(time: Timestamp, settings: Settings) -> impl IntoView + use<> {
+    let text = move || match settings.time.get() {
+        TimeFormat::Utc => time_of_day(time, 0),
+        TimeFormat::Local => time_of_day(time, browser::minutes_ahead(time)),
+        TimeFormat::Epoch => epoch(time),
+        TimeFormat::Ago => {
+            settings.seconds.track();
+            ago(time, browser::time())
+        }
+    };
+    view! { <time datetime=time.to_string()>{text}</time> }
+}

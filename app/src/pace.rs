@@ -1,0 +1,121 @@
+//! How many events there are a second, and how long they take to get here.
+
+use leptos::{prelude::*, task::spawn_local};
+use waterclock::{connection::State, offset::Offset};
+
+use crate::{
+    browser,
+    live::{Arrived, Live},
+    rate::{HEIGHT, Rate, SECONDS},
+    settings::Settings,
+};
+
+/// How often the clocks are compared, in seconds.
+const COMPARE_EVERY: u64 = 60;
+
+/// What is known of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    rate: StoredValue<Rate>,
+    /// How long the latest event took, in milliseconds, by clocks that may not be the same.
+    lag: StoredValue<Option<f64>>,
+    seconds: RwSignal<u64>,
+    /// What is shown, made anew each second.
+    shown: RwSignal<Shown>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Shown {
+    now: u32,
+    most: u32,
+    path: String,
+    /// Of the latest event: so many milliseconds, by the clocks as they are.
+    lag: Option<i64>,
+}
+
+impl Pace {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let pace = Self {
+            rate: StoredValue::default(),
+            lag: StoredValue::default(),
+            seconds: settings.seconds,
+            shown: RwSignal::default(),
+        };
+        Effect::new(move || pace.update(settings.seconds.get()));
+        pace
+    }
+
+    /// Something has come over the stream.
+    pub(crate) fn note(self, arrived: &Arrived) {
+        let Arrived::Event(event) = arrived else { return };
+        self.rate.update_value(|rate| rate.add(self.seconds.get_untracked()));
+        // The server rounds down to whole milliseconds.
+        #[expect(clippy::cast_precision_loss, reason = "exact for the next 285,000 years")]
+        let sent = event.time.as_millis() as f64 + 0.5;
+        self.lag.set_value(Some(browser::precise_time() - sent));
+    }
+
+    fn update(self, second: u64) {
+        self.rate.update_value(|rate| rate.pass(second));
+        self.shown.update(|shown| {
+            let lag = self.lag.get_value().map(whole);
+            self.rate.with_value(|rate| {
+                *shown = Shown { now: rate.now(), most: rate.most(), path: rate.path(), lag };
+            });
+        });
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "it saturates")]
+fn whole(millis: f64) -> i64 {
+    millis.round() as i64
+}
+
+/// A plot of the last minute, and the numbers.
+#[component]
+pub(crate) fn PaceView(pace: Pace, live: Live) -> impl IntoView {
+    let offset = compare_clocks(pace.seconds, live);
+    let shown = pace.shown;
+    let label = Signal::derive(move || {
+        let Shown { now, most, .. } = *shown.read();
+        format!("Events a second in the last minute: {now} now, {most} at most")
+    });
+    let numbers = Signal::derive(move || {
+        let Shown { now, lag, .. } = *shown.read();
+        let lag = lag.zip(offset.get()).map(|(lag, offset)| {
+            let (ahead, uncertainty) = (whole(offset.millis), whole(offset.uncertainty.ceil()));
+            format!(" · lag {} ms ± {uncertainty} ms", lag + ahead)
+        });
+        format!("{now} events/s{}", lag.unwrap_or_default())
+    });
+    let path = Signal::derive(move || shown.read().path.clone());
+    let view_box = format!("0 -1 {} {}", SECONDS - 1, HEIGHT + 2);
+    view! {
+        <p class="pace">
+            <svg viewBox=view_box preserveAspectRatio="none" role="img" aria-label=label>
+                <path d=path />
+            </svg>
+            <span>{numbers}</span>
+        </p>
+    }
+}
+
+/// Asks for the server's time once the stream is live, and again each minute in which the page is seen.
+fn compare_clocks(seconds: RwSignal<u64>, live: Live) -> RwSignal<Option<Offset>> {
+    let offset = RwSignal::new(None);
+    let asked = StoredValue::new(None);
+    Effect::new(move || {
+        let second = seconds.get();
+        let is_due = asked.get_value().is_none_or(|asked| second >= asked + COMPARE_EVERY);
+        if is_due && browser::is_visible() && live.state() == State::Live {
+            asked.set_value(Some(second));
+            spawn_local(async move {
+                if let Some(found) = browser::offset().await {
+                    // The page may be gone meanwhile.
+                    let _ = offset.try_set(Some(found));
+                }
+            });
+        }
+    });
+    offset
+}

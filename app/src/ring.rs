@@ -1,0 +1,214 @@
+//! What the list is of: the latest events, with marks where the stream was opened or events are missing.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use waterclock::{event::Event, notice::Gap, timestamp::Timestamp};
+
+use crate::filter::Filter;
+
+/// How many rows are kept at first.
+pub(crate) const DEFAULT_ROWS: usize = 10_000;
+/// How much data they may have in all, in bytes. The newest row is kept whatever its size.
+pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// A row of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Tells rows apart; each has a higher one than those before it.
+    pub(crate) key: u64,
+    pub(crate) content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// An event.
+    Event(Arc<Event>),
+    /// The stream has opened, at that time.
+    Opened(Timestamp),
+    /// Events are missing here; that was told at that time.
+    Gap(Gap, Timestamp),
+}
+
+/// The rows, oldest first, and which of them a filter lets through. Clones share the events.
+#[derive(Clone, Debug)]
+pub(crate) struct Ring {
+    rows: VecDeque<Arc<Row>>,
+    /// Those of `rows` that the filter lets through, if there is one. Marks always are.
+    matches: Option<VecDeque<Arc<Row>>>,
+    filter: Filter,
+    max_rows: usize,
+    bytes: usize,
+    next_key: u64,
+    events: u64,
+    evicted: u64,
+}
+
+impl Ring {
+    pub(crate) fn new() -> Self {
+        Self {
+            rows: VecDeque::new(),
+            matches: None,
+            filter: Filter::default(),
+            max_rows: DEFAULT_ROWS,
+            bytes: 0,
+            next_key: 0,
+            events: 0,
+            evicted: 0,
+        }
+    }
+
+    /// The rows to show.
+    pub(crate) fn shown(&self) -> &VecDeque<Arc<Row>> {
+        self.matches.as_ref().unwrap_or(&self.rows)
+    }
+
+    /// How many events there were.
+    pub(crate) fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// How many of them are no longer kept.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// How many of those kept the filter lets through, if there is one.
+    pub(crate) fn matching(&self) -> Option<usize> {
+        self.matches.as_ref().map(|rows| rows.iter().filter(|row| row.event().is_some()).count())
+    }
+
+    /// Adds a row, and drops the oldest if it is one too many.
+    pub(crate) fn push(&mut self, content: Content) {
+        let row = Arc::new(Row { key: self.next_key, content });
+        self.next_key += 1;
+        self.events += u64::from(row.event().is_some());
+        self.bytes += row.bytes();
+        if let Some(matches) = &mut self.matches
+            && row.event().is_none_or(|event| self.filter.matches(event))
+        {
+            matches.push_back(Arc::clone(&row));
+        }
+        self.rows.push_back(row);
+        self.evict();
+    }
+
+    /// Keeps so many rows.
+    pub(crate) fn set_max_rows(&mut self, max_rows: usize) {
+        self.max_rows = max_rows.max(1);
+        self.evict();
+    }
+
+    /// Shows only what the filter lets through.
+    pub(crate) fn set_filter(&mut self, filter: Filter) {
+        let lets_through = |row: &&Arc<Row>| row.event().is_none_or(|event| filter.matches(event));
+        self.matches =
+            (!filter.is_empty()).then(|| self.rows.iter().filter(lets_through).cloned().collect());
+        self.filter = filter;
+    }
+
+    fn evict(&mut self) {
+        while self.rows.len() > self.max_rows || (self.bytes > MAX_BYTES && self.rows.len() > 1) {
+            let Some(row) = self.rows.pop_front() else { return };
+            self.bytes -= row.bytes();
+            self.evicted += u64::from(row.event().is_some());
+        }
+        let oldest = self.rows.front().map_or(self.next_key, |row| row.key);
+        if let Some(matches) = &mut self.matches {
+            while matches.front().is_some_and(|row| row.key < oldest) {
+                matches.pop_front();
+            }
+        }
+    }
+}
+
+impl Row {
+    /// The event, unless it is a mark.
+    pub(crate) fn event(&self) -> Option<&Arc<Event>> {
+        match &self.content {
+            Content::Event(event) => Some(event),
+            Content::Opened(_) | Content::Gap(..) => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.event().map_or(0, |event| event.data.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waterclock::id::{Epoch, EventId};
+
+    use super::*;
+
+    fn event(sequence: u64, data: String) -> Content {
+        Content::Event(Arc::new(Event {
+            id: EventId { epoch: Epoch::new(1), sequence },
+            topic: "t".parse().unwrap(),
+            name: "n".parse().unwrap(),
+            data,
+            time: Timestamp::from_millis(sequence),
+        }))
+    }
+
+    fn sequences(ring: &Ring) -> Vec<u64> {
+        ring.shown().iter().filter_map(|row| Some(row.event()?.id.sequence)).collect()
+    }
+
+    fn odd_and_even(max_rows: usize, upto: u64) -> Ring {
+        let mut ring = Ring::new();
+        ring.set_max_rows(max_rows);
+        for n in 1..=upto {
+            ring.push(event(n, if n % 2 == 0 { "even" } else { "odd" }.to_owned()));
+        }
+        ring
+    }
+
+    #[test]
+    fn keeps_the_latest_and_counts_the_others() {
+        let mut ring = odd_and_even(4, 10);
+        assert_eq!(sequences(&ring), [7, 8, 9, 10]);
+        assert_eq!((ring.events(), ring.evicted(), ring.matching()), (10, 6, None));
+        ring.push(Content::Opened(Timestamp::from_millis(0)));
+        assert_eq!((ring.events(), ring.evicted(), ring.shown().len()), (10, 7, 4));
+        ring.set_max_rows(2);
+        assert_eq!(sequences(&ring), [10]);
+    }
+
+    #[test]
+    fn a_filter_is_for_what_is_there_and_what_comes() {
+        let mut ring = odd_and_even(6, 6);
+        ring.push(Content::Opened(Timestamp::from_millis(0)));
+        ring.set_filter(Filter::parse("even").unwrap());
+        assert_eq!(sequences(&ring), [2, 4, 6]);
+        assert_eq!(ring.matching(), Some(3));
+        assert_eq!(ring.shown().len(), 4, "marks are not filtered");
+        ring.push(event(7, "odd".to_owned()));
+        ring.push(event(8, "even".to_owned()));
+        assert_eq!(sequences(&ring), [4, 6, 8], "as few as are kept");
+        ring.set_filter(Filter::default());
+        assert_eq!(sequences(&ring), [4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn large_events_leave_room_for_fewer() {
+        let mut ring = Ring::new();
+        for n in 1..=5 {
+            ring.push(event(n, "x".repeat(MAX_BYTES / 2)));
+        }
+        assert_eq!(sequences(&ring), [4, 5]);
+        ring.push(event(6, "x".repeat(2 * MAX_BYTES)));
+        assert_eq!(sequences(&ring), [6]);
+        assert_eq!((ring.events(), ring.evicted()), (6, 5));
+    }
+
+    #[test]
+    fn a_copy_stays_as_it_is() {
+        let mut ring = odd_and_even(4, 4);
+        let copy = ring.clone();
+        for n in 5..=8 {
+            ring.push(event(n, String::new()));
+        }
+        assert_eq!(sequences(&copy), [1, 2, 3, 4]);
+    }
+}
