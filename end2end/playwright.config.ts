@@ -1,5 +1,5 @@
-// End-to-end tests in Chromium. Each test starts a server of its own (see tests/server.ts), since some
-// of them kill it.
+// End-to-end tests in Chromium, and the most important ones in Firefox. Each test starts a server of its
+// own (see tests/server.ts), since some of them kill it.
 import { defineConfig } from '@playwright/test';
 import { executablePath } from './chromium.js';
 
@@ -9,18 +9,38 @@ export default defineConfig({
   workers: 2,
   forbidOnly: true,
   reporter: 'list',
-  use: {
-    launchOptions: {
-      executablePath,
-      // A browser that stays on this machine. Root, as in a container, has no sandbox.
-      args: [
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-        '--no-first-run',
-      ],
-      chromiumSandbox: process.getuid?.() !== 0,
+  use: { trace: 'retain-on-failure' },
+  projects: [
+    {
+      name: 'chromium',
+      testIgnore: 'firefox.spec.ts',
+      use: {
+        launchOptions: {
+          executablePath,
+          // A browser that stays on this machine. Root, as in a container, has no sandbox.
+          args: [
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            '--no-first-run',
+          ],
+          chromiumSandbox: process.getuid?.() !== 0,
+        },
+      },
     },
-    trace: 'retain-on-failure',
-  },
+    {
+      // The system's own, over WebDriver BiDi.
+      name: 'firefox',
+      testMatch: 'firefox.spec.ts',
+      use: {
+        browserName: 'firefox',
+        channel: 'moz-firefox',
+        launchOptions: {
+          executablePath: '/usr/bin/firefox-esr',
+          // It asks Mozilla's servers nothing, and scrollbars take no room, as on a phone.
+          firefoxUserPrefs: { 'network.dns.disabled': true, 'ui.useOverlayScrollbars': 1 },
+        },
+      },
+    },
+  ],
 });

@@ -2,7 +2,7 @@
 # Brings what building and testing Waterclock need, and skips what is there.
 #
 #   scripts/setup.sh build   Rust with wasm32's library, cargo-leptos, wasm-bindgen, wasm-opt
-#   scripts/setup.sh test    all that, cargo-deny, Chromium, and the packages of the end-to-end tests
+#   scripts/setup.sh test    all that, cargo-deny, Chromium, Firefox, and the packages of the end-to-end tests
 #   scripts/setup.sh path    only prints PATH with the folders of our tools on it
 #
 # The ordinary way comes first; where it fails, Debian's packages are the second. A tool of another
@@ -242,6 +242,14 @@ set_up_end2end() {
         fail "Chromium could not be installed." "Install it as your system does, then start again."
 }
 
+# The second browser: Firefox as Debian has it, which Playwright drives as it is.
+set_up_firefox() {
+    [ -x /usr/bin/firefox-esr ] && return
+    say "installing Debian's package firefox-esr (about a minute)"
+    apt_install firefox-esr ||
+        fail "firefox-esr could not be installed." "Install it as /usr/bin/firefox-esr, then start again."
+}
+
 # What docs/clients.md is written for, besides browsers and Node.js; a test runs it.
 set_up_clients() {
     command -v curl >/dev/null && command -v python3 >/dev/null && return
@@ -258,6 +266,7 @@ build | test)
     set_up_wasm_opt
     if [ "$1" = test ]; then
         set_up_end2end
+        set_up_firefox
         set_up_clients
     fi
     ;;

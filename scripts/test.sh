@@ -40,7 +40,7 @@ step 'licences, sources and duplicates of what we are made of' cargo deny --work
 step 'advisories' advisories
 step 'unit, property and integration tests' cargo test --quiet
 step 'types of the end-to-end tests' env --chdir=end2end npx tsc
-step 'end-to-end tests in Chromium' env --chdir=end2end \
+step 'end-to-end tests in Chromium and Firefox' env --chdir=end2end \
     WATERCLOCK_BINARY="$PWD/target/release/waterclock" npx playwright test
 
 # cargo's lines are "test result: ok. 55 passed; 0 failed; …", Playwright's "  9 passed (12.3s)".

@@ -14,8 +14,9 @@ use crate::{
 };
 
 /// So many rows above and below those in view are in the document too, so that a short scroll shows
-/// them at once.
+/// them at once. Fewer while the end is followed, when all of them are others in each frame.
 const OVERSCAN: usize = 8;
+const OVERSCAN_AT_END: usize = 3;
 
 /// Why the list holds still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(crate) struct Frame {
     pub(crate) above: usize,
     /// How many there are in all.
     pub(crate) total: usize,
+    /// How high one is, in pixels.
+    pub(crate) row: f64,
     /// How many events there were.
     pub(crate) events: u64,
     /// How many of them are no longer kept.
@@ -49,7 +52,8 @@ impl Frame {
     /// The part of `shown` that is in view: its end, if that is followed. `now` is what there is by now.
     fn of(shown: &Ring, now: &Ring, view: View, is_at_end: bool) -> Self {
         let rows = shown.shown();
-        let visible = view.rows_in_view() + 2 * OVERSCAN;
+        let overscan = if is_at_end { OVERSCAN_AT_END } else { 2 * OVERSCAN };
+        let visible = view.rows_in_view() + overscan;
         let last_first = rows.len().saturating_sub(visible);
         let above = view.rows_above().saturating_sub(OVERSCAN).min(last_first);
         let above = if is_at_end { last_first } else { above };
@@ -57,6 +61,7 @@ impl Frame {
             rows: rows.iter().skip(above).take(visible).cloned().collect(),
             above,
             total: rows.len(),
+            row: view.row,
             events: now.events(),
             evicted: now.evicted(),
             new: now.events() - shown.events(),
@@ -105,7 +110,7 @@ impl Feed {
         Effect::new(move || {
             let frame = feed.frame.read();
             let is_at_end = feed.hold.get().is_none();
-            let top = browser::lay_out(feed.scroller, frame.above, frame.total, is_at_end);
+            let top = browser::lay_out(feed.scroller, &frame, is_at_end);
             if let Some(top) = top {
                 feed.end.set_value(top);
             }

@@ -32,7 +32,7 @@ pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
         pace.note(&arrived);
         feed.add(arrived);
     });
-    let sharing = Memo::new(move |_| sharing_in_words(live.role(), live.tabs()));
+    let sharing = Memo::new(move |_| sharing_in_words(live.role(), &live.state(), live.tabs()));
     shortcuts(feed, live, settings);
     view! {
         <header>

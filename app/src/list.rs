@@ -87,13 +87,14 @@ fn RowItem(row: Arc<Row>, settings: Settings) -> impl IntoView {
         Content::Opened(time) => ("mark", *time, None, "Stream opened".to_owned()),
         Content::Gap(gap, time) => ("mark gap", *time, None, gap_in_words(gap).to_owned()),
     };
-    let data = event.map(|event| &event.data[..event.data.floor_char_boundary(MAX_DATA)]);
+    let data = event.map_or("", |event| &event.data[..event.data.floor_char_boundary(MAX_DATA)]);
+    let data = if data.trim().is_empty() { "(empty)" } else { data };
     view! {
         <li class=kind data-id=event.map(|event| event.id.to_string())>
             {time_view(time, settings)}
             // Not one of the stops of the tab key: there are many, and they come and go.
             <button type="button" class="data" tabindex="-1" hidden=event.is_none()>
-                {data.unwrap_or_default().to_owned()}
+                {data.to_owned()}
             </button>
             <span class="about">{about}</span>
             <code class="id">{event.map(|event| event.id.sequence.to_string()).unwrap_or_default()}</code>

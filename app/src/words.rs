@@ -21,11 +21,9 @@ pub(crate) fn state_in_words(state: &State) -> &'static str {
 
 pub(crate) fn gap_in_words(gap: &Gap) -> &'static str {
     match gap.reason {
-        GapReason::Expired => "Events are missing here: they are no longer kept.",
-        GapReason::OtherEpoch => "The server began a new log. Events may be missing here.",
-        GapReason::Future | GapReason::Malformed => {
-            "The server does not know where we were. Events may be missing here."
-        }
+        GapReason::Expired => "Events are missing: no longer kept",
+        GapReason::OtherEpoch => "A new log: events may be missing",
+        GapReason::Future | GapReason::Malformed => "Place unknown: events may be missing",
     }
 }
 
@@ -80,16 +78,16 @@ pub(crate) fn state_key(state: &State) -> &'static str {
     }
 }
 
-/// Who has the connection, and who shares it.
-pub(crate) fn sharing_in_words(role: Role, tabs: Option<usize>) -> String {
-    match (role, tabs) {
-        (Role::Out | Role::Away, _) => String::new(),
+/// Who has the connection, if there is one, and who shares it.
+pub(crate) fn sharing_in_words(role: Role, state: &State, tabs: Option<usize>) -> String {
+    let tabs = match (role, tabs) {
+        (Role::Out | Role::Away, _) => return String::new(),
         (Role::Alone, _) => {
-            "A connection for this tab alone: browsers share one among tabs only over HTTPS or on this \
-             machine"
-                .to_owned()
+            return "A connection for this tab alone: tabs share one over HTTPS, or on the server's machine"
+                .to_owned();
         }
-        (_, None | Some(0 | 1)) => "1 tab, 1 connection".to_owned(),
-        (_, Some(tabs)) => format!("{tabs} tabs, 1 connection"),
-    }
+        (_, None | Some(0 | 1)) => "1 tab".to_owned(),
+        (_, Some(tabs)) => format!("{tabs} tabs"),
+    };
+    if *state == State::Live { tabs + ", 1 connection" } else { tabs }
 }

@@ -12,7 +12,7 @@ test('Lighthouse', async ({ server }) => {
   test.setTimeout(120_000);
   await server.start();
   const profile = await mkdtemp(join(tmpdir(), 'lighthouse-'));
-  const { executablePath, args, chromiumSandbox } = config.use!.launchOptions!;
+  const { executablePath, args, chromiumSandbox } = config.projects![0].use!.launchOptions!;
   const browser = await chromium.launchPersistentContext(profile, {
     executablePath,
     chromiumSandbox,

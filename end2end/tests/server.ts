@@ -1,9 +1,8 @@
 // A Waterclock server for one test: starts it on a port of its own, reads what it logs, kills it, and
 // starts it again. And the `test` to use, which fails on any error in the browser's console.
-import { expect, test as base, type Page } from '@playwright/test';
+import { type Browser, expect, test as base, type Page } from '@playwright/test';
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 
@@ -72,7 +71,14 @@ type Fixtures = {
   noErrors: void;
 };
 
-export const test = base.extend<Fixtures>({
+export const test = base.extend<Fixtures, { browser: Browser }>({
+  browser: [
+    async ({ browser }, use) => {
+      if (browser.browserType().name() === 'firefox') tolerateColorScheme(browser);
+      await use(browser);
+    },
+    { scope: 'worker' },
+  ],
   server: async ({}, use) => {
     const server = new Server();
     await use(server);
@@ -95,8 +101,26 @@ export const test = base.extend<Fixtures>({
   ],
 });
 
+/** Playwright tells every page a colour scheme by a command that Firefox ESR 153 does not know yet. */
+function tolerateColorScheme(browser: Browser) {
+  // Not part of what Playwright documents; its version is pinned.
+  const { _transport: transport } = (browser as any)._connection.toImpl(browser)._connection;
+  const { onmessage } = transport;
+  transport.onmessage = (message: { id?: number; error?: string; message?: string }) => {
+    const isThat = message.error === 'unknown command' && message.message === 'emulation.setMediaFeaturesOverride';
+    onmessage(isThat ? { type: 'success', id: message.id, result: {} } : message);
+  };
+}
+
 /** The browser's own words for a server that is gone or answers with an error. */
-export const networkErrors = /net::ERR_|Failed to load resource|EventSource's response has a/;
+export const networkErrors =
+  /net::ERR_|Failed to load resource|EventSource's response has a|Firefox can’t establish|connection to .* was interrupted/;
+
+/** How many streams the server has open. */
+export async function streams(server: Server): Promise<number> {
+  const metrics = await (await fetch(`${server.url}/metrics`)).text();
+  return Number(/^waterclock_streams_open (\d+)/m.exec(metrics)![1]);
+}
 
 /** How the connection is, in the page's words. */
 export const state = (page: Page) => page.locator('.state');
@@ -106,12 +130,21 @@ export async function count(page: Page): Promise<number> {
   return Number((await page.locator('.count').textContent())!.split(' ')[0]);
 }
 
-/** The sequence numbers of the events in the list, oldest first: only few of them are in the document. */
+/** The sequence numbers of the events in the list, oldest first: what Export would save, since only few of
+ * them are in the document, and Playwright cannot wait for Firefox to save a file. */
 export async function sequences(page: Page): Promise<number[]> {
-  const download = page.waitForEvent('download');
-  await page.getByRole('button', { name: 'Export' }).click();
-  const lines = readFileSync(await (await download).path(), 'utf8').split('\n').slice(0, -1);
-  return lines.map((line) => Number(JSON.parse(line).id.split('-')[1]));
+  return page.evaluate(async () => {
+    const [{ createObjectURL }, { click }] = [URL, HTMLAnchorElement.prototype];
+    const saved = new Promise<Blob>((done) => {
+      URL.createObjectURL = (blob) => (done(blob as Blob), 'about:blank');
+      HTMLAnchorElement.prototype.click = () => {};
+    });
+    [...document.querySelectorAll('button')].find((button) => button.textContent === 'Export')!.click();
+    const lines = (await (await saved).text()).split('\n').slice(0, -1);
+    URL.createObjectURL = createObjectURL;
+    HTMLAnchorElement.prototype.click = click;
+    return lines.map((line) => Number(JSON.parse(line).id.split('-')[1]));
+  });
 }
 
 /** That many consecutive numbers, from the first of the list on. */

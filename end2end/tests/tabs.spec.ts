@@ -1,14 +1,11 @@
 // Tabs share one connection: however many there are, and whatever happens to the one that has it.
 import type { BrowserContext, Page } from '@playwright/test';
-import { count, expect, expectConsecutive, networkErrors, sequences, type Server, state, test } from './server.ts';
+import { count, expect, expectConsecutive, networkErrors, sequences, state, streams, test } from './server.ts';
 
 const fast = ['--interval', '10ms', '--retry', '200ms'];
 
-/** How many streams the server has open. */
-async function streams(server: Server): Promise<number> {
-  const metrics = await (await fetch(`${server.url}/metrics`)).text();
-  return Number(/^waterclock_streams_open (\d+)/m.exec(metrics)![1]);
-}
+// A trace has pictures of every tab whenever it changes: four times as long as the tests take.
+test.use({ trace: 'off' });
 
 /** Opens so many tabs. */
 async function open(context: BrowserContext, url: string, count: number): Promise<Page[]> {

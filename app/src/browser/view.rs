@@ -4,6 +4,8 @@ use leptos::{html::Div, prelude::*};
 use wasm_bindgen::JsCast as _;
 use web_sys::HtmlElement;
 
+use crate::feed::Frame;
+
 /// How high a row is until one was measured, in pixels.
 const ROW: f64 = 28.0;
 
@@ -14,7 +16,7 @@ pub(crate) struct View {
     top: f64,
     height: f64,
     /// The height of a row.
-    row: f64,
+    pub(crate) row: f64,
 }
 
 impl Default for View {
@@ -41,28 +43,29 @@ impl View {
 pub(crate) fn measure(scroller: NodeRef<Div>) -> Option<View> {
     let scroller = scroller.try_get_untracked()??;
     let height = f64::from(scroller.client_height());
-    Some(View { top: f64::from(scroller.scroll_top()), height, row: row_height(&scroller) })
+    let row = scroller.query_selector("li").ok().flatten();
+    let row = row.map_or(ROW, |row| row.get_bounding_client_rect().height());
+    Some(View { top: f64::from(scroller.scroll_top()), height, row })
 }
 
 /// Makes the list as high as if it had all its rows in it, and shows its end if that is followed. Says
 /// how far it is scrolled then, in pixels.
 pub(crate) fn lay_out(
     scroller: NodeRef<Div>,
-    above: usize,
-    total: usize,
+    Frame { above, total, row, .. }: &Frame,
     is_at_end: bool,
 ) -> Option<i32> {
     let scroller = scroller.get_untracked()?;
     let style = scroller.first_element_child()?.dyn_into::<HtmlElement>().ok()?.style();
-    let row = row_height(&scroller);
     // Whole pixels: to write fractions would add a tenth to what the page loads.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-    let pixels = |rows: usize| format!("{}px", (rows as f64 * row) as u64);
+    let pixels = |rows: &usize| format!("{}px", (*rows as f64 * row) as u64);
     // What a browser does not understand it leaves out.
     let _ = style.set_property("height", &pixels(total));
     let _ = style.set_property("padding-top", &pixels(above));
     if is_at_end {
-        scroller.set_scroll_top(scroller.scroll_height());
+        // As far as it goes.
+        scroller.set_scroll_top(i32::MAX);
     }
     Some(scroller.scroll_top())
 }
@@ -84,9 +87,4 @@ pub(crate) fn is_above(scroller: NodeRef<Div>, top: i32) -> bool {
 pub(crate) fn can_scroll(scroller: NodeRef<Div>) -> bool {
     let scroller = scroller.get_untracked();
     scroller.is_some_and(|scroller| scroller.scroll_height() > scroller.client_height())
-}
-
-fn row_height(scroller: &HtmlElement) -> f64 {
-    let row = scroller.query_selector("li").ok().flatten();
-    row.map_or(ROW, |row| row.get_bounding_client_rect().height())
 }
