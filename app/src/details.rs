@@ -17,7 +17,8 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
     browser::open_dialog("Event", move || {
         let event = RwSignal::new(event);
         let step = move |forward: bool| {
-            if let Some(next) = feed.beside(event.read_untracked().id, forward) {
+            let id = event.read_untracked().id;
+            if let Some(next) = feed.beside(id, forward) {
                 event.set(next);
             }
         };

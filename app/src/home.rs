@@ -98,14 +98,15 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
     }
 }
 
-/// What screen readers say of it: the words, at most every [`SPEAK_EVERY`] seconds.
+/// What screen readers say of it: what it is at a full second, and at most every [`SPEAK_EVERY`].
 fn spoken(words: Memo<String>, seconds: RwSignal<u64>) -> RwSignal<String> {
-    let spoken = RwSignal::new(words.get_untracked());
+    let spoken = RwSignal::new(String::new());
     let last = StoredValue::new(None);
     Effect::new(move || {
-        let (words, second) = (words.get(), seconds.get());
+        let second = seconds.get();
         let may_speak = last.get_value().is_none_or(|last| second >= last + SPEAK_EVERY);
-        if may_speak && spoken.with_untracked(|spoken| *spoken != words) {
+        let words = words.get_untracked();
+        if second > 0 && may_speak && *spoken.read_untracked() != words {
             last.set_value(Some(second));
             spoken.set(words);
         }

@@ -6,14 +6,20 @@
 //! | module | what is there |
 //! |---|---|
 //! | [`shell`], [`App`], [`Page`] | the document, what is in it, and which page it is |
-//! | `home` | the page `/`: the connection's state, the button, the list |
-//! | `publish` | the form that publishes an event |
+//! | `home` | the page `/`: the connection's state, the button, and all the parts below |
+//! | [`live`] | the stream, in signals: opened, kept open, shared among tabs |
+//! | `tabs` | what tabs say to each other, as text |
+//! | `feed`, `ring`, `filter` | what has arrived, and which of it the list shows |
+//! | `list` | the list |
+//! | `pace`, `rate` | events a second, and how long they take |
+//! | `tools`, `settings`, `time` | what the reader can do with the list, has chosen, and how times are written |
+//! | `details`, `publish`, `help` | dialogs: about one event, to publish one, about all this |
+//! | `words` | how states, reasons and gaps are said |
 //! | `read` | what the server says in JSON |
-//! | `feed` | the signals behind it: the connection, and the rows of the list |
-//! | `browser` | all that touches the browser's own objects; nothing else may |
+//! | [`browser`] | all that touches the browser's own objects; nothing else may |
 //!
 //! The core is one line of thought: [`browser::event_source`] wraps an `EventSource` in a signal,
-//! `feed` adds each message to a reactive list, `home` shows it.
+//! [`live`] keeps it open and shares it, `feed` adds each message to a reactive list, `list` shows it.
 
 pub mod browser;
 mod details;

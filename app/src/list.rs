@@ -44,11 +44,8 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
         if is_refused { "These events are not public." } else { "Nothing has happened yet." };
     let follows = Signal::derive(move || feed.hold.get().is_none());
     let new = Signal::derive(move || format!("{} new", feed.frame.read().new));
-    let on_wheel = move |wheel: ev::WheelEvent| {
-        if wheel.delta_y() < 0.0 {
-            feed.scrolled(true);
-        }
-    };
+    // Also where there is nothing to scroll, so that no scroll follows.
+    let on_wheel = move |wheel: ev::WheelEvent| feed.scrolled(wheel.delta_y() < 0.0);
     let on_click = move |click: ev::MouseEvent| {
         if let Some(event) = browser::clicked_event(&click).and_then(|id| feed.find(id)) {
             details::open(feed, event);
@@ -71,10 +68,13 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
                     </For>
                 </ol>
                 <p class="empty" hidden=has_rows>{nothing}</p>
+                // In it, so that a wheel over the button scrolls the list.
+                <div class="end">
+                    <button type="button" hidden=follows on:click=move |_| feed.follow()>
+                        {new}
+                    </button>
+                </div>
             </div>
-            <button type="button" class="new" hidden=follows on:click=move |_| feed.follow()>
-                {new}
-            </button>
         </div>
     }
 }

@@ -2,6 +2,7 @@
 // starts it again. And the `test` to use, which fails on any error in the browser's console.
 import { type Browser, expect, test as base, type Page } from '@playwright/test';
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
+import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -115,6 +116,13 @@ function tolerateColorScheme(browser: Browser) {
 /** The browser's own words for a server that is gone or answers with an error. */
 export const networkErrors =
   /net::ERR_|Failed to load resource|EventSource's response has a|Firefox can’t establish|connection to .* was interrupted/;
+
+/** A JSON Web Token (RFC 7519), signed with HS256. */
+export function sign(secret: string, claims: object): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
+  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
+}
 
 /** How many streams the server has open. */
 export async function streams(server: Server): Promise<number> {

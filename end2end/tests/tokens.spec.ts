@@ -1,16 +1,9 @@
 // A page whose reader has a token in a cookie, since `EventSource` sends no headers.
-import { createHmac, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import { count, expect, expectConsecutive, networkErrors, sequences, state, test } from './server.ts';
+import { count, expect, expectConsecutive, networkErrors, sequences, sign, state, test } from './server.ts';
 
 test.use({ allowedErrors: networkErrors });
-
-/** A JSON Web Token (RFC 7519), signed with HS256. */
-function sign(secret: string, claims: object): string {
-  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
-  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
-}
 
 test('reads until the token expires, and goes on with a new one', async ({ page, server, context }, info) => {
   test.setTimeout(90_000);

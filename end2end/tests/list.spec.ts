@@ -1,0 +1,243 @@
+// The list, and what can be done with it.
+import { readFileSync } from 'node:fs';
+import type { Page } from '@playwright/test';
+import { count, expect, expectConsecutive, sequences, type Server, state, test } from './server.ts';
+
+const publish = async (server: Server, topic: string, body: string, query = '') => {
+  const answer = await fetch(`${server.url}/events/${topic}?${query}`, { method: 'POST', body });
+  expect(answer.ok).toBe(true);
+};
+
+const rows = (page: Page) => page.locator('.rows .event');
+const newer = (page: Page) => page.getByRole('button', { name: /^\d+ new$/ });
+const isAtEnd = (page: Page) =>
+  page.locator('.scroller').evaluate((list) => list.scrollHeight - list.clientHeight - list.scrollTop <= 2);
+
+test('follows the newest; scrolled up it holds still, and goes on at the end', async ({ page, server }) => {
+  await server.start('--interval', '20ms');
+  await page.goto(server.url);
+  await expect.poll(() => count(page)).toBeGreaterThan(60);
+  expect(await isAtEnd(page)).toBe(true);
+  await expect(newer(page)).toBeHidden();
+
+  await page.locator('.scroller').hover();
+  await page.mouse.wheel(0, -300);
+  await expect(newer(page)).toBeVisible();
+  const shown = await rows(page).allTextContents();
+  await expect(newer(page)).toHaveText(/\d\d new/);
+  expect(await rows(page).allTextContents()).toEqual(shown);
+
+  await newer(page).click();
+  await expect(newer(page)).toBeHidden();
+  await expect.poll(() => isAtEnd(page)).toBe(true);
+  await page.mouse.wheel(0, -100);
+  await expect(newer(page)).toBeVisible();
+  await page.mouse.wheel(0, 5000);
+  await expect(newer(page)).toBeHidden();
+  expectConsecutive(await sequences(page));
+});
+
+test('Pause holds the list still while more is received', async ({ page, server }) => {
+  await server.start('--interval', '20ms');
+  await page.goto(server.url);
+  await expect.poll(() => count(page)).toBeGreaterThan(20);
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await expect(page.getByRole('button', { name: 'Pause' })).toHaveAttribute('aria-pressed', 'true');
+  const paused = await sequences(page);
+  await expect.poll(() => count(page)).toBeGreaterThan(paused.length + 20);
+  expect(await sequences(page)).toEqual(paused);
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await expect.poll(async () => (await sequences(page)).length).toBeGreaterThan(paused.length + 20);
+  expectConsecutive(await sequences(page));
+});
+
+test('a filter shows what matches, counts it, and is in the address', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await page.goto(`${server.url}/?topic=%3E`);
+  await expect(state(page)).toHaveText('Live');
+  await publish(server, 'orders.eu', 'for Zürich', 'name=created');
+  await publish(server, 'orders.us', 'for Zurich, Kansas', 'name=created');
+  await publish(server, 'orders.eu', 'for Bern', 'name=paid');
+  await expect(rows(page)).toHaveCount(3);
+
+  const filter = page.getByRole('searchbox', { name: 'Filter' });
+  for (const [text, found] of [
+    ['zürich', ['for Zürich']],
+    ['FOR name:created', ['for Zürich', 'for Zurich, Kansas']],
+    ['topic:orders.eu', ['for Zürich', 'for Bern']],
+    ['"zurich, k" topic:*.us', ['for Zurich, Kansas']],
+    ['nothing of that kind', []],
+  ] as const) {
+    await filter.fill(text);
+    await expect(rows(page).locator('.data')).toHaveText([...found]);
+    await expect(page.locator('.count')).toHaveText(`3 events, ${found.length} match the filter`);
+  }
+  await filter.fill('Zurich');
+  await publish(server, 'orders.us', 'Zurich again');
+  await expect(rows(page)).toHaveCount(2);
+  expect(new URL(page.url()).searchParams.get('filter')).toBe('Zurich');
+  await page.reload();
+  await expect(filter).toHaveValue('Zurich');
+  await expect(rows(page)).toHaveCount(2);
+
+  await filter.fill('topic:a..b');
+  await expect(page.getByRole('alert')).toHaveText('"a..b" is not a pattern of topics');
+  await filter.fill('');
+  await expect(page.getByRole('alert')).toBeHidden();
+  await expect(rows(page)).toHaveCount(4);
+  expect(new URL(page.url()).searchParams.has('filter')).toBe(false);
+});
+
+test('the details of an event: all of it, its JSON over lines, and copied', async ({ page, context, server }) => {
+  await context.grantPermissions(['clipboard-read', 'clipboard-write']);
+  await server.start('--interval', '1h');
+  await page.goto(`${server.url}/?topic=t`);
+  await expect(state(page)).toHaveText('Live');
+  await publish(server, 't', '{"a":[1,{"b":"ü"}]}', 'name=made');
+  await publish(server, 't', 'no JSON');
+  await rows(page).first().click();
+  const dialog = page.getByRole('dialog', { name: 'Event' });
+  await expect(dialog.locator('pre')).toHaveText('{\n  "a": [\n    1,\n    {\n      "b": "ü"\n    }\n  ]\n}');
+  await expect(dialog).toContainText('made');
+  await expect(dialog).toContainText('20 bytes');
+
+  const clipboard = () => page.evaluate(() => navigator.clipboard.readText());
+  await dialog.getByRole('button', { name: 'Copy data' }).click();
+  await expect(dialog.getByText('Copied.')).toBeVisible();
+  expect(await clipboard()).toBe('{"a":[1,{"b":"ü"}]}');
+  await dialog.getByRole('button', { name: 'Copy event' }).click();
+  const { events } = await (await fetch(`${server.url}/poll?topic=t&last_event_id=earliest`)).json();
+  await expect.poll(async () => JSON.parse(await clipboard())).toEqual(events[0]);
+
+  await dialog.getByRole('button', { name: 'Next' }).click();
+  await expect(dialog.locator('pre')).toHaveText('no JSON');
+  await dialog.getByRole('button', { name: 'Next' }).click();
+  await expect(dialog.locator('pre')).toHaveText('no JSON');
+  await dialog.getByRole('button', { name: 'Previous' }).click();
+  await expect(dialog.locator('pre')).toContainText('"a"');
+  await page.keyboard.press('Escape');
+  await expect(page.locator('dialog')).toHaveCount(0);
+});
+
+test('Export saves what the list shows, an event a line', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await page.goto(`${server.url}/?topic=t`);
+  await expect(state(page)).toHaveText('Live');
+  for (const data of ['one', 'two\n"lines"\t\u2028 and \\ more', 'three']) await publish(server, 't', data);
+  await expect(rows(page)).toHaveCount(3);
+  const saved = async () => {
+    const download = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Export' }).click();
+    const file = await download;
+    expect(file.suggestedFilename()).toBe('waterclock.ndjson');
+    return readFileSync(await file.path(), 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line));
+  };
+  const { events } = await (await fetch(`${server.url}/poll?topic=t&last_event_id=earliest`)).json();
+  expect(await saved()).toEqual(events);
+  await page.getByRole('searchbox', { name: 'Filter' }).fill('t');
+  await expect(rows(page)).toHaveCount(3); // The topic has one.
+  await page.getByRole('searchbox', { name: 'Filter' }).fill('three');
+  await expect(rows(page)).toHaveCount(1);
+  expect(await saved()).toEqual([events[2]]);
+});
+
+test.describe('times', () => {
+  test.use({ timezoneId: 'Asia/Kolkata' });
+
+  test('are written as chosen, and the choice is remembered', async ({ page, server }) => {
+    await server.start('--interval', '1h');
+    await publish(server, 't', 'x');
+    const { events } = await (await fetch(`${server.url}/poll?topic=t&last_event_id=earliest`)).json();
+    const time = Date.parse(events[0].time);
+    await page.goto(`${server.url}/?topic=t`);
+    await expect(state(page)).toHaveText('Live');
+    const shown = rows(page).locator('time');
+    const ofDay = (time: number) => new Date(time).toISOString().slice(11, 23);
+    await expect(shown).toHaveText(ofDay(time));
+    const times = page.getByRole('combobox', { name: 'Times' });
+    await times.selectOption('Local time');
+    await expect(shown).toHaveText(ofDay(time + 330 * 60_000));
+    await times.selectOption('Unix time');
+    await expect(shown).toHaveText((time / 1000).toFixed(3));
+    await times.selectOption('How long ago');
+    await expect(shown).toHaveText(/^\d s ago$/);
+    expect(new URL(page.url()).searchParams.get('time')).toBe('ago');
+    await page.goto(`${server.url}/?topic=t`);
+    await expect(shown).toHaveText(/^\d+ s ago$/);
+    await expect(times).toHaveValue('ago');
+    await page.goto(`${server.url}/?topic=t&time=epoch`);
+    await expect(shown).toHaveText((time / 1000).toFixed(3));
+  });
+});
+
+test('keys do what the tools do, unless they are typed or switched off', async ({ page, server }) => {
+  await server.start('--interval', '50ms');
+  await page.goto(server.url);
+  await expect(state(page)).toHaveText('Live');
+  await page.keyboard.press('s');
+  await expect(state(page)).toHaveText('Stopped');
+  await page.keyboard.press('s');
+  await expect(state(page)).toHaveText('Live');
+  await page.keyboard.press('p');
+  await expect(newer(page)).toBeVisible();
+  await page.keyboard.press('f');
+  await expect(newer(page)).toBeHidden();
+  await page.keyboard.press('t');
+  await expect(page.getByRole('combobox', { name: 'Times' })).toHaveValue('local');
+  await page.keyboard.press('d');
+  await expect(page.getByRole('dialog', { name: 'Event' })).toBeVisible();
+  await page.keyboard.press('Escape');
+  await expect(page.locator('dialog')).toHaveCount(0);
+  await page.keyboard.press('/');
+  await page.keyboard.type('stop');
+  await expect(page.getByRole('searchbox', { name: 'Filter' })).toHaveValue('stop');
+  await expect(state(page)).toHaveText('Live');
+  await page.getByRole('searchbox', { name: 'Filter' }).fill('');
+  await page.locator('.scroller').focus();
+
+  await page.keyboard.press('?');
+  const help = page.getByRole('dialog', { name: 'Help' });
+  await help.getByLabel('These keys do something').uncheck();
+  await help.getByRole('button', { name: 'Close' }).click();
+  await expect(help).toBeHidden();
+  for (const key of ['s', 'p', 'd', '?']) await page.keyboard.press(key);
+  await page.reload();
+  await expect(state(page)).toHaveText('Live');
+  await page.keyboard.press('?');
+  await page.keyboard.press('s');
+  await expect(page.locator('dialog')).toHaveCount(0);
+  await expect(state(page)).toHaveText('Live');
+});
+
+test('the pace: events a second, and the lag by the server’s clock', async ({ page, server }) => {
+  await server.start('--interval', '100ms');
+  await page.goto(server.url);
+  const pace = page.locator('.pace');
+  await expect(pace).toHaveText(/^\d+ events\/s · lag -?\d+ ms ± \d+ ms$/, { timeout: 10_000 });
+  await expect(page.getByRole('img', { name: /^Events a second in the last minute: \d+ now, \d+ at most$/ })).toBeVisible();
+  await expect.poll(async () => Number((await pace.textContent())!.split(' ')[0])).toBeGreaterThan(5);
+
+  // A server whose clock is an hour ahead of ours: what it has just sent is an hour old by that.
+  await page.route('**/time', async (route) => {
+    const { time } = await (await route.fetch()).json();
+    await route.fulfill({ json: { time: new Date(Date.parse(time) + 3_600_000).toISOString() } });
+  });
+  await page.reload();
+  await expect(pace).toHaveText(/lag 36\d{5} ms/, { timeout: 10_000 });
+});
+
+test('is spoken at most every ten seconds, and the list not at all', async ({ page, server }) => {
+  await page.clock.install();
+  await server.start('--interval', '100ms');
+  await page.goto(server.url);
+  const spoken = page.getByRole('status');
+  await expect(spoken).toHaveText('Live');
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.getByRole('button', { name: 'Connect' }).click();
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect(state(page)).toHaveText('Stopped');
+  await expect(spoken).toHaveText('Live');
+  await page.clock.runFor(11_000);
+  await expect(spoken).toHaveText('Stopped');
+  expect(await page.locator('.list [aria-live], .list [role=log], .list [role=status]').count()).toBe(0);
+});
