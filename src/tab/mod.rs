@@ -7,7 +7,7 @@
 //! something, and fetches just that; what it has already, it drops. An owner that does not answer, since
 //! the browser has put its tab to sleep, loses the lock to the tab that asked.
 //!
-//! Like [`connection`](crate::connection), whose rules the owner keeps, this is a function from a state and
+//! Like [`connection`], whose rules the owner keeps, this is a function from a state and
 //! an input to a state and effects.
 
 use std::{collections::VecDeque, time::Duration};

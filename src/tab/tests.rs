@@ -345,7 +345,7 @@ impl Browser {
             }
             Step::Publish => self.newest += 1,
             Step::Retain(count) => {
-                self.oldest = self.oldest.max((self.newest + 1).saturating_sub(count))
+                self.oldest = self.oldest.max((self.newest + 1).saturating_sub(count));
             }
             Step::NewLog => {
                 (self.epoch, self.newest, self.oldest) = (self.epoch + 1, 0, 1);
