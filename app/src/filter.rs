@@ -47,20 +47,24 @@ impl Filter {
     }
 }
 
-/// The words of a text; between quotes, spaces are part of one.
+/// The words of a text. What is between quotes is one; a quote that nothing closes is a letter, so that
+/// a piece of JSON can be looked for as it is.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
-    let mut word = String::new();
-    let mut is_quoted = false;
-    for char in text.chars() {
-        match char {
-            '"' => is_quoted = !is_quoted,
-            char if char.is_whitespace() && !is_quoted => words.push(std::mem::take(&mut word)),
-            char => word.push(char),
-        }
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let is_end = |at: usize| rest[at..].chars().next().is_none_or(char::is_whitespace);
+        let close = rest.match_indices('"').map(|(at, _)| at).find(|&at| at > 0 && is_end(at + 1));
+        let (word, end) = match close {
+            Some(close) if rest.starts_with('"') => (&rest[1..close], close + 1),
+            _ => {
+                let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+                (&rest[..end], end)
+            }
+        };
+        words.push(word.to_owned());
+        rest = rest[end..].trim_start();
     }
-    words.push(word);
-    words.retain(|word| !word.is_empty());
     words
 }
 
@@ -103,7 +107,7 @@ mod tests {
             "ORDER 17",
             "zürich",
             "\"rich süd\"",
-            "\"",
+            "{\"",
             "created",
             "name:created",
             "topic:orders.eu",

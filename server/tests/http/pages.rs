@@ -7,7 +7,7 @@ async fn start() -> Server {
 }
 
 #[tokio::test]
-async fn the_page_has_the_latest_events_newest_first() {
+async fn the_page_has_the_latest_events_newest_last() {
     let server = start().await;
     for n in 1..=25 {
         server.publish(&format!("event number {n}.")).await;
@@ -19,14 +19,42 @@ async fn the_page_has_the_latest_events_newest_first() {
     let html = answer.rest().await;
     let newest = html.find(">event number 25.<").expect("the newest event");
     let older = html.find(">event number 6.<").expect("the twentieth event");
-    assert!(newest < older);
+    assert!(older < newest);
     assert!(!html.contains(">event number 5.<"), "only so many");
 }
 
 #[tokio::test]
 async fn before_anything_has_happened_it_says_so() {
-    let html = start().await.get("/").await.rest().await;
-    assert!(html.contains("Nothing has happened yet."));
+    let server = start().await;
+    let nothing = |html: String| {
+        let at = html.find(">Nothing has happened yet.<").expect("the text");
+        html[html[..at].rfind('<').unwrap_or(0)..at].to_owned()
+    };
+    let before = nothing(server.get("/").await.rest().await);
+    assert!(!before.contains("hidden"), "{before}");
+    server.publish("something").await;
+    let after = nothing(server.get("/").await.rest().await);
+    assert!(after.contains("hidden"), "{after}");
+}
+
+#[tokio::test]
+async fn tabs_that_show_the_same_are_told_the_same_group() {
+    let server = start().await;
+    let mut groups = Vec::new();
+    for path in ["/", "/?topic=clock", "/?topic=b+a", "/?topic=a&topic=b&topic=a"] {
+        let html = server.get(path).await.rest().await;
+        let at = html.find("waterclock-1 ").expect("the group");
+        groups.push(html[at..].chars().take_while(|c| !"\"&\\".contains(*c)).collect::<String>());
+    }
+    assert_eq!(
+        groups,
+        [
+            "waterclock-1 anyone clock",
+            "waterclock-1 anyone clock",
+            "waterclock-1 anyone a b",
+            "waterclock-1 anyone a b"
+        ]
+    );
 }
 
 #[tokio::test]
