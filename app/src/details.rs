@@ -7,13 +7,16 @@ use waterclock::event::Event;
 
 use crate::{
     browser,
-    feed::Feed,
+    feed::{Feed, Hold},
     read::json_of,
     time::{date_and_time, epoch},
 };
 
-/// Opens the dialog.
+/// Opens the dialog. The list holds still, so that the events before and after stay there.
 pub(crate) fn open(feed: Feed, event: Arc<Event>) {
+    if feed.hold.get_untracked().is_none() {
+        feed.hold(Hold::Scrolled);
+    }
     browser::open_dialog("Event", move || {
         let event = RwSignal::new(event);
         let step = move |forward: bool| {

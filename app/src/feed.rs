@@ -42,8 +42,8 @@ pub(crate) struct Frame {
     pub(crate) events: u64,
     /// How many of them are no longer kept.
     pub(crate) evicted: u64,
-    /// How many have come since the list holds still.
-    pub(crate) new: u64,
+    /// How many to show have come since the list holds still.
+    pub(crate) new: usize,
     /// How many match the filter, if there is one.
     pub(crate) matching: Option<usize>,
 }
@@ -64,7 +64,7 @@ impl Frame {
             row: view.row,
             events: now.events(),
             evicted: now.evicted(),
-            new: now.events() - shown.events(),
+            new: now.shown_since(shown),
             matching: shown.matching(),
         }
     }
@@ -213,13 +213,13 @@ impl Feed {
 
     fn draw(self) {
         // The page may be gone meanwhile.
+        let _ = self.is_frame_due.try_set_value(false);
         let Some(view) = browser::measure(self.scroller) else { return };
         let is_at_end = self.hold.get_untracked().is_none();
         let frame = self.ring.with_value(|ring| {
             self.held
                 .with_value(|held| Frame::of(held.as_ref().unwrap_or(ring), ring, view, is_at_end))
         });
-        self.is_frame_due.set_value(false);
         self.frame.set(frame);
     }
 }

@@ -47,24 +47,30 @@ impl Filter {
     }
 }
 
-/// The words of a text. What is between quotes is one; a quote that nothing closes is a letter, so that
-/// a piece of JSON can be looked for as it is.
+/// The words of a text. What is between quotes, at the beginning of one or after `name:`, is one; a quote that
+/// nothing closes is a letter, so that a piece of JSON can be looked for as it is.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
+        let kind = if rest.starts_with("name:") { "name:" } else { "" };
+        let open = kind.len();
         let is_end = |at: usize| rest[at..].chars().next().is_none_or(char::is_whitespace);
-        let close = rest.match_indices('"').map(|(at, _)| at).find(|&at| at > 0 && is_end(at + 1));
+        let mut quotes = rest.match_indices('"').map(|(at, _)| at);
+        let close = quotes.find(|&at| at > open && is_end(at + 1));
         let (word, end) = match close {
-            Some(close) if rest.starts_with('"') => (&rest[1..close], close + 1),
+            Some(close) if rest[open..].starts_with('"') => {
+                (format!("{kind}{}", &rest[open + 1..close]), close + 1)
+            }
             _ => {
                 let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-                (&rest[..end], end)
+                (rest[..end].to_owned(), end)
             }
         };
-        words.push(word.to_owned());
+        words.push(word);
         rest = rest[end..].trim_start();
     }
+    words.retain(|word| !word.is_empty());
     words
 }
 
@@ -113,6 +119,7 @@ mod tests {
             "topic:orders.eu",
             "topic:orders.*",
             "topic:> name:created \"order\":17 ORDERS",
+            "name:\"created\" \"\"",
         ] {
             assert!(matches(filter), "{filter}");
         }
@@ -126,6 +133,19 @@ mod tests {
             "{\"order\":17,\"to\":\"Zürich Süd\"}x",
         ] {
             assert!(!matches(filter), "{filter}");
+        }
+    }
+
+    #[test]
+    fn quotes_hold_words_together() {
+        for (text, expected) in [
+            ("a  b", vec!["a", "b"]),
+            ("\"a  b\" c", vec!["a  b", "c"]),
+            ("name:\"made up\" x", vec!["name:made up", "x"]),
+            ("\"a\":1,\"b c", vec!["\"a\":1,\"b", "c"]),
+            ("\"\" \"", vec!["\""]),
+        ] {
+            assert_eq!(words(text), expected, "{text}");
         }
     }
 

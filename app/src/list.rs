@@ -12,7 +12,7 @@ use crate::{
     browser, details,
     feed::{Feed, Frame},
     ring::{Content, Row},
-    settings::Settings,
+    settings::{Settings, Times},
     time::{TimeFormat, ago, epoch, time_of_day},
     words::gap_in_words,
 };
@@ -42,10 +42,22 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
     let has_rows = Signal::derive(move || feed.frame.read().total > 0);
     let nothing =
         if is_refused { "These events are not public." } else { "Nothing has happened yet." };
+    // A row never changes: one whose time is written otherwise is another. If each of them listened to the
+    // settings instead, these would remember all rows that there ever were.
+    let rows = move || {
+        let times = settings.times();
+        let rows = feed.frame.read().rows.clone();
+        rows.into_iter().map(move |row| (row, times)).collect::<Vec<_>>()
+    };
     let follows = Signal::derive(move || feed.hold.get().is_none());
     let new = Signal::derive(move || format!("{} new", feed.frame.read().new));
     // Also where there is nothing to scroll, so that no scroll follows.
-    let on_wheel = move |wheel: ev::WheelEvent| feed.scrolled(wheel.delta_y() < 0.0);
+    let on_wheel = move |wheel: ev::WheelEvent| {
+        // With Ctrl it makes the page larger.
+        if !wheel.ctrl_key() {
+            feed.scrolled(wheel.delta_y() < 0.0);
+        }
+    };
     let on_click = move |click: ev::MouseEvent| {
         if let Some(event) = browser::clicked_event(&click).and_then(|id| feed.find(id)) {
             details::open(feed, event);
@@ -63,8 +75,8 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
                 on:wheel:passive=on_wheel
             >
                 <ol class="rows" on:click=on_click>
-                    <For each=move || feed.frame.read().rows.clone() key=|row| row.key let:row>
-                        <RowItem row settings />
+                    <For each=rows key=|(row, times)| (row.key, *times) let((row, times))>
+                        <RowItem row times />
                     </For>
                 </ol>
                 <p class="empty" hidden=has_rows>{nothing}</p>
@@ -81,17 +93,18 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
 
 /// One row: an event, or a mark.
 #[component]
-fn RowItem(row: Arc<Row>, settings: Settings) -> impl IntoView {
+fn RowItem(row: Arc<Row>, times: Times) -> impl IntoView {
     let (kind, time, event, about) = match &row.content {
         Content::Event(event) => ("event", event.time, Some(event), about(event)),
         Content::Opened(time) => ("mark", *time, None, "Stream opened".to_owned()),
         Content::Gap(gap, time) => ("mark gap", *time, None, gap_in_words(gap).to_owned()),
     };
-    let data = event.map_or("", |event| &event.data[..event.data.floor_char_boundary(MAX_DATA)]);
-    let data = if data.trim().is_empty() { "(empty)" } else { data };
+    let data = event.map_or("", |event| event.data.trim_start());
+    let data =
+        if data.is_empty() { "(empty)" } else { &data[..data.floor_char_boundary(MAX_DATA)] };
     view! {
         <li class=kind data-id=event.map(|event| event.id.to_string())>
-            {time_view(time, settings)}
+            <time datetime=time.to_string()>{write_time(time, times)}</time>
             // Not one of the stops of the tab key: there are many, and they come and go.
             <button type="button" class="data" tabindex="-1" hidden=event.is_none()>
                 {data.to_owned()}
@@ -111,15 +124,11 @@ fn about(event: &Event) -> String {
     }
 }
 
-fn time_view(time: Timestamp, settings: Settings) -> impl IntoView + use<> {
-    let text = move || match settings.time.get() {
+fn write_time(time: Timestamp, times: Times) -> String {
+    match times.format {
         TimeFormat::Utc => time_of_day(time, 0),
         TimeFormat::Local => time_of_day(time, browser::minutes_ahead(time)),
         TimeFormat::Epoch => epoch(time),
-        TimeFormat::Ago => {
-            settings.seconds.track();
-            ago(time, browser::time())
-        }
-    };
-    view! { <time datetime=time.to_string()>{text}</time> }
+        TimeFormat::Ago => ago(time, browser::time()),
+    }
 }

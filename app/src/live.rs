@@ -1,8 +1,8 @@
 //! A stream of events, in signals: opened where the page ended, kept open by the connection rules, and
 //! shared with the browser's other tabs.
 //!
-//! This module, `browser`, `read` and `tabs` are all that another Leptos app needs of this one, besides the
-//! crate `waterclock`:
+//! Another Leptos app can use it: it depends on this crate, with the feature `hydrate` in the browser and
+//! `ssr` on the server, and its server is Waterclock's, at the same origin.
 //!
 //! ```
 //! use app::live::{Arrived, Live, Stream};
@@ -97,11 +97,17 @@ struct Shown {
     state: State,
     reason: Option<Reason>,
     role: Role,
+    is_wanted: bool,
 }
 
 impl Shown {
     fn of(tab: &Tab<Arrived>) -> Self {
-        Self { state: tab.state().clone(), reason: tab.reason().cloned(), role: tab.role() }
+        Self {
+            state: tab.state().clone(),
+            reason: tab.reason().cloned(),
+            role: tab.role(),
+            is_wanted: tab.is_wanted(),
+        }
     }
 }
 
@@ -157,7 +163,7 @@ impl Live {
 
     /// Whether the stream is wanted: what a button shows as "Stop".
     pub fn is_wanted(self) -> bool {
-        self.role() != Role::Out
+        self.shown.with(|shown| shown.is_wanted)
     }
 
     /// How many tabs share the connection, if that is known.
@@ -208,7 +214,8 @@ impl Live {
         for effect in effects {
             self.perform(effect);
         }
-        let shown = self.tab.with_value(Shown::of);
+        // What has arrived may have led to this being cleaned up.
+        let Some(shown) = self.tab.try_with_value(Shown::of) else { return };
         if self.shown.with_untracked(|before| *before != shown) {
             self.now.set(now);
             self.shown.set(shown);
@@ -222,7 +229,7 @@ impl Live {
             Do::Own(Own::Open { after }) => self.url.set(Some(self.url_of("events", after))),
             Do::Own(Own::Close) => self.url.set(None),
             Do::Own(Own::Explain) => spawn_local(async move {
-                let cursor = self.tab.with_value(Tab::cursor);
+                let cursor = self.tab.try_with_value(Tab::cursor).flatten();
                 let reason = browser::explain(&self.url_of("events", cursor)).await;
                 self.input(Input::Own(connection::Input::Explained(reason)));
             }),

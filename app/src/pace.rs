@@ -10,6 +10,8 @@ use crate::{
     settings::Settings,
 };
 
+/// For so long after the stream was opened, events may be of before, in milliseconds.
+const CATCH_UP: f64 = 1000.0;
 /// How often the clocks are compared, in seconds.
 const COMPARE_EVERY: u64 = 60;
 
@@ -19,6 +21,8 @@ pub(crate) struct Pace {
     rate: StoredValue<Rate>,
     /// How long the latest event took, in milliseconds, by clocks that may not be the same.
     lag: StoredValue<Option<f64>>,
+    /// When the stream was opened.
+    opened: StoredValue<f64>,
     seconds: RwSignal<u64>,
     /// What is shown, made anew each second.
     shown: RwSignal<Shown>,
@@ -38,32 +42,52 @@ impl Pace {
         let pace = Self {
             rate: StoredValue::default(),
             lag: StoredValue::default(),
+            opened: StoredValue::default(),
             seconds: settings.seconds,
             shown: RwSignal::default(),
         };
-        Effect::new(move || pace.update(settings.seconds.get()));
+        Effect::new(move || {
+            settings.seconds.track();
+            pace.update();
+        });
         pace
     }
 
     /// Something has come over the stream.
     pub(crate) fn note(self, arrived: &Arrived) {
-        let Arrived::Event(event) = arrived else { return };
-        self.rate.update_value(|rate| rate.add(self.seconds.get_untracked()));
-        // The server rounds down to whole milliseconds.
-        #[expect(clippy::cast_precision_loss, reason = "exact for the next 285,000 years")]
-        let sent = event.time.as_millis() as f64 + 0.5;
-        self.lag.set_value(Some(browser::precise_time() - sent));
+        let now = browser::precise_time();
+        match arrived {
+            Arrived::Event(event) => {
+                self.rate.update_value(|rate| rate.add(second(now)));
+                // What was missed while there was no stream is not late for that.
+                if now > self.opened.get_value() + CATCH_UP {
+                    // The server rounds down to whole milliseconds.
+                    #[expect(
+                        clippy::cast_precision_loss,
+                        reason = "exact for the next 285,000 years"
+                    )]
+                    let sent = event.time.as_millis() as f64 + 0.5;
+                    self.lag.set_value(Some(now - sent));
+                }
+            }
+            Arrived::Opened => self.opened.set_value(now),
+            Arrived::Gap(_) | Arrived::Notice => {}
+        }
     }
 
-    fn update(self, second: u64) {
-        self.rate.update_value(|rate| rate.pass(second));
-        self.shown.update(|shown| {
-            let lag = self.lag.get_value().map(whole);
-            self.rate.with_value(|rate| {
-                *shown = Shown { now: rate.now(), most: rate.most(), path: rate.path(), lag };
-            });
+    fn update(self) {
+        let lag = self.lag.get_value().map(whole);
+        self.rate.update_value(|rate| {
+            rate.pass(second(browser::precise_time()));
+            let shown = Shown { now: rate.now(), most: rate.most(), path: rate.path(), lag };
+            self.shown.set(shown);
         });
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+fn second(millis: f64) -> u64 {
+    (millis / 1000.0) as u64
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "it saturates")]

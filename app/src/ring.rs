@@ -35,6 +35,8 @@ pub(crate) struct Ring {
     rows: VecDeque<Arc<Row>>,
     /// Those of `rows` that the filter lets through, if there is one. Marks always are.
     matches: Option<VecDeque<Arc<Row>>>,
+    /// How many of those are events.
+    matching: usize,
     filter: Filter,
     max_rows: usize,
     bytes: usize,
@@ -48,6 +50,7 @@ impl Ring {
         Self {
             rows: VecDeque::new(),
             matches: None,
+            matching: 0,
             filter: Filter::default(),
             max_rows: DEFAULT_ROWS,
             bytes: 0,
@@ -74,7 +77,13 @@ impl Ring {
 
     /// How many of those kept the filter lets through, if there is one.
     pub(crate) fn matching(&self) -> Option<usize> {
-        self.matches.as_ref().map(|rows| rows.iter().filter(|row| row.event().is_some()).count())
+        self.matches.as_ref().map(|_| self.matching)
+    }
+
+    /// How many events to show have come since `earlier`, as far as they are kept.
+    pub(crate) fn shown_since(&self, earlier: &Self) -> usize {
+        let new = self.shown().iter().rev().take_while(|row| row.key >= earlier.next_key);
+        new.filter(|row| row.event().is_some()).count()
     }
 
     /// Adds a row, and drops the oldest if it is one too many.
@@ -86,6 +95,7 @@ impl Ring {
         if let Some(matches) = &mut self.matches
             && row.event().is_none_or(|event| self.filter.matches(event))
         {
+            self.matching += usize::from(row.event().is_some());
             matches.push_back(Arc::clone(&row));
         }
         self.rows.push_back(row);
@@ -103,6 +113,8 @@ impl Ring {
         let lets_through = |row: &&Arc<Row>| row.event().is_none_or(|event| filter.matches(event));
         self.matches =
             (!filter.is_empty()).then(|| self.rows.iter().filter(lets_through).cloned().collect());
+        let matches = self.matches.iter().flatten();
+        self.matching = matches.filter(|row| row.event().is_some()).count();
         self.filter = filter;
     }
 
@@ -114,8 +126,8 @@ impl Ring {
         }
         let oldest = self.rows.front().map_or(self.next_key, |row| row.key);
         if let Some(matches) = &mut self.matches {
-            while matches.front().is_some_and(|row| row.key < oldest) {
-                matches.pop_front();
+            while let Some(row) = matches.pop_front_if(|row| row.key < oldest) {
+                self.matching -= usize::from(row.event().is_some());
             }
         }
     }

@@ -22,7 +22,21 @@ pub(crate) struct Settings {
     pub(crate) seconds: RwSignal<u64>,
 }
 
+/// How times are written at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Times {
+    pub(crate) format: TimeFormat,
+    /// Which second it is, if that makes a difference.
+    second: u64,
+}
+
 impl Settings {
+    /// How times are written.
+    pub(crate) fn times(self) -> Times {
+        let format = self.time.get();
+        Times { format, second: if format == TimeFormat::Ago { self.seconds.get() } else { 0 } }
+    }
+
     /// The defaults, as the server renders; in the browser, then what the address says, or the last
     /// visit had.
     pub(crate) fn new() -> Self {
@@ -55,7 +69,7 @@ impl Settings {
     }
 
     pub(crate) fn set_time(self, time: TimeFormat) {
-        browser::set_query("time", if time == TimeFormat::default() { "" } else { time.key() });
+        browser::set_query("time", time.key());
         browser::set_setting("time", time.key());
         self.time.set(time);
     }

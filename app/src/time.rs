@@ -3,7 +3,7 @@
 use waterclock::timestamp::Timestamp;
 
 /// The reader's choice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum TimeFormat {
     /// The time of day in UTC: what the server renders, too.
     #[default]

@@ -38,9 +38,10 @@ pub(crate) fn Tools(feed: Feed, settings: Settings, may_publish: bool) -> impl I
         let text = bad_pattern.get().map(|text| format!("\"{text}\" is not a pattern of topics"));
         text.unwrap_or_default()
     });
+    // The property: what a reader has once chosen no longer heeds the attributes of the options.
+    let time = Signal::derive(move || settings.time.get().key().to_owned());
     let formats = TimeFormat::ALL.map(|format| {
-        let is_chosen = Signal::derive(move || settings.time.get() == format);
-        view! { <option value=format.key() selected=is_chosen>{format.in_words()}</option> }
+        view! { <option value=format.key()>{format.in_words()}</option> }
     });
     view! {
         <fieldset class="tools" disabled=is_idle>
@@ -59,6 +60,7 @@ pub(crate) fn Tools(feed: Feed, settings: Settings, may_publish: bool) -> impl I
             <label class="hidden" for="time">"Times"</label>
             <select
                 id="time"
+                prop:value=time
                 on:change:target=move |event| {
                     settings.set_time(TimeFormat::from_key(&event.target().value()).unwrap_or_default());
                 }

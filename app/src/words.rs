@@ -21,9 +21,9 @@ pub(crate) fn state_in_words(state: &State) -> &'static str {
 
 pub(crate) fn gap_in_words(gap: &Gap) -> &'static str {
     match gap.reason {
-        GapReason::Expired => "Events are missing: no longer kept",
-        GapReason::OtherEpoch => "A new log: events may be missing",
-        GapReason::Future | GapReason::Malformed => "Place unknown: events may be missing",
+        GapReason::Expired => "Events missing: no longer kept",
+        GapReason::OtherEpoch => "New log: events may be missing",
+        GapReason::Future | GapReason::Malformed => "Events may be missing here",
     }
 }
 
@@ -82,6 +82,7 @@ pub(crate) fn state_key(state: &State) -> &'static str {
 pub(crate) fn sharing_in_words(role: Role, state: &State, tabs: Option<usize>) -> String {
     let tabs = match (role, tabs) {
         (Role::Out | Role::Away, _) => return String::new(),
+        (Role::Alone, _) if *state != State::Live => return String::new(),
         (Role::Alone, _) => {
             return "A connection for this tab alone: tabs share one over HTTPS, or on the server's machine"
                 .to_owned();

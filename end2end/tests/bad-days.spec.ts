@@ -24,7 +24,7 @@ test('the server is gone for a minute', async ({ page, server }, info) => {
   await server.kill();
   await expect(state(page)).toHaveText('Connection lost, trying again');
   await page.clock.runFor(60_000);
-  await expect(state(page)).not.toHaveText('Live');
+  await expect(state(page)).toHaveText(/Connection lost, trying again|Nothing heard for long, connecting anew/);
   await server.start(...fast);
   await goesOn(page);
   expectConsecutive(await sequences(page));
@@ -116,15 +116,17 @@ test('a proxy that accepts and says nothing', async ({ page, server }) => {
   expect(await streams(server)).toBe(1);
 });
 
-test('no network for a while', async ({ page, context, server }, info) => {
+test('no network for a while: with the network it comes back at once', async ({ page, context, server }, info) => {
   server.data = info.outputPath('data');
-  await server.start(...fast);
+  // Left to itself, the browser would wait for as long as that.
+  const patient = ['--interval', '100ms', '--retry', '10min'];
+  await server.start(...patient);
   await page.goto(server.url);
   await goesOn(page);
   await context.setOffline(true);
   await server.kill();
-  await expect(state(page)).not.toHaveText('Live');
-  await server.start(...fast);
+  await expect(state(page)).toHaveText('Connection lost, trying again');
+  await server.start(...patient);
   await context.setOffline(false);
   await goesOn(page);
   expectConsecutive(await sequences(page));
@@ -141,6 +143,27 @@ test('the machine sleeps for hours', async ({ page, server }) => {
   }
   expectConsecutive(await sequences(page));
   expect(await streams(server)).toBe(1);
+});
+
+test('hidden for long: no timer runs and nothing is drawn', async ({ page, server }) => {
+  await page.clock.install();
+  await server.start(...fast, '--heartbeat', '1s');
+  await page.goto(server.url);
+  await goesOn(page);
+  const before = await count(page);
+  await page.clock.pauseAt(new Date(await page.evaluate(() => Date.now() + 1000)));
+  // Asked otherwise than by a stream: those are counted here.
+  const newest = async () => {
+    const { events } = await (await fetch(`${server.url}/poll?last_event_id=earliest`)).json();
+    return events.length;
+  };
+  const then = await newest();
+  await expect.poll(newest, { timeout: 10_000 }).toBeGreaterThan(then + 50);
+  expect(await count(page)).toBeLessThan(before + 50);
+  await page.clock.resume();
+  await goesOn(page);
+  expectConsecutive(await sequences(page));
+  expect(server.log.filter((line) => line.includes('stream opened'))).toHaveLength(1);
 });
 
 test('the clock of the machine is set, forwards and back', async ({ page, server }) => {

@@ -61,7 +61,7 @@ const states: Record<string, State> = {
       await server.kill();
       const before = await count(page);
       await server.start('--interval', '1s');
-      await expect(page.getByText('A new log: events may be missing')).toBeVisible();
+      await expect(page.getByText('New log: events may be missing')).toBeVisible();
       await expect.poll(() => count(page)).toBeGreaterThan(before + 2);
     },
   },

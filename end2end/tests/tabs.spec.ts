@@ -138,6 +138,23 @@ test.describe('tabs', () => {
     for (const one of [owner, tab]) expectConsecutive(await sequences(one));
   });
 
+  test('that there is no more is for all of them', async ({ context, server }) => {
+    await server.start(...fast);
+    const tabs = await open(context, server.url, 3);
+    for (const tab of tabs) await expect(sharing(tab)).toHaveText('3 tabs, 1 connection');
+    let asked = 0;
+    await context.route('**/events?*', (route) => (asked++, route.fulfill({ status: 204 })));
+    await server.kill();
+    for (const tab of tabs) await expect(state(tab)).toHaveText('Stopped. The server says that there is no more');
+    // The browser's own try, and ours for the reason.
+    expect(asked).toBeLessThanOrEqual(2);
+    await context.unroute('**/events?*');
+    await server.start(...fast);
+    for (const tab of tabs) await tab.getByRole('button', { name: 'Connect' }).click();
+    for (const tab of tabs) await expect(sharing(tab)).toHaveText('3 tabs, 1 connection');
+    expect(await streams(server)).toBe(1);
+  });
+
   test('a page that goes away and comes back from the browser’s cache', async ({ server }) => {
     await server.start(...fast);
     // Playwright switches the cache off.

@@ -126,6 +126,15 @@ pub struct Publisher {
     pub until: Until,
 }
 
+/// By what permission something may be read.
+#[derive(Debug, Hash)]
+pub enum Reader<'a> {
+    /// Without a token.
+    Anyone,
+    /// By a token: whose, and for what.
+    Token(&'a str, &'a [Pattern]),
+}
+
 /// What a request of this machine comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Page {
@@ -191,20 +200,16 @@ impl Caller {
         }
     }
 
-    /// As whom those topics may be read: by what permission, and if by a token, by whose and for what.
-    /// Two requests with the same answer may be given the same events.
+    /// By what permission those topics may be read: requests with the same may be given the same events.
     ///
     /// # Errors
     ///
     /// As [`may_read`](Self::may_read).
-    pub fn reads_as(&self, topics: &Patterns, access: &Access) -> Result<String, Problem> {
-        match (self.may_read(topics, access)?, &self.token) {
-            (Some(_), Ok(Some(token))) => {
-                let listed = token.subscribe.iter();
-                Ok(listed.fold(token.publisher.clone(), |name, topic| format!("{name} {topic}")))
-            }
-            _ => Ok("anyone".to_owned()),
-        }
+    pub fn reads_as(&self, topics: &Patterns, access: &Access) -> Result<Reader<'_>, Problem> {
+        Ok(match (self.may_read(topics, access)?, &self.token) {
+            (Some(_), Ok(Some(token))) => Reader::Token(&token.publisher, &token.subscribe),
+            _ => Reader::Anyone,
+        })
     }
 
     /// Whether events may be published to that topic, and until when.

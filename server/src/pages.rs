@@ -1,5 +1,7 @@
 //! The pages, rendered with the latest events in them.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use any_spawner::Executor;
 use app::{Page, Snapshot, shell};
 use axum::{
@@ -24,7 +26,13 @@ use waterclock::{
     pattern::{Pattern, Patterns},
 };
 
-use crate::{access::Caller, headers::page_policy, problem::Problem, router::AppState, site};
+use crate::{
+    access::{Caller, Reader},
+    headers::page_policy,
+    problem::Problem,
+    router::AppState,
+    site,
+};
 
 /// How many events a page has in it when it arrives.
 const EVENTS: usize = 20;
@@ -124,11 +132,7 @@ async fn snapshot(state: &AppState, caller: &Caller, uri: &Uri, headers: &Header
     let Ok(reader) = caller.reads_as(&patterns, &state.access) else {
         return Snapshot { is_refused: true, ..snapshot };
     };
-    // The first word is of what the tabs say to each other, should that change.
-    let group = patterns
-        .iter()
-        .fold(format!("waterclock-1 {reader}"), |group, pattern| format!("{group} {pattern}"));
-    let snapshot = Snapshot { group, ..snapshot };
+    let snapshot = Snapshot { group: group(&reader, &patterns), ..snapshot };
     match state.hub.latest(&patterns, EVENTS).await {
         Ok(Latest { events, cursor }) => Snapshot { events, cursor: Some(cursor), ..snapshot },
         Err(error) => {
@@ -137,4 +141,14 @@ async fn snapshot(state: &AppState, caller: &Caller, uri: &Uri, headers: &Header
             snapshot
         }
     }
+}
+
+/// The name of those who read the same by the same permission. It tells no more than whether they do.
+fn group(reader: &Reader<'_>, patterns: &Patterns) -> String {
+    // Always the same, whichever server it is, for as long as pages live.
+    let mut hasher = DefaultHasher::new();
+    reader.hash(&mut hasher);
+    patterns.iter().for_each(|pattern| pattern.hash(&mut hasher));
+    // The number is of what the tabs say to each other, should that change.
+    format!("waterclock-1-{:016x}", hasher.finish())
 }

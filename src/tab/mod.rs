@@ -175,8 +175,13 @@ struct Owner {
 enum Fetch {
     /// Nothing: it lacks nothing.
     Idle,
-    /// It was asked for. The owner has come at least so far.
-    Asked { target: Option<EventId> },
+    /// It was asked for.
+    Asked {
+        /// The owner has come at least so far.
+        target: Option<EventId>,
+        /// So many messages were held then: what they tell was in the server's log already.
+        held: usize,
+    },
     /// It is to be asked for at the next tick: the last time brought nothing.
     Later,
 }
@@ -221,7 +226,11 @@ impl<M: Clone> Tab<M> {
 
     /// Whether this tab wants the stream: what a button shows as "Stop".
     pub fn is_wanted(&self) -> bool {
-        self.role != Role::Out
+        match self.role {
+            Role::Out => false,
+            Role::Away | Role::Follower => true,
+            Role::Owner | Role::Alone => self.connection.is_wanted(),
+        }
     }
 
     /// What an input at time `now` makes of the tab, and what is to be done, in order.
@@ -233,18 +242,10 @@ impl<M: Clone> Tab<M> {
         let before = is_owner.then(|| (self.state().clone(), self.reason().cloned()));
         let mut effects = Vec::new();
         self.apply(now, random, input, &mut effects);
-        if self.role != Role::Owner {
-            return effects;
-        }
         let is_news = before.as_ref().map(|(state, reason)| (state, reason.as_ref()))
             != Some((self.connection.state(), self.connection.reason()));
-        if is_news && self.others.is_some() {
+        if is_news && self.role == Role::Owner && self.others.is_some() {
             effects.push(Effect::Post(Post::Status(self.status(now))));
-        }
-        if !self.connection.is_wanted() {
-            // The server says that there is no more; the others have just been told.
-            effects.push(Effect::Leave);
-            self.role = Role::Out;
         }
         effects
     }
@@ -261,17 +262,27 @@ impl<M: Clone> Tab<M> {
             (Role::Away, Input::Stop) => self.role = Role::Out,
             (Role::Out | Role::Away, _) => {}
 
+            // The server has said that there is no more. The others have been told, and had time to hear of
+            // it before one of them would be given the lock.
+            (Role::Owner | Role::Alone, Input::Tick | Input::Hide) if !self.is_wanted() => {
+                self.forget_others();
+                effects.push(Effect::Leave);
+                self.role = Role::Out;
+            }
+
             (_, Input::Stop) => self.leave(now, Role::Out, effects),
             (_, Input::Hide) => self.leave(now, Role::Away, effects),
 
             (Role::Follower, Input::Granted) => {
                 self.role = Role::Owner;
+                self.forget_others();
                 // Whoever is there is told who is the owner now.
                 self.others = Some(now);
                 self.own(now, random, connection::Input::Connect, effects);
             }
             (Role::Follower, Input::Unshared) => {
                 self.role = Role::Alone;
+                self.forget_others();
                 self.own(now, random, connection::Input::Connect, effects);
             }
             (Role::Follower, Input::Posted(Post::Passed { after, message })) => {
@@ -288,17 +299,19 @@ impl<M: Clone> Tab<M> {
             (Role::Follower, Input::Fetched { after, gap, events, cursor }) => {
                 self.take_fetched(after, gap, events, cursor, effects);
             }
-            (Role::Follower, Input::NotFetched) => self.fetch = Fetch::Later,
+            (Role::Follower, Input::NotFetched) => {
+                if matches!(self.fetch, Fetch::Asked { .. }) {
+                    self.fetch = Fetch::Later;
+                }
+            }
             (Role::Follower, Input::Tick) => {
                 if self.fetch == Fetch::Later {
                     self.fetch(None, effects);
                 }
                 self.watch_owner(now, random, effects);
             }
-            // Late news of a connection that another tab has now.
-            (Role::Follower, _) => {}
-
-            (Role::Owner, Input::Stolen) => {
+            // A follower, if that came before it knew that it had the lock.
+            (Role::Owner | Role::Follower, Input::Stolen) => {
                 self.close(now, effects);
                 self.role = Role::Follower;
                 self.owner = Owner::unknown(now, &self.connection);
@@ -328,6 +341,8 @@ impl<M: Clone> Tab<M> {
             (Role::Owner | Role::Alone, Input::Tick) => {
                 self.own(now, random, connection::Input::Tick, effects);
             }
+            // Late news of a connection that another tab has now.
+            (Role::Follower, _) => {}
             // What was fetched comes over the stream too; what another owner says, before it has
             // learned that it is none any more, is known or will be.
             (Role::Owner | Role::Alone, _) => {}
@@ -347,6 +362,11 @@ impl<M: Clone> Tab<M> {
 
     fn close(&mut self, now: Instant, effects: &mut Vec<Effect<M>>) {
         self.own(now, 0.0, connection::Input::Stop, effects);
+        self.forget_others();
+    }
+
+    /// Forgets what this tab was to other tabs, and they to it.
+    fn forget_others(&mut self) {
         self.fetch = Fetch::Idle;
         self.held.clear();
         self.others = None;
@@ -405,8 +425,8 @@ impl<M: Clone> Tab<M> {
     fn is_next(&self, after: Option<EventId>, said: &Said) -> bool {
         let cursor = self.connection.cursor();
         match *said {
-            // The same gap is this tab's own only if it was at the same place.
-            Said::Gap { .. } => cursor == after,
+            // The same gap is this tab's own only if it was at the same place, or at none.
+            Said::Gap { .. } => cursor.is_none() || cursor == after,
             Said::Event { id } | Said::Heartbeat { id } | Said::Hello { id, .. } => {
                 // Before its first message, an owner is where that one says.
                 after.or(id).is_none_or(|start| self.has(start))
@@ -458,7 +478,7 @@ impl<M: Clone> Tab<M> {
             self.fetch = Fetch::Idle;
             return;
         };
-        self.fetch = Fetch::Asked { target };
+        self.fetch = Fetch::Asked { target, held: self.held.len() };
         effects.push(Effect::Fetch { after });
     }
 
@@ -470,28 +490,51 @@ impl<M: Clone> Tab<M> {
         cursor: EventId,
         effects: &mut Vec<Effect<M>>,
     ) {
-        let Fetch::Asked { target } = self.fetch else { return };
+        let Fetch::Asked { target, held } = self.fetch else { return };
         if self.connection.cursor() != Some(after) {
             // It was asked for before this tab was last stopped or put away.
-            self.fetch = Fetch::Later;
             return;
         }
         let has_brought = gap.is_some() || !events.is_empty() || cursor != after;
         self.connection.set_cursor(cursor);
         effects.extend(gap.into_iter().chain(events).map(Effect::Show));
         self.fetch = Fetch::Idle;
+        self.drop_stale(held);
         if has_brought {
             self.catch_up(target, effects);
             return;
         }
         // What still does not follow is of a log that the server no longer has, or has not yet.
-        let mut probe = Vec::new();
-        self.catch_up(target, &mut probe);
+        let mut caught_up = Vec::new();
+        self.catch_up(target, &mut caught_up);
         let lacks = self.fetch != Fetch::Idle;
-        effects.extend(probe.into_iter().filter(|effect| !matches!(effect, Effect::Fetch { .. })));
+        caught_up.retain(|effect| !matches!(effect, Effect::Fetch { .. }));
+        effects.append(&mut caught_up);
         if lacks {
             self.held.clear();
             self.fetch = Fetch::Later;
+        }
+    }
+
+    /// Drops what of the oldest `count` messages held is not of the log that the server has answered from:
+    /// it would never be next.
+    fn drop_stale(&mut self, count: usize) {
+        let later = self.held.split_off(count.min(self.held.len()));
+        let earlier = std::mem::replace(&mut self.held, later);
+        for (after, message) in earlier.into_iter().rev() {
+            let id = match message.said {
+                Said::Gap { cursor } => cursor,
+                Said::Event { id } | Said::Heartbeat { id } | Said::Hello { id, .. } => {
+                    id.or(after)
+                }
+                Said::Goodbye { .. } => None,
+            };
+            let is_gap = matches!(message.said, Said::Gap { .. });
+            let epoch = |id: Option<EventId>| id.map(|id| id.epoch);
+            let is_of_this_log = epoch(id) == epoch(self.connection.cursor());
+            if self.is_next(after, &message.said) || (is_of_this_log && !is_gap) {
+                self.held.push_front((after, message));
+            }
         }
     }
 

@@ -180,15 +180,72 @@ fn that_there_is_no_more_is_for_all() {
     let reason = Reason::Status { status: 204, detail: None };
     let explained = Input::Own(connection::Input::Explained(reason.clone()));
     let effects = tab.step(seconds(1), 0.0, explained);
-    let [Effect::Post(Post::Status(status)), Effect::Leave] = &*effects else {
+    let [Effect::Post(Post::Status(status))] = &*effects else {
         panic!("{effects:?}");
     };
-    assert_eq!((tab.role(), tab.state()), (Role::Out, &State::Stopped));
+    assert_eq!((tab.is_wanted(), tab.state()), (false, &State::Stopped));
+    assert_eq!(tab.step(seconds(2), 0.0, Input::Tick), [Effect::Leave], "once the others know");
+    assert_eq!((tab.role(), tab.reason()), (Role::Out, Some(&reason)));
 
     let mut other = follower();
     let effects = other.step(seconds(1), 0.0, Input::Posted(Post::Status(status.clone())));
     assert_eq!(effects.last(), Some(&Effect::Leave));
     assert_eq!((other.state(), other.reason()), (&State::Stopped, Some(&reason)));
+}
+
+#[test]
+fn one_that_is_alone_may_be_told_that_there_is_no_more() {
+    let mut tab = follower();
+    let _ = tab.step(seconds(0), 0.0, Input::Unshared);
+    let _ = tab.step(seconds(1), 0.0, Input::Own(connection::Input::GaveUp));
+    let reason = Reason::Status { status: 204, detail: None };
+    let _ = tab.step(seconds(1), 0.0, Input::Own(connection::Input::Explained(reason)));
+    assert!(!tab.is_wanted());
+    let _ = tab.step(seconds(1), 0.0, Input::Hide);
+    assert_eq!(tab.step(seconds(1), 0.0, Input::Show), [], "it stays stopped");
+    assert_eq!(tab.step(seconds(1), 0.0, Input::Connect)[0], Effect::Join);
+}
+
+#[test]
+fn what_is_held_of_a_log_that_is_no_more_is_dropped() {
+    let mut tab = follower();
+    assert_eq!(tab.step(seconds(1), 0.0, passed(8, 9)), [Effect::Fetch { after: id(5) }]);
+    let new = |sequence| EventId { epoch: Epoch::new(2), sequence };
+    let gap = Message { said: Said::Gap { cursor: Some(new(0)) }, content: None };
+    let gap = Input::Posted(Post::Passed { after: Some(id(9)), message: gap });
+    assert_eq!(tab.step(seconds(1), 0.0, gap), []);
+    // The server has begun a new log by the time that it answers.
+    let fetched = |after, upto: EventId| Input::Fetched {
+        after,
+        gap: (after == id(5)).then_some(None),
+        events: vec![Some(upto)],
+        cursor: upto,
+    };
+    let effects = tab.step(seconds(1), 0.0, fetched(id(5), new(1)));
+    // The gap was held after that was asked for, so it is asked once more, and then no longer.
+    assert_eq!(effects.last(), Some(&Effect::Fetch { after: new(1) }));
+    let effects = tab.step(seconds(1), 0.0, fetched(new(1), new(2)));
+    assert_eq!(effects, [Effect::Show(Some(new(2)))]);
+}
+
+#[test]
+fn a_follower_that_began_with_nothing_takes_a_gap_as_it_comes() {
+    let mut tab = Tab::new(None);
+    let _ = tab.step(seconds(0), 0.0, Input::Connect);
+    let gap = Message { said: Said::Gap { cursor: Some(id(3)) }, content: None };
+    let gap = Input::Posted(Post::Passed { after: Some(id(1)), message: gap });
+    assert_eq!(tab.step(seconds(1), 0.0, gap), [Effect::Show(None)]);
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, passed(3, 4))), [4]);
+}
+
+#[test]
+fn what_was_held_is_let_go_when_the_lock_is_granted() {
+    let mut tab = follower();
+    let _ = tab.step(seconds(1), 0.0, passed(8, 9));
+    let _ = tab.step(seconds(1), 0.0, Input::Granted);
+    let _ = tab.step(seconds(2), 0.0, Input::Stolen);
+    let fetch = [Effect::Fetch { after: id(5) }];
+    assert_eq!(tab.step(seconds(3), 0.0, passed(8, 9)), fetch, "nothing is under way");
 }
 
 #[test]
@@ -212,6 +269,7 @@ struct Browser {
     epoch: u64,
     newest: u64,
     oldest: u64,
+    fetches: usize,
 }
 
 /// One of them.
@@ -279,6 +337,7 @@ impl Browser {
             epoch: 1,
             newest: 0,
             oldest: 1,
+            fetches: 0,
         }
     }
 
@@ -443,6 +502,7 @@ impl Browser {
                 }
             }
             Effect::Fetch { after } => {
+                self.fetches += 1;
                 let (is_gap, start) = self.start(Some(after));
                 // At most three events at a time.
                 let first = (start + 1).max(self.oldest);
@@ -490,12 +550,17 @@ impl Browser {
         for _ in 0..50 {
             self.step(&Step::Pass(1));
             for _ in 0..4 {
-                for tab in 0..TABS {
-                    self.send(tab);
-                    while let Some(from) = self.arrives_next(tab) {
-                        self.step(&Step::Arrive(tab, from));
-                    }
-                }
+                self.settle_at_once();
+            }
+        }
+    }
+
+    /// The same, before time passes.
+    fn settle_at_once(&mut self) {
+        for tab in 0..TABS {
+            self.send(tab);
+            while let Some(from) = self.arrives_next(tab) {
+                self.step(&Step::Arrive(tab, from));
             }
         }
     }
@@ -578,6 +643,13 @@ proptest! {
         }
         browser.thaw();
         browser.settle();
+        // On a busy stream, too, tabs come to follow it without asking for each event.
+        browser.fetches = 0;
+        for _ in 0..100 {
+            browser.step(&Step::Publish);
+            browser.settle_at_once();
+        }
+        prop_assert!(browser.fetches < 50, "{} fetches", browser.fetches);
         for _ in 0..3 {
             browser.step(&Step::Publish);
         }

@@ -153,8 +153,10 @@ impl Inner {
             if answer.is_ok() || lock.is_given_up.get() || inner.has_left.get() {
                 return;
             }
-            let was_held = lock.release.take().is_some();
-            (inner.tell)(if was_held { GroupNews::Stolen } else { GroupNews::Unshared });
+            let name = answer.err().and_then(|error| Reflect::get(&error, &"name".into()).ok());
+            // We have aborted nothing, so the lock was stolen.
+            let is_stolen = name.and_then(|name| name.as_string()).as_deref() == Some("AbortError");
+            (inner.tell)(if is_stolen { GroupNews::Stolen } else { GroupNews::Unshared });
         });
     }
 }

@@ -72,6 +72,6 @@ pub(crate) fn download(name: &str, text: &str) {
         link.set_download(name);
         link.click();
     }
-    // The browser has begun to read it by the next task.
+    // By then the browser has read it.
     set_timeout(move || drop(Url::revoke_object_url(&url)), std::time::Duration::from_mins(1));
 }

@@ -41,7 +41,7 @@ pub(crate) fn now() -> Instant {
     thread_local! {
         static STOPWATCH: Cell<Stopwatch> = Cell::default();
     }
-    let millis = |millis: f64| Duration::from_secs_f64(millis / 1000.0);
+    let millis = |millis: f64| Duration::from_secs_f64(millis.max(0.0) / 1000.0);
     let monotonic = window().performance().map_or(0.0, |performance| performance.now());
     let mut stopwatch = STOPWATCH.get();
     let now = stopwatch.read(millis(monotonic), millis(js_sys::Date::now()));
@@ -51,7 +51,9 @@ pub(crate) fn now() -> Instant {
 
 /// The time, as the browser's machine has it.
 pub(crate) fn time() -> Timestamp {
-    Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(js_sys::Date::now() / 1000.0))
+    Timestamp::from(
+        SystemTime::UNIX_EPOCH + Duration::from_secs_f64(js_sys::Date::now().max(0.0) / 1000.0),
+    )
 }
 
 /// How many minutes the reader's time is ahead of UTC, at that time.

@@ -44,7 +44,7 @@ pub(crate) fn measure(scroller: NodeRef<Div>) -> Option<View> {
     let scroller = scroller.try_get_untracked()??;
     let height = f64::from(scroller.client_height());
     let row = scroller.query_selector("li").ok().flatten();
-    let row = row.map_or(ROW, |row| row.get_bounding_client_rect().height());
+    let row = row.map_or(ROW, |row| row.get_bounding_client_rect().height().max(1.0));
     Some(View { top: f64::from(scroller.scroll_top()), height, row })
 }
 
