@@ -8,6 +8,7 @@ use waterclock::event::Event;
 use crate::{
     browser,
     feed::{Feed, Hold},
+    reactive::text,
     read::json_of,
     time::{date_and_time, epoch},
 };
@@ -34,7 +35,7 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
                 said.set(words.to_owned());
             });
         };
-        let field = |read: fn(&Event) -> String| Signal::derive(move || read(&event.read()));
+        let field = |read: fn(&Event) -> String| text(move || read(&event.read()));
         view! {
             <dl>
                 <dt>"Id"</dt><dd>{field(|event| event.id.to_string())}</dd>

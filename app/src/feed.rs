@@ -10,6 +10,7 @@ use crate::{
     browser::{self, View},
     filter::Filter,
     live::Arrived,
+    reactive::effect,
     ring::{Content, Ring, Row},
 };
 
@@ -103,11 +104,11 @@ impl Feed {
             is_frame_due: StoredValue::default(),
             end: StoredValue::default(),
         };
-        Effect::new(move || {
+        effect(move || {
             feed.request_frame();
             browser::on_resize(move || feed.request_frame());
         });
-        Effect::new(move || {
+        effect(move || {
             let frame = feed.frame.read();
             let is_at_end = feed.hold.get().is_none();
             let top = browser::lay_out(feed.scroller, &frame, is_at_end);

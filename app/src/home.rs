@@ -10,6 +10,7 @@ use crate::{
     list::{Counts, List},
     live::{Live, Stream},
     pace::{Pace, PaceView},
+    reactive::{effect, text},
     settings::Settings,
     tools::{Tools, shortcuts},
     words::{reason_in_words, sharing_in_words, state_in_words, state_key, title_with},
@@ -32,7 +33,7 @@ pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
         pace.note(&arrived);
         feed.add(arrived);
     });
-    let sharing = Memo::new(move |_| sharing_in_words(live.role(), &live.state(), live.tabs()));
+    let sharing = text(move || sharing_in_words(live.role(), &live.state(), live.tabs()));
     shortcuts(feed, live, settings);
     view! {
         <header>
@@ -65,8 +66,8 @@ pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
 fn command(host: &str, query: String) -> Signal<String> {
     // Until the browser knows better: behind a proxy, the server does not know what it is called.
     let origin = RwSignal::new(format!("http://{host}"));
-    Effect::new(move || origin.set(browser::origin()));
-    Signal::derive(move || match (origin.get(), &*query) {
+    effect(move || origin.set(browser::origin()));
+    text(move || match (origin.get(), &*query) {
         (origin, "") => format!("curl -N {origin}/events"),
         (origin, query) => format!("curl -N '{origin}/events?{query}'"),
     })
@@ -75,17 +76,15 @@ fn command(host: &str, query: String) -> Signal<String> {
 /// How the connection is, and the button.
 #[component]
 fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
-    let state = Memo::new(move |_| live.state());
-    let words = Memo::new(move |_| match live.reason() {
+    let words = text(move || match live.reason() {
         Some(reason) => format!("{}. {}", state_in_words(&live.state()), reason_in_words(&reason)),
         None => state_in_words(&live.state()).to_owned(),
     });
-    let is_idle = Signal::derive(move || state.get() == State::Idle);
-    let key = Signal::derive(move || state_key(&state.get()).to_owned());
-    let button =
-        Signal::derive(move || if live.is_wanted() { "Stop" } else { "Connect" }.to_owned());
-    let countdown = Signal::derive(move || countdown(&state.get(), live));
-    Effect::new(move || browser::set_title(&title_with(&state.get(), &title)));
+    let is_idle = Signal::derive(move || live.state() == State::Idle);
+    let key = text(move || state_key(&live.state()).to_owned());
+    let button = text(move || if live.is_wanted() { "Stop" } else { "Connect" }.to_owned());
+    let countdown = text(move || countdown(&live.state(), live));
+    effect(move || browser::set_title(&title_with(&live.state(), &title)));
     view! {
         <p class="status" data-state=key>
             <span class="state">{words}</span>
@@ -99,10 +98,10 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
 }
 
 /// What screen readers say of it: what it is at a full second, and at most every [`SPEAK_EVERY`].
-fn spoken(words: Memo<String>, seconds: RwSignal<u64>) -> RwSignal<String> {
+fn spoken(words: Signal<String>, seconds: RwSignal<u64>) -> RwSignal<String> {
     let spoken = RwSignal::new(String::new());
     let last = StoredValue::new(None);
-    Effect::new(move || {
+    effect(move || {
         let second = seconds.get();
         let may_speak = last.get_value().is_none_or(|last| second >= last + SPEAK_EVERY);
         let words = words.get_untracked();

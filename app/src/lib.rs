@@ -16,6 +16,7 @@
 //! | `details`, `publish`, `help` | dialogs: about one event, to publish one, about all this |
 //! | `words` | how states, reasons and gaps are said |
 //! | `read` | what the server says in JSON |
+//! | `reactive` | effects and derived texts |
 //! | [`browser`] | all that touches the browser's own objects; nothing else may |
 //!
 //! The core is one line of thought: [`browser::event_source`] wraps an `EventSource` in a signal,
@@ -32,6 +33,7 @@ pub mod live;
 mod pace;
 mod publish;
 mod rate;
+mod reactive;
 mod read;
 mod ring;
 mod settings;

@@ -11,6 +11,7 @@ use waterclock::{
 use crate::{
     browser, details,
     feed::{Feed, Frame},
+    reactive::text,
     ring::{Content, Row},
     settings::{Settings, Times},
     time::{TimeFormat, ago, epoch, time_of_day},
@@ -23,7 +24,7 @@ const MAX_DATA: usize = 512;
 /// How many events there were.
 #[component]
 pub(crate) fn Counts(feed: Feed) -> impl IntoView {
-    let text = Signal::derive(move || {
+    let counts = text(move || {
         let Frame { events, evicted, matching, .. } = *feed.frame.read();
         let all = if events == 1 { "1 event".to_owned() } else { format!("{events} events") };
         let matching = matching.map(|n| format!(", {n} match the filter")).unwrap_or_default();
@@ -33,7 +34,7 @@ pub(crate) fn Counts(feed: Feed) -> impl IntoView {
         };
         all + &matching + &evicted
     });
-    view! { <p class="count">{text}</p> }
+    view! { <p class="count">{counts}</p> }
 }
 
 /// The rows, oldest first. Only those in view are in the document.
@@ -50,7 +51,7 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
         rows.into_iter().map(move |row| (row, times)).collect::<Vec<_>>()
     };
     let follows = Signal::derive(move || feed.hold.get().is_none());
-    let new = Signal::derive(move || format!("{} new", feed.frame.read().new));
+    let new = text(move || format!("{} new", feed.frame.read().new));
     // Also where there is nothing to scroll, so that no scroll follows.
     let on_wheel = move |wheel: ev::WheelEvent| {
         // With Ctrl it makes the page larger.

@@ -44,6 +44,7 @@ use waterclock::{
 
 use crate::{
     browser::{self, Group, GroupNews, Incoming, Lifecycle, Polled, from_json},
+    reactive::effect,
     tabs,
 };
 
@@ -127,12 +128,12 @@ impl Live {
             tabs: RwSignal::default(),
         };
         let source = browser::event_source(live.url.into(), &NAMES);
-        Effect::new(move || {
+        effect(move || {
             for incoming in source.take() {
                 live.receive(incoming);
             }
         });
-        Effect::new(move || {
+        effect(move || {
             live.input(Input::Connect);
             browser::every_second(move || live.tick());
             browser::on_lifecycle(move |happened| match happened {

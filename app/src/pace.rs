@@ -7,6 +7,7 @@ use crate::{
     browser,
     live::{Arrived, Live},
     rate::{HEIGHT, Rate, SECONDS},
+    reactive::{effect, text},
     settings::Settings,
 };
 
@@ -46,7 +47,7 @@ impl Pace {
             seconds: settings.seconds,
             shown: RwSignal::default(),
         };
-        Effect::new(move || {
+        effect(move || {
             settings.seconds.track();
             pace.update();
         });
@@ -100,11 +101,11 @@ fn whole(millis: f64) -> i64 {
 pub(crate) fn PaceView(pace: Pace, live: Live) -> impl IntoView {
     let offset = compare_clocks(pace.seconds, live);
     let shown = pace.shown;
-    let label = Signal::derive(move || {
+    let label = text(move || {
         let Shown { now, most, .. } = *shown.read();
         format!("Events a second in the last minute: {now} now, {most} at most")
     });
-    let numbers = Signal::derive(move || {
+    let numbers = text(move || {
         let Shown { now, lag, .. } = *shown.read();
         let lag = lag.zip(offset.get()).map(|(lag, offset)| {
             let (ahead, uncertainty) = (whole(offset.millis), whole(offset.uncertainty.ceil()));
@@ -112,7 +113,7 @@ pub(crate) fn PaceView(pace: Pace, live: Live) -> impl IntoView {
         });
         format!("{now} events/s{}", lag.unwrap_or_default())
     });
-    let path = Signal::derive(move || shown.read().path.clone());
+    let path = text(move || shown.read().path.clone());
     let view_box = format!("0 -1 {} {}", SECONDS - 1, HEIGHT + 2);
     view! {
         <p class="pace">
@@ -128,7 +129,7 @@ pub(crate) fn PaceView(pace: Pace, live: Live) -> impl IntoView {
 fn compare_clocks(seconds: RwSignal<u64>, live: Live) -> RwSignal<Option<Offset>> {
     let offset = RwSignal::new(None);
     let asked = StoredValue::new(None);
-    Effect::new(move || {
+    effect(move || {
         let second = seconds.get();
         let is_due = asked.get_value().is_none_or(|asked| second >= asked + COMPARE_EVERY);
         if is_due && browser::is_visible() && live.state() == State::Live {

@@ -3,7 +3,7 @@
 
 use leptos::prelude::*;
 
-use crate::{browser, ring::DEFAULT_ROWS, time::TimeFormat};
+use crate::{browser, reactive::effect, ring::DEFAULT_ROWS, time::TimeFormat};
 
 /// How many rows the list may keep.
 pub(crate) const MAX_ROWS: [usize; 3] = [1000, DEFAULT_ROWS, 100_000];
@@ -47,7 +47,7 @@ impl Settings {
             has_shortcuts: RwSignal::new(true),
             seconds: RwSignal::default(),
         };
-        Effect::new(move || {
+        effect(move || {
             settings.filter.set(browser::query("filter").unwrap_or_default());
             let time = browser::query("time").or_else(|| browser::setting("time"));
             if let Some(time) = time.and_then(|key| TimeFormat::from_key(&key)) {

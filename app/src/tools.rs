@@ -10,6 +10,7 @@ use crate::{
     help,
     live::Live,
     publish,
+    reactive::{effect, text},
     read::json_of,
     settings::Settings,
     time::TimeFormat,
@@ -22,24 +23,24 @@ const FILTER: &str = "filter";
 #[component]
 pub(crate) fn Tools(feed: Feed, settings: Settings, may_publish: bool) -> impl IntoView {
     let is_idle = RwSignal::new(true);
-    Effect::new(move || is_idle.set(false));
+    effect(move || is_idle.set(false));
     let bad_pattern = RwSignal::new(None);
-    Effect::new(move || {
+    effect(move || {
         let filter = settings.filter.with(|text| Filter::parse(text));
         if let Ok(filter) = &filter {
             feed.set_filter(filter);
         }
         bad_pattern.set(filter.err());
     });
-    Effect::new(move || feed.set_max_rows(settings.rows.get()));
-    let is_paused = Signal::derive(move || (feed.hold.get() == Some(Hold::Paused)).to_string());
-    let is_bad = Signal::derive(move || bad_pattern.with(Option::is_some).to_string());
-    let what_is_bad = Signal::derive(move || {
+    effect(move || feed.set_max_rows(settings.rows.get()));
+    let is_paused = text(move || (feed.hold.get() == Some(Hold::Paused)).to_string());
+    let is_bad = text(move || bad_pattern.with(Option::is_some).to_string());
+    let what_is_bad = text(move || {
         let text = bad_pattern.get().map(|text| format!("\"{text}\" is not a pattern of topics"));
         text.unwrap_or_default()
     });
     // The property: what a reader has once chosen no longer heeds the attributes of the options.
-    let time = Signal::derive(move || settings.time.get().key().to_owned());
+    let time = text(move || settings.time.get().key().to_owned());
     let formats = TimeFormat::ALL.map(|format| {
         view! { <option value=format.key()>{format.in_words()}</option> }
     });
@@ -79,7 +80,7 @@ pub(crate) fn Tools(feed: Feed, settings: Settings, may_publish: bool) -> impl I
 
 /// The keys, while the reader wants them.
 pub(crate) fn shortcuts(feed: Feed, live: Live, settings: Settings) {
-    Effect::new(move || {
+    effect(move || {
         browser::on_key(move |key| {
             if !settings.has_shortcuts.get_untracked() {
                 return false;

@@ -1,6 +1,6 @@
 // What is opened and closed again leaves nothing behind.
 import type { CDPSession, Page } from '@playwright/test';
-import { expect, state, streams, test } from './server.ts';
+import { count, expect, state, streams, test } from './server.ts';
 
 type Kept = { sources: number; channels: number; functions: number; promises: number; nodes: number; wasm: number };
 
@@ -37,7 +37,7 @@ test('a thousand times opened and closed', async ({ page, context, server }) => 
   test.setTimeout(120_000);
   await server.start('--interval', '1h');
   await page.addInitScript(() => localStorage.setItem('waterclock.rows', '1000'));
-  await page.goto(server.url);
+  await page.goto(`${server.url}/?topic=t`);
   await expect(state(page)).toHaveText('Live');
   const cdp = await context.newCDPSession(page);
   await cdp.send('Performance.enable');
@@ -61,7 +61,9 @@ test('a thousand times opened and closed', async ({ page, context, server }) => 
     }, times);
 
   // The list has its thousand lines, and everything its size.
-  await cycle(1000);
+  await fetch(`${server.url}/events/t?split=lines`, { method: 'POST', body: 'x\n'.repeat(1000) });
+  await expect.poll(() => count(page)).toBe(1000);
+  await cycle(200);
   const before = await kept(page, cdp);
   await cycle(1000);
   const after = await kept(page, cdp);

@@ -1,0 +1,19 @@
+//! Leptos's effects and derived signals, boxed: its part of them is in the page once, not once for each.
+
+use leptos::prelude::{Effect, Signal};
+
+/// Runs in a browser, and again when a signal that it has read changes.
+pub(crate) fn effect(run: impl FnMut() + 'static) {
+    fn boxed(run: Box<dyn FnMut()>) {
+        Effect::new(run);
+    }
+    boxed(Box::new(run));
+}
+
+/// A text that changes with the signals that it is made of.
+pub(crate) fn text(read: impl Fn() -> String + Send + Sync + 'static) -> Signal<String> {
+    fn boxed(read: Box<dyn Fn() -> String + Send + Sync>) -> Signal<String> {
+        Signal::derive(read)
+    }
+    boxed(Box::new(read))
+}
