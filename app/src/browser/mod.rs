@@ -1,5 +1,5 @@
-//! All that touches the browser's own objects. Every function here is called from effects and event
-//! handlers only, which never run while the server renders.
+//! All that touches the browser's own objects. Nothing here runs while the server renders: it is called by
+//! effects and event handlers, by what is hydrated, and by what is drawn because of them.
 
 mod dialog;
 mod event_source;
