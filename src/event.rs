@@ -46,6 +46,11 @@ impl Topic {
         Self("clock".to_owned())
     }
 
+    /// The topic of the built-in load.
+    pub fn load() -> Self {
+        Self("waterclock.load".to_owned())
+    }
+
     /// The topic as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -12,6 +12,7 @@
 //! | [`timestamp`] | points in time, as events carry them | |
 //! | [`sse`] | the wire format: an encoder and a parser of `text/event-stream` | |
 //! | [`notice`] | what a stream says besides events: `hello`, `gap`, `heartbeat`, `end`, `goodbye` | |
+//! | [`transport`] | the four ways to read the log | |
 //! | [`connection`] | the connection rules of the page, as a pure function | |
 //! | [`tab`] | the rules by which the tabs of a browser share one connection, too | |
 //! | [`offset`] | how far the clocks of a client and the server are apart | |
@@ -32,6 +33,7 @@ pub mod sse;
 pub mod stopwatch;
 pub mod tab;
 pub mod timestamp;
+pub mod transport;
 
 /// The example in the documentation compiles.
 #[cfg(doctest)]

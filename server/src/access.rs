@@ -250,6 +250,35 @@ impl Caller {
         self.machine.map(drop).map_err(Problem::NotLocal)
     }
 
+    /// For what only pages of ours and programs on this machine may do, and need no token for.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::NotLocal`], if the request is something else's.
+    pub fn is_ours(&self) -> Result<(), Problem> {
+        match self.trusted {
+            Ok(Page::Ours) => Ok(()),
+            Ok(Page::MayRead) => Err(Problem::NotLocal(Foreign::Origin)),
+            Err(why) => Err(Problem::NotLocal(why)),
+        }
+    }
+
+    /// Whether it comes from no page, from ours, or from one of an origin that may read. Browsers let any
+    /// page open a WebSocket anywhere (RFC 6455, 10.2), so the server has to look.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::ForeignOrigin`], if it is from another one.
+    pub fn may_open_socket(parts: &Parts, access: &Access) -> Result<(), Problem> {
+        let host = host(&parts.uri, &parts.headers).ok().flatten();
+        let mut origins = parts.headers.get_all(ORIGIN).into_iter();
+        let foreign = origins
+            .find(|origin| !is_origin_of(origin, host.as_ref()) && !access.may_origin_read(origin));
+        foreign.map_or(Ok(()), |origin| {
+            Err(Problem::ForeignOrigin(String::from_utf8_lossy(origin.as_bytes()).into_owned()))
+        })
+    }
+
     /// The token, which is needed now; if there can be none, the problem is another.
     fn token(
         &self,

@@ -1,6 +1,9 @@
 //! `GET /events`: an event stream (WHATWG HTML 9.2) from where the client asks to go on.
 
-use std::{borrow::Cow, collections::BTreeSet, num::NonZeroU64};
+use std::{
+    borrow::Cow, collections::BTreeSet, convert::Infallible, net::IpAddr, num::NonZeroU64,
+    sync::Arc, time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -12,21 +15,25 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use waterclock::{
     event::Topic,
-    hub::{Format, Hub, Subscriber},
+    hub::{Batch, Format, Frame, Hub, Subscriber},
     id::{CountedId, Cursor},
-    notice::GoodbyeReason,
+    notice::{GoodbyeReason, Notice},
     pattern::{InvalidPattern, Patterns},
-    sse,
+    sse::{self, Block},
+    transport::Transport,
 };
 
 use crate::{
     access::{Caller, Until},
     client::Client,
+    meter::{Metered, Meters},
     problem::Problem,
     router::AppState,
-    stream::{self, Limit, Shape},
+    stream::{Limit, Session, Wire, goodbye_alone},
 };
 
 /// How many patterns a stream may have.
@@ -38,8 +45,10 @@ pub struct Request {
     topics: Patterns,
     cursor: Cursor,
     conflate: bool,
-    shape: Shape,
+    format: Format,
+    limit: Option<Limit>,
     until: Until,
+    metered: Option<Metered>,
 }
 
 impl FromRequestParts<AppState> for Request {
@@ -52,6 +61,7 @@ impl FromRequestParts<AppState> for Request {
         let mut conflate = false;
         let mut limit = None;
         let mut last_event_id = None;
+        let mut metered = None;
         let query = parts.uri.query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match (&*name, &*value) {
@@ -71,6 +81,7 @@ impl FromRequestParts<AppState> for Request {
                     Err(_) => return Err(Problem::BadLimit(value.into_owned())),
                 },
                 ("last_event_id", _) => last_event_id = Some(value),
+                ("meter", _) => metered = Some(Metered::new(&value, &parts.extensions)?),
                 _ => {} // Unknown ones are ignored.
             }
         }
@@ -88,7 +99,7 @@ impl FromRequestParts<AppState> for Request {
         let counted = text.and_then(|text| text.parse().ok());
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
         let limit = limit.map(|events| Limit { events, sent });
-        Ok(Self { topics, cursor, conflate, shape: Shape { format, limit }, until })
+        Ok(Self { topics, cursor, conflate, format, limit, until, metered })
     }
 }
 
@@ -101,13 +112,45 @@ impl Request {
 
     /// How many events are asked for at most.
     pub(crate) fn limit(&self) -> usize {
-        let limit = self.shape.limit.map(|limit| limit.events.get());
+        let limit = self.limit.map(|limit| limit.events.get());
         limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
     }
 
-    /// Whether the client has all that it asked for.
-    fn is_complete(&self) -> bool {
-        self.shape.limit.is_some_and(|Limit { events, sent }| sent >= events.get())
+    /// Has the bytes of this request and its answer counted, if the client wants that.
+    pub(crate) fn count(&self, meters: &Meters, transport: Transport) {
+        if let Some(metered) = &self.metered {
+            metered.count(meters, transport);
+        }
+    }
+
+    /// How many events the client has, if that is all that it asked for.
+    pub(crate) fn complete(&self) -> Option<u64> {
+        let Limit { events, sent } = self.limit?;
+        (sent >= events.get()).then_some(sent)
+    }
+
+    /// Opens a stream of what was asked for.
+    ///
+    /// # Errors
+    ///
+    /// What the stream is to say instead, if there can be none.
+    pub(crate) fn open<W: Wire>(
+        self,
+        state: AppState,
+        client: IpAddr,
+        wire: W,
+    ) -> Result<Session<W>, (GoodbyeReason, W::Chunk)> {
+        let refuse = |reason| Err((reason, goodbye_alone(&state, &wire, reason)));
+        if state.stop.has_begun() {
+            return refuse(GoodbyeReason::Draining);
+        }
+        let (limit, until) = (self.limit, self.until);
+        let subscriber = self.subscribe(&state.hub);
+        let Some(open) = state.streams.open(client, &subscriber) else {
+            tracing::info!("there are as many streams as there may be");
+            return refuse(GoodbyeReason::Limit);
+        };
+        Ok(Session::new(state, open, subscriber, wire, limit, until))
     }
 }
 
@@ -117,26 +160,21 @@ pub async fn stream(
     Client(client): Client,
     request: Request,
 ) -> Response {
-    if request.is_complete() {
+    request.count(&state.meters, Transport::Sse);
+    if request.complete().is_some() {
         // A browser stops at No Content (WHATWG HTML 9.2.3).
         return StatusCode::NO_CONTENT.into_response();
     }
-    if state.stop.has_begun() {
-        return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Draining)));
+    let wire = Blocks(request.format);
+    match request.open(state, client, wire) {
+        Ok(session) => answer(Body::from_stream(session.map(Ok::<_, Infallible>))),
+        Err((_, goodbye)) => answer(Body::from(goodbye)),
     }
-    let (shape, until) = (request.shape, request.until);
-    let subscriber = request.subscribe(&state.hub);
-    let Some(open) = state.streams.open(client, &subscriber) else {
-        tracing::info!("there are as many streams as there may be");
-        return answer(Body::from(stream::goodbye_alone(&state, GoodbyeReason::Limit)));
-    };
-    let body = stream::body(state, open, subscriber, shape, until);
-    answer(Body::from_stream(body))
 }
 
 /// Answers with the stream's head, and opens nothing.
 pub async fn head(request: Request) -> Response {
-    if request.is_complete() {
+    if request.complete().is_some() {
         return StatusCode::NO_CONTENT.into_response();
     }
     answer(Body::empty())
@@ -151,4 +189,45 @@ fn answer(body: Body) -> Response {
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (headers, body).into_response()
+}
+
+/// Blocks of an event stream, each chunk whole ones.
+struct Blocks(Format);
+
+impl Wire for Blocks {
+    type Chunk = Bytes;
+
+    fn events(&self, batch: &Batch) -> Bytes {
+        batch.bytes(self.0)
+    }
+
+    fn counted_events(&self, frames: &[Arc<Frame>], first: u64) -> Bytes {
+        let frames = frames.iter().zip(first..);
+        let bytes = frames.map(|(frame, sent)| frame.counted_bytes(self.0, sent));
+        bytes.collect::<Vec<_>>().concat().into()
+    }
+
+    fn notice<N: Notice>(
+        &self,
+        notice: &N,
+        position: Option<&str>,
+        retry: Option<Duration>,
+    ) -> Bytes {
+        let json = serde_json::to_string(notice);
+        let mut bytes = Vec::new();
+        let block = Block {
+            id: position,
+            name: Some(N::NAME),
+            retry,
+            // `null` cannot happen: notices are made of strings and numbers, which are JSON.
+            data: Some(json.as_deref().unwrap_or("null")),
+        };
+        let encoded = block.encode(&mut bytes);
+        debug_assert_eq!(encoded, Ok(()), "ids and reserved names have no CR, LF and NUL");
+        bytes.into()
+    }
+
+    fn length(chunk: &Bytes) -> usize {
+        chunk.len()
+    }
 }

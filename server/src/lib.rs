@@ -11,9 +11,12 @@
 //! | [`token`] | the tokens by which others than this machine may |
 //! | [`client`] | which client a request comes from |
 //! | [`events`] | `GET /events`: what was asked for, and the answer's head |
-//! | `stream` | the answer's body: the bytes of one event stream |
+//! | `ws` | `GET /ws`: the same over a WebSocket, by which a client may publish, too |
+//! | `stream` | what a client is told by either, one after the other |
 //! | `poll` | `GET /poll`: the events after a cursor, as one answer |
 //! | [`publish`] | `POST /events/{topic}`: publishes an event |
+//! | [`load`] | the built-in load, for comparing the transports |
+//! | [`meter`] | how many bytes cross the sockets, for who compares |
 //! | `pages` | the pages, rendered with the latest events |
 //! | `site` | the files that they need, from disk or from inside the program |
 //! | `headers` | the headers that every answer has, and what a page may load |
@@ -31,6 +34,8 @@ pub mod client;
 pub mod events;
 mod headers;
 mod health;
+pub mod load;
+pub mod meter;
 pub mod metrics;
 pub mod options;
 mod pages;
@@ -45,3 +50,4 @@ pub mod stop;
 mod stream;
 pub mod streams;
 pub mod token;
+mod ws;

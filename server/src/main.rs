@@ -11,6 +11,8 @@ use std::{
 
 use clap::Parser as _;
 use server::{
+    load::Load,
+    meter::Meters,
     metrics::Metrics,
     options::{LogFormat, Options, Store},
     publish::Running,
@@ -97,6 +99,8 @@ fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dyn Erro
         trusted_proxies: options.trusted_proxies(),
         publish_rate: Arc::new(options.publish_rate()),
         running: Running::default(),
+        meters: Meters::default(),
+        load: Load::default(),
         metrics: Arc::new(Metrics::default()),
         stop: Stop::default(),
     };

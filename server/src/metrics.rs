@@ -15,7 +15,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use waterclock::notice::GapReason;
+use waterclock::notice::{GapReason, GoodbyeReason};
 
 use crate::{access::Caller, problem::Problem, router::AppState};
 
@@ -76,6 +76,8 @@ pub enum Ended {
     Expired,
     /// The log could not be read.
     LogFailed,
+    /// The client has sent what a WebSocket's client may not.
+    Refused,
 }
 
 /// The one label that those metrics have which are counted apart.
@@ -109,8 +111,15 @@ impl TimedOut {
 }
 
 impl Ended {
-    const ALL: [Self; 6] =
-        [Self::ClientLeft, Self::End, Self::Draining, Self::Limit, Self::Expired, Self::LogFailed];
+    const ALL: [Self; 7] = [
+        Self::ClientLeft,
+        Self::End,
+        Self::Draining,
+        Self::Limit,
+        Self::Expired,
+        Self::LogFailed,
+        Self::Refused,
+    ];
 
     /// As it is told.
     pub fn as_str(self) -> &'static str {
@@ -121,6 +130,17 @@ impl Ended {
             Self::Limit => "limit",
             Self::Expired => "expired",
             Self::LogFailed => "log-failed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl From<GoodbyeReason> for Ended {
+    fn from(reason: GoodbyeReason) -> Self {
+        match reason {
+            GoodbyeReason::Draining => Self::Draining,
+            GoodbyeReason::Limit => Self::Limit,
+            GoodbyeReason::Expired => Self::Expired,
         }
     }
 }

@@ -15,6 +15,7 @@ use waterclock::{
     id::EventId,
     log::LogError,
     notice::Gap,
+    transport::Transport,
 };
 
 use crate::{events::Request, problem::Problem, router::AppState};
@@ -41,6 +42,8 @@ pub(crate) async fn poll(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let wait = wait(&uri)?;
+    let transport = if wait.is_zero() { Transport::Poll } else { Transport::LongPoll };
+    request.count(&state.meters, transport);
     let limit = request.limit();
     let mut subscriber = request.subscribe(&state.hub);
     let mut answer = read(&mut subscriber, limit).await.map_err(not_read)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -19,6 +19,7 @@ use waterclock::{
 use crate::{
     access::{COOKIE_NAME, Foreign},
     events::MAX_PATTERNS,
+    load::{MAX_RATE, MAX_SECONDS},
     poll::MAX_WAIT,
     publish::{MAX_DATA, MAX_KEY},
     token::BadToken,
@@ -146,6 +147,35 @@ pub enum Problem {
     /// This is read on the server's own machine only.
     #[error("This is for the server's own machine only, and the request is not from there: {0}.")]
     NotLocal(Foreign),
+    /// A page of another origin asks for a WebSocket.
+    #[error(
+        "A page of the origin {0:?} may not open a WebSocket here: it is not this server's own, which is told \
+         by `Host`. The option --cors-origin lets others read."
+    )]
+    ForeignOrigin(String),
+    /// It is no handshake of a WebSocket.
+    #[error("This is for WebSockets (RFC 6455), and the request asks for none: {0}.")]
+    NotWebSocket(String),
+    /// What a WebSocket's client has sent is not understood.
+    #[error(
+        "The message is not understood: {0}. A client may send \
+         {{\"publish\": {{\"topic\": …, \"name\": …, \"data\": …, \"key\": …}}}}, the name and the key if it likes."
+    )]
+    BadMessage(String),
+    /// A meter's name is too easy to guess, or has other characters.
+    #[error("{0:?} is no name of a meter: 16 to 64 of `A-Za-z0-9_-`, drawn at random.")]
+    BadMeter(String),
+    /// Nothing was counted by that name.
+    #[error("There is no meter of that name, or nobody has asked for it for long.")]
+    NoSuchMeter,
+    /// The load is not one that there can be.
+    #[error(
+        "`rate` is 1 to {MAX_RATE} events a second, `size` 0 to {MAX_DATA} bytes, `seconds` 1 to {MAX_SECONDS}."
+    )]
+    BadLoad,
+    /// There is a load already.
+    #[error("The load runs already, perhaps for somebody else. `DELETE /load` ends it.")]
+    LoadRuns,
     /// The server takes no new clients.
     #[error("The server is stopping.")]
     Stopping,
@@ -159,7 +189,7 @@ pub enum Problem {
 
 /// The body, as RFC 9457 has it. Without a `type`, `title` is that of the status.
 #[derive(Serialize)]
-struct Body {
+pub(crate) struct Body {
     title: &'static str,
     status: u16,
     detail: String,
@@ -174,10 +204,19 @@ impl Problem {
         }
     }
 
+    pub(crate) fn body(&self) -> Body {
+        let status = self.status();
+        Body {
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: self.to_string(),
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::AfterLines { why, .. } => why.status(),
-            Self::NothingHere => StatusCode::NOT_FOUND,
+            Self::NothingHere | Self::NoSuchMeter => StatusCode::NOT_FOUND,
             Self::BadPattern(_)
             | Self::TooManyPatterns
             | Self::BadTopic(_)
@@ -189,16 +228,21 @@ impl Problem {
             | Self::NoSuchFormat(_)
             | Self::BadLimit(_)
             | Self::BadWait(_)
+            | Self::BadMessage(_)
+            | Self::BadMeter(_)
+            | Self::BadLoad
             | Self::BadConflate(_) => StatusCode::BAD_REQUEST,
             Self::ClockIsOurs
             | Self::NotPublic(_)
             | Self::NotLocal(_)
+            | Self::ForeignOrigin(_)
             | Self::MayNotPublish(_)
             | Self::NotInToken { .. } => StatusCode::FORBIDDEN,
             Self::BadToken(_) | Self::NoToken => StatusCode::UNAUTHORIZED,
             Self::TooManyPublishes(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::KeyTaken => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::KeyIsRunning => StatusCode::CONFLICT,
+            Self::KeyIsRunning | Self::LoadRuns => StatusCode::CONFLICT,
+            Self::NotWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
             Self::DiskFull | Self::TooManyTopics => StatusCode::INSUFFICIENT_STORAGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::TooMuchData => StatusCode::PAYLOAD_TOO_LARGE,
@@ -216,13 +260,7 @@ fn list(patterns: &[Pattern]) -> String {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let body = Body {
-            title: status.canonical_reason().unwrap_or("Error"),
-            status: status.as_u16(),
-            detail: self.to_string(),
-        };
-        let mut response = (status, axum::Json(body)).into_response();
+        let mut response = (self.status(), axum::Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.reason() {
@@ -233,6 +271,11 @@ impl IntoResponse for Problem {
             Self::BadToken(_) => {
                 let value = HeaderValue::from_static("Bearer error=\"invalid_token\"");
                 headers.insert(WWW_AUTHENTICATE, value);
+            }
+            // RFC 9110, 15.5.22.
+            Self::NotWebSocket(_) => {
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             }
             Self::TooManyPublishes(wait) => {
                 headers.insert(RETRY_AFTER, (wait.as_secs() + 1).into());

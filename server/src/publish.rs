@@ -17,13 +17,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
+use serde::Deserialize;
 use waterclock::{
     event::{Name, Topic},
-    hub::PublishError,
+    hub::{Frame, PublishError},
     log::{IdempotencyKey, LogError, Refused},
 };
 
-use crate::{access::Caller, client::Client, problem::Problem, router::AppState};
+use crate::{
+    access::{Caller, Publisher},
+    client::Client,
+    problem::Problem,
+    router::AppState,
+    token::BadToken,
+};
 
 /// How long the data of an event may be, in bytes.
 pub const MAX_DATA: usize = 64 * 1024;
@@ -47,10 +54,7 @@ pub(crate) async fn publish(
     body: Body,
 ) -> Result<Response, Problem> {
     let topic: Topic = topic.parse().map_err(|_| Problem::BadTopic(topic))?;
-    if topic == Topic::clock() {
-        return Err(Problem::ClockIsOurs);
-    }
-    let publisher = caller.may_publish(&topic, &state.access)?;
+    let publisher = may_publish(&state, &caller, &topic)?;
     let Parameters { name, split } = Parameters::of(&uri)?;
     let key = idempotency_key(&headers)?;
     // This machine's own publishes are not counted: nobody else suffers from them.
@@ -64,18 +68,94 @@ pub(crate) async fn publish(
     if let Some((rate, client)) = rate {
         rate.check(client)?;
     }
-    let key = key.map(|key| IdempotencyKey { publisher: publisher.name, key });
-    let _running = match &key {
-        Some(key) => Some(state.running.begin(&topic, key).ok_or(Problem::KeyIsRunning)?),
-        None => None,
-    };
+    let run = run(&state, &publisher, &topic, key)?;
     let body = tokio::time::timeout(BODY_TIME_OUT, to_bytes(body, MAX_DATA));
     // An error is of the length, or of the client, who then does not get the answer anyway.
     let body = body.await.map_err(|_| Problem::SlowBody)?.map_err(|_| Problem::TooMuchData)?;
     let data = String::from_utf8(body.into()).map_err(|_| Problem::NotUtf8)?;
-    let publishing = state.hub.enqueue(topic, name, data, key).await.map_err(not_published)?;
-    let frame = publishing.kept().await.map_err(not_published)?;
+    let publishing = enqueue(&state, topic, name, data, run).await?;
+    let frame = publishing.await?;
     Ok((StatusCode::CREATED, axum::Json(frame.event())).into_response())
+}
+
+/// Begins the publish of one event by a message of a WebSocket. Those that are begun one after the other
+/// are kept in that order.
+pub(crate) async fn begin(
+    state: &AppState,
+    caller: &Caller,
+    client: IpAddr,
+    message: Message,
+) -> Result<impl Future<Output = Result<Arc<Frame>, Problem>> + use<>, Problem> {
+    let Message { topic, name, data, key } = message;
+    let topic: Topic = topic.parse().map_err(|_| Problem::BadTopic(topic))?;
+    let publisher = may_publish(state, caller, &topic)?;
+    let name = match name {
+        Some(name) => name.parse().map_err(|why| Problem::BadName { name, why })?,
+        None => Name::default(),
+    };
+    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
+        return Err(Problem::BadKey);
+    }
+    if data.len() > MAX_DATA {
+        return Err(Problem::TooMuchData);
+    }
+    if publisher.until.is_some() {
+        state.publish_rate.check(client)?;
+    }
+    let run = run(state, &publisher, &topic, key)?;
+    enqueue(state, topic, name, data, run).await
+}
+
+/// What a client of a WebSocket publishes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Message {
+    topic: String,
+    name: Option<String>,
+    data: String,
+    /// The idempotency key.
+    key: Option<String>,
+}
+
+/// Whether that topic may be published to, now: a connection may outlive its token.
+fn may_publish(state: &AppState, caller: &Caller, topic: &Topic) -> Result<Publisher, Problem> {
+    if *topic == Topic::clock() {
+        return Err(Problem::ClockIsOurs);
+    }
+    let publisher = caller.may_publish(topic, &state.access)?;
+    match publisher.until {
+        Some(until) if until <= state.hub.now() => Err(Problem::BadToken(BadToken::Expired(until))),
+        _ => Ok(publisher),
+    }
+}
+
+/// The run of a publish with that key, if it has one.
+fn run(
+    state: &AppState,
+    publisher: &Publisher,
+    topic: &Topic,
+    key: Option<String>,
+) -> Result<Option<Run>, Problem> {
+    let Some(key) = key else { return Ok(None) };
+    let key = IdempotencyKey { publisher: publisher.name.clone(), key };
+    state.running.begin(topic, key).map(Some).ok_or(Problem::KeyIsRunning)
+}
+
+/// Hands an event over to the hub; then it is waited for.
+async fn enqueue(
+    state: &AppState,
+    topic: Topic,
+    name: Name,
+    data: String,
+    run: Option<Run>,
+) -> Result<impl Future<Output = Result<Arc<Frame>, Problem>> + use<>, Problem> {
+    let key = run.as_ref().map(|run| run.key().clone());
+    let publishing = state.hub.enqueue(topic, name, data, key).await.map_err(not_published)?;
+    Ok(async move {
+        let kept = publishing.kept().await.map_err(not_published);
+        drop(run);
+        kept
+    })
 }
 
 fn not_published(error: impl Into<PublishError>) -> Problem {
@@ -107,13 +187,19 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 pub struct Running(Arc<Mutex<HashSet<(Topic, IdempotencyKey)>>>);
 
 /// One of them, until it is dropped.
-struct Run<'a>(&'a Running, (Topic, IdempotencyKey));
+struct Run(Running, (Topic, IdempotencyKey));
+
+impl Run {
+    fn key(&self) -> &IdempotencyKey {
+        &self.1.1
+    }
+}
 
 impl Running {
     /// None if one of that key is running.
-    fn begin(&self, topic: &Topic, key: &IdempotencyKey) -> Option<Run<'_>> {
-        let run = (topic.clone(), key.clone());
-        self.lock().insert(run.clone()).then(|| Run(self, run))
+    fn begin(&self, topic: &Topic, key: IdempotencyKey) -> Option<Run> {
+        let run = (topic.clone(), key);
+        self.lock().insert(run.clone()).then(|| Run(self.clone(), run))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<(Topic, IdempotencyKey)>> {
@@ -122,7 +208,7 @@ impl Running {
     }
 }
 
-impl Drop for Run<'_> {
+impl Drop for Run {
     fn drop(&mut self) {
         self.0.lock().remove(&self.1);
     }

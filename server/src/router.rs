@@ -15,6 +15,8 @@ use crate::{
     access::Access,
     client::TrustedProxy,
     events, headers, health,
+    load::{self, Load},
+    meter::{self, Meters},
     metrics::{self, Metrics},
     pages, poll,
     problem::Problem,
@@ -22,6 +24,7 @@ use crate::{
     site,
     stop::Stop,
     streams::Streams,
+    ws,
 };
 
 /// What the handlers share.
@@ -43,6 +46,10 @@ pub struct AppState {
     pub publish_rate: Arc<PublishRate>,
     /// The publishes with a key that are not answered yet.
     pub running: Running,
+    /// What clients have counted.
+    pub meters: Meters,
+    /// The built-in load.
+    pub load: Load,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Once it begins, the streams say goodbye.
@@ -67,6 +74,7 @@ const OPENAPI: &str = include_str!("../../docs/openapi.json");
 pub fn router(state: AppState) -> Router {
     let events = Router::new()
         .route("/events", get(events::stream).head(events::head))
+        .route("/ws", get(ws::upgrade))
         .route("/poll", get(poll::poll))
         .route("/events/{topic}", post(publish::publish).put(publish::publish))
         // Here too, since what a layer has wrapped keeps its fallback.
@@ -77,6 +85,9 @@ pub fn router(state: AppState) -> Router {
     };
     Router::new()
         .merge(events)
+        .route("/load", post(load::start).delete(load::end))
+        .route("/meters/{meter}", get(meter::read))
+        .route("/meters/{meter}/cut", post(meter::cut))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)))
         .route("/time", get(health::time))

@@ -42,6 +42,7 @@ use tracing::Instrument as _;
 use socket::Socket;
 
 use crate::{
+    meter::Traffic,
     metrics::{Metrics, TimedOut},
     rarely::Rarely,
     stop::Stop,
@@ -180,7 +181,7 @@ async fn connection(
     Serving { time_outs, metrics, stop, .. }: Serving,
     closing: CancellationToken,
 ) {
-    let _open = metrics.connection();
+    let open = metrics.connection();
     // Entered only where something is to be told: this runs for every event.
     let span = tracing::info_span!("connection", peer = %address);
     if let Err(error) = set_options(&stream) {
@@ -205,12 +206,15 @@ async fn connection(
     }
 
     let stream = Arc::new(stream);
-    let socket = Socket::new(Arc::clone(&stream), time_outs.write);
+    let traffic = Arc::new(Traffic::new(Arc::clone(&stream)));
+    let socket = Socket::new(Arc::clone(&stream), time_outs.write, Arc::clone(&traffic), open);
     let answering = Notify::new();
     let has_served = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
         has_served.store(true, Ordering::Relaxed);
+        traffic.begin_request();
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(Arc::clone(&traffic));
         if request.body().is_end_stream() {
             answering.notify_one();
         }
@@ -230,7 +234,8 @@ async fn connection(
         .header_read_timeout(time_outs.head)
         .max_buf_size(BUFFER)
         .half_close(true)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let besides = Rarely::new(async {
         tokio::select! {

@@ -1,25 +1,24 @@
-//! The body of an event stream: `hello`, then what the subscriber reads, with heartbeats where there
-//! is nothing, until the client leaves, has all that it asked for, or the server stops.
+//! What a client is told that stays connected: `hello`, then what the subscriber reads, with heartbeats
+//! where there is nothing, until the client leaves, has all that it asked for, or the server stops. How
+//! it is written is the transport's.
 
 use std::{
-    convert::Infallible,
     error::Error,
-    iter, mem,
+    mem,
     num::NonZeroU64,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::Stream;
 use tokio::time::Instant;
 use tracing::Span;
 use waterclock::{
-    hub::{Batch, Format, Step, Subscriber},
+    hub::{Batch, Frame, Step, Subscriber},
     id::CountedId,
     notice::{End, Gap, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice},
-    sse::Block,
 };
 
 use crate::{
@@ -34,11 +33,28 @@ const GOODBYES_PART: f64 = 0.8;
 /// A client that finds the server full is told to wait so many times longer than usual.
 const FULL_RETRY: f64 = 5.0;
 
-/// How a stream is written, and how far.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub(crate) format: Format,
-    pub(crate) limit: Option<Limit>,
+/// How a transport writes what a stream says.
+pub(crate) trait Wire {
+    /// What is sent at a time.
+    type Chunk;
+
+    /// Events that leave together.
+    fn events(&self, batch: &Batch) -> Self::Chunk;
+
+    /// The same for a stream that has a limit: the first of them is the `first`th of the stream.
+    fn counted_events(&self, frames: &[Arc<Frame>], first: u64) -> Self::Chunk;
+
+    /// What a stream says besides events. With a position, the client's cursor is set to it; `retry` is
+    /// after how long it is to connect again.
+    fn notice<N: Notice>(
+        &self,
+        notice: &N,
+        position: Option<&str>,
+        retry: Option<Duration>,
+    ) -> Self::Chunk;
+
+    /// How many bytes that is, without what the protocol below has around them.
+    fn length(chunk: &Self::Chunk) -> usize;
 }
 
 /// When a stream ends.
@@ -50,57 +66,24 @@ pub(crate) struct Limit {
     pub(crate) sent: u64,
 }
 
-/// The bytes of one stream, chunk by chunk, each of whole blocks.
-pub(crate) fn body(
-    state: AppState,
-    open: OpenStream,
-    subscriber: Subscriber,
-    shape: Shape,
-    until: Until,
-) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    let behind = state.hub.newest().saturating_sub(subscriber.cursor().sequence);
-    state.metrics.stream_opened(behind);
-    tracing::info!(connection = open.number(), cursor = %subscriber.cursor(), "stream opened");
-    let now = Instant::now();
-    let until = until.map(|until| now + until.since(state.hub.now()));
-    let stop = state.stop.clone();
-    Session {
-        besides: Rarely::new(besides(stop, None, until, now + state.stream_settings.heartbeat)),
-        record: Record {
-            state,
-            open,
-            opened: now,
-            events: 0,
-            ended: Ended::ClientLeft,
-            span: Span::current(),
-        },
-        subscriber,
-        shape,
-        skipped: 0,
-        sent: now,
-        goodbye: None,
-        until,
-        phase: Phase::Hello,
-    }
-}
-
-/// The bytes of a stream that ends before it begins: the client is to come back later. An error as the
-/// answer would make a browser give up.
-pub(crate) fn goodbye_alone(state: &AppState, reason: GoodbyeReason) -> Bytes {
-    state.metrics.stream_ended(match reason {
-        GoodbyeReason::Draining => Ended::Draining,
-        GoodbyeReason::Limit => Ended::Limit,
-        GoodbyeReason::Expired => Ended::Expired,
-    });
-    goodbye(state, reason)
+/// What a stream that ends before it begins says: the client is to come back later. An error as the answer
+/// would make a browser give up.
+pub(crate) fn goodbye_alone<W: Wire>(
+    state: &AppState,
+    wire: &W,
+    reason: GoodbyeReason,
+) -> W::Chunk {
+    state.metrics.stream_ended(Ended::from(reason));
+    goodbye(state, wire, reason)
 }
 
 /// One stream while it lasts. What it does for each event is as little as can be: it is done for each
 /// subscriber.
-struct Session {
+pub(crate) struct Session<W> {
     record: Record,
     subscriber: Subscriber,
-    shape: Shape,
+    wire: W,
+    limit: Option<Limit>,
     /// How many events the subscriber had left out when that was last counted.
     skipped: u64,
     /// When the last chunk was made.
@@ -150,14 +133,11 @@ async fn besides(
     }
 }
 
-impl Stream for Session {
-    type Item = Result<Bytes, Infallible>;
+impl<W: Wire + Unpin> Stream for Session<W> {
+    type Item = W::Chunk;
 
     /// The next chunk; none at the stream's end. Each is made when the connection has room for it.
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<W::Chunk>> {
         let chunk = match self.phase {
             Phase::Hello => {
                 self.phase = Phase::Events;
@@ -171,13 +151,59 @@ impl Stream for Session {
             Phase::Over => return Poll::Ready(None),
         };
         self.sent = Instant::now();
-        self.record.state.metrics.wrote_bytes(chunk.len());
-        Poll::Ready(Some(Ok(chunk)))
+        self.record.state.metrics.wrote_bytes(W::length(&chunk));
+        Poll::Ready(Some(chunk))
     }
 }
 
-impl Session {
-    fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+impl<W: Wire> Session<W> {
+    /// Begins one for that subscriber.
+    pub(crate) fn new(
+        state: AppState,
+        open: OpenStream,
+        subscriber: Subscriber,
+        wire: W,
+        limit: Option<Limit>,
+        until: Until,
+    ) -> Self {
+        let behind = state.hub.newest().saturating_sub(subscriber.cursor().sequence);
+        state.metrics.stream_opened(behind);
+        tracing::info!(connection = open.number(), cursor = %subscriber.cursor(), "stream opened");
+        let now = Instant::now();
+        let until = until.map(|until| now + until.since(state.hub.now()));
+        let stop = state.stop.clone();
+        Self {
+            besides: Rarely::new(besides(stop, None, until, now + state.stream_settings.heartbeat)),
+            record: Record {
+                state,
+                open,
+                opened: now,
+                events: 0,
+                ended: Ended::ClientLeft,
+                span: Span::current(),
+            },
+            subscriber,
+            wire,
+            limit,
+            skipped: 0,
+            sent: now,
+            goodbye: None,
+            until,
+            phase: Phase::Hello,
+        }
+    }
+
+    /// The client has broken the rules of the transport.
+    pub(crate) fn refuse(&mut self) {
+        self.over(Ended::Refused);
+    }
+
+    /// How it has ended; until then, as if the client had left.
+    pub(crate) fn ended(&self) -> Ended {
+        self.record.ended
+    }
+
+    fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<W::Chunk>> {
         // First, so that a stop is not put off by events that keep coming.
         while let Poll::Ready(what) = Pin::new(&mut self.besides).poll(context) {
             let chunk = self.besides(&what);
@@ -212,7 +238,7 @@ impl Session {
     }
 
     /// What there is to say of that, if anything.
-    fn besides(&mut self, what: &Besides) -> Option<Bytes> {
+    fn besides(&mut self, what: &Besides) -> Option<W::Chunk> {
         let AppState { streams, stream_settings: settings, .. } = &self.record.state;
         match *what {
             Besides::Stop(began) => {
@@ -222,11 +248,11 @@ impl Session {
             }
             Besides::Goodbye => {
                 self.over(Ended::Draining);
-                Some(goodbye(&self.record.state, GoodbyeReason::Draining))
+                Some(goodbye(&self.record.state, &self.wire, GoodbyeReason::Draining))
             }
             Besides::Expired => {
                 self.over(Ended::Expired);
-                Some(goodbye(&self.record.state, GoodbyeReason::Expired))
+                Some(goodbye(&self.record.state, &self.wire, GoodbyeReason::Expired))
             }
             // Something was sent meanwhile, mostly.
             Besides::Heartbeat if self.sent.elapsed() < settings.heartbeat => None,
@@ -234,25 +260,22 @@ impl Session {
         }
     }
 
-    /// The frames' bytes in one chunk, so that they leave in one write.
-    fn frames(&mut self, batch: &Batch) -> Bytes {
-        let format = self.shape.format;
+    /// The frames in one chunk, so that they leave in one write.
+    fn frames(&mut self, batch: &Batch) -> W::Chunk {
         let mut frames = &batch[..];
-        let chunk = match &mut self.shape.limit {
+        let chunk = match &mut self.limit {
             Some(Limit { events, sent }) => {
                 let room =
                     usize::try_from(events.get().saturating_sub(*sent)).unwrap_or(usize::MAX);
                 frames = &frames[..frames.len().min(room)];
-                let numbers = *sent + 1..;
+                let first = *sent + 1;
                 *sent += frames.len() as u64;
                 if *sent >= events.get() {
                     self.phase = Phase::End;
                 }
-                let bytes =
-                    iter::zip(frames, numbers).map(|(frame, n)| frame.counted_bytes(format, n));
-                bytes.collect::<Vec<_>>().concat().into()
+                self.wire.counted_events(frames, first)
             }
-            None => batch.bytes(format),
+            None => self.wire.events(batch),
         };
         let Record { state, open, opened, events, .. } = &mut self.record;
         *events += frames.len() as u64;
@@ -267,7 +290,7 @@ impl Session {
         chunk
     }
 
-    fn hello(&self) -> Bytes {
+    fn hello(&self) -> W::Chunk {
         let AppState { hub, stream_settings: settings, .. } = &self.record.state;
         let kept = hub.kept();
         let hello = Hello {
@@ -280,30 +303,30 @@ impl Session {
         };
         // With a gap to come, the client keeps its own cursor until it has been told.
         let position = (!self.subscriber.has_gap()).then(|| self.position());
-        notice(&hello, position.as_deref(), Some(settings.retry))
+        self.wire.notice(&hello, position.as_deref(), Some(settings.retry))
     }
 
-    fn gap(&self, gap: &Gap) -> Bytes {
+    fn gap(&self, gap: &Gap) -> W::Chunk {
         let _span = self.record.span.enter();
         let connection = self.record.open.number();
         // Only its beginning: it is what the client sent, however long.
         let cursor: String = gap.cursor.chars().take(64).collect();
         tracing::info!(connection, reason = gap.reason.as_str(), ?cursor, "gap");
         self.record.state.metrics.gap(gap.reason);
-        notice(gap, Some(&self.position()), None)
+        self.wire.notice(gap, Some(&self.position()), None)
     }
 
-    fn heartbeat(&self) -> Bytes {
+    fn heartbeat(&self) -> W::Chunk {
         self.record.open.passed(self.subscriber.cursor().sequence);
         let heartbeat =
             Heartbeat { time: self.record.state.hub.now(), skipped: self.subscriber.skipped() };
-        notice(&heartbeat, Some(&self.position()), None)
+        self.wire.notice(&heartbeat, Some(&self.position()), None)
     }
 
-    fn end(&mut self) -> Bytes {
+    fn end(&mut self) -> W::Chunk {
         self.over(Ended::End);
-        let sent = self.shape.limit.map_or(0, |limit| limit.sent);
-        notice(&End { sent }, None, None)
+        let sent = self.limit.map_or(0, |limit| limit.sent);
+        self.wire.notice(&End { sent }, None, None)
     }
 
     fn over(&mut self, ended: Ended) {
@@ -314,7 +337,7 @@ impl Session {
     /// The id to go on from.
     fn position(&self) -> String {
         let id = self.subscriber.cursor();
-        match self.shape.limit {
+        match self.limit {
             Some(Limit { sent, .. }) => CountedId { id, sent }.to_string(),
             None => id.to_string(),
         }
@@ -335,34 +358,18 @@ fn goodbyes_take(streams: usize, drain: Duration) -> Duration {
     BETWEEN_GOODBYES.saturating_mul(streams).min(drain.mul_f64(GOODBYES_PART))
 }
 
-/// A goodbye with a `retry:` that is up to twice the usual for this reason, so that clients spread.
-fn goodbye(state: &AppState, reason: GoodbyeReason) -> Bytes {
+/// A goodbye with a time to come back that is up to twice the usual for this reason, so that clients spread.
+fn goodbye<W: Wire>(state: &AppState, wire: &W, reason: GoodbyeReason) -> W::Chunk {
     let usual = match reason {
         GoodbyeReason::Draining | GoodbyeReason::Expired => state.stream_settings.retry,
         GoodbyeReason::Limit => state.stream_settings.retry.mul_f64(FULL_RETRY),
     };
     let retry = usual.mul_f64(1.0 + fastrand::f64());
-    notice(&Goodbye { reason, retry_ms: millis(retry) }, None, Some(retry))
+    wire.notice(&Goodbye { reason, retry_ms: millis(retry) }, None, Some(retry))
 }
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A notice as a block; with a position, the client's cursor is set to it.
-fn notice<N: Notice>(data: &N, position: Option<&str>, retry: Option<Duration>) -> Bytes {
-    let json = serde_json::to_string(data);
-    let mut bytes = Vec::new();
-    let block = Block {
-        id: position,
-        name: Some(N::NAME),
-        retry,
-        // `null` cannot happen: notices are made of strings and numbers, which are JSON.
-        data: Some(json.as_deref().unwrap_or("null")),
-    };
-    let encoded = block.encode(&mut bytes);
-    debug_assert_eq!(encoded, Ok(()), "ids and reserved names have no CR, LF and NUL");
-    bytes.into()
 }
 
 /// How a stream went; told when it is dropped, which is when the client leaves.

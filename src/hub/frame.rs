@@ -27,12 +27,19 @@ pub struct Frame {
     published: Option<Instant>,
     plain: OnceLock<Bytes>,
     json: OnceLock<Bytes>,
+    message: OnceLock<Bytes>,
 }
 
 impl Frame {
     /// A frame of an event of the log, not yet encoded.
     pub fn new(event: Event) -> Self {
-        Self { event, published: None, plain: OnceLock::new(), json: OnceLock::new() }
+        Self {
+            event,
+            published: None,
+            plain: OnceLock::new(),
+            json: OnceLock::new(),
+            message: OnceLock::new(),
+        }
     }
 
     /// A frame of an event that is just being published, not yet encoded.
@@ -64,6 +71,22 @@ impl Frame {
         self.encode(format, &CountedId { id: self.event.id, sent })
     }
 
+    /// The event as a message of a WebSocket: `{"event":…}`, in UTF-8.
+    pub fn message(&self) -> &Bytes {
+        self.message.get_or_init(|| format!("{{\"event\":{}}}", self.event_json()).into())
+    }
+
+    /// The same for a stream that has a limit: with how many events it has sent, this one included.
+    pub fn counted_message(&self, sent: u64) -> Bytes {
+        let id = CountedId { id: self.event.id, sent };
+        format!("{{\"event\":{},\"id\":\"{id}\"}}", self.event_json()).into()
+    }
+
+    fn event_json(&self) -> String {
+        // `null` cannot happen: an event is made of strings, and strings are JSON.
+        serde_json::to_string(&self.event).unwrap_or_else(|_| "null".to_owned())
+    }
+
     /// About how much memory or wire it takes, in bytes.
     pub(super) fn size(&self) -> usize {
         const AROUND_THE_DATA: usize = 128;
@@ -76,8 +99,7 @@ impl Frame {
         let (name, data) = match format {
             Format::Plain => (self.event.name.as_str(), &self.event.data),
             Format::Json => {
-                // `null` cannot happen: an event is made of strings, and strings are JSON.
-                json = serde_json::to_string(&self.event).unwrap_or_else(|_| "null".to_owned());
+                json = self.event_json();
                 ("message", &json)
             }
         };
@@ -151,6 +173,13 @@ mod tests {
         assert_eq!(
             frame.counted_bytes(Format::Plain, 3),
             "id: 00000000c10cca11-42.3\nevent: tick\ndata: a\ndata: b\n\n"
+        );
+        let event = "\"event\":{\"id\":\"00000000c10cca11-42\",\"topic\":\"clock\",\"name\":\"tick\",\
+                     \"data\":\"a\\nb\",\"time\":\"1970-01-01T00:00:00.000Z\"}";
+        assert_eq!(frame.message(), &format!("{{{event}}}"));
+        assert_eq!(
+            frame.counted_message(3),
+            format!("{{{event},\"id\":\"00000000c10cca11-42.3\"}}")
         );
     }
 }

@@ -75,8 +75,9 @@ pub struct ReadLimit {
 pub struct Retention {
     /// How many events of a topic.
     pub count: usize,
-    /// How many ticks of the clock: fewer, since they are of little use later.
-    pub clock_count: usize,
+    /// How many events of a built-in topic, the clock and the load: fewer, since they are of little use
+    /// later.
+    pub built_in_count: usize,
     /// How long.
     pub age: Duration,
     /// About how many bytes in all. What is beyond is dropped, whatever the rest says.
@@ -89,7 +90,7 @@ impl Default for Retention {
     fn default() -> Self {
         Self {
             count: 100_000,
-            clock_count: 3600,
+            built_in_count: 3600,
             age: Duration::from_hours(24),
             bytes: 1 << 30,
             topics: 10_000,
@@ -100,7 +101,8 @@ impl Default for Retention {
 impl Retention {
     /// How many events of that topic.
     pub fn count_of(&self, topic: &Topic) -> usize {
-        if *topic == Topic::clock() { self.clock_count } else { self.count }
+        let is_built_in = [Topic::clock(), Topic::load()].contains(topic);
+        if is_built_in { self.built_in_count } else { self.count }
     }
 }
 

@@ -17,6 +17,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use crate::{meter::Traffic, metrics::Counted};
+
 /// How long a connection that we close waits for its client to close it, too.
 const LINGER: Duration = Duration::from_secs(1);
 /// How often it is then read before others get a turn.
@@ -32,11 +34,20 @@ pub(super) struct Socket {
     writing: Option<Pin<Box<Sleep>>>,
     /// Until when, once we have closed our side.
     closing: Option<Pin<Box<Sleep>>>,
+    /// Counts what crosses it.
+    traffic: Arc<Traffic>,
+    /// The connection is open as long as this is there, also once it is a WebSocket's.
+    _open: Counted,
 }
 
 impl Socket {
-    pub(super) fn new(stream: Arc<TcpStream>, write_time_out: Duration) -> Self {
-        Self { stream, write_time_out, writing: None, closing: None }
+    pub(super) fn new(
+        stream: Arc<TcpStream>,
+        write_time_out: Duration,
+        traffic: Arc<Traffic>,
+        open: Counted,
+    ) -> Self {
+        Self { stream, write_time_out, writing: None, closing: None, traffic, _open: open }
     }
 }
 
@@ -62,7 +73,7 @@ impl AsyncRead for Socket {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ready!(self.stream.poll_read_ready(context))?;
                 }
-                read => return Poll::Ready(read.map(drop)),
+                read => return Poll::Ready(read.map(|bytes| self.traffic.received(bytes))),
             }
         }
     }
@@ -80,6 +91,7 @@ impl Socket {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 written => {
                     self.writing = None;
+                    self.traffic.sent(*written.as_ref().unwrap_or(&0));
                     return Poll::Ready(written);
                 }
             }

@@ -7,6 +7,8 @@ use leptos::config::LeptosOptions;
 use server::{
     access::Access,
     client::TrustedProxy,
+    load::Load,
+    meter::Meters,
     metrics::Metrics,
     publish::{PublishRate, Running},
     router::{AppState, StreamSettings, router},
@@ -74,7 +76,7 @@ impl Server {
         let log = MemoryLog::new(
             Epoch::new(0xc10c),
             Retention {
-                clock_count: settings.retain_count,
+                built_in_count: settings.retain_count,
                 topics: settings.max_topics,
                 ..Retention::default()
             },
@@ -101,6 +103,8 @@ impl Server {
             trusted_proxies: settings.trusted_proxies,
             publish_rate: Arc::new(PublishRate::new(settings.max_publishes)),
             running: Running::default(),
+            meters: Meters::default(),
+            load: Load::default(),
             metrics: Arc::new(Metrics::default()),
             stop: stop.clone(),
         };

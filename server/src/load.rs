@@ -1,0 +1,154 @@
+//! The built-in load: events on the topic `waterclock.load`, at a chosen rate and size, for a while. It is for
+//! comparing the transports, and for this machine only.
+//!
+//! The events come at random moments, independent of each other (a Poisson process), as those of many
+//! people do: so none of them is in step with a client that polls.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, Uri},
+};
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use waterclock::{
+    event::{Name, Topic},
+    hub::Hub,
+};
+
+use crate::{access::Caller, problem::Problem, publish::MAX_DATA, router::AppState, stop::Stop};
+
+/// How many events a second it may be, on average.
+pub const MAX_RATE: u32 = 1000;
+/// How many seconds it may last.
+pub const MAX_SECONDS: u64 = 600;
+
+/// The load that runs, if one does. All clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Load(Arc<Mutex<Option<AbortOnDropHandle<()>>>>);
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Plan {
+    /// Events a second, on average.
+    rate: u32,
+    /// Bytes of data in each.
+    size: usize,
+    /// How long it lasts.
+    seconds: u64,
+}
+
+impl Load {
+    fn start(&self, hub: Arc<Hub>, stop: Stop, plan: Plan) -> Result<(), Problem> {
+        let mut running = self.lock();
+        if running.as_ref().is_some_and(|task| !task.is_finished()) {
+            return Err(Problem::LoadRuns);
+        }
+        let run = async move {
+            tokio::select! {
+                () = run(&hub, plan) => {}
+                _ = stop.begun() => {}
+            }
+        };
+        *running = Some(AbortOnDropHandle::new(tokio::spawn(run)));
+        Ok(())
+    }
+
+    fn end(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<AbortOnDropHandle<()>>> {
+        // No code panics half-way through a change of what the lock holds.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Publishes until the time is over.
+async fn run(hub: &Hub, plan: Plan) {
+    let begin = Instant::now();
+    let mut at = Duration::ZERO;
+    for number in 1_u64.. {
+        // The time to the next of many independent events is distributed exponentially.
+        at += Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / f64::from(plan.rate));
+        if at > Duration::from_secs(plan.seconds) {
+            return;
+        }
+        tokio::time::sleep_until(begin + at).await;
+        let name = Name::default();
+        // Nobody waits for it to be kept: the next one is not to be late for that.
+        if let Err(error) = hub.enqueue(Topic::load(), name, data(number, plan.size), None).await {
+            return tracing::error!(%error, "the load has ended");
+        }
+    }
+}
+
+/// So many bytes that begin with a number.
+fn data(number: u64, size: usize) -> String {
+    let mut data = format!("{number} ");
+    data.extend(('a'..='z').cycle().take(size.saturating_sub(data.len())));
+    data.truncate(size);
+    data
+}
+
+/// `POST /load?rate=…&size=…&seconds=…`: begins it.
+pub(crate) async fn start(
+    State(state): State<AppState>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<(StatusCode, Json<Plan>), Problem> {
+    caller.is_ours()?;
+    let plan = Plan::of(&uri)?;
+    state.load.start(state.hub, state.stop, plan)?;
+    Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// `DELETE /load`: ends it, if it runs.
+pub(crate) async fn end(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Result<StatusCode, Problem> {
+    caller.is_ours()?;
+    state.load.end();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Plan {
+    fn of(uri: &Uri) -> Result<Self, Problem> {
+        let mut plan = Self { rate: 10, size: 100, seconds: 60 };
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            let is_known = match &*name {
+                "rate" => value.parse().map(|rate| plan.rate = rate).is_ok(),
+                "size" => value.parse().map(|size| plan.size = size).is_ok(),
+                "seconds" => value.parse().map(|seconds| plan.seconds = seconds).is_ok(),
+                _ => true, // Unknown ones are ignored.
+            };
+            if !is_known {
+                return Err(Problem::BadLoad);
+            }
+        }
+        let is_within = (1..=MAX_RATE).contains(&plan.rate)
+            && plan.size <= MAX_DATA
+            && (1..=MAX_SECONDS).contains(&plan.seconds);
+        is_within.then_some(plan).ok_or(Problem::BadLoad)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_as_long_as_asked_for() {
+        assert_eq!(data(12, 8), "12 abcde");
+        assert_eq!(data(12, 1), "1");
+        assert_eq!(data(12, 0), "");
+        assert_eq!(data(u64::MAX, MAX_DATA).len(), MAX_DATA);
+    }
+}
