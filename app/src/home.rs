@@ -21,8 +21,8 @@ const SPEAK_EVERY: u64 = 10;
 
 /// The page.
 #[component]
-pub(crate) fn Home(snapshot: Snapshot) -> impl IntoView {
-    let Snapshot { events, cursor, topics, query, group, host, is_refused, may_publish } = snapshot;
+pub(crate) fn Home(given: Snapshot) -> impl IntoView {
+    let Snapshot { events, cursor, topics, query, group, host, is_refused, may_publish } = given;
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
     let command = command(&host, query.clone());
 

@@ -5,8 +5,8 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`shell`], [`App`], [`Page`] | the document, what is in it, and which page it is |
-//! | `home` | the page `/`: the connection's state, the button, and all the parts below |
+//! | [`shell`], [`Page`] | the document around a page, and which page it is |
+//! | [`home`] | the page `/`: the connection's state, the button, and all the parts below |
 //! | [`live`] | the stream, in signals: opened, kept open, shared among tabs |
 //! | `tabs` | what tabs say to each other, as text |
 //! | `feed`, `ring`, `filter` | what has arrived, and which of it the list shows |
@@ -17,17 +17,19 @@
 //! | `words` | how states, reasons and gaps are said |
 //! | `read` | what the server says in JSON |
 //! | `reactive` | effects and derived texts |
+//! | [`compare`] | the page `/compare`: the four transports side by side |
 //! | [`browser`] | all that touches the browser's own objects; nothing else may |
 //!
 //! The core is one line of thought: [`browser::event_source`] wraps an `EventSource` in a signal,
 //! [`live`] keeps it open and shares it, `feed` adds each message to a reactive list, `list` shows it.
 
 pub mod browser;
+pub mod compare;
 mod details;
 mod feed;
 mod filter;
 mod help;
-mod home;
+pub mod home;
 mod list;
 pub mod live;
 mod pace;
@@ -42,18 +44,20 @@ mod time;
 mod tools;
 mod words;
 
-use leptos::{either::Either, nonce::use_nonce, prelude::*};
+use leptos::{either::EitherOf3, nonce::use_nonce, prelude::*};
 use serde::Serialize;
 use waterclock::{event::Event, id::EventId};
 
 use crate::read::Handover;
 
-/// Which page it is, and what it knows when it arrives. The server provides it as context; the
-/// browser finds it in the page.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// Which page it is, and what it knows when it arrives. They are documents of their own: the server, which
+/// knows what each shows, says which one it is, and no router has to be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Page {
     /// `/`: the latest events, live.
     Home(Snapshot),
+    /// `/compare`: the transports side by side.
+    Compare(compare::Given),
     /// There is no page of that name.
     NotFound,
 }
@@ -80,52 +84,102 @@ pub struct Snapshot {
     pub may_publish: bool,
 }
 
-/// The document around the app. `url` turns the path of a file of the site into its URL.
-pub fn shell(options: LeptosOptions, url: fn(&'static str) -> &'static str) -> impl IntoView {
-    let script = url("/pkg/waterclock.js");
-    let wasm = url("/pkg/waterclock.wasm");
-    let start = format!(
-        "import start, {{ hydrate }} from {script:?};\n\
-         await start({{ module_or_path: {wasm:?} }});\n\
-         hydrate();"
-    );
+/// Where the files are that the pages need.
+#[derive(Clone, Copy, Debug)]
+pub struct Files {
+    /// Turns the path of a file of the site into its URL.
+    pub url: fn(&'static str) -> &'static str,
+    /// Whether `/compare` has a script of its own. A release has, so that `/` need not load it; what
+    /// `cargo leptos` builds by itself has one for all.
+    pub has_compare: bool,
+}
+
+/// The document around a page.
+pub fn shell(options: LeptosOptions, files: Files, page: Page) -> impl IntoView {
+    let url = files.url;
+    let own = [url("/pkg/compare.js"), url("/pkg/compare.wasm")];
+    let [script, wasm] = match page {
+        Page::Compare(_) if files.has_compare => own,
+        _ => [url("/pkg/waterclock.js"), url("/pkg/waterclock.wasm")],
+    };
+    let (title, description, hydrate) = match page {
+        Page::Home(_) => {
+            ("Waterclock", "A live stream of events, one timestamp a second.", Some("hydrate"))
+        }
+        Page::Compare(_) => (
+            "Compare · Waterclock",
+            "Server-Sent Events, WebSocket, long polling and polling on the same stream, measured.",
+            Some("hydrate_compare"),
+        ),
+        Page::NotFound => ("Not found · Waterclock", "There is no page here.", None),
+    };
+    let head = hydrate.map(|hydrate| {
+        let start = format!(
+            "import start, {{ {hydrate} }} from {script:?};\n\
+             await start({{ module_or_path: {wasm:?} }});\n\
+             {hydrate}();"
+        );
+        view! {
+            <link rel="modulepreload" href=script />
+            <link rel="preload" href=wasm r#as="fetch" r#type="application/wasm" crossorigin="" />
+            <script type="module" nonce=use_nonce()>
+                {start}
+            </script>
+        }
+    });
+    let style = matches!(page, Page::Compare(_))
+        .then(|| view! { <link rel="stylesheet" href=url("/compare.css") /> });
     view! {
         <!DOCTYPE html>
         <html lang="en">
             <head>
                 <meta charset="utf-8" />
                 <meta name="viewport" content="width=device-width, initial-scale=1" />
-                <title>"Waterclock"</title>
-                <meta name="description" content="A live stream of events, one timestamp a second." />
+                <title>{title}</title>
+                <meta name="description" content=description />
                 <meta name="color-scheme" content="light dark" />
                 // The style sheet's --paper.
                 <meta name="theme-color" media="(prefers-color-scheme: light)" content="#fbfaf7" />
                 <meta name="theme-color" media="(prefers-color-scheme: dark)" content="#14181a" />
                 <link rel="icon" type="image/svg+xml" href=url("/favicon.svg") />
                 <link rel="stylesheet" href=url("/pkg/waterclock.css") />
-                <link rel="modulepreload" href=script />
-                <link rel="preload" href=wasm r#as="fetch" r#type="application/wasm" crossorigin="" />
-                <script type="module" nonce=use_nonce()>
-                    {start}
-                </script>
+                {style}
+                {head}
                 <AutoReload options />
             </head>
             <body>
-                <App />
+                {match page {
+                    Page::Home(snapshot) => {
+                        EitherOf3::A(view! { <home::Home given=provided(snapshot) /> })
+                    }
+                    Page::Compare(given) => {
+                        EitherOf3::B(view! { <compare::Compare given=provided(given) /> })
+                    }
+                    Page::NotFound => EitherOf3::C(view! { <NotFound /> }),
+                }}
             </body>
         </html>
     }
 }
 
-/// All pages. They are documents of their own: the server, which knows what each shows, says which
-/// one it is, and no router has to be loaded.
-#[component]
-pub fn App() -> impl IntoView {
-    let page = || use_context::<Page>().unwrap_or(Page::NotFound);
-    match SharedValue::<_, Handover>::new_with_encoding(page).into_inner() {
-        Page::Home(snapshot) => Either::Left(view! { <home::Home snapshot /> }),
-        Page::NotFound => Either::Right(view! { <NotFound /> }),
-    }
+/// `/` as it is hydrated: what the server has given it is in the page.
+pub fn hydrated_home() -> impl IntoView {
+    view! { <home::Home given=provided(Snapshot::default()) /> }
+}
+
+/// `/compare` as it is hydrated.
+pub fn hydrated_compare() -> impl IntoView {
+    view! { <compare::Compare given=provided(compare::Given::default()) /> }
+}
+
+/// What a page is given by the server; in the browser, what the server has put into the page.
+fn provided<T>(given: T) -> T
+where
+    Handover: codee::Encoder<T, Encoded = String> + codee::Decoder<T, Encoded = str>,
+    <Handover as codee::Encoder<T>>::Error: std::fmt::Debug,
+    <Handover as codee::Decoder<T>>::Error: std::fmt::Debug,
+{
+    SharedValue::<T, Handover>::new_with_encoding(move || given).into_inner()
 }
 
 /// What is shown where no page is.

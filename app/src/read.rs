@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use codee::{Decoder, Encoder};
+use serde::Serialize;
 use waterclock::{
     connection::Intervals,
     event::Event,
@@ -10,7 +11,7 @@ use waterclock::{
 };
 
 use crate::{
-    Page, Snapshot,
+    Snapshot,
     browser::{FromJson, Json, from_json},
 };
 
@@ -79,40 +80,39 @@ impl FromJson for Goodbye {
     }
 }
 
-impl FromJson for Page {
+impl FromJson for Snapshot {
     fn from_json(json: &Json) -> Option<Self> {
-        let Some(home) = json.get("Home") else { return Some(Self::NotFound) };
-        Some(Self::Home(Snapshot {
-            events: home.list("events"),
-            cursor: home.parse("cursor"),
-            topics: home.parse("topics")?,
-            query: home.parse("query")?,
-            group: home.parse("group")?,
-            host: home.parse("host")?,
-            is_refused: home.is_true("is_refused"),
-            may_publish: home.is_true("may_publish"),
-        }))
+        Some(Self {
+            events: json.list("events"),
+            cursor: json.parse("cursor"),
+            topics: json.parse("topics")?,
+            query: json.parse("query")?,
+            group: json.parse("group")?,
+            host: json.parse("host")?,
+            is_refused: json.is_true("is_refused"),
+            may_publish: json.is_true("may_publish"),
+        })
     }
 }
 
-/// How a [`Page`] gets from the server to the browser.
+/// How what a page is given gets from the server to the browser.
 pub(crate) struct Handover;
 
-impl Encoder<Page> for Handover {
+impl<T: Serialize> Encoder<T> for Handover {
     type Error = serde_json::Error;
     type Encoded = String;
 
-    fn encode(page: &Page) -> Result<String, Self::Error> {
-        serde_json::to_string(page)
+    fn encode(given: &T) -> Result<String, Self::Error> {
+        serde_json::to_string(given)
     }
 }
 
-impl Decoder<Page> for Handover {
+impl<T: FromJson> Decoder<T> for Handover {
     type Error = &'static str;
     type Encoded = str;
 
-    fn decode(json: &str) -> Result<Page, Self::Error> {
-        from_json(json).ok_or("not a page")
+    fn decode(json: &str) -> Result<T, Self::Error> {
+        from_json(json).ok_or("not what a page is given")
     }
 }
 

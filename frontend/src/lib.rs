@@ -1,8 +1,23 @@
-//! The WebAssembly entry point: it wakes the page that the server has rendered.
+//! The WebAssembly entry points: they wake the page that the server has rendered. Each page calls its own.
+//!
+//! A release is built twice, once with each feature, so that no page loads another's code; with both, which
+//! is the default, there is one module for all of them.
 
-/// Called by the page once the module is loaded.
-#[wasm_bindgen::prelude::wasm_bindgen]
+#[cfg(any(feature = "home", feature = "compare"))]
+use wasm_bindgen::prelude::wasm_bindgen;
+
+/// Called by `/` once the module is loaded.
+#[cfg(feature = "home")]
+#[wasm_bindgen]
 pub fn hydrate() {
     console_error_panic_hook::set_once();
-    leptos::mount::hydrate_body(app::App);
+    leptos::mount::hydrate_body(app::hydrated_home);
+}
+
+/// Called by `/compare` once the module is loaded.
+#[cfg(feature = "compare")]
+#[wasm_bindgen]
+pub fn hydrate_compare() {
+    console_error_panic_hook::set_once();
+    leptos::mount::hydrate_body(app::hydrated_compare);
 }

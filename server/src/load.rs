@@ -31,7 +31,15 @@ pub const MAX_SECONDS: u64 = 600;
 
 /// The load that runs, if one does. All clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Load(Arc<Mutex<Option<AbortOnDropHandle<()>>>>);
+pub struct Load(Arc<Mutex<Option<Running>>>);
+
+#[derive(Debug)]
+struct Running {
+    plan: Plan,
+    /// Until when; later if it is asked for again.
+    until: Arc<Mutex<Instant>>,
+    task: AbortOnDropHandle<()>,
+}
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -45,45 +53,56 @@ pub(crate) struct Plan {
 }
 
 impl Load {
-    fn start(&self, hub: Arc<Hub>, stop: Stop, plan: Plan) -> Result<(), Problem> {
-        let mut running = self.lock();
-        if running.as_ref().is_some_and(|task| !task.is_finished()) {
-            return Err(Problem::LoadRuns);
+    /// Begins it, or goes on with one that is the same; whether it has begun now.
+    fn start(&self, hub: Arc<Hub>, stop: Stop, plan: Plan) -> Result<bool, Problem> {
+        let mut load = lock(&self.0);
+        let end = Instant::now() + Duration::from_secs(plan.seconds);
+        if let Some(running) = load.as_ref().filter(|running| !running.task.is_finished()) {
+            if (running.plan.rate, running.plan.size) != (plan.rate, plan.size) {
+                return Err(Problem::LoadRuns { rate: running.plan.rate, size: running.plan.size });
+            }
+            let mut until = lock(&running.until);
+            *until = end.max(*until);
+            return Ok(false);
         }
-        let run = async move {
-            tokio::select! {
-                () = run(&hub, plan) => {}
-                _ = stop.begun() => {}
+        let until = Arc::new(Mutex::new(end));
+        let run = {
+            let until = Arc::clone(&until);
+            async move {
+                tokio::select! {
+                    () = run(&hub, plan, &until) => {}
+                    _ = stop.begun() => {}
+                }
             }
         };
-        *running = Some(AbortOnDropHandle::new(tokio::spawn(run)));
-        Ok(())
+        let task = AbortOnDropHandle::new(tokio::spawn(run));
+        *load = Some(Running { plan, until, task });
+        Ok(true)
     }
 
     fn end(&self) {
-        *self.lock() = None;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<AbortOnDropHandle<()>>> {
-        // No code panics half-way through a change of what the lock holds.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0) = None;
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics half-way through a change of what these locks hold.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Publishes until the time is over.
-async fn run(hub: &Hub, plan: Plan) {
-    let begin = Instant::now();
-    let mut at = Duration::ZERO;
+async fn run(hub: &Hub, plan: Plan, until: &Mutex<Instant>) {
+    let mut at = Instant::now();
     for number in 1_u64.. {
         // The time to the next of many independent events is distributed exponentially.
         at += Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / f64::from(plan.rate));
-        if at > Duration::from_secs(plan.seconds) {
+        tokio::time::sleep_until(at).await;
+        if at > *lock(until) {
             return;
         }
-        tokio::time::sleep_until(begin + at).await;
-        let name = Name::default();
         // Nobody waits for it to be kept: the next one is not to be late for that.
-        if let Err(error) = hub.enqueue(Topic::load(), name, data(number, plan.size), None).await {
+        let data = data(number, plan.size);
+        if let Err(error) = hub.enqueue(Topic::load(), Name::default(), data, None).await {
             return tracing::error!(%error, "the load has ended");
         }
     }
@@ -97,7 +116,8 @@ fn data(number: u64, size: usize) -> String {
     data
 }
 
-/// `POST /load?rate=…&size=…&seconds=…`: begins it.
+/// `POST /load?rate=…&size=…&seconds=…`: begins it (201), or has it go on for so many seconds from now if
+/// it runs at that rate and size (200).
 pub(crate) async fn start(
     State(state): State<AppState>,
     caller: Caller,
@@ -105,8 +125,8 @@ pub(crate) async fn start(
 ) -> Result<(StatusCode, Json<Plan>), Problem> {
     caller.is_ours()?;
     let plan = Plan::of(&uri)?;
-    state.load.start(state.hub, state.stop, plan)?;
-    Ok((StatusCode::CREATED, Json(plan)))
+    let has_begun = state.load.start(state.hub, state.stop, plan)?;
+    Ok((if has_begun { StatusCode::CREATED } else { StatusCode::OK }, Json(plan)))
 }
 
 /// `DELETE /load`: ends it, if it runs.

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use any_spawner::Executor;
-use app::{Page, Snapshot, shell};
+use app::{Files, Page, Snapshot, compare, shell};
 use axum::{
     Router,
     extract::{Request, State},
@@ -14,11 +14,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use leptos::{
-    config::LeptosOptions,
-    nonce::use_nonce,
-    prelude::{provide_context, use_context},
-};
+use leptos::{config::LeptosOptions, nonce::use_nonce, prelude::use_context};
 use leptos_axum::{ResponseOptions, render_app_to_stream_with_context};
 use waterclock::{
     event::Topic,
@@ -41,7 +37,12 @@ const EVENTS: usize = 20;
 pub(crate) fn router() -> Router<AppState> {
     // Leptos renders on tokio. An error says that an earlier router has said so already.
     let _ = Executor::init_tokio();
-    Router::new().route("/", get(home))
+    Router::new().route("/", get(home)).route("/compare", get(compare_page))
+}
+
+async fn compare_page(State(state): State<AppState>, caller: Caller, request: Request) -> Response {
+    let given = compare::Given { may_load: caller.is_ours().is_ok() };
+    render(&state, Page::Compare(given), request).await
 }
 
 async fn home(
@@ -73,11 +74,9 @@ pub(crate) async fn not_found(State(state): State<AppState>, request: Request) -
 async fn render(state: &AppState, page: Page, request: Request) -> Response {
     let options = state.leptos.clone();
     let connect = reload_source(&options);
-    let context = move || {
-        provide_context(page.clone());
-        set_policy(&connect);
-    };
-    let document = move || shell(options.clone(), site::url);
+    let context = move || set_policy(&connect);
+    let files = Files { url: site::url, has_compare: site::has(&options, "/pkg/compare.js") };
+    let document = move || shell(options.clone(), files, page.clone());
     let mut response = render_app_to_stream_with_context(context, document)(request).await;
     // A page has events in it, so only its reader may keep it, and asks again before using it.
     let private = HeaderValue::from_static("private, no-cache");

@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::{
     http::{
         HeaderValue, StatusCode,
-        header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE},
+        header::{
+            CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+        },
     },
     response::{IntoResponse, Response},
 };
@@ -174,8 +176,16 @@ pub enum Problem {
     )]
     BadLoad,
     /// There is a load already.
-    #[error("The load runs already, perhaps for somebody else. `DELETE /load` ends it.")]
-    LoadRuns,
+    #[error(
+        "A load of {rate} events a second of {size} bytes runs already, perhaps for somebody else. It ends \
+         half a minute after they do, or by `DELETE /load`."
+    )]
+    LoadRuns {
+        /// Events a second.
+        rate: u32,
+        /// Bytes of each.
+        size: usize,
+    },
     /// The server takes no new clients.
     #[error("The server is stopping.")]
     Stopping,
@@ -241,7 +251,7 @@ impl Problem {
             Self::BadToken(_) | Self::NoToken => StatusCode::UNAUTHORIZED,
             Self::TooManyPublishes(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::KeyTaken => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::KeyIsRunning | Self::LoadRuns => StatusCode::CONFLICT,
+            Self::KeyIsRunning | Self::LoadRuns { .. } => StatusCode::CONFLICT,
             Self::NotWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
             Self::DiskFull | Self::TooManyTopics => StatusCode::INSUFFICIENT_STORAGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
@@ -272,10 +282,11 @@ impl IntoResponse for Problem {
                 let value = HeaderValue::from_static("Bearer error=\"invalid_token\"");
                 headers.insert(WWW_AUTHENTICATE, value);
             }
-            // RFC 9110, 15.5.22.
+            // RFC 9110, 15.5.22; RFC 6455, 4.4.
             Self::NotWebSocket(_) => {
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
             Self::TooManyPublishes(wait) => {
                 headers.insert(RETRY_AFTER, (wait.as_secs() + 1).into());

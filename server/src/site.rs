@@ -12,6 +12,7 @@ mod embedded {
         middleware::map_response,
         response::Response,
     };
+    use leptos::config::LeptosOptions;
     use memory_serve::{CacheControl, Manifest, MemoryServe};
     use tracing::subscriber::{NoSubscriber, with_default};
 
@@ -24,10 +25,16 @@ mod embedded {
             .enable_hashed_routes(true)
     }
 
+    static MANIFEST: LazyLock<Manifest> = LazyLock::new(|| site().manifest());
+
     /// The URL of a file, given its path in the site.
     pub(crate) fn url(path: &'static str) -> &'static str {
-        static MANIFEST: LazyLock<Manifest> = LazyLock::new(|| site().manifest());
         MANIFEST.get(path).unwrap_or(path)
+    }
+
+    /// Whether the site has that file.
+    pub(crate) fn has(_: &LeptosOptions, path: &str) -> bool {
+        MANIFEST.get(path).is_some()
     }
 
     /// Serves the files; whatever is none is not found.
@@ -51,11 +58,14 @@ mod embedded {
 
 #[cfg(not(feature = "embed"))]
 mod on_disk {
+    use std::path::Path;
+
     use axum::{
         Router,
         handler::Handler as _,
         http::{HeaderValue, header::CACHE_CONTROL},
     };
+    use leptos::config::LeptosOptions;
     use tower_http::{services::ServeDir, set_header::SetResponseHeader};
 
     use crate::{pages, router::AppState};
@@ -63,6 +73,11 @@ mod on_disk {
     /// The URL of a file, given its path in the site.
     pub(crate) fn url(path: &'static str) -> &'static str {
         path
+    }
+
+    /// Whether the site has that file.
+    pub(crate) fn has(options: &LeptosOptions, path: &str) -> bool {
+        Path::new(&*options.site_root).join(path.trim_start_matches('/')).is_file()
     }
 
     /// Serves the files; whatever is none is not found.
@@ -80,6 +95,6 @@ mod on_disk {
 }
 
 #[cfg(feature = "embed")]
-pub(crate) use embedded::{router, url};
+pub(crate) use embedded::{has, router, url};
 #[cfg(not(feature = "embed"))]
-pub(crate) use on_disk::{router, url};
+pub(crate) use on_disk::{has, router, url};

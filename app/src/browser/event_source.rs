@@ -65,7 +65,7 @@ pub fn event_source(
 }
 
 /// An `EventSource` with its listeners. Dropping it closes the connection.
-struct Source {
+pub(super) struct Source {
     /// None if it could not be made, which is only for what is no URL.
     inner: Option<EventSource>,
     /// Kept as long as the browser may call them.
@@ -75,13 +75,23 @@ struct Source {
 }
 
 impl Source {
-    fn open(url: &str, names: &[&'static str], tell: impl Fn(Incoming) + Copy + 'static) -> Self {
+    pub(super) fn open(
+        url: &str,
+        names: &[&'static str],
+        tell: impl Fn(Incoming) + Clone + 'static,
+    ) -> Self {
         let inner = EventSource::new(url).ok();
-        let on_open = Closure::<dyn Fn()>::new(move || tell(Incoming::Opened));
-        let on_error = Closure::<dyn Fn(_)>::new(move |error: Event| {
-            let source = error.target().and_then(|target| target.dyn_into::<EventSource>().ok());
-            let gave_up = source.is_none_or(|source| source.ready_state() == EventSource::CLOSED);
-            tell(Incoming::Lost { gave_up });
+        let on_open = Closure::<dyn Fn()>::new({
+            let tell = tell.clone();
+            move || tell(Incoming::Opened)
+        });
+        let on_error = Closure::<dyn Fn(_)>::new({
+            let tell = tell.clone();
+            move |error: Event| {
+                let source = error.target().and_then(|of| of.dyn_into::<EventSource>().ok());
+                let gave_up = source.is_none_or(|of| of.ready_state() == EventSource::CLOSED);
+                tell(Incoming::Lost { gave_up });
+            }
         });
         if let Some(inner) = &inner {
             inner.set_onopen(Some(on_open.as_ref().unchecked_ref()));
@@ -90,6 +100,7 @@ impl Source {
             tell(Incoming::Lost { gave_up: true });
         }
         let on_message = names.iter().map(|&name| {
+            let tell = tell.clone();
             let listener = Closure::<dyn Fn(_)>::new(move |message: MessageEvent| {
                 tell(Incoming::Message {
                     name,

@@ -25,6 +25,18 @@ pub(crate) fn set_query(name: &str, value: &str) {
     }
 }
 
+/// What stands behind the `#` of the page's address.
+pub(crate) fn fragment() -> String {
+    address().map(|address| address.hash().trim_start_matches('#').to_owned()).unwrap_or_default()
+}
+
+/// The page's address with that behind its `#`.
+pub(crate) fn address_with_fragment(fragment: &str) -> String {
+    let Some(address) = address() else { return String::new() };
+    address.set_hash(fragment);
+    address.href()
+}
+
 fn address() -> Option<Url> {
     Url::new(&location().href().ok()?).ok()
 }

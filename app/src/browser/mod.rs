@@ -8,6 +8,8 @@ mod group;
 mod json;
 mod keep;
 mod keys;
+mod lane;
+mod meter;
 mod offset;
 mod poll;
 mod publish;
@@ -29,8 +31,15 @@ pub use event_source::{EventSourceSignal, Incoming, event_source};
 pub(crate) use explain::explain;
 pub(crate) use group::{Group, GroupNews, count_tabs};
 pub(crate) use json::{FromJson, Json, from_json, pretty_json};
-pub(crate) use keep::{copy, download, query, set_query, set_setting, setting};
+pub(crate) use keep::{
+    address_with_fragment, copy, download, fragment, query, set_query, set_setting, setting,
+};
 pub(crate) use keys::on_key;
+pub(crate) use lane::{Address, Lane, open_lane};
+pub(crate) use meter::{
+    Counted, MeterReading, cut, draw_meter, end_load, from_base64url, load, position, protocol,
+    read_meter, remember_transfers, to_base64url, transferred,
+};
 pub(crate) use offset::{now as precise_time, offset};
 pub(crate) use poll::{Polled, poll};
 pub(crate) use publish::publish;

@@ -11,7 +11,7 @@ use web_sys::AbortSignal;
 use super::{FromJson, Json, from_json};
 
 /// So many questions, one after the other; the quickest answer counts.
-const QUESTIONS: usize = 8;
+const QUESTIONS: usize = 12;
 /// How long an answer may take, in milliseconds.
 const PATIENCE: u32 = 5000;
 

@@ -2,7 +2,7 @@
 
 use gloo_net::http::Request;
 use waterclock::{event::Event, id::EventId, notice::Gap};
-use web_sys::AbortSignal;
+use web_sys::{AbortController, AbortSignal};
 
 use super::{FromJson, Json, from_json};
 
@@ -31,10 +31,27 @@ impl FromJson for Polled {
 
 /// Asks once; none if there was no answer to be understood.
 pub(crate) async fn poll(url: &str) -> Option<Polled> {
-    let signal = AbortSignal::timeout_with_u32(PATIENCE);
-    let answer = Request::get(url).abort_signal(Some(&signal)).send().await.ok()?;
+    ask(url, &AbortSignal::timeout_with_u32(PATIENCE)).await
+}
+
+/// The same with all patience, until the future is dropped.
+pub(crate) async fn poll_until_dropped(url: &str) -> Option<Polled> {
+    let abort = AbortOnDrop(AbortController::new().ok()?);
+    ask(url, &abort.0.signal()).await
+}
+
+async fn ask(url: &str, signal: &AbortSignal) -> Option<Polled> {
+    let answer = Request::get(url).abort_signal(Some(signal)).send().await.ok()?;
     if !answer.ok() {
         return None;
     }
     from_json(&answer.text().await.ok()?)
+}
+
+struct AbortOnDrop(AbortController);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
