@@ -155,6 +155,24 @@ const states: Record<string, State> = {
       await expect(page.getByRole('dialog', { name: 'Help' })).toBeVisible();
     },
   },
+  compare: {
+    enter: async (page, server) => {
+      await page.goto(`${server.url}/compare`);
+      await expect(page.getByRole('button', { name: 'Start' })).toBeEnabled();
+    },
+  },
+  'compare-results': {
+    enter: async (page, server) => {
+      await page.goto(`${server.url}/compare?rate=50&every=250`);
+      await page.getByRole('button', { name: 'Start' }).click();
+      const events = page.getByRole('row', { name: 'Events' }).getByRole('cell').last();
+      await expect.poll(async () => Number(await events.textContent())).toBeGreaterThan(50);
+      await page.getByRole('button', { name: 'Cut the connections' }).click();
+      await expect(page.getByRole('row', { name: 'Cut: had all after' })).not.toContainText('not yet');
+      await page.getByRole('button', { name: 'Stop' }).click();
+      await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible();
+    },
+  },
   'not-found': {
     enter: async (page, server) => {
       await page.goto(`${server.url}/nowhere`);

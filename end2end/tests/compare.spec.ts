@@ -1,0 +1,258 @@
+// The page that compares the transports: what it says against what is known otherwise.
+import type { Page } from '@playwright/test';
+import { Proxy } from './proxy.ts';
+import { expect, networkErrors, type Server, streams, test } from './server.ts';
+
+test.use({ permissions: ['clipboard-read', 'clipboard-write'] });
+
+const transports = ['sse', 'websocket', 'long-poll', 'poll'] as const;
+
+type Lane = {
+  transport: (typeof transports)[number];
+  events: number;
+  missing: number;
+  doubled: number;
+  requests: number;
+  reconnects: number;
+  latency?: { p50: number; longest: number; bars: number[] };
+  cut: 'none' | 'waiting' | { over: { opened: number; caught_up: number; replayed: number; lost: number } };
+  server?: { connections: number; received: number; sent: number };
+};
+
+/** What a run has found, by transport: what "Copy as JSON" copies. */
+async function results(page: Page): Promise<Map<string, Lane>> {
+  await page.getByRole('button', { name: 'Copy as JSON' }).click();
+  await expect(page.getByText('JSON copied.')).toBeVisible();
+  const { lanes } = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
+  return new Map(lanes.map((lane: Lane) => [lane.transport, lane]));
+}
+
+/** A figure of a lane, as the table has it. */
+const cell = (page: Page, row: string | RegExp, transport: string) =>
+  page.getByRole('row', { name: row }).locator(`td[data-transport="${transport}"]`);
+
+const figure = async (page: Page, row: string, transport: string) =>
+  Number(await cell(page, row, transport).textContent());
+
+async function start(page: Page, url: string) {
+  await page.goto(url);
+  await page.getByRole('button', { name: 'Start' }).click();
+  await expect(page.getByText('Running for')).toBeVisible();
+}
+
+/** Waits until each lane has so many events. */
+async function untilEvents(page: Page, events: number) {
+  for (const transport of transports) {
+    await expect.poll(() => figure(page, 'Events', transport), { timeout: 20_000 }).toBeGreaterThanOrEqual(events);
+  }
+}
+
+async function stop(page: Page, server: Server) {
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible();
+  await expect.poll(() => streams(server)).toBe(0);
+}
+
+async function publish(server: Server, topic: string, count: number) {
+  for (let i = 0; i < count; i++) {
+    expect((await fetch(`${server.url}/events/${topic}`, { method: 'POST', body: `event ${i}` })).status).toBe(201);
+  }
+}
+
+test('every lane has every event once, and the log agrees', async ({ page, server }) => {
+  await server.start();
+  await start(page, `${server.url}/compare?rate=50&every=250`);
+  await untilEvents(page, 100);
+  await stop(page, server);
+  const lanes = await results(page);
+  expect([...lanes.keys()]).toEqual(transports);
+  for (const [name, lane] of lanes) {
+    expect([name, lane.missing, lane.doubled, lane.reconnects]).toEqual([name, 0, 0, 0]);
+    expect(lane.latency!.bars.reduce((sum, count) => sum + count)).toBe(lane.events);
+    expect(lane.server!.sent / lane.events).toBeGreaterThan(200);
+  }
+  // The load ends with the run.
+  const { cursor } = await (await fetch(`${server.url}/poll?topic=waterclock.load`)).json();
+  await publish(server, 'fence', 3);
+  const after = await (await fetch(`${server.url}/poll?topic=waterclock.load&last_event_id=${cursor}`)).json();
+  expect(after.events).toEqual([]);
+});
+
+test('a delay on the way of one lane is in its latency and in no other', async ({ page, server }) => {
+  await server.start();
+  const proxy = new Proxy((target) => new URL(target, 'http://x').pathname);
+  await proxy.start(server.url);
+  const delay = 400;
+  proxy.delays.set('/ws', delay);
+  await start(page, `${proxy.url}/compare?rate=20&every=250`);
+  await untilEvents(page, 40);
+  await stop(page, server);
+  const lanes = await results(page);
+  const median = (transport: string) => lanes.get(transport)!.latency!.p50;
+  // The clocks are one, so what is off is the questions' round trip and the 0.5 ms of whole milliseconds.
+  expect(median('websocket')).toBeGreaterThan(delay - 5);
+  expect(median('websocket')).toBeLessThan(delay + 200);
+  expect(median('sse')).toBeLessThan(200);
+  expect(median('long-poll')).toBeLessThan(200);
+  proxy.stop();
+});
+
+test('polling takes half its interval and a round trip', async ({ page, server }) => {
+  await server.start();
+  await start(page, `${server.url}/compare?rate=100&every=500&lanes=poll`);
+  await expect.poll(() => figure(page, 'Events', 'poll'), { timeout: 20_000 }).toBeGreaterThan(600);
+  await expect(page.getByRole('columnheader')).toHaveText([/Polling/]);
+  const theory = /^(\d+) ms$/.exec((await cell(page, 'Mean in theory', 'poll').textContent())!);
+  expect(Number(theory![1])).toBeGreaterThanOrEqual(250);
+  const mean = Number(/^(\d+) ms$/.exec((await cell(page, /^Mean \d/, 'poll').textContent())!)![1]);
+  // Six hundred events at random moments: their mean strays by a few per cent.
+  expect(Math.abs(mean - Number(theory![1]))).toBeLessThan(75);
+});
+
+test('bytes are those that a proxy between them counts', async ({ page, server }) => {
+  await server.start();
+  const proxy = new Proxy((target) => {
+    const { pathname, searchParams } = new URL(target, 'http://x');
+    if (!searchParams.has('meter')) return 'other';
+    if (pathname !== '/poll') return pathname === '/ws' ? 'websocket' : 'sse';
+    return searchParams.has('wait') ? 'long-poll' : 'poll';
+  });
+  await proxy.start(server.url);
+  await start(page, `${proxy.url}/compare?topic=orders&every=5000`);
+  await publish(server, 'orders', 30);
+  await untilEvents(page, 30);
+  for (const transport of transports) {
+    await expect
+      .poll(async () => {
+        const { server: counted, requests } = (await results(page)).get(transport)!;
+        const { received, sent } = counted!;
+        return [transport, { received, sent, requests }];
+      })
+      .toEqual([transport, proxy.counts.get(transport)]);
+  }
+  const { sent } = proxy.counts.get('sse')!;
+  expect(await figure(page, 'Bytes down for an event', 'sse')).toBe(Math.floor(sent / 30));
+  proxy.stop();
+});
+
+test.describe('when connections fail', () => {
+  test.use({ allowedErrors: networkErrors });
+
+  test('a cut loses nothing on any lane', async ({ page, server }) => {
+    await server.start('--retry', '300ms');
+    await start(page, `${server.url}/compare?rate=50&every=250`);
+    await untilEvents(page, 30);
+    await page.getByRole('button', { name: 'Cut the connections' }).click();
+    for (const transport of transports) {
+      await expect(cell(page, 'Cut: had all after', transport)).toHaveText(/^[\d.]+ m?s$/, { timeout: 15_000 });
+    }
+    await stop(page, server);
+    const lanes = await results(page);
+    for (const [name, { missing, doubled, cut }] of lanes) {
+      const { lost, opened, caught_up } = (cut as Exclude<Lane['cut'], string>).over;
+      expect([name, missing, doubled, lost]).toEqual([name, 0, 0, 0]);
+      expect(caught_up).toBeGreaterThanOrEqual(opened);
+    }
+    for (const pushed of ['sse', 'websocket']) {
+      const { reconnects, cut, server: counted } = lanes.get(pushed)!;
+      expect([reconnects, counted!.connections]).toEqual([1, 2]);
+      expect((cut as Exclude<Lane['cut'], string>).over.replayed).toBeGreaterThan(0);
+    }
+  });
+
+  test('a server that is killed and comes back loses nothing', async ({ page, server }, info) => {
+    server.data = info.outputPath('data');
+    await server.start('--interval', '100ms', '--retry', '300ms');
+    await start(page, `${server.url}/compare?topic=clock&every=250`);
+    await untilEvents(page, 10);
+    await server.kill();
+    await expect(page.getByRole('columnheader', { name: /SSE lost, trying again/ })).toBeVisible();
+    const before = await figure(page, 'Events', 'sse');
+    await server.start('--interval', '100ms', '--retry', '300ms');
+    await untilEvents(page, before + 10);
+    await stop(page, server);
+    for (const [name, { missing, doubled, reconnects }] of await results(page)) {
+      expect([name, missing, doubled, reconnects]).toEqual([name, 0, 0, 1]);
+    }
+  });
+
+  test('what cannot be run is said, and can be mended', async ({ page, server }) => {
+    await server.start();
+    await page.goto(`${server.url}/compare?lanes=none&rate=0`);
+    const problem = page.getByRole('alert');
+    await page.getByRole('button', { name: 'Start' }).click();
+    await expect(problem).toHaveText('Choose a lane.');
+    await page.getByRole('checkbox', { name: 'SSE' }).check();
+    await page.getByRole('button', { name: 'Start' }).click();
+    await expect(problem).toContainText('`rate` is 1 to 1000 events a second');
+    await page.getByRole('radio', { name: 'Topics' }).check();
+    await page.getByRole('textbox', { name: 'Topics' }).fill('a..b');
+    await page.getByRole('button', { name: 'Start' }).click();
+    await expect(problem).toContainText('"a..b"');
+    await page.getByRole('textbox', { name: 'Topics' }).fill('clock');
+    await page.getByRole('button', { name: 'Start' }).click();
+    await expect.poll(() => figure(page, 'Events', 'sse')).toBeGreaterThan(0);
+    await expect(problem).toHaveCount(0); // Empty, it is not there for anybody.
+    await expect(page.getByRole('columnheader')).toHaveCount(1);
+    const kept = Object.fromEntries(new URL(page.url()).searchParams);
+    expect(kept).toEqual({ lanes: 'sse', topic: 'clock', every: '1000' });
+  });
+});
+
+test('who comes through a proxy makes no load, and reads what is public', async ({ page, server }) => {
+  await server.start('--public-topic', 'clock', '--interval', '100ms');
+  await page.setExtraHTTPHeaders({ via: '1.1 proxy' });
+  await page.goto(`${server.url}/compare`);
+  await expect(page.getByText('may have the server make a load')).toBeVisible();
+  await expect(page.getByRole('radio', { name: 'A load of' })).toBeDisabled();
+  await start(page, `${server.url}/compare?every=250`);
+  await untilEvents(page, 5);
+});
+
+test('results are in a link, as they were', async ({ page, context, server }) => {
+  await server.start();
+  await start(page, `${server.url}/compare?rate=50&every=250&lanes=sse+poll`);
+  await expect.poll(() => figure(page, 'Events', 'sse')).toBeGreaterThan(20);
+  await stop(page, server);
+  const copied = async (button: string, what: string) => {
+    await page.getByRole('button', { name: button }).click();
+    await expect(page.getByText(`${what} copied.`)).toBeVisible();
+    return page.evaluate(() => navigator.clipboard.readText());
+  };
+  const table = await copied('Copy as a table', 'Table');
+  expect(table).toMatch(/^\| \| SSE \| Polling \|\n\|---\|---:\|---:\|\n\| Half took at most \| [\d.]+ ms \|/);
+  const link = await copied('Copy a link', 'Link');
+  const other = await context.newPage();
+  await other.goto(link);
+  await expect(other.getByText('Results of a run, from a link')).toBeVisible();
+  expect(await other.locator('table').innerText()).toBe(await page.locator('table').innerText());
+  expect(await other.locator('.about').innerText()).toBe(await page.locator('.about').innerText());
+  expect(await other.locator('svg .bars').first().getAttribute('d')).toMatch(/^M\d+ 24v-/);
+  await other.goto('about:blank');
+  await other.goto(`${link.split('#')[0]}#results=nonsense`);
+  await expect(other.getByRole('button', { name: 'Start' })).toBeEnabled();
+  await expect(other.locator('table')).toHaveCount(0);
+});
+
+test('leaving the page closes its lanes', async ({ page, server }) => {
+  await server.start();
+  await start(page, `${server.url}/compare?topic=clock`);
+  await expect.poll(() => streams(server)).toBe(2);
+  await page.goto(server.url);
+  await expect.poll(() => streams(server)).toBe(1); // That of the live page.
+});
+
+test('each page loads its own module only', async ({ page, server }) => {
+  await server.start();
+  const loaded: string[] = [];
+  page.on('request', (request) => loaded.push(new URL(request.url()).pathname));
+  const modules = () => loaded.filter((path) => path.endsWith('.wasm')).map((path) => path.split('/').pop()!.split('.')[0]);
+  await page.goto(`${server.url}/compare`);
+  await expect(page.getByRole('button', { name: 'Start' })).toBeEnabled();
+  expect(modules()).toEqual(['compare']);
+  loaded.length = 0;
+  await page.goto(server.url);
+  await expect(page.getByText('Live', { exact: true })).toBeVisible();
+  expect(modules()).toEqual(['waterclock']);
+  expect(loaded.filter((path) => path.includes('compare'))).toEqual([]);
+});
