@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run watch test build dist bench bench-page pictures setup-build setup-test
+.PHONY: again help run watch test build dist bench bench-page bench-transports pictures setup-build setup-test
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -43,8 +43,8 @@ ours := $(shell [ -e $(program) ] && ! [ $(program) -nt target/release/.ours ] &
 target/release/.built: $(sources) $(if $(ours),,again)
 	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the page and the server for release (some minutes the first time)'
-	LEPTOS_SITE_ROOT=$(site) $(build_pages) --lib-features home
 	LEPTOS_SITE_ROOT=$(compare_site) $(build_pages) --lib-features compare
+	LEPTOS_SITE_ROOT=$(site) $(build_pages) --lib-features home
 	@for kind in js wasm; do cp $(compare_site)/pkg/waterclock.$$kind $(site)/pkg/compare.$$kind; done
 	@rm -f $(site)/pkg/*.d.ts
 	LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 cargo build --release --package server --features embed
@@ -59,6 +59,9 @@ bench: build ## Build, and show how fast the server is, beside a raw loop and ax
 bench-page: setup-test build ## Build, and show what 10,000 events a second do to the page, beside one in React (3 minutes)
 	@cd bench/page && npm ci --no-audit --no-fund --silent
 	@node bench/page/run.mjs $(program)
+
+bench-transports: setup-test build ## Build, and show the figures of /compare on this machine, in Chromium (a minute)
+	@node bench/transports.mjs $(program)
 
 pictures: setup-test build ## Put a picture of the pages in each state into end2end/pictures
 	@rm -rf end2end/pictures

@@ -58,6 +58,7 @@ pub(crate) fn Home(given: Snapshot) -> impl IntoView {
                 </p>
             </noscript>
             <p>"The same stream in a terminal: " <code>{command}</code></p>
+            <p><a href="/compare">"The same by WebSocket and polling, compared"</a></p>
         </footer>
     }
 }

@@ -9,11 +9,7 @@ const transports = ['sse', 'websocket', 'long-poll', 'poll'] as const;
 
 type Lane = {
   transport: (typeof transports)[number];
-  events: number;
-  missing: number;
-  doubled: number;
-  requests: number;
-  reconnects: number;
+  figures: { events: number; missing: number; doubled: number; requests: number; reconnects: number };
   latency?: { p50: number; longest: number; bars: number[] };
   cut: 'none' | 'waiting' | { over: { opened: number; caught_up: number; replayed: number; lost: number } };
   server?: { connections: number; received: number; sent: number };
@@ -67,9 +63,10 @@ test('every lane has every event once, and the log agrees', async ({ page, serve
   const lanes = await results(page);
   expect([...lanes.keys()]).toEqual(transports);
   for (const [name, lane] of lanes) {
-    expect([name, lane.missing, lane.doubled, lane.reconnects]).toEqual([name, 0, 0, 0]);
-    expect(lane.latency!.bars.reduce((sum, count) => sum + count)).toBe(lane.events);
-    expect(lane.server!.sent / lane.events).toBeGreaterThan(200);
+    const { events, missing, doubled, reconnects } = lane.figures;
+    expect([name, missing, doubled, reconnects]).toEqual([name, 0, 0, 0]);
+    expect(lane.latency!.bars.reduce((sum, count) => sum + count)).toBe(events);
+    expect(lane.server!.sent / events).toBeGreaterThan(200);
   }
   // The load ends with the run.
   const { cursor } = await (await fetch(`${server.url}/poll?topic=waterclock.load`)).json();
@@ -124,9 +121,9 @@ test('bytes are those that a proxy between them counts', async ({ page, server }
   for (const transport of transports) {
     await expect
       .poll(async () => {
-        const { server: counted, requests } = (await results(page)).get(transport)!;
+        const { server: counted, figures } = (await results(page)).get(transport)!;
         const { received, sent } = counted!;
-        return [transport, { received, sent, requests }];
+        return [transport, { received, sent, requests: figures.requests }];
       })
       .toEqual([transport, proxy.counts.get(transport)]);
   }
@@ -148,14 +145,15 @@ test.describe('when connections fail', () => {
     }
     await stop(page, server);
     const lanes = await results(page);
-    for (const [name, { missing, doubled, cut }] of lanes) {
+    for (const [name, { figures, cut }] of lanes) {
+      const { missing, doubled } = figures;
       const { lost, opened, caught_up } = (cut as Exclude<Lane['cut'], string>).over;
       expect([name, missing, doubled, lost]).toEqual([name, 0, 0, 0]);
       expect(caught_up).toBeGreaterThanOrEqual(opened);
     }
     for (const pushed of ['sse', 'websocket']) {
-      const { reconnects, cut, server: counted } = lanes.get(pushed)!;
-      expect([reconnects, counted!.connections]).toEqual([1, 2]);
+      const { figures, cut, server: counted } = lanes.get(pushed)!;
+      expect([figures.reconnects, counted!.connections]).toEqual([1, 2]);
       expect((cut as Exclude<Lane['cut'], string>).over.replayed).toBeGreaterThan(0);
     }
   });
@@ -171,7 +169,8 @@ test.describe('when connections fail', () => {
     await server.start('--interval', '100ms', '--retry', '300ms');
     await untilEvents(page, before + 10);
     await stop(page, server);
-    for (const [name, { missing, doubled, reconnects }] of await results(page)) {
+    for (const [name, { figures }] of await results(page)) {
+      const { missing, doubled, reconnects } = figures;
       expect([name, missing, doubled, reconnects]).toEqual([name, 0, 0, 1]);
     }
   });

@@ -167,7 +167,7 @@ fn Explanation() -> impl IntoView {
                 <dt>"Latency"</dt>
                 <dd>
                     "From when the server took an event to when this page had it, for the latest 10,000; \
-                     those count, too, that were late for a cut. The server's clock is compared with this machine's by twelve questions, of which the \
+                     those do not count that came late for the button's cut. The server's clock is compared with this machine's by twelve questions, of which the \
                      quickest counts, again each minute and after waking. That is right to half of its round \
                      trip: if one way takes longer than the other, nobody can tell from here."
                 </dd>

@@ -42,7 +42,6 @@ pub(crate) struct Results {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LaneResult {
     pub(crate) transport: Transport,
-    #[serde(flatten)]
     pub(crate) figures: Figures,
     pub(crate) latency: Option<Summary>,
     pub(crate) cut: Cut,

@@ -80,6 +80,8 @@ struct Recovery {
     cut: f64,
     /// How many events were missing then.
     missing: u64,
+    /// Whether the lane has noticed it at all: polls may fall between.
+    was_lost: bool,
     /// When it was open again.
     opened: Option<f64>,
     /// When the last event came that is from before that.
@@ -141,12 +143,13 @@ impl Stats {
                 // The server rounds down to whole milliseconds.
                 #[expect(clippy::cast_precision_loss, reason = "exact for the next 285,000 years")]
                 let sent = time.as_millis() as f64 + 0.5;
+                // What the cut has made late, the figures of the cut tell.
+                let is_late = lane.recovery.as_mut().is_some_and(|of| of.arrived(sent, now));
                 if self.ids.bring(i, id) {
                     figures.events += 1;
-                    lane.latencies.add(now - sent);
-                }
-                if let Some(recovery) = &mut lane.recovery {
-                    recovery.arrived(sent, now);
+                    if !is_late {
+                        lane.latencies.add(now - sent);
+                    }
                 }
             }
             News::Empty => figures.empty += 1,
@@ -154,6 +157,9 @@ impl Stats {
             News::Lost => {
                 if figures.health == Health::Open {
                     figures.health = Health::Lost;
+                }
+                if let Some(recovery) = &mut lane.recovery {
+                    recovery.was_lost |= recovery.opened.is_none();
                 }
             }
         }
@@ -165,6 +171,7 @@ impl Stats {
             lane.recovery = Some(Recovery {
                 cut: now,
                 missing: self.ids.missing(i),
+                was_lost: lane.figures.health == Health::Lost,
                 opened: None,
                 last: now,
                 replayed: 0,
@@ -197,16 +204,20 @@ fn index(transport: Transport) -> usize {
 }
 
 impl Recovery {
-    /// An event has come that was sent then.
-    fn arrived(&mut self, sent: f64, now: f64) {
+    /// An event has come that was sent then; whether it is late for the cut.
+    fn arrived(&mut self, sent: f64, now: f64) -> bool {
         match self.opened {
             Some(opened) if sent < opened && !self.is_over => {
                 self.last = now;
                 self.replayed += u64::from(sent >= self.cut);
+                self.was_lost
             }
             // It is a new one: what was missed came before it.
-            Some(_) => self.is_over = true,
-            None => {}
+            Some(_) => {
+                self.is_over = true;
+                false
+            }
+            None => false,
         }
     }
 
@@ -288,17 +299,25 @@ mod tests {
         let recovered = Recovered { opened: 2000.0, caught_up: 2010.0, replayed: 2, lost: 0 };
         assert_eq!(stats.of(SSE, 3021.0).2, Cut::Over(recovered));
         stats.note(SSE, event(6, 9000), 9001.0);
-        assert_eq!(stats.of(SSE, 9500.0).2, Cut::Over(recovered), "that was later");
+        let (_, summary, cut) = stats.of(SSE, 9500.0);
+        assert_eq!(cut, Cut::Over(recovered), "that was later");
+        assert_eq!(summary.unwrap().longest, 0.5, "what was late for the cut does not count");
     }
 
     #[test]
-    fn after_a_cut_without_events_silence_tells() {
+    fn after_a_cut_silence_tells_that_nothing_more_comes() {
         let mut stats = Stats::new();
         stats.note(POLL, News::Opened, 0.0);
         stats.cut(1000.0);
         stats.note(POLL, News::Opened, 1250.0);
+        stats.note(POLL, event(1, 1100), 1250.0);
+        assert_eq!(
+            stats.of(POLL, 1250.0).1.unwrap().longest,
+            149.5,
+            "polling takes as long anyway"
+        );
         assert_eq!(stats.of(POLL, 1300.0).2, Cut::Waiting);
-        let recovered = Recovered { opened: 250.0, caught_up: 250.0, replayed: 0, lost: 0 };
+        let recovered = Recovered { opened: 250.0, caught_up: 250.0, replayed: 1, lost: 0 };
         assert_eq!(stats.of(POLL, 2000.0).2, Cut::Over(recovered));
     }
 
