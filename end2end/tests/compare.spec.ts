@@ -175,6 +175,21 @@ test.describe('when connections fail', () => {
     }
   });
 
+  test('that other tabs have all connections is said', async ({ page, context, server }) => {
+    await server.start();
+    const other = await context.newPage();
+    await other.goto(`${server.url}/nowhere`);
+    await page.goto(`${server.url}/compare`);
+    await expect(page.getByText('at most 6 connections')).toBeVisible();
+    await other.evaluate(() => Array.from({ length: 6 }, () => new EventSource('/events')));
+    await expect.poll(() => streams(server)).toBe(6);
+    await page.getByRole('button', { name: 'Start' }).click();
+    await expect(page.getByRole('alert')).toContainText('other tabs have all the connections', { timeout: 10_000 });
+    await other.close();
+    await page.getByRole('button', { name: 'Start' }).click();
+    await untilEvents(page, 5);
+  });
+
   test('what cannot be run is said, and can be mended', async ({ page, server }) => {
     await server.start();
     await page.goto(`${server.url}/compare?lanes=none&rate=0`);

@@ -71,3 +71,16 @@ test('tabs share one connection, and the next takes it over', async ({ context, 
   }
   expect(await streams(server)).toBe(1);
 });
+
+test('compares the transports', async ({ page, server }) => {
+  await server.start();
+  await page.goto(`${server.url}/compare?rate=50&every=250`);
+  await page.getByRole('button', { name: 'Start' }).click();
+  const cells = (row: string | RegExp) => page.getByRole('row', { name: row }).getByRole('cell').allTextContents();
+  await expect.poll(async () => Math.min(...(await cells('Events')).map(Number))).toBeGreaterThan(50);
+  await page.getByRole('button', { name: 'Cut the connections' }).click();
+  await expect.poll(async () => (await cells('Cut: had all after')).join(' ')).toMatch(/^([\d.]+ m?s ?){4}$/);
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible();
+  for (const row of ['Missing', 'Doubled', 'Cut: lost']) expect(await cells(row)).toEqual(['0', '0', '0', '0']);
+});

@@ -17,7 +17,7 @@ pub(crate) fn draw_meter() -> String {
         // It has a random number for all of them.
         let _ = crypto.get_random_values_with_u8_array(&mut bytes);
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
 /// What the server has counted of one transport.

@@ -88,6 +88,7 @@ fn bar(millis: f64) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these are exact")]
 mod tests {
     use proptest::prelude::*;
 
@@ -138,7 +139,9 @@ mod tests {
         #[test]
         fn every_event_is_in_a_bar(latencies in proptest::collection::vec(-10.0..1e7_f64, 1..50)) {
             let mut all = Latencies::default();
-            latencies.iter().for_each(|&millis| all.add(millis));
+            for &millis in &latencies {
+                all.add(millis);
+            }
             let summary = all.summary().unwrap();
             prop_assert_eq!(summary.bars.iter().sum::<u32>() as usize, latencies.len());
             prop_assert!(summary.p50 <= summary.p95 && summary.p95 <= summary.p99);

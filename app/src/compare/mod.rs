@@ -103,6 +103,16 @@ fn Buttons(run: Run) -> impl IntoView {
         }
         .to_owned()
     });
+    // What is seen changes each second, which nobody wants to hear.
+    let spoken = text(move || {
+        match run.phase.get() {
+            Phase::Starting => "Starting",
+            Phase::Running => "Running",
+            Phase::Ready if run.results.with(Option::is_some) => "Stopped",
+            Phase::Idle | Phase::Ready => "",
+        }
+        .to_owned()
+    });
     let is_idle = move || run.phase.get() == Phase::Idle;
     let is_not_running = move || run.phase.get() != Phase::Running;
     view! {
@@ -113,7 +123,8 @@ fn Buttons(run: Run) -> impl IntoView {
             <button type="button" class="quiet" disabled=is_not_running on:click=move |_| run.cut()>
                 "Cut the connections"
             </button>
-            <p role="status">{run.status}</p>
+            <p>{run.status}</p>
+            <p class="hidden" role="status">{spoken}</p>
         </div>
     }
 }

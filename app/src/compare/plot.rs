@@ -12,6 +12,8 @@ use super::{
 
 /// How high the bars are at most, in units of the plot; it is [`BARS`] wide.
 const HEIGHT: u32 = 24;
+/// As wide as the plot, with a tick for each tenfold.
+const AXIS: &str = "M0 24H60M0 24v1.5M10 24v1.5M20 24v1.5M30 24v1.5M40 24v1.5M50 24v1.5M60 24v1.5";
 /// What is written below, where: for each second tenfold from 1 ms on.
 const MARKS: [(&str, u32); 3] = [("1 ms", 10), ("100 ms", 30), ("10 s", 50)];
 
@@ -24,13 +26,12 @@ pub(crate) fn Plot(lane: Column) -> impl IntoView {
         view! { <text x=x y=HEIGHT + 7>{mark}</text> }
     });
     let view_box = format!("0 -1 {BARS} {}", HEIGHT + 9);
-    let ticks: String = (0..6).map(|decade| format!("M{} {HEIGHT}v1.5", decade * 10)).collect();
     view! {
         <svg viewBox=view_box role="img" aria-label=label>
             <path class="bars" d=lane.text(|_, lane| bars(lane)) />
             <path class="quantiles" d=lane.text(|_, lane| quantiles(lane)) />
-            <path class="theory" d=lane.text(|results, lane| theory(results, lane)) />
-            <path class="axis" d=format!("M0 {HEIGHT}H{BARS}{ticks}") />
+            <path class="theory" d=lane.text(theory) />
+            <path class="axis" d=AXIS />
             {marks}
         </svg>
     }

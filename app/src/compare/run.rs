@@ -27,6 +27,9 @@ const LOAD_SECONDS: u32 = 30;
 const LOAD_EVERY: u64 = 10;
 /// How long a lane may take to open, in seconds, before something is said.
 const PATIENCE: u64 = 5;
+/// Said when the server does not answer at all.
+const NO_ANSWER: &str = "The server does not answer: it cannot be reached, or other tabs have all the \
+                         connections that the browser opens to it.";
 /// How many answers of the log are looked at, at most, when a run is checked.
 const MAX_ANSWERS: usize = 2000;
 
@@ -147,7 +150,7 @@ impl Run {
     /// Finds out all that has to be known before lanes can be opened.
     async fn prepare(self) -> Result<Running, String> {
         self.status.set("Comparing the clocks…".to_owned());
-        let offset = browser::offset().await.ok_or("The server cannot be reached.")?;
+        let offset = browser::offset().await.ok_or(NO_ANSWER)?;
         let is_load = self.setup.source.get_untracked() == Source::Load;
         if is_load {
             self.ask_for_load().await?;

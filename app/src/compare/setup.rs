@@ -158,6 +158,24 @@ pub(crate) fn SetupForm(
     is_fixed: Signal<bool>,
     protocol: RwSignal<String>,
 ) -> impl IntoView {
+    let no_load = (!given.may_load).then_some(
+        "Only a page on the server's own machine, without a token, may have the server make a load.",
+    );
+    let warning = text(move || setup.warning(&protocol.read()));
+    view! {
+        <fieldset class="setup" disabled=is_fixed>
+            <legend class="hidden">"What to compare"</legend>
+            <Lanes setup />
+            <Interval setup />
+            <Events setup given />
+            <p class="note">{no_load}</p>
+            <p class="note">{warning}</p>
+        </fieldset>
+    }
+}
+
+#[component]
+fn Lanes(setup: Setup) -> impl IntoView {
     let lanes = Transport::ALL.into_iter().enumerate().map(|(i, transport)| {
         let is_chosen = move || setup.lanes.with(|lanes| lanes[i]);
         view! {
@@ -174,95 +192,97 @@ pub(crate) fn SetupForm(
             </label>
         }
     });
+    view! {
+        <div class="choice" role="group" aria-label="Lanes">
+            <span class="of">"Lanes"</span>
+            {lanes.collect_view()}
+        </div>
+    }
+}
+
+#[component]
+fn Interval(setup: Setup) -> impl IntoView {
     let every = text(move || setup.every.get().to_string());
     let intervals = INTERVALS.map(|every| {
         view! { <option value=every.to_string() selected=every == 1000>{millis_of(every)}</option> }
     });
-    let is = move |source| Signal::derive(move || setup.source.get() == source);
-    let no_load = (!given.may_load).then_some(
-        "Only a page on the server's own machine, without a token, may have the server make a load.",
-    );
-    let warning = text(move || setup.warning(&protocol.read()));
     view! {
-        <fieldset class="setup" disabled=is_fixed>
-            <legend class="hidden">"What to compare"</legend>
-            <div class="choice" role="group" aria-label="Lanes">
-                <span class="of">"Lanes"</span>
-                {lanes.collect_view()}
-            </div>
-            <div class="choice">
-                <label class="of" for="every">"Polling every"</label>
-                <select
-                    id="every"
-                    prop:value=every
-                    on:change:target=move |event| {
-                        if let Ok(every) = event.target().value().parse() {
-                            setup.every.set(every);
-                        }
+        <div class="choice">
+            <label class="of" for="every">"Polling every"</label>
+            <select
+                id="every"
+                prop:value=every
+                on:change:target=move |event| {
+                    if let Ok(every) = event.target().value().parse() {
+                        setup.every.set(every);
                     }
-                >
-                    {intervals}
-                </select>
-            </div>
-            <div class="choice" role="radiogroup" aria-label="Events">
-                <span class="of">"Events"</span>
-                <label>
-                    <input
-                        type="radio"
-                        name="source"
-                        disabled=!given.may_load
-                        checked=given.may_load
-                        prop:checked=is(Source::Load)
-                        on:change=move |_| setup.source.set(Source::Load)
-                    />
-                    "A load of"
-                </label>
+                }
+            >
+                {intervals}
+            </select>
+        </div>
+    }
+}
+
+/// Which events: of a load, or of topics.
+#[component]
+fn Events(setup: Setup, given: Given) -> impl IntoView {
+    let is = move |source| Signal::derive(move || setup.source.get() == source);
+    let is_not = move |source| Signal::derive(move || setup.source.get() != source);
+    let number = move |label, max, field: RwSignal<String>| {
+        view! {
+            <input
+                type="number"
+                min="0"
+                max=max
+                aria-label=label
+                disabled=is_not(Source::Load)
+                prop:value=field
+                on:input:target=move |event| field.set(event.target().value())
+            />
+        }
+    };
+    view! {
+        <div class="choice" role="radiogroup" aria-label="Events">
+            <span class="of">"Events"</span>
+            <label>
                 <input
-                    type="number"
-                    min="1"
-                    max="1000"
-                    aria-label="Events a second"
-                    disabled=move || setup.source.get() != Source::Load
-                    prop:value=setup.rate
-                    on:input:target=move |event| setup.rate.set(event.target().value())
+                    type="radio"
+                    name="source"
+                    disabled=!given.may_load
+                    checked=given.may_load
+                    prop:checked=is(Source::Load)
+                    on:change=move |_| setup.source.set(Source::Load)
                 />
-                " events/s, "
+                "A load of"
+            </label>
+            {number("Events a second", "1000", setup.rate)}
+            " events/s, "
+            {number("Bytes each", "65536", setup.size)}
+            " bytes each"
+        </div>
+        <div class="choice">
+            <span class="of"></span>
+            <label>
                 <input
-                    type="number"
-                    min="0"
-                    max="65536"
-                    aria-label="Bytes each"
-                    disabled=move || setup.source.get() != Source::Load
-                    prop:value=setup.size
-                    on:input:target=move |event| setup.size.set(event.target().value())
+                    type="radio"
+                    name="source"
+                    checked=!given.may_load
+                    prop:checked=is(Source::Topics)
+                    on:change=move |_| setup.source.set(Source::Topics)
                 />
-                " bytes each"
-            </div>
-            <div class="choice">
-                <span class="of"></span>
-                <label>
-                    <input
-                        type="radio"
-                        name="source"
-                        checked=!given.may_load
-                        prop:checked=is(Source::Topics)
-                        on:change=move |_| setup.source.set(Source::Topics)
-                    />
-                    "Topics"
-                </label>
-                <input
-                    class="topics-field"
-                    aria-label="Topics"
-                    autocapitalize="none"
-                    autocomplete="off"
-                    spellcheck="false"
-                    disabled=move || setup.source.get() != Source::Topics
-                    prop:value=setup.topics
-                    on:input:target=move |event| setup.topics.set(event.target().value())
-                />
-            </div>
-            <p class="note">{no_load}</p>
-            <p class="note">{warning}</p>
-        </fieldset>
+                "Topics"
+            </label>
+            <input
+                class="topics-field"
+                aria-label="Topics"
+                autocapitalize="none"
+                autocomplete="off"
+                spellcheck="false"
+                disabled=is_not(Source::Topics)
+                prop:value=setup.topics
+                on:input:target=move |event| setup.topics.set(event.target().value())
+            />
+        </div>
     }
 }

@@ -237,6 +237,7 @@ impl Recovery {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these are exact")]
 mod tests {
     use waterclock::id::Epoch;
 
