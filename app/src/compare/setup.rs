@@ -95,8 +95,7 @@ impl Setup {
 
     /// The transports that are chosen.
     pub(crate) fn lanes(self) -> Vec<Transport> {
-        let chosen = self.lanes.get();
-        Transport::ALL.into_iter().zip(chosen).filter(|(_, is)| *is).map(|(lane, _)| lane).collect()
+        chosen(self.lanes.get_untracked())
     }
 
     /// The topics as the query of a stream.
@@ -133,7 +132,7 @@ impl Setup {
         if !protocol.starts_with("http/1") {
             return String::new();
         }
-        let lanes = self.lanes();
+        let lanes = chosen(self.lanes.get());
         let held = lanes.iter().filter(|lane| matches!(lane, Transport::Sse | Transport::LongPoll));
         let held = held.count();
         let polls = usize::from(lanes.contains(&Transport::Poll));
@@ -147,6 +146,11 @@ impl Setup {
             polls + 1,
         )
     }
+}
+
+fn chosen(lanes: [bool; LANES]) -> Vec<Transport> {
+    let lanes = Transport::ALL.into_iter().zip(lanes);
+    lanes.filter(|(_, is_chosen)| *is_chosen).map(|(lane, _)| lane).collect()
 }
 
 /// The form.
