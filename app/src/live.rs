@@ -320,7 +320,7 @@ fn understand(name: &str, id: Option<EventId>, data: &str) -> Message<Arrived> {
     Message { said, content }
 }
 
-fn fetched(after: EventId, Polled { events, cursor, gap }: Polled) -> Input<Arrived> {
+fn fetched(after: EventId, Polled { events, cursor, gap, .. }: Polled) -> Input<Arrived> {
     Input::Fetched {
         after,
         gap: gap.map(Arrived::Gap),

@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    io::ErrorKind,
     mem,
     net::Shutdown,
     sync::{
@@ -100,6 +101,23 @@ impl Traffic {
     fn cut(&self) {
         // Fails if it is closed already.
         let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Both);
+    }
+
+    /// Closes our side, and drops what the client still sends until it closes its own: that would be answered
+    /// with a reset otherwise, and the client might never see what it was sent last.
+    pub(crate) async fn finish(&self) {
+        // Fails if it is closed already.
+        let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Write);
+        while self.stream.readable().await.is_ok() {
+            // One who sends without end holds up nobody.
+            tokio::task::consume_budget().await;
+            match self.stream.try_read(&mut [0; 8 * 1024]) {
+                Ok(0) => return,
+                Ok(bytes) => self.received(bytes),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {

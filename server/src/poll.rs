@@ -1,6 +1,9 @@
 //! `GET /poll`: polling, and with `wait` long polling: the events after a cursor, as one answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::{
     extract::State,
@@ -33,6 +36,8 @@ struct Answer {
     /// What to ask after next.
     cursor: EventId,
     gap: Option<Gap>,
+    /// Whether there may be more already: an answer has only so many.
+    more: bool,
 }
 
 /// Answers with what there is; if there is nothing, once there is something, or `wait` is over.
@@ -63,7 +68,8 @@ pub(crate) async fn poll(
 
 /// Reads what there is, at most `limit` events.
 async fn read(subscriber: &mut Subscriber, limit: usize) -> Result<Answer, LogError> {
-    let mut answer = Answer { events: Vec::new(), cursor: subscriber.cursor(), gap: None };
+    let mut answer =
+        Answer { events: Vec::new(), cursor: subscriber.cursor(), gap: None, more: false };
     let mut bytes = 0;
     while answer.events.len() < limit && bytes < MAX_BYTES {
         match subscriber.try_next().await? {
@@ -87,6 +93,7 @@ async fn read(subscriber: &mut Subscriber, limit: usize) -> Result<Answer, LogEr
         answer.events.truncate(limit);
         answer.cursor = answer.events.last().map_or(answer.cursor, |frame| frame.event().id);
     }
+    answer.more = subscriber.newest().load(Ordering::Relaxed) > answer.cursor.sequence;
     Ok(answer)
 }
 

@@ -7,6 +7,7 @@
 use std::{mem, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::{
         FromRequestParts, State, WebSocketUpgrade,
         ws::{CloseFrame, Message, Utf8Bytes, WebSocket},
@@ -33,6 +34,7 @@ use crate::{
     access::Caller,
     client::Client,
     events::Request,
+    meter::Traffic,
     metrics::Ended,
     problem::{self, Problem},
     publish::{self, MAX_DATA},
@@ -70,6 +72,7 @@ pub(crate) async fn upgrade(
     State(state): State<AppState>,
     Handshake(handshake): Handshake,
     Client(client): Client,
+    Extension(traffic): Extension<Arc<Traffic>>,
     caller: Caller,
     request: Request,
 ) -> Response {
@@ -80,12 +83,15 @@ pub(crate) async fn upgrade(
         .write_buffer_size(WRITE_BUFFER)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
-        .on_upgrade(move |socket| serve(socket, state, client, caller, request).instrument(span))
+        .on_upgrade(move |socket| {
+            serve(socket, traffic, state, client, caller, request).instrument(span)
+        })
 }
 
 /// Talks with a client until one of them ends it.
 async fn serve(
     socket: WebSocket,
+    traffic: Arc<Traffic>,
     state: AppState,
     client: IpAddr,
     caller: Caller,
@@ -95,8 +101,16 @@ async fn serve(
     let mut ping = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let publishing = FuturesOrdered::new();
-    let mut talk =
-        Talk { socket, state: state.clone(), client, caller, publishing, ping, was_heard: true };
+    let mut talk = Talk {
+        socket,
+        traffic,
+        state: state.clone(),
+        client,
+        caller,
+        publishing,
+        ping,
+        was_heard: true,
+    };
     if let Some(sent) = request.complete() {
         let end = Messages.notice(&End { sent }, None, None);
         return talk.say_at_last(end, Close::of(Ended::End)).await;
@@ -116,6 +130,8 @@ async fn serve(
 /// One connection.
 struct Talk {
     socket: WebSocket,
+    /// What is below it.
+    traffic: Arc<Traffic>,
     state: AppState,
     client: IpAddr,
     caller: Caller,
@@ -201,7 +217,10 @@ impl Talk {
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         if self.say(messages).await.is_ok() && self.socket.send(close).await.is_ok() {
             // The client is to see why before the connection goes.
-            let closed = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+            let closed = async {
+                while let Some(Ok(_)) = self.socket.recv().await {}
+                self.traffic.finish().await;
+            };
             let _ = tokio::time::timeout(LINGER, closed).await;
         }
     }

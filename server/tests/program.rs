@@ -57,6 +57,15 @@ impl Program {
         assert!(Command::new("kill").args([name, &id]).status().await.unwrap().success());
     }
 
+    /// How many bytes of memory it has (proc(5)).
+    #[cfg(target_os = "linux")]
+    fn memory(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.child.id().unwrap());
+        let status = std::fs::read_to_string(file).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        1024 * resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
     /// Its exit code, and all that it has written to standard error.
     async fn end(self) -> (i32, String) {
         let Self { child, _data, .. } = self;
@@ -158,6 +167,33 @@ async fn a_second_signal_stops_it_at_once() {
     program.signal("-TERM").await;
     program.signal("-INT").await;
     assert_eq!(program.end().await.0, 0);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_thousand_long_polls_that_wait_take_little_memory() {
+    const COUNT: u64 = 1000;
+    let mut program = Program::start(&["--listen=127.0.0.1:0", "--store=memory"]);
+    let address = program.address().await;
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    get(address, "/poll?topic=t").await;
+    let before = program.memory();
+    let mut polls = Vec::new();
+    for _ in 0..COUNT {
+        polls.push(request(address, "GET /poll?topic=t&wait=55 HTTP/1.0\r\n\r\n").await);
+    }
+    let all = format!("\nwaterclock_polls_waiting {COUNT}\n");
+    let waiting = async { while !get(address, "/metrics").await.contains(&all) {} };
+    timeout(DEADLINE, waiting).await.expect("all wait");
+    let each = program.memory().saturating_sub(before) / COUNT;
+    // A few buffers, unoptimised.
+    assert!(each < 32 * 1024, "{each} bytes for each");
+    let event = "POST /events/t HTTP/1.0\r\nContent-Length: 1\r\n\r\nx";
+    assert!(rest(request(address, event).await).await.starts_with("HTTP/1.0 201"));
+    for poll in polls {
+        let answer = rest(poll).await;
+        assert_eq!(answer.matches("\"data\":\"x\"").count(), 1, "{answer}");
+    }
 }
 
 #[tokio::test]

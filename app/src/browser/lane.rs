@@ -162,26 +162,28 @@ impl Reader {
 
     async fn poll_long(self) {
         loop {
-            if !self.ask(&format!("{}&wait={WAIT}", self.url("/poll"))).await {
+            let answer = self.ask(&format!("{}&wait={WAIT}", self.url("/poll"))).await;
+            if answer == Answer::None {
                 sleep(RETRY).await;
             }
         }
     }
 
-    /// Waits after each answer, as a page does that asks by a timer.
+    /// Waits after each answer, as a page does that asks by a timer, unless there is more already.
     async fn poll(self, every: Duration) {
         loop {
-            self.ask(&self.url("/poll")).await;
-            sleep(every).await;
+            if self.ask(&self.url("/poll")).await != Answer::More {
+                sleep(every).await;
+            }
         }
     }
 
-    /// Polls once; whether there was an answer.
-    async fn ask(&self, url: &str) -> bool {
+    /// Polls once.
+    async fn ask(&self, url: &str) -> Answer {
         self.tell(News::Asked);
         let Some(polled) = poll::poll_until_dropped(url).await else {
             self.tell(News::Lost);
-            return false;
+            return Answer::None;
         };
         self.tell(News::Opened);
         if polled.gap.is_some() {
@@ -194,8 +196,19 @@ impl Reader {
             self.event(event);
         }
         self.cursor.set(polled.cursor);
-        true
+        if polled.more { Answer::More } else { Answer::All }
     }
+}
+
+/// How a poll was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Not at all.
+    None,
+    /// With all that there is.
+    All,
+    /// There may be more already.
+    More,
 }
 
 /// What the server says over a WebSocket, as far as a lane is concerned.

@@ -17,6 +17,8 @@ pub(crate) struct Polled {
     pub(crate) cursor: EventId,
     /// Why events are missing before these, if they are.
     pub(crate) gap: Option<Gap>,
+    /// Whether there may be more already.
+    pub(crate) more: bool,
 }
 
 impl FromJson for Polled {
@@ -25,6 +27,7 @@ impl FromJson for Polled {
             events: json.list("events"),
             cursor: json.parse("cursor")?,
             gap: json.get("gap").and_then(|gap| Gap::from_json(&gap)),
+            more: json.is_true("more"),
         })
     }
 }

@@ -1,12 +1,15 @@
 //! The interface as it is written down, against the server as it is.
 
-use std::{collections::BTreeSet, num::NonZeroU32};
+use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
 use serde_json::{Value, json};
+use waterclock::transport::Transport;
 
 use crate::{
+    readers::Ask,
     support::{Answer, Server, Settings},
     tokens,
+    ws::Socket,
 };
 
 /// What an operation is documented to answer with that status.
@@ -37,13 +40,22 @@ async fn check(document: &Value, path: &str, method: &str, answer: Answer) {
     if !found.ends_with("json") {
         return;
     }
-    // The references in a schema are to the document's other schemas.
-    let mut schema = media["schema"].clone();
-    schema["components"] = document["components"].clone();
     let body: Value = serde_json::from_str(&answer.rest().await).unwrap();
-    let validator = jsonschema::draft202012::new(&schema).unwrap();
-    let errors: Vec<_> = validator.iter_errors(&body).map(|error| error.to_string()).collect();
+    let errors = errors(document, &media["schema"], &body);
     assert!(errors.is_empty(), "{method} {path}: {errors:?}: {body}");
+}
+
+/// What is wrong with that by a schema of the document.
+fn errors(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
+    // The references in a schema are to the document's other schemas.
+    let mut schema = schema.clone();
+    schema["components"] = document["components"].clone();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    validator.iter_errors(value).map(|error| error.to_string()).collect()
+}
+
+async fn document(server: &Server) -> Value {
+    serde_json::from_str(&server.get("/openapi.json").await.rest().await).unwrap()
 }
 
 #[tokio::test]
@@ -55,14 +67,20 @@ async fn what_is_written_down_is_what_the_server_does() {
         ..Settings::default()
     })
     .await;
-    let document: Value =
-        serde_json::from_str(&server.get("/openapi.json").await.rest().await).unwrap();
+    let document = document(&server).await;
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let key = "Idempotency-Key: k\r\n";
     let elsewhere = "Via: proxy\r\n";
     let token = tokens::bearer(&tokens::token(json!({"publish": ["t"]})));
     let long = "x".repeat(65_537);
+    let socket = "Host: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\
+                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let (socket_elsewhere, socket_token) =
+        (format!("{socket}{elsewhere}"), format!("{socket}{token}"));
+    let meter = "/meters/meter-of-the-test";
+    let (cut, no_meter, no_cut) =
+        (format!("{meter}/cut"), format!("{meter}-"), format!("{meter}-/cut"));
     let mut seen = BTreeSet::new();
     for (path, method, target, headers, body, status) in [
         ("/events/{topic}", "post", "/events/t", "", "x", 201),
@@ -87,6 +105,24 @@ async fn what_is_written_down_is_what_the_server_does() {
         ("/poll", "get", "/poll?wait=100", "", "", 400),
         ("/poll", "get", "/poll", elsewhere, "", 401),
         ("/poll", "get", "/poll", &token, "", 403),
+        ("/ws", "get", "/ws?meter=meter-of-the-test", socket, "", 101),
+        ("/ws", "get", "/ws?meter=short", socket, "", 400),
+        ("/ws", "get", "/ws", &socket_elsewhere, "", 401),
+        ("/ws", "get", "/ws", &socket_token, "", 403),
+        ("/ws", "get", "/ws", "", "", 426),
+        ("/events", "get", "/events?meter=meter.of.the.test", "", "", 400),
+        ("/poll", "get", "/poll?meter=meter-of-the-test", "", "", 200),
+        ("/meters/{meter}", "get", meter, elsewhere, "", 200),
+        ("/meters/{meter}", "get", &no_meter, "", "", 404),
+        ("/meters/{meter}/cut", "post", &cut, elsewhere, "", 200),
+        ("/meters/{meter}/cut", "post", &no_cut, "", "", 404),
+        ("/load", "post", "/load?rate=0", "", "", 400),
+        ("/load", "post", "/load", elsewhere, "", 403),
+        ("/load", "post", "/load?rate=1&size=0&seconds=9", "", "", 201),
+        ("/load", "post", "/load?rate=1&size=0", "", "", 200),
+        ("/load", "post", "/load", "", "", 409),
+        ("/load", "delete", "/load", elsewhere, "", 403),
+        ("/load", "delete", "/load", "", "", 204),
         ("/metrics", "get", "/metrics", "", "", 200),
         ("/metrics", "get", "/metrics", elsewhere, "", 403),
         ("/time", "get", "/time", "", "", 200),
@@ -95,8 +131,10 @@ async fn what_is_written_down_is_what_the_server_does() {
         ("/openapi.json", "get", "/openapi.json", "", "", 200),
     ] {
         let (verb, length) = (method.to_uppercase(), body.len());
-        let request =
-            format!("{verb} {target} HTTP/1.0\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+        let version = if headers.contains("Upgrade") { "1.1" } else { "1.0" };
+        let request = format!(
+            "{verb} {target} HTTP/{version}\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        );
         let mut answer = server.send(request.as_bytes()).await;
         // How many are too many depends on how fast they come.
         while status == 429 && answer.status() == 201 {
@@ -121,4 +159,64 @@ async fn what_is_written_down_is_what_the_server_does() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_written_down_of_a_websockets_messages_is_what_they_are() {
+    let heartbeat = Duration::from_millis(50);
+    let server = Server::start(Settings { heartbeat, ..Settings::default() }).await;
+    let document = document(&server).await;
+    let schemas = &document["components"]["schemas"];
+    let mut seen = BTreeSet::new();
+    let mut check = |message: &Value| {
+        let errors = errors(&document, &schemas["serverMessage"], message);
+        assert!(errors.is_empty(), "{errors:?}: {message}");
+        let name = message.as_object().unwrap().keys().find(|name| *name != "id").unwrap();
+        seen.insert(name.clone());
+        name.clone()
+    };
+    let ask = |query| Ask::new(&server, Transport::WebSocket, query);
+
+    // With and without a gap, a limit, something kept.
+    let mut socket = Socket::shake_hands(ask("topic=t")).await;
+    while check(&socket.hear().await) != "heartbeat" {}
+    for (message, is_good) in [
+        (json!({"topic": "t", "data": ""}), true),
+        (json!({"topic": "t.u", "data": "x", "name": "n", "key": "k"}), true),
+        (json!({"topic": "t", "data": "\0", "name": "", "key": "ü"}), true),
+        (json!({"topic": "t..u", "data": ""}), false),
+        (json!({"topic": "*", "data": ""}), false),
+        (json!({"topic": "t".repeat(256), "data": ""}), false),
+        (json!({"topic": "t", "data": "", "name": "gap"}), false),
+        (json!({"topic": "t", "data": "", "name": "n".repeat(256)}), false),
+        (json!({"topic": "t", "data": "", "key": ""}), false),
+        (json!({"topic": "t", "data": "", "key": "k".repeat(256)}), false),
+        (json!({"topic": "t", "data": "x".repeat(65_537)}), false),
+        (json!({"topic": "t", "data": 1}), false),
+        (json!({"topic": "t"}), false),
+        (json!({"topic": "t", "data": "", "id": ""}), false),
+    ] {
+        let message = json!({"publish": message});
+        let is_written_down = errors(&document, &schemas["clientMessage"], &message).is_empty();
+        assert_eq!(is_written_down, is_good, "{message}");
+        socket.say(&message).await;
+        let answer = loop {
+            let name = check(&socket.hear().await);
+            if name == "published" || name == "problem" {
+                break name;
+            }
+        };
+        assert_eq!(answer, if is_good { "published" } else { "problem" }, "{message}");
+    }
+    let mut socket = Socket::shake_hands(ask("topic=t&limit=9&conflate").after("nonsense")).await;
+    while check(&socket.hear().await) != "heartbeat" {}
+    let mut socket = Socket::shake_hands(ask("topic=t&limit=1").earliest()).await;
+    while check(&socket.hear().await) != "end" {}
+    let mut socket = Socket::shake_hands(ask("topic=t").earliest()).await;
+    check(&socket.hear().await);
+    server.stop.begin();
+    while check(&socket.hear().await) != "goodbye" {}
+    let kinds = schemas["serverMessage"]["oneOf"].as_array().unwrap().iter();
+    let kinds: BTreeSet<_> = kinds.map(|kind| kind["required"][0].as_str().unwrap()).collect();
+    assert_eq!(seen.iter().map(String::as_str).collect::<BTreeSet<_>>(), kinds);
 }

@@ -1,5 +1,6 @@
 //! `GET /poll` over real sockets.
 
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::support::{Server, Settings};
@@ -90,6 +91,50 @@ async fn when_the_server_stops_who_waits_is_answered() {
     let (answer, ()) = tokio::join!(waiting, stopping);
     assert_eq!(answer, (vec![], 0, None));
     server.serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_says_whether_there_is_more() {
+    let server = start().await;
+    for _ in 0..3 {
+        server.publish_to("large", &"x".repeat(60_000)).await;
+    }
+    server.publish("tick").await;
+    let mut answers = Vec::new();
+    let mut cursor = "earliest".to_owned();
+    for query in ["topic=%3E&limit=2", "topic=%3E&limit=2", "topic=%3E", "topic=large"] {
+        let answer = server.get(&format!("/poll?{query}&last_event_id={cursor}")).await;
+        let answer: Value = serde_json::from_str(&answer.rest().await).unwrap();
+        answers.push((answer["events"].as_array().unwrap().len(), answer["more"].clone()));
+        cursor = answer["cursor"].as_str().unwrap().to_owned();
+    }
+    let [yes, no] = [true, false].map(Value::from);
+    assert_eq!(answers, [(2, yes.clone()), (2, no.clone()), (0, no.clone()), (0, no)]);
+    for _ in 0..8 {
+        server.publish_to("large", &"x".repeat(60_000)).await;
+    }
+    let answer = server.get(&format!("/poll?topic=large&last_event_id={cursor}")).await;
+    let answer: Value = serde_json::from_str(&answer.rest().await).unwrap();
+    assert!(answer["events"].as_array().unwrap().len() < 8, "an answer is bounded in bytes");
+    assert_eq!(answer["more"], yes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_that_wait_are_answered_by_one_event() {
+    const COUNT: usize = 1000;
+    let server = start().await;
+    let polls = (0..COUNT).map(|_| poll(&server, "wait=55&topic=t"));
+    let publishing = async {
+        server.until_metric("waterclock_polls_waiting", |polls| polls == COUNT as u64).await;
+        server.publish_to("t", "x").await;
+    };
+    let (answers, ()) = tokio::join!(join_all(polls), publishing);
+    for answer in answers {
+        assert_eq!(answer, (data(&["x"]), 1, None));
+    }
+    server.until_metric("waterclock_polls_waiting", |polls| polls == 0).await;
+    // The one that asks.
+    server.until_metric("waterclock_connections_open", |open| open == 1).await;
 }
 
 #[tokio::test]

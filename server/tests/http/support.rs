@@ -1,7 +1,15 @@
 //! A server on a port of its own, whose events the test publishes itself, and a client that sees
 //! every byte.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use leptos::config::LeptosOptions;
 use server::{
@@ -22,7 +30,7 @@ use tokio::{
     task::JoinHandle,
 };
 use waterclock::{
-    event::{Name, Topic},
+    event::Name,
     hub::Hub,
     id::Epoch,
     log::{MemoryLog, Retention},
@@ -33,11 +41,13 @@ use waterclock::{
 /// What every wait in these tests is bounded by; nothing comes near it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The hub's time, which stands still.
+/// The hub's time, which stands still unless a test sets it.
 pub const TIME: &str = "2026-11-22T07:00:00.000Z";
 
 pub struct Server {
     pub hub: Arc<Hub>,
+    /// The hub's time, in milliseconds.
+    pub now: Arc<AtomicU64>,
     pub stop: Stop,
     pub streams: Streams,
     pub address: SocketAddr,
@@ -82,7 +92,10 @@ impl Server {
             },
         );
         let time: Timestamp = TIME.parse().unwrap();
-        let hub = Arc::new(Hub::new(log, move || time));
+        let now = Arc::new(AtomicU64::new(time.as_millis()));
+        let of_hub = Arc::clone(&now);
+        let hub_now = move || Timestamp::from_millis(of_hub.load(Ordering::Relaxed));
+        let hub = Arc::new(Hub::new(log, hub_now));
         // A test may hold more connections than many systems allow a program by default.
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         let stop = Stop::default();
@@ -117,11 +130,16 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(serve(listener, router(state), serving));
-        Self { hub, stop, streams, address, serving }
+        Self { hub, now, stop, streams, address, serving }
     }
 
     pub async fn publish(&self, data: &str) {
-        self.hub.publish(Topic::clock(), Name::default(), data.to_owned()).await.unwrap();
+        self.publish_to("clock", data).await;
+    }
+
+    pub async fn publish_to(&self, topic: &str, data: &str) {
+        let topic = topic.parse().unwrap();
+        self.hub.publish(topic, Name::default(), data.to_owned()).await.unwrap();
     }
 
     /// Sends a request without a body, and reads the answer's head.
@@ -250,6 +268,14 @@ impl Answer {
     /// Whether nothing more comes.
     pub async fn has_ended(&mut self) -> bool {
         self.bytes.is_empty() && !self.read().await
+    }
+
+    /// All the rest of what goes on, up to that.
+    pub async fn until(mut self, end: &'static str) -> String {
+        while !self.bytes.ends_with(end.as_bytes()) {
+            assert!(self.read().await, "ended before {end:?}");
+        }
+        String::from_utf8(self.bytes).unwrap()
     }
 
     /// All the rest.

@@ -22,7 +22,7 @@ async fn start() -> Server {
     Server::start(Settings { access: access(), ..Settings::default() }).await
 }
 
-fn now() -> f64 {
+pub fn now() -> f64 {
     let now: Timestamp = TIME.parse().unwrap();
     f64::from(u32::try_from(now.as_millis() / 1000).unwrap())
 }
