@@ -107,8 +107,7 @@ pub struct Polled {
     pub events: Vec<Event>,
     pub cursor: String,
     pub gap: Option<Gap>,
-    #[serde(rename = "more")]
-    _more: bool,
+    pub more: bool,
 }
 
 impl Head {
