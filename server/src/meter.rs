@@ -8,11 +8,10 @@
 use std::{
     collections::HashMap,
     io::ErrorKind,
-    mem,
     net::Shutdown,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -38,17 +37,14 @@ const NAME: std::ops::RangeInclusive<usize> = 16..=64;
 #[derive(Debug)]
 pub(crate) struct Traffic {
     stream: Arc<TcpStream>,
-    now: Mutex<Now>,
-}
-
-/// For whom it is counted now.
-#[derive(Debug, Default)]
-struct Now {
     /// How many bytes were received since anything was sent, which belong to the next request.
-    received: u64,
+    received: AtomicU64,
     /// How many bytes the request has that is being answered.
-    request: u64,
-    account: Option<Arc<Account>>,
+    request: AtomicU64,
+    /// Whether there is an account: mostly not, and then no lock is taken for what is sent.
+    is_counted: AtomicBool,
+    /// For whom it is counted now.
+    account: Mutex<Option<Arc<Account>>>,
 }
 
 /// What was counted for one transport of a meter.
@@ -65,27 +61,31 @@ struct Account {
 
 impl Traffic {
     pub(crate) fn new(stream: Arc<TcpStream>) -> Self {
-        Self { stream, now: Mutex::default() }
+        Self {
+            stream,
+            received: AtomicU64::new(0),
+            request: AtomicU64::new(0),
+            is_counted: AtomicBool::new(false),
+            account: Mutex::default(),
+        }
     }
 
     /// So many bytes were received.
     pub(crate) fn received(&self, bytes: usize) {
-        let mut now = self.now();
-        match &now.account {
+        match self.account() {
             // There is no next request.
             Some(account) if account.transport == Transport::WebSocket => {
                 add(&account.received, bytes as u64);
             }
-            _ => now.received += bytes as u64,
+            _ => add(&self.received, bytes as u64),
         }
     }
 
     /// So many bytes were sent.
     pub(crate) fn sent(&self, bytes: usize) {
-        let mut now = self.now();
         // Before the answer comes, it was still of the request: its body.
-        let body = mem::take(&mut now.received);
-        if let Some(account) = &now.account {
+        let body = self.received.swap(0, Ordering::Relaxed);
+        if let Some(account) = self.account() {
             add(&account.received, body);
             add(&account.sent, bytes as u64);
         }
@@ -93,8 +93,19 @@ impl Traffic {
 
     /// A request has come. It is counted for nobody yet.
     pub(crate) fn begin_request(&self) {
-        let mut now = self.now();
-        *now = Now { received: 0, request: now.received, account: None };
+        self.request.store(self.received.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.set_account(None);
+    }
+
+    fn account(&self) -> Option<Arc<Account>> {
+        let is_counted = self.is_counted.load(Ordering::Relaxed);
+        if is_counted { lock(&self.account).clone() } else { None }
+    }
+
+    fn set_account(&self, account: Option<Arc<Account>>) {
+        // A connection is read, answered and written to by one task at a time.
+        self.is_counted.store(account.is_some(), Ordering::Relaxed);
+        *lock(&self.account) = account;
     }
 
     /// Closes the connection as it is, like a network that fails.
@@ -118,10 +129,6 @@ impl Traffic {
                 Err(_) => return,
             }
         }
-    }
-
-    fn now(&self) -> MutexGuard<'_, Now> {
-        lock(&self.now)
     }
 }
 
@@ -154,17 +161,16 @@ impl Account {
             open.push(Arc::downgrade(traffic));
             add(&self.connections, 1);
         }
-        let mut now = traffic.now();
         add(&self.requests, 1);
-        add(&self.received, now.request);
-        now.account = Some(Arc::clone(self));
+        add(&self.received, traffic.request.load(Ordering::Relaxed));
+        traffic.set_account(Some(Arc::clone(self)));
     }
 
     /// The connections that are open and were used for this last.
     fn open(self: &Arc<Self>) -> Vec<Arc<Traffic>> {
         let open: Vec<_> = lock(&self.open).iter().filter_map(Weak::upgrade).collect();
         let is_ours = |traffic: &Arc<Traffic>| {
-            traffic.now().account.as_ref().is_some_and(|account| Arc::ptr_eq(account, self))
+            traffic.account().is_some_and(|account| Arc::ptr_eq(&account, self))
         };
         open.into_iter().filter(is_ours).collect()
     }
