@@ -41,14 +41,19 @@ pub struct Topic(String);
 pub struct InvalidTopic;
 
 impl Topic {
+    /// [`clock`](Self::clock) as text.
+    pub const CLOCK: &str = "clock";
+    /// [`load`](Self::load) as text.
+    pub const LOAD: &str = "waterclock.load";
+
     /// The built-in topic.
     pub fn clock() -> Self {
-        Self("clock".to_owned())
+        Self(Self::CLOCK.to_owned())
     }
 
     /// The topic of the built-in load.
     pub fn load() -> Self {
-        Self("waterclock.load".to_owned())
+        Self(Self::LOAD.to_owned())
     }
 
     /// The topic as text.

@@ -360,10 +360,18 @@ impl Access {
         let is_foreign = |origin| !is_origin_of(origin, host.as_ref());
         let reads = [Method::GET, Method::HEAD].contains(&parts.method);
         let is_allowed = |origin| reads && self.is_named(origin);
-        if headers.get_all(ORIGIN).iter().any(|origin| is_foreign(origin) && !is_allowed(origin)) {
+        let mut foreign =
+            headers.get_all(ORIGIN).iter().filter(|origin| is_foreign(origin)).peekable();
+        let is_foreign = foreign.peek().is_some();
+        if !foreign.all(is_allowed) {
             return Ok(None);
         }
-        tokens.check(token.trim(), now).map(Some)
+        let mut token = tokens.check(token.trim(), now)?;
+        if is_foreign {
+            // Such a page reads. A WebSocket, which is asked for by GET, publishes, too.
+            token.publish.clear();
+        }
+        Ok(Some(token))
     }
 
     fn is_named(&self, origin: &HeaderValue) -> bool {

@@ -5,6 +5,7 @@
 //! people do: so none of them is in step with a client that polls.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -36,10 +37,12 @@ pub struct Load(Arc<Mutex<Option<Running>>>);
 #[derive(Debug)]
 struct Running {
     plan: Plan,
-    /// Until when; later if it is asked for again.
-    until: Arc<Mutex<Instant>>,
+    asked: Asked,
     task: AbortOnDropHandle<()>,
 }
+
+/// Until when each who has asked wants it, by the name that they gave.
+type Asked = Arc<Mutex<HashMap<String, Instant>>>;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,34 +57,46 @@ pub(crate) struct Plan {
 
 impl Load {
     /// Begins it, or goes on with one that is the same; whether it has begun now.
-    fn start(&self, hub: Arc<Hub>, stop: Stop, plan: Plan) -> Result<bool, Problem> {
+    fn start(&self, hub: Arc<Hub>, stop: Stop, plan: Plan, name: String) -> Result<bool, Problem> {
         let mut load = lock(&self.0);
         let end = Instant::now() + Duration::from_secs(plan.seconds);
         if let Some(running) = load.as_ref().filter(|running| !running.task.is_finished()) {
-            if (running.plan.rate, running.plan.size) != (plan.rate, plan.size) {
-                return Err(Problem::LoadRuns { rate: running.plan.rate, size: running.plan.size });
+            let Plan { rate, size, .. } = running.plan;
+            if (rate, size) != (plan.rate, plan.size) {
+                return Err(Problem::LoadRuns { rate, size });
             }
-            let mut until = lock(&running.until);
+            let mut asked = lock(&running.asked);
+            asked.retain(|_, until| *until > Instant::now());
+            let until = asked.entry(name).or_insert(end);
             *until = end.max(*until);
             return Ok(false);
         }
-        let until = Arc::new(Mutex::new(end));
+        let asked = Asked::new(Mutex::new(HashMap::from([(name, end)])));
         let run = {
-            let until = Arc::clone(&until);
+            let asked = Arc::clone(&asked);
             async move {
                 tokio::select! {
-                    () = run(&hub, plan, &until) => {}
+                    () = run(&hub, plan, &asked) => {}
                     _ = stop.begun() => {}
                 }
             }
         };
         let task = AbortOnDropHandle::new(tokio::spawn(run));
-        *load = Some(Running { plan, until, task });
+        *load = Some(Running { plan, asked, task });
         Ok(true)
     }
 
-    fn end(&self) {
-        *lock(&self.0) = None;
+    /// That one needs it no longer, or, without a name, nobody.
+    fn end(&self, name: &str) {
+        let mut load = lock(&self.0);
+        let is_wanted = load.as_ref().is_some_and(|running| {
+            let mut asked = lock(&running.asked);
+            asked.remove(name);
+            asked.values().any(|until| *until > Instant::now())
+        });
+        if name.is_empty() || !is_wanted {
+            *load = None;
+        }
     }
 }
 
@@ -90,14 +105,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Publishes until the time is over.
-async fn run(hub: &Hub, plan: Plan, until: &Mutex<Instant>) {
+/// Publishes until nobody wants it any more.
+async fn run(hub: &Hub, plan: Plan, asked: &Mutex<HashMap<String, Instant>>) {
     let mut at = Instant::now();
     for number in 1_u64.. {
         // The time to the next of many independent events is distributed exponentially.
         at += Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / f64::from(plan.rate));
         tokio::time::sleep_until(at).await;
-        if at > *lock(until) {
+        if lock(asked).values().all(|until| at > *until) {
             return;
         }
         // Nobody waits for it to be kept: the next one is not to be late for that.
@@ -117,7 +132,7 @@ fn data(number: u64, size: usize) -> String {
 }
 
 /// `POST /load?rate=…&size=…&seconds=…`: begins it (201), or has it go on for so many seconds from now if
-/// it runs at that rate and size (200).
+/// it runs at that rate and size (200). With `name=…`, one is told from others who want it, too.
 pub(crate) async fn start(
     State(state): State<AppState>,
     caller: Caller,
@@ -125,18 +140,24 @@ pub(crate) async fn start(
 ) -> Result<(StatusCode, Json<Plan>), Problem> {
     caller.is_ours()?;
     let plan = Plan::of(&uri)?;
-    let has_begun = state.load.start(state.hub, state.stop, plan)?;
+    let has_begun = state.load.start(state.hub, state.stop, plan, name(&uri))?;
     Ok((if has_begun { StatusCode::CREATED } else { StatusCode::OK }, Json(plan)))
 }
 
-/// `DELETE /load`: ends it, if it runs.
+/// `DELETE /load`: ends it, if it runs; with `name=…`, once nobody else wants it.
 pub(crate) async fn end(
     State(state): State<AppState>,
     caller: Caller,
+    uri: Uri,
 ) -> Result<StatusCode, Problem> {
     caller.is_ours()?;
-    state.load.end();
+    state.load.end(&name(&uri));
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn name(uri: &Uri) -> String {
+    let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    query.find(|(name, _)| name == "name").map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
 impl Plan {

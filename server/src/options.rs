@@ -178,10 +178,10 @@ impl Options {
 
     /// How much is kept.
     pub fn retention(&self) -> Retention {
-        let built_in_count = Retention::default().built_in_count.min(self.retain_count);
+        let clock_count = Retention::default().clock_count.min(self.retain_count);
         Retention {
             count: self.retain_count,
-            built_in_count,
+            clock_count,
             age: self.retain_age,
             bytes: self.retain_bytes,
             // One for the clock, which always has its own.

@@ -178,7 +178,7 @@ pub enum Problem {
     /// There is a load already.
     #[error(
         "A load of {rate} events a second of {size} bytes runs already, perhaps for somebody else. It ends \
-         half a minute after they do, or by `DELETE /load`."
+         soon after they do, or by `DELETE /load`."
     )]
     LoadRuns {
         /// Events a second.

@@ -22,7 +22,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{HeaderValue, Request, header::CONNECTION},
+    http::{HeaderValue, Request, StatusCode, header::CONNECTION},
 };
 use hyper::{
     body::{Body as _, Incoming},
@@ -35,7 +35,10 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::Notify,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
@@ -140,8 +143,8 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
         match accepted {
             Ok((stream, address)) => {
                 let (serving, closing) = (serving.clone(), closing.clone());
-                let connection = connection(stream, address, router.clone(), serving, closing);
-                connections.spawn(connection);
+                let (router, tracked) = (router.clone(), connections.token());
+                tokio::spawn(connection(stream, address, router, serving, closing, tracked));
             }
             // The client was gone before we looked.
             Err(error) if is_of_the_client(&error) => {}
@@ -180,6 +183,7 @@ async fn connection(
     router: Router,
     Serving { time_outs, metrics, stop, .. }: Serving,
     closing: CancellationToken,
+    tracked: TaskTrackerToken,
 ) {
     let open = metrics.connection();
     // Entered only where something is to be told: this runs for every event.
@@ -207,7 +211,8 @@ async fn connection(
 
     let stream = Arc::new(stream);
     let traffic = Arc::new(Traffic::new(Arc::clone(&stream)));
-    let socket = Socket::new(Arc::clone(&stream), time_outs.write, Arc::clone(&traffic), open);
+    let socket =
+        Socket::new(Arc::clone(&stream), time_outs.write, Arc::clone(&traffic), (open, tracked));
     let answering = Notify::new();
     let has_served = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -222,7 +227,7 @@ async fn connection(
         let stop = &stop;
         async move {
             let mut answer = answer.await.unwrap_or_else(|never| match never {});
-            if stop.has_begun() {
+            if stop.has_begun() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 // The client is to go elsewhere with its next request.
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

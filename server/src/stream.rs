@@ -198,6 +198,11 @@ impl<W: Wire> Session<W> {
         self.over(Ended::Refused);
     }
 
+    /// How many events it has sent.
+    pub(crate) fn events(&self) -> u64 {
+        self.record.events
+    }
+
     /// How it has ended; until then, as if the client had left.
     pub(crate) fn ended(&self) -> Ended {
         self.record.ended

@@ -4,7 +4,7 @@
 //! Each message is an object whose first member says what it is: `event`, `hello`, `gap`, `heartbeat`,
 //! `end`, `goodbye`, `published`, `problem`. A member `id` besides is the cursor to go on from.
 
-use std::{mem, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -51,6 +51,8 @@ const READ_BUFFER: usize = 4096;
 const WRITE_BUFFER: usize = 8192;
 /// How many publishes of a client may wait for the log. When there are more, nothing is read of it.
 const MAX_PUBLISHING: usize = 256;
+/// After so many pings without a sign of the client it counts as gone. What it is sent may be long on its way.
+const MAX_SILENT: u32 = 3;
 /// How long a client may take to answer that the connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -101,16 +103,8 @@ async fn serve(
     let mut ping = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let publishing = FuturesOrdered::new();
-    let mut talk = Talk {
-        socket,
-        traffic,
-        state: state.clone(),
-        client,
-        caller,
-        publishing,
-        ping,
-        was_heard: true,
-    };
+    let mut talk =
+        Talk { socket, traffic, state: state.clone(), client, caller, publishing, ping, silent: 0 };
     if let Some(sent) = request.complete() {
         let end = Messages.notice(&End { sent }, None, None);
         return talk.say_at_last(end, Close::of(Ended::End)).await;
@@ -138,8 +132,8 @@ struct Talk {
     /// What the client publishes, in the order in which it is answered.
     publishing: FuturesOrdered<BoxFuture<'static, Result<Arc<Frame>, Problem>>>,
     ping: Interval,
-    /// Whether the client was heard since the last ping.
-    was_heard: bool,
+    /// How many pings ago there was a sign of the client.
+    silent: u32,
 }
 
 /// Why a talk is over.
@@ -184,10 +178,18 @@ impl Close {
 
 impl Talk {
     async fn run(&mut self, session: &mut Session<Messages>) -> Result<(), Over> {
+        let mut events = 0;
         loop {
             tokio::select! {
                 messages = session.next() => match messages {
-                    Some(messages) => self.say(messages).await?,
+                    Some(messages) => {
+                        self.say(messages).await?;
+                        // A client that takes events is there: if it did not, there would be no room for them
+                        // soon, and the socket has a time-out for that.
+                        if session.events() > events {
+                            (events, self.silent) = (session.events(), 0);
+                        }
+                    }
                     None => return Err(Over::Closing(Close::of(session.ended()))),
                 },
                 message = self.socket.recv(), if self.publishing.len() < MAX_PUBLISHING => {
@@ -230,7 +232,7 @@ impl Talk {
         message: Option<Result<Message, axum::Error>>,
         session: &mut Session<Messages>,
     ) -> Result<(), Over> {
-        self.was_heard = true;
+        self.silent = 0;
         let close = match message.ok_or(Over::Gone)? {
             Ok(Message::Text(text)) => {
                 let answer = match self.begin_publish(&text).await {
@@ -263,17 +265,18 @@ impl Talk {
         Ok(publishing.boxed())
     }
 
-    /// Asks whether the client is there; closes the connection if it has not answered the last time.
+    /// Asks whether the client is there; closes the connection if it has not answered for long.
     async fn ping(&mut self, session: &mut Session<Messages>) -> Result<(), Over> {
         // It may have, and nobody has looked since.
-        while !self.was_heard
+        while self.silent > 0
             && let Some(message) = self.socket.recv().now_or_never()
         {
             self.hear(message, session).await?;
         }
-        if !mem::take(&mut self.was_heard) {
+        if self.silent == MAX_SILENT {
             return Err(Over::Closing(Close::NO_PONG));
         }
+        self.silent += 1;
         self.socket.send(Message::Ping(Bytes::new())).await.map_err(|_| Over::Gone)
     }
 }

@@ -301,7 +301,7 @@ mod tests {
     fn log(count: usize) -> MemoryLog {
         MemoryLog::new(
             Epoch::new(1),
-            Retention { count, built_in_count: count, ..Retention::default() },
+            Retention { count, clock_count: count, ..Retention::default() },
         )
     }
 

@@ -280,7 +280,7 @@ async fn as_many_are_read_as_fit_and_at_least_one() {
 
 #[tokio::test]
 async fn the_clock_keeps_its_own_count() {
-    for home in Home::all(Retention { built_in_count: 1, ..Retention::default() }) {
+    for home in Home::all(Retention { clock_count: 1, ..Retention::default() }) {
         for topic in ["clock", "other", "clock", "other"] {
             home.append_drafts(vec![draft(topic, "x")]).await;
         }

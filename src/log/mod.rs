@@ -70,14 +70,17 @@ pub struct ReadLimit {
     pub bytes: usize,
 }
 
+/// How many events of the built-in load are kept at most: those of half a minute, which is as seldom as
+/// `/compare` polls, at the highest rate. It is not to push out what matters.
+const LOAD_COUNT: usize = 36_000;
+
 /// How much a log keeps, at least; somewhat more until it is tidied up. What is older goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// How many events of a topic.
     pub count: usize,
-    /// How many events of a built-in topic, the clock and the load: fewer, since they are of little use
-    /// later.
-    pub built_in_count: usize,
+    /// How many ticks of the clock: fewer, since they are of little use later.
+    pub clock_count: usize,
     /// How long.
     pub age: Duration,
     /// About how many bytes in all. What is beyond is dropped, whatever the rest says.
@@ -90,7 +93,7 @@ impl Default for Retention {
     fn default() -> Self {
         Self {
             count: 100_000,
-            built_in_count: 3600,
+            clock_count: 3600,
             age: Duration::from_hours(24),
             bytes: 1 << 30,
             topics: 10_000,
@@ -101,8 +104,11 @@ impl Default for Retention {
 impl Retention {
     /// How many events of that topic.
     pub fn count_of(&self, topic: &Topic) -> usize {
-        let is_built_in = [Topic::clock(), Topic::load()].contains(topic);
-        if is_built_in { self.built_in_count } else { self.count }
+        match topic.as_str() {
+            Topic::CLOCK => self.clock_count,
+            Topic::LOAD => self.count.min(LOAD_COUNT),
+            _ => self.count,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
 use crate::{meter::Traffic, metrics::Counted};
 
 /// How long a connection that we close waits for its client to close it, too.
@@ -36,8 +38,9 @@ pub(super) struct Socket {
     closing: Option<Pin<Box<Sleep>>>,
     /// Counts what crosses it.
     traffic: Arc<Traffic>,
-    /// The connection is open as long as this is there, also once it is a WebSocket's.
-    _open: Counted,
+    /// The connection counts as open, and a stop waits for it, as long as this is there: also once it is a
+    /// WebSocket's.
+    _open: (Counted, TaskTrackerToken),
 }
 
 impl Socket {
@@ -45,7 +48,7 @@ impl Socket {
         stream: Arc<TcpStream>,
         write_time_out: Duration,
         traffic: Arc<Traffic>,
-        open: Counted,
+        open: (Counted, TaskTrackerToken),
     ) -> Self {
         Self { stream, write_time_out, writing: None, closing: None, traffic, _open: open }
     }

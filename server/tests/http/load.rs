@@ -104,6 +104,19 @@ async fn it_goes_on_for_as_long_as_anyone_asks_for_the_same() {
 }
 
 #[tokio::test]
+async fn it_ends_with_the_last_who_wants_it() {
+    let server = with_room().await;
+    assert_eq!(load(&server, "POST", "?rate=100&name=a", "").await.0, 201);
+    assert_eq!(load(&server, "POST", "?rate=100&name=b", "").await.0, 200);
+    assert_eq!(load(&server, "DELETE", "?name=a", "").await.0, 204);
+    assert_eq!(load(&server, "POST", "?rate=1&name=a", "").await.0, 409, "b wants it");
+    assert_eq!(load(&server, "DELETE", "?name=b", "").await.0, 204);
+    assert_eq!(load(&server, "POST", "?rate=1&name=a", "").await.0, 201);
+    assert_eq!(load(&server, "DELETE", "", "").await.0, 204);
+    assert_eq!(load(&server, "POST", "?rate=2", "").await.0, 201, "nobody's, for anybody");
+}
+
+#[tokio::test]
 async fn it_ends_by_itself() {
     let server = Server::start(Settings::default()).await;
     assert_eq!(load(&server, "POST", "?rate=1000&size=0&seconds=1", "").await.0, 201);

@@ -271,6 +271,8 @@ impl Ask {
         let head = http.head().await.expect("an answer");
         assert_eq!(head.status(), 101, "{head:?}");
         assert_eq!(head.header("sec-websocket-accept"), Some(KEY.1));
+        // Without it, clients must fail the connection (RFC 6455, 4.1).
+        assert_eq!(head.header("connection"), Some("upgrade"));
         http
     }
 }

@@ -86,7 +86,7 @@ impl Server {
         let log = MemoryLog::new(
             Epoch::new(0xc10c),
             Retention {
-                built_in_count: settings.retain_count,
+                clock_count: settings.retain_count,
                 topics: settings.max_topics,
                 ..Retention::default()
             },
