@@ -162,15 +162,17 @@ test.describe('when connections fail', () => {
     server.data = info.outputPath('data');
     await server.start('--interval', '100ms', '--retry', '300ms');
     await start(page, `${server.url}/compare?topic=clock&every=250`);
-    await untilEvents(page, 10);
+    await untilEvents(page, 40);
     await server.kill();
     await expect(page.getByRole('columnheader', { name: /SSE lost, trying again/ })).toBeVisible();
     const before = await figure(page, 'Events', 'sse');
     await server.start('--interval', '100ms', '--retry', '300ms');
     await untilEvents(page, before + 10);
     await stop(page, server);
-    for (const [name, { figures }] of await results(page)) {
+    for (const [name, { figures, server: counted }] of await results(page)) {
       const { missing, doubled, reconnects } = figures;
+      // Of both servers, but for what the first has sent since it was asked last.
+      expect(counted!.sent / figures.events).toBeGreaterThan(150);
       expect([name, missing, doubled, reconnects]).toEqual([name, 0, 0, 1]);
     }
   });
@@ -242,10 +244,39 @@ test('results are in a link, as they were', async ({ page, context, server }) =>
   expect(await other.locator('table').innerText()).toBe(await page.locator('table').innerText());
   expect(await other.locator('.about').innerText()).toBe(await page.locator('.about').innerText());
   expect(await other.locator('svg .bars').first().getAttribute('d')).toMatch(/^M\d+ 24v-/);
+  // In a page that is there already it is shown, too, and a run takes it out of the address.
+  const third = await context.newPage();
+  await third.goto(link.split('#')[0]);
+  await expect(third.getByRole('button', { name: 'Start' })).toBeEnabled();
+  await third.evaluate((hash) => (location.hash = hash), new URL(link).hash);
+  await expect(third.getByText('Results of a run, from a link')).toBeVisible();
+  await third.getByRole('button', { name: 'Start' }).click();
+  await expect(third.getByText('Running for')).toBeVisible();
+  expect(new URL(third.url()).hash).toBe('');
+  await third.getByRole('button', { name: 'Stop' }).click();
   await other.goto('about:blank');
   await other.goto(`${link.split('#')[0]}#results=nonsense`);
   await expect(other.getByRole('button', { name: 'Start' })).toBeEnabled();
   await expect(other.locator('table')).toHaveCount(0);
+});
+
+test('a run that is stopped while it starts leaves nothing behind', async ({ page, server }) => {
+  await server.start();
+  let asked = 0;
+  await page.route('**/time', async (route) => {
+    // The second is held back, until the run was stopped.
+    if (++asked === 2) await page.getByRole('button', { name: 'Stop' }).click();
+    await route.continue();
+  });
+  await page.goto(`${server.url}/compare?rate=100`);
+  const ended = page.waitForResponse((answer) => answer.request().method() === 'DELETE');
+  await page.getByRole('button', { name: 'Start' }).click();
+  expect((await ended).status()).toBe(204);
+  await expect(page.getByRole('button', { name: 'Start' })).toBeEnabled();
+  await expect(page.locator('table')).toHaveCount(0);
+  expect(await streams(server)).toBe(0);
+  // None runs: another may begin.
+  expect((await fetch(`${server.url}/load?rate=1&seconds=1`, { method: 'POST' })).status).toBe(201);
 });
 
 test('leaving the page closes its lanes', async ({ page, server }) => {

@@ -30,6 +30,23 @@ pub(crate) fn fragment() -> String {
     address().map(|address| address.hash().trim_start_matches('#').to_owned()).unwrap_or_default()
 }
 
+/// Removes it, without a step in the history.
+pub(crate) fn clear_fragment() {
+    if let Some(address) = address()
+        && !address.hash().is_empty()
+        && let Ok(history) = window().history()
+    {
+        address.set_hash("");
+        let _ = history.replace_state_with_url(&JsValue::NULL, "", Some(&address.href()));
+    }
+}
+
+/// Calls `changed` when another one is gone to, until the current owner is cleaned up.
+pub(crate) fn on_fragment(changed: impl Fn() + 'static) {
+    let handle = window_event_listener_untyped("hashchange", move |_| changed());
+    on_cleanup(move || handle.remove());
+}
+
 /// The page's address with that behind its `#`.
 pub(crate) fn address_with_fragment(fragment: &str) -> String {
     let Some(address) = address() else { return String::new() };

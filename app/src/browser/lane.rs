@@ -22,7 +22,7 @@ use waterclock::{
     transport::Transport,
 };
 
-use super::{FromJson, Incoming, Json, event_source::Source, from_json, origin, poll};
+use super::{FromJson, Incoming, Json, event_source::Source, from_json, now, origin, poll};
 use crate::compare::stats::News;
 
 /// How long a lane waits after its connection was lost, unless the browser does that by itself: as long
@@ -161,9 +161,15 @@ impl Reader {
     }
 
     async fn poll_long(self) {
+        // The first is answered soon, so that it is known to be open.
+        let mut wait = 1;
         loop {
-            let answer = self.ask(&format!("{}&wait={WAIT}", self.url("/poll"))).await;
-            if answer == Answer::None {
+            let asked = now();
+            let answer = self.ask(&format!("{}&wait={wait}", self.url("/poll"))).await;
+            wait = if answer == Answer::None { 1 } else { WAIT };
+            // With nothing at once answers a server that is stopping.
+            let is_early = answer == Answer::Nothing && now() < asked + Duration::from_millis(500);
+            if answer == Answer::None || is_early {
                 sleep(RETRY).await;
             }
         }
@@ -189,14 +195,19 @@ impl Reader {
         if polled.gap.is_some() {
             self.gap(None);
         }
-        if polled.events.is_empty() {
+        let is_empty = polled.events.is_empty();
+        if is_empty {
             self.tell(News::Empty);
         }
         for event in &polled.events {
             self.event(event);
         }
         self.cursor.set(polled.cursor);
-        if polled.more { Answer::More } else { Answer::All }
+        match (polled.more, is_empty) {
+            (true, _) => Answer::More,
+            (false, true) => Answer::Nothing,
+            (false, false) => Answer::All,
+        }
     }
 }
 
@@ -205,6 +216,8 @@ impl Reader {
 enum Answer {
     /// Not at all.
     None,
+    /// There is nothing.
+    Nothing,
     /// With all that there is.
     All,
     /// There may be more already.

@@ -7,6 +7,7 @@ use leptos::prelude::window;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 use waterclock::{id::EventId, transport::Transport};
+use web_sys::AbortSignal;
 
 use super::{FromJson, Json, explain::detail, from_json, poll};
 
@@ -25,10 +26,22 @@ pub(crate) fn draw_meter() -> String {
 pub(crate) struct Counted {
     /// Connections that it was on.
     pub(crate) connections: u64,
+    pub(crate) requests: u64,
     /// Bytes that the server has received.
     pub(crate) received: u64,
     /// Bytes that it has sent.
     pub(crate) sent: u64,
+}
+
+impl Counted {
+    pub(crate) fn plus(self, more: Self) -> Self {
+        Self {
+            connections: self.connections + more.connections,
+            requests: self.requests + more.requests,
+            received: self.received + more.received,
+            sent: self.sent + more.sent,
+        }
+    }
 }
 
 /// By transport, in the order of [`Transport::ALL`].
@@ -41,6 +54,7 @@ impl FromJson for MeterReading {
             let number = |name| of.as_ref().and_then(|of| of.number(name)).unwrap_or_default();
             Counted {
                 connections: number("connections"),
+                requests: number("requests"),
                 received: number("received"),
                 sent: number("sent"),
             }
@@ -49,9 +63,17 @@ impl FromJson for MeterReading {
     }
 }
 
+/// How long an answer may take, in milliseconds.
+const PATIENCE: u32 = 5000;
+
+fn patience() -> AbortSignal {
+    AbortSignal::timeout_with_u32(PATIENCE)
+}
+
 /// Reads a meter; none if the server does not answer, or has none.
 pub(crate) async fn read_meter(meter: &str) -> Option<MeterReading> {
-    let answer = Request::get(&format!("/meters/{meter}")).send().await.ok()?;
+    let request = Request::get(&format!("/meters/{meter}")).abort_signal(Some(&patience()));
+    let answer = request.send().await.ok()?;
     if !answer.ok() {
         return None;
     }
@@ -60,18 +82,22 @@ pub(crate) async fn read_meter(meter: &str) -> Option<MeterReading> {
 
 /// Has the server cut the connections of a meter.
 pub(crate) async fn cut(meter: &str) -> Result<(), String> {
-    done(Request::post(&format!("/meters/{meter}/cut")).send().await).await
+    let request = Request::post(&format!("/meters/{meter}/cut")).abort_signal(Some(&patience()));
+    done(request.send().await).await
 }
 
-/// Has the server make a load for so many seconds, or go on with it.
-pub(crate) async fn load(rate: &str, size: &str, seconds: u32) -> Result<(), String> {
-    let numbers = [("rate", rate), ("size", size), ("seconds", &seconds.to_string())];
-    done(Request::post("/load").query(numbers).send().await).await
+/// Has the server make a load for so many seconds, or go on with it, for whom that is the name.
+pub(crate) async fn load(name: &str, rate: &str, size: &str, seconds: u32) -> Result<(), String> {
+    let seconds = seconds.to_string();
+    let query = [("name", name), ("rate", rate), ("size", size), ("seconds", &seconds)];
+    let request = Request::post("/load").query(query).abort_signal(Some(&patience()));
+    done(request.send().await).await
 }
 
-/// Ends it.
-pub(crate) async fn end_load() -> Result<(), String> {
-    done(Request::delete("/load").send().await).await
+/// Ends it, once nobody else wants it.
+pub(crate) async fn end_load(name: &str) -> Result<(), String> {
+    let request = Request::delete("/load").query([("name", name)]).abort_signal(Some(&patience()));
+    done(request.send().await).await
 }
 
 async fn done(answer: Result<Response, gloo_net::Error>) -> Result<(), String> {

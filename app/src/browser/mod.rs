@@ -32,7 +32,8 @@ pub(crate) use explain::explain;
 pub(crate) use group::{Group, GroupNews, count_tabs};
 pub(crate) use json::{FromJson, Json, from_json, pretty_json};
 pub(crate) use keep::{
-    address_with_fragment, copy, download, fragment, query, set_query, set_setting, setting,
+    address_with_fragment, clear_fragment, copy, download, fragment, on_fragment, query, set_query,
+    set_setting, setting,
 };
 pub(crate) use keys::on_key;
 pub(crate) use lane::{Address, Lane, open_lane};

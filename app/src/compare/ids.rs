@@ -78,6 +78,12 @@ impl Ids {
         self.lanes[lane].doubled
     }
 
+    /// The furthest event that any lane has brought.
+    pub(crate) fn furthest(&self) -> Option<EventId> {
+        let (epoch, sequence) = self.lanes.iter().filter_map(|lane| lane.last).max()?;
+        Some(EventId { epoch: *self.epochs.get(epoch)?, sequence })
+    }
+
     fn place(&mut self, id: EventId) -> Place {
         let epoch = self.epochs.iter().position(|epoch| *epoch == id.epoch);
         let epoch = epoch.unwrap_or_else(|| {
@@ -156,6 +162,8 @@ mod tests {
         assert!(ids.bring(0, id(3, 2)));
         assert!(ids.bring(1, id(3, 2)));
         assert_eq!((ids.missing(0), ids.missing(1), ids.doubled(0)), (0, 1, 0));
+        assert_eq!(ids.furthest(), Some(id(3, 2)));
+        assert_eq!(Ids::default().furthest(), None);
     }
 
     #[test]

@@ -61,11 +61,8 @@ pub(crate) fn Compare(given: Given) -> impl IntoView {
     let protocol = RwSignal::new(String::new());
     effect(move || {
         protocol.set(browser::protocol());
-        let results = browser::fragment();
-        let results = results.strip_prefix(FRAGMENT).and_then(browser::from_base64url);
-        if let Some(results) = results.and_then(|json| Results::from_json(&json)) {
-            run.show(results);
-        }
+        show_linked(run);
+        browser::on_fragment(move || show_linked(run));
     });
     let is_fixed = Signal::derive(move || run.phase.get() != Phase::Ready);
     view! {
@@ -90,6 +87,15 @@ pub(crate) fn Compare(given: Given) -> impl IntoView {
                 <p>"The lanes are run by a script, and there is none without JavaScript."</p>
             </noscript>
         </footer>
+    }
+}
+
+/// Shows the results that the address has, if it has any.
+fn show_linked(run: Run) {
+    let results = browser::fragment();
+    let results = results.strip_prefix(FRAGMENT).and_then(browser::from_base64url);
+    if let Some(results) = results.and_then(|json| Results::from_json(&json)) {
+        run.show(results);
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Results {
     pub(crate) uncertainty: f64,
     /// How many events the log has of the run, once that was looked up.
     pub(crate) in_log: Option<u64>,
+    /// Whether the page was hidden meanwhile, when browsers let timers wait.
+    pub(crate) was_hidden: bool,
     /// Whether it is going on here.
     #[serde(skip)]
     pub(crate) is_running: bool,
@@ -152,9 +154,14 @@ impl Results {
             Some(events) => format!(" Checked against the log, which has {events} events of it."),
             None => String::new(),
         };
+        let hidden = if self.was_hidden {
+            " The page was hidden for a part of it: browsers then let its timers wait, so polling is slower."
+        } else {
+            ""
+        };
         format!(
             "{topics}, {seconds} s from {began} on; polling every {every}.{protocol} Round trip {}, \
-             clocks compared to ± {}.{in_log}",
+             clocks compared to ± {}.{in_log}{hidden}",
             millis(self.round_trip()),
             millis(self.uncertainty),
         )
@@ -246,7 +253,7 @@ mod tests {
             figures: Figures { events: 4, requests: 1, ..Figures::default() },
             latency: None,
             cut: Cut::None,
-            server: Some(Counted { connections: 1, received: 100, sent: 1002 }),
+            server: Some(Counted { connections: 1, requests: 1, received: 100, sent: 1002 }),
             browser: None,
         };
         let poll = LaneResult { transport: Transport::Poll, browser: Some(2000), ..lane.clone() };
@@ -260,6 +267,7 @@ mod tests {
             uncertainty: 1.5,
             in_log: Some(4),
             is_running: false,
+            was_hidden: false,
             lanes: vec![lane, poll],
         }
     }

@@ -1,6 +1,10 @@
 //! A run: opens the lanes where the log is now, counts what they bring, and asks the server what it counts.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
@@ -19,19 +23,19 @@ use crate::{
     reactive::effect,
 };
 
-/// How often the clocks are compared, in seconds.
-const COMPARE_EVERY: u64 = 60;
+/// How often the clocks are compared.
+const COMPARE_EVERY: Duration = Duration::from_mins(1);
 /// The load goes on for so many seconds without this page.
 const LOAD_SECONDS: u32 = 30;
-/// How often it is asked for, in seconds.
-const LOAD_EVERY: u64 = 10;
+/// How often it is asked for.
+const LOAD_EVERY: Duration = Duration::from_secs(10);
+/// By so many seconds the browser's clocks go apart while the machine sleeps.
+const SLEEP: f64 = 2.0;
 /// How long a lane may take to open, in seconds, before something is said.
 const PATIENCE: u64 = 5;
 /// Said when the server does not answer at all.
 const NO_ANSWER: &str = "The server does not answer: it cannot be reached, or other tabs have all the \
                          connections that the browser opens to it.";
-/// How many answers of the log are looked at, at most, when a run is checked.
-const MAX_ANSWERS: usize = 2000;
 
 /// What there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,16 @@ pub(crate) struct Run {
     /// What went wrong.
     pub(crate) problem: RwSignal<String>,
     running: StoredValue<Option<SendWrapper<Running>>>,
+    /// Closed when they are dropped: nobody else has them.
+    lanes: StoredValue<Option<SendWrapper<Vec<Lane>>>>,
+    /// When the clocks were compared, by [`browser::now`], and the time of both clocks of the browser at the
+    /// last tick: they go apart while the machine sleeps.
+    compared: StoredValue<Instant>,
+    ticked: StoredValue<(Instant, f64)>,
+    /// When the load was asked for.
+    asked_for_load: StoredValue<Instant>,
+    /// Whether the server is being asked: once at a time.
+    is_asking: StoredValue<bool>,
     /// Counts the starts, so that what belongs to an earlier one is known.
     number: StoredValue<u64>,
 }
@@ -75,11 +89,11 @@ struct Running {
     is_load: bool,
     stats: Rc<RefCell<Stats>>,
     offset: Rc<RefCell<Offset>>,
-    server: Rc<RefCell<Option<[Counted; LANES]>>>,
+    server: Rc<RefCell<Meter>>,
     browser: Rc<RefCell<[f64; LANES]>>,
     in_log: Option<u64>,
-    /// Closed when they are dropped.
-    lanes: Rc<Vec<Lane>>,
+    /// Whether the page was hidden meanwhile.
+    was_hidden: Rc<Cell<bool>>,
 }
 
 impl Run {
@@ -91,6 +105,11 @@ impl Run {
             status: RwSignal::default(),
             problem: RwSignal::default(),
             running: StoredValue::default(),
+            lanes: StoredValue::default(),
+            compared: StoredValue::default(),
+            ticked: StoredValue::default(),
+            asked_for_load: StoredValue::default(),
+            is_asking: StoredValue::default(),
             number: StoredValue::default(),
         };
         effect(move || {
@@ -107,6 +126,9 @@ impl Run {
 
     /// Shows what another run has found.
     pub(crate) fn show(self, results: Results) {
+        if matches!(self.phase.get_untracked(), Phase::Starting | Phase::Running) {
+            return;
+        }
         self.status.set("Results of a run, from a link".to_owned());
         self.results.set(Some(results));
     }
@@ -125,40 +147,46 @@ impl Run {
             return self.problem.set("Choose a lane.".to_owned());
         }
         self.setup.keep();
+        browser::clear_fragment();
         self.problem.set(String::new());
         self.results.set(None);
         self.phase.set(Phase::Starting);
         self.number.update_value(|number| *number += 1);
         let number = self.number.get_value();
+        let meter = browser::draw_meter();
         spawn_local(async move {
-            let prepared = self.prepare().await;
+            let prepared = self.prepare(meter.clone()).await;
             // It may have been stopped meanwhile, or the page be gone.
-            if self.number.try_get_value() != Some(number) {
-                return;
-            }
+            let is_wanted = self.number.try_get_value() == Some(number);
             match prepared {
-                Ok(running) => self.open(running),
-                Err(problem) => {
+                Ok(running) if is_wanted => return self.open(running),
+                Err(problem) if is_wanted => {
                     self.problem.set(problem);
                     self.status.set(String::new());
                     self.phase.set(Phase::Ready);
                 }
+                _ => {}
+            }
+            if self.setup.source.try_get_untracked() == Some(Source::Load) {
+                // It may have been asked for.
+                let _ = browser::end_load(&meter).await;
             }
         });
     }
 
     /// Finds out all that has to be known before lanes can be opened.
-    async fn prepare(self) -> Result<Running, String> {
+    async fn prepare(self, meter: String) -> Result<Running, String> {
         self.status.set("Comparing the clocks…".to_owned());
         let offset = browser::offset().await.ok_or(NO_ANSWER)?;
+        self.compared.set_value(browser::now());
         let is_load = self.setup.source.get_untracked() == Source::Load;
         if is_load {
-            self.ask_for_load().await?;
+            self.ask_for_load(&meter).await?;
         }
         let query = self.setup.query();
         let cursor = browser::position(&query).await?;
         Ok(Running {
-            meter: browser::draw_meter(),
+            meter,
             query,
             cursor,
             began: browser::time(),
@@ -173,16 +201,17 @@ impl Run {
             server: Rc::default(),
             browser: Rc::default(),
             in_log: None,
-            lanes: Rc::default(),
+            was_hidden: Rc::default(),
         })
     }
 
-    async fn ask_for_load(self) -> Result<(), String> {
+    async fn ask_for_load(self, meter: &str) -> Result<(), String> {
+        self.asked_for_load.set_value(browser::now());
         let (rate, size) = (self.setup.rate.get_untracked(), self.setup.size.get_untracked());
-        browser::load(&rate, &size, LOAD_SECONDS).await
+        browser::load(meter, &rate, &size, LOAD_SECONDS).await
     }
 
-    fn open(self, mut running: Running) {
+    fn open(self, running: Running) {
         browser::remember_transfers();
         let lanes = running.transports.iter().map(|&transport| {
             let address = Address {
@@ -196,7 +225,7 @@ impl Run {
                 stats.borrow_mut().note(transport, news, now);
             })
         });
-        running.lanes = Rc::new(lanes.collect());
+        self.lanes.set_value(Some(SendWrapper::new(lanes.collect())));
         self.running.set_value(Some(SendWrapper::new(running)));
         self.phase.set(Phase::Running);
         self.update();
@@ -205,12 +234,12 @@ impl Run {
     /// Closes the lanes, and has a last look at what the server and the log say.
     fn stop(self) {
         self.number.update_value(|number| *number += 1);
+        self.lanes.set_value(None);
         let running = self.running();
         self.running.set_value(None);
         self.phase.set(Phase::Ready);
         self.status.set(String::new());
         let Some(mut running) = running else { return };
-        running.lanes = Rc::default();
         running.ended_at = Some(browser::now());
         self.results.set(Some(running.results()));
         self.status.set("Stopped. Looking into the log…".to_owned());
@@ -218,7 +247,7 @@ impl Run {
         spawn_local(async move {
             if running.is_load {
                 // It ends by itself, soon.
-                let _ = browser::end_load().await;
+                let _ = browser::end_load(&running.meter).await;
             }
             running.read_meters().await;
             running.in_log = running.check().await;
@@ -239,27 +268,43 @@ impl Run {
     pub(crate) fn cut(self) {
         let Some(running) = self.running() else { return };
         spawn_local(async move {
-            let cut = browser::cut(&running.meter).await;
-            running.stats.borrow_mut().cut(running.now());
-            if let Err(problem) = cut {
-                let _ = self.problem.try_set(problem);
+            match browser::cut(&running.meter).await {
+                Ok(()) => running.stats.borrow_mut().cut(running.now()),
+                Err(problem) => {
+                    let _ = self.problem.try_set(problem);
+                }
             }
             self.update();
         });
     }
 
     fn tick(self) {
+        let (now, precise) = (browser::now(), browser::precise_time());
+        let (last, last_precise) = self.ticked.get_value();
+        self.ticked.set_value((now, precise));
         let Some(running) = self.running() else { return };
-        let seconds = running.seconds();
-        if seconds > 0 && seconds.is_multiple_of(COMPARE_EVERY) {
+        if !browser::is_visible() {
+            running.was_hidden.set(true);
+        }
+        let has_slept =
+            now.saturating_sub(last).as_secs_f64() > (precise - last_precise) / 1000.0 + SLEEP;
+        if has_slept || now >= self.compared.get_value() + COMPARE_EVERY {
             self.compare_clocks();
         }
-        let asks_for_load = running.is_load && seconds > 0 && seconds.is_multiple_of(LOAD_EVERY);
+        if self.is_asking.get_value() {
+            return self.update();
+        }
+        self.is_asking.set_value(true);
+        let is_due = now >= self.asked_for_load.get_value() + LOAD_EVERY;
         spawn_local(async move {
-            if asks_for_load && let Err(problem) = self.ask_for_load().await {
+            if running.is_load
+                && is_due
+                && let Err(problem) = self.ask_for_load(&running.meter).await
+            {
                 let _ = self.problem.try_set(problem);
             }
             running.read_meters().await;
+            let _ = self.is_asking.try_update_value(|is_asking| *is_asking = false);
             self.update();
         });
     }
@@ -267,6 +312,7 @@ impl Run {
     fn compare_clocks(self) {
         let Some(running) = self.running() else { return };
         if browser::is_visible() {
+            self.compared.set_value(browser::now());
             spawn_local(async move {
                 if let Some(offset) = browser::offset().await {
                     running.offset.replace(offset);
@@ -279,7 +325,8 @@ impl Run {
     fn update(self) {
         let Some(running) = self.running() else { return };
         let results = running.results();
-        let waiting = results.lanes.iter().find(|lane| lane.figures.health == Health::Connecting);
+        let is_waiting = |lane: &&LaneResult| lane.figures.health == Health::Connecting;
+        let waiting = results.lanes.iter().find(is_waiting);
         self.status.set(match waiting {
             Some(lane) if results.seconds >= PATIENCE => format!(
                 "{} has been waiting for its connection for {} s. Other tabs may have them all.",
@@ -302,6 +349,29 @@ impl Run {
     }
 }
 
+/// What the server's meter says, which begins anew if the server does.
+#[derive(Debug, Default)]
+struct Meter {
+    /// What it said before it began anew.
+    before: [Counted; LANES],
+    last: Option<[Counted; LANES]>,
+}
+
+impl Meter {
+    fn read(&mut self, counted: [Counted; LANES]) {
+        let last = self.last.replace(counted).unwrap_or_default();
+        if counted.iter().zip(last).any(|(now, last)| now.requests < last.requests) {
+            for (before, last) in self.before.iter_mut().zip(last) {
+                *before = before.plus(last);
+            }
+        }
+    }
+
+    fn sum(&self, lane: usize) -> Option<Counted> {
+        self.last.map(|last| last[lane].plus(self.before[lane]))
+    }
+}
+
 impl Running {
     fn seconds(&self) -> u64 {
         let ended_at = self.ended_at.unwrap_or_else(browser::now);
@@ -320,31 +390,31 @@ impl Running {
             *sum += more;
         }
         if let Some(MeterReading(counted)) = browser::read_meter(&self.meter).await {
-            self.server.replace(Some(counted));
+            self.server.borrow_mut().read(counted);
         }
     }
 
     /// Reads in the log what the lanes have read; how many events that are, if it has all of them.
     async fn check(&self) -> Option<u64> {
+        // What comes after that, no lane was to bring.
+        let Some(furthest) = self.stats.borrow().furthest() else { return Some(0) };
         let mut after = self.cursor;
         let mut events = 0;
-        for _ in 0..MAX_ANSWERS {
+        loop {
             let url = format!("/poll?{}&last_event_id={after}", self.query);
             let polled = browser::poll(&url).await?;
-            if polled.gap.is_some() {
+            if polled.gap.is_some() || polled.events.is_empty() {
                 return None;
             }
-            if polled.events.is_empty() {
-                return Some(events);
+            for event in &polled.events {
+                self.stats.borrow_mut().is_in_log(event.id);
+                events += 1;
+                if event.id == furthest {
+                    return Some(events);
+                }
             }
             after = polled.cursor;
-            events += polled.events.len() as u64;
-            let mut stats = self.stats.borrow_mut();
-            for event in &polled.events {
-                stats.is_in_log(event.id);
-            }
         }
-        None
     }
 
     fn results(&self) -> Results {
@@ -361,7 +431,7 @@ impl Running {
                 reason = "a number of bytes"
             )]
             let browser = is_poll.then(|| self.browser.borrow()[i] as u64);
-            let server = self.server.borrow().map(|counted| counted[i]);
+            let server = self.server.borrow().sum(i);
             LaneResult { transport, figures, latency, cut, server, browser }
         });
         Results {
@@ -374,6 +444,7 @@ impl Running {
             uncertainty,
             in_log: self.in_log,
             is_running: self.ended_at.is_none(),
+            was_hidden: self.was_hidden.get(),
             lanes: lanes.collect(),
         }
     }

@@ -143,13 +143,13 @@ impl Stats {
                 // The server rounds down to whole milliseconds.
                 #[expect(clippy::cast_precision_loss, reason = "exact for the next 285,000 years")]
                 let sent = time.as_millis() as f64 + 0.5;
+                if !self.ids.bring(i, id) {
+                    return;
+                }
+                figures.events += 1;
                 // What the cut has made late, the figures of the cut tell.
-                let is_late = lane.recovery.as_mut().is_some_and(|of| of.arrived(sent, now));
-                if self.ids.bring(i, id) {
-                    figures.events += 1;
-                    if !is_late {
-                        lane.latencies.add(now - sent);
-                    }
+                if !lane.recovery.as_mut().is_some_and(|of| of.arrived(sent, now)) {
+                    lane.latencies.add(now - sent);
                 }
             }
             News::Empty => figures.empty += 1,
@@ -183,6 +183,11 @@ impl Stats {
     /// The log has that event.
     pub(crate) fn is_in_log(&mut self, id: EventId) {
         self.ids.is_in_log(id);
+    }
+
+    /// The furthest event that any lane has brought.
+    pub(crate) fn furthest(&self) -> Option<EventId> {
+        self.ids.furthest()
     }
 
     /// What is known of a lane by now.
