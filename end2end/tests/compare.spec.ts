@@ -171,8 +171,9 @@ test.describe('when connections fail', () => {
     await stop(page, server);
     for (const [name, { figures, server: counted }] of await results(page)) {
       const { missing, doubled, reconnects } = figures;
-      // Of both servers, but for what the first has sent since it was asked last.
-      expect(counted!.sent / figures.events).toBeGreaterThan(150);
+      // Of both servers, but for what the first has sent since it was asked last. An event is 143 bytes or more,
+      // and the first server has sent most of them.
+      expect(counted!.sent / figures.events).toBeGreaterThan(100);
       expect([name, missing, doubled, reconnects]).toEqual([name, 0, 0, 1]);
     }
   });
