@@ -61,16 +61,20 @@ pub(crate) struct Run {
     running: StoredValue<Option<SendWrapper<Running>>>,
     /// Closed when they are dropped: nobody else has them.
     lanes: StoredValue<Option<SendWrapper<Vec<Lane>>>>,
-    /// When the clocks were compared, by [`browser::now`], and the time of both clocks of the browser at the
-    /// last tick: they go apart while the machine sleeps.
-    compared: StoredValue<Instant>,
-    ticked: StoredValue<(Instant, f64)>,
-    /// When the load was asked for.
-    asked_for_load: StoredValue<Instant>,
-    /// Whether the server is being asked: once at a time.
-    is_asking: StoredValue<bool>,
+    pace: StoredValue<Pace>,
     /// Counts the starts, so that what belongs to an earlier one is known.
     number: StoredValue<u64>,
+}
+
+/// When things were done last, by [`browser::now`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    compared: Instant,
+    asked_for_load: Instant,
+    /// The last tick, also by the clock that may stand still while the machine sleeps.
+    ticked: (Instant, f64),
+    /// Whether the server is being asked: once at a time.
+    is_asking: bool,
 }
 
 /// What a run holds while it goes on, and a little longer.
@@ -106,10 +110,7 @@ impl Run {
             problem: RwSignal::default(),
             running: StoredValue::default(),
             lanes: StoredValue::default(),
-            compared: StoredValue::default(),
-            ticked: StoredValue::default(),
-            asked_for_load: StoredValue::default(),
-            is_asking: StoredValue::default(),
+            pace: StoredValue::default(),
             number: StoredValue::default(),
         };
         effect(move || {
@@ -178,7 +179,7 @@ impl Run {
     async fn prepare(self, meter: String) -> Result<Running, String> {
         self.status.set("Comparing the clocks…".to_owned());
         let offset = browser::offset().await.ok_or(NO_ANSWER)?;
-        self.compared.set_value(browser::now());
+        self.pace.update_value(|pace| pace.compared = browser::now());
         let is_load = self.setup.source.get_untracked() == Source::Load;
         if is_load {
             self.ask_for_load(&meter).await?;
@@ -206,7 +207,7 @@ impl Run {
     }
 
     async fn ask_for_load(self, meter: &str) -> Result<(), String> {
-        self.asked_for_load.set_value(browser::now());
+        self.pace.update_value(|pace| pace.asked_for_load = browser::now());
         let (rate, size) = (self.setup.rate.get_untracked(), self.setup.size.get_untracked());
         browser::load(meter, &rate, &size, LOAD_SECONDS).await
     }
@@ -280,22 +281,23 @@ impl Run {
 
     fn tick(self) {
         let (now, precise) = (browser::now(), browser::precise_time());
-        let (last, last_precise) = self.ticked.get_value();
-        self.ticked.set_value((now, precise));
+        let Pace { compared, asked_for_load, ticked: (last, last_precise), is_asking } =
+            self.pace.get_value();
+        self.pace.update_value(|pace| pace.ticked = (now, precise));
         let Some(running) = self.running() else { return };
         if !browser::is_visible() {
             running.was_hidden.set(true);
         }
         let has_slept =
             now.saturating_sub(last).as_secs_f64() > (precise - last_precise) / 1000.0 + SLEEP;
-        if has_slept || now >= self.compared.get_value() + COMPARE_EVERY {
+        if has_slept || now >= compared + COMPARE_EVERY {
             self.compare_clocks();
         }
-        if self.is_asking.get_value() {
+        if is_asking {
             return self.update();
         }
-        self.is_asking.set_value(true);
-        let is_due = now >= self.asked_for_load.get_value() + LOAD_EVERY;
+        self.pace.update_value(|pace| pace.is_asking = true);
+        let is_due = now >= asked_for_load + LOAD_EVERY;
         spawn_local(async move {
             if running.is_load
                 && is_due
@@ -304,7 +306,7 @@ impl Run {
                 let _ = self.problem.try_set(problem);
             }
             running.read_meters().await;
-            let _ = self.is_asking.try_update_value(|is_asking| *is_asking = false);
+            let _ = self.pace.try_update_value(|pace| pace.is_asking = false);
             self.update();
         });
     }
@@ -312,7 +314,7 @@ impl Run {
     fn compare_clocks(self) {
         let Some(running) = self.running() else { return };
         if browser::is_visible() {
-            self.compared.set_value(browser::now());
+            self.pace.update_value(|pace| pace.compared = browser::now());
             spawn_local(async move {
                 if let Some(offset) = browser::offset().await {
                     running.offset.replace(offset);
