@@ -257,7 +257,7 @@ impl Run {
                 let checked = match running.in_log {
                     Some(_) => "Stopped, and checked against the log",
                     None => {
-                        "Stopped. The log does not have all of it any more, so it is not checked"
+                        "Stopped, and not checked: the log cannot be read, or no longer has all of it"
                     }
                 };
                 self.status.set(checked.to_owned());
@@ -299,11 +299,10 @@ impl Run {
         self.pace.update_value(|pace| pace.is_asking = true);
         let is_due = now >= asked_for_load + LOAD_EVERY;
         spawn_local(async move {
-            if running.is_load
-                && is_due
-                && let Err(problem) = self.ask_for_load(&running.meter).await
-            {
-                let _ = self.problem.try_set(problem);
+            if running.is_load && is_due {
+                let asked = self.ask_for_load(&running.meter).await;
+                // Also that there is none any more.
+                let _ = self.problem.try_set(asked.err().unwrap_or_default());
             }
             running.read_meters().await;
             let _ = self.pace.try_update_value(|pace| pace.is_asking = false);
