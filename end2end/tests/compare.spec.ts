@@ -174,7 +174,9 @@ test.describe('when connections fail', () => {
       // Of both servers, but for what the first has sent since it was asked last. An event is 143 bytes or more,
       // and the first server has sent most of them.
       expect(counted!.sent / figures.events).toBeGreaterThan(100);
-      expect([name, missing, doubled, reconnects]).toEqual([name, 0, 0, 1]);
+      expect([name, missing, doubled]).toEqual([name, 0, 0]);
+      // The server may be back before a poll is due.
+      if (!name.includes('poll')) expect([name, reconnects]).toEqual([name, 1]);
     }
   });
 
