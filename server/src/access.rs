@@ -78,6 +78,12 @@ impl FromStr for AllowedHost {
     }
 }
 
+impl fmt::Display for AllowedHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl FromStr for CorsOrigin {
     type Err = &'static str;
 

@@ -7,6 +7,7 @@
 //! | [`options`] | the program's options |
 //! | [`router`] | the table of routes, and the state that they share |
 //! | [`serve`](mod@serve) | the accept loop: serves a router until it is told to stop |
+//! | [`tls`] | the certificate that it is served with |
 //! | [`access`] | who may read and publish |
 //! | [`token`] | the tokens by which others than this machine may |
 //! | [`client`] | which client a request comes from |
@@ -49,5 +50,6 @@ mod site;
 pub mod stop;
 mod stream;
 pub mod streams;
+pub mod tls;
 pub mod token;
 mod ws;

@@ -20,6 +20,7 @@ use server::{
     serve::{Serving, TimeOuts, listen, serve},
     stop::Stop,
     streams::Streams,
+    tls::Tls,
 };
 use tokio::{
     net::TcpListener,
@@ -78,7 +79,14 @@ fn allow_open_files(max_streams: usize) {
     }
 }
 
-fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dyn Error>> {
+/// What there is once the options have been followed.
+struct Started {
+    listeners: Vec<TcpListener>,
+    tls: Option<Tls>,
+    state: AppState,
+}
+
+fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
     let mut leptos = leptos::config::get_configuration(None)?.leptos_options;
     leptos.site_root = site_root(leptos.site_root);
     let mut listeners = Vec::new();
@@ -104,7 +112,7 @@ fn start(options: &Options) -> Result<(Vec<TcpListener>, AppState), Box<dyn Erro
         metrics: Arc::new(Metrics::default()),
         stop: Stop::default(),
     };
-    Ok((listeners, state))
+    Ok(Started { listeners, tls: options.tls()?, state })
 }
 
 fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
@@ -121,24 +129,31 @@ fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
 /// Serves until a signal, or until a part of it fails; then stops within the time for it, or at once
 /// at a second signal.
 async fn run(
-    (listeners, state): (Vec<TcpListener>, AppState),
+    Started { listeners, tls, state }: Started,
     options: &Options,
 ) -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let serving = Serving {
         time_outs: TimeOuts::default(),
+        tls: tls.clone(),
         streams: state.streams.clone(),
         metrics: Arc::clone(&state.metrics),
         stop: state.stop.clone(),
     };
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
     let router = router(state);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    if let Some(tls) = tls {
+        let (file, fingerprint) = (tls.file().display(), tls.fingerprint());
+        tracing::info!(%file, fingerprint, "certificate");
+        tokio::spawn(tls.reload());
+    }
     let mut servers = JoinSet::new();
     for listener in listeners {
         let address = listener.local_addr()?;
         servers.spawn(serve(listener, router.clone(), serving.clone()));
-        writeln!(std::io::stdout(), "listening on http://{address}")?;
+        writeln!(std::io::stdout(), "listening on {scheme}://{address}")?;
     }
     let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 

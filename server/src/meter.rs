@@ -3,7 +3,9 @@
 //!
 //! A client draws a name for its meter and puts it into its requests, `meter=…`. On a connection of
 //! HTTP/1.1, what is received before a request belongs to that request, and what is sent until the next
-//! one belongs to its answer. A WebSocket has its connection to itself.
+//! one belongs to its answer. A WebSocket has its connection to itself. The requests of HTTP/2 share one, and
+//! what crosses it (also their heads, which are compressed together, and TLS around all of it) cannot be told
+//! apart: it is counted for all of them at once, whatever else the client asks for over it included.
 
 use std::{
     collections::HashMap,
@@ -41,16 +43,19 @@ pub(crate) struct Traffic {
     received: AtomicU64,
     /// How many bytes the request has that is being answered.
     request: AtomicU64,
+    /// Whether several requests are under way at once (HTTP/2).
+    is_shared: AtomicBool,
     /// Whether there is an account: mostly not, and then no lock is taken for what is sent.
     is_counted: AtomicBool,
     /// For whom it is counted now.
     account: Mutex<Option<Arc<Account>>>,
 }
 
-/// What was counted for one transport of a meter.
+/// What was counted for one transport of a meter, or for the connections that they share.
 #[derive(Debug)]
 struct Account {
-    transport: Transport,
+    /// None for the shared ones.
+    transport: Option<Transport>,
     connections: AtomicU64,
     requests: AtomicU64,
     received: AtomicU64,
@@ -65,16 +70,22 @@ impl Traffic {
             stream,
             received: AtomicU64::new(0),
             request: AtomicU64::new(0),
+            is_shared: AtomicBool::new(false),
             is_counted: AtomicBool::new(false),
             account: Mutex::default(),
         }
     }
 
+    /// Several requests will be under way at once.
+    pub(crate) fn share(&self) {
+        self.is_shared.store(true, Ordering::Relaxed);
+    }
+
     /// So many bytes were received.
     pub(crate) fn received(&self, bytes: usize) {
         match self.account() {
-            // There is no next request.
-            Some(account) if account.transport == Transport::WebSocket => {
+            // There is no next request, or which one it belongs to cannot be seen.
+            Some(account) if matches!(account.transport, None | Some(Transport::WebSocket)) => {
                 add(&account.received, bytes as u64);
             }
             _ => add(&self.received, bytes as u64),
@@ -142,7 +153,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Account {
-    fn new(transport: Transport) -> Self {
+    fn new(transport: Option<Transport>) -> Self {
         Self {
             transport,
             connections: AtomicU64::new(0),
@@ -153,17 +164,28 @@ impl Account {
         }
     }
 
-    /// Counts the request that has just come over that connection, and its answer.
-    fn count(self: &Arc<Self>, traffic: &Arc<Traffic>) {
+    /// Counts the request that has just come over that connection, and its answer; the bytes of a shared one
+    /// for `shared`.
+    fn count(self: &Arc<Self>, traffic: &Arc<Traffic>, shared: &Arc<Self>) {
+        add(&self.requests, 1);
+        self.count_connection(traffic);
+        if traffic.is_shared.load(Ordering::Relaxed) {
+            add(&shared.requests, 1);
+            shared.count_connection(traffic);
+            traffic.set_account(Some(Arc::clone(shared)));
+        } else {
+            add(&self.received, traffic.request.load(Ordering::Relaxed));
+            traffic.set_account(Some(Arc::clone(self)));
+        }
+    }
+
+    fn count_connection(&self, traffic: &Arc<Traffic>) {
         let mut open = lock(&self.open);
         open.retain(|other| other.strong_count() > 0);
         if !open.iter().any(|other| other.as_ptr() == Arc::as_ptr(traffic)) {
             open.push(Arc::downgrade(traffic));
             add(&self.connections, 1);
         }
-        add(&self.requests, 1);
-        add(&self.received, traffic.request.load(Ordering::Relaxed));
-        traffic.set_account(Some(Arc::clone(self)));
     }
 
     /// The connections that are open and were used for this last.
@@ -187,19 +209,25 @@ impl Account {
     }
 }
 
+#[derive(Clone, Debug)]
+struct Accounts {
+    of_transports: [Arc<Account>; 4],
+    shared: Arc<Account>,
+}
+
 /// The meters, by name. All clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Meters(Arc<Mutex<HashMap<String, Meter>>>);
 
 #[derive(Debug)]
 struct Meter {
-    accounts: [Arc<Account>; 4],
+    accounts: Accounts,
     used: Instant,
 }
 
 impl Meters {
-    /// A meter's account of that transport; the meter is made if there is none.
-    fn account(&self, name: &str, transport: Transport) -> Option<Arc<Account>> {
+    /// The accounts of a meter, which is made if there is none.
+    fn make(&self, name: &str) -> Accounts {
         let mut meters = lock(&self.0);
         if !meters.contains_key(name) && meters.len() >= MAX_METERS {
             let oldest = meters.iter().min_by_key(|(_, meter)| meter.used);
@@ -207,16 +235,20 @@ impl Meters {
                 meters.remove(&oldest);
             }
         }
-        let meter = meters.entry(name.to_owned()).or_insert_with(|| Meter {
-            accounts: Transport::ALL.map(|transport| Arc::new(Account::new(transport))),
-            used: Instant::now(),
+        let meter = meters.entry(name.to_owned()).or_insert_with(|| {
+            let account = |transport| Arc::new(Account::new(transport));
+            let of_transports = Transport::ALL.map(|transport| account(Some(transport)));
+            Meter {
+                accounts: Accounts { of_transports, shared: account(None) },
+                used: Instant::now(),
+            }
         });
         meter.used = Instant::now();
-        meter.of(transport)
+        meter.accounts.clone()
     }
 
-    /// All accounts of a meter.
-    fn accounts(&self, name: &str) -> Option<[Arc<Account>; 4]> {
+    /// The accounts of a meter.
+    fn accounts(&self, name: &str) -> Option<Accounts> {
         let mut meters = lock(&self.0);
         let meter = meters.get_mut(name)?;
         meter.used = Instant::now();
@@ -224,9 +256,13 @@ impl Meters {
     }
 }
 
-impl Meter {
-    fn of(&self, transport: Transport) -> Option<Arc<Account>> {
-        self.accounts.iter().find(|account| account.transport == transport).cloned()
+impl Accounts {
+    fn count(&self, transport: Transport, traffic: &Arc<Traffic>) {
+        let account =
+            self.of_transports.iter().find(|account| account.transport == Some(transport));
+        if let Some(account) = account {
+            account.count(traffic, &self.shared);
+        }
     }
 }
 
@@ -249,27 +285,26 @@ impl Metered {
     }
 
     pub(crate) fn count(&self, meters: &Meters, transport: Transport) {
-        let account = meters.account(&self.meter, transport);
-        if let Some((account, traffic)) = account.zip(self.traffic.as_ref()) {
-            account.count(traffic);
+        if let Some(traffic) = &self.traffic {
+            meters.make(&self.meter).count(transport, traffic);
         }
     }
 }
 
-/// What a meter says, by transport.
-pub(crate) struct Reading(Vec<(Transport, Counted)>);
+/// What a meter says: by transport, and of the connections that they share.
+pub(crate) struct Reading(Vec<(&'static str, Counted)>);
 
 impl Serialize for Reading {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (transport, counted) in &self.0 {
-            map.serialize_entry(transport.as_str(), counted)?;
+        for (name, counted) in &self.0 {
+            map.serialize_entry(name, counted)?;
         }
         map.end()
     }
 }
 
-/// What was counted of one transport.
+/// What was counted of one transport, or of what they share.
 #[derive(Serialize)]
 struct Counted {
     /// Connections that it was on.
@@ -289,8 +324,11 @@ pub(crate) async fn read(
     Path(meter): Path<String>,
 ) -> Result<([(HeaderName, &'static str); 1], Json<Reading>), Problem> {
     let accounts = state.meters.accounts(&meter).ok_or(Problem::NoSuchMeter)?;
-    let reading = accounts.map(|account| (account.transport, account.counted()));
-    Ok(([(CACHE_CONTROL, "no-store")], Json(Reading(reading.into()))))
+    let accounts = accounts.of_transports.iter().chain([&accounts.shared]);
+    let reading = accounts.map(|account| {
+        (account.transport.map_or("shared", Transport::as_str), account.counted())
+    });
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Reading(reading.collect()))))
 }
 
 /// How many connections were cut.
@@ -305,7 +343,8 @@ pub(crate) async fn cut(
     Path(meter): Path<String>,
 ) -> Result<Json<Cut>, Problem> {
     let accounts = state.meters.accounts(&meter).ok_or(Problem::NoSuchMeter)?;
-    let open: Vec<_> = accounts.iter().flat_map(Account::open).collect();
+    let accounts = accounts.of_transports.iter().chain([&accounts.shared]);
+    let open: Vec<_> = accounts.flat_map(Account::open).collect();
     for traffic in &open {
         traffic.cut();
     }

@@ -33,6 +33,7 @@ pub struct Metrics {
     connections_open: Gauge,
     connections: Counter,
     timed_out: CounterByReason,
+    refused: CounterByReason,
     polls_waiting: Gauge,
     streams_open: Gauge,
     streams: Counter,
@@ -53,12 +54,27 @@ pub struct Metrics {
 pub enum TimedOut {
     /// It said nothing.
     FirstByte,
+    /// It did not finish TLS's handshake.
+    Handshake,
     /// It did not finish the head of its first request.
     Head,
     /// It did not finish the head of another request; most have no more to ask.
     Idle,
     /// It did not read.
     Write,
+    /// It did not answer whether it is still there (HTTP/2).
+    Ping,
+}
+
+/// Why a connection was not served, or no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The handshake of TLS failed.
+    Tls,
+    /// It does not speak TLS, and should.
+    NoTls,
+    /// It broke the rules of HTTP/2, or asked for more than anyone should.
+    Http2,
 }
 
 /// How a stream ended.
@@ -98,14 +114,29 @@ fn by_reason<const N: usize>(reasons: [&'static str; N]) -> CounterByReason {
 }
 
 impl TimedOut {
-    const ALL: [Self; 4] = [Self::FirstByte, Self::Head, Self::Idle, Self::Write];
+    const ALL: [Self; 6] =
+        [Self::FirstByte, Self::Handshake, Self::Head, Self::Idle, Self::Write, Self::Ping];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::FirstByte => "first-byte",
+            Self::Handshake => "handshake",
             Self::Head => "head",
             Self::Idle => "idle",
             Self::Write => "write",
+            Self::Ping => "ping",
+        }
+    }
+}
+
+impl Refused {
+    const ALL: [Self; 3] = [Self::Tls, Self::NoTls, Self::Http2];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::NoTls => "no-tls",
+            Self::Http2 => "http2",
         }
     }
 }
@@ -162,6 +193,7 @@ impl Default for Metrics {
             connections_open: Gauge::default(),
             connections: Counter::default(),
             timed_out: by_reason(TimedOut::ALL.map(TimedOut::as_str)),
+            refused: by_reason(Refused::ALL.map(Refused::as_str)),
             polls_waiting: Gauge::default(),
             streams_open: Gauge::default(),
             streams: Counter::default(),
@@ -191,6 +223,11 @@ impl Metrics {
             "connections_timed_out",
             "Connections that were given up, by what did not come",
             self.timed_out.clone(),
+        );
+        r.register(
+            "connections_refused",
+            "Connections that were not served, or no longer, by what they did wrong",
+            self.refused.clone(),
         );
         r.register("polls_waiting", "Polls that wait for events", self.polls_waiting.clone());
         r.register("streams_open", "Event streams that are open", self.streams_open.clone());
@@ -253,6 +290,11 @@ impl Metrics {
     /// A connection was given up.
     pub fn timed_out(&self, waiting_for: TimedOut) {
         self.timed_out.get_or_create(&Reason { reason: waiting_for.as_str() }).inc();
+    }
+
+    /// A connection was not served, or no longer.
+    pub fn refused(&self, why: Refused) {
+        self.refused.get_or_create(&Reason { reason: why.as_str() }).inc();
     }
 
     /// A stream was opened, so many events behind the newest.

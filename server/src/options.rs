@@ -1,7 +1,8 @@
 //! The program's options: each is a flag and an environment variable.
 
 use std::{
-    net::SocketAddr,
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,6 +17,7 @@ use crate::{
     client::TrustedProxy,
     publish::PublishRate,
     streams::StreamLimits,
+    tls::{Tls, TlsError},
     token::Tokens,
 };
 
@@ -142,6 +144,20 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_REQUIRE_TOKEN")]
     require_token: bool,
 
+    /// A file with the server's certificate and those between it and a known authority, in PEM: serve
+    /// https, with HTTP/2. Read again when it changes
+    #[arg(long, env = "WATERCLOCK_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// A file with the certificate's private key, in PEM
+    #[arg(long, env = "WATERCLOCK_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Serve https with a certificate that is made for this machine's names and those of `--allowed-host`, and
+    /// kept in the data folder. Browsers warn of it
+    #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with = "tls_cert")]
+    tls_self_signed: bool,
+
     /// How long a stop may take. Streams are told to come back, spread over that time if there are
     /// many; a second signal stops at once
     #[arg(long, env = "WATERCLOCK_DRAIN", value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -187,6 +203,28 @@ impl Options {
             // One for the clock, which always has its own.
             topics: self.max_topics.saturating_add(1),
         }
+    }
+
+    /// With what TLS is spoken, if it is.
+    ///
+    /// # Errors
+    ///
+    /// If a file of it cannot be used.
+    pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            return Tls::from_files(certificate, key).map(Some);
+        }
+        if !self.tls_self_signed {
+            return Ok(None);
+        }
+        let addresses = self.listen.iter().map(SocketAddr::ip);
+        let addresses = addresses.filter(|address| !address.is_unspecified());
+        let local = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let addresses: BTreeSet<IpAddr> = addresses.chain(local).collect();
+        let names = ["localhost".to_owned()].into_iter();
+        let names = names.chain(self.allowed_host.iter().map(ToString::to_string));
+        let names: Vec<_> = names.chain(addresses.iter().map(ToString::to_string)).collect();
+        Tls::self_signed(&self.data_dir, &names).map(Some)
     }
 
     /// How many streams there may be.

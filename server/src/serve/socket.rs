@@ -28,7 +28,7 @@ const READS_AT_ONCE: usize = 16;
 /// Up to so many bytes, the system takes one piece faster than several, even if they must be put together.
 const SMALL: usize = 2048;
 
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: Arc<TcpStream>,
     /// How long a client may take to read anything of what is being sent to it.
     write_time_out: Duration,

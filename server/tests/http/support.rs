@@ -23,6 +23,7 @@ use server::{
     serve::{Serving, TimeOuts, serve},
     stop::Stop,
     streams::{StreamLimits, Streams},
+    tls::Tls,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -64,6 +65,7 @@ pub struct Settings {
     pub trusted_proxies: Arc<[TrustedProxy]>,
     pub max_publishes: NonZeroU32,
     pub time_outs: TimeOuts,
+    pub tls: Option<Tls>,
 }
 
 impl Default for Settings {
@@ -77,6 +79,7 @@ impl Default for Settings {
             trusted_proxies: Arc::new([]),
             max_publishes: NonZeroU32::MAX,
             time_outs: TimeOuts::default(),
+            tls: None,
         }
     }
 }
@@ -123,6 +126,7 @@ impl Server {
         };
         let serving = Serving {
             time_outs: settings.time_outs,
+            tls: settings.tls,
             streams: state.streams.clone(),
             metrics: Arc::clone(&state.metrics),
             stop: stop.clone(),
