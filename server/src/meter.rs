@@ -325,9 +325,8 @@ pub(crate) async fn read(
 ) -> Result<([(HeaderName, &'static str); 1], Json<Reading>), Problem> {
     let accounts = state.meters.accounts(&meter).ok_or(Problem::NoSuchMeter)?;
     let accounts = accounts.of_transports.iter().chain([&accounts.shared]);
-    let reading = accounts.map(|account| {
-        (account.transport.map_or("shared", Transport::as_str), account.counted())
-    });
+    let reading = accounts
+        .map(|account| (account.transport.map_or("shared", Transport::as_str), account.counted()));
     Ok(([(CACHE_CONTROL, "no-store")], Json(Reading(reading.collect()))))
 }
 

@@ -40,6 +40,8 @@ pub struct TimeOuts {
     pub head: Duration,
     /// For reading anything at all of what is being sent to it.
     pub write: Duration,
+    /// For a sign of life, of HTTP/2: when nothing came for so long, it is asked for one, and has as long.
+    pub ping: Duration,
 }
 
 impl Default for TimeOuts {
@@ -49,6 +51,7 @@ impl Default for TimeOuts {
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             write: Duration::from_secs(30),
+            ping: Duration::from_secs(20),
         }
     }
 }
@@ -109,9 +112,7 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
             Ok((stream, address)) => {
                 let (serving, closing) = (serving.clone(), closing.clone());
                 let (router, tracked) = (router.clone(), connections.token());
-                tokio::spawn(connection::serve(
-                    stream, address, router, serving, closing, tracked,
-                ));
+                tokio::spawn(connection::serve(stream, address, router, serving, closing, tracked));
             }
             // The client was gone before we looked.
             Err(error) if is_of_the_client(&error) => {}

@@ -107,8 +107,10 @@ impl Files {
         }
         let private = PrivateKeyDer::from_pem_file(key)
             .map_err(|why| TlsError::File { file: key.clone(), why })?;
-        CertifiedKey::from_der(chain, private, &default_provider()).map_err(|why| {
-            TlsError::Pair { certificate: certificate.clone(), key: key.clone(), why }
+        CertifiedKey::from_der(chain, private, &default_provider()).map_err(|why| TlsError::Pair {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            why,
         })
     }
 
@@ -183,7 +185,8 @@ impl Tls {
             match self.files.read() {
                 Ok(certificate) => {
                     let current = &self.current.0;
-                    *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certificate);
+                    *current.write().unwrap_or_else(PoisonError::into_inner) =
+                        Arc::new(certificate);
                     let fingerprint = self.fingerprint();
                     tracing::info!(file = %self.file().display(), fingerprint, "new certificate");
                 }

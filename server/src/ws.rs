@@ -12,7 +12,7 @@ use axum::{
         FromRequestParts, State, WebSocketUpgrade,
         ws::{CloseFrame, Message, Utf8Bytes, WebSocket},
     },
-    http::request::Parts,
+    http::{Version, request::Parts},
     response::Response,
 };
 use bytes::Bytes;
@@ -64,10 +64,17 @@ impl FromRequestParts<AppState> for Handshake {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         Caller::may_open_socket(parts, &state.access)?;
+        if parts.version == Version::HTTP_2 {
+            return Err(Problem::NotWebSocket(OVER_HTTP_2.to_owned()));
+        }
         let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
         upgrade.map(Self).map_err(|why| Problem::NotWebSocket(why.body_text()))
     }
 }
+
+/// What one is told who asks over HTTP/2. Browsers never do unless a server offers it (RFC 8441).
+const OVER_HTTP_2: &str =
+    "over HTTP/2 there is none, ask over HTTP/1.1 (in TLS, offer http/1.1 alone)";
 
 /// Answers with the WebSocket.
 pub(crate) async fn upgrade(

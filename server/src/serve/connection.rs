@@ -70,9 +70,6 @@ const STREAM_SEND_BUFFER: usize = 16 * 1024;
 /// How many bytes of one request's body a client may send before we have read them; and of all together.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// How long a connection of HTTP/2 is silent before we ask whether its other end is still there, and how
-/// long we wait for the answer.
-const PING: Duration = Duration::from_secs(20);
 
 /// What one is told who speaks HTTP to a port that speaks TLS.
 const NO_TLS: &str = "This port speaks TLS: use https:// instead of http://.\n";
@@ -115,12 +112,8 @@ pub(super) async fn serve(
 
     let stream = Arc::new(stream);
     let traffic = Arc::new(Traffic::new(Arc::clone(&stream)));
-    let socket = Socket::new(
-        Arc::clone(&stream),
-        time_outs.write,
-        Arc::clone(&traffic),
-        (open, tracked),
-    );
+    let socket =
+        Socket::new(Arc::clone(&stream), time_outs.write, Arc::clone(&traffic), (open, tracked));
     let connection = Connection { router, peer, traffic, span, serving: serving.clone(), closing };
     match tls {
         // They come in one piece. Who sends them one by one is answered as by HTTP/1.1.
@@ -269,8 +262,8 @@ impl Connection {
             .max_header_list_size(BUFFER as u32)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
+            .keep_alive_interval(time_outs.ping)
+            .keep_alive_timeout(time_outs.ping)
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
         let besides = Rarely::new(async {

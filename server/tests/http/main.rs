@@ -5,6 +5,7 @@ mod access;
 mod bad_days;
 mod events;
 mod health;
+mod http2;
 mod load;
 mod meters;
 mod openapi;
