@@ -14,6 +14,7 @@ mod poll;
 mod publish;
 mod readers;
 mod support;
+mod tls;
 mod tokens;
 mod transports;
 mod ws;
