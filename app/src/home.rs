@@ -13,7 +13,9 @@ use crate::{
     reactive::{effect, text},
     settings::Settings,
     tools::{Tools, shortcuts},
-    words::{reason_in_words, sharing_in_words, state_in_words, state_key, title_with},
+    words::{
+        protocol_in_words, reason_in_words, sharing_in_words, state_in_words, state_key, title_with,
+    },
 };
 
 /// A connection that comes and goes is not told more often, in seconds.
@@ -33,6 +35,8 @@ pub(crate) fn Home(given: Snapshot) -> impl IntoView {
         pace.note(&arrived);
         feed.add(arrived);
     });
+    let protocol = RwSignal::new(String::new());
+    effect(move || protocol.set(protocol_in_words(&browser::protocol()).to_owned()));
     let sharing = text(move || sharing_in_words(live.role(), &live.state(), live.tabs()));
     shortcuts(feed, live, settings);
     view! {
@@ -41,6 +45,7 @@ pub(crate) fn Home(given: Snapshot) -> impl IntoView {
             <Status live title settings />
             <div class="facts">
                 <p class="sharing">{sharing}</p>
+                <p class="protocol">{protocol}</p>
                 <Counts feed />
                 <PaceView pace live />
             </div>

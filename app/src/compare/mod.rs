@@ -202,7 +202,8 @@ fn Explanation() -> impl IntoView {
                 <dt>"Bytes"</dt>
                 <dd>
                     "What the server has seen cross the socket for the lane, with headers and framing, \
-                     without TCP and IP. The browser knows less: of polls the content, and 300 bytes for \
+                     without TCP and IP; with TLS, where it is spoken. Over HTTP/2 lanes share a connection: \
+                     what crosses it is told below the table. The browser knows less: of polls the content, and 300 bytes for \
                      the head whatever that has; of open streams and WebSockets nothing."
                 </dd>
                 <dt>"Cut"</dt>

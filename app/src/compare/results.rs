@@ -9,7 +9,7 @@ use super::{
     latency::Summary,
     stats::{Cut, Figures, Health},
 };
-use crate::browser::Counted;
+use crate::{browser::Counted, words::protocol_in_words};
 
 /// What is shown where there is nothing to say.
 const NOTHING: &str = "–";
@@ -38,6 +38,9 @@ pub(crate) struct Results {
     #[serde(skip)]
     pub(crate) is_running: bool,
     pub(crate) lanes: Vec<LaneResult>,
+    /// What the server has counted of connections that lanes share, which is of no lane alone.
+    #[serde(default)]
+    pub(crate) shared: Option<Counted>,
 }
 
 /// What it has found about a lane.
@@ -148,7 +151,7 @@ impl Results {
         let every = millis_of(self.every);
         let protocol = match &*self.protocol {
             "" => String::new(),
-            protocol => format!(" Over {protocol}."),
+            protocol => format!(" Over {}.", protocol_in_words(protocol)),
         };
         let in_log = match self.in_log {
             Some(events) => format!(" Checked against the log, which has {events} events of it."),
@@ -159,8 +162,21 @@ impl Results {
         } else {
             ""
         };
+        let shared = match self.shared {
+            Some(Counted { connections, sent, received, .. }) => {
+                let connections = match connections {
+                    1 => "one connection".to_owned(),
+                    connections => format!("{connections} connections"),
+                };
+                format!(
+                    " The lanes without bytes of their own have shared {connections}, over which, with \
+                     all else that the page asks, {sent} bytes came down and {received} went up."
+                )
+            }
+            None => String::new(),
+        };
         format!(
-            "{topics}, {seconds} s from {began} on; polling every {every}.{protocol} Round trip {}, \
+            "{topics}, {seconds} s from {began} on; polling every {every}.{protocol}{shared} Round trip {}, \
              clocks compared to ± {}.{in_log}{hidden}",
             millis(self.round_trip()),
             millis(self.uncertainty),
@@ -227,7 +243,9 @@ fn latency(lane: &LaneResult, of: fn(&Summary) -> f64) -> String {
 }
 
 fn bytes(lane: &LaneResult, of: fn(&Counted) -> u64) -> String {
-    text(lane.server.as_ref().and_then(|server| of(server).checked_div(lane.figures.events)))
+    // None if they were counted for all lanes together.
+    let bytes = lane.server.as_ref().map(of).filter(|bytes| *bytes > 0);
+    text(bytes.and_then(|bytes| bytes.checked_div(lane.figures.events)))
 }
 
 fn of_polls(lane: &LaneResult, value: u64) -> String {
@@ -269,6 +287,7 @@ mod tests {
             is_running: false,
             was_hidden: false,
             lanes: vec![lane, poll],
+            shared: None,
         }
     }
 
@@ -297,9 +316,26 @@ mod tests {
         }
         assert!(!markdown.contains("Cut"), "there was none");
         assert!(markdown.ends_with(
-            "clock, 60 s from 2026-11-22T23:00:01.000Z on; polling every 1 s. Over http/1.1. Round trip 2.0 ms, \
+            "clock, 60 s from 2026-11-22T23:00:01.000Z on; polling every 1 s. Over HTTP/1.1. Round trip 2.0 ms, \
              clocks compared to ± 1.5 ms. Checked against the log, which has 4 events of it.\n"
         ));
+    }
+
+    #[test]
+    fn bytes_that_were_counted_for_lanes_together_are_told_together() {
+        let mut results = results();
+        for lane in &mut results.lanes {
+            lane.server = Some(Counted { connections: 1, requests: 1, received: 0, sent: 0 });
+        }
+        results.shared = Some(Counted { connections: 1, requests: 9, received: 200, sent: 3000 });
+        assert_eq!(Results::from_json(&results.to_json()), Some(results.clone()));
+        let markdown = results.to_markdown();
+        assert!(!markdown.contains("Bytes down"), "{markdown}");
+        assert!(
+            markdown.contains("have shared one connection, over which, with all else")
+                && markdown.contains("3000 bytes came down and 200 went up"),
+            "{markdown}"
+        );
     }
 
     #[test]

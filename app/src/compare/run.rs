@@ -61,14 +61,14 @@ pub(crate) struct Run {
     running: StoredValue<Option<SendWrapper<Running>>>,
     /// Closed when they are dropped: nobody else has them.
     lanes: StoredValue<Option<SendWrapper<Vec<Lane>>>>,
-    pace: StoredValue<Pace>,
+    done: StoredValue<Done>,
     /// Counts the starts, so that what belongs to an earlier one is known.
     number: StoredValue<u64>,
 }
 
 /// When things were done last, by [`browser::now`].
 #[derive(Clone, Copy, Debug, Default)]
-struct Pace {
+struct Done {
     compared: Instant,
     asked_for_load: Instant,
     /// The last tick, also by the clock that may stand still while the machine sleeps.
@@ -110,7 +110,7 @@ impl Run {
             problem: RwSignal::default(),
             running: StoredValue::default(),
             lanes: StoredValue::default(),
-            pace: StoredValue::default(),
+            done: StoredValue::default(),
             number: StoredValue::default(),
         };
         effect(move || {
@@ -179,7 +179,7 @@ impl Run {
     async fn prepare(self, meter: String) -> Result<Running, String> {
         self.status.set("Comparing the clocks…".to_owned());
         let offset = browser::offset().await.ok_or(NO_ANSWER)?;
-        self.pace.update_value(|pace| pace.compared = browser::now());
+        self.done.update_value(|done| done.compared = browser::now());
         let is_load = self.setup.source.get_untracked() == Source::Load;
         if is_load {
             self.ask_for_load(&meter).await?;
@@ -207,7 +207,7 @@ impl Run {
     }
 
     async fn ask_for_load(self, meter: &str) -> Result<(), String> {
-        self.pace.update_value(|pace| pace.asked_for_load = browser::now());
+        self.done.update_value(|done| done.asked_for_load = browser::now());
         let (rate, size) = (self.setup.rate.get_untracked(), self.setup.size.get_untracked());
         browser::load(meter, &rate, &size, LOAD_SECONDS).await
     }
@@ -281,9 +281,9 @@ impl Run {
 
     fn tick(self) {
         let (now, precise) = (browser::now(), browser::precise_time());
-        let Pace { compared, asked_for_load, ticked: (last, last_precise), is_asking } =
-            self.pace.get_value();
-        self.pace.update_value(|pace| pace.ticked = (now, precise));
+        let Done { compared, asked_for_load, ticked: (last, last_precise), is_asking } =
+            self.done.get_value();
+        self.done.update_value(|done| done.ticked = (now, precise));
         let Some(running) = self.running() else { return };
         if !browser::is_visible() {
             running.was_hidden.set(true);
@@ -296,7 +296,7 @@ impl Run {
         if is_asking {
             return self.update();
         }
-        self.pace.update_value(|pace| pace.is_asking = true);
+        self.done.update_value(|done| done.is_asking = true);
         let is_due = now >= asked_for_load + LOAD_EVERY;
         spawn_local(async move {
             if running.is_load && is_due {
@@ -305,7 +305,7 @@ impl Run {
                 let _ = self.problem.try_set(asked.err().unwrap_or_default());
             }
             running.read_meters().await;
-            let _ = self.pace.try_update_value(|pace| pace.is_asking = false);
+            let _ = self.done.try_update_value(|done| done.is_asking = false);
             self.update();
         });
     }
@@ -313,7 +313,7 @@ impl Run {
     fn compare_clocks(self) {
         let Some(running) = self.running() else { return };
         if browser::is_visible() {
-            self.pace.update_value(|pace| pace.compared = browser::now());
+            self.done.update_value(|done| done.compared = browser::now());
             spawn_local(async move {
                 if let Some(offset) = browser::offset().await {
                     running.offset.replace(offset);
@@ -350,16 +350,19 @@ impl Run {
     }
 }
 
+/// Of each lane, and of what they share.
+type Reading = [Counted; LANES + 1];
+
 /// What the server's meter says, which begins anew if the server does.
 #[derive(Debug, Default)]
 struct Meter {
     /// What it said before it began anew.
-    before: [Counted; LANES],
-    last: Option<[Counted; LANES]>,
+    before: Reading,
+    last: Option<Reading>,
 }
 
 impl Meter {
-    fn read(&mut self, counted: [Counted; LANES]) {
+    fn read(&mut self, counted: Reading) {
         let last = self.last.replace(counted).unwrap_or_default();
         if counted.iter().zip(last).any(|(now, last)| now.requests < last.requests) {
             for (before, last) in self.before.iter_mut().zip(last) {
@@ -370,6 +373,11 @@ impl Meter {
 
     fn sum(&self, lane: usize) -> Option<Counted> {
         self.last.map(|last| last[lane].plus(self.before[lane]))
+    }
+
+    /// What has crossed connections that lanes share, if they do.
+    fn shared(&self) -> Option<Counted> {
+        self.sum(LANES).filter(|shared| shared.connections > 0)
     }
 }
 
@@ -447,6 +455,7 @@ impl Running {
             is_running: self.ended_at.is_none(),
             was_hidden: self.was_hidden.get(),
             lanes: lanes.collect(),
+            shared: self.server.borrow().shared(),
         }
     }
 }
