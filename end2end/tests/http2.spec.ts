@@ -1,0 +1,89 @@
+// The server over TLS, where browsers speak HTTP/2 to it.
+import type { Page } from '@playwright/test';
+import { count, expect, expectConsecutive, networkErrors, sequences, type Server, state, test } from './server.ts';
+
+test.use({ ignoreHTTPSErrors: true, allowedErrors: networkErrors });
+
+async function startWithTls(server: Server, folder: string, ...options: string[]) {
+  server.data = folder;
+  await server.start('--tls-self-signed', ...options);
+  expect(server.url).toMatch(/^https:/);
+}
+
+/** Opens that many streams in the page, and says how many have begun. */
+async function openStreams(page: Page, streams: number) {
+  await page.evaluate((streams) => {
+    const opened = { hellos: 0, last: new Set<number>() };
+    Object.assign(window, { opened });
+    for (let i = 0; i < streams; i++) {
+      const source = new EventSource('/events');
+      source.addEventListener('hello', () => opened.hellos++);
+      source.addEventListener('message', () => opened.last.add(i));
+    }
+  }, streams);
+  return {
+    begun: () => page.evaluate(() => (window as any).opened.hellos as number),
+    withEvents: () => page.evaluate(() => (window as any).opened.last.size as number),
+  };
+}
+
+test('the live page says what it came over, and misses nothing when the server is gone for a while', async ({
+  page,
+  server,
+}, info) => {
+  const fast = ['--interval', '100ms', '--retry', '200ms'];
+  await startWithTls(server, info.outputPath('data'), ...fast);
+  await page.goto(server.url);
+  await expect(page.locator('.protocol')).toHaveText('HTTP/2');
+  await expect(page.locator('.sharing')).toHaveText('1 tab, 1 connection');
+  await expect.poll(() => count(page)).toBeGreaterThan(5);
+  await server.kill();
+  await expect(state(page)).toHaveText('Connection lost, trying again');
+  const before = await count(page);
+  // The certificate is the same: the browser was told to take any, but a person has not to be asked again.
+  await startWithTls(server, info.outputPath('data'), ...fast);
+  await expect.poll(() => count(page), { timeout: 20_000 }).toBeGreaterThan(before + 5);
+  expectConsecutive(await sequences(page));
+});
+
+test('thirty streams in one tab', async ({ page, server }, info) => {
+  await startWithTls(server, info.outputPath('data'), '--interval', '100ms');
+  await page.goto(`${server.url}/compare`);
+  const streams = await openStreams(page, 30);
+  await expect.poll(streams.withEvents).toBe(30);
+  const metrics = await page.evaluate(async () => (await fetch('/metrics')).text());
+  expect(metrics).toMatch(/^waterclock_streams_open 30$/m);
+  expect(metrics).toMatch(/^waterclock_connections_open 1$/m);
+});
+
+test('over HTTP/1.1 six of thirty, and the live page says which it is', async ({ page, server }) => {
+  await server.start('--interval', '100ms');
+  await page.goto(server.url);
+  await expect(page.locator('.protocol')).toHaveText('HTTP/1.1');
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect(state(page)).toHaveText('Stopped');
+  const streams = await openStreams(page, 30);
+  await expect.poll(streams.withEvents).toBe(6);
+  await expect.poll(() => server.newest()).toBeGreaterThan(30);
+  expect(await streams.begun()).toBe(6);
+});
+
+test('compares the transports, and says what they share', async ({ page, server }, info) => {
+  await startWithTls(server, info.outputPath('data'));
+  await page.goto(`${server.url}/compare?rate=50&every=250`);
+  await page.getByRole('button', { name: 'Start' }).click();
+  const row = (name: string) =>
+    page.getByRole('row').filter({ has: page.getByRole('rowheader', { name, exact: true }) }).getByRole('cell');
+  const patience = { timeout: 20_000 };
+  const enough = async () => (await row('Events').allTextContents()).filter((events) => Number(events) > 100).length;
+  await expect.poll(enough, patience).toBe(4);
+  await expect(row('Bytes down for an event')).toHaveText(['–', /^\d+$/, '–', '–']);
+  await expect(page.getByText('have shared one connection')).toBeVisible();
+  // One connection has all but the WebSocket, also the page's question to cut it.
+  await page.getByRole('button', { name: 'Cut the connections' }).click();
+  const had = async () => (await row('Cut: had all after').allTextContents()).join(' ');
+  await expect.poll(had, patience).toMatch(/^([\d.]+ m?s ?){4}$/);
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible(patience);
+  for (const name of ['Missing', 'Doubled', 'Cut: lost']) await expect(row(name)).toHaveText(['0', '0', '0', '0']);
+});
