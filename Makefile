@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run watch test build dist bench bench-page bench-transports pictures setup-build setup-test
+.PHONY: again help run run-tls watch test build dist bench bench-page bench-transports pictures setup-build setup-test
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -21,6 +21,9 @@ help: ## List the targets
 
 run: setup-build target/release/.built ## Set up, build for release, and serve on http://127.0.0.1:3000
 	@$(program)
+
+run-tls: setup-build target/release/.built ## The same with TLS and HTTP/2, on https://127.0.0.1:3000, with a certificate of its own
+	@$(program) --tls-self-signed
 
 watch: setup-build ## Set up, and build, serve and reload on every change (cargo leptos watch)
 	cargo leptos watch

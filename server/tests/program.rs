@@ -131,11 +131,39 @@ async fn what_it_cannot_start_with_is_one_clear_line() {
                 .to_owned(),
         ),
         ("--nonsense".to_owned(), "error: unexpected argument '--nonsense' found".to_owned()),
+        (
+            "--tls-cert=chain.pem".to_owned(),
+            "error: the following required arguments were not provided:\n  --tls-key <FILE>"
+                .to_owned(),
+        ),
     ] {
         let (code, stderr) = Program::start(&[&option]).end().await;
         assert_eq!(code, 2, "{option}");
         assert!(stderr.starts_with(&line), "{option}: {stderr}");
     }
+}
+
+#[tokio::test]
+async fn with_a_self_signed_certificate_it_says_https_and_the_fingerprint_which_stays() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = format!("--data-dir={}", data.path().display());
+    let mut fingerprints = HashSet::new();
+    for _ in 0..2 {
+        let mut program = Program::start(&["--listen=127.0.0.1:0", "--tls-self-signed", &folder]);
+        let line = timeout(DEADLINE, program.stdout.next_line()).await.unwrap().unwrap().unwrap();
+        assert!(line.starts_with("listening on https://127.0.0.1:"), "{line}");
+        program.signal("-TERM").await;
+        let (code, log) = program.end().await;
+        assert_eq!(code, 0);
+        let (_, fingerprint) = log.split_once("fingerprint=").unwrap();
+        fingerprints.insert(fingerprint.lines().next().unwrap().to_owned());
+    }
+    assert_eq!(fingerprints.len(), 1, "{fingerprints:?}");
+
+    let missing = ["--tls-cert=missing.pem", "--tls-key=missing.pem", &folder];
+    let (code, stderr) = Program::start(&missing).end().await;
+    assert_eq!(code, 2);
+    assert!(stderr.starts_with("error: missing.pem cannot be used: I/O error"), "{stderr}");
 }
 
 #[tokio::test]

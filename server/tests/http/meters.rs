@@ -298,7 +298,10 @@ async fn of_a_connection_that_is_shared_only_what_is_metered_is_counted() {
         let [requests, sent, received] = counts[counter];
         counted(1, 0, requests, sent, received)
     };
-    let expected = |poll, long_poll| json!({"sse": nothing(), "websocket": nothing(), "long-poll": long_poll, "poll": poll});
+    let expected = |poll, long_poll| {
+        let nothing = nothing();
+        json!({"sse": nothing, "websocket": nothing, "long-poll": long_poll, "poll": poll, "shared": nothing})
+    };
     assert_eq!(read(&server, first).await, expected(of(poll), of(long_poll)));
     assert_eq!(read(&server, second).await, expected(of(other), nothing()));
 
