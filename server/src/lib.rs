@@ -14,6 +14,7 @@
 //! | `ws` | `GET /ws`: the same over a WebSocket, by which a client may publish, too |
 //! | `stream` | what a client is told by either, one after the other |
 //! | `poll` | `GET /poll`: the events after a cursor, as one answer |
+//! | [`probe`] | `GET /diagnose/stream`: a stream made to be measured |
 //! | [`publish`] | `POST /events/{topic}`: publishes an event |
 //! | [`load`] | the built-in load, for comparing the transports |
 //! | [`meter`] | how many bytes cross the sockets, for who compares |
@@ -40,6 +41,7 @@ pub mod metrics;
 pub mod options;
 mod pages;
 mod poll;
+pub mod probe;
 pub mod problem;
 pub mod publish;
 mod rarely;
