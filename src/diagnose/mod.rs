@@ -43,7 +43,7 @@ pub use delivery::{Arrival, Delivery, PACES, Pace};
 pub use fault::Fault;
 pub use intermediary::{Intermediary, Recognised, recognise};
 pub use mend::{Mend, mend, mends};
-pub use probe::{ANSWER_HEADERS, Comment, PATH_HEADERS, Probe, Reader, Seen};
+pub use probe::{Comment, PATH_HEADERS, Probe, Reader, Seen};
 pub use report::{Path, Report};
 
 /// What is looked at.

@@ -52,36 +52,6 @@ pub const PATH_HEADERS: [&str; 40] = [
     "front-end-https",
 ];
 
-/// The headers of an answer that tell of the path, for who can only ask for each by name.
-pub const ANSWER_HEADERS: [&str; 26] = [
-    "content-type",
-    "content-encoding",
-    "cache-control",
-    "server",
-    "via",
-    "age",
-    "x-cache",
-    "x-varnish",
-    "x-served-by",
-    "x-timer",
-    "x-envoy-upstream-service-time",
-    "cf-ray",
-    "cf-cache-status",
-    "x-amz-cf-id",
-    "x-amz-cf-pop",
-    "x-amz-apigw-id",
-    "apigw-requestid",
-    "x-amzn-trace-id",
-    "x-azure-ref",
-    "x-powered-by",
-    "x-vercel-id",
-    "x-nf-request-id",
-    "fly-request-id",
-    "x-accel-buffering",
-    "content-length",
-    "x-haproxy-server-state",
-];
-
 /// An event of the probe, as JSON in its data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {

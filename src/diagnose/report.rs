@@ -101,6 +101,11 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// The text's beginning, for who tells the findings as they come: what was measured, and when.
+    pub fn head(&self) -> impl fmt::Display + '_ {
+        Head(self)
+    }
+
     /// The text's end, for who has told the findings already: what is on the way, what is wrong and what mends it,
     /// and what all comes to.
     pub fn tail(&self) -> impl fmt::Display + '_ {
