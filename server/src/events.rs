@@ -180,7 +180,8 @@ pub async fn head(request: Request) -> Response {
     answer(Body::empty())
 }
 
-fn answer(body: Body) -> Response {
+/// The head of each stream.
+pub(crate) fn answer(body: Body) -> Response {
     let headers = [
         (CONTENT_TYPE, sse::CONTENT_TYPE),
         // Nobody on the way may keep the stream, nor compress it, which would hold events back.
@@ -192,7 +193,7 @@ fn answer(body: Body) -> Response {
 }
 
 /// Blocks of an event stream, each chunk whole ones.
-struct Blocks(Format);
+pub(crate) struct Blocks(pub(crate) Format);
 
 impl Wire for Blocks {
     type Chunk = Bytes;

@@ -15,6 +15,8 @@
 //! | `ws` | `GET /ws`: the same over a WebSocket, by which a client may publish, too |
 //! | `stream` | what a client is told by either, one after the other |
 //! | `poll` | `GET /poll`: the events after a cursor, as one answer |
+//! | [`probe`] | `GET /diagnose/stream`: a stream made to be measured |
+//! | [`diagnose`] | `waterclock diagnose`: a client that measures the path to a server |
 //! | [`publish`] | `POST /events/{topic}`: publishes an event |
 //! | [`load`] | the built-in load, for comparing the transports |
 //! | [`meter`] | how many bytes cross the sockets, for who compares |
@@ -32,6 +34,7 @@
 
 pub mod access;
 pub mod client;
+pub mod diagnose;
 pub mod events;
 mod headers;
 mod health;
@@ -41,6 +44,7 @@ pub mod metrics;
 pub mod options;
 mod pages;
 mod poll;
+pub mod probe;
 pub mod problem;
 pub mod publish;
 mod rarely;

@@ -1,5 +1,5 @@
 //! The program `waterclock`: it reads its options, wires the parts, and serves until it is told to
-//! stop.
+//! stop. Or it diagnoses the path to a server.
 
 use std::{
     error::Error,
@@ -11,10 +11,11 @@ use std::{
 
 use clap::Parser as _;
 use server::{
+    diagnose,
     load::Load,
     meter::Meters,
     metrics::Metrics,
-    options::{LogFormat, Options, Store},
+    options::{Command, LogFormat, Options, Store},
     publish::Running,
     router::{AppState, StreamSettings, router},
     serve::{Serving, TimeOuts, listen, serve},
@@ -38,6 +39,9 @@ use waterclock::{
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(Command::Diagnose(options)) = &options.command {
+        return diagnose::run(options).await.into();
+    }
     start_log(options.log);
     allow_open_files(options.stream_limits().in_all);
     let started = match start(&options) {

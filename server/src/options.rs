@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use waterclock::{log::Retention, pattern::Pattern};
 
 use crate::{
     access::{Access, AllowedHost, CorsOrigin},
     client::TrustedProxy,
+    diagnose::Diagnose,
     publish::PublishRate,
     streams::StreamLimits,
     tls::{Tls, TlsError},
@@ -30,6 +31,7 @@ Examples:
                                              serve the clock to everybody
   waterclock --cors-origin http://localhost:5173
                                              let a page of that origin read, too
+  waterclock diagnose https://clock.example/ say what is between here and that server
 
 Then read the stream: curl -N http://127.0.0.1:3000/events
 
@@ -44,6 +46,10 @@ Exit codes: 0 stopped when asked; 1 failed while running; 2 could not start as a
 #[derive(Debug, Parser)]
 #[command(name = "waterclock", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Options {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Address and port to serve on; port 0 picks a free one. Can be given several times
     /// [default: 127.0.0.1:3000]
     #[arg(long, env = "WATERCLOCK_LISTEN", value_name = "ADDRESS", value_delimiter = ',', value_parser = address)]
@@ -166,6 +172,13 @@ pub struct Options {
     /// How the log is written
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: LogFormat,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure the path to a server of events, and say what is wrong with it and what mends that
+    Diagnose(Diagnose),
 }
 
 /// Where events are kept.

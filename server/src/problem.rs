@@ -23,6 +23,7 @@ use crate::{
     events::MAX_PATTERNS,
     load::{MAX_RATE, MAX_SECONDS},
     poll::MAX_WAIT,
+    probe,
     publish::{MAX_DATA, MAX_KEY},
     token::BadToken,
 };
@@ -175,6 +176,17 @@ pub enum Problem {
         "`rate` is 1 to {MAX_RATE} events a second, `size` 0 to {MAX_DATA} bytes, `seconds` 1 to {MAX_SECONDS}."
     )]
     BadLoad,
+    /// The probe is not one that there can be.
+    #[error(
+        "`events` is 1 to {max_events}, `every` 0 to {max_every} milliseconds, `bytes` 0 to {max_bytes}, `retry` a \
+         number of milliseconds. A probe lasts at most {minutes} minutes, and has at most {total} bytes of padding.",
+        max_events = probe::MAX_EVENTS,
+        max_every = probe::MAX_EVERY,
+        max_bytes = probe::MAX_BYTES,
+        minutes = probe::MAX_SECONDS / 60,
+        total = probe::MAX_TOTAL
+    )]
+    BadProbe,
     /// There is a load already.
     #[error(
         "A load of {rate} events a second of {size} bytes runs already, perhaps for somebody else. It ends \
@@ -241,6 +253,7 @@ impl Problem {
             | Self::BadMessage(_)
             | Self::BadMeter(_)
             | Self::BadLoad
+            | Self::BadProbe
             | Self::BadConflate(_) => StatusCode::BAD_REQUEST,
             Self::ClockIsOurs
             | Self::NotPublic(_)

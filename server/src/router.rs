@@ -18,7 +18,7 @@ use crate::{
     load::{self, Load},
     meter::{self, Meters},
     metrics::{self, Metrics},
-    pages, poll,
+    pages, poll, probe,
     problem::Problem,
     publish::{self, PublishRate, Running},
     site,
@@ -85,6 +85,7 @@ pub fn router(state: AppState) -> Router {
     };
     Router::new()
         .merge(events)
+        .route("/diagnose/stream", get(probe::stream).post(probe::stream).head(probe::head))
         .route("/load", post(load::start).delete(load::end))
         .route("/meters/{meter}", get(meter::read))
         .route("/meters/{meter}/cut", post(meter::cut))

@@ -174,14 +174,7 @@ impl<W: Wire> Session<W> {
         let stop = state.stop.clone();
         Self {
             besides: Rarely::new(besides(stop, None, until, now + state.stream_settings.heartbeat)),
-            record: Record {
-                state,
-                open,
-                opened: now,
-                events: 0,
-                ended: Ended::ClientLeft,
-                span: Span::current(),
-            },
+            record: Record::new(state, open),
             subscriber,
             wire,
             limit,
@@ -244,11 +237,10 @@ impl<W: Wire> Session<W> {
 
     /// What there is to say of that, if anything.
     fn besides(&mut self, what: &Besides) -> Option<W::Chunk> {
-        let AppState { streams, stream_settings: settings, .. } = &self.record.state;
+        let settings = &self.record.state.stream_settings;
         match *what {
             Besides::Stop(began) => {
-                let spread = goodbyes_take(streams.count(), settings.drain);
-                self.goodbye = Some(began + spread.mul_f64(fastrand::f64()));
+                self.goodbye = Some(goodbye_at(&self.record.state, began));
                 None
             }
             Besides::Goodbye => {
@@ -357,6 +349,12 @@ async fn at(time: Option<Instant>) {
     }
 }
 
+/// When a stream says goodbye for a stop that has begun then.
+pub(crate) fn goodbye_at(state: &AppState, began: Instant) -> Instant {
+    let spread = goodbyes_take(state.streams.count(), state.stream_settings.drain);
+    began + spread.mul_f64(fastrand::f64())
+}
+
 /// Over how long that many goodbyes are spread, so that the clients do not all come back at once.
 fn goodbyes_take(streams: usize, drain: Duration) -> Duration {
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
@@ -364,7 +362,7 @@ fn goodbyes_take(streams: usize, drain: Duration) -> Duration {
 }
 
 /// A goodbye with a time to come back that is up to twice the usual for this reason, so that clients spread.
-fn goodbye<W: Wire>(state: &AppState, wire: &W, reason: GoodbyeReason) -> W::Chunk {
+pub(crate) fn goodbye<W: Wire>(state: &AppState, wire: &W, reason: GoodbyeReason) -> W::Chunk {
     let usual = match reason {
         GoodbyeReason::Draining | GoodbyeReason::Expired => state.stream_settings.retry,
         GoodbyeReason::Limit => state.stream_settings.retry.mul_f64(FULL_RETRY),
@@ -378,14 +376,30 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// How a stream went; told when it is dropped, which is when the client leaves.
-struct Record {
-    state: AppState,
+pub(crate) struct Record {
+    pub(crate) state: AppState,
     open: OpenStream,
     opened: Instant,
-    events: u64,
-    ended: Ended,
+    /// How many were sent.
+    pub(crate) events: u64,
+    /// How it has ended; until then, as if the client had left.
+    pub(crate) ended: Ended,
     /// The connection's.
     span: Span,
+}
+
+impl Record {
+    /// Of one that begins now.
+    pub(crate) fn new(state: AppState, open: OpenStream) -> Self {
+        Self {
+            state,
+            open,
+            opened: Instant::now(),
+            events: 0,
+            ended: Ended::ClientLeft,
+            span: Span::current(),
+        }
+    }
 }
 
 impl Drop for Record {

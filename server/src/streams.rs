@@ -87,6 +87,11 @@ impl Streams {
         self.open_at(address, subscriber.cursor().sequence, subscriber.newest())
     }
 
+    /// Opens one that reads no events of the log, so that it is never behind.
+    pub fn open_aside(&self, address: IpAddr) -> Option<OpenStream> {
+        self.open_at(address, 0, Arc::default())
+    }
+
     fn open_at(
         &self,
         address: IpAddr,

@@ -1,0 +1,166 @@
+//! One request, and what is read of its answer within a time.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::{
+    Client, Method, RequestBuilder, Response, StatusCode, Url, Version,
+    header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap},
+};
+use tokio::time::{Instant, timeout_at};
+use waterclock::{diagnose::Reader, sse};
+
+use super::{CONNECT, CouldNotRun, Diagnose, common_headers};
+
+/// How many bytes of an answer are read at most; a stream may have no end.
+const MOST: usize = 4 * 1024 * 1024;
+
+/// Asks, with what all requests have in common.
+pub(super) struct Asker {
+    client: Client,
+    clock: Clock,
+}
+
+/// Milliseconds since 1970 that go on evenly, also if the system's clock is set meanwhile.
+#[derive(Clone, Copy)]
+struct Clock {
+    began: Instant,
+    began_at: f64,
+}
+
+impl Clock {
+    fn now(self) -> f64 {
+        self.began_at + self.began.elapsed().as_secs_f64() * 1000.0
+    }
+}
+
+/// Why there is no answer at all.
+pub(super) enum Failure {
+    /// There is no connection, or it broke.
+    NotReached(reqwest::Error),
+    /// None came in time.
+    NoAnswer,
+}
+
+/// How reading an answer has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// What was wanted is there.
+    Enough,
+    /// The answer was complete.
+    Complete,
+    /// The connection broke.
+    Cut,
+    /// The time was over.
+    TimedOut,
+}
+
+/// An answer, and what was read of it.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
+    /// Where it is from, after redirections.
+    pub(super) url: Url,
+    /// When it was asked for, by the client's clock: milliseconds since 1970.
+    pub(super) asked: f64,
+    /// When reading has ended, by the same.
+    pub(super) ended: f64,
+    /// The longest time between two pieces of it, in milliseconds.
+    pub(super) longest_silence: f64,
+    /// The time from the last piece to the end.
+    pub(super) last_silence: f64,
+    pub(super) end: End,
+    pub(super) reader: Reader,
+}
+
+impl Asker {
+    pub(super) fn new(options: &Diagnose) -> Result<Self, CouldNotRun> {
+        let mut client = Client::builder()
+            .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")))
+            .default_headers(common_headers(options))
+            .connect_timeout(CONNECT)
+            // A connection that was idle may be dead without telling.
+            .pool_idle_timeout(Duration::from_secs(2))
+            .tls_danger_accept_invalid_certs(options.insecure);
+        if options.http1 {
+            client = client.http1_only();
+        } else if options.http2 {
+            client = client.http2_prior_knowledge();
+        }
+        let client = client.build().map_err(|error| CouldNotRun::Client("TLS", error))?;
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let clock = Clock { began: Instant::now(), began_at: since.as_secs_f64() * 1000.0 };
+        Ok(Self { client, clock })
+    }
+
+    /// A request as `EventSource` makes it, but without compression, through which nothing could be measured.
+    pub(super) fn get(&self, url: &Url) -> RequestBuilder {
+        self.request(Method::GET, url)
+    }
+
+    pub(super) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.plain(method, url).header(ACCEPT_ENCODING, "identity")
+    }
+
+    /// As a browser makes it, which accepts compression.
+    pub(super) fn get_as_browsers_do(&self, url: &Url) -> RequestBuilder {
+        self.plain(Method::GET, url).header(ACCEPT_ENCODING, "gzip, deflate, br, zstd")
+    }
+
+    fn plain(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.client
+            .request(method, url.clone())
+            .header(ACCEPT, sse::CONTENT_TYPE)
+            .header(CACHE_CONTROL, "no-cache")
+    }
+
+    /// Opens a stream, which lasts until it is dropped; none if there is no good answer.
+    pub(super) async fn open(&self, request: RequestBuilder) -> Option<Response> {
+        request.send().await.ok().filter(|response| response.status() == StatusCode::OK)
+    }
+
+    /// Asks, and reads until that is enough, the answer ends, or so long a time has passed.
+    pub(super) async fn read(
+        &self,
+        request: RequestBuilder,
+        within: Duration,
+        is_enough: impl Fn(&Reader) -> bool,
+    ) -> Result<Answer, Failure> {
+        let until = Instant::now() + within;
+        let asked = self.clock.now();
+        let response = timeout_at(until, request.send()).await;
+        let mut response = response.map_err(|_| Failure::NoAnswer)?.map_err(Failure::NotReached)?;
+        let mut reader = Reader::default();
+        let (mut bytes, mut last, mut longest_silence) = (0, self.clock.now(), 0.0_f64);
+        let end = loop {
+            if bytes >= MOST || is_enough(&reader) {
+                break End::Enough;
+            }
+            match timeout_at(until, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    let now = self.clock.now();
+                    longest_silence = longest_silence.max(now - last);
+                    last = now;
+                    bytes += chunk.len();
+                    reader.feed(&chunk, now);
+                }
+                Ok(Ok(None)) => break End::Complete,
+                Ok(Err(_)) => break End::Cut,
+                Err(_) => break End::TimedOut,
+            }
+        };
+        let ended = self.clock.now();
+        Ok(Answer {
+            status: response.status(),
+            version: response.version(),
+            headers: response.headers().clone(),
+            url: response.url().clone(),
+            asked,
+            ended,
+            longest_silence: longest_silence.max(ended - last),
+            last_silence: ended - last,
+            end,
+            reader,
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! The checks where the server helps, by its probe.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use reqwest::{Method, Url};
+use tokio::time::{Instant, timeout_at};
+use waterclock::{
+    diagnose::{
+        Check, Delivery, Fault, Finding, PACES, Pace, Probe, Protocol, Report, Verdict, judge,
+    },
+    offset::{Offset, Sample},
+    timestamp::Timestamp,
+};
+
+use super::{
+    Diagnose, PATIENCE, Progress,
+    ask::{Answer, Asker, End, Failure},
+};
+
+/// How often the server is asked for its time.
+const SAMPLES: usize = 5;
+/// How long each of the streams lasts that are open at once.
+const AT_ONCE: Duration = Duration::from_secs(3);
+/// Those that began within so many milliseconds were open at once.
+const BEGAN_TOGETHER: f64 = 2500.0;
+/// When so little of the silence is missing at its end, it was survived.
+const NEARLY: f64 = 0.98;
+
+/// Measures all, the silence beside the rest.
+pub(super) async fn measure(
+    asker: &Asker,
+    probe: Url,
+    first: &Answer,
+    options: &Diagnose,
+    mut progress: Progress,
+) -> Report {
+    let probe = ByProbe { asker, url: probe };
+    let seen = first.reader.seen.clone().unwrap_or_default();
+    let heartbeat = Duration::from_millis(seen.heartbeat_ms);
+    let path = progress.report.path.clone();
+    progress.tell(judge::protocol(path.client, path.server));
+    let rest = async {
+        for finding in probe.times().await {
+            progress.tell(finding);
+        }
+        probe.delivery(&mut progress).await;
+        progress.tell(probe.resume().await);
+        progress.tell(probe.streams_at_once(usize::from(options.streams), path.client).await);
+    };
+    let (idle, ()) = tokio::join!(probe.idle(options.idle, heartbeat), rest);
+    progress.tell(idle);
+    progress.end()
+}
+
+struct ByProbe<'a> {
+    asker: &'a Asker,
+    url: Url,
+}
+
+impl ByProbe<'_> {
+    fn url(&self, query: &str) -> Url {
+        let mut url = self.url.clone();
+        url.set_query(Some(query));
+        url
+    }
+
+    /// Reads a stream of that pace whole.
+    async fn paced(&self, method: Method, pace: Pace) -> Result<Answer, Failure> {
+        let request = self.asker.request(method, &self.url(&pace.query()));
+        self.asker.read(request, pace.lasts() + PATIENCE, |_| false).await
+    }
+
+    /// The headers, the clock and the round trip, all by one event each.
+    async fn times(&self) -> Vec<Finding> {
+        let has_event = |reader: &waterclock::diagnose::Reader| !reader.messages.is_empty();
+        let mut samples = Vec::new();
+        let mut times = Vec::new();
+        for _ in 0..SAMPLES {
+            let request = self.asker.get(&self.url);
+            let Ok(answer) = self.asker.read(request, PATIENCE, has_event).await else { continue };
+            if let Some(arrival) = answer.reader.arrivals.first() {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a time"
+                )]
+                let server = Timestamp::from_millis(arrival.sent as u64);
+                let received = arrival.arrived;
+                samples.push(Sample { sent: answer.asked, server, received });
+                times.push(arrival.sent.to_bits());
+            }
+        }
+        let asked = times.len();
+        times.sort_unstable();
+        times.dedup();
+        let shortest = samples.iter().map(|sample| sample.received - sample.sent);
+        let shortest = shortest.fold(f64::INFINITY, f64::min);
+
+        let request = self.asker.get_as_browsers_do(&self.url);
+        let answer = self.asker.read(request, PATIENCE, |_| false).await;
+        let headers = answer.map_or_else(
+            |_| Finding::unknown(Check::Headers, "there was no answer"),
+            |answer| judge::headers(answer.headers(), times.len() < asked, true),
+        );
+        vec![
+            headers,
+            judge::clock(Offset::of(&samples)),
+            judge::round_trip(millis(shortest).filter(|_| asked > 0)),
+        ]
+    }
+
+    /// Delivery, and what is told by the same streams: the first event, the fields, GET and POST.
+    async fn delivery(&self, progress: &mut Progress) {
+        let [slow, burst, long] = PACES;
+        let (get, post) =
+            tokio::join!(self.paced(Method::GET, slow), self.paced(Method::POST, slow));
+        let Ok(get) = get else {
+            for check in [Check::FirstEvent, Check::Delivery, Check::Fields, Check::Post] {
+                progress.tell(Finding::unknown(check, "there was no answer"));
+            }
+            return;
+        };
+        let is_held = Delivery::is_held(&get.reader.arrivals);
+        let took = get.reader.arrivals.first().map(|first| first.arrived - get.asked);
+        let took = took.and_then(millis).ok_or(PATIENCE + slow.lasts());
+        progress.tell(judge::first_event(took, is_held));
+        progress.tell(judge::fields(&get.reader));
+        progress.tell(match post {
+            Ok(post) if post.status.is_success() => {
+                judge::post(Ok(Delivery::is_held(&post.reader.arrivals)), is_held)
+            }
+            Ok(post) => judge::post(Err(post.status.as_u16()), is_held),
+            Err(_) => Finding::unknown(Check::Post, "there was no answer to a POST"),
+        });
+
+        let arrivals = |answer: Result<Answer, Failure>| {
+            answer.map(|answer| answer.reader.arrivals).unwrap_or_default()
+        };
+        let is_complete = get.reader.is_complete(slow.events);
+        let (count, end) = (get.reader.numbers.len(), get.end);
+        let mut delivery = Delivery { slow: get.reader.arrivals, ..Delivery::default() };
+        delivery.burst = arrivals(self.paced(Method::GET, burst).await);
+        if delivery.needs_long() {
+            delivery.long = arrivals(self.paced(Method::GET, long).await);
+        }
+        progress.tell(if is_complete {
+            delivery.judge()
+        } else {
+            let ended = match end {
+                End::Cut => ", then it was cut",
+                End::TimedOut => ", then nothing more",
+                End::Enough | End::Complete => "",
+            };
+            let words =
+                format!("{count} of {} events arrived, or in another order{ended}", slow.events);
+            Finding::wrong(Check::Delivery, Verdict::Bad, words, [Fault::EventsLost])
+        });
+    }
+
+    async fn resume(&self) -> Finding {
+        let id = Probe::id(7);
+        let request = self.asker.get(&self.url).header("last-event-id", &id);
+        let answer = self.asker.read(request, PATIENCE, |_| false).await;
+        judge::resume(&id, answer.ok().and_then(|answer| answer.reader.seen).as_ref())
+    }
+
+    /// A silence between two events, the first of which may be held back meanwhile.
+    async fn idle(&self, tried: Duration, heartbeat: Duration) -> Finding {
+        let url = self.url(&format!("events=2&every={}", tried.as_millis()));
+        let answer = self.asker.read(self.asker.get(&url), tried + PATIENCE, |_| false).await;
+        let Ok(answer) = answer else {
+            return Finding::unknown(Check::Idle, "there was no answer");
+        };
+        if answer.reader.is_complete(2) {
+            return judge::idle(None, Some(heartbeat), tried);
+        }
+        let lasted = millis(answer.ended - answer.asked).unwrap_or_default();
+        if answer.end != End::TimedOut && lasted > tried.mul_f64(NEARLY) {
+            return Finding::unknown(Check::Idle, "the event after the silence did not arrive");
+        }
+        // Where it is not closed, nothing comes through any more all the same.
+        judge::idle(Some(lasted.min(tried)), Some(heartbeat), tried)
+    }
+
+    /// Opens so many at once; all are closed when it is known how many there could be.
+    async fn streams_at_once(&self, tried: usize, protocol: Option<Protocol>) -> Finding {
+        let url = self.url(&format!("events=2&every={}", AT_ONCE.as_millis()));
+        let has_event = |reader: &waterclock::diagnose::Reader| !reader.messages.is_empty();
+        // They are kept open until all have begun, which the first event tells, if it is not held back.
+        let (began, mut began_of) = tokio::sync::mpsc::unbounded_channel();
+        let mut streams = FuturesUnordered::new();
+        for _ in 0..tried {
+            let (url, began) = (&url, began.clone());
+            streams.push(async move {
+                let noticed = std::cell::Cell::new(false);
+                let first = |reader: &waterclock::diagnose::Reader| {
+                    if has_event(reader) && !noticed.replace(true) {
+                        let time = reader.arrivals.first().map(|arrival| arrival.sent);
+                        // The other end is there for as long as anything is waited for.
+                        let _ = began.send(time);
+                    }
+                    false
+                };
+                let answer = self.asker.read(self.asker.get(url), AT_ONCE + PATIENCE, first).await;
+                if !noticed.get() {
+                    let _ = began.send(None);
+                }
+                drop(answer);
+            });
+        }
+        drop(began);
+        let until = Instant::now() + 2 * AT_ONCE + Duration::from_secs(2);
+        let mut times = Vec::new();
+        let mut told = 0;
+        let wait = async {
+            while told < tried {
+                tokio::select! {
+                    began = began_of.recv() => match began {
+                        Some(time) => {
+                            told += 1;
+                            times.extend(time);
+                        }
+                        None => break,
+                    },
+                    Some(()) = streams.next() => {}
+                }
+            }
+        };
+        // Those that have not begun by then wait for others to end.
+        let _ = timeout_at(until, wait).await;
+        let first = times.iter().copied().fold(f64::INFINITY, f64::min);
+        let open = times.iter().filter(|time| **time < first + BEGAN_TOGETHER).count();
+        judge::streams_at_once(open, tried, protocol, false)
+    }
+}
+
+fn millis(millis: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(millis / 1000.0).ok()
+}

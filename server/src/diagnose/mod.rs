@@ -1,0 +1,351 @@
+//! `waterclock diagnose`: a client that measures the path to a server of events. What its measurements mean is
+//! [`waterclock::diagnose`]'s.
+//!
+//! | module | what is there |
+//! |---|---|
+//! | `ask` | one request, and what is read of its answer within a time |
+//! | `by_probe` | the checks, where the server helps by its probe |
+//! | `by_stream` | the checks, where it does not |
+
+mod ask;
+mod by_probe;
+mod by_stream;
+
+use std::{
+    error::Error,
+    fmt::Display,
+    io::{self, Write},
+    time::Duration,
+};
+
+use reqwest::{
+    StatusCode, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+};
+use waterclock::{
+    diagnose::{Finding, Path, Protocol, Report, recognise},
+    notice::{Goodbye, Notice as _},
+    sse,
+    timestamp::Timestamp,
+};
+
+use ask::{Answer, Asker, Failure};
+
+/// How long an answer is waited for, besides what it is meant to last.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection is waited for.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a silence may be tried.
+const LONGEST_IDLE: Duration = Duration::from_mins(10);
+/// What the program exits with where nothing could be measured.
+const COULD_NOT_RUN: u8 = 2;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[command(after_help = "\
+Exit codes: 0 nothing was found; 1 something is bad, or there is a warning with a mend; 2 it could not be run.")]
+pub struct Diagnose {
+    /// The address of a Waterclock, or of any stream of Server-Sent Events
+    #[arg(value_name = "URL", value_parser = url)]
+    url: Url,
+
+    /// Print the report as JSON; progress goes to standard error
+    #[arg(long)]
+    json: bool,
+
+    /// How long a silence is tried, such as 20s or 2m
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = silence)]
+    idle: Duration,
+
+    /// How many streams at once are tried, up to 200
+    #[arg(long, value_name = "COUNT", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=200))]
+    streams: u16,
+
+    /// A header for each request, such as 'Authorization: Bearer ...'. Can be given several times
+    #[arg(long = "header", value_name = "HEADER", value_parser = header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+
+    /// Take any certificate
+    #[arg(long)]
+    insecure: bool,
+
+    /// Speak HTTP/1.1 only
+    #[arg(long, conflicts_with = "http2")]
+    http1: bool,
+
+    /// Speak HTTP/2 only, also without TLS
+    #[arg(long)]
+    http2: bool,
+}
+
+fn url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.filter(Url::has_host)
+        .ok_or("an address is needed, such as https://clock.example/ or http://127.0.0.1:3000")
+}
+
+fn silence(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|time| (Duration::from_millis(100)..=LONGEST_IDLE).contains(time))
+        .ok_or("a time from 100ms to 10m is needed, such as 20s or 2m")
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let parse = || {
+        let (name, value) = text.split_once(':')?;
+        let mut value: HeaderValue = value.trim().parse().ok()?;
+        value.set_sensitive(true);
+        Some((name.trim().parse().ok()?, value))
+    };
+    parse().ok_or("a name and a value are needed, such as 'Authorization: Bearer ...'")
+}
+
+/// Measures, and tells what was found. What the program is to exit with.
+pub async fn run(options: &Diagnose) -> u8 {
+    match diagnose(options).await {
+        Ok(report) => {
+            if options.json {
+                // It is made of strings and numbers, which are JSON.
+                let json = serde_json::to_string_pretty(&report).unwrap_or_default();
+                say(&mut io::stdout(), json);
+            } else {
+                say(&mut io::stdout(), format_args!("\n{}", report.tail()));
+            }
+            report.exit_code()
+        }
+        Err(error) => {
+            say(&mut io::stderr(), format_args!("error: {error}"));
+            COULD_NOT_RUN
+        }
+    }
+}
+
+/// Writes a line. Who has closed the pipe has read enough.
+fn say(to: &mut impl Write, line: impl Display) {
+    let _ = writeln!(to, "{}", line.to_string().trim_end());
+    let _ = to.flush();
+}
+
+/// A report in the making, whose findings are told as they come.
+struct Progress {
+    report: Report,
+    is_json: bool,
+}
+
+impl Progress {
+    fn begin(report: Report, is_json: bool) -> Self {
+        let progress = Self { report, is_json };
+        progress.say(progress.report.head());
+        progress.say("");
+        progress
+    }
+
+    fn tell(&mut self, finding: Finding) {
+        self.say(&finding);
+        self.report.findings.push(finding);
+    }
+
+    fn say(&self, line: impl Display) {
+        if self.is_json {
+            say(&mut io::stderr(), line);
+        } else {
+            say(&mut io::stdout(), line);
+        }
+    }
+
+    /// The report, in the order of the checks.
+    fn end(mut self) -> Report {
+        self.report.findings.sort_by_key(|finding| finding.check);
+        self.report
+    }
+}
+
+/// Why nothing could be measured, in a line that says what to do.
+#[derive(Debug, thiserror::Error)]
+enum CouldNotRun {
+    #[error("{0} cannot be used: {1}")]
+    Client(&'static str, reqwest::Error),
+    #[error("{url} cannot be reached: {why}. {hint}")]
+    NotReached { url: String, why: String, hint: &'static str },
+    #[error("{0} did not answer within {seconds} s. Is it a server of events?", seconds = PATIENCE.as_secs())]
+    NoAnswer(String),
+    #[error(
+        "{0} takes no more streams just now ({1}). Try again later, or see its --max-streams and \
+         --max-streams-per-address"
+    )]
+    Goodbye(String, &'static str),
+    #[error("{0} answers {1}. A token may be needed: --header 'Authorization: Bearer ...'")]
+    NotAllowed(String, StatusCode),
+    #[error(
+        "{0} answers {1}, and there is no Waterclock either. Give the address of a Waterclock, or of a stream"
+    )]
+    Status(String, StatusCode),
+    #[error(
+        "{0} is no stream of events: its content type is {1:?}, not \"text/event-stream\". Give the address of a \
+         Waterclock, or of a stream"
+    )]
+    NoStream(String, String),
+}
+
+impl CouldNotRun {
+    fn of(failure: Failure, url: &Url) -> Self {
+        let url = url.to_string();
+        match failure {
+            Failure::NoAnswer => Self::NoAnswer(url),
+            Failure::NotReached(error) => {
+                let mut why: &dyn Error = &error;
+                while let Some(source) = why.source() {
+                    why = source;
+                }
+                let why = why.to_string();
+                let hint = if why.contains("certificate") {
+                    "With --insecure, any certificate will do"
+                } else {
+                    "Is the address right, and the server running?"
+                };
+                Self::NotReached { url, why, hint }
+            }
+        }
+    }
+}
+
+async fn diagnose(options: &Diagnose) -> Result<Report, CouldNotRun> {
+    let asker = Asker::new(options)?;
+    let probe = probe_of(&options.url);
+    let report = Report {
+        url: options.url.to_string(),
+        stream: probe.to_string(),
+        time: Timestamp::now(),
+        is_probe: true,
+        path: Path::default(),
+        findings: Vec::new(),
+    };
+    let answer =
+        asker.read(asker.get(&probe), PATIENCE, |reader| !reader.messages.is_empty()).await;
+    let answer = answer.map_err(|failure| CouldNotRun::of(failure, &probe))?;
+    if let Some(reason) = goodbye(&answer) {
+        return Err(CouldNotRun::Goodbye(probe.to_string(), reason));
+    }
+    if answer.reader.seen.is_some() {
+        // Where it was redirected to.
+        let mut probe = answer.url.clone();
+        probe.set_query(None);
+        let report = Report { stream: probe.to_string(), path: path(&answer), ..report };
+        let progress = Progress::begin(report, options.json);
+        return Ok(by_probe::measure(&asker, probe, &answer, options, progress).await);
+    }
+
+    let url = &options.url;
+    let answer = asker.read(asker.get(url), PATIENCE, |_| true).await;
+    let answer = answer.map_err(|failure| CouldNotRun::of(failure, url))?;
+    match answer.status {
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            return Err(CouldNotRun::NotAllowed(url.to_string(), status));
+        }
+        status if !status.is_success() => return Err(CouldNotRun::Status(url.to_string(), status)),
+        _ if !answer.is_stream() => {
+            let content_type = answer.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+            return Err(CouldNotRun::NoStream(url.to_string(), content_type.to_owned()));
+        }
+        _ => {}
+    }
+    let stream = answer.url.to_string();
+    let report = Report { stream, is_probe: false, path: path(&answer), ..report };
+    let progress = Progress::begin(report, options.json);
+    Ok(by_stream::measure(&asker, &answer, options, progress).await)
+}
+
+/// Where the probe of a Waterclock is that has this address.
+fn probe_of(url: &Url) -> Url {
+    let mut probe = url.clone();
+    probe.set_fragment(None);
+    probe.set_query(None);
+    let path = url.path();
+    let base = ["/diagnose/stream", "/diagnose", "/events", "/"]
+        .into_iter()
+        .find_map(|end| path.strip_suffix(end))
+        .unwrap_or(path);
+    probe.set_path(&format!("{base}/diagnose/stream"));
+    probe
+}
+
+/// What is known of the path by an answer, and by what the server says of its request.
+fn path(answer: &Answer) -> Path {
+    let seen = answer.reader.seen.as_ref();
+    Path {
+        client: Protocol::parse(&format!("{:?}", answer.version)),
+        server: seen.and_then(|seen| Protocol::parse(&seen.version)),
+        intermediaries: recognise(
+            answer.headers(),
+            seen.into_iter().flat_map(waterclock::diagnose::Seen::headers),
+        ),
+    }
+}
+
+/// Why a Waterclock has ended a stream before it began.
+fn goodbye(answer: &Answer) -> Option<&'static str> {
+    let (message, _) = answer.reader.messages.first()?;
+    if message.name != Goodbye::NAME {
+        return None;
+    }
+    serde_json::from_str(&message.data).ok().map(|Goodbye { reason, .. }| reason.as_str())
+}
+
+impl Answer {
+    fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    fn is_stream(&self) -> bool {
+        let content_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        let media = content_type.split(';').next().unwrap_or_default().trim();
+        self.status.is_success() && media.eq_ignore_ascii_case(sse::CONTENT_TYPE)
+    }
+}
+
+/// The headers that all requests have.
+fn common_headers(options: &Diagnose) -> HeaderMap {
+    options.headers.iter().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_probe_is() {
+        for (url, expected) in [
+            ("http://host", "http://host/diagnose/stream"),
+            ("http://host/", "http://host/diagnose/stream"),
+            ("http://host:1/events", "http://host:1/diagnose/stream"),
+            ("http://host/events?topic=a#x", "http://host/diagnose/stream"),
+            ("http://host/a/b", "http://host/a/b/diagnose/stream"),
+            ("http://host/a/b/", "http://host/a/b/diagnose/stream"),
+            ("http://host/a/events", "http://host/a/diagnose/stream"),
+            ("http://host/diagnose", "http://host/diagnose/stream"),
+            ("http://host/diagnose/stream", "http://host/diagnose/stream"),
+        ] {
+            assert_eq!(probe_of(&Url::parse(url).unwrap()).as_str(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_option() {
+        for text in ["", "clock.example", "localhost:3000", "ftp://clock.example/", "http://"] {
+            assert!(url(text).is_err(), "{text}");
+        }
+        for text in ["", "1", "0s", "99ms", "11m"] {
+            assert!(silence(text).is_err(), "{text}");
+        }
+        for text in ["", "Name", "a b: c", "name: \n"] {
+            assert!(header(text).is_err(), "{text:?}");
+        }
+        assert_eq!(header("Name: a:b").unwrap().1, "a:b");
+    }
+}
