@@ -11,7 +11,6 @@ export PATH := $(shell scripts/setup.sh path)
 
 # The release build has a folder of its own for the site, so that `watch` does not overwrite it.
 site := target/release/site
-compare_site := target/release/compare-site
 program := target/release/waterclock
 build_pages := cargo leptos build --release --frontend-only
 sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml server/build.rs server/src frontend style public)
@@ -41,14 +40,16 @@ dist: build ## Build, and put the program with the page inside, one file, into t
 # What make has built and nobody else has since, who may have left the page out.
 ours := $(shell [ -e $(program) ] && ! [ $(program) -nt target/release/.ours ] && echo yes)
 
-# The pages first: the server has them inside. /compare has a module of its own, so that / need not load it.
+# The pages first: the server has them inside. Each has a module of its own, so that / need not load the others'.
 # The stamp is as old as the beginning, so that no edit during the build is lost.
 target/release/.built: $(sources) $(if $(ours),,again)
 	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the page and the server for release (some minutes the first time)'
-	LEPTOS_SITE_ROOT=$(compare_site) $(build_pages) --lib-features compare
+	for page in compare diagnose; do \
+	    LEPTOS_SITE_ROOT=target/release/$$page-site $(build_pages) --lib-features $$page || exit; done
 	LEPTOS_SITE_ROOT=$(site) $(build_pages) --lib-features home
-	@for kind in js wasm; do cp $(compare_site)/pkg/waterclock.$$kind $(site)/pkg/compare.$$kind; done
+	@for page in compare diagnose; do for kind in js wasm; do \
+	    cp target/release/$$page-site/pkg/waterclock.$$kind $(site)/pkg/$$page.$$kind; done; done
 	@rm -f $(site)/pkg/*.d.ts
 	LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 cargo build --release --package server --features embed
 	@touch target/release/.ours && mv $@.begun $@

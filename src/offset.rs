@@ -23,6 +23,12 @@ pub struct Offset {
 }
 
 impl Offset {
+    /// The shortest round trip of the samples, in milliseconds.
+    pub fn round_trip(&self) -> f64 {
+        // Half of it is what is uncertain, and half of the server's whole milliseconds.
+        (self.uncertainty - 0.5).max(0.0) * 2.0
+    }
+
     /// The best that some samples can tell, as NTP does it (RFC 5905, sections 8 and 10): of the one with
     /// the shortest round trip, the server's time is that of half the way. None if there are none.
     pub fn of(samples: &[Sample]) -> Option<Self> {

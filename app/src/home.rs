@@ -2,7 +2,7 @@
 //! the list of what it has said.
 
 use leptos::prelude::*;
-use waterclock::connection::State;
+use waterclock::{connection::State, diagnose::Protocol};
 
 use crate::{
     Snapshot, browser,
@@ -13,9 +13,7 @@ use crate::{
     reactive::{effect, text},
     settings::Settings,
     tools::{Tools, shortcuts},
-    words::{
-        protocol_in_words, reason_in_words, sharing_in_words, state_in_words, state_key, title_with,
-    },
+    words::{reason_in_words, sharing_in_words, state_in_words, state_key, title_with},
 };
 
 /// A connection that comes and goes is not told more often, in seconds.
@@ -36,7 +34,10 @@ pub(crate) fn Home(given: Snapshot) -> impl IntoView {
         feed.add(arrived);
     });
     let protocol = RwSignal::new(String::new());
-    effect(move || protocol.set(protocol_in_words(&browser::protocol()).to_owned()));
+    effect(move || {
+        let words = Protocol::parse(&browser::protocol()).map(Protocol::as_str);
+        protocol.set(words.unwrap_or_default().to_owned());
+    });
     let sharing = text(move || sharing_in_words(live.role(), &live.state(), live.tabs()));
     shortcuts(feed, live, settings);
     view! {
@@ -63,7 +64,10 @@ pub(crate) fn Home(given: Snapshot) -> impl IntoView {
                 </p>
             </noscript>
             <p>"The same stream in a terminal: " <code>{command}</code></p>
-            <p><a href="/compare">"The same by WebSocket and polling, compared"</a></p>
+            <p>
+                <a href="/compare">"The same by WebSocket and polling, compared"</a> " · "
+                <a href="/diagnose">"What is between you and the server"</a>
+            </p>
         </footer>
     }
 }

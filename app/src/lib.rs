@@ -18,6 +18,7 @@
 //! | `read` | what the server says in JSON |
 //! | `reactive` | effects and derived texts |
 //! | [`compare`] | the page `/compare`: the four transports side by side |
+//! | `diagnose` | the page `/diagnose`: what is between the browser and the server |
 //! | [`browser`] | all that touches the browser's own objects; nothing else may |
 //!
 //! The core is one line of thought: [`browser::event_source`] wraps an `EventSource` in a signal,
@@ -26,6 +27,7 @@
 pub mod browser;
 pub mod compare;
 mod details;
+mod diagnose;
 mod feed;
 mod filter;
 mod help;
@@ -44,7 +46,7 @@ mod time;
 mod tools;
 mod words;
 
-use leptos::{either::EitherOf3, nonce::use_nonce, prelude::*};
+use leptos::{either::EitherOf4, nonce::use_nonce, prelude::*};
 use serde::Serialize;
 use waterclock::{event::Event, id::EventId};
 
@@ -58,6 +60,8 @@ pub enum Page {
     Home(Snapshot),
     /// `/compare`: the transports side by side.
     Compare(compare::Given),
+    /// `/diagnose`: what is between the browser and the server.
+    Diagnose,
     /// There is no page of that name.
     NotFound,
 }
@@ -89,19 +93,20 @@ pub struct Snapshot {
 pub struct Files {
     /// Turns the path of a file of the site into its URL.
     pub url: fn(&'static str) -> &'static str,
-    /// Whether `/compare` has a script of its own. A release has, so that `/` need not load it; what
-    /// `cargo leptos` builds by itself has one for all.
-    pub has_compare: bool,
+    /// Whether the other pages have scripts of their own. In a release they have, so that `/` need not load
+    /// theirs; what `cargo leptos` builds by itself has one for all.
+    pub are_split: bool,
 }
 
 /// The document around a page.
 pub fn shell(options: LeptosOptions, files: Files, page: Page) -> impl IntoView {
     let url = files.url;
-    let own = [url("/pkg/compare.js"), url("/pkg/compare.wasm")];
     let [script, wasm] = match page {
-        Page::Compare(_) if files.has_compare => own,
-        _ => [url("/pkg/waterclock.js"), url("/pkg/waterclock.wasm")],
+        Page::Compare(_) if files.are_split => ["/pkg/compare.js", "/pkg/compare.wasm"],
+        Page::Diagnose if files.are_split => ["/pkg/diagnose.js", "/pkg/diagnose.wasm"],
+        _ => ["/pkg/waterclock.js", "/pkg/waterclock.wasm"],
     };
+    let [script, wasm] = [script, wasm].map(url);
     let (title, description, hydrate) = match page {
         Page::Home(_) => {
             ("Waterclock", "A live stream of events, one timestamp a second.", Some("hydrate"))
@@ -110,6 +115,11 @@ pub fn shell(options: LeptosOptions, files: Files, page: Page) -> impl IntoView 
             "Compare · Waterclock",
             "Server-Sent Events, WebSocket, long polling and polling on the same stream, measured.",
             Some("hydrate_compare"),
+        ),
+        Page::Diagnose => (
+            "Diagnose · Waterclock",
+            "What is between this browser and the server, and what it does to a stream.",
+            Some("hydrate_diagnose"),
         ),
         Page::NotFound => ("Not found · Waterclock", "There is no page here.", None),
     };
@@ -127,8 +137,12 @@ pub fn shell(options: LeptosOptions, files: Files, page: Page) -> impl IntoView 
             </script>
         }
     });
-    let style = matches!(page, Page::Compare(_))
-        .then(|| view! { <link rel="stylesheet" href=url("/compare.css") /> });
+    let style = match page {
+        Page::Compare(_) => Some("/compare.css"),
+        Page::Diagnose => Some("/diagnose.css"),
+        Page::Home(_) | Page::NotFound => None,
+    };
+    let style = style.map(|style| view! { <link rel="stylesheet" href=url(style) /> });
     view! {
         <!DOCTYPE html>
         <html lang="en">
@@ -150,12 +164,13 @@ pub fn shell(options: LeptosOptions, files: Files, page: Page) -> impl IntoView 
             <body>
                 {match page {
                     Page::Home(snapshot) => {
-                        EitherOf3::A(view! { <home::Home given=provided(snapshot) /> })
+                        EitherOf4::A(view! { <home::Home given=provided(snapshot) /> })
                     }
                     Page::Compare(given) => {
-                        EitherOf3::B(view! { <compare::Compare given=provided(given) /> })
+                        EitherOf4::B(view! { <compare::Compare given=provided(given) /> })
                     }
-                    Page::NotFound => EitherOf3::C(view! { <NotFound /> }),
+                    Page::Diagnose => EitherOf4::C(view! { <diagnose::Diagnose /> }),
+                    Page::NotFound => EitherOf4::D(view! { <NotFound /> }),
                 }}
             </body>
         </html>
@@ -170,6 +185,11 @@ pub fn hydrated_home() -> impl IntoView {
 /// `/compare` as it is hydrated.
 pub fn hydrated_compare() -> impl IntoView {
     view! { <compare::Compare given=provided(compare::Given::default()) /> }
+}
+
+/// `/diagnose` as it is hydrated.
+pub fn hydrated_diagnose() -> impl IntoView {
+    view! { <diagnose::Diagnose /> }
 }
 
 /// What a page is given by the server; in the browser, what the server has put into the page.

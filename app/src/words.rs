@@ -92,14 +92,3 @@ pub(crate) fn sharing_in_words(role: Role, state: &State, tabs: Option<usize>) -
     };
     if *state == State::Live { tabs + ", 1 connection" } else { tabs }
 }
-
-/// What people call a protocol, given its name in ALPN (RFC 7301).
-pub(crate) fn protocol_in_words(protocol: &str) -> &str {
-    match protocol {
-        "h3" => "HTTP/3",
-        "h2" => "HTTP/2",
-        "http/1.1" => "HTTP/1.1",
-        "http/1.0" => "HTTP/1.0",
-        other => other,
-    }
-}

@@ -3,7 +3,7 @@
 //! A release is built twice, once with each feature, so that no page loads another's code; with both, which
 //! is the default, there is one module for all of them.
 
-#[cfg(any(feature = "home", feature = "compare"))]
+#[cfg(any(feature = "home", feature = "compare", feature = "diagnose"))]
 use wasm_bindgen::prelude::wasm_bindgen;
 
 /// Called by `/` once the module is loaded.
@@ -20,4 +20,12 @@ pub fn hydrate() {
 pub fn hydrate_compare() {
     console_error_panic_hook::set_once();
     leptos::mount::hydrate_body(app::hydrated_compare);
+}
+
+/// Called by `/diagnose` once the module is loaded.
+#[cfg(feature = "diagnose")]
+#[wasm_bindgen]
+pub fn hydrate_diagnose() {
+    console_error_panic_hook::set_once();
+    leptos::mount::hydrate_body(app::hydrated_diagnose);
 }

@@ -37,12 +37,19 @@ const EVENTS: usize = 20;
 pub(crate) fn router() -> Router<AppState> {
     // Leptos renders on tokio. An error says that an earlier router has said so already.
     let _ = Executor::init_tokio();
-    Router::new().route("/", get(home)).route("/compare", get(compare_page))
+    Router::new()
+        .route("/", get(home))
+        .route("/compare", get(compare_page))
+        .route("/diagnose", get(diagnose_page))
 }
 
 async fn compare_page(State(state): State<AppState>, caller: Caller, request: Request) -> Response {
     let given = compare::Given { may_load: caller.is_ours().is_ok() };
     render(&state, Page::Compare(given), request).await
+}
+
+async fn diagnose_page(State(state): State<AppState>, request: Request) -> Response {
+    render(&state, Page::Diagnose, request).await
 }
 
 async fn home(
@@ -75,7 +82,7 @@ async fn render(state: &AppState, page: Page, request: Request) -> Response {
     let options = state.leptos.clone();
     let connect = reload_source(&options);
     let context = move || set_policy(&connect);
-    let files = Files { url: site::url, has_compare: site::has(&options, "/pkg/compare.js") };
+    let files = Files { url: site::url, are_split: site::has(&options, "/pkg/compare.js") };
     let document = move || shell(options.clone(), files, page.clone());
     let mut response = render_app_to_stream_with_context(context, document)(request).await;
     // A page has events in it, so only its reader may keep it, and asks again before using it.

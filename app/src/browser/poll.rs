@@ -51,7 +51,8 @@ async fn ask(url: &str, signal: &AbortSignal) -> Option<Polled> {
     from_json(&answer.text().await.ok()?)
 }
 
-struct AbortOnDrop(AbortController);
+/// Cuts a request off when it is dropped.
+pub(super) struct AbortOnDrop(pub(super) AbortController);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

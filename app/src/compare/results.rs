@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-use waterclock::{timestamp::Timestamp, transport::Transport};
+use waterclock::{diagnose::Protocol, offset::Offset, timestamp::Timestamp, transport::Transport};
 
 use super::{
     latency::Summary,
     stats::{Cut, Figures, Health},
 };
-use crate::{browser::Counted, words::protocol_in_words};
+use crate::browser::Counted;
 
 /// What is shown where there is nothing to say.
 const NOTHING: &str = "–";
@@ -114,8 +114,7 @@ impl Results {
 
     /// The shortest round trip to the server, in milliseconds: what the clocks were compared by.
     pub(crate) fn round_trip(&self) -> f64 {
-        // Half of it is what is uncertain, and half of the server's whole milliseconds.
-        (self.uncertainty - 0.5).max(0.0) * 2.0
+        Offset { millis: self.offset, uncertainty: self.uncertainty }.round_trip()
     }
 
     /// For who reads it by a program.
@@ -149,10 +148,8 @@ impl Results {
     pub(crate) fn about(&self) -> String {
         let Self { began, seconds, topics, .. } = self;
         let every = millis_of(self.every);
-        let protocol = match &*self.protocol {
-            "" => String::new(),
-            protocol => format!(" Over {}.", protocol_in_words(protocol)),
-        };
+        let protocol = Protocol::parse(&self.protocol);
+        let protocol = protocol.map_or(String::new(), |protocol| format!(" Over {protocol}."));
         let in_log = match self.in_log {
             Some(events) => format!(" Checked against the log, which has {events} events of it."),
             None => String::new(),
