@@ -173,6 +173,27 @@ const states: Record<string, State> = {
       await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible();
     },
   },
+  diagnose: {
+    enter: async (page, server) => {
+      await page.goto(`${server.url}/diagnose`);
+      await expect(page.getByRole('button', { name: 'Start' })).toBeEnabled();
+    },
+  },
+  'diagnose-found': {
+    options: ['--heartbeat', '2s'],
+    enter: async (page, server) => {
+      // Holds each answer until it is whole.
+      await page.route('**/diagnose/stream?*', async (route) => {
+        const response = await route.fetch();
+        const headers = { 'content-type': 'text/plain', server: 'nginx/1.22.1', via: '1.1 varnish' };
+        await route.fulfill({ response, headers });
+      });
+      await page.goto(`${server.url}/diagnose`);
+      await page.getByLabel('Longest silence tried').selectOption('5');
+      await page.getByRole('button', { name: 'Start' }).click();
+      await expect(page.getByText('bad,')).toBeVisible({ timeout: 60_000 });
+    },
+  },
   'not-found': {
     enter: async (page, server) => {
       await page.goto(`${server.url}/nowhere`);

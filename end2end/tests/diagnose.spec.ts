@@ -1,0 +1,119 @@
+// The page that diagnoses: what it finds where nothing is wrong, and where something is.
+import type { Page } from '@playwright/test';
+import { expect, networkErrors, streams, test } from './server.ts';
+
+test.use({ permissions: ['clipboard-read', 'clipboard-write'] });
+
+const checks = [
+  'protocol',
+  'streams-at-once',
+  'first-event',
+  'delivery',
+  'fields',
+  'headers',
+  'idle',
+  'resume',
+  'post',
+  'service-worker',
+  'clock',
+  'round-trip',
+];
+
+/** Diagnoses, with a silence of 5 s. */
+async function diagnose(page: Page, url: string) {
+  await page.goto(`${url}/diagnose`);
+  await page.getByLabel('Longest silence tried').selectOption('5');
+  await page.getByRole('button', { name: 'Start' }).click();
+  await expect(page.getByRole('button', { name: 'Stop' })).toBeVisible();
+  await expect(page.getByRole('button', { name: 'Start' })).toBeVisible({ timeout: 60_000 });
+}
+
+const row = (page: Page, check: string) => page.locator(`[data-check="${check}"]`);
+
+/** What each check has found. */
+const verdicts = (page: Page) =>
+  page
+    .locator('[data-check]')
+    .evaluateAll((rows: HTMLElement[]) => Object.fromEntries(rows.map((of) => [of.dataset.check, of.dataset.verdict])));
+
+const all = (verdict: string) => Object.fromEntries(checks.map((check) => [check, verdict]));
+
+test.describe('over HTTP/2', () => {
+  test.use({ ignoreHTTPSErrors: true });
+
+  test('a clean path is found clean', async ({ page, server }, info) => {
+    server.data = info.outputPath('data');
+    await server.start('--tls-self-signed', '--heartbeat', '2s');
+    await diagnose(page, server.url);
+    await expect(page.getByText('Nothing was found: streams work here.')).toBeVisible();
+    expect(await verdicts(page)).toEqual(all('good'));
+    await expect(row(page, 'protocol')).toContainText('HTTP/2');
+    await expect(row(page, 'streams-at-once')).toContainText('30; more were not tried');
+    await expect(page.getByText('no proxy recognised')).toBeVisible();
+    const metrics = await page.evaluate(async () => (await fetch('/metrics')).text());
+    expect(metrics).toMatch(/^waterclock_streams_open 0$/m);
+  });
+});
+
+test('over HTTP/1.1 a browser has six streams, and the page says what is to be done', async ({ page, server }) => {
+  await server.start('--heartbeat', '2s');
+  await diagnose(page, server.url);
+  expect(await verdicts(page)).toEqual({ ...all('good'), 'streams-at-once': 'warning' });
+  await expect(row(page, 'streams-at-once')).toContainText('6 of 30 that were tried');
+  await expect(row(page, 'streams-at-once')).toContainText('speak HTTP/2');
+  await expect.poll(() => streams(server)).toBe(0);
+
+  await page.getByRole('button', { name: 'Copy as text' }).click();
+  await expect(page.getByText('Copied.')).toBeVisible();
+  const text = await page.evaluate(() => navigator.clipboard.readText());
+  expect(text).toContain(`URL       ${server.url}/\n`);
+  expect(text).toMatch(/^Streams at once +warning +6 of 30 that were tried$/m);
+  expect(text).toMatch(/^six-connections: /m);
+  await page.getByRole('button', { name: 'Copy as JSON' }).click();
+  await expect
+    .poll(async () => JSON.parse(await page.evaluate(() => navigator.clipboard.readText())).findings)
+    .toHaveLength(checks.length);
+});
+
+test('what is on the way is named, with its mend', async ({ page, server }) => {
+  await server.start('--heartbeat', '2s');
+  // Holds each answer until it is whole, and is a bad copy of nginx.
+  await page.route('**/diagnose/stream?*', async (route) => {
+    const response = await route.fetch({ headers: { ...route.request().headers(), 'last-event-id': '' } });
+    const headers: Record<string, string> = { ...response.headers(), server: 'nginx/1.22.1' };
+    delete headers['cache-control'];
+    await route.fulfill({ response, headers });
+  });
+  await diagnose(page, server.url);
+  expect(await verdicts(page)).toMatchObject({ delivery: 'bad', 'first-event': 'bad', headers: 'warning', resume: 'bad' });
+  await expect(page.getByText('On the way: nginx')).toBeVisible();
+  await expect(row(page, 'delivery')).toContainText('nginx: proxy_buffering off;');
+  await expect(row(page, 'headers')).toContainText('no Cache-Control');
+});
+
+test('it can be stopped half-way, and all is closed', async ({ page, server }) => {
+  await server.start();
+  await page.goto(`${server.url}/diagnose`);
+  await page.getByLabel('Longest silence tried').selectOption('305');
+  await page.getByRole('button', { name: 'Start' }).click();
+  await expect(row(page, 'delivery')).toHaveAttribute('data-verdict', 'running', { timeout: 20_000 });
+  await expect.poll(() => streams(server)).toBeGreaterThan(0);
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect(page.getByText('Stopped before all was looked at.')).toBeVisible();
+  await expect.poll(() => streams(server)).toBe(0);
+  await expect(page.locator('[data-verdict="running"]')).toHaveCount(0);
+});
+
+test.describe('without a server that answers', () => {
+  test.use({ allowedErrors: networkErrors });
+
+  test('it says so', async ({ page, server }) => {
+    await server.start('--max-streams', '0');
+    await page.goto(`${server.url}/diagnose`);
+    await page.getByRole('button', { name: 'Start' }).click();
+    await expect(page.getByText('The server takes no more streams now.')).toBeVisible();
+    await server.kill();
+    await page.getByRole('button', { name: 'Start' }).click();
+    await expect(page.getByText('The server does not answer')).toBeVisible();
+  });
+});
