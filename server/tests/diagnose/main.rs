@@ -155,6 +155,7 @@ async fn on_a_straight_path_nothing_is_found() {
     );
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 #[tokio::test]
 async fn each_misdeed_of_a_proxy_is_named() {
     let server = Server::start(&[]).await;

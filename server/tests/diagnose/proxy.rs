@@ -117,12 +117,12 @@ impl Proxy {
             }
         });
         let holds = !self.holds_gets_only || head.starts_with("GET");
-        let mut held = answer.into_bytes();
+        let mut kept = answer.into_bytes();
         let mut all = Vec::new();
         let mut flush_at = None;
         if !(holds && (self.holds_all || self.holds_bytes > 0)) {
-            client.write_all(&held).await?;
-            all.append(&mut held);
+            client.write_all(&kept).await?;
+            all.append(&mut kept);
         }
         let silence = sleep(self.cuts_after.unwrap_or(Duration::from_hours(1)));
         tokio::pin!(silence);
@@ -132,8 +132,8 @@ impl Proxy {
                 chunk = chunks.recv() => chunk,
                 () = flush => {
                     flush_at = None;
-                    client.write_all(&held).await?;
-                    held.clear();
+                    client.write_all(&kept).await?;
+                    kept.clear();
                     continue;
                 }
                 () = &mut silence => {
@@ -153,7 +153,7 @@ impl Proxy {
             let Some(chunk) = chunk else { break };
             for line in String::from_utf8_lossy(&chunk).split_inclusive('\n') {
                 if (self.passes)(line) {
-                    held.extend_from_slice(line.as_bytes());
+                    kept.extend_from_slice(line.as_bytes());
                 }
             }
             let passes_on = match self.holds_for {
@@ -162,15 +162,15 @@ impl Proxy {
                     flush_at.get_or_insert(Instant::now() + time);
                     false
                 }
-                None => !self.holds_all && held.len() >= self.holds_bytes,
+                None => !self.holds_all && kept.len() >= self.holds_bytes,
             };
             if passes_on {
-                client.write_all(&held).await?;
-                all.append(&mut held);
+                client.write_all(&kept).await?;
+                all.append(&mut kept);
             }
         }
-        client.write_all(&held).await?;
-        all.append(&mut held);
+        client.write_all(&kept).await?;
+        all.append(&mut kept);
         if is_cacheable {
             let _ = cache.set(all);
         }
