@@ -3,7 +3,10 @@
 //! The directives are those of nginx 1.22 and later ([ngx_http_proxy_module](https://nginx.org/en/docs/http/ngx_http_proxy_module.html)),
 //! `HAProxy` 2.6 and later ([manual](https://docs.haproxy.org/2.6/configuration.html)),
 //! Caddy 2 ([reverse_proxy](https://caddyserver.com/docs/caddyfile/directives/reverse_proxy)) and
-//! Apache httpd 2.4 ([mod_proxy](https://httpd.apache.org/docs/2.4/mod/mod_proxy.html)).
+//! Apache httpd 2.4 ([mod_proxy](https://httpd.apache.org/docs/2.4/mod/mod_proxy.html)). Where 0.2 s come from in
+//! `HAProxy`: [option http-no-delay](https://docs.haproxy.org/2.6/configuration.html#4.2-option%20http-no-delay).
+//! What Amazon's API Gateway streams:
+//! [response transfer mode](https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html).
 
 use serde::Serialize;
 
@@ -88,7 +91,7 @@ pub fn mend(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
             Nginx => "`proxy_buffering off;` in the location, and no `proxy_ignore_headers X-Accel-Buffering;`, so that the stream's own `X-Accel-Buffering: no` counts; `gzip off;` there, too",
             HaProxy => "no `http-response wait-for-body`, and `compression type` without `text/event-stream`",
             Caddy => "`flush_interval -1` in `reverse_proxy`, and neither `response_buffers` nor `buffer_responses` there; `encode` only where a matcher leaves streams out",
-            Apache => "`ProxyPass … flushpackets=on`; no `SetOutputFilter BUFFER` (mod_buffer), and for streams `SetEnv no-gzip 1`, since mod_deflate holds events back",
+            Apache => "no `SetOutputFilter BUFFER` (mod_buffer), and for streams `SetEnv no-gzip 1`, since mod_deflate holds events back; `ProxyPass … flushpackets=on`",
             Varnish => "`return (pipe);` for streams in `vcl_recv`, or `set beresp.do_stream = true;` in `vcl_backend_response`",
             Envoy => "for this route no filter that collects answers, such as `ext_proc` with buffered bodies, or the compressor",
             Traefik => "no `buffering` middleware on this router; `responseForwarding.flushInterval` of the service may be `-1`",
@@ -133,11 +136,11 @@ pub fn mend(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
             Apache => "`ProxyTimeout 3600`, or `timeout=3600` in `ProxyPass` (default: `Timeout`, 60 s)",
             Varnish => "`.between_bytes_timeout = 1h;` of the backend (default 60s), and `pipe_timeout` where streams are piped",
             Envoy => "`stream_idle_timeout: 0s` of the connection manager (default 5 min) or `idle_timeout: 0s` of the route, and its `timeout: 0s` (default 15 s)",
-            Traefik => "`respondingTimeouts.writeTimeout` and `readTimeout` of the entry point: `0`",
+            Traefik => "`respondingTimeouts.writeTimeout` of the entry point: `0` (the default)",
             Cloudflare => "it cuts after 100 to 120 s of silence, which only Enterprise plans can change (Proxy Read Timeout): heartbeats more often than that",
             CloudFront => "the origin's response time-out (default 30 s, up to 120 s): heartbeats more often than that",
             AwsLoadBalancer => "`idle_timeout.timeout_seconds` (default 60), up to 4000",
-            AwsApiGateway => "it ends each answer after some 30 s in all: go past it, by an Application Load Balancer",
+            AwsApiGateway => "REST APIs that stream allow 5 min of silence, edge-optimised ones 30 s, and 15 min in all; others end each answer after some 30 s: go past them, by an Application Load Balancer",
             GoogleCloud => "`timeoutSec` of the backend (default 30), which bounds the whole stream: 86400",
             AzureFrontDoor => "the origin's response time-out (up to 240 s): heartbeats more often than that",
             AzureApplicationGateway => "the request time-out of the backend setting (default 20 s)",

@@ -224,7 +224,7 @@ async fn diagnose(options: &Diagnose) -> Result<Report, CouldNotRun> {
     };
     let answer =
         asker.read(asker.get(&probe), PATIENCE, |reader| !reader.messages.is_empty()).await;
-    let answer = answer.map_err(|failure| CouldNotRun::of(failure, &probe))?;
+    let answer = answer.map_err(|failure| CouldNotRun::of(failure, &options.url))?;
     if let Some(reason) = goodbye(&answer) {
         return Err(CouldNotRun::Goodbye(probe.to_string(), reason));
     }

@@ -11,6 +11,7 @@ mod meters;
 mod openapi;
 mod pages;
 mod poll;
+mod probe;
 mod publish;
 mod readers;
 mod support;

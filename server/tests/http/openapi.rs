@@ -123,6 +123,11 @@ async fn what_is_written_down_is_what_the_server_does() {
         ("/load", "post", "/load", "", "", 409),
         ("/load", "delete", "/load", elsewhere, "", 403),
         ("/load", "delete", "/load", "", "", 204),
+        ("/diagnose/stream", "get", "/diagnose/stream?events=2", elsewhere, "", 200),
+        ("/diagnose/stream", "get", "/diagnose/stream?events=0", "", "", 400),
+        ("/diagnose/stream", "post", "/diagnose/stream", "", "", 200),
+        ("/diagnose/stream", "post", "/diagnose/stream?bytes=9000", "", "", 400),
+        ("/diagnose/stream", "head", "/diagnose/stream", "", "", 200),
         ("/metrics", "get", "/metrics", "", "", 200),
         ("/metrics", "get", "/metrics", elsewhere, "", 403),
         ("/time", "get", "/time", "", "", 200),
@@ -158,6 +163,19 @@ async fn what_is_written_down_is_what_the_server_does() {
                 assert!(is_seen || elsewhere.contains(&status), "{method} {path} {status}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_down_of_a_probe_is_what_it_is() {
+    let server = Server::start(Settings::default()).await;
+    let document = document(&server).await;
+    let mut answer = server.get("/diagnose/stream?events=2&bytes=3").await;
+    for number in 1..=2 {
+        let probe = serde_json::from_str(&answer.message().await.data).unwrap();
+        let errors = errors(&document, &document["components"]["schemas"]["probe"], &probe);
+        assert!(errors.is_empty(), "{errors:?}: {probe}");
+        assert_eq!(probe["number"], number);
     }
 }
 

@@ -1,0 +1,447 @@
+//! `waterclock diagnose` against the server itself, and against proxies that each do one thing wrong: it names
+//! that, and nothing else.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails a test")]
+
+mod proxy;
+
+use std::{collections::BTreeSet, net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use proxy::Proxy;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
+};
+
+/// What every wait in these tests is bounded by.
+const DEADLINE: Duration = Duration::from_secs(100);
+
+/// The server; it ends with the test.
+struct Server {
+    address: SocketAddr,
+    _child: Child,
+    _data: TempDir,
+}
+
+impl Server {
+    async fn start(options: &[&str]) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_waterclock"))
+            .args(["--listen=127.0.0.1:0", "--store=memory"])
+            .args(options)
+            .current_dir(data.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = timeout(DEADLINE, stdout.next_line()).await.unwrap().unwrap().unwrap();
+        let address = line.strip_prefix("listening on http://").unwrap().parse().unwrap();
+        Self { address, _child: child, _data: data }
+    }
+}
+
+/// What the program has said.
+struct Said {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Said {
+    fn report(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {} {}", self.stdout, self.stderr))
+    }
+}
+
+async fn diagnose(options: &[&str]) -> Said {
+    let command = Command::new(env!("CARGO_BIN_EXE_waterclock"))
+        .arg("diagnose")
+        .args(options)
+        // This machine's own way out is not to be measured.
+        .env_remove("http_proxy")
+        .env_remove("HTTP_PROXY")
+        .env_remove("https_proxy")
+        .env_remove("HTTPS_PROXY")
+        .env_remove("all_proxy")
+        .env_remove("ALL_PROXY")
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(DEADLINE, command).await.expect("ends").unwrap();
+    Said {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn faults(report: &Value) -> BTreeSet<&str> {
+    let findings = report["findings"].as_array().unwrap().iter();
+    let faults = findings.flat_map(|finding| finding["faults"].as_array().unwrap());
+    faults.map(|fault| fault["name"].as_str().unwrap()).collect()
+}
+
+fn finding<'a>(report: &'a Value, check: &str) -> &'a Value {
+    let findings = report["findings"].as_array().unwrap();
+    findings.iter().find(|finding| finding["check"] == check).expect(check)
+}
+
+/// In the order of the report.
+const CHECKS: [&str; 11] = [
+    "protocol",
+    "streams-at-once",
+    "first-event",
+    "delivery",
+    "fields",
+    "headers",
+    "idle",
+    "resume",
+    "post",
+    "clock",
+    "round-trip",
+];
+
+#[tokio::test]
+async fn on_a_straight_path_nothing_is_found() {
+    let server = Server::start(&["--heartbeat=1s"]).await;
+    let url = format!("http://{}/events?topic=x", server.address);
+    let (json, text) = (
+        [&*url, "--json", "--idle=1500ms", "--streams=8"],
+        [&*url, "--idle=1500ms", "--streams=200"],
+    );
+    let (said, text) = tokio::join!(diagnose(&json), diagnose(&text));
+    let report = said.report();
+    assert_eq!(said.code, 0, "{report:#}");
+    assert_eq!(report["outcome"], "good", "{report:#}");
+    assert_eq!(report["url"], url);
+    assert_eq!(report["stream"], format!("http://{}/diagnose/stream", server.address));
+    assert_eq!(report["probe"], true);
+    assert!(report["time"].as_str().unwrap().ends_with('Z'));
+    let path =
+        serde_json::json!({"client": "HTTP/1.1", "server": "HTTP/1.1", "intermediaries": []});
+    assert_eq!(report["path"], path);
+    let findings = report["findings"].as_array().unwrap();
+    let checks: Vec<_> =
+        findings.iter().map(|finding| finding["check"].as_str().unwrap()).collect();
+    assert_eq!(checks, CHECKS);
+    for finding in findings {
+        assert_eq!(finding["verdict"], "good", "{finding}");
+        assert_eq!(finding["faults"], serde_json::json!([]));
+        let keys: Vec<_> = finding.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys.len(), 5, "{keys:?}");
+        assert!(!finding["measured"].as_str().unwrap().is_empty());
+        // Progress, a line each.
+        assert!(said.stderr.contains(finding["measured"].as_str().unwrap()), "{}", said.stderr);
+    }
+
+    assert_eq!((text.code, &*text.stderr), (0, ""), "{}", text.stdout);
+    let expected = "Streams at once         good            200; more were not tried\n";
+    assert!(text.stdout.contains(expected), "{}", text.stdout);
+    assert!(text.stdout.starts_with(&format!("URL       {url}\n")), "{}", text.stdout);
+    assert!(
+        text.stdout.ends_with("\n\nNothing was found: streams work here.\n"),
+        "{}",
+        text.stdout
+    );
+}
+
+#[expect(clippy::too_many_lines, reason = "it is a table")]
+#[tokio::test]
+async fn each_misdeed_of_a_proxy_is_named() {
+    let server = Server::start(&[]).await;
+    let cases: Vec<(Proxy, &[&str], &str, &str)> = vec![
+        (Proxy::default(), &[], "delivery", "as they are sent"),
+        (
+            Proxy { holds_bytes: 8 * 1024, ..Proxy::default() },
+            &["buffering"],
+            "delivery",
+            "something holds back about 8.",
+        ),
+        (
+            Proxy { holds_for: Some(Duration::from_millis(700)), ..Proxy::default() },
+            &["buffering"],
+            "delivery",
+            "something holds events back for about ",
+        ),
+        (
+            Proxy { holds_all: true, ..Proxy::default() },
+            &["buffering"],
+            "delivery",
+            "something holds back everything until the stream ends",
+        ),
+        (
+            Proxy { holds_all: true, holds_gets_only: true, ..Proxy::default() },
+            &["buffering", "get-unlike-post"],
+            "first-event",
+            "only after ",
+        ),
+        (
+            Proxy { cuts_after: Some(Duration::from_millis(1100)), ..Proxy::default() },
+            &["idle-timeout"],
+            "idle",
+            "cut after 1.1 s of silence",
+        ),
+        (
+            Proxy {
+                request: |line| {
+                    let is_id = line.to_lowercase().starts_with("last-event-id");
+                    (!is_id).then(|| line.to_owned())
+                },
+                ..Proxy::default()
+            },
+            &["last-event-id-lost"],
+            "resume",
+            "does not reach the server",
+        ),
+        (
+            Proxy {
+                answer: |line| Some(line.replace("text/event-stream", "text/plain")),
+                ..Proxy::default()
+            },
+            &["content-type"],
+            "headers",
+            "the content type is `text/plain`",
+        ),
+        (
+            Proxy {
+                answer: |line| Some(line.replace("no-cache, no-transform", "max-age=60")),
+                ..Proxy::default()
+            },
+            &["cache-control"],
+            "headers",
+            "`Cache-Control` is `max-age=60`",
+        ),
+        (
+            Proxy {
+                answer: |line| {
+                    Some(line.replace("x-accel-buffering: no", "content-encoding: gzip"))
+                },
+                ..Proxy::default()
+            },
+            &["compression"],
+            "headers",
+            "compressed by `gzip`",
+        ),
+        (
+            Proxy { passes: |line| !line.starts_with(':'), ..Proxy::default() },
+            &["comments-lost"],
+            "fields",
+            "lost: comments",
+        ),
+        (
+            Proxy { passes: |line| !line.starts_with("retry"), ..Proxy::default() },
+            &["retry-lost"],
+            "fields",
+            "lost: `retry`",
+        ),
+        (
+            Proxy { passes: |line| !line.starts_with("id"), ..Proxy::default() },
+            &["ids-lost"],
+            "fields",
+            "lost: ids",
+        ),
+        (
+            Proxy { passes: |line| !line.contains("\"number\":3,"), ..Proxy::default() },
+            &["events-lost"],
+            "delivery",
+            "19 of 20 events arrived",
+        ),
+        (
+            Proxy {
+                request: |line| Some(line.replace(" HTTP/1.1", " HTTP/1.0")),
+                // The server answers as it is asked, the proxy as it is.
+                answer: |line| Some(line.replace("HTTP/1.0", "HTTP/1.1")),
+                ..Proxy::default()
+            },
+            &["http-1.0-upstream"],
+            "protocol",
+            "HTTP/1.1 to here, HTTP/1.0 to the server",
+        ),
+        (
+            Proxy { answer: |line| Some(line.replace("HTTP/1.1", "HTTP/1.0")), ..Proxy::default() },
+            &["http-1.0"],
+            "protocol",
+            "HTTP/1.0 to here, HTTP/1.1 to the server",
+        ),
+        (
+            Proxy {
+                answers: |head| {
+                    let refused = "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n";
+                    head.starts_with("POST").then_some(refused)
+                },
+                ..Proxy::default()
+            },
+            &["post-refused"],
+            "post",
+            "a POST is answered 405",
+        ),
+        (
+            Proxy { connections: 4, ..Proxy::default() },
+            &["connection-limit"],
+            "streams-at-once",
+            "of 6 that were tried",
+        ),
+        (
+            // What it gives out again, it does not ask for again either.
+            Proxy { caches: true, ..Proxy::default() },
+            &["cached", "last-event-id-lost"],
+            "headers",
+            "an answer came from a cache",
+        ),
+    ];
+    let server = server.address;
+    join_all(cases.into_iter().map(async |(proxy, expected, check, measured)| {
+        let url = format!("http://{}", proxy.before(server).await);
+        let said = diagnose(&[&url, "--json", "--idle=2500ms", "--streams=6"]).await;
+        let report = said.report();
+        assert_eq!(faults(&report), expected.iter().copied().collect(), "{check}: {report:#}");
+        assert_eq!(said.code, i32::from(!expected.is_empty()), "{check}");
+        let found = finding(&report, check)["measured"].as_str().unwrap();
+        assert!(found.contains(measured), "{check}: {found}");
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_recognised_is_told_what_to_set() {
+    let server = Server::start(&[]).await;
+    let nginx = Proxy {
+        holds_bytes: 4096,
+        answer: |line| Some(line.replace("x-accel-buffering: no", "Server: nginx/1.22.1")),
+        ..Proxy::default()
+    };
+    let url = format!("http://{}", nginx.before(server.address).await);
+    let text = [&*url, "--idle=1s", "--streams=2"];
+    let json = [&text[..], &["--json"]].concat();
+    let (json, text) = tokio::join!(diagnose(&json), diagnose(&text));
+    let report = json.report();
+    let intermediary = &report["path"]["intermediaries"][0];
+    assert_eq!(intermediary["name"], "nginx");
+    assert_eq!(intermediary["by"], "`server: nginx/1.22.1` in the answer");
+    let mends = finding(&report, "delivery")["faults"][0]["mends"].as_array().unwrap();
+    assert_eq!(mends.len(), 1);
+    assert_eq!(mends[0]["intermediary"], "nginx");
+    assert!(mends[0]["text"].as_str().unwrap().starts_with("`proxy_buffering off;`"));
+
+    assert_eq!(text.code, 1);
+    assert!(text.stdout.contains("Path      nginx (by "), "{}", text.stdout);
+    assert!(text.stdout.contains("\n  nginx: `proxy_buffering off;`"), "{}", text.stdout);
+}
+
+#[tokio::test]
+async fn a_stream_without_a_probe_is_measured_as_far_as_it_goes() {
+    let server = Server::start(&["--interval=100ms"]).await;
+    let other = Proxy {
+        answers: |head| {
+            let none = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+            head.starts_with("GET /diagnose").then_some(none)
+        },
+        ..Proxy::default()
+    };
+    let url = format!("http://{}/events", other.before(server.address).await);
+    let said = diagnose(&[&url, "--json", "--idle=1s", "--streams=5"]).await;
+    let report = said.report();
+    assert_eq!((said.code, &report["probe"]), (0, &Value::Bool(false)), "{report:#}");
+    assert_eq!(report["stream"], url);
+    for check in CHECKS {
+        let expected = match check {
+            "protocol" | "streams-at-once" | "first-event" | "headers" | "idle" | "round-trip" => {
+                "good"
+            }
+            // The server has no comments in its events.
+            _ => "unknown",
+        };
+        assert_eq!(finding(&report, check)["verdict"], expected, "{check}: {report:#}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_measured_is_one_clear_line() {
+    let server = Server::start(&["--max-streams=0"]).await;
+    let full = format!("http://{}", server.address);
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = format!("http://{closed}/");
+    let token = Proxy {
+        answers: |head| {
+            let refused = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+            (!head.contains("Bearer let-me-in")).then_some(refused)
+        },
+        ..Proxy::default()
+    };
+    let token = format!("http://{}", token.before(server.address).await);
+    let (live, nothing) = (format!("{full}/health/live"), format!("{full}/nothing"));
+    for (options, line) in [
+        (
+            vec!["clock.example"],
+            "error: invalid value 'clock.example' for '<URL>': an address is needed",
+        ),
+        (
+            vec!["http://h/", "--idle=1h"],
+            "error: invalid value '1h' for '--idle <TIME>': a time from",
+        ),
+        (vec!["http://h/", "--streams=201"], "error: invalid value '201' for '--streams <COUNT>'"),
+        (vec!["http://h/", "--header=x"], "error: invalid value 'x' for '--header <HEADER>'"),
+        (vec![], "error: the following required arguments were not provided"),
+        (vec![&*closed], "cannot be reached: Connection refused"),
+        (vec![&*full], "takes no more streams just now (limit). Try again later"),
+        (vec![&*live], "is no stream of events: its content type is \"text/plain; charset=utf-8\""),
+        (vec![&*nothing], "answers 404 Not Found, and there is no Waterclock either"),
+        (vec![&*token], "answers 401 Unauthorized. A token may be needed: --header"),
+        (
+            vec![&*token, "--header", "Authorization: Bearer let-me-in"],
+            "takes no more streams just now",
+        ),
+    ] {
+        let said = diagnose(&options).await;
+        assert_eq!((said.code, &*said.stdout), (2, ""), "{options:?}: {}", said.stderr);
+        assert!(said.stderr.starts_with("error: "), "{options:?}: {}", said.stderr);
+        assert!(said.stderr.contains(line), "{options:?}: {}", said.stderr);
+    }
+}
+
+/// Speaks TLS with a certificate that nobody knows, and passes on what is within.
+async fn tls_before(server: SocketAddr) -> SocketAddr {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.into()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(client).await else { return };
+                let mut server = TcpStream::connect(server).await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_certificate_of_ones_own_is_taken_if_asked_for() {
+    let server = Server::start(&["--heartbeat=1s"]).await;
+    let url = format!("https://{}", tls_before(server.address).await);
+    let said = diagnose(&[&url]).await;
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("With --insecure, any certificate will do"), "{}", said.stderr);
+    let said = diagnose(&[&url, "--json", "--insecure", "--idle=1500ms"]).await;
+    assert_eq!(said.code, 0, "{:#}", said.report());
+}

@@ -1,0 +1,212 @@
+//! A small reverse proxy that does to a stream what bad proxies do.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, sleep_until},
+};
+
+/// What it does; by default, nothing but to pass on.
+#[derive(Clone)]
+pub struct Proxy {
+    /// Holds back until there are so many bytes.
+    pub holds_bytes: usize,
+    /// Holds back for so long.
+    pub holds_for: Option<Duration>,
+    /// Holds back until the end.
+    pub holds_all: bool,
+    /// Does so with answers to GET only.
+    pub holds_gets_only: bool,
+    /// Cuts after so long a silence.
+    pub cuts_after: Option<Duration>,
+    /// So many connections are served at once, others wait.
+    pub connections: usize,
+    /// Gives out the answer to a request without a query again.
+    pub caches: bool,
+    /// Answers itself, by a request's head.
+    pub answers: fn(&str) -> Option<&'static str>,
+    /// Changes a line of a request's head; none leaves it out.
+    pub request: fn(&str) -> Option<String>,
+    /// Changes a line of an answer's head.
+    pub answer: fn(&str) -> Option<String>,
+    /// Leaves out lines of the stream.
+    pub passes: fn(&str) -> bool,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            holds_bytes: 0,
+            holds_for: None,
+            holds_all: false,
+            holds_gets_only: false,
+            cuts_after: None,
+            connections: 1000,
+            caches: false,
+            answers: |_| None,
+            request: |line| Some(line.to_owned()),
+            answer: |line| Some(line.to_owned()),
+            passes: |_| true,
+        }
+    }
+}
+
+impl Proxy {
+    /// Stands before that server from now on.
+    pub async fn before(self, server: SocketAddr) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(Semaphore::new(self.connections));
+        let cache = Arc::new(OnceLock::new());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (proxy, cache) = (self.clone(), Arc::clone(&cache));
+                let connections = Arc::clone(&connections);
+                tokio::spawn(async move {
+                    let _permit = connections.acquire().await.unwrap();
+                    // What a client or the server breaks off is over.
+                    let _ = proxy.serve(client, server, &cache).await;
+                });
+            }
+        });
+        address
+    }
+
+    async fn serve(
+        &self,
+        client: TcpStream,
+        server: SocketAddr,
+        cache: &OnceLock<Vec<u8>>,
+    ) -> std::io::Result<()> {
+        let mut client = BufReader::new(client);
+        let head = head_of(&mut client).await?;
+        if let Some(answer) = (self.answers)(&head) {
+            client.write_all(answer.as_bytes()).await?;
+            return client.shutdown().await;
+        }
+        let is_cacheable = self.caches && head.starts_with("GET /diagnose/stream HTTP");
+        if let Some(answer) = cache.get().filter(|_| is_cacheable) {
+            client.write_all(answer).await?;
+            return client.shutdown().await;
+        }
+        let request = changed(&head, self.request);
+        let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+        let mut upstream = BufReader::new(TcpStream::connect(server).await?);
+        upstream.write_all(request.as_bytes()).await?;
+        let answer = head_of(&mut upstream).await?;
+        let is_chunked = answer.contains("transfer-encoding: chunked");
+        let mut answer = changed(&answer, |line| {
+            (!line.starts_with("transfer-encoding") && !line.starts_with("connection"))
+                .then(|| (self.answer)(line))?
+        });
+        answer = answer.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+
+        let (sender, mut chunks) = mpsc::channel(1);
+        let reader = tokio::spawn(async move {
+            while let Some(chunk) = next(&mut upstream, is_chunked).await {
+                if sender.send(chunk).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let holds = !self.holds_gets_only || head.starts_with("GET");
+        let mut kept = answer.into_bytes();
+        let mut all = Vec::new();
+        let mut flush_at = None;
+        if !(holds && (self.holds_all || self.holds_bytes > 0)) {
+            client.write_all(&kept).await?;
+            all.append(&mut kept);
+        }
+        let silence = sleep(self.cuts_after.unwrap_or(Duration::from_hours(1)));
+        tokio::pin!(silence);
+        loop {
+            let flush = sleep_until(flush_at.unwrap_or(Instant::now() + Duration::from_hours(1)));
+            let chunk = tokio::select! {
+                chunk = chunks.recv() => chunk,
+                () = flush => {
+                    flush_at = None;
+                    client.write_all(&kept).await?;
+                    kept.clear();
+                    continue;
+                }
+                () = &mut silence => {
+                    // As if it had never been there: not even the chunks are ended.
+                    reader.abort();
+                    return Ok(());
+                }
+                // The client leaves.
+                _ = client.fill_buf() => {
+                    reader.abort();
+                    return Ok(());
+                }
+            };
+            if let Some(after) = self.cuts_after {
+                silence.as_mut().reset(Instant::now() + after);
+            }
+            let Some(chunk) = chunk else { break };
+            for line in String::from_utf8_lossy(&chunk).split_inclusive('\n') {
+                if (self.passes)(line) {
+                    kept.extend_from_slice(line.as_bytes());
+                }
+            }
+            let passes_on = match self.holds_for {
+                _ if !holds => true,
+                Some(time) => {
+                    flush_at.get_or_insert(Instant::now() + time);
+                    false
+                }
+                None => !self.holds_all && kept.len() >= self.holds_bytes,
+            };
+            if passes_on {
+                client.write_all(&kept).await?;
+                all.append(&mut kept);
+            }
+        }
+        client.write_all(&kept).await?;
+        all.append(&mut kept);
+        if is_cacheable {
+            let _ = cache.set(all);
+        }
+        client.shutdown().await
+    }
+}
+
+/// The lines up to the empty one.
+async fn head_of(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(head)
+}
+
+fn changed(head: &str, change: impl Fn(&str) -> Option<String>) -> String {
+    let lines = head.trim_end().split("\r\n").filter_map(change);
+    lines.map(|line| line + "\r\n").collect::<String>() + "\r\n"
+}
+
+/// The next piece of an answer's body.
+async fn next(stream: &mut BufReader<TcpStream>, is_chunked: bool) -> Option<Vec<u8>> {
+    if !is_chunked {
+        let mut bytes = vec![0; 8192];
+        let read = stream.read(&mut bytes).await.ok().filter(|read| *read > 0)?;
+        bytes.truncate(read);
+        return Some(bytes);
+    }
+    let mut size = String::new();
+    stream.read_line(&mut size).await.ok()?;
+    let size = usize::from_str_radix(size.trim(), 16).ok().filter(|size| *size > 0)?;
+    let mut bytes = vec![0; size + 2];
+    stream.read_exact(&mut bytes).await.ok()?;
+    bytes.truncate(size);
+    Some(bytes)
+}
