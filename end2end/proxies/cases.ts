@@ -64,6 +64,12 @@ export const cases: Case[] = [
   { proxy: 'haproxy', setting: 'as documented', changes: [], faults: [] },
   {
     proxy: 'haproxy',
+    setting: 'without option http-no-delay',
+    changes: [['option http-no-delay', '']],
+    faults: ['coalescing'],
+  },
+  {
+    proxy: 'haproxy',
     setting: 'http-response wait-for-body',
     changes: [also(haproxy, 'http-response wait-for-body time 30s')],
     faults: ['buffering'],

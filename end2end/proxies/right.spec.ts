@@ -27,6 +27,11 @@ for (const kind of kinds) {
     const ids = await read(`${front.url}/events?limit=4`);
     expect(await read(`${front.url}/events?limit=2`, ids[1])).toEqual(ids.slice(2));
 
+    const { headers } = await fetch(`${front.url}/events?limit=1`);
+    expect(headers.get('content-type')).toBe('text/event-stream');
+    expect(headers.get('cache-control')).toBe('no-cache, no-transform');
+    expect(headers.get('x-accel-buffering')).toBe(kind === 'nginx' ? null : 'no'); // nginx keeps it to itself
+
     // X-Forwarded-For tells it that this is not its own machine, though its Host would.
     const answer = await fetch(`${front.url}/events/test`, { method: 'POST', body: 'data' });
     expect(answer.status).toBe(403);
