@@ -40,9 +40,14 @@ for (const { proxy, setting, changes, faults } of cases) {
     if (headers.get('content-encoding')) found.push('compression');
     if (/HTTP\/1\.0\r\n/.test(await heads.seen)) found.push('http-1.0-upstream');
     if (!held && (await within(5000, stream.end))) found.push('idle-timeout');
-
-    expect(found).toEqual(faults);
     stream.close();
+
+    const streams = Array.from({ length: 32 }, () => new Stream(`${front.url}/events?topic=test`));
+    const open = await within(1000, Promise.all(streams.map(({ head }) => head)));
+    if (!held && !open) found.push('connection-limit');
+    for (const one of streams) one.close();
+
+    expect(found.sort()).toEqual(faults);
     heads.close();
   });
 }

@@ -73,6 +73,8 @@ const recipes = {
         Listen 127.0.0.1:${port}
         PidFile apache.pid
         DefaultRuntimeDir .
+        ThreadsPerChild 64
+        MaxRequestWorkers 64
         ErrorLog /dev/stderr
         User #65534
         Group #65534
