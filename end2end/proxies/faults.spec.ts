@@ -21,13 +21,15 @@ for (const { proxy, setting, changes, faults } of cases) {
   test(`${proxy}: ${setting}`, async ({ front, server }) => {
     const heads = await record(server.url);
     await front.start(proxy, heads.url, changes);
+    const publish = (body: string) => fetch(`${server.url}/events/test`, { method: 'POST', body });
     const found: string[] = [];
 
-    const stream = new Stream(`${front.url}/events?topic=test`);
+    await publish('x'.repeat(600));
+    const stream = new Stream(`${front.url}/events?topic=test&last_event_id=earliest`);
     await within(1000, stream.head);
     const times: number[] = [];
     for (const data of ['one', 'two', 'three']) {
-      await fetch(`${server.url}/events/test`, { method: 'POST', body: data });
+      await publish(data);
       const published = performance.now();
       const came = await within(1000, stream.has(data));
       times.push(came ? performance.now() - published : Infinity);
