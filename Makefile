@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run run-tls watch test build dist bench bench-page bench-transports pictures setup-build setup-test
+.PHONY: again help run run-tls watch test test-proxies build dist bench bench-page bench-transports pictures \
+        setup-build setup-test setup-proxies
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -29,6 +30,9 @@ watch: setup-build ## Set up, and build, serve and reload on every change (cargo
 
 test: setup-test build ## Set up, and run everything that there is to test
 	scripts/test.sh
+
+test-proxies: setup-proxies build ## Build, and run the tests behind nginx, HAProxy, Caddy and Apache httpd (a minute)
+	cd end2end && WATERCLOCK_BINARY=$(CURDIR)/$(program) npx playwright test --config proxies.config.ts
 
 build: setup-build target/release/.built ## Set up, build for release, and say what the first load of the page weighs
 	@node scripts/size.mjs $(program)
@@ -76,3 +80,6 @@ setup-build:
 
 setup-test:
 	@scripts/setup.sh test
+
+setup-proxies:
+	@scripts/setup.sh proxies

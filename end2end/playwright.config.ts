@@ -3,6 +3,15 @@
 import { defineConfig } from '@playwright/test';
 import { executablePath } from './chromium.js';
 
+export const chromium = {
+  launchOptions: {
+    executablePath,
+    // A browser that stays on this machine. Root, as in a container, has no sandbox.
+    args: ['--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'],
+    chromiumSandbox: process.getuid?.() !== 0,
+  },
+};
+
 export default defineConfig({
   testDir: 'tests',
   fullyParallel: true,
@@ -14,19 +23,7 @@ export default defineConfig({
     {
       name: 'chromium',
       testIgnore: 'firefox.spec.ts',
-      use: {
-        launchOptions: {
-          executablePath,
-          // A browser that stays on this machine. Root, as in a container, has no sandbox.
-          args: [
-            '--disable-background-networking',
-            '--disable-component-update',
-            '--disable-sync',
-            '--no-first-run',
-          ],
-          chromiumSandbox: process.getuid?.() !== 0,
-        },
-      },
+      use: chromium,
     },
     {
       // The system's own, over WebDriver BiDi.

@@ -2,7 +2,8 @@
 # Brings what building and testing Waterclock need, and skips what is there.
 #
 #   scripts/setup.sh build   Rust with wasm32's library, cargo-leptos, wasm-bindgen, wasm-opt
-#   scripts/setup.sh test    all that, cargo-deny, Chromium, Firefox, and the packages of the end-to-end tests
+#   scripts/setup.sh test    all that, cargo-deny, Chromium, Firefox, the packages of the end-to-end tests, and proxies
+#   scripts/setup.sh proxies only what the tests behind proxies need: nginx, HAProxy, Caddy, Apache httpd, Playwright
 #   scripts/setup.sh path    only prints PATH with the folders of our tools on it
 #
 # The ordinary way comes first; where it fails, Debian's packages are the second. A tool of another
@@ -20,11 +21,13 @@ target=wasm32-unknown-unknown
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/waterclock
 cargo_bin=${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin
 log=$cache/setup.log
+proxies=$cache/proxies
 
 # Ours first, and what `cargo install` installs, should the user's PATH not have it.
 first=$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bin:$cache/cargo-deny-$cargo_deny/bin
 first=$first:$cache/binaryen-$binaryen/node_modules/.bin
-PATH=$first:$PATH:$cargo_bin
+# Last, so that the user's own are preferred: the proxies, and where Debian puts them if they are installed.
+PATH=$first:$PATH:$cargo_bin:/usr/sbin:$proxies/run
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -258,6 +261,41 @@ set_up_clients() {
         fail "curl and python3 are needed for the tests. Install them, then start again."
 }
 
+# --- proxies ---
+
+# Debian's packages, and the libraries they lack, but only unpacked: installed, they would serve on port 80.
+set_up_proxies() {
+    local missing=() program
+    for program in nginx haproxy caddy apache2; do
+        command -v $program >/dev/null || missing+=("$program")
+    done
+    [ ${#missing[@]} = 0 ] && return
+    say "unpacking Debian's packages of ${missing[*]} into $proxies (some seconds)"
+    unpack_packages "${missing[@]/%apache2/apache2-bin}" ||
+        fail "that did not work; $log says why." "Install ${missing[*]} as your system does, then start again."
+    mkdir -p "$proxies/run"
+    for program in "${missing[@]}"; do
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' \
+            "$(echo "$proxies"/lib/*-linux-gnu)" "$(echo "$proxies"/usr/*bin/"$program")" >"$proxies/run/$program"
+        chmod +x "$proxies/run/$program"
+    done
+}
+
+unpack_packages() {
+    local deb needed
+    command -v apt-get >/dev/null && as_root apt-get update || return 1
+    needed=$(apt-get install --simulate --no-install-recommends "$@" 2>"$log" | awk '/^Inst/ { print $2 }')
+    [ -n "$needed" ] || return 1
+    mkdir -p "$proxies/debs" "$proxies/usr/lib"
+    ln -sfn usr/lib "$proxies/lib" # as Debian has it: older packages say lib, newer usr/lib
+    mapfile -t needed <<<"$needed"
+    (cd "$proxies/debs" && quietly apt-get download "${needed[@]}") || return 1
+    for deb in "$proxies"/debs/*.deb; do
+        dpkg-deb --fsys-tarfile "$deb" | quietly tar --extract --keep-directory-symlink --directory "$proxies" || return 1
+    done
+    rm -r "$proxies/debs"
+}
+
 case ${1:-} in
 path) printf '%s' "$PATH" ;;
 build | test)
@@ -268,7 +306,12 @@ build | test)
         set_up_end2end
         set_up_firefox
         set_up_clients
+        set_up_proxies
     fi
     ;;
-*) fail "usage: scripts/setup.sh build|test|path" ;;
+proxies)
+    set_up_end2end
+    set_up_proxies
+    ;;
+*) fail "usage: scripts/setup.sh build|test|proxies|path" ;;
 esac

@@ -42,6 +42,8 @@ step 'unit, property and integration tests' cargo test --quiet
 step 'types of the end-to-end tests' env --chdir=end2end npx tsc
 step 'end-to-end tests in Chromium and Firefox' env --chdir=end2end \
     WATERCLOCK_BINARY="$PWD/target/release/waterclock" npx playwright test
+step 'tests behind nginx, HAProxy, Caddy and Apache httpd' env --chdir=end2end \
+    WATERCLOCK_BINARY="$PWD/target/release/waterclock" npx playwright test --config proxies.config.ts
 
 # cargo's lines are "test result: ok. 55 passed; 0 failed; …", Playwright's "  9 passed (12.3s)".
 passed=$(awk '/^test result: ok\./ { n += $4 } /^ +[0-9]+ passed \(/ { n += $1 } END { print n }' "$output")

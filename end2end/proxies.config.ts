@@ -1,0 +1,14 @@
+// The tests behind real proxies. Each starts a server and a proxy of its own, and mostly waits.
+import { defineConfig } from '@playwright/test';
+import { chromium } from './playwright.config.ts';
+
+export default defineConfig({
+  testDir: 'proxies',
+  outputDir: 'test-results/proxies',
+  preserveOutput: 'failures-only',
+  fullyParallel: true,
+  workers: 6,
+  forbidOnly: true,
+  reporter: 'list',
+  use: chromium,
+});

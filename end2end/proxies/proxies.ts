@@ -1,0 +1,165 @@
+// Starts a real proxy with its configuration of docs/proxies/: on a free loopback port, without a daemon, and with
+// all that it writes in a folder of its own. scripts/setup.sh brings the programs and says where they are.
+import type { TestInfo } from '@playwright/test';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { accessSync, closeSync, constants, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { delimiter, dirname, join, resolve } from 'node:path';
+
+const root = resolve(import.meta.dirname, '../..');
+const path = execFileSync(join(root, 'scripts/setup.sh'), ['path'], { encoding: 'utf8' });
+
+/** The first program of that name on the path. */
+function program(name: string): string {
+  const found = path.split(delimiter).find((folder) => {
+    try {
+      accessSync(join(folder, name), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+  if (!found) throw new Error(`${name} is not there: scripts/setup.sh proxies`);
+  return join(found, name);
+}
+
+type Recipe = {
+  file: string;
+  /** Where the site is to listen, in the file's words and in ours. */
+  listen: [string, (port: number) => string];
+  /** What stands around the site. */
+  around: (site: string, port: number) => string;
+  command: (file: string, folder: string) => string[];
+};
+
+const recipes = {
+  nginx: {
+    file: 'nginx.conf',
+    listen: ['listen 80;', (port) => `listen 127.0.0.1:${port};`],
+    around: (site) => `
+      daemon off; master_process off; pid nginx.pid;
+      events {}
+      http {
+        access_log off;
+        client_body_temp_path body; proxy_temp_path proxy;
+        fastcgi_temp_path fastcgi; scgi_temp_path scgi; uwsgi_temp_path uwsgi;
+        ${site}
+      }`,
+    command: (file, folder) => [program('nginx'), '-p', folder, '-e', 'stderr', '-c', file],
+  },
+  haproxy: {
+    file: 'haproxy.cfg',
+    listen: ['bind :80', (port) => `bind 127.0.0.1:${port}`],
+    around: (site) => site,
+    command: (file) => [program('haproxy'), '-db', '-f', file],
+  },
+  caddy: {
+    file: 'Caddyfile',
+    listen: ['example.org {', (port) => `http://:${port} {\nbind 127.0.0.1`],
+    around: (site) => `{\nadmin off\n}\n${site}`,
+    command: (file) => [program('caddy'), 'run', '--adapter', 'caddyfile', '--config', file],
+  },
+  apache: {
+    file: 'apache.conf',
+    listen: ['*:80', (port) => `*:${port}`],
+    around: (site, port) => {
+      const folder = resolve(dirname(program('apache2')), '../lib/apache2/modules');
+      const modules = 'mpm_event authz_core headers env setenvif filter deflate buffer proxy proxy_http';
+      const load = (name: string) => `LoadModule ${name}_module ${folder}/mod_${name}.so`;
+      return `
+        ${modules.split(' ').map(load).join('\n')}
+        ServerName localhost
+        Listen 127.0.0.1:${port}
+        PidFile apache.pid
+        DefaultRuntimeDir .
+        ThreadsPerChild 64
+        MaxRequestWorkers 64
+        ErrorLog /dev/stderr
+        User #65534
+        Group #65534
+        ${site}`;
+    },
+    command: (file, folder) => [program('apache2'), '-X', '-d', folder, '-f', file],
+  },
+} satisfies Record<string, Recipe>;
+
+export type Kind = keyof typeof recipes;
+export const kinds = Object.keys(recipes) as Kind[];
+
+/** In a configuration, the left in place of the right. */
+export type Change = [string, string];
+
+export class Proxy {
+  url = '';
+  private process?: ChildProcess;
+
+  constructor(private folder: string) {}
+
+  async start(kind: Kind, upstream: string, changes: Change[] = []) {
+    const { folder } = this;
+    const recipe: Recipe = recipes[kind];
+    const port = await freePort();
+    let site = readFileSync(join(root, 'docs/proxies', recipe.file), 'utf8');
+    const [listen, listenOn] = recipe.listen;
+    for (const [from, to] of [...changes, [listen, listenOn(port)], ['127.0.0.1:3000', new URL(upstream).host]]) {
+      if (!site.includes(from)) throw new Error(`${recipe.file} has no «${from}»`);
+      site = site.replaceAll(from, to);
+    }
+    mkdirSync(folder, { recursive: true });
+    const file = join(folder, recipe.file);
+    writeFileSync(file, recipe.around(site, port));
+    const [command, ...options] = recipe.command(file, folder);
+    // Caddy's home, otherwise the user's.
+    const env = { ...process.env, XDG_CONFIG_HOME: folder, XDG_DATA_HOME: folder };
+    const log = join(folder, 'log'); // a file, since Apache cannot open a pipe of ours
+    const output = openSync(log, 'a');
+    const child = spawn(command, options, { cwd: folder, env, stdio: ['ignore', output, output] });
+    closeSync(output);
+    this.process = child;
+    const deadline = Date.now() + 10_000;
+    while (!(await accepts(port))) {
+      if (child.exitCode !== null || Date.now() > deadline) {
+        throw new Error(`${kind} does not listen:\n${readFileSync(log, 'utf8')}`);
+      }
+      await new Promise((later) => setTimeout(later, 20));
+    }
+    this.url = `http://127.0.0.1:${port}`;
+  }
+
+  async stop() {
+    if (this.process?.exitCode === null && this.process.signalCode === null) {
+      const gone = once(this.process, 'exit');
+      this.process.kill('SIGKILL');
+      await gone;
+    }
+  }
+}
+
+/** For `test.extend`: a proxy that is not started yet, and is stopped after the test. */
+export const fixtures = {
+  front: async ({}, use: (front: Proxy) => Promise<void>, info: TestInfo) => {
+    const proxy = new Proxy(info.outputPath('proxy'));
+    await use(proxy);
+    await proxy.stop();
+  },
+};
+
+/** A port that nobody listens on, of those that the system gives to no outgoing connection meanwhile. */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    const listener = createServer();
+    const free = await new Promise((done) => {
+      listener.once('error', () => done(false)).listen(port, '127.0.0.1', () => done(true));
+    });
+    if (free) return new Promise((done) => listener.close(() => done(port)));
+  }
+}
+
+function accepts(port: number): Promise<boolean> {
+  return new Promise((done) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => (socket.destroy(), done(true))).once('error', () => done(false));
+  });
+}
