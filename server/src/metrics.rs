@@ -33,6 +33,8 @@ pub struct Metrics {
     connections_open: Gauge,
     connections: Counter,
     timed_out: CounterByReason,
+    refused: CounterByReason,
+    lines_open: Gauge,
     polls_waiting: Gauge,
     streams_open: Gauge,
     streams: Counter,
@@ -57,8 +59,21 @@ pub enum TimedOut {
     Head,
     /// It did not finish the head of another request; most have no more to ask.
     Idle,
+    /// It did not finish the body of a request.
+    Body,
     /// It did not read.
     Write,
+}
+
+/// What a request was refused for, of what may be an attack. The answer has it as an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is no request of HTTP/1.1, or one that can be read in several ways.
+    Malformed,
+    /// Its head, or the data that it publishes, are longer than allowed.
+    TooLong,
+    /// It comes from elsewhere, or from a page elsewhere, and asks for what only this machine may.
+    Foreign,
 }
 
 /// How a stream ended.
@@ -98,14 +113,27 @@ fn by_reason<const N: usize>(reasons: [&'static str; N]) -> CounterByReason {
 }
 
 impl TimedOut {
-    const ALL: [Self; 4] = [Self::FirstByte, Self::Head, Self::Idle, Self::Write];
+    const ALL: [Self; 5] = [Self::FirstByte, Self::Head, Self::Idle, Self::Body, Self::Write];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::FirstByte => "first-byte",
             Self::Head => "head",
             Self::Idle => "idle",
+            Self::Body => "body",
             Self::Write => "write",
+        }
+    }
+}
+
+impl Refusal {
+    const ALL: [Self; 3] = [Self::Malformed, Self::TooLong, Self::Foreign];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLong => "too-long",
+            Self::Foreign => "foreign",
         }
     }
 }
@@ -162,6 +190,8 @@ impl Default for Metrics {
             connections_open: Gauge::default(),
             connections: Counter::default(),
             timed_out: by_reason(TimedOut::ALL.map(TimedOut::as_str)),
+            refused: by_reason(Refusal::ALL.map(Refusal::as_str)),
+            lines_open: Gauge::default(),
             polls_waiting: Gauge::default(),
             streams_open: Gauge::default(),
             streams: Counter::default(),
@@ -191,6 +221,16 @@ impl Metrics {
             "connections_timed_out",
             "Connections that were given up, by what did not come",
             self.timed_out.clone(),
+        );
+        r.register(
+            "requests_refused",
+            "Requests that were refused, by what may be an attack",
+            self.refused.clone(),
+        );
+        r.register(
+            "lines_open",
+            "Requests that publish lines and are not at their end",
+            self.lines_open.clone(),
         );
         r.register("polls_waiting", "Polls that wait for events", self.polls_waiting.clone());
         r.register("streams_open", "Event streams that are open", self.streams_open.clone());
@@ -244,6 +284,12 @@ impl Metrics {
         Counted(self.connections_open.clone())
     }
 
+    /// A request publishes lines.
+    pub fn lines_come(&self) -> Counted {
+        self.lines_open.inc();
+        Counted(self.lines_open.clone())
+    }
+
     /// A poll waits for events.
     pub fn poll_waits(&self) -> Counted {
         self.polls_waiting.inc();
@@ -253,6 +299,11 @@ impl Metrics {
     /// A connection was given up.
     pub fn timed_out(&self, waiting_for: TimedOut) {
         self.timed_out.get_or_create(&Reason { reason: waiting_for.as_str() }).inc();
+    }
+
+    /// A request was refused.
+    pub fn refused(&self, by: Refusal) {
+        self.refused.get_or_create(&Reason { reason: by.as_str() }).inc();
     }
 
     /// A stream was opened, so many events behind the newest.
@@ -289,6 +340,14 @@ impl Metrics {
     pub fn gap(&self, reason: GapReason) {
         self.gaps.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }
+}
+
+/// Counts an answer that refuses what may be an attack.
+pub(crate) async fn count_refused(State(state): State<AppState>, response: Response) -> Response {
+    if let Some(refusal) = response.extensions().get() {
+        state.metrics.refused(*refusal);
+    }
+    response
 }
 
 /// `GET /metrics`: only for this machine, since it says how much the server is used.

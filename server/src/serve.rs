@@ -46,7 +46,7 @@ use socket::Socket;
 
 use crate::{
     meter::Traffic,
-    metrics::{Metrics, TimedOut},
+    metrics::{Metrics, Refusal, TimedOut},
     rarely::Rarely,
     stop::Stop,
     streams::Streams,
@@ -76,6 +76,8 @@ pub struct TimeOuts {
     pub first_byte: Duration,
     /// For the head of a request; also from the end of an answer to the end of the next head.
     pub head: Duration,
+    /// For the body of a request that is an event's data.
+    pub body: Duration,
     /// For reading anything at all of what is being sent to it.
     pub write: Duration,
 }
@@ -85,6 +87,7 @@ impl Default for TimeOuts {
         Self {
             first_byte: Duration::from_secs(10),
             head: Duration::from_secs(30),
+            body: Duration::from_secs(30),
             write: Duration::from_secs(30),
         }
     }
@@ -266,6 +269,10 @@ async fn connection(
             metrics.timed_out(if is_idle { TimedOut::Idle } else { TimedOut::Head });
         } else if is_write_time_out(&error) {
             metrics.timed_out(TimedOut::Write);
+        } else if error.is_parse_too_large() {
+            metrics.refused(Refusal::TooLong);
+        } else if error.is_parse() {
+            metrics.refused(Refusal::Malformed);
         }
         tracing::debug!(parent: &span, error = &error as &dyn Error, "the connection failed");
     }
