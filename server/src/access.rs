@@ -417,18 +417,25 @@ impl Access {
             }
             page = Page::MayRead;
         }
-        // What a page elsewhere loads as an image or a script has no `Origin` (Fetch Metadata). Going to
-        // our page from there is no such thing.
+        // What a page elsewhere loads as an image or a script has no `Origin` (Fetch Metadata); `same-site` is
+        // another port of this machine, too. Going to our page from there is no such thing.
         let says = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
-        if says("sec-fetch-site", "cross-site") && says("sec-fetch-mode", "no-cors") {
+        let is_elsewhere =
+            says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site");
+        let goes_there = says("sec-fetch-mode", "navigate") && parts.method.is_safe();
+        if page == Page::Ours && is_elsewhere && !goes_there {
             return Err(Foreign::Origin);
         }
         Ok(page)
     }
 
     fn is_our_name(&self, host: &str) -> bool {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let address = match in_brackets {
+            Some(address) => address.parse().map(IpAddr::V6),
+            None => host.parse().map(IpAddr::V4),
+        };
         // RFC 6761, 6.3: names under localhost are this machine too.
         host == "localhost"
             || host.ends_with(".localhost")
@@ -556,6 +563,8 @@ mod tests {
     fn what_a_page_elsewhere_loads_without_saying_its_origin() {
         for (site, mode, expected) in [
             ("cross-site", "no-cors", Err(Foreign::Origin)),
+            ("same-site", "no-cors", Err(Foreign::Origin)),
+            ("cross-site", "cors", Err(Foreign::Origin)),
             ("cross-site", "navigate", Ok(Page::Ours)),
             ("same-origin", "no-cors", Ok(Page::Ours)),
             ("none", "navigate", Ok(Page::Ours)),

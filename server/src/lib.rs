@@ -23,6 +23,7 @@
 //! | `pages` | the pages, rendered with the latest events |
 //! | `site` | the files that they need, from disk or from inside the program |
 //! | `headers` | the headers that every answer has, and what a page may load |
+//! | `strict` | refuses requests that may be read in more than one way |
 //! | [`stop`] | that the server is stopping, and since when |
 //! | [`streams`] | the streams that are open: how many there may be, and how far each is |
 //! | `rarely` | a future for what seldom happens beside what often does |
@@ -54,6 +55,7 @@ mod site;
 pub mod stop;
 mod stream;
 pub mod streams;
+mod strict;
 pub mod tls;
 pub mod token;
 mod ws;

@@ -109,6 +109,7 @@ fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
         streams: Streams::new(options.stream_limits()),
         access: options.access()?,
         trusted_proxies: options.trusted_proxies(),
+        body_time_out: TimeOuts::default().body,
         publish_rate: Arc::new(options.publish_rate()),
         running: Running::default(),
         meters: Meters::default(),

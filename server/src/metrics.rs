@@ -34,6 +34,7 @@ pub struct Metrics {
     connections: Counter,
     timed_out: CounterByReason,
     refused: CounterByReason,
+    lines_open: Gauge,
     polls_waiting: Gauge,
     streams_open: Gauge,
     streams: Counter,
@@ -60,15 +61,24 @@ pub enum TimedOut {
     Head,
     /// It did not finish the head of another request; most have no more to ask.
     Idle,
+    /// It did not finish the body of a request.
+    Body,
     /// It did not read.
     Write,
     /// It did not answer whether it is still there (HTTP/2).
     Ping,
 }
 
-/// Why a connection was not served, or no longer.
+/// What a connection or a request was refused for, of what may be an attack. The answer to a request has it as
+/// an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum Refusal {
+    /// It is no request of HTTP/1.1, or one that can be read in several ways.
+    Malformed,
+    /// Its head, or the data that it publishes, are longer than allowed.
+    TooLong,
+    /// It comes from elsewhere, or from a page elsewhere, and asks for what only this machine may.
+    Foreign,
     /// The handshake of TLS failed.
     Tls,
     /// It does not speak TLS, and should.
@@ -114,8 +124,15 @@ fn by_reason<const N: usize>(reasons: [&'static str; N]) -> CounterByReason {
 }
 
 impl TimedOut {
-    const ALL: [Self; 6] =
-        [Self::FirstByte, Self::Handshake, Self::Head, Self::Idle, Self::Write, Self::Ping];
+    const ALL: [Self; 7] = [
+        Self::FirstByte,
+        Self::Handshake,
+        Self::Head,
+        Self::Idle,
+        Self::Body,
+        Self::Write,
+        Self::Ping,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -123,17 +140,22 @@ impl TimedOut {
             Self::Handshake => "handshake",
             Self::Head => "head",
             Self::Idle => "idle",
+            Self::Body => "body",
             Self::Write => "write",
             Self::Ping => "ping",
         }
     }
 }
 
-impl Refused {
-    const ALL: [Self; 3] = [Self::Tls, Self::NoTls, Self::Http2];
+impl Refusal {
+    const ALL: [Self; 6] =
+        [Self::Malformed, Self::TooLong, Self::Foreign, Self::Tls, Self::NoTls, Self::Http2];
 
     fn as_str(self) -> &'static str {
         match self {
+            Self::Malformed => "malformed",
+            Self::TooLong => "too-long",
+            Self::Foreign => "foreign",
             Self::Tls => "tls",
             Self::NoTls => "no-tls",
             Self::Http2 => "http2",
@@ -193,7 +215,8 @@ impl Default for Metrics {
             connections_open: Gauge::default(),
             connections: Counter::default(),
             timed_out: by_reason(TimedOut::ALL.map(TimedOut::as_str)),
-            refused: by_reason(Refused::ALL.map(Refused::as_str)),
+            refused: by_reason(Refusal::ALL.map(Refusal::as_str)),
+            lines_open: Gauge::default(),
             polls_waiting: Gauge::default(),
             streams_open: Gauge::default(),
             streams: Counter::default(),
@@ -225,9 +248,14 @@ impl Metrics {
             self.timed_out.clone(),
         );
         r.register(
-            "connections_refused",
-            "Connections that were not served, or no longer, by what they did wrong",
+            "refused",
+            "Connections and requests that were refused, by what may be an attack",
             self.refused.clone(),
+        );
+        r.register(
+            "lines_open",
+            "Requests that publish lines and are not at their end",
+            self.lines_open.clone(),
         );
         r.register("polls_waiting", "Polls that wait for events", self.polls_waiting.clone());
         r.register("streams_open", "Event streams that are open", self.streams_open.clone());
@@ -281,6 +309,12 @@ impl Metrics {
         Counted(self.connections_open.clone())
     }
 
+    /// A request publishes lines.
+    pub fn lines_come(&self) -> Counted {
+        self.lines_open.inc();
+        Counted(self.lines_open.clone())
+    }
+
     /// A poll waits for events.
     pub fn poll_waits(&self) -> Counted {
         self.polls_waiting.inc();
@@ -292,9 +326,9 @@ impl Metrics {
         self.timed_out.get_or_create(&Reason { reason: waiting_for.as_str() }).inc();
     }
 
-    /// A connection was not served, or no longer.
-    pub fn refused(&self, why: Refused) {
-        self.refused.get_or_create(&Reason { reason: why.as_str() }).inc();
+    /// A connection or a request was refused.
+    pub fn refused(&self, by: Refusal) {
+        self.refused.get_or_create(&Reason { reason: by.as_str() }).inc();
     }
 
     /// A stream was opened, so many events behind the newest.
@@ -331,6 +365,14 @@ impl Metrics {
     pub fn gap(&self, reason: GapReason) {
         self.gaps.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }
+}
+
+/// Counts an answer that refuses what may be an attack.
+pub(crate) async fn count_refused(State(state): State<AppState>, response: Response) -> Response {
+    if let Some(refusal) = response.extensions().get() {
+        state.metrics.refused(*refusal);
+    }
+    response
 }
 
 /// `GET /metrics`: only for this machine, since it says how much the server is used.

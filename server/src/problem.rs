@@ -22,6 +22,7 @@ use crate::{
     access::{COOKIE_NAME, Foreign},
     events::MAX_PATTERNS,
     load::{MAX_RATE, MAX_SECONDS},
+    metrics::Refusal,
     poll::MAX_WAIT,
     probe,
     publish::{MAX_DATA, MAX_KEY},
@@ -68,6 +69,18 @@ pub enum Problem {
     /// The data of an event did not come in time.
     #[error("The data of the event did not arrive in time.")]
     SlowBody,
+    /// The body is not what HTTP/1.1 has it be.
+    #[error("The request's body breaks the rules of HTTP/1.1 (RFC 9112, 7.1).")]
+    BrokenBody,
+    /// The body ended before it was complete. Nobody reads this: the client is gone.
+    #[error("The request's body broke off.")]
+    CutBody,
+    /// A request of HTTP/1.1 does not say once and clearly for which host it is.
+    #[error("A request has one `Host`: a name or an address, with a port perhaps.")]
+    BadHost,
+    /// A transfer coding that is not understood.
+    #[error("`Transfer-Encoding` is `chunked`, once, or left out.")]
+    NoSuchCoding,
     /// The token allows nothing.
     #[error("The token is refused: {0}.")]
     BadToken(BadToken),
@@ -235,6 +248,19 @@ impl Problem {
         }
     }
 
+    /// As what it is counted, if it may be an attack.
+    fn refusal(&self) -> Option<Refusal> {
+        match self.reason() {
+            Self::BrokenBody | Self::BadHost | Self::NoSuchCoding => Some(Refusal::Malformed),
+            Self::TooMuchData => Some(Refusal::TooLong),
+            Self::NotPublic(_)
+            | Self::NotLocal(_)
+            | Self::ForeignOrigin(_)
+            | Self::MayNotPublish(_) => Some(Refusal::Foreign),
+            _ => None,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::AfterLines { why, .. } => why.status(),
@@ -247,6 +273,9 @@ impl Problem {
             | Self::BadKey
             | Self::KeyOfLines
             | Self::NotUtf8
+            | Self::BrokenBody
+            | Self::CutBody
+            | Self::BadHost
             | Self::NoSuchFormat(_)
             | Self::BadLimit(_)
             | Self::BadWait(_)
@@ -271,6 +300,7 @@ impl Problem {
             Self::TooMuchData => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotKept | Self::NotRead => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoSuchCoding => StatusCode::NOT_IMPLEMENTED,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
@@ -286,6 +316,11 @@ impl IntoResponse for Problem {
         let mut response = (self.status(), axum::Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let refusal = self.refusal();
+        if refusal == Some(Refusal::Malformed) || matches!(self, Self::SlowBody) {
+            // Where the next request begins is not known, or a long way off.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         match self.reason() {
             // RFC 6750, 3.
             Self::NoToken => {
@@ -305,6 +340,9 @@ impl IntoResponse for Problem {
                 headers.insert(RETRY_AFTER, (wait.as_secs() + 1).into());
             }
             _ => {}
+        }
+        if let Some(refusal) = refusal {
+            response.extensions_mut().insert(refusal);
         }
         response
     }

@@ -4,18 +4,21 @@ mod lines;
 
 use std::{
     collections::HashSet,
+    error::Error as _,
+    io::{self, ErrorKind},
+    iter::successors,
     net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, HttpBody as _},
     extract::{Path, State},
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
+use futures_util::StreamExt as _;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use serde::Deserialize;
 use waterclock::{
@@ -27,6 +30,7 @@ use waterclock::{
 use crate::{
     access::{Caller, Publisher},
     client::Client,
+    metrics::TimedOut,
     problem::Problem,
     router::AppState,
     token::BadToken,
@@ -34,8 +38,6 @@ use crate::{
 
 /// How long the data of an event may be, in bytes.
 pub const MAX_DATA: usize = 64 * 1024;
-/// How long a client may take to send it.
-const BODY_TIME_OUT: Duration = Duration::from_secs(30);
 /// How many clients may be counted before those that are idle are forgotten.
 const MAX_CLIENTS: usize = 10_000;
 
@@ -69,13 +71,42 @@ pub(crate) async fn publish(
         rate.check(client)?;
     }
     let run = run(&state, &publisher, &topic, key)?;
-    let body = tokio::time::timeout(BODY_TIME_OUT, to_bytes(body, MAX_DATA));
-    // An error is of the length, or of the client, who then does not get the answer anyway.
-    let body = body.await.map_err(|_| Problem::SlowBody)?.map_err(|_| Problem::TooMuchData)?;
-    let data = String::from_utf8(body.into()).map_err(|_| Problem::NotUtf8)?;
+    let Ok(data) = tokio::time::timeout(state.body_time_out, data(body)).await else {
+        state.metrics.timed_out(TimedOut::Body);
+        return Err(Problem::SlowBody);
+    };
+    let data = String::from_utf8(data?).map_err(|_| Problem::NotUtf8)?;
     let publishing = enqueue(&state, topic, name, data, run).await?;
     let frame = publishing.await?;
     Ok((StatusCode::CREATED, axum::Json(frame.event())).into_response())
+}
+
+/// All of a request's body.
+async fn data(body: Body) -> Result<Vec<u8>, Problem> {
+    // One that is announced to be too long need not come at all.
+    if body.size_hint().lower() > MAX_DATA as u64 {
+        return Err(Problem::TooMuchData);
+    }
+    let mut data = Vec::new();
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| not_all(&error))?;
+        if data.len() + piece.len() > MAX_DATA {
+            return Err(Problem::TooMuchData);
+        }
+        data.extend_from_slice(&piece);
+    }
+    Ok(data)
+}
+
+/// Why a body could not be read to its end.
+fn not_all(error: &axum::Error) -> Problem {
+    let sources = successors(error.source(), |&error| error.source());
+    let kind = sources.filter_map(|error| error.downcast_ref()).map(io::Error::kind).next();
+    match kind {
+        Some(ErrorKind::InvalidInput | ErrorKind::InvalidData) => Problem::BrokenBody,
+        _ => Problem::CutBody,
+    }
 }
 
 /// Begins the publish of one event by a message of a WebSocket. Those that are begun one after the other

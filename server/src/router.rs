@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     http::header::CONTENT_TYPE,
-    middleware::map_response,
+    middleware::{map_request, map_response, map_response_with_state},
     routing::{get, post},
 };
 use leptos::config::LeptosOptions;
@@ -24,7 +24,7 @@ use crate::{
     site,
     stop::Stop,
     streams::Streams,
-    ws,
+    strict, ws,
 };
 
 /// What the handlers share.
@@ -42,6 +42,8 @@ pub struct AppState {
     pub access: Access,
     /// Whose word on where a request comes from is taken.
     pub trusted_proxies: Arc<[TrustedProxy]>,
+    /// How long a client may take to send the data of an event.
+    pub body_time_out: Duration,
     /// How often others than this machine may publish.
     pub publish_rate: Arc<PublishRate>,
     /// The publishes with a key that are not answered yet.
@@ -97,6 +99,8 @@ pub fn router(state: AppState) -> Router {
         .merge(pages::router())
         .merge(site::router(&state))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .layer(map_request(strict::check))
         .layer(map_response(headers::add))
+        .layer(map_response_with_state(state.clone(), metrics::count_refused))
         .with_state(state)
 }

@@ -38,6 +38,8 @@ pub struct TimeOuts {
     pub handshake: Duration,
     /// For the head of a request; also from the end of an answer to the end of the next head.
     pub head: Duration,
+    /// For the body of a request that is an event's data.
+    pub body: Duration,
     /// For reading anything at all of what is being sent to it.
     pub write: Duration,
     /// For a sign of life, of HTTP/2: when nothing came for so long, it is asked for one, and has as long.
@@ -50,6 +52,7 @@ impl Default for TimeOuts {
             first_byte: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
+            body: Duration::from_secs(30),
             write: Duration::from_secs(30),
             ping: Duration::from_secs(20),
         }

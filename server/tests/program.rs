@@ -13,7 +13,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::TcpStream,
     process::{Child, ChildStdout, Command},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use waterclock::{
     event::Event,
@@ -222,6 +222,47 @@ async fn a_thousand_long_polls_that_wait_take_little_memory() {
         let answer = rest(poll).await;
         assert_eq!(answer.matches("\"data\":\"x\"").count(), 1, "{answer}");
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_thousand_half_open_connections_take_little_memory_and_hold_up_nobody() {
+    // A head of 32 KiB, the data of an event, or as much of a stream: no connection has it all.
+    const BUFFERED: u64 = 96 * 1024;
+    let mut program = Program::start(&["--listen=127.0.0.1:0", "--store=memory"]);
+    let address = program.address().await;
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let body = "x".repeat(60_000);
+    let event = format!("POST /events/t HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for _ in 0..100 {
+        assert!(rest(request(address, &event).await).await.starts_with("HTTP/1.0 201"));
+    }
+    let before = program.memory();
+    let half = format!("GET /events HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(30_000));
+    let unread = "GET /events?topic=t&last_event_id=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let slow = &event[..event.len() - 1];
+    let (mut open, mut count) = (Vec::new(), 0);
+    for (more, bytes) in [(400, ""), (250, &half), (250, slow), (100, unread)] {
+        for _ in 0..more {
+            open.push(request(address, bytes).await);
+        }
+        count += more;
+    }
+    let streams = async {
+        while !get(address, "/metrics").await.contains("\nwaterclock_streams_open 100\n") {}
+    };
+    timeout(DEADLINE, streams).await.expect("all are open");
+    for _ in 0..100 {
+        let asked = Instant::now();
+        assert!(get(address, "/health/live").await.starts_with("HTTP/1.0 200"));
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+    // And the one that asks.
+    let all = format!("\nwaterclock_connections_open {}\n", count + 1);
+    let counted = async { while !get(address, "/metrics").await.contains(&all) {} };
+    timeout(DEADLINE, counted).await.expect("all are counted");
+    let each = program.memory().saturating_sub(before) / count;
+    assert!(each < BUFFERED, "{each} bytes for each");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `split=lines`: each line of a request's body is an event.
 
-use std::{collections::VecDeque, net::IpAddr};
+use std::{collections::VecDeque, future::pending, net::IpAddr, pin::pin};
 
 use axum::{
     body::Body,
@@ -12,15 +12,17 @@ use serde::Serialize;
 use waterclock::{
     event::{Name, Topic},
     hub::Publishing,
+    timestamp::Timestamp,
 };
 
-use super::{MAX_DATA, PublishRate, not_published};
+use super::{MAX_DATA, PublishRate, not_all, not_published};
 use crate::{access::Until, problem::Problem, router::AppState, token::BadToken};
 
 /// How many lines of a request may wait for the log at a time.
 const MAX_WAITING: usize = 256;
 
-/// Publishes each line as it comes, for as long as they come.
+/// Publishes each line as it comes, for as long as they come: a client may be silent for as long as its
+/// token is valid, since what it watches may be. If it is gone without a word, the system notices.
 pub(super) async fn publish(
     state: &AppState,
     rate: Option<(&PublishRate, IpAddr)>,
@@ -29,6 +31,7 @@ pub(super) async fn publish(
     name: Name,
     body: Body,
 ) -> Result<Response, Problem> {
+    let _open = state.metrics.lines_come();
     let (waiting, answer) = (VecDeque::new(), Published::default());
     let mut publisher = Publisher { state, rate, until, topic, name, waiting, answer };
     let end = publisher.publish(body).await;
@@ -65,14 +68,16 @@ impl Publisher<'_> {
     async fn publish(&mut self, body: Body) -> Result<(), Problem> {
         let mut body = body.into_data_stream();
         let mut lines = Lines::default();
+        let mut expired = pin!(expired(self.until, self.state.hub.now()));
         loop {
             let piece = tokio::select! {
                 piece = body.next() => piece,
+                problem = &mut expired => return Err(problem),
                 _ = self.state.stop.begun() => return Err(Problem::Stopping),
             };
             match &piece {
-                // The client is gone, in the middle of a line perhaps, which then is none.
-                Some(Err(_)) => return Err(Problem::SlowBody),
+                // In the middle of a line perhaps, which then is none.
+                Some(Err(error)) => return Err(not_all(error)),
                 Some(Ok(bytes)) => lines.push(bytes),
                 None => lines.end(),
             }
@@ -116,6 +121,13 @@ impl Publisher<'_> {
         }
         Ok(())
     }
+}
+
+/// Waits until a token has expired; forever if there is none.
+async fn expired(until: Until, now: Timestamp) -> Problem {
+    let Some(until) = until else { return pending().await };
+    tokio::time::sleep(until.since(now)).await;
+    Problem::BadToken(BadToken::Expired(until))
 }
 
 /// Takes lines out of bytes that come in pieces. A line ends with LF or CRLF, or with the last piece.

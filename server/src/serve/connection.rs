@@ -40,13 +40,13 @@ use tracing::{Instrument as _, Span};
 use super::{Peer, Serving, socket::Socket};
 use crate::{
     meter::Traffic,
-    metrics::{Refused, TimedOut},
+    metrics::{Refusal, TimedOut},
     rarely::Rarely,
 };
 
 /// How many bytes a request's head may have (more is answered with 431), and how many bytes of an
 /// answer hyper holds back for a client that does not read, give or take one chunk.
-const BUFFER: usize = 32 * 1024;
+const BUFFER: u32 = 32 * 1024;
 /// How many bytes the system holds back for a client that does not read. Linux doubles it.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a connection is silent before the system asks whether its other end is still there.
@@ -129,14 +129,14 @@ pub(super) async fn serve(
                 Ok(Ok(socket)) => connection.http1(socket, None).await,
                 Ok(Err(error)) => {
                     tracing::debug!(parent: &connection.span, %error, "no TLS");
-                    metrics.refused(Refused::Tls);
+                    metrics.refused(Refusal::Tls);
                 }
                 Err(_) => metrics.timed_out(TimedOut::Handshake),
             }
         }
         Some(_) if first_bytes.is_empty() => {}
         Some(_) => {
-            metrics.refused(Refused::NoTls);
+            metrics.refused(Refusal::NoTls);
             say_that_it_is_tls(socket).await;
         }
     }
@@ -203,7 +203,7 @@ impl Connection {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(time_outs.head)
-            .max_buf_size(BUFFER)
+            .max_buf_size(BUFFER as usize)
             .half_close(stream.is_some())
             .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
@@ -232,6 +232,10 @@ impl Connection {
             metrics.timed_out(if is_idle { TimedOut::Idle } else { TimedOut::Head });
         } else if is_write_time_out(&error) {
             metrics.timed_out(TimedOut::Write);
+        } else if error.is_parse_too_large() {
+            metrics.refused(Refusal::TooLong);
+        } else if error.is_parse() {
+            metrics.refused(Refusal::Malformed);
         }
         self.failed(&error);
     }
@@ -259,7 +263,7 @@ impl Connection {
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_send_buf_size(STREAM_SEND_BUFFER)
-            .max_header_list_size(BUFFER as u32)
+            .max_header_list_size(BUFFER)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(time_outs.ping)
@@ -298,7 +302,7 @@ impl Connection {
         } else if is_write_time_out(&error) {
             metrics.timed_out(TimedOut::Write);
         } else if of_http2.is_some_and(h2::Error::is_library) {
-            metrics.refused(Refused::Http2);
+            metrics.refused(Refusal::Http2);
         }
         self.failed(&error);
     }

@@ -80,11 +80,3 @@ async fn a_public_topic_is_read_by_all() {
     assert!(get(&server, "/", &by_proxy).await.rest().await.contains("not secret"));
     assert!(reason(get(&server, "/metrics", &by_proxy).await).await.contains("a proxy has passed"));
 }
-
-#[tokio::test]
-async fn what_a_browser_always_sends_is_not_left_out() {
-    let server = with(Access::default()).await;
-    assert_eq!(server.send(b"GET /events HTTP/1.1\r\n\r\n").await.status(), 403);
-    let two = b"GET /events HTTP/1.1\r\nHost: localhost\r\nHost: rebound.example\r\n\r\n";
-    assert_eq!(server.send(two).await.status(), 403);
-}

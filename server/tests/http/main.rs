@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails a test")]
 
 mod access;
+mod attacks;
 mod bad_days;
 mod events;
 mod health;

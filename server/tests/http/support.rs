@@ -117,6 +117,7 @@ impl Server {
             streams: streams.clone(),
             access: settings.access,
             trusted_proxies: settings.trusted_proxies,
+            body_time_out: settings.time_outs.body,
             publish_rate: Arc::new(PublishRate::new(settings.max_publishes)),
             running: Running::default(),
             meters: Meters::default(),

@@ -210,7 +210,7 @@ async fn who_does_not_speak_tls_is_told_so() {
         assert_eq!(answer.status(), 400);
         assert_eq!(answer.rest().await, "This port speaks TLS: use https:// instead of http://.\n");
     }
-    until_metric(&server, &tls, "waterclock_connections_refused_total{reason=\"no-tls\"}", 2).await;
+    until_metric(&server, &tls, "waterclock_refused_total{reason=\"no-tls\"}", 2).await;
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn what_is_no_handshake_is_refused_and_half_of_one_given_up() {
     half.try_write(b"\x16\x03\x01\x02\x00\x01").unwrap();
     until_metric(&server, &tls, "waterclock_connections_timed_out_total{reason=\"handshake\"}", 1)
         .await;
-    until_metric(&server, &tls, "waterclock_connections_refused_total{reason=\"tls\"}", 3).await;
+    until_metric(&server, &tls, "waterclock_refused_total{reason=\"tls\"}", 3).await;
     let connection = Connection::over(connect(&server, tls.file(), &["h2"]).await).await;
     assert_eq!(connection.get("/health/live").await.status, 200);
     drop(half);

@@ -137,6 +137,19 @@ async fn this_machine_needs_one_only_if_it_is_told_so() {
 }
 
 #[tokio::test]
+async fn lines_end_when_their_token_expires_also_if_none_comes() {
+    let server = start().await;
+    let short = token(json!({"exp": now() + 0.2, "publish": ["t"]}));
+    let head = format!(
+        "POST /events/t?split=lines HTTP/1.0\r\nContent-Length: 99\r\n{}\r\n",
+        bearer(&short)
+    );
+    let answer = server.send(format!("{head}a\nhalf").as_bytes()).await;
+    let detail = "it expired at 2026-11-22T07:00:00.200Z. 1 lines were published before.";
+    refused(answer, 401, Some("Bearer error=\"invalid_token\""), detail).await;
+}
+
+#[tokio::test]
 async fn a_stream_ends_when_its_token_expires() {
     let server = start().await;
     let short = token(json!({"exp": now() + 0.2, "subscribe": ["clock"]}));
