@@ -184,7 +184,8 @@ const states: Record<string, State> = {
     enter: async (page, server) => {
       // Holds each answer until it is whole.
       await page.route('**/diagnose/stream?*', async (route) => {
-        const response = await route.fetch();
+        const response = await route.fetch().catch(() => null);
+        if (!response) return;
         const headers = { 'content-type': 'text/plain', server: 'nginx/1.22.1', via: '1.1 varnish' };
         await route.fulfill({ response, headers });
       });

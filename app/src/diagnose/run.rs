@@ -1,10 +1,13 @@
 //! A run: asks for the probe as each check needs it, one after the other, the silence beside the rest.
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use futures_util::{
     StreamExt as _,
-    future::{AbortHandle, Either, abortable, join, select},
+    future::{AbortHandle, abortable, join, select},
     stream::FuturesUnordered,
 };
 use gloo_net::http::Method;
@@ -29,9 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How many streams at once are tried.
 const STREAMS: usize = 30;
 /// How long they last.
-const AT_ONCE: Duration = Duration::from_secs(30);
+const AT_ONCE: Duration = Duration::from_secs(3);
 /// Those that have begun so long after the first were not open with it.
 const BEGAN_TOGETHER: Duration = Duration::from_millis(2500);
+/// How often it is looked how many have begun.
+const LOOK: Duration = Duration::from_millis(50);
 /// When so little of the silence is missing at its end, it was survived.
 const NEARLY: f64 = 0.98;
 /// Said when there is no answer.
@@ -272,16 +277,19 @@ async fn paced(method: Method, pace: Pace) -> Option<Answer> {
     read_probe(method, &pace.query(), pace.lasts() + PATIENCE, |_| false).await
 }
 
-/// How many streams have begun soon after the first. All are closed then.
+/// How many streams the server has seen begin soon after the first; by its stamps, since their first events may be
+/// held back. All are closed then.
 async fn streams_at_once() -> usize {
-    let begun = Cell::new(0);
+    let begun = RefCell::new(Vec::new());
     let query = format!("events=2&every={}", AT_ONCE.as_millis());
     let mut streams: FuturesUnordered<_> = (0..STREAMS)
         .map(|_| async {
             let is_first = Cell::new(true);
             let has_begun = |reader: &Reader| {
-                if !reader.arrivals.is_empty() && is_first.replace(false) {
-                    begun.set(begun.get() + 1);
+                if let Some(first) = reader.arrivals.first()
+                    && is_first.replace(false)
+                {
+                    begun.borrow_mut().push(first.sent);
                 }
                 false
             };
@@ -291,26 +299,26 @@ async fn streams_at_once() -> usize {
     // They are closed when they are dropped.
     let all = async { while streams.next().await.is_some() {} };
     let together = async {
-        for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
-            if begun.get() > 0 {
+        let looks = |time: Duration| 0..time.as_millis() / LOOK.as_millis();
+        for _ in looks(PATIENCE) {
+            if !begun.borrow().is_empty() {
                 break;
             }
             sleep(LOOK).await;
         }
-        for _ in 0..BEGAN_TOGETHER.as_millis() / LOOK.as_millis() {
-            if begun.get() == STREAMS {
+        for _ in looks(BEGAN_TOGETHER) {
+            if begun.borrow().len() == STREAMS {
                 break;
             }
             sleep(LOOK).await;
         }
     };
-    match select(Box::pin(all), Box::pin(together)).await {
-        Either::Left(_) | Either::Right(_) => begun.get(),
-    }
+    select(Box::pin(all), Box::pin(together)).await;
+    let begun = begun.borrow();
+    let first = begun.iter().copied().fold(f64::INFINITY, f64::min);
+    let until = first + BEGAN_TOGETHER.as_secs_f64() * 1000.0;
+    begun.iter().filter(|sent| **sent < until).count()
 }
-
-/// How often it is looked how many have begun.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// A silence between two events, the first of which may be held back meanwhile.
 async fn idle(tried: Duration, heartbeat: Duration) -> Finding {
