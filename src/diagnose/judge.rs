@@ -54,6 +54,10 @@ pub fn streams_at_once(
     if open >= tried {
         return Finding::good(check, format!("{open}; more were not tried"));
     }
+    if open == 0 {
+        // One at a time there was, by which the rest was measured.
+        return Finding::unknown(check, format!("none of {tried} had an event in time"));
+    }
     let measured = format!("{open} of {tried} that were tried");
     let is_http1 = protocol.is_none_or(|protocol| protocol <= Protocol::Http11);
     if is_browser && is_http1 && open >= BROWSER_CONNECTIONS - 1 {
@@ -343,13 +347,14 @@ mod tests {
     fn how_many_streams() {
         use Protocol::{Http2, Http11};
         assert_eq!(streams_at_once(32, 32, Some(Http11), false).verdict, Verdict::Good);
+        assert_eq!(streams_at_once(0, 32, Some(Http2), false).verdict, Verdict::Unknown);
         for (open, protocol, is_browser, verdict, fault) in [
             (6, Http11, true, Verdict::Warning, Fault::SixConnections),
             (5, Http11, true, Verdict::Warning, Fault::SixConnections),
             (3, Http11, true, Verdict::Bad, Fault::ConnectionLimit),
             (6, Http2, true, Verdict::Warning, Fault::ConnectionLimit),
             (6, Http11, false, Verdict::Warning, Fault::ConnectionLimit),
-            (0, Http2, false, Verdict::Bad, Fault::ConnectionLimit),
+            (1, Http2, false, Verdict::Bad, Fault::ConnectionLimit),
         ] {
             let finding = streams_at_once(open, 32, Some(protocol), is_browser);
             is(&finding, verdict, &[fault], &format!("{open} of 32 that were tried"));
