@@ -195,7 +195,8 @@ pub fn idle(cut_after: Option<Duration>, heartbeat: Option<Duration>, tried: Dur
                 let (cut, heartbeat) = (time(cut), time(heartbeat));
                 format!("cut after {cut} of silence; {then} (a heartbeat every {heartbeat})")
             };
-            if cut <= heartbeat {
+            // One that is just as long is a race.
+            if cut <= heartbeat + heartbeat / 10 {
                 Finding::wrong(
                     check,
                     Verdict::Bad,
@@ -439,6 +440,7 @@ mod tests {
             &fault,
             "cut after 1 s of silence; a quiet stream breaks each time (a heartbeat every 15 s)",
         );
+        assert_eq!(idle(Some(seconds(16)), heartbeat, seconds(60)).verdict, Verdict::Bad);
         assert_eq!(idle(Some(seconds(20)), heartbeat, seconds(60)).verdict, Verdict::Warning);
         assert_eq!(idle(Some(seconds(60)), heartbeat, seconds(90)).verdict, Verdict::Good);
         assert_eq!(idle(None, heartbeat, seconds(5)).verdict, Verdict::Unknown);
