@@ -54,6 +54,10 @@ pub fn streams_at_once(
     if open >= tried {
         return Finding::good(check, format!("{open}; more were not tried"));
     }
+    if open == 0 {
+        // One at a time there was, by which the rest was measured.
+        return Finding::unknown(check, format!("none of {tried} had an event in time"));
+    }
     let measured = format!("{open} of {tried} that were tried");
     let is_http1 = protocol.is_none_or(|protocol| protocol <= Protocol::Http11);
     if is_browser && is_http1 && open >= BROWSER_CONNECTIONS - 1 {
@@ -191,7 +195,8 @@ pub fn idle(cut_after: Option<Duration>, heartbeat: Option<Duration>, tried: Dur
                 let (cut, heartbeat) = (time(cut), time(heartbeat));
                 format!("cut after {cut} of silence; {then} (a heartbeat every {heartbeat})")
             };
-            if cut <= heartbeat {
+            // One that is just as long is a race.
+            if cut <= heartbeat + heartbeat / 10 {
                 Finding::wrong(
                     check,
                     Verdict::Bad,
@@ -343,13 +348,14 @@ mod tests {
     fn how_many_streams() {
         use Protocol::{Http2, Http11};
         assert_eq!(streams_at_once(32, 32, Some(Http11), false).verdict, Verdict::Good);
+        assert_eq!(streams_at_once(0, 32, Some(Http2), false).verdict, Verdict::Unknown);
         for (open, protocol, is_browser, verdict, fault) in [
             (6, Http11, true, Verdict::Warning, Fault::SixConnections),
             (5, Http11, true, Verdict::Warning, Fault::SixConnections),
             (3, Http11, true, Verdict::Bad, Fault::ConnectionLimit),
             (6, Http2, true, Verdict::Warning, Fault::ConnectionLimit),
             (6, Http11, false, Verdict::Warning, Fault::ConnectionLimit),
-            (0, Http2, false, Verdict::Bad, Fault::ConnectionLimit),
+            (1, Http2, false, Verdict::Bad, Fault::ConnectionLimit),
         ] {
             let finding = streams_at_once(open, 32, Some(protocol), is_browser);
             is(&finding, verdict, &[fault], &format!("{open} of 32 that were tried"));
@@ -434,6 +440,7 @@ mod tests {
             &fault,
             "cut after 1 s of silence; a quiet stream breaks each time (a heartbeat every 15 s)",
         );
+        assert_eq!(idle(Some(seconds(16)), heartbeat, seconds(60)).verdict, Verdict::Bad);
         assert_eq!(idle(Some(seconds(20)), heartbeat, seconds(60)).verdict, Verdict::Warning);
         assert_eq!(idle(Some(seconds(60)), heartbeat, seconds(90)).verdict, Verdict::Good);
         assert_eq!(idle(None, heartbeat, seconds(5)).verdict, Verdict::Unknown);

@@ -84,14 +84,14 @@ fn general(fault: Fault) -> Option<&'static str> {
 pub fn mend(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
     use Intermediary::{
         Apache, AwsApiGateway, AwsLoadBalancer, AzureApplicationGateway, AzureFrontDoor, Caddy, CloudFront,
-        Cloudflare, Envoy, Fastly, Fly, GoogleCloud, HaProxy, Heroku, Netlify, Nginx, Traefik, Varnish, Vercel,
+        Cloudflare, Envoy, Fastly, GoogleCloud, HaProxy, Heroku, Netlify, Nginx, Traefik, Varnish, Vercel,
     };
     Some(match (fault, intermediary) {
         (Fault::Buffering | Fault::LateFirstEvent | Fault::GetUnlikePost, intermediary) => match intermediary {
-            Nginx => "`proxy_buffering off;` in the location, and no `proxy_ignore_headers X-Accel-Buffering;`, so that the stream's own `X-Accel-Buffering: no` counts; `gzip off;` there, too",
+            Nginx => "`proxy_buffering off;` in the location, and no `proxy_ignore_headers X-Accel-Buffering;`, so that the stream's own `X-Accel-Buffering: no` counts; `proxy_http_version 1.1;` and `gzip off;` there, too",
             HaProxy => "no `http-response wait-for-body`, and `compression type` without `text/event-stream`",
-            Caddy => "`flush_interval -1` in `reverse_proxy`, and neither `response_buffers` nor `buffer_responses` there; `encode` only where a matcher leaves streams out",
-            Apache => "no `SetOutputFilter BUFFER` (mod_buffer), and for streams `SetEnv no-gzip 1`, since mod_deflate holds events back; `ProxyPass … flushpackets=on`",
+            Caddy => "neither `response_buffers` nor `buffer_responses` in `reverse_proxy`, and `encode` only where a matcher leaves streams out; `flush_interval -1` for streams that are not `text/event-stream`",
+            Apache => "`SetEnvIf Request_URI \"^/(events|diagnose/stream)\" no-gzip no-brotli`, and no other output filter for streams; mod_proxy_http itself passes on what it has whenever the server pauses (mod_proxy_fcgi and mod_proxy_ajp: `ProxyPass … flushpackets=on`)",
             Varnish => "`return (pipe);` for streams in `vcl_recv`, or `set beresp.do_stream = true;` in `vcl_backend_response`",
             Envoy => "for this route no filter that collects answers, such as `ext_proc` with buffered bodies, or the compressor",
             Traefik => "no `buffering` middleware on this router; `responseForwarding.flushInterval` of the service may be `-1`",
@@ -109,15 +109,13 @@ pub fn mend(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
         (Fault::Coalescing, intermediary) => match intermediary {
             Nginx => "`tcp_nodelay on;` (the default), and `proxy_buffering off;`",
             HaProxy => "`option http-no-delay`; without it, the system may wait 0.2 s for more to send",
-            Caddy => "`flush_interval -1` in `reverse_proxy`",
-            Apache => "`ProxyPass … flushpackets=on`",
-            Traefik => "`responseForwarding.flushInterval` of the service: `-1`",
+            Caddy => "`flush_interval -1` in `reverse_proxy`, for streams that are not `text/event-stream`",
             _ => return None,
         },
         (Fault::Compression, intermediary) => match intermediary {
             Nginx => "`gzip off;` in the location, or `gzip_types` without `text/event-stream`; the same for `brotli` and `zstd`",
-            HaProxy => "a `compression type` that lists what is to be compressed, and not `text/event-stream`; without any, all is",
-            Caddy => "`encode` only where a matcher leaves streams out: `@rest not path /events /diagnose/stream`, `encode @rest zstd gzip`",
+            HaProxy => "a `compression type` that lists what is to be compressed, and not `text/event-stream` (without any, all is); and leave the stream's `Cache-Control: no-transform` in place, which it obeys",
+            Caddy => "`encode` only where a matcher leaves streams out: `@page not path /events /diagnose/*`, `encode @page zstd gzip`",
             Apache => "`SetEnvIf Request_URI \"^/(events|diagnose/stream)\" no-gzip no-brotli`, or no `text/event-stream` in `AddOutputFilterByType DEFLATE`",
             Varnish => "no `set beresp.do_gzip = true;` for streams",
             Envoy => "`content_type` of the compressor without `text/event-stream`",
@@ -131,7 +129,7 @@ pub fn mend(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
         },
         (Fault::IdleTimeout, intermediary) => match intermediary {
             Nginx => "`proxy_read_timeout 1h;` (default 60s)",
-            HaProxy => "`timeout server 1h` and `timeout client 1h`; for WebSockets `timeout tunnel 1h`",
+            HaProxy => "`timeout server 1h`; for WebSockets `timeout tunnel 1h`",
             Caddy => "no `read_timeout` in `transport http`, or `read_timeout 1h`",
             Apache => "`ProxyTimeout 3600`, or `timeout=3600` in `ProxyPass` (default: `Timeout`, 60 s)",
             Varnish => "`.between_bytes_timeout = 1h;` of the backend (default 60s), and `pipe_timeout` where streams are piped",
@@ -146,13 +144,11 @@ pub fn mend(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
             AzureApplicationGateway => "the request time-out of the backend setting (default 20 s)",
             Fastly => "the backend's `between_bytes_timeout` (default 10 s)",
             Heroku => "it cuts after 55 s of silence, always: heartbeats more often than that",
-            Vercel | Netlify => "a function may last only so long: go past it straight to the server",
-            Fly => "heartbeats more often than once a minute, after which it takes a connection for idle",
-            Intermediary::Unknown => return None,
+            Vercel | Netlify => "what a function or a rewrite answers may last, or be silent, only so long: go past it straight to the server",
+            Intermediary::Fly | Intermediary::Unknown => return None,
         },
         (Fault::Http10Upstream, intermediary) => match intermediary {
             Nginx => "`proxy_http_version 1.1;` and `proxy_set_header Connection \"\";` (older versions ask in 1.0 by default)",
-            HaProxy => "it asks in the version that it is asked in: see what is in front of it",
             Caddy => "`versions 1.1 2` in `transport http`",
             Apache => "no `SetEnv force-proxy-request-1.0`",
             _ => return None,
@@ -169,10 +165,10 @@ pub fn mend(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
             _ => return None,
         },
         (Fault::ConnectionLimit, intermediary) => match intermediary {
-            Nginx => "`worker_connections`, of which a stream takes two; no `limit_conn` for streams, no `max_conns` of the upstream's `server`",
-            HaProxy => "`maxconn`, in `global`, in the frontend and of the `server`",
+            Nginx => "`worker_connections`, of which a stream takes two; no `limit_conn` for streams, no `max_conns` of the upstream's `server`; over HTTP/2 `http2_max_concurrent_streams` (default 128)",
+            HaProxy => "`maxconn`, in `global`, in the frontend and of the `server`; over HTTP/2 `tune.h2.max-concurrent-streams` (default 100)",
             Caddy => "no `max_conns_per_host` in `transport http`",
-            Apache => "`MaxRequestWorkers` and `ServerLimit`, since each stream takes a worker; `max=` in `ProxyPass`",
+            Apache => "`MaxRequestWorkers` and `ServerLimit`, since each stream takes a worker; `max=` in `ProxyPass`; over HTTP/2 `H2MaxSessionStreams` (default 100)",
             Varnish => "`.max_connections` of the backend, and `thread_pool_max`, since each stream takes a thread",
             Envoy => "`max_connections` and `max_requests` of the cluster's circuit breakers (default 1024)",
             _ => return None,

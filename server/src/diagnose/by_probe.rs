@@ -20,8 +20,10 @@ use super::{
 
 /// How often the server is asked for its time.
 const SAMPLES: usize = 5;
-/// How long each of the streams lasts that are open at once.
-const AT_ONCE: Duration = Duration::from_secs(3);
+/// What is too short is not compressed: by Caddy, what begins with less than 512 bytes.
+const LONG_ENOUGH: &str = "bytes=4096";
+/// The streams that are open at once: for three seconds, and never silent, which might have them cut.
+const AT_ONCE: Pace = Pace { events: 13, every: Duration::from_millis(250), bytes: 0 };
 /// Those that began within so many milliseconds were open at once.
 const BEGAN_TOGETHER: f64 = 2500.0;
 /// When so little of the silence is missing at its end, it was survived.
@@ -97,7 +99,7 @@ impl ByProbe<'_> {
         let shortest = samples.iter().map(|sample| sample.received - sample.sent);
         let shortest = shortest.fold(f64::INFINITY, f64::min);
 
-        let request = self.asker.get_as_browsers_do(&self.url);
+        let request = self.asker.get_as_browsers_do(&self.url(LONG_ENOUGH));
         let answer = self.asker.read(request, PATIENCE, |_| false).await;
         let headers = answer.map_or_else(
             |_| Finding::unknown(Check::Headers, "there was no answer"),
@@ -168,9 +170,15 @@ impl ByProbe<'_> {
     /// A silence between two events, the first of which may be held back meanwhile.
     async fn idle(&self, tried: Duration, heartbeat: Duration) -> Finding {
         let url = self.url(&format!("events=2&every={}", tried.as_millis()));
+        let began = Instant::now();
         let answer = self.asker.read(self.asker.get(&url), tried + PATIENCE, |_| false).await;
-        let Ok(answer) = answer else {
-            return Finding::unknown(Check::Idle, "there was no answer");
+        let answer = match answer {
+            Ok(answer) => answer,
+            // Cut before its head, which was held back.
+            Err(Failure::NotReached(error)) if !error.is_connect() => {
+                return judge::idle(Some(began.elapsed().min(tried)), Some(heartbeat), tried);
+            }
+            Err(_) => return Finding::unknown(Check::Idle, "there was no answer"),
         };
         if answer.reader.is_complete(2) {
             return judge::idle(None, Some(heartbeat), tried);
@@ -179,13 +187,16 @@ impl ByProbe<'_> {
         if answer.end != End::TimedOut && lasted > tried.mul_f64(NEARLY) {
             return Finding::unknown(Check::Idle, "the event after the silence did not arrive");
         }
+        // The silence began with the first event, unless that was held back.
+        let is_begun = !answer.reader.messages.is_empty();
+        let silence = if is_begun { millis(answer.last_silence).unwrap_or(lasted) } else { lasted };
         // Where it is not closed, nothing comes through any more all the same.
-        judge::idle(Some(lasted.min(tried)), Some(heartbeat), tried)
+        judge::idle(Some(silence.min(tried)), Some(heartbeat), tried)
     }
 
     /// Opens so many at once; all are closed when it is known how many there could be.
     async fn streams_at_once(&self, tried: usize, protocol: Option<Protocol>) -> Finding {
-        let url = self.url(&format!("events=2&every={}", AT_ONCE.as_millis()));
+        let url = self.url(&AT_ONCE.query());
         let has_event = |reader: &waterclock::diagnose::Reader| !reader.messages.is_empty();
         // They are kept open until all have begun, which the first event tells, if it is not held back.
         let (began, mut began_of) = tokio::sync::mpsc::unbounded_channel();
@@ -202,7 +213,8 @@ impl ByProbe<'_> {
                     }
                     false
                 };
-                let answer = self.asker.read(self.asker.get(url), AT_ONCE + PATIENCE, first).await;
+                let answer =
+                    self.asker.read(self.asker.get(url), AT_ONCE.lasts() + PATIENCE, first).await;
                 if !noticed.get() {
                     let _ = began.send(None);
                 }
@@ -210,7 +222,7 @@ impl ByProbe<'_> {
             });
         }
         drop(began);
-        let until = Instant::now() + 2 * AT_ONCE + Duration::from_secs(2);
+        let until = Instant::now() + 2 * AT_ONCE.lasts() + Duration::from_secs(2);
         let mut times = Vec::new();
         let mut told = 0;
         let wait = async {

@@ -343,7 +343,7 @@ mod tests {
         for text in ["", "1", "0s", "99ms", "11m"] {
             assert!(silence(text).is_err(), "{text}");
         }
-        for text in ["", "Name", "a b: c", "name: \n"] {
+        for text in ["", "Name", "a b: c", "name: a\nb"] {
             assert!(header(text).is_err(), "{text:?}");
         }
         assert_eq!(header("Name: a:b").unwrap().1, "a:b");

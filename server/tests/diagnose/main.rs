@@ -189,7 +189,34 @@ async fn each_misdeed_of_a_proxy_is_named() {
             Proxy { cuts_after: Some(Duration::from_millis(1100)), ..Proxy::default() },
             &["idle-timeout"],
             "idle",
-            "cut after 1.1 s of silence",
+            "cut after 1.",
+        ),
+        (
+            // As nginx does without any setting, but sooner. What is cut is not taken for a limit.
+            Proxy {
+                holds_bytes: 4096,
+                cuts_after: Some(Duration::from_millis(1100)),
+                ..Proxy::default()
+            },
+            &["buffering", "idle-timeout"],
+            "delivery",
+            "something holds back about ",
+        ),
+        (
+            // It does not compress what is short.
+            Proxy {
+                answers: |head| {
+                    let compressed = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                                      Cache-Control: no-cache, no-transform\r\n\
+                                      Content-Encoding: br\r\nConnection: close\r\n\r\n";
+                    let accepts = head.contains("gzip, deflate, br");
+                    (accepts && head.contains("bytes=4096 ")).then_some(compressed)
+                },
+                ..Proxy::default()
+            },
+            &["compression"],
+            "headers",
+            "compressed by `br`",
         ),
         (
             Proxy {
