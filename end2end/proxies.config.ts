@@ -7,7 +7,7 @@ export default defineConfig({
   outputDir: 'test-results/proxies',
   preserveOutput: 'failures-only',
   fullyParallel: true,
-  workers: 6,
+  workers: 8,
   forbidOnly: true,
   reporter: 'list',
   use: chromium,

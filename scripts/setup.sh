@@ -275,7 +275,7 @@ set_up_proxies() {
         fail "that did not work; $log says why." "Install ${missing[*]} as your system does, then start again."
     mkdir -p "$proxies/run"
     for program in "${missing[@]}"; do
-        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' \
+        printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' \
             "$(echo "$proxies"/lib/*-linux-gnu)" "$(echo "$proxies"/usr/*bin/"$program")" >"$proxies/run/$program"
         chmod +x "$proxies/run/$program"
     done

@@ -25,9 +25,11 @@ type Report = {
 for (const { proxy, setting, changes, faults } of cases) {
   test(`${proxy}: ${setting}`, async ({ front, server }) => {
     test.setTimeout(60_000);
-    test.fail(setting === 'encode gzip', 'what it asks for begins with less than what Caddy compresses');
     await front.start(proxy, server.url, changes);
-    const child = spawn(binary, ['diagnose', front.url, '--json', '--idle', '5s'], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(binary, ['diagnose', front.url, '--json', '--idle', '5s'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: 50_000,
+    });
     const [output, errors, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]);
 
     expect([0, 1], errors).toContain(code);

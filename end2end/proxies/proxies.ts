@@ -3,25 +3,17 @@
 import type { TestInfo } from '@playwright/test';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, closeSync, constants, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
-import { delimiter, dirname, join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '../..');
 const path = execFileSync(join(root, 'scripts/setup.sh'), ['path'], { encoding: 'utf8' });
 
-/** The first program of that name on the path. */
+/** Where that program is. */
 function program(name: string): string {
-  const found = path.split(delimiter).find((folder) => {
-    try {
-      accessSync(join(folder, name), constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
-  if (!found) throw new Error(`${name} is not there: scripts/setup.sh proxies`);
-  return join(found, name);
+  const env = { ...process.env, PATH: path };
+  return execFileSync('sh', ['-c', `command -v ${name}`], { env, encoding: 'utf8' }).trim();
 }
 
 type Recipe = {
@@ -30,7 +22,7 @@ type Recipe = {
   listen: [string, (port: number) => string];
   /** What stands around the site. */
   around: (site: string, port: number) => string;
-  command: (file: string, folder: string) => string[];
+  command: (file: string, folder: string) => [program: string, options: string[]];
 };
 
 const recipes = {
@@ -46,19 +38,19 @@ const recipes = {
         fastcgi_temp_path fastcgi; scgi_temp_path scgi; uwsgi_temp_path uwsgi;
         ${site}
       }`,
-    command: (file, folder) => [program('nginx'), '-p', folder, '-e', 'stderr', '-c', file],
+    command: (file, folder) => [program('nginx'), ['-p', folder, '-e', 'stderr', '-c', file]],
   },
   haproxy: {
     file: 'haproxy.cfg',
     listen: ['bind :80', (port) => `bind 127.0.0.1:${port}`],
     around: (site) => site,
-    command: (file) => [program('haproxy'), '-db', '-f', file],
+    command: (file) => [program('haproxy'), ['-db', '-f', file]],
   },
   caddy: {
     file: 'Caddyfile',
     listen: ['example.org {', (port) => `http://:${port} {\nbind 127.0.0.1`],
     around: (site) => `{\nadmin off\n}\n${site}`,
-    command: (file) => [program('caddy'), 'run', '--adapter', 'caddyfile', '--config', file],
+    command: (file) => [program('caddy'), ['run', '--adapter', 'caddyfile', '--config', file]],
   },
   apache: {
     file: 'apache.conf',
@@ -80,7 +72,7 @@ const recipes = {
         Group #65534
         ${site}`;
     },
-    command: (file, folder) => [program('apache2'), '-X', '-d', folder, '-f', file],
+    command: (file, folder) => [program('apache2'), ['-X', '-d', folder, '-f', file]],
   },
 } satisfies Record<string, Recipe>;
 
@@ -100,23 +92,26 @@ export class Proxy {
     const { folder } = this;
     const recipe: Recipe = recipes[kind];
     const port = await freePort();
+    const [listen, listenHere] = recipe.listen;
     let site = readFileSync(join(root, 'docs/proxies', recipe.file), 'utf8');
-    const [listen, listenOn] = recipe.listen;
-    for (const [from, to] of [...changes, [listen, listenOn(port)], ['127.0.0.1:3000', new URL(upstream).host]]) {
+    for (const [from, to] of [...changes, [listen, listenHere(port)], ['127.0.0.1:3000', new URL(upstream).host]]) {
       if (!site.includes(from)) throw new Error(`${recipe.file} has no «${from}»`);
       site = site.replaceAll(from, to);
     }
     mkdirSync(folder, { recursive: true });
     const file = join(folder, recipe.file);
     writeFileSync(file, recipe.around(site, port));
-    const [command, ...options] = recipe.command(file, folder);
-    // Caddy's home, otherwise the user's.
-    const env = { ...process.env, XDG_CONFIG_HOME: folder, XDG_DATA_HOME: folder };
+
     const log = join(folder, 'log'); // a file, since Apache cannot open a pipe of ours
     const output = openSync(log, 'a');
-    const child = spawn(command, options, { cwd: folder, env, stdio: ['ignore', output, output] });
+    const child = spawn(...recipe.command(file, folder), {
+      cwd: folder,
+      env: { ...process.env, XDG_CONFIG_HOME: folder, XDG_DATA_HOME: folder }, // where Caddy keeps things
+      stdio: ['ignore', output, output],
+    });
     closeSync(output);
     this.process = child;
+
     const deadline = Date.now() + 10_000;
     while (!(await accepts(port))) {
       if (child.exitCode !== null || Date.now() > deadline) {
