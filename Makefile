@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run watch test build dist bench bench-page bench-transports pictures setup-build setup-test
+.PHONY: again help run watch test fuzz build dist bench bench-page bench-transports pictures setup-build setup-test
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -27,6 +27,12 @@ watch: setup-build ## Set up, and build, serve and reload on every change (cargo
 
 test: setup-test build ## Set up, and run everything that there is to test
 	scripts/test.sh
+
+# How long each target is fuzzed.
+SECONDS ?= 20
+
+fuzz: setup-build ## Look for bytes that break the parsers, SECONDS=20 for each (libFuzzer, or else proptest)
+	scripts/fuzz.sh $(SECONDS)
 
 build: setup-build target/release/.built ## Set up, build for release, and say what the first load of the page weighs
 	@node scripts/size.mjs $(program)
