@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests follow each other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run run-tls watch test test-proxies build dist bench bench-page bench-transports pictures \
+.PHONY: again help run run-tls watch test test-proxies fuzz build dist bench bench-page bench-transports pictures \
         setup-build setup-test setup-proxies
 
 # Tools that scripts/setup.sh had to put into a folder of their own come first.
@@ -33,6 +33,12 @@ test: setup-test build ## Set up, and run everything that there is to test
 
 test-proxies: setup-proxies build ## Build, and run the tests behind nginx, HAProxy, Caddy and Apache httpd (a minute)
 	cd end2end && WATERCLOCK_BINARY=$(CURDIR)/$(program) npx playwright test --config proxies.config.ts
+
+# How long each target is fuzzed.
+SECONDS ?= 20
+
+fuzz: setup-build ## Look for bytes that break the parsers, SECONDS=20 for each (libFuzzer, or else proptest)
+	scripts/fuzz.sh $(SECONDS)
 
 build: setup-build target/release/.built ## Set up, build for release, and say what the first load of the page weighs
 	@node scripts/size.mjs $(program)

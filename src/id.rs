@@ -155,35 +155,7 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #[test]
-        fn what_is_written_is_read_back(epoch: u64, sequence: u64) {
-            let id = EventId { epoch: Epoch::new(epoch), sequence };
-            prop_assert_eq!(id.to_string().parse::<EventId>().unwrap(), id);
-        }
-
-        #[test]
-        fn what_is_counted_is_read_back_and_is_a_cursor(epoch: u64, sequence: u64, sent: u64) {
-            let id = EventId { epoch: Epoch::new(epoch), sequence };
-            let counted = CountedId { id, sent };
-            let text = counted.to_string();
-            prop_assert_eq!(text.parse::<CountedId>().unwrap(), counted);
-            prop_assert_eq!(Cursor::parse(Some(&text)), Cursor::After(id));
-        }
-
-        #[test]
-        fn any_text_is_some_cursor(text in ".*") {
-            let cursor = Cursor::parse(Some(&text));
-            if let Cursor::After(id) = cursor {
-                let counted = text.parse::<CountedId>().map(|counted| counted.id);
-                prop_assert!(id.to_string() == text || counted.is_ok_and(|counted| counted == id));
-            }
-        }
-    }
 
     #[test]
     fn only_one_spelling_is_an_id() {

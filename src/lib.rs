@@ -21,6 +21,7 @@
 //! | `log` | where accepted events are kept | feature `hub` |
 //! | `hub` | takes publishes, appends them to the log, wakes the subscribers | feature `hub` |
 //! | `clock` | the publisher of the built-in topic `clock` | feature `hub` |
+//! | `properties` | what is true of any bytes, for tests and fuzzing | feature `properties` |
 //!
 //! Without features the crate builds for wasm32; `hub` brings tokio.
 
@@ -48,3 +49,5 @@ pub mod clock;
 pub mod hub;
 #[cfg(feature = "hub")]
 pub mod log;
+#[cfg(any(test, feature = "properties"))]
+pub mod properties;

@@ -1,9 +1,8 @@
 //! `GET /events`: an event stream (WHATWG HTML 9.2) from where the client asks to go on.
 
-use std::{
-    borrow::Cow, collections::BTreeSet, convert::Infallible, net::IpAddr, num::NonZeroU64,
-    sync::Arc, time::Duration,
-};
+mod query;
+
+use std::{borrow::Cow, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -22,10 +21,14 @@ use waterclock::{
     hub::{Batch, Format, Frame, Hub, Subscriber},
     id::{CountedId, Cursor},
     notice::{GoodbyeReason, Notice},
-    pattern::{InvalidPattern, Patterns},
+    pattern::Patterns,
     sse::{self, Block},
     transport::Transport,
 };
+
+use query::Query;
+#[cfg(feature = "properties")]
+pub use query::properties;
 
 use crate::{
     access::{Caller, Until},
@@ -56,45 +59,16 @@ impl FromRequestParts<AppState> for Request {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let caller = Caller::of(parts, &state.access, state.hub.now());
-        let mut patterns = BTreeSet::new();
-        let mut format = Format::Plain;
-        let mut conflate = false;
-        let mut limit = None;
-        let mut last_event_id = None;
-        let mut metered = None;
-        let query = parts.uri.query().unwrap_or_default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match (&*name, &*value) {
-                ("topic", _) => match value.parse() {
-                    Ok(pattern) => {
-                        patterns.insert(pattern);
-                    }
-                    Err(InvalidPattern) => return Err(Problem::BadPattern(value.into_owned())),
-                },
-                ("format", "json") => format = Format::Json,
-                ("format", _) => return Err(Problem::NoSuchFormat(value.into_owned())),
-                ("conflate", "" | "true") => conflate = true,
-                ("conflate", "false") => conflate = false,
-                ("conflate", _) => return Err(Problem::BadConflate(value.into_owned())),
-                ("limit", _) => match value.parse::<NonZeroU64>() {
-                    Ok(events) => limit = Some(events),
-                    Err(_) => return Err(Problem::BadLimit(value.into_owned())),
-                },
-                ("last_event_id", _) => last_event_id = Some(value),
-                ("meter", _) => metered = Some(Metered::new(&value, &parts.extensions)?),
-                _ => {} // Unknown ones are ignored.
-            }
-        }
-        if patterns.len() > MAX_PATTERNS {
-            return Err(Problem::TooManyPatterns);
-        }
+        let Query { patterns, format, conflate, limit, last_event_id, meter } =
+            Query::parse(parts.uri.query().unwrap_or_default())?;
+        let metered = meter.map(|meter| Metered::new(&meter, &parts.extensions)).transpose()?;
         let topics = Patterns::new(patterns).unwrap_or(Topic::clock().into());
         let until = caller.may_read(&topics, &state.access)?;
         // What a browser sends when it reconnects is newer than what the page put into the URL.
         // It sends UTF-8, which axum's `to_str` would refuse.
         let header = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
         let header = header.map(String::from_utf8_lossy).filter(|text| !text.is_empty());
-        let text = header.or(last_event_id).map(Cow::into_owned);
+        let text = header.map(Cow::into_owned).or(last_event_id);
         let cursor = Cursor::parse(text.as_deref());
         let counted = text.and_then(|text| text.parse().ok());
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);

@@ -21,7 +21,10 @@ use futures_util::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
+use tokio_tungstenite::tungstenite::{
+    self,
+    error::{CapacityError, ProtocolError},
+};
 use tracing::{Instrument as _, Span};
 use waterclock::{
     event::Event,
@@ -45,6 +48,9 @@ use crate::{
 /// How long a client's message may be, in bytes: as long as an event's data can become in JSON, which
 /// writes some characters with six.
 const MAX_MESSAGE: usize = 6 * MAX_DATA + 4096;
+/// The same where the client may not publish at all: as much as it takes to tell it so. Half a message is kept
+/// for as long as its client answers pings.
+const MAX_MESSAGE_OF_READER: usize = 4096;
 /// How much is read at a time, in bytes; each connection has such a buffer.
 const READ_BUFFER: usize = 4096;
 /// How many bytes of messages are put together before they are written.
@@ -87,11 +93,12 @@ pub(crate) async fn upgrade(
 ) -> Response {
     request.count(&state.meters, Transport::WebSocket);
     let span = Span::current();
+    let longest = if caller.may_publish_any() { MAX_MESSAGE } else { MAX_MESSAGE_OF_READER };
     handshake
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
+        .max_message_size(longest)
+        .max_frame_size(longest)
         .on_upgrade(move |socket| {
             serve(socket, traffic, state, client, caller, request).instrument(span)
         })
@@ -174,6 +181,10 @@ impl Close {
     fn of_error(error: axum::Error) -> Option<Self> {
         use tungstenite::Error;
         match *error.into_inner().downcast::<Error>().ok()? {
+            Error::Capacity(CapacityError::MessageTooLong {
+                max_size: MAX_MESSAGE_OF_READER,
+                ..
+            }) => Some(Self(1009, "who may not publish sends at most 4,096 bytes")),
             Error::Capacity(_) => Some(Self(1009, "a message is at most 397,312 bytes long")),
             Error::Utf8(_) => Some(Self(1007, "a text message is in UTF-8")),
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,

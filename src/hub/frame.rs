@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use crate::{event::Event, id::CountedId, sse::Block};
 
 /// How an event is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// Id, name and data.
+    #[default]
     Plain,
     /// Unnamed, with the whole event as JSON for data.
     Json,

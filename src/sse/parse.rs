@@ -26,8 +26,10 @@ pub enum Parsed {
 
 /// Reads a stream of one connection, chunk by chunk.
 ///
-/// It holds the line and the block that are not yet ended, whatever their size: whoever feeds it
-/// bounds them. A block that the end of the stream cuts short is never dispatched.
+/// It holds the line and the block that are not yet ended, whatever their size, and gives each message a
+/// copy of the last id: whoever feeds it from a server that is not to be trusted bounds them
+/// ([`last_event_id`](Self::last_event_id) tells how long that is). A block that the end of the stream
+/// cuts short is never dispatched.
 #[derive(Debug, Default)]
 pub struct Parser {
     /// The line so far, without its end.

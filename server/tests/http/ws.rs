@@ -436,6 +436,24 @@ async fn what_cannot_be_published_is_a_problem_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn who_may_only_read_has_no_long_message_kept() {
+    let access = Access { public_topics: ["t".parse().unwrap()].into(), ..Access::default() };
+    let server = Server::start(Settings { access, ..Settings::default() }).await;
+    // The first half of one whose second never comes.
+    for (bytes, is_kept) in [(4096, true), (4097, false), (100_000, false)] {
+        let mut socket = Socket::open(ask(&server, "topic=t").with("Via: proxy\r\n")).await;
+        socket.send(TEXT, &vec![b' '; bytes]).await;
+        if is_kept {
+            socket.send(FIN | PING, b"").await;
+            assert_eq!(socket.frame().await, Some((FIN | PONG, vec![])), "{bytes}");
+        } else {
+            let reason = "who may not publish sends at most 4,096 bytes".to_owned();
+            assert_eq!(socket.closed().await, (1009, reason), "{bytes}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_may_only_read_is_told_so_when_it_publishes() {
     let elsewhere = "Via: proxy\r\n";
     let public = || ["t".parse().unwrap()].into();

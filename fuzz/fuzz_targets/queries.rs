@@ -1,0 +1,6 @@
+//! The query of `/events`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    server::events::properties::a_query_is_read_or_refused(bytes)
+});

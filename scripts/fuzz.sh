@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Looks for bytes that break what is true of any bytes (src/properties.rs, server/src/events/query.rs).
+#
+#   scripts/fuzz.sh SECONDS   with libFuzzer, each target for so long, where there is a nightly toolchain of Rust and
+#                             a C++ compiler; else with proptest and many cases, as many as PROPTEST_CASES says
+#
+# What it finds is in fuzz/artifacts/, what it has learnt in fuzz/corpus/; neither is kept in git.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=$1
+cargo_fuzz=0.13.2
+
+say() { printf 'fuzz: %s\n' "$*"; }
+
+nightly=$(rustup toolchain list 2>/dev/null | grep -o -m 1 '^nightly[^ ]*' || true)
+if [ -z "$nightly" ] || ! command -v c++ >/dev/null; then
+    export PROPTEST_CASES=${PROPTEST_CASES:-200000}
+    say "no nightly toolchain, or no C++ compiler: $PROPTEST_CASES cases of each property by proptest instead"
+    cargo test --quiet --package waterclock --lib properties::
+    exec cargo test --quiet --package server --lib events::query::
+fi
+
+if ! cargo fuzz --version >/dev/null 2>&1; then
+    say "installing cargo-fuzz $cargo_fuzz (about a minute)"
+    cargo "+$nightly" install --quiet --locked --debug "cargo-fuzz@$cargo_fuzz"
+fi
+# Of the versions that the program is built of.
+cp Cargo.lock fuzz/Cargo.lock
+say "building the targets with $nightly (some minutes the first time)"
+cargo "+$nightly" fuzz build --sanitizer none
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+for target in $(cargo "+$nightly" fuzz list); do
+    mkdir -p "fuzz/corpus/$target"
+    known=("fuzz/corpus/$target")
+    if [ -d "fuzz/seeds/$target" ]; then known+=("fuzz/seeds/$target"); fi
+    if ! cargo "+$nightly" fuzz run --sanitizer none "$target" "${known[@]}" -- \
+        -max_total_time="$seconds" -max_len=2048 -timeout=5 -print_final_stats=1 >"$log" 2>&1; then
+        tail -n 40 "$log" >&2
+        exit 1
+    fi
+    say "$target: $(awk '/number_of_executed_units/ { print $2 }' "$log") inputs in $seconds s, nothing found"
+done
