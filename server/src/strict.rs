@@ -48,7 +48,9 @@ fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
 /// and `$`, no host has.
 fn is_host(authority: &Authority) -> bool {
     let host = authority.host();
-    let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+    // `parse` would take `+80`.
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = |port: &str| is_digits(port) && (port.is_empty() || port.parse::<u16>().is_ok());
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%[:]".contains(&byte);
     let rest = authority.as_str().strip_prefix(host);
     let port = rest.and_then(|rest| rest.strip_prefix(':').or(rest.is_empty().then_some("")));

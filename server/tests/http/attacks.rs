@@ -465,6 +465,7 @@ async fn a_request_says_once_for_which_host_it_is() {
         ("Host: localhost\\evil.test\r\n", 400),
         ("Host: localhost:evil.test\r\n", 400),
         ("Host: localhost:99999\r\n", 400),
+        ("Host: localhost:+80\r\n", 400),
         ("Host: localhost:1:2\r\n", 400),
         ("Host: [::1\r\n", 400),
         ("Host: l\u{f6}calhost\r\n", 400),
