@@ -61,6 +61,8 @@ const COALESCED: f64 = 60.0;
 const TOGETHER: f64 = 0.3;
 /// Who waits so long of two seconds may have waited for their end.
 const LONG_WAIT: f64 = 1200.0;
+/// What was let go together arrives no further apart.
+const HICCUP: f64 = 50.0;
 /// When a burst takes so much longer than it was sent in, the line is slow.
 const SLOW_LINE: f64 = 500.0;
 
@@ -93,13 +95,20 @@ impl Delivery {
     /// long.
     pub fn needs_long(&self) -> bool {
         let longest = |flow: &Flow| flow.groups.iter().map(|group| group.wait).fold(0.0, f64::max);
-        let (slow, burst) = (Flow::of(&self.slow), Flow::of(&self.burst));
+        let [slow, burst, _] = self.flows();
         slow.is_held() && slow.typical().is_none() && longest(&burst) >= LONG_WAIT
     }
 
     /// Whether events are held back. Quicker than [`judge`](Self::judge), and of one stream only.
     pub fn is_held(arrivals: &[Arrival]) -> bool {
-        Flow::of(arrivals).is_held()
+        Flow::of(arrivals, quickest(arrivals)).is_held()
+    }
+
+    fn flows(&self) -> [Flow; 3] {
+        let streams = [&self.slow, &self.burst, &self.long];
+        let quickest =
+            streams.iter().map(|arrivals| quickest(arrivals)).fold(f64::INFINITY, f64::min);
+        streams.map(|arrivals| Flow::of(arrivals, quickest))
     }
 
     /// What it means.
@@ -108,9 +117,10 @@ impl Delivery {
         if self.slow.len() < 5 {
             return Finding::unknown(check, "there were too few events to tell");
         }
-        let (slow, burst) = (Flow::of(&self.slow), Flow::of(&self.burst));
+        let flows = self.flows();
+        let [slow, burst, _] = &flows;
         if slow.is_held() {
-            let measured = match self.buffer(&slow, &burst) {
+            let measured = match buffer(&flows) {
                 Buffer::Bytes(held) => format!("something holds back about {}", bytes(held)),
                 Buffer::Time(held) => {
                     format!("something holds events back for about {}", millis(held))
@@ -151,30 +161,37 @@ impl Delivery {
         }
         Finding::good(check, measured)
     }
+}
 
-    fn buffer(&self, slow: &Flow, burst: &Flow) -> Buffer {
-        match (slow.typical(), burst.typical()) {
-            (Some(few), Some(many)) => {
-                let is_like = |a: f64, b: f64| a.max(b) <= 2.0 * a.min(b);
-                #[expect(clippy::cast_precision_loss, reason = "it is compared roughly")]
-                if is_like(few.bytes as f64, many.bytes as f64) {
-                    Buffer::Bytes(many.bytes)
-                } else if is_like(few.held, many.held) {
-                    Buffer::Time(few.held)
-                } else {
-                    Buffer::Either(many.bytes, few.held)
-                }
+/// What holds events back, if something does: told from how they came slowly, in a burst, and for long.
+fn buffer([slow, burst, long]: &[Flow; 3]) -> Buffer {
+    match (slow.typical(), burst.typical()) {
+        (Some(few), Some(many)) => {
+            let is_like = |a: f64, b: f64| a.max(b) <= 2.0 * a.min(b);
+            #[expect(clippy::cast_precision_loss, reason = "it is compared roughly")]
+            if is_like(few.bytes as f64, many.bytes as f64) {
+                Buffer::Bytes(many.bytes)
+            } else if is_like(few.held, many.held) {
+                Buffer::Time(few.held)
+            } else {
+                Buffer::Either(many.bytes, few.held)
             }
-            (Some(few), None) if burst.groups.len() == 1 => Buffer::Time(few.held),
-            // A kB is enough for it to pass on.
-            (Some(few), None) => Buffer::Bytes(few.bytes),
-            (None, many) => match (Flow::of(&self.long).typical(), many) {
-                (Some(long), _) => Buffer::Time(long.held),
-                (None, Some(many)) => Buffer::Bytes(many.bytes),
-                (None, None) => Buffer::All,
-            },
         }
+        (Some(few), None) if burst.groups.len() == 1 => Buffer::Time(few.held),
+        // A kB is enough for it to pass on.
+        (Some(few), None) => Buffer::Bytes(few.bytes),
+        (None, many) => match (long.typical(), many) {
+            (Some(long), _) => Buffer::Time(long.held),
+            (None, Some(many)) => Buffer::Bytes(many.bytes),
+            (None, None) => Buffer::All,
+        },
     }
+}
+
+/// The time that the quickest took, in milliseconds, give or take the clocks' difference.
+fn quickest(arrivals: &[Arrival]) -> f64 {
+    let delays = arrivals.iter().map(|arrival| arrival.arrived - arrival.sent);
+    delays.fold(f64::INFINITY, f64::min)
 }
 
 /// How the events of a stream came.
@@ -198,11 +215,21 @@ struct Group {
 }
 
 impl Flow {
-    fn of(arrivals: &[Arrival]) -> Self {
+    /// `quickest` is the time that the way takes, give or take the clocks' difference, in milliseconds.
+    fn of(arrivals: &[Arrival], quickest: f64) -> Self {
         let gaps = arrivals.windows(2).map(|pair| pair[1].sent - pair[0].sent);
         let every = quantile(gaps, 0.5);
-        let together = |pair: &Arrival, next: &Arrival| {
-            next.arrived - pair.arrived <= (TOGETHER * every).max(1.0)
+        // From then on what was held back may have come because the stream has ended, all at once even if a busy
+        // machine took it in in several pieces.
+        let end = arrivals.last().map_or(0.0, |last| last.sent) + quickest - every / 2.0;
+        let together = |one: &Arrival, next: &Arrival| {
+            let between = next.arrived - one.arrived;
+            // It was let go with the one before, and has met a hiccup.
+            let was_due = next.sent + quickest + every / 2.0 <= one.arrived;
+            let hiccup = (3.0 * every).min(HICCUP);
+            one.arrived >= end
+                || between <= (TOGETHER * every).max(1.0)
+                || was_due && between <= hiccup
         };
         let groups = arrivals.chunk_by(together).map(|group| {
             let (first, last) = ends(group.iter().map(|arrival| arrival.sent));
@@ -214,9 +241,8 @@ impl Flow {
                 held: last - first + every,
             }
         });
-        let delays = || arrivals.iter().map(|arrival| arrival.arrived - arrival.sent);
-        let least = delays().fold(f64::INFINITY, f64::min);
-        Self { groups: groups.collect(), late: delays().map(|delay| delay - least).collect() }
+        let late = arrivals.iter().map(|arrival| arrival.arrived - arrival.sent - quickest);
+        Self { groups: groups.collect(), late: late.collect() }
     }
 
     /// How long that part of the events waits at most.
@@ -358,8 +384,7 @@ mod tests {
         }
 
         fn buffer(&self) -> Buffer {
-            let delivery = self.delivery();
-            delivery.buffer(&Flow::of(&delivery.slow), &Flow::of(&delivery.burst))
+            buffer(&self.delivery().flows())
         }
     }
 
@@ -419,6 +444,15 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_at_the_end_in_two_pieces_was_held_until_the_end() {
+        let mut delivery = Way { is_held_to_end: true, ..Way::default() }.delivery();
+        delivery.burst[80..].iter_mut().for_each(|arrival| arrival.arrived += 40.0);
+        assert!(delivery.needs_long());
+        let measured = delivery.judge().measured;
+        assert!(measured.starts_with("something holds back everything"), "{measured}");
+    }
+
+    #[test]
     fn too_few_to_tell() {
         assert_eq!(Delivery::default().judge().verdict, Verdict::Unknown);
         let slow = Way::default().arrivals(Pace { events: 4, ..PACES[0] });
@@ -449,10 +483,13 @@ mod tests {
             bytes in 600_u64..100_000,
             latency in 0.0..500.0,
             jitter in some_jitter(3.0),
-            stall in (0.0..2500.0, 0.0..200.0),
+            stall in (0.0..2500.0, 0.0..40.0),
+            long_stall in (0.0..2500.0, 0.0..200.0),
         ) {
             let way = Way { bytes: Some(bytes), latency, jitter, stalls: vec![stall], ..Way::default() };
             prop_assert_eq!(way.judge().verdict, Verdict::Bad);
+            let stalled = Way { stalls: vec![stall, long_stall], ..way.clone() };
+            prop_assert_eq!(stalled.judge().verdict, Verdict::Bad);
             let Buffer::Bytes(found) = way.buffer() else {
                 return Err(TestCaseError::fail(format!("{:?}", way.buffer())));
             };
@@ -484,8 +521,13 @@ mod tests {
         }
 
         #[test]
-        fn what_holds_all_is_found(latency in 0.0..500.0, jitter in some_jitter(3.0)) {
-            let way = Way { is_held_to_end: true, latency, jitter, ..Way::default() };
+        fn what_holds_all_is_found(
+            latency in 0.0..500.0,
+            jitter in some_jitter(3.0),
+            // What comes at the end is taken in piece by piece.
+            rate in proptest::option::of(400.0..2000.0),
+        ) {
+            let way = Way { is_held_to_end: true, latency, jitter, rate, ..Way::default() };
             prop_assert_eq!(way.judge().verdict, Verdict::Bad);
             prop_assert_eq!(way.buffer(), Buffer::All);
         }

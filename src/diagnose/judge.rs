@@ -130,8 +130,8 @@ pub fn fields_of_others(reader: &Reader) -> Finding {
     Finding::unknown(check, format!("{seen} seen; {lacks} not, perhaps the server sends none"))
 }
 
-/// The headers of the answer to a request that accepts compression, as browsers' do. `sent` is what the server sends
-/// for `Cache-Control`, if that is known to have `no-cache` and `no-transform`.
+/// The headers of the answer to a request that accepts compression, as browsers' do; whether answers were given out
+/// twice; and whether the server is a Waterclock, which sends `Cache-Control: no-cache, no-transform`.
 pub fn headers<'a>(
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
     is_cached: bool,

@@ -115,7 +115,7 @@ pub fn mend(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
         (Fault::Compression, intermediary) => match intermediary {
             Nginx => "`gzip off;` in the location, or `gzip_types` without `text/event-stream`; the same for `brotli` and `zstd`",
             HaProxy => "a `compression type` that lists what is to be compressed, and not `text/event-stream` (without any, all is); and leave the stream's `Cache-Control: no-transform` in place, which it obeys",
-            Caddy => "`encode` only where a matcher leaves streams out: `@page not path /events /diagnose/*`, `encode @page zstd gzip`",
+            Caddy => "`encode` only where a matcher leaves streams out: `@page not path /events /diagnose/stream`, `encode @page zstd gzip`",
             Apache => "`SetEnvIf Request_URI \"^/(events|diagnose/stream)\" no-gzip no-brotli`, or no `text/event-stream` in `AddOutputFilterByType DEFLATE`",
             Varnish => "no `set beresp.do_gzip = true;` for streams",
             Envoy => "`content_type` of the compressor without `text/event-stream`",

@@ -1,13 +1,17 @@
 //! The checks where the server helps, by its probe.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use reqwest::{Method, Url};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 use waterclock::{
     diagnose::{
-        Check, Delivery, Fault, Finding, PACES, Pace, Probe, Protocol, Report, Verdict, judge,
+        Check, Delivery, Fault, Finding, PACES, Pace, Probe, Protocol, Reader, Report, Verdict,
+        judge,
     },
     offset::{Offset, Sample},
     timestamp::Timestamp,
@@ -75,7 +79,7 @@ impl ByProbe<'_> {
 
     /// The headers, the clock and the round trip, all by one event each.
     async fn times(&self) -> Vec<Finding> {
-        let has_event = |reader: &waterclock::diagnose::Reader| !reader.messages.is_empty();
+        let has_event = |reader: &Reader| !reader.messages.is_empty();
         let mut samples = Vec::new();
         let mut times = Vec::new();
         for _ in 0..SAMPLES {
@@ -197,53 +201,44 @@ impl ByProbe<'_> {
     /// Opens so many at once; all are closed when it is known how many there could be.
     async fn streams_at_once(&self, tried: usize, protocol: Option<Protocol>) -> Finding {
         let url = self.url(&AT_ONCE.query());
-        let has_event = |reader: &waterclock::diagnose::Reader| !reader.messages.is_empty();
-        // They are kept open until all have begun, which the first event tells, if it is not held back.
-        let (began, mut began_of) = tokio::sync::mpsc::unbounded_channel();
-        let mut streams = FuturesUnordered::new();
-        for _ in 0..tried {
-            let (url, began) = (&url, began.clone());
-            streams.push(async move {
-                let noticed = std::cell::Cell::new(false);
-                let first = |reader: &waterclock::diagnose::Reader| {
-                    if has_event(reader) && !noticed.replace(true) {
-                        let time = reader.arrivals.first().map(|arrival| arrival.sent);
-                        // The other end is there for as long as anything is waited for.
-                        let _ = began.send(time);
-                    }
-                    false
-                };
-                let answer =
-                    self.asker.read(self.asker.get(url), AT_ONCE.lasts() + PATIENCE, first).await;
-                if !noticed.get() {
-                    let _ = began.send(None);
-                }
-                drop(answer);
-            });
-        }
-        drop(began);
+        let (began, mut has_begun) = mpsc::unbounded_channel();
+        let mut streams: FuturesUnordered<_> =
+            (0..tried).map(|_| self.tell_beginning(&url, began.clone())).collect();
+        // By the server's clock, since the first event may be held back until the end. Those that have not
+        // begun after twice the time wait for others to end.
         let until = Instant::now() + 2 * AT_ONCE.lasts() + Duration::from_secs(2);
         let mut times = Vec::new();
-        let mut told = 0;
-        let wait = async {
-            while told < tried {
+        let all = async {
+            while times.len() < tried {
                 tokio::select! {
-                    began = began_of.recv() => match began {
-                        Some(time) => {
-                            told += 1;
-                            times.extend(time);
-                        }
-                        None => break,
-                    },
+                    Some(time) = has_begun.recv() => times.push(time),
                     Some(()) = streams.next() => {}
+                    // None is left that could still begin.
+                    else => break,
                 }
             }
         };
-        // Those that have not begun by then wait for others to end.
-        let _ = timeout_at(until, wait).await;
+        drop(began);
+        let _ = timeout_at(until, all).await;
         let first = times.iter().copied().fold(f64::INFINITY, f64::min);
         let open = times.iter().filter(|time| **time < first + BEGAN_TOGETHER).count();
         judge::streams_at_once(open, tried, protocol, false)
+    }
+
+    /// Reads a stream, and tells as soon as it is known when it began by the server's clock.
+    async fn tell_beginning(&self, url: &Url, began: mpsc::UnboundedSender<f64>) {
+        let is_told = Cell::new(false);
+        let tell = |reader: &Reader| {
+            if let Some(first) = reader.arrivals.first()
+                && !is_told.replace(true)
+            {
+                // Who counts them is there for as long as they are read.
+                let _ = began.send(first.sent);
+            }
+            false
+        };
+        // How it ends does not matter.
+        let _ = self.asker.read(self.asker.get(url), AT_ONCE.lasts() + PATIENCE, tell).await;
     }
 }
 
