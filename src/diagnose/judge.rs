@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Check, Fault, Finding, Protocol, Reader, Seen, Verdict, time};
+use super::{Check, Fault, Finding, Pace, Protocol, Reader, Seen, Verdict, time};
 use crate::{offset::Offset, sse};
 
 /// What the first event may take.
@@ -12,8 +12,17 @@ const FIRST_EVENT: Duration = Duration::from_secs(2);
 const CLOCK: Duration = Duration::from_secs(2);
 /// What a question and its answer may take, for nothing to be said of it.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
+/// Streams that began within so many milliseconds were open at once.
+const BEGAN_TOGETHER: f64 = 2500.0;
+/// When so little of a silence is missing at its end, it was survived.
+const NEARLY: f64 = 0.98;
 /// As many connections a browser opens to a host over HTTP/1.1.
 pub const BROWSER_CONNECTIONS: usize = 6;
+
+/// The streams that are open at once: for three seconds, and never silent, which might have them cut.
+pub const AT_ONCE: Pace = Pace { events: 13, every: Duration::from_millis(250), bytes: 0 };
+/// A probe whose answer is long enough to be compressed: Caddy leaves alone what begins with less than 512 bytes.
+pub const COMPRESSIBLE: Pace = Pace { events: 1, every: Duration::ZERO, bytes: 4096 };
 
 /// Why something could not be told: it is no Waterclock.
 pub const NO_PROBE: &str = "there is no probe of Waterclock there";
@@ -41,6 +50,13 @@ pub fn protocol(client: Option<Protocol>, server: Option<Protocol>) -> Finding {
         return Finding::good(check, measured);
     }
     Finding::wrong(check, Verdict::Warning, measured, faults)
+}
+
+/// How many of the streams that were asked for together, each at the pace [`AT_ONCE`], were open together: by when
+/// they began by the server's clock, in milliseconds, since their first events may be held back until the end.
+pub fn open_together(began: &[f64]) -> usize {
+    let first = began.iter().copied().fold(f64::INFINITY, f64::min);
+    began.iter().filter(|time| **time < first + BEGAN_TOGETHER).count()
 }
 
 /// How many streams were open at once, of so many that were tried, and in which version of HTTP.
@@ -182,6 +198,30 @@ pub fn headers<'a>(
     }
     let (faults, words): (Vec<_>, Vec<_>) = wrong.into_iter().unzip();
     Finding::wrong(Check::Headers, verdict, words.join("; "), faults)
+}
+
+/// How a stream went that had a silence between its two events: what was read of it, when it was asked for and when
+/// reading has ended, in milliseconds since 1970, and whether the path has ended it, and not the reader's patience;
+/// and how often the server sends heartbeats, and how long a silence was tried.
+pub fn silence(
+    reader: &Reader,
+    (asked, ended): (f64, f64),
+    has_ended: bool,
+    heartbeat: Duration,
+    tried: Duration,
+) -> Finding {
+    if reader.is_complete(2) {
+        return idle(None, Some(heartbeat), tried);
+    }
+    let since =
+        |from: f64| Duration::try_from_secs_f64((ended - from) / 1000.0).unwrap_or_default();
+    if has_ended && since(asked) > tried.mul_f64(NEARLY) {
+        return Finding::unknown(Check::Idle, "the event after the silence did not arrive");
+    }
+    // The silence began with the first event, unless that was held back.
+    let began = reader.messages.last().map_or(asked, |(_, arrived)| *arrived);
+    // Where it is not closed, nothing comes through any more all the same.
+    idle(Some(since(began).min(tried)), Some(heartbeat), tried)
 }
 
 /// After which time of silence the stream was cut, none if it was not; how often the server sends heartbeats, if that

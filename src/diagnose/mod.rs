@@ -110,6 +110,24 @@ impl Check {
         }
     }
 
+    /// What it asks, in a sentence.
+    pub fn question(self) -> &'static str {
+        match self {
+            Self::Protocol => "Which versions of HTTP are spoken, here and at the server?",
+            Self::StreamsAtOnce => "How many streams can be open?",
+            Self::FirstEvent => "Does the first event arrive at once?",
+            Self::Delivery => "Do events arrive as they are sent, or in clumps?",
+            Self::Fields => "Do they get through?",
+            Self::Headers => "Is the answer as it was sent: its type, not compressed, not cached?",
+            Self::Idle => "How long may a stream be silent before something cuts it?",
+            Self::Resume => "Does it reach the server when a stream is resumed?",
+            Self::Post => "Is a GET that lasts treated as a POST is?",
+            Self::ServiceWorker => "Does one stand between the page and the network?",
+            Self::Clock => "How far are they apart?",
+            Self::RoundTrip => "How long do a question and its answer take?",
+        }
+    }
+
     /// What it looks at, in a few words.
     pub fn title(self) -> &'static str {
         match self {

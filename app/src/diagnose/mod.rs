@@ -10,7 +10,7 @@
 mod run;
 
 use leptos::{prelude::*, task::spawn_local};
-use waterclock::diagnose::{Check, Finding, Report};
+use waterclock::diagnose::{Check, Fault, Finding, Report};
 
 use self::run::{Phase, Run};
 use crate::{browser, reactive::text};
@@ -125,15 +125,17 @@ fn Row(run: Run, check: Check) -> impl IntoView {
         None if is_running() => "looking…".to_owned(),
         None => String::new(),
     });
-    let measured = text(move || {
-        found.read().as_ref().map_or(String::new(), |finding| sentence(&finding.measured))
+    let measured = text(move || match &*found.read() {
+        Some(finding) => sentence(&finding.measured),
+        None => check.question().to_owned(),
     });
     let mends = move || {
-        let report = run.report.read_untracked();
+        let report = run.report.read();
         let faults = found.read().as_ref().map(|finding| finding.faults.clone());
         let faults = faults.unwrap_or_default().into_iter();
         let of_faults = faults.map(|fault| {
-            let mends = report.as_ref().map(|report: &Report| report.mends(fault));
+            let mends = report.as_ref().filter(|report| is_first(report, fault, check));
+            let mends = mends.map(|report| report.mends(fault));
             let mends = mends.unwrap_or_default().into_iter().map(|mend| {
                 let of = mend.intermediary.map(|one| format!("{}: ", one.title()));
                 view! { <dd>{of} {with_code(&mend.text)}</dd> }
@@ -153,6 +155,12 @@ fn Row(run: Run, check: Check) -> impl IntoView {
             <dl class="mends">{mends}</dl>
         </li>
     }
+}
+
+/// Whether no check above that one has found that fault: what mends it is said once.
+fn is_first(report: &Report, fault: Fault, check: Check) -> bool {
+    let has_it = |finding: &&Finding| finding.faults.contains(&fault);
+    report.findings.iter().find(has_it).is_none_or(|finding| finding.check == check)
 }
 
 /// With a capital letter, unless it begins with code.

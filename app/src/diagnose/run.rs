@@ -17,7 +17,8 @@ use send_wrapper::SendWrapper;
 use waterclock::{
     diagnose::{
         Check, Delivery, Fault, Finding, PACES, Pace, Path, Protocol, Reader, Report, Verdict,
-        judge, recognise,
+        judge::{self, AT_ONCE, COMPRESSIBLE},
+        recognise,
     },
     notice::{Goodbye, Notice as _},
 };
@@ -31,14 +32,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many streams at once are tried.
 const STREAMS: usize = 30;
-/// How long they last.
-const AT_ONCE: Duration = Duration::from_secs(3);
-/// Those that have begun so long after the first were not open with it.
-const BEGAN_TOGETHER: Duration = Duration::from_millis(2500);
 /// How often it is looked how many have begun.
 const LOOK: Duration = Duration::from_millis(50);
-/// When so little of the silence is missing at its end, it was survived.
-const NEARLY: f64 = 0.98;
 /// Said when there is no answer.
 const NO_ANSWER: &str = "there was no answer";
 
@@ -132,7 +127,7 @@ impl Run {
     }
 
     async fn measure(self) -> Result<(), String> {
-        let first = self.looking_at(&[Check::Protocol], ask(Method::GET, "", |_| false)).await;
+        let first = self.looking_at(&[Check::Protocol], paced(Method::GET, COMPRESSIBLE)).await;
         let first = usable(first)?;
         let seen = first.reader.seen.clone().unwrap_or_default();
         let path = Path {
@@ -192,7 +187,7 @@ impl Run {
 
     async fn headers(self, first: &Answer) {
         // The same once more: an answer that is given out twice was written at one time.
-        let again = self.looking_at(&[Check::Headers], ask(Method::GET, "", |_| false)).await;
+        let again = self.looking_at(&[Check::Headers], paced(Method::GET, COMPRESSIBLE)).await;
         let time = |answer: &Answer| answer.reader.arrivals.first().map(|one| one.sent.to_bits());
         let is_cached = again.is_some_and(|again| time(&again) == time(first));
         self.tell(judge::headers(first.headers(), is_cached, true));
@@ -267,21 +262,14 @@ fn usable(first: Option<Answer>) -> Result<Answer, String> {
     Ok(first)
 }
 
-/// Reads the probe for as long as there is patience.
-async fn ask(method: Method, query: &str, is_enough: impl Fn(&Reader) -> bool) -> Option<Answer> {
-    read_probe(method, query, PATIENCE, is_enough).await
-}
-
 /// Reads a stream of that pace whole.
 async fn paced(method: Method, pace: Pace) -> Option<Answer> {
     read_probe(method, &pace.query(), pace.lasts() + PATIENCE, |_| false).await
 }
 
-/// How many streams the server has seen begin soon after the first; by its stamps, since their first events may be
-/// held back. All are closed then.
+/// How many streams could be open together. All are closed then.
 async fn streams_at_once() -> usize {
     let begun = RefCell::new(Vec::new());
-    let query = format!("events=2&every={}", AT_ONCE.as_millis());
     let mut streams: FuturesUnordered<_> = (0..STREAMS)
         .map(|_| async {
             let is_first = Cell::new(true);
@@ -293,11 +281,13 @@ async fn streams_at_once() -> usize {
                 }
                 false
             };
-            read_probe(Method::GET, &query, AT_ONCE + PATIENCE, has_begun).await;
+            let patience = AT_ONCE.lasts() + PATIENCE;
+            read_probe(Method::GET, &AT_ONCE.query(), patience, has_begun).await;
         })
         .collect();
     // They are closed when they are dropped.
     let all = async { while streams.next().await.is_some() {} };
+    // Those that begin when the first have ended were not open with them.
     let together = async {
         let looks = |time: Duration| 0..time.as_millis() / LOOK.as_millis();
         for _ in looks(PATIENCE) {
@@ -306,7 +296,7 @@ async fn streams_at_once() -> usize {
             }
             sleep(LOOK).await;
         }
-        for _ in looks(BEGAN_TOGETHER) {
+        for _ in looks(AT_ONCE.lasts()) {
             if begun.borrow().len() == STREAMS {
                 break;
             }
@@ -314,10 +304,7 @@ async fn streams_at_once() -> usize {
         }
     };
     select(Box::pin(all), Box::pin(together)).await;
-    let begun = begun.borrow();
-    let first = begun.iter().copied().fold(f64::INFINITY, f64::min);
-    let until = first + BEGAN_TOGETHER.as_secs_f64() * 1000.0;
-    begun.iter().filter(|sent| **sent < until).count()
+    judge::open_together(&begun.borrow())
 }
 
 /// A silence between two events, the first of which may be held back meanwhile.
@@ -327,15 +314,8 @@ async fn idle(tried: Duration, heartbeat: Duration) -> Finding {
     let Some(answer) = answer else {
         return Finding::unknown(Check::Idle, NO_ANSWER);
     };
-    if answer.reader.is_complete(2) {
-        return judge::idle(None, Some(heartbeat), tried);
-    }
-    let lasted = millis(answer.ended - answer.asked).unwrap_or_default();
-    if answer.end != End::TimedOut && lasted > tried.mul_f64(NEARLY) {
-        return Finding::unknown(Check::Idle, "the event after the silence did not arrive");
-    }
-    // Where it is not closed, nothing comes through any more all the same.
-    judge::idle(Some(lasted.min(tried)), Some(heartbeat), tried)
+    let has_ended = answer.end != End::TimedOut;
+    judge::silence(&answer.reader, (answer.asked, answer.ended), has_ended, heartbeat, tried)
 }
 
 fn millis(millis: f64) -> Option<Duration> {

@@ -11,7 +11,7 @@ use tokio::{
 use waterclock::{
     diagnose::{
         Check, Delivery, Fault, Finding, PACES, Pace, Probe, Protocol, Reader, Report, Verdict,
-        judge,
+        judge::{self, AT_ONCE, COMPRESSIBLE},
     },
     offset::{Offset, Sample},
     timestamp::Timestamp,
@@ -24,14 +24,6 @@ use super::{
 
 /// How often the server is asked for its time.
 const SAMPLES: usize = 5;
-/// What is too short is not compressed: by Caddy, what begins with less than 512 bytes.
-const LONG_ENOUGH: &str = "bytes=4096";
-/// The streams that are open at once: for three seconds, and never silent, which might have them cut.
-const AT_ONCE: Pace = Pace { events: 13, every: Duration::from_millis(250), bytes: 0 };
-/// Those that began within so many milliseconds were open at once.
-const BEGAN_TOGETHER: f64 = 2500.0;
-/// When so little of the silence is missing at its end, it was survived.
-const NEARLY: f64 = 0.98;
 
 /// Measures all, the silence beside the rest.
 pub(super) async fn measure(
@@ -103,7 +95,7 @@ impl ByProbe<'_> {
         let shortest = samples.iter().map(|sample| sample.received - sample.sent);
         let shortest = shortest.fold(f64::INFINITY, f64::min);
 
-        let request = self.asker.get_as_browsers_do(&self.url(LONG_ENOUGH));
+        let request = self.asker.get_as_browsers_do(&self.url(&COMPRESSIBLE.query()));
         let answer = self.asker.read(request, PATIENCE, |_| false).await;
         let headers = answer.map_or_else(
             |_| Finding::unknown(Check::Headers, "there was no answer"),
@@ -184,18 +176,8 @@ impl ByProbe<'_> {
             }
             Err(_) => return Finding::unknown(Check::Idle, "there was no answer"),
         };
-        if answer.reader.is_complete(2) {
-            return judge::idle(None, Some(heartbeat), tried);
-        }
-        let lasted = millis(answer.ended - answer.asked).unwrap_or_default();
-        if answer.end != End::TimedOut && lasted > tried.mul_f64(NEARLY) {
-            return Finding::unknown(Check::Idle, "the event after the silence did not arrive");
-        }
-        // The silence began with the first event, unless that was held back.
-        let is_begun = !answer.reader.messages.is_empty();
-        let silence = if is_begun { millis(answer.last_silence).unwrap_or(lasted) } else { lasted };
-        // Where it is not closed, nothing comes through any more all the same.
-        judge::idle(Some(silence.min(tried)), Some(heartbeat), tried)
+        let has_ended = answer.end != End::TimedOut;
+        judge::silence(&answer.reader, (answer.asked, answer.ended), has_ended, heartbeat, tried)
     }
 
     /// Opens so many at once; all are closed when it is known how many there could be.
@@ -220,9 +202,7 @@ impl ByProbe<'_> {
         };
         drop(began);
         let _ = timeout_at(until, all).await;
-        let first = times.iter().copied().fold(f64::INFINITY, f64::min);
-        let open = times.iter().filter(|time| **time < first + BEGAN_TOGETHER).count();
-        judge::streams_at_once(open, tried, protocol, false)
+        judge::streams_at_once(judge::open_together(&times), tried, protocol, false)
     }
 
     /// Reads a stream, and tells as soon as it is known when it began by the server's clock.
