@@ -15,7 +15,7 @@ say() { printf 'fuzz: %s\n' "$*"; }
 
 nightly=$(rustup toolchain list 2>/dev/null | grep -o -m 1 '^nightly[^ ]*' || true)
 if [ -z "$nightly" ] || ! command -v c++ >/dev/null; then
-    export PROPTEST_CASES=${PROPTEST_CASES:-200000}
+    export PROPTEST_CASES=${PROPTEST_CASES:-50000}
     say "no nightly toolchain, or no C++ compiler: $PROPTEST_CASES cases of each property by proptest instead"
     cargo test --quiet --package waterclock --lib properties::
     exec cargo test --quiet --package server --lib events::query::
