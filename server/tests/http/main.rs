@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails a test")]
 
 mod access;
+mod attacks_on_http2;
 mod bad_days;
 mod events;
+mod frames;
 mod health;
 mod http2;
 mod load;
