@@ -702,3 +702,44 @@ async fn one_that_never_acknowledges_anything() {
     server.until_metric(time_out, |value| value == 1).await;
     server.until_streams(0).await;
 }
+
+#[tokio::test]
+async fn over_tls_one_that_only_says_that_it_speaks_http_2() {
+    let time_outs = TimeOuts { head: SHORT, write: SHORT, ..TimeOuts::default() };
+    let (server, tls, _folder) = tls::start(time_outs).await;
+    let preface = preface();
+    let of_http_1 = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for said in [&b""[..], &preface[..12], &preface, of_http_1] {
+        let mut socket = tls::connect(&server, tls.file(), &["h2"]).await;
+        socket.write_all(said).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = socket.read_to_end(&mut rest);
+        let _ = tokio::time::timeout(DEADLINE, closed).await.expect("closed by the server");
+        // No more than the server's settings and its farewell.
+        assert!(rest.len() < 200, "{rest:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_bodies_that_begin_and_do_not_end() {
+    let server = Server::start(Settings::default()).await;
+    let mut attacker = Attacker::start(&server).await;
+    let bodies: Vec<_> = streams(1000)
+        .flat_map(|stream| {
+            let head = frame(HEADERS, END_HEADERS, stream, &head("POST", "/events/t"));
+            [head, frame(DATA, 0, stream, &[b'x'; 60])].concat()
+        })
+        .collect();
+    attacker.send(&bodies).await;
+    attacker.is_heard().await;
+    serves(&server).await;
+    attacker.send(&get(2001, "/events")).await;
+    assert_eq!(attacker.outcome(2001).await, Reset(REFUSED_STREAM));
+    // That one is complete, and makes room.
+    attacker.send(&frame(DATA, END_STREAM, 1, b"x")).await;
+    assert_eq!(attacker.outcome(1).await, Answered(201));
+    attacker.send(&get(2003, "/health/live")).await;
+    assert_eq!(attacker.outcome(2003).await, Answered(200));
+    drop(attacker);
+    is_as_before(&server).await;
+}
