@@ -11,7 +11,7 @@ use std::{convert::Infallible, fmt, net::IpAddr, str::FromStr, sync::Arc, time::
 use axum::{
     extract::FromRequestParts,
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+        HeaderName, HeaderValue, Method, Uri, Version,
         header::{AUTHORIZATION, COOKIE, HOST, ORIGIN},
         request::Parts,
         uri::Authority,
@@ -276,7 +276,7 @@ impl Caller {
     ///
     /// [`Problem::ForeignOrigin`], if it is from another one.
     pub fn may_open_socket(parts: &Parts, access: &Access) -> Result<(), Problem> {
-        let host = host(&parts.uri, &parts.headers).ok().flatten();
+        let host = host(parts).ok().flatten();
         let mut origins = parts.headers.get_all(ORIGIN).into_iter();
         let foreign = origins
             .find(|origin| !is_origin_of(origin, host.as_ref()) && !access.may_origin_read(origin));
@@ -362,7 +362,7 @@ impl Access {
         let Some((_, token)) = cookies.find(|(name, _)| *name == COOKIE_NAME) else {
             return Ok(None);
         };
-        let host = host(&parts.uri, headers).ok().flatten();
+        let host = host(parts).ok().flatten();
         let is_foreign = |origin| !is_origin_of(origin, host.as_ref());
         let reads = [Method::GET, Method::HEAD].contains(&parts.method);
         let is_allowed = |origin| reads && self.is_named(origin);
@@ -399,7 +399,7 @@ impl Access {
             return Err(Foreign::Forwarded);
         }
         // Without a `Host` it is no browser, so nobody's page.
-        let host = host(&parts.uri, headers).map_err(|NotAHost| Foreign::Host)?;
+        let host = host(parts).map_err(|NotAHost| Foreign::Host)?;
         if let Some(host) = &host {
             if !self.is_our_name(host.host()) {
                 return Err(Foreign::Host);
@@ -466,16 +466,20 @@ const OF_PROXIES_BEGIN: [&str; 2] = ["x-forwarded-", "x-original-"];
 /// What stands where a host should.
 struct NotAHost;
 
-/// What a request calls us (RFC 9110, 7.2; RFC 9112, 3.2.2: an absolute request target wins).
-fn host(uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, NotAHost> {
-    let mut hosts = headers.get_all(HOST).iter();
+/// What a request calls us (RFC 9110, 7.2). An absolute request target wins over `Host` (RFC 9112, 3.2.2);
+/// but in HTTP/2 the two may not differ (RFC 9113, 8.3.1): a proxy may have looked at the other.
+fn host(parts: &Parts) -> Result<Option<Authority>, NotAHost> {
+    let target = parts.uri.authority();
+    let mut hosts = parts.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err(NotAHost),
         (Some(host), None) => Some(host.as_bytes().try_into().map_err(|_| NotAHost)?),
         (None, None) => None,
     };
-    let host = uri.authority().cloned().or(host);
-    if host.as_ref().is_some_and(|host| host.as_str().contains('@')) {
+    let differ = target.zip(host.as_ref()).is_some_and(|(target, host)| target != host);
+    let host = target.cloned().or(host);
+    let has_user = host.as_ref().is_some_and(|host| host.as_str().contains('@'));
+    if has_user || differ && parts.version == Version::HTTP_2 {
         return Err(NotAHost);
     }
     Ok(host)

@@ -62,9 +62,11 @@ async fn main() -> ExitCode {
 }
 
 fn start_log(format: LogFormat) {
+    // h2 warns of each PING that nobody has asked for, so that a client could fill the disk.
+    let directives = format!("h2=error,{}", std::env::var("RUST_LOG").unwrap_or_default());
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .from_env_lossy();
+        .parse_lossy(directives);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),

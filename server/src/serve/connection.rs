@@ -46,7 +46,7 @@ use crate::{
 
 /// How many bytes a request's head may have (more is answered with 431), and how many bytes of an
 /// answer hyper holds back for a client that does not read, give or take one chunk.
-const BUFFER: u32 = 32 * 1024;
+const BUFFER: usize = 32 * 1024;
 /// How many bytes the system holds back for a client that does not read. Linux doubles it.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a connection is silent before the system asks whether its other end is still there.
@@ -60,6 +60,9 @@ const NO_ANSWER: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a connection of TLS begins with: the type of a handshake's record (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
+/// How many bytes a request's head may have in HTTP/2, unpacked: more is answered with 431, and more than four
+/// times as many end the connection.
+const MAX_HEAD: u32 = 32 * 1024;
 /// How many requests a connection of HTTP/2 may have open: as many streams as an address may have.
 const MAX_CONCURRENT_STREAMS: u32 = 1000;
 /// How many requests may be taken back before we have looked at them: a page that is closed takes back all
@@ -203,7 +206,7 @@ impl Connection {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(time_outs.head)
-            .max_buf_size(BUFFER as usize)
+            .max_buf_size(BUFFER)
             .half_close(stream.is_some())
             .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
@@ -263,7 +266,7 @@ impl Connection {
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_send_buf_size(STREAM_SEND_BUFFER)
-            .max_header_list_size(BUFFER)
+            .max_header_list_size(MAX_HEAD)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(time_outs.ping)

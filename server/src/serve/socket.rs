@@ -4,7 +4,7 @@
 use std::{
     io::{self, ErrorKind, IoSlice},
     net::Shutdown,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -23,13 +23,15 @@ use crate::{meter::Traffic, metrics::Counted};
 
 /// How long a connection that we close waits for its client to close it, too.
 const LINGER: Duration = Duration::from_secs(1);
-/// How often it is then read before others get a turn.
+/// How often a connection is read before others get a turn.
 const READS_AT_ONCE: usize = 16;
 /// Up to so many bytes, the system takes one piece faster than several, even if they must be put together.
 const SMALL: usize = 2048;
 
 pub(crate) struct Socket {
     stream: Arc<TcpStream>,
+    /// How often it was read since there was last nothing to read, or others had a turn.
+    reads: usize,
     /// How long a client may take to read anything of what is being sent to it.
     write_time_out: Duration,
     /// Until when, while something waits to be sent.
@@ -50,7 +52,15 @@ impl Socket {
         traffic: Arc<Traffic>,
         open: (Counted, TaskTrackerToken),
     ) -> Self {
-        Self { stream, write_time_out, writing: None, closing: None, traffic, _open: open }
+        Self {
+            stream,
+            reads: 0,
+            write_time_out,
+            writing: None,
+            closing: None,
+            traffic,
+            _open: open,
+        }
     }
 }
 
@@ -66,17 +76,29 @@ fn poll_timer(
 }
 
 impl AsyncRead for Socket {
+    /// Has nothing to read from time to time, even if there is something: h2 reads on as long as anything
+    /// comes, so one who sends without end would hold up others.
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.reads == READS_AT_ONCE {
+            self.reads = 0;
+            // Unlike by waking it at once, the task comes after what has arrived for others.
+            let _ = pin!(tokio::task::yield_now()).poll(context);
+            return Poll::Pending;
+        }
         loop {
             match self.stream.try_read_buf(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.reads = 0;
                     ready!(self.stream.poll_read_ready(context))?;
                 }
-                read => return Poll::Ready(read.map(|bytes| self.traffic.received(bytes))),
+                read => {
+                    self.reads += 1;
+                    return Poll::Ready(read.map(|bytes| self.traffic.received(bytes)));
+                }
             }
         }
     }
@@ -152,8 +174,7 @@ impl AsyncWrite for Socket {
             SockRef::from(&*self.stream).shutdown(Shutdown::Write)?;
         }
         let mut bytes = [0; 8 * 1024];
-        // Some at a time, so that one who sends without end holds up nobody.
-        for _ in 0..READS_AT_ONCE {
+        loop {
             let mut buffer = ReadBuf::new(&mut bytes);
             let read = self.as_mut().poll_read(context, &mut buffer)?;
             let has_closed = read.is_ready() && buffer.filled().is_empty();
@@ -162,7 +183,5 @@ impl AsyncWrite for Socket {
             }
             ready!(read);
         }
-        context.waker().wake_by_ref();
-        Poll::Pending
     }
 }

@@ -25,7 +25,7 @@ async fn until_closed(mut stream: TcpStream) -> Vec<u8> {
     bytes
 }
 
-async fn serves(server: &Server) {
+pub async fn serves(server: &Server) {
     let mut answer = server.get("/events").await;
     assert_eq!(answer.message().await.name, "hello");
     server.publish("tick").await;

@@ -3,8 +3,10 @@
 
 mod access;
 mod attacks;
+mod attacks_on_http2;
 mod bad_days;
 mod events;
+mod frames;
 mod health;
 mod http2;
 mod load;

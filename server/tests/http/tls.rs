@@ -28,7 +28,7 @@ use crate::{
 const SHORT: Duration = Duration::from_millis(100);
 
 /// A server with a self-signed certificate, and the folder of that.
-async fn start(time_outs: TimeOuts) -> (Server, Tls, TempDir) {
+pub async fn start(time_outs: TimeOuts) -> (Server, Tls, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let tls = Tls::self_signed(folder.path(), &["localhost".to_owned()]).unwrap();
     let settings = Settings { time_outs, tls: Some(tls.clone()), ..Settings::default() };
@@ -36,7 +36,7 @@ async fn start(time_outs: TimeOuts) -> (Server, Tls, TempDir) {
 }
 
 /// Connects, trusting the certificates of that file, and offers those protocols.
-async fn connect(server: &Server, file: &Path, protocols: &[&str]) -> TlsStream<TcpStream> {
+pub async fn connect(server: &Server, file: &Path, protocols: &[&str]) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
