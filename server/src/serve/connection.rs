@@ -68,7 +68,8 @@ const MAX_CONCURRENT_STREAMS: u32 = 1000;
 /// How many requests may be taken back before we have looked at them: a page that is closed takes back all
 /// that it had, an attack ("rapid reset", CVE-2023-44487) any number.
 const MAX_PENDING_RESETS: usize = 200;
-/// How many bytes of an answer are held back for a client that does not read that one, give or take a chunk.
+/// How many bytes of an answer h2 holds back for a client that does not read that one, give or take a chunk;
+/// hyper has the next chunk in hand already.
 const STREAM_SEND_BUFFER: usize = 16 * 1024;
 /// How many bytes of one request's body a client may send before we have read them; and of all together.
 const STREAM_WINDOW: u32 = 256 * 1024;
