@@ -2,7 +2,14 @@
 // with the faults that this makes, in the names of docs/diagnose.md.
 import type { Change, Kind } from './proxies.ts';
 
-export type Case = { proxy: Kind; setting: string; changes: Change[]; faults: string[] };
+export type Case = {
+  proxy: Kind;
+  setting: string;
+  changes: Change[];
+  faults: string[];
+  /** What the page finds of that, if it is less. */
+  onPage?: string[];
+};
 
 /** The names that the diagnosis has for what it can recognise. HAProxy adds nothing to tell it by. */
 export const recognised: Record<Kind, string | null> = {
@@ -97,6 +104,8 @@ export const cases: Case[] = [
     // Only what begins with 512 bytes or more, as a stream does that was resumed.
     changes: [also(caddy, 'encode gzip')],
     faults: ['buffering', 'compression'],
+    // The streams that it measures delivery by begin with less.
+    onPage: ['compression'],
   },
   {
     proxy: 'caddy',
