@@ -63,10 +63,9 @@ async fn main() -> ExitCode {
 
 fn start_log(format: LogFormat) {
     // h2 warns of each PING that nobody has asked for, so that a client could fill the disk.
-    let directives = format!("h2=error,{}", std::env::var("RUST_LOG").unwrap_or_default());
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .parse_lossy(directives);
+    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let directives = format!("h2=error,{}", wanted.as_deref().unwrap_or("info"));
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(directives);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),

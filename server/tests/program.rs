@@ -41,7 +41,8 @@ struct Program {
 
 impl Program {
     fn start(options: &[&str]) -> Self {
-        Self::start_logging("info", options)
+        // As none at all.
+        Self::start_logging("", options)
     }
 
     /// One whose log is of that level and above: it is kept in a pipe until the end, which has little room.

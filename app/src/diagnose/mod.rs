@@ -138,10 +138,10 @@ fn Row(run: Run, check: Check) -> impl IntoView {
             let mends = mends.map(|report| report.mends(fault));
             let mends = mends.unwrap_or_default().into_iter().map(|mend| {
                 let of = mend.intermediary.map(|one| format!("{}: ", one.title()));
-                view! { <dd>{of} {with_code(&mend.text)}</dd> }
+                view! { <p>{of} {with_code(&mend.text)}</p> }
             });
             view! {
-                <dt>{sentence(fault.title())}</dt>
+                <h3>{sentence(fault.title())}</h3>
                 {mends.collect_view()}
             }
         });
@@ -152,7 +152,7 @@ fn Row(run: Run, check: Check) -> impl IntoView {
             <h2>{check.title()}</h2>
             <span class="verdict">{verdict}</span>
             <p class="measured">{move || with_code(&measured.read())}</p>
-            <dl class="mends">{mends}</dl>
+            <div class="mends">{mends}</div>
         </li>
     }
 }
