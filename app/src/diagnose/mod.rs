@@ -41,7 +41,7 @@ pub(crate) fn Diagnose() -> impl IntoView {
         </header>
         <main class="diagnose">
             <Buttons run />
-            <p class="path">{path}</p>
+            <p class="path">{move || with_code(&path.read())}</p>
             <ol class="checks">{rows.collect_view()}</ol>
             <Share run />
         </main>
@@ -141,7 +141,7 @@ fn Row(run: Run, check: Check) -> impl IntoView {
                 view! { <p>{of} {with_code(&mend.text)}</p> }
             });
             view! {
-                <h3>{sentence(fault.title())}</h3>
+                <h3>{with_code(&sentence(fault.title()))}</h3>
                 {mends.collect_view()}
             }
         });
