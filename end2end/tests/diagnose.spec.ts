@@ -109,7 +109,7 @@ test('a service worker between the page and the network is found', async ({ page
     addEventListener('fetch', (event) => event.respondWith(fetch(event.request)));`;
   const site = createServer((request, answer) => {
     if (request.url === '/worker.js') return answer.setHeader('content-type', 'text/javascript').end(script);
-    if (request.url === '/other') return answer.setHeader('content-type', 'text/html').end('<title>Other</title>');
+    if (request.url === '/other') return answer.setHeader('content-type', 'text/html').end('<title>Other</title><link rel=icon href=data:,>');
     const { method, headers } = request;
     const onward = ask(server.url + request.url, { method, headers }, (response) => {
       answer.writeHead(response.statusCode!, response.headers);
