@@ -4,21 +4,17 @@
 
 mod proxy;
 
-use std::{collections::BTreeSet, net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, process::Stdio, time::Duration};
 
 use futures_util::future::join_all;
 use proxy::Proxy;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, copy_bidirectional},
-    net::{TcpListener, TcpStream},
+    io::{AsyncBufReadExt as _, BufReader},
+    net::TcpListener,
     process::{Child, Command},
     time::timeout,
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
 };
 
 /// What every wait in these tests is bounded by.
@@ -45,7 +41,8 @@ impl Server {
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(DEADLINE, stdout.next_line()).await.unwrap().unwrap().unwrap();
-        let address = line.strip_prefix("listening on http://").unwrap().parse().unwrap();
+        let (_, address) = line.split_once("://").unwrap();
+        let address = address.parse().unwrap();
         Self { address, _child: child, _data: data }
     }
 }
@@ -436,39 +433,25 @@ async fn what_cannot_be_measured_is_one_clear_line() {
     }
 }
 
-/// Speaks TLS with a certificate that nobody knows, and passes on what is within.
-async fn tls_before(server: SocketAddr) -> SocketAddr {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certified.cert.into()], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(mut client) = acceptor.accept(client).await else { return };
-                let mut server = TcpStream::connect(server).await.unwrap();
-                let _ = copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test]
-async fn a_certificate_of_ones_own_is_taken_if_asked_for() {
-    let server = Server::start(&["--heartbeat=1s"]).await;
-    let url = format!("https://{}", tls_before(server.address).await);
+async fn over_tls_it_speaks_http_2_and_takes_an_unknown_certificate_only_if_asked_to() {
+    let server = Server::start(&["--heartbeat=1s", "--tls-self-signed"]).await;
+    let url = format!("https://{}", server.address);
     let said = diagnose(&[&url]).await;
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(said.stderr.contains("With --insecure, any certificate will do"), "{}", said.stderr);
-    let said = diagnose(&[&url, "--json", "--insecure", "--idle=1500ms"]).await;
-    assert_eq!(said.code, 0, "{:#}", said.report());
+    let trusting = [&*url, "--json", "--insecure", "--idle=1500ms", "--streams=200"];
+    let old = [&trusting[..], &["--http1"]].concat();
+    let (said, old) = tokio::join!(diagnose(&trusting), diagnose(&old));
+    for (said, version) in [(said, "HTTP/2"), (old, "HTTP/1.1")] {
+        let report = said.report();
+        assert_eq!(said.code, 0, "{report:#}");
+        let path = &report["path"];
+        assert_eq!((&path["client"], &path["server"]), (&version.into(), &version.into()));
+        assert_eq!(finding(&report, "streams-at-once")["verdict"], "good", "{report:#}");
+    }
+    let server = Server::start(&["--heartbeat=1s"]).await;
+    let url = format!("http://{}", server.address);
+    let said = diagnose(&[&url, "--json", "--http2", "--idle=1500ms"]).await;
+    assert_eq!(said.report()["path"]["client"], "HTTP/2", "with prior knowledge");
 }
