@@ -161,7 +161,7 @@ pub struct Options {
 
     /// Serve https with a certificate that is made for this machine's names and those of `--allowed-host`, and
     /// kept in the data folder. Browsers warn of it
-    #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with = "tls_cert")]
+    #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
     tls_self_signed: bool,
 
     /// How long a stop may take. Streams are told to come back, spread over that time if there are
@@ -234,9 +234,16 @@ impl Options {
         let addresses = addresses.filter(|address| !address.is_unspecified());
         let local = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let addresses: BTreeSet<IpAddr> = addresses.chain(local).collect();
-        let names = ["localhost".to_owned()].into_iter();
-        let names = names.chain(self.allowed_host.iter().map(ToString::to_string));
-        let names: Vec<_> = names.chain(addresses.iter().map(ToString::to_string)).collect();
+        let hosts = self.allowed_host.iter().map(ToString::to_string);
+        // As in a URL, an address of IPv6 has brackets around it.
+        let hosts = hosts.map(|host| host.trim_matches(['[', ']']).to_owned());
+        let addresses = addresses.iter().map(ToString::to_string);
+        let mut names = vec!["localhost".to_owned()];
+        for name in hosts.chain(addresses) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
         Tls::self_signed(&self.data_dir, &names).map(Some)
     }
 

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -75,6 +75,8 @@ pub struct Tls {
     acceptor: TlsAcceptor,
     current: Arc<Current>,
     files: Arc<Files>,
+    /// Of the files, before they were first read.
+    stamp: Stamp,
 }
 
 /// The certificate for those who connect now.
@@ -96,6 +98,8 @@ struct Files {
     key: PathBuf,
 }
 
+type Stamp = [Option<(u64, i64, i64, i64, i64)>; 2];
+
 impl Files {
     fn read(&self) -> Result<CertifiedKey, TlsError> {
         let Self { certificate, key } = self;
@@ -114,11 +118,11 @@ impl Files {
         })
     }
 
-    /// By what a change of theirs is seen.
-    fn stamp(&self) -> [Option<(SystemTime, u64)>; 2] {
+    /// By what a change of theirs is seen, also one of who may read them.
+    fn stamp(&self) -> Stamp {
         [&self.certificate, &self.key].map(|file| {
-            let metadata = fs::metadata(file).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
+            let of = fs::metadata(file).ok()?;
+            Some((of.ino(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec()))
         })
     }
 }
@@ -131,6 +135,7 @@ impl Tls {
     /// If they cannot be read, or do not belong together.
     pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
+        let stamp = files.stamp();
         let current = Arc::new(Current(RwLock::new(Arc::new(files.read()?))));
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
@@ -138,7 +143,7 @@ impl Tls {
             .with_cert_resolver(Arc::<Current>::clone(&current));
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { acceptor, current, files: Arc::new(files) })
+        Ok(Self { acceptor, current, files: Arc::new(files), stamp })
     }
 
     /// With a certificate for those names that only we vouch for. It is kept in a file of that folder, and
@@ -173,7 +178,7 @@ impl Tls {
     /// Reads the files again whenever they change, without end. Who is connected stays so; what cannot be
     /// used is logged, and the certificate from before goes on being used.
     pub async fn reload(self) {
-        let mut stamp = self.files.stamp();
+        let mut stamp = self.stamp;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             look.tick().await;
@@ -202,11 +207,12 @@ impl Tls {
     }
 }
 
-/// Whether that file has a certificate with that head, and for long enough.
+/// Whether that file has a certificate with that head, for long enough, and a key that nobody else has seen.
 fn is_usable(file: &Path, head: &str) -> bool {
-    let modified = fs::metadata(file).and_then(|metadata| metadata.modified());
-    let age = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+    let Ok(metadata) = fs::metadata(file) else { return false };
+    let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
     age.is_some_and(|age| age < USED_FOR)
+        && metadata.mode() % 0o100 == 0
         && fs::read_to_string(file).is_ok_and(|text| text.starts_with(head))
 }
 

@@ -7,7 +7,7 @@ use super::{Check, Fault, Finding, Pace, Protocol, Reader, Seen, Verdict, time};
 use crate::{offset::Offset, sse};
 
 /// What the first event may take.
-const FIRST_EVENT: Duration = Duration::from_secs(2);
+pub const FIRST_EVENT: Duration = Duration::from_secs(2);
 /// How far the clocks may be apart.
 const CLOCK: Duration = Duration::from_secs(2);
 /// What a question and its answer may take, for nothing to be said of it.
@@ -198,6 +198,15 @@ pub fn headers<'a>(
     }
     let (faults, words): (Vec<_>, Vec<_>) = wrong.into_iter().unzip();
     Finding::wrong(Check::Headers, verdict, words.join("; "), faults)
+}
+
+/// Why an answer tells nothing of the path: another status than 200, or the server has ended it.
+pub fn refused(status: u16, reader: &Reader) -> Option<String> {
+    if status != 200 {
+        return Some(format!("it was answered with status {status}"));
+    }
+    let reason = reader.goodbye()?;
+    Some(format!("the server has ended the stream (`{}`)", reason.as_str()))
 }
 
 /// How a stream went that had a silence between its two events: what was read of it, when it was asked for and when

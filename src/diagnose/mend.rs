@@ -28,8 +28,14 @@ pub fn mends(fault: Fault, path: &[Recognised]) -> Vec<Mend> {
         let text = mend(fault, intermediary)?.to_owned();
         Some(Mend { intermediary: Some(intermediary), text })
     };
-    let mends: Vec<_> = path.iter().filter_map(|one| of(one.intermediary)).collect();
+    let mut mends: Vec<_> = path.iter().filter_map(|one| of(one.intermediary)).collect();
     if !mends.is_empty() {
+        // It may be the server, and not who is on the way.
+        let general =
+            matches!(fault, Fault::ConnectionLimit | Fault::IdleTimeout).then(|| general(fault));
+        let general =
+            general.flatten().map(|text| Mend { intermediary: None, text: text.to_owned() });
+        mends.extend(general);
         return mends;
     }
     let usual = Intermediary::USUAL.into_iter().filter_map(|intermediary| {

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::Arrival;
-use crate::sse::{Message, Parsed, Parser};
+use crate::{
+    notice::{Goodbye, GoodbyeReason, Notice as _},
+    sse::{Message, Parsed, Parser},
+};
 
 /// The headers of a request that tell of the path it has come by. None of them is a secret.
 pub const PATH_HEADERS: [&str; 40] = [
@@ -175,6 +178,12 @@ impl Reader {
             self.seen = self.seen.take().or(probe.request);
         }
         self.messages.push((message, now));
+    }
+
+    /// Why the server has ended the stream, if it has said so.
+    pub fn goodbye(&self) -> Option<GoodbyeReason> {
+        let (message, _) = self.messages.iter().find(|(one, _)| one.name == Goodbye::NAME)?;
+        serde_json::from_str(&message.data).ok().map(|Goodbye { reason, .. }| reason)
     }
 
     /// Whether there was a comment.

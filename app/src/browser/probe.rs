@@ -23,19 +23,6 @@ pub(crate) const PROBE: &str = "/diagnose/stream";
 /// How long `EventSource` is told to wait before it connects again, in milliseconds.
 const RETRY: u32 = 100;
 
-/// How reading an answer has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// What was wanted is there.
-    Enough,
-    /// The answer was complete.
-    Complete,
-    /// The connection broke.
-    Cut,
-    /// The time was over.
-    TimedOut,
-}
-
 /// An answer, and what was read of it.
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -44,7 +31,8 @@ pub(crate) struct Answer {
     pub(crate) asked: f64,
     /// When reading has ended, by the same.
     pub(crate) ended: f64,
-    pub(crate) end: End,
+    /// Whether the answer has ended, or was cut; otherwise the time was over.
+    pub(crate) has_ended: bool,
     pub(crate) reader: Reader,
 }
 
@@ -55,13 +43,13 @@ impl Answer {
     }
 }
 
-/// Asks for the probe, and reads it until there is enough, or for so long; none if no answer has begun by
-/// then. What is not read any more is cut off.
+/// Asks for the probe, and reads it for so long at most; none if no answer has begun by then. What is not read
+/// any more is cut off. `note` is told whenever there is more.
 pub(crate) async fn read_probe(
     method: Method,
     query: &str,
     patience: Duration,
-    is_enough: impl Fn(&Reader) -> bool,
+    note: impl Fn(&Reader),
 ) -> Option<Answer> {
     let abort = AbortOnDrop(AbortController::new().ok()?);
     let mut over = sleep(patience);
@@ -76,22 +64,17 @@ pub(crate) async fn read_probe(
         headers: answer.headers().entries().collect(),
         asked,
         ended: asked,
-        end: End::Complete,
+        has_ended: true,
         reader: Reader::default(),
     };
     let body = body_of(&answer)?;
-    read.end = loop {
-        match in_time(JsFuture::from(body.read()), &mut over).await {
-            None => break End::TimedOut,
-            Some(Err(_)) => break End::Cut,
-            Some(Ok(chunk)) => match bytes_of(&chunk) {
-                Some(bytes) => read.reader.feed(&bytes, offset::now()),
-                None => break End::Complete,
-            },
-        }
-        if is_enough(&read.reader) {
-            break End::Enough;
-        }
+    read.has_ended = loop {
+        let Some(chunk) = in_time(JsFuture::from(body.read()), &mut over).await else {
+            break false;
+        };
+        let Some(bytes) = chunk.ok().as_ref().and_then(bytes_of) else { break true };
+        read.reader.feed(&bytes, offset::now());
+        note(&read.reader);
     };
     read.ended = offset::now();
     Some(read)

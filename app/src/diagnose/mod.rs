@@ -188,7 +188,7 @@ fn with_code(text: &str) -> impl IntoView + use<> {
 /// What can be done with a report.
 #[component]
 fn Share(run: Run) -> impl IntoView {
-    let has_none = move || run.phase.get() == Phase::Running || run.report.with(Option::is_none);
+    let has_none = move || !run.is_complete.get();
     let said = RwSignal::new(String::new());
     let copy = move |write: fn(&Report) -> String| {
         let written = run.report.with_untracked(|report| report.as_ref().map(write));

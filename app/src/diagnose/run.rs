@@ -14,17 +14,14 @@ use gloo_net::http::Method;
 use gloo_timers::future::sleep;
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
-use waterclock::{
-    diagnose::{
-        Check, Delivery, Fault, Finding, PACES, Pace, Path, Protocol, Reader, Report, Verdict,
-        judge::{self, AT_ONCE, COMPRESSIBLE},
-        recognise,
-    },
-    notice::{Goodbye, Notice as _},
+use waterclock::diagnose::{
+    Check, Delivery, Fault, Finding, PACES, Pace, Path, Protocol, Reader, Report, Verdict,
+    judge::{self, AT_ONCE, COMPRESSIBLE},
+    recognise,
 };
 
 use crate::{
-    browser::{self, Answer, End, Lifecycle, read_probe},
+    browser::{self, Answer, Lifecycle, read_probe},
     reactive::effect,
 };
 
@@ -59,6 +56,8 @@ pub(crate) struct Run {
     pub(crate) running: RwSignal<Vec<Check>>,
     /// How it has ended, or why it could not begin.
     pub(crate) status: RwSignal<String>,
+    /// Whether all checks were made.
+    pub(crate) is_complete: RwSignal<bool>,
     handle: StoredValue<Option<SendWrapper<AbortHandle>>>,
 }
 
@@ -70,6 +69,7 @@ impl Run {
             report: RwSignal::default(),
             running: RwSignal::default(),
             status: RwSignal::default(),
+            is_complete: RwSignal::default(),
             handle: StoredValue::default(),
         };
         effect(move || {
@@ -96,6 +96,7 @@ impl Run {
     fn start(self) {
         self.phase.set(Phase::Running);
         self.report.set(None);
+        self.is_complete.set(false);
         self.status.set(String::new());
         let (measured, handle) = abortable(self.measure());
         self.handle.set_value(Some(SendWrapper::new(handle)));
@@ -104,6 +105,7 @@ impl Run {
             // The page may be gone.
             let _ = self.phase.try_set(Phase::Ready);
             let _ = self.running.try_set(Vec::new());
+            let _ = self.is_complete.try_set(result.is_ok());
             let summary = self.report.try_with(|report| report.as_ref().map(Report::summary));
             let _ = self.status.try_set(match result {
                 Ok(()) => summary.flatten().unwrap_or_default(),
@@ -206,17 +208,24 @@ impl Run {
         let together = &[Check::FirstEvent, Check::Fields, Check::Post, Check::Delivery];
         let both = join(paced(Method::GET, slow), paced(Method::POST, slow));
         let (get, post) = self.looking_at(together, both).await;
-        let Some(get) = get else {
-            for check in together {
-                self.tell(Finding::unknown(*check, NO_ANSWER));
+        let get = get.ok_or_else(|| NO_ANSWER.to_owned()).and_then(told);
+        let get = match get {
+            Ok(get) => get,
+            Err(why) => {
+                for check in together {
+                    self.tell(Finding::unknown(*check, &*why));
+                }
+                return;
             }
-            return;
         };
         let is_held = Delivery::is_held(&get.reader.arrivals);
         let took = get.reader.arrivals.first().and_then(|first| millis(first.arrived - get.asked));
         self.tell(judge::first_event(took.ok_or(PATIENCE + slow.lasts()), is_held));
         self.tell(judge::fields(&get.reader));
         self.tell(match post {
+            Some(post) if post.reader.goodbye().is_some() => {
+                Finding::unknown(Check::Post, "the server has ended the stream")
+            }
             Some(post) if post.status == 200 => {
                 judge::post(Ok(Delivery::is_held(&post.reader.arrivals)), is_held)
             }
@@ -252,19 +261,21 @@ fn usable(first: Option<Answer>) -> Result<Answer, String> {
         "The server does not answer: it cannot be reached, or other tabs have all the connections that \
          the browser opens to it.",
     )?;
-    let goodbye = first.reader.messages.iter().find(|(one, _)| one.name == Goodbye::NAME);
-    if goodbye.is_some() {
+    if first.reader.goodbye().is_some() {
         return Err("The server takes no more streams now. Try again later.".to_owned());
     }
-    if first.reader.seen.is_none() && first.status != 200 {
-        return Err(format!("The probe is answered with status {}.", first.status));
+    if first.reader.seen.is_none() {
+        let status = first.status;
+        return Err(format!(
+            "Something else than the server answers: status {status}, and no probe."
+        ));
     }
     Ok(first)
 }
 
 /// Reads a stream of that pace whole.
 async fn paced(method: Method, pace: Pace) -> Option<Answer> {
-    read_probe(method, &pace.query(), pace.lasts() + PATIENCE, |_| false).await
+    read_probe(method, &pace.query(), pace.lasts() + PATIENCE, |_| ()).await
 }
 
 /// How many streams could be open together. All are closed then.
@@ -273,18 +284,17 @@ async fn streams_at_once() -> usize {
     let mut streams: FuturesUnordered<_> = (0..STREAMS)
         .map(|number| async move {
             let is_first = Cell::new(true);
-            let has_begun = |reader: &Reader| {
+            let note = |reader: &Reader| {
                 if let Some(first) = reader.arrivals.first()
                     && is_first.replace(false)
                 {
                     begun.borrow_mut().push(first.sent);
                 }
-                false
             };
             let patience = AT_ONCE.lasts() + PATIENCE;
             // Of one that is asked for twice, browsers wait for the first answer's head: it might be kept.
             let query = format!("{}&number={number}", AT_ONCE.query());
-            read_probe(Method::GET, &query, patience, has_begun).await;
+            read_probe(Method::GET, &query, patience, note).await;
         })
         .collect();
     // They are closed when they are dropped.
@@ -312,12 +322,21 @@ async fn streams_at_once() -> usize {
 /// A silence between two events, the first of which may be held back meanwhile.
 async fn idle(tried: Duration, heartbeat: Duration) -> Finding {
     let query = format!("events=2&every={}", tried.as_millis());
-    let answer = read_probe(Method::GET, &query, tried + PATIENCE, |_| false).await;
-    let Some(answer) = answer else {
-        return Finding::unknown(Check::Idle, NO_ANSWER);
-    };
-    let has_ended = answer.end != End::TimedOut;
-    judge::silence(&answer.reader, (answer.asked, answer.ended), has_ended, heartbeat, tried)
+    let answer = read_probe(Method::GET, &query, tried + PATIENCE, |_| ()).await;
+    match answer.ok_or_else(|| NO_ANSWER.to_owned()).and_then(told) {
+        Ok(Answer { reader, asked, ended, has_ended, .. }) => {
+            judge::silence(&reader, (asked, ended), has_ended, heartbeat, tried)
+        }
+        Err(why) => Finding::unknown(Check::Idle, why),
+    }
+}
+
+/// The answer, unless it tells nothing of the path; then why.
+fn told(answer: Answer) -> Result<Answer, String> {
+    match judge::refused(answer.status, &answer.reader) {
+        Some(why) => Err(why),
+        None => Ok(answer),
+    }
 }
 
 fn millis(millis: f64) -> Option<Duration> {

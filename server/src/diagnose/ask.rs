@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url, Version,
     header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap},
+    redirect::Policy,
 };
 use tokio::time::{Instant, timeout_at};
 use waterclock::{diagnose::Reader, sse};
@@ -73,11 +74,25 @@ pub(super) struct Answer {
     pub(super) reader: Reader,
 }
 
+/// Follows redirections; with headers, which may be secrets, only to where they were meant for.
+fn redirects(has_headers: bool) -> Policy {
+    Policy::custom(move |attempt| {
+        let first = attempt.previous().first().map(Url::origin);
+        if has_headers && first != Some(attempt.url().origin()) {
+            let elsewhere = attempt.url().origin().ascii_serialization();
+            return attempt
+                .error(format!("it leads to {elsewhere}, which is not sent your headers"));
+        }
+        Policy::default().redirect(attempt)
+    })
+}
+
 impl Asker {
     pub(super) fn new(options: &Diagnose) -> Result<Self, CouldNotRun> {
         let mut client = Client::builder()
             .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")))
             .default_headers(common_headers(options))
+            .redirect(redirects(!options.headers.is_empty()))
             .connect_timeout(CONNECT)
             // A connection that was idle may be dead without telling.
             .pool_idle_timeout(Duration::from_secs(2))

@@ -113,11 +113,15 @@ impl ByProbe<'_> {
         let [slow, burst, long] = PACES;
         let (get, post) =
             tokio::join!(self.paced(Method::GET, slow), self.paced(Method::POST, slow));
-        let Ok(get) = get else {
-            for check in [Check::FirstEvent, Check::Delivery, Check::Fields, Check::Post] {
-                progress.tell(Finding::unknown(check, "there was no answer"));
+        let get = get.map_err(|_| "there was no answer".to_owned()).and_then(usable);
+        let get = match get {
+            Ok(get) => get,
+            Err(why) => {
+                for check in [Check::FirstEvent, Check::Delivery, Check::Fields, Check::Post] {
+                    progress.tell(Finding::unknown(check, &*why));
+                }
+                return;
             }
-            return;
         };
         let is_held = Delivery::is_held(&get.reader.arrivals);
         let took = get.reader.arrivals.first().map(|first| first.arrived - get.asked);
@@ -125,6 +129,9 @@ impl ByProbe<'_> {
         progress.tell(judge::first_event(took, is_held));
         progress.tell(judge::fields(&get.reader));
         progress.tell(match post {
+            Ok(post) if post.reader.goodbye().is_some() => {
+                Finding::unknown(Check::Post, "the server has ended the stream")
+            }
             Ok(post) if post.status.is_success() => {
                 judge::post(Ok(Delivery::is_held(&post.reader.arrivals)), is_held)
             }
@@ -176,6 +183,10 @@ impl ByProbe<'_> {
             }
             Err(_) => return Finding::unknown(Check::Idle, "there was no answer"),
         };
+        let answer = match usable(answer) {
+            Ok(answer) => answer,
+            Err(why) => return Finding::unknown(Check::Idle, why),
+        };
         let has_ended = answer.end != End::TimedOut;
         judge::silence(&answer.reader, (answer.asked, answer.ended), has_ended, heartbeat, tried)
     }
@@ -219,6 +230,14 @@ impl ByProbe<'_> {
         };
         // How it ends does not matter.
         let _ = self.asker.read(self.asker.get(url), AT_ONCE.lasts() + PATIENCE, tell).await;
+    }
+}
+
+/// The answer, unless it tells nothing of the path; then why.
+fn usable(answer: Answer) -> Result<Answer, String> {
+    match judge::refused(answer.status.as_u16(), &answer.reader) {
+        Some(why) => Err(why),
+        None => Ok(answer),
     }
 }
 

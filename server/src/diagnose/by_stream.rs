@@ -48,8 +48,9 @@ pub(super) async fn measure(
             let first = one.reader.messages.first();
             let took = first.and_then(|(_, at)| millis(at - one.asked));
             progress.tell(match took {
-                Some(took) => judge::first_event(Ok(took), false),
-                // It may have none to send.
+                Some(took) if took <= judge::FIRST_EVENT => judge::first_event(Ok(took), false),
+                // It may have had none to send.
+                Some(took) => Finding::unknown(Check::FirstEvent, format!("after {}", time(took))),
                 None => Finding::unknown(Check::FirstEvent, format!("none in {}", time(lasts))),
             });
             progress.tell(judge::fields_of_others(&one.reader));

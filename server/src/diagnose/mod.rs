@@ -24,7 +24,6 @@ use reqwest::{
 };
 use waterclock::{
     diagnose::{Finding, Path, Protocol, Report, recognise},
-    notice::{Goodbye, Notice as _},
     sse,
     timestamp::Timestamp,
 };
@@ -191,7 +190,7 @@ enum CouldNotRun {
 
 impl CouldNotRun {
     fn of(failure: Failure, url: &Url) -> Self {
-        let url = url.to_string();
+        let url = shown(url);
         match failure {
             Failure::NoAnswer => Self::NoAnswer(url),
             Failure::NotReached(error) => {
@@ -215,8 +214,8 @@ async fn diagnose(options: &Diagnose) -> Result<Report, CouldNotRun> {
     let asker = Asker::new(options)?;
     let probe = probe_of(&options.url);
     let report = Report {
-        url: options.url.to_string(),
-        stream: probe.to_string(),
+        url: shown(&options.url),
+        stream: shown(&probe),
         time: Timestamp::now(),
         is_probe: true,
         path: Path::default(),
@@ -225,14 +224,14 @@ async fn diagnose(options: &Diagnose) -> Result<Report, CouldNotRun> {
     let answer =
         asker.read(asker.get(&probe), PATIENCE, |reader| !reader.messages.is_empty()).await;
     let answer = answer.map_err(|failure| CouldNotRun::of(failure, &options.url))?;
-    if let Some(reason) = goodbye(&answer) {
-        return Err(CouldNotRun::Goodbye(probe.to_string(), reason));
+    if let Some(reason) = answer.reader.goodbye() {
+        return Err(CouldNotRun::Goodbye(shown(&probe), reason.as_str()));
     }
     if answer.reader.seen.is_some() {
         // Where it was redirected to.
         let mut probe = answer.url.clone();
         probe.set_query(None);
-        let report = Report { stream: probe.to_string(), path: path(&answer), ..report };
+        let report = Report { stream: shown(&probe), path: path(&answer), ..report };
         let progress = Progress::begin(report, options.json);
         return Ok(by_probe::measure(&asker, probe, &answer, options, progress).await);
     }
@@ -242,16 +241,16 @@ async fn diagnose(options: &Diagnose) -> Result<Report, CouldNotRun> {
     let answer = answer.map_err(|failure| CouldNotRun::of(failure, url))?;
     match answer.status {
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-            return Err(CouldNotRun::NotAllowed(url.to_string(), status));
+            return Err(CouldNotRun::NotAllowed(shown(url), status));
         }
-        status if !status.is_success() => return Err(CouldNotRun::Status(url.to_string(), status)),
+        status if !status.is_success() => return Err(CouldNotRun::Status(shown(url), status)),
         _ if !answer.is_stream() => {
             let content_type = answer.header(CONTENT_TYPE.as_str()).unwrap_or_default();
-            return Err(CouldNotRun::NoStream(url.to_string(), content_type.to_owned()));
+            return Err(CouldNotRun::NoStream(shown(url), content_type.to_owned()));
         }
         _ => {}
     }
-    let stream = answer.url.to_string();
+    let stream = shown(&answer.url);
     let report = Report { stream, is_probe: false, path: path(&answer), ..report };
     let progress = Progress::begin(report, options.json);
     Ok(by_stream::measure(&asker, &answer, options, progress).await)
@@ -262,8 +261,8 @@ fn probe_of(url: &Url) -> Url {
     let mut probe = url.clone();
     probe.set_fragment(None);
     probe.set_query(None);
-    let path = url.path();
-    let base = ["/diagnose/stream", "/diagnose", "/events", "/"]
+    let path = url.path().trim_end_matches('/');
+    let base = ["/diagnose/stream", "/diagnose", "/events"]
         .into_iter()
         .find_map(|end| path.strip_suffix(end))
         .unwrap_or(path);
@@ -284,13 +283,19 @@ fn path(answer: &Answer) -> Path {
     }
 }
 
-/// Why a Waterclock has ended a stream before it began.
-fn goodbye(answer: &Answer) -> Option<&'static str> {
-    let (message, _) = answer.reader.messages.first()?;
-    if message.name != Goodbye::NAME {
-        return None;
+/// An address as it may stand in a ticket: without a password, or a token in its query.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Fails for addresses without a host, which have neither.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url.set_fragment(None);
+    match url.query() {
+        Some(_) => {
+            url.set_query(None);
+            format!("{url}?…")
+        }
+        None => url.to_string(),
     }
-    serde_json::from_str(&message.data).ok().map(|Goodbye { reason, .. }| reason.as_str())
 }
 
 impl Answer {
@@ -319,6 +324,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_secret_of_an_address_is_shown() {
+        for (url, expected) in [
+            (
+                "http://user:password@host/events?topic=a&access_token=secret#x",
+                "http://host/events?…",
+            ),
+            ("https://host:1/a", "https://host:1/a"),
+        ] {
+            assert_eq!(shown(&url.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
     fn where_the_probe_is() {
         for (url, expected) in [
             ("http://host", "http://host/diagnose/stream"),
@@ -327,6 +345,7 @@ mod tests {
             ("http://host/events?topic=a#x", "http://host/diagnose/stream"),
             ("http://host/a/b", "http://host/a/b/diagnose/stream"),
             ("http://host/a/b/", "http://host/a/b/diagnose/stream"),
+            ("http://host/events/", "http://host/diagnose/stream"),
             ("http://host/a/events", "http://host/a/diagnose/stream"),
             ("http://host/diagnose", "http://host/diagnose/stream"),
             ("http://host/diagnose/stream", "http://host/diagnose/stream"),

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -32,6 +32,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::{Notify, watch},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use tower::ServiceExt as _;
@@ -72,7 +73,7 @@ const MAX_PENDING_RESETS: usize = 200;
 /// hyper has the next chunk in hand already.
 const STREAM_SEND_BUFFER: usize = 16 * 1024;
 /// How many bytes of one request's body a client may send before we have read them; and of all together.
-const STREAM_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// What one is told who speaks HTTP to a port that speaks TLS.
@@ -164,6 +165,8 @@ enum Besides {
     Closing,
     /// The client has asked for nothing for too long.
     Idle,
+    /// It has taken no more of an answer for too long, though it could.
+    Stuck,
 }
 
 impl Connection {
@@ -223,7 +226,7 @@ impl Connection {
             biased;
             served = &mut connection => served,
             besides = besides => match besides {
-                Besides::Left | Besides::Idle => return,
+                Besides::Left | Besides::Idle | Besides::Stuck => return,
                 Besides::Closing => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
@@ -252,14 +255,16 @@ impl Connection {
         let Serving { time_outs, metrics, stop, .. } = &self.serving;
         self.traffic.share();
         let open = watch::Sender::new(0_usize);
+        let answers = Answers::default();
         let has_served = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
             has_served.store(true, Ordering::Relaxed);
             let under_way = UnderWay::new(&open);
-            let answer = self.answer(request);
-            async {
+            let (answer, answers) = (self.answer(request), answers.clone());
+            async move {
                 let answer = answer.await;
-                Ok::<_, Infallible>(answer.map(|body| Body::new(Kept { body, _open: under_way })))
+                let kept = |body| Kept { body, waits: answers.begin(), _open: under_way };
+                Ok::<_, Infallible>(answer.map(|body| Body::new(kept(body))))
             }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -277,6 +282,7 @@ impl Connection {
         let besides = Rarely::new(async {
             tokio::select! {
                 () = idle(open.subscribe(), time_outs.head) => Besides::Idle,
+                () = answers.stuck(&self.traffic, time_outs.write) => Besides::Stuck,
                 // So that the client goes elsewhere with its next request.
                 _ = stop.begun() => Besides::Closing,
                 () = self.closing.cancelled() => Besides::Closing,
@@ -285,17 +291,21 @@ impl Connection {
         let served = tokio::select! {
             biased;
             served = &mut connection => served,
-            besides = besides => {
-                connection.as_mut().graceful_shutdown();
-                match besides {
-                    // A client that is there answers that.
-                    Besides::Left | Besides::Idle => {
-                        let is_idle = has_served.load(Ordering::Relaxed);
-                        metrics.timed_out(if is_idle { TimedOut::Idle } else { TimedOut::Head });
-                        let closed = tokio::time::timeout(time_outs.write, connection);
-                        closed.await.unwrap_or(Ok(()))
+            besides = besides => match besides {
+                Besides::Left | Besides::Stuck => return metrics.timed_out(TimedOut::Write),
+                Besides::Idle => {
+                    let is_idle = has_served.load(Ordering::Relaxed);
+                    metrics.timed_out(if is_idle { TimedOut::Idle } else { TimedOut::Head });
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        closed = connection => closed,
+                        // A client that is there has answered; what it has asked for meanwhile, it gets.
+                        () = idle(open.subscribe(), time_outs.write) => return,
                     }
-                    Besides::Closing => connection.await,
+                }
+                Besides::Closing => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
                 }
             }
         };
@@ -358,9 +368,46 @@ impl Drop for UnderWay {
     }
 }
 
+/// The answers of a connection, and since when each waits for the client to take more of it.
+#[derive(Clone, Default)]
+struct Answers(Arc<Mutex<Vec<Weak<Waits>>>>);
+
+/// Since when something waits, if it does.
+type Waits = Mutex<Option<Instant>>;
+
+impl Answers {
+    /// One begins: it waits from now on.
+    fn begin(&self) -> Arc<Waits> {
+        let waits = Arc::new(Mutex::new(Some(Instant::now())));
+        let mut all = lock(&self.0);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&waits));
+        waits
+    }
+
+    /// Waits until one has waited for so long, while the connection took all that there was.
+    async fn stuck(&self, traffic: &Traffic, time: Duration) {
+        loop {
+            tokio::time::sleep(time / 2).await;
+            let since = |waits: &Weak<Waits>| *lock(&*waits.upgrade()?);
+            let oldest = lock(&self.0).iter().filter_map(since).min();
+            // Where the line is slow, each waits for its turn.
+            if !traffic.take_blocked() && oldest.is_some_and(|since| since.elapsed() >= time) {
+                return;
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics half-way through a change of what these locks hold.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The body of an answer, which is under way as long as this is there.
 struct Kept {
     body: Body,
+    waits: Arc<Waits>,
     _open: UnderWay,
 }
 
@@ -372,7 +419,10 @@ impl hyper::body::Body for Kept {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        // hyper asks for more as soon as the client takes more.
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        *lock(&self.waits) = matches!(frame, Poll::Ready(Some(_))).then(Instant::now);
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -113,7 +113,7 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         loop {
             match write(&self.stream) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.traffic.blocks(),
                 written => {
                     self.writing = None;
                     self.traffic.sent(*written.as_ref().unwrap_or(&0));

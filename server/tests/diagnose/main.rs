@@ -11,7 +11,7 @@ use proxy::Proxy;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpListener,
     process::{Child, Command},
     time::timeout,
@@ -120,7 +120,7 @@ async fn on_a_straight_path_nothing_is_found() {
     let report = said.report();
     assert_eq!(said.code, 0, "{report:#}");
     assert_eq!(report["outcome"], "good", "{report:#}");
-    assert_eq!(report["url"], url);
+    assert_eq!(report["url"], format!("http://{}/events?…", server.address));
     assert_eq!(report["stream"], format!("http://{}/diagnose/stream", server.address));
     assert_eq!(report["probe"], true);
     assert!(report["time"].as_str().unwrap().ends_with('Z'));
@@ -144,7 +144,7 @@ async fn on_a_straight_path_nothing_is_found() {
     assert_eq!((text.code, &*text.stderr), (0, ""), "{}", text.stdout);
     let expected = "Streams at once         good            200; more were not tried\n";
     assert!(text.stdout.contains(expected), "{}", text.stdout);
-    assert!(text.stdout.starts_with(&format!("URL       {url}\n")), "{}", text.stdout);
+    assert!(text.stdout.starts_with("URL       http://"), "{}", text.stdout);
     assert!(
         text.stdout.ends_with("\n\nNothing was found: streams work here.\n"),
         "{}",
@@ -454,4 +454,26 @@ async fn over_tls_it_speaks_http_2_and_takes_an_unknown_certificate_only_if_aske
     let url = format!("http://{}", server.address);
     let said = diagnose(&[&url, "--json", "--http2", "--idle=1500ms"]).await;
     assert_eq!(said.report()["path"]["client"], "HTTP/2", "with prior knowledge");
+}
+
+#[tokio::test]
+async fn a_header_is_not_sent_where_a_redirection_leads() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", elsewhere.local_addr().unwrap());
+    let asked = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = asked.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = asked.accept().await {
+            let _ = client.read(&mut [0; 4096]).await;
+            let head =
+                format!("HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            let _ = client.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let said = diagnose(&[&format!("http://{address}/"), "--header", "X-Key: secret"]).await;
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("which is not sent your headers"), "{}", said.stderr);
+    let nobody = timeout(Duration::ZERO, elsewhere.accept()).await;
+    assert!(nobody.is_err(), "it was asked all the same");
 }

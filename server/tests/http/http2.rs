@@ -8,12 +8,16 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
 use server::serve::TimeOuts;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
     task::{JoinHandle, JoinSet},
 };
 use waterclock::sse::{Message, Parsed, Parser};
 
-use crate::support::{DEADLINE, Server, Settings};
+use crate::{
+    frames,
+    support::{DEADLINE, Server, Settings},
+};
 
 /// A client's connection.
 pub struct Connection {
@@ -191,7 +195,7 @@ async fn a_client_that_asks_for_nothing_is_let_go_and_one_with_a_quiet_stream_is
 
 #[tokio::test]
 async fn a_client_that_does_not_answer_whether_it_is_there() {
-    let server = with(TimeOuts { ping: SHORT, ..TimeOuts::default() }).await;
+    let server = with(TimeOuts { ping: Duration::from_secs(1), ..TimeOuts::default() }).await;
     let here = Connection::open(&server).await;
     let mut stream = here.get("/events").await;
     stream.message().await;
@@ -304,4 +308,58 @@ async fn many_connections_with_many_streams() {
         read.unwrap();
     }
     server.until_streams(0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_an_answer_is_let_go_and_one_with_a_quiet_stream_is_not() {
+    let server = with(TimeOuts { write: SHORT, ..TimeOuts::default() }).await;
+    server.publish("tick").await;
+    let here = Connection::open(&server).await;
+    let mut stream = here.get("/events").await;
+    stream.message().await;
+    for path in ["/poll?last_event_id=earliest", "/events?last_event_id=earliest", "/openapi.json"]
+    {
+        let mut client = h2::client::Builder::new();
+        // It hears all, answers pings, and wants no byte of any body.
+        let client = client.initial_window_size(0);
+        let handshake = client.handshake::<_, Bytes>(server.connect().await);
+        let (mut requests, connection) = handshake.await.unwrap();
+        let closed = tokio::spawn(connection);
+        let request = Request::builder().uri(format!("http://localhost{path}")).body(()).unwrap();
+        let (answer, _) = requests.send_request(request, true).unwrap();
+        // If it were dropped, it would be taken back.
+        let _answer = answer.await.unwrap();
+        let _ = tokio::time::timeout(DEADLINE, closed).await.expect("closed").unwrap();
+    }
+    let stuck = "waterclock_connections_timed_out_total{reason=\"write\"}";
+    server.until_metric(stuck, |value| value == 3).await;
+    server.until_streams(1).await;
+    server.publish("tock").await;
+    assert_eq!(stream.message().await.data, "tock");
+}
+
+#[tokio::test]
+async fn what_is_asked_for_just_as_an_idle_connection_is_closed_is_served_to_its_end() {
+    let write = Duration::from_secs(1);
+    let server = with(TimeOuts { head: SHORT, write, ..TimeOuts::default() }).await;
+    let mut client = server.connect().await;
+    client.write_all(&frames::preface()).await.unwrap();
+    let mut bytes = Vec::new();
+    let mut until = async |wanted: &[u8], client: &mut TcpStream| {
+        while !bytes.windows(wanted.len()).any(|window| window == wanted) {
+            let read = tokio::time::timeout(DEADLINE, client.read_buf(&mut bytes)).await;
+            assert!(read.expect("more bytes").unwrap() > 0, "closed");
+        }
+    };
+    // The first GOAWAY (RFC 9113, 6.8) names the highest stream there can be.
+    until(&frames::frame(7, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]), &mut client).await;
+    client.write_all(&frames::get(1, "/events")).await.unwrap();
+    until(b"event: hello", &mut client).await;
+    // Meanwhile others come and are closed for being idle, which takes longer than that.
+    for _ in 0..15 {
+        let idle = Connection::open(&server).await;
+        idle.closed().await.unwrap();
+    }
+    server.publish("tick").await;
+    until(b"data: tick", &mut client).await;
 }
