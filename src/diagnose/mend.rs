@@ -255,10 +255,24 @@ mod tests {
 
     #[test]
     fn who_was_recognised_is_told_and_nobody_else() {
-        let mends = mends(Fault::IdleTimeout, &path(Intermediary::Nginx));
+        let mends = mends(Fault::Buffering, &path(Intermediary::Nginx));
         assert_eq!(mends.len(), 1);
         assert_eq!(mends[0].intermediary, Some(Intermediary::Nginx));
-        assert!(mends[0].text.starts_with("`proxy_read_timeout 1h;`"));
+        assert!(mends[0].text.starts_with("`proxy_buffering off;`"));
+    }
+
+    #[test]
+    fn where_it_may_be_the_server_it_is_told_too() {
+        for (fault, of_nginx, of_server) in [
+            (Fault::IdleTimeout, "proxy_read_timeout", "--heartbeat"),
+            (Fault::ConnectionLimit, "worker_connections", "--max-streams-per-address"),
+        ] {
+            let mends = mends(fault, &path(Intermediary::Nginx));
+            let told: Vec<_> = mends.iter().map(|mend| mend.intermediary).collect();
+            assert_eq!(told, [Some(Intermediary::Nginx), None], "{fault}");
+            assert!(mends[0].text.contains(of_nginx), "{}", mends[0].text);
+            assert!(mends[1].text.contains(of_server), "{}", mends[1].text);
+        }
     }
 
     #[test]
