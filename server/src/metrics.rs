@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -29,6 +29,7 @@ const SECONDS: [f64; 12] =
 /// What the server counts.
 #[derive(Debug)]
 pub struct Metrics {
+    began: Instant,
     registry: Registry,
     connections_open: Gauge,
     connections: Counter,
@@ -211,6 +212,7 @@ impl Drop for Counted {
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
+            began: Instant::now(),
             registry: Registry::with_prefix("waterclock"),
             connections_open: Gauge::default(),
             connections: Counter::default(),
@@ -237,6 +239,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// How long there has been something to count: how long the server has been running.
+    pub fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Names each metric. Counters get `_total` behind their names when they are written.
     fn register(&mut self) {
         let r = &mut self.registry;

@@ -127,12 +127,13 @@ fn seen(state: &AppState, method: &Method, version: Version, headers: &HeaderMap
             values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         (!values.is_empty()).then(|| values.join(", ").chars().take(MAX_VALUE).collect())
     };
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Seen {
         version: format!("{version:?}"),
         method: method.to_string(),
         last_event_id: get("last-event-id"),
-        heartbeat_ms: u64::try_from(state.stream_settings.heartbeat.as_millis())
-            .unwrap_or(u64::MAX),
+        heartbeat_ms: millis(state.stream_settings.heartbeat),
+        uptime_ms: Some(millis(state.metrics.uptime())),
         headers: PATH_HEADERS
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), get(name)?)))

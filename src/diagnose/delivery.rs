@@ -33,15 +33,12 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// One event, at once.
+    pub const ONE: Self = Self { events: 1, every: Duration::ZERO, bytes: 0 };
+
     /// How long the stream lasts.
     pub fn lasts(self) -> Duration {
         self.every * self.events.saturating_sub(1)
-    }
-
-    /// The query of the probe's URL, without `?`.
-    pub fn query(self) -> String {
-        let Self { events, every, bytes } = self;
-        format!("events={events}&every={}&bytes={bytes}", every.as_millis())
     }
 }
 

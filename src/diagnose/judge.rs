@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-use super::{Check, Fault, Finding, Pace, Protocol, Reader, Seen, Verdict, time};
-use crate::{offset::Offset, sse};
+use super::{
+    Answer, Check, Delivery, End, Fault, Finding, Pace, Protocol, Reader, Seen, Verdict, duration,
+    time,
+};
+use crate::{notice::GoodbyeReason, offset::Offset, sse};
 
 /// What the first event may take.
 pub const FIRST_EVENT: Duration = Duration::from_secs(2);
@@ -84,6 +87,13 @@ pub fn streams_at_once(
     Finding::wrong(check, verdict, measured, [Fault::ConnectionLimit])
 }
 
+/// The same where the server itself has refused some: that is no fault of the path.
+pub fn no_more_streams(open: usize, tried: usize, reason: GoodbyeReason) -> Finding {
+    let reason = reason.as_str();
+    let words = format!("{open} of {tried}; the server itself takes no more now (`{reason}`)");
+    Finding::unknown(Check::StreamsAtOnce, words)
+}
+
 /// How long the first event took from the request on, or none within so long; and whether the stream's events were
 /// held back, which explains it.
 pub fn first_event(took: Result<Duration, Duration>, is_held: bool) -> Finding {
@@ -154,9 +164,11 @@ pub fn headers<'a>(
     is_ours: bool,
 ) -> Finding {
     let headers: Vec<_> = headers.into_iter().collect();
+    // Several of one name are one with commas between them (RFC 9110, 5.3).
     let get = |wanted: &str| {
-        let found = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-        found.map(|(_, value)| value.trim().to_ascii_lowercase())
+        let found = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        let values: Vec<_> = found.map(|(_, value)| value.trim().to_ascii_lowercase()).collect();
+        (!values.is_empty()).then(|| values.join(", "))
     };
     let mut wrong = Vec::new();
     let mut verdict = Verdict::Good;
@@ -201,34 +213,45 @@ pub fn headers<'a>(
 }
 
 /// Why an answer tells nothing of the path: another status than 200, or the server has ended it.
-pub fn refused(status: u16, reader: &Reader) -> Option<String> {
-    if status != 200 {
-        return Some(format!("it was answered with status {status}"));
+pub fn refused(answer: &Answer) -> Option<String> {
+    if answer.status != 200 {
+        return Some(format!("it was answered with status {}", answer.status));
     }
-    let reason = reader.goodbye()?;
+    let reason = answer.reader.goodbye()?;
     Some(format!("the server has ended the stream (`{}`)", reason.as_str()))
 }
 
-/// How a stream went that had a silence between its two events: what was read of it, when it was asked for and when
-/// reading has ended, in milliseconds since 1970, and whether the path has ended it, and not the reader's patience;
-/// and how often the server sends heartbeats, and how long a silence was tried.
-pub fn silence(
-    reader: &Reader,
-    (asked, ended): (f64, f64),
-    has_ended: bool,
-    heartbeat: Duration,
-    tried: Duration,
-) -> Finding {
+/// What of a stream of that pace is missing, if something is.
+pub fn lost(answer: &Answer, pace: Pace) -> Option<Finding> {
+    if answer.reader.is_complete(pace.events) {
+        return None;
+    }
+    let ended = match answer.end {
+        End::Cut => ", then it was cut",
+        End::TimedOut => ", then nothing more",
+        End::Enough | End::Complete => "",
+    };
+    let (arrived, events) = (answer.reader.numbers.len(), pace.events);
+    let words = format!("{arrived} of {events} events arrived, or in another order{ended}");
+    Some(Finding::wrong(Check::Delivery, Verdict::Bad, words, [Fault::EventsLost]))
+}
+
+/// How a stream went that had a silence between its two events; and how often the server sends heartbeats, and how
+/// long a silence was tried.
+pub fn silence(answer: &Answer, heartbeat: Duration, tried: Duration) -> Finding {
+    let Answer { reader, asked, ended, end, .. } = answer;
+    if let Some(why) = refused(answer) {
+        return Finding::unknown(Check::Idle, why);
+    }
     if reader.is_complete(2) {
         return idle(None, Some(heartbeat), tried);
     }
-    let since =
-        |from: f64| Duration::try_from_secs_f64((ended - from) / 1000.0).unwrap_or_default();
-    if has_ended && since(asked) > tried.mul_f64(NEARLY) {
+    let since = |from: f64| duration(ended - from).unwrap_or_default();
+    if *end != End::TimedOut && since(*asked) > tried.mul_f64(NEARLY) {
         return Finding::unknown(Check::Idle, "the event after the silence did not arrive");
     }
     // The silence began with the first event, unless that was held back.
-    let began = reader.messages.last().map_or(asked, |(_, arrived)| *arrived);
+    let began = reader.messages.last().map_or(*asked, |(_, arrived)| *arrived);
     // Where it is not closed, nothing comes through any more all the same.
     idle(Some(since(began).min(tried)), Some(heartbeat), tried)
 }
@@ -301,22 +324,27 @@ pub fn resume(sent: &str, seen: Option<&Seen>) -> Finding {
     }
 }
 
-/// How a POST for the same stream went: with which status it was refused, or whether its events were held back; and
-/// whether those of the GET were.
-pub fn post(post_is_held: Result<bool, u16>, get_is_held: bool) -> Finding {
+/// How a POST for the same stream went, if there was an answer; and whether the GET's events were held back.
+pub fn post(answer: Option<&Answer>, get_is_held: bool) -> Finding {
     let check = Check::Post;
-    match (post_is_held, get_is_held) {
-        (Err(status), _) => {
-            let words = format!("a POST is answered {status}");
-            Finding::wrong(check, Verdict::Warning, words, [Fault::PostRefused])
-        }
-        (Ok(false), true) => {
+    let Some(answer) = answer else {
+        return Finding::unknown(check, "there was no answer to a POST");
+    };
+    if answer.status != 200 {
+        let words = format!("a POST is answered {}", answer.status);
+        return Finding::wrong(check, Verdict::Warning, words, [Fault::PostRefused]);
+    }
+    if let Some(why) = refused(answer) {
+        return Finding::unknown(check, why);
+    }
+    match (Delivery::is_held(&answer.reader.arrivals), get_is_held) {
+        (false, true) => {
             let words = "a POST's events arrive as they are sent, a GET's are held back";
             Finding::wrong(check, Verdict::Bad, words, [Fault::GetUnlikePost])
         }
-        (Ok(true), false) => Finding::good(check, "a POST's events are held back, a GET's are not"),
-        (Ok(true), true) => Finding::good(check, "treated alike: both are held back"),
-        (Ok(false), false) => Finding::good(check, "treated alike"),
+        (true, false) => Finding::good(check, "a POST's events are held back, a GET's are not"),
+        (true, true) => Finding::good(check, "treated alike: both are held back"),
+        (false, false) => Finding::good(check, "treated alike"),
     }
 }
 
@@ -339,7 +367,7 @@ pub fn clock(offset: Option<Offset>) -> Finding {
     let Some(Offset { millis, uncertainty }) = offset else {
         return Finding::unknown(check, "the server did not tell its time");
     };
-    let of = |millis: f64| Duration::try_from_secs_f64(millis / 1000.0).unwrap_or_default();
+    let of = |millis| duration(millis).unwrap_or_default();
     let (apart, give) = (of(millis.abs()), time(of(uncertainty)));
     let which = if millis < 0.0 { "behind" } else { "ahead" };
     let words = format!("the server's is {} {which}, give or take {give}", time(apart));
@@ -362,6 +390,7 @@ pub fn round_trip(shortest: Option<Duration>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnose::Arrival;
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -513,17 +542,60 @@ mod tests {
         assert_eq!(resume("probe-7", None).verdict, Verdict::Unknown);
     }
 
+    /// An answer whose events came as they were sent, or all at the end.
+    fn answer(status: u16, is_held: bool) -> Answer {
+        let mut reader = Reader::default();
+        for number in 1..=20 {
+            let sent = f64::from(number) * 100.0;
+            let arrived = if is_held { 2000.0 } else { sent };
+            reader.arrivals.push(Arrival { sent, arrived, bytes: 100 });
+            reader.numbers.push(number);
+        }
+        Answer {
+            status,
+            headers: Vec::new(),
+            asked: 0.0,
+            ended: 2000.0,
+            end: End::Complete,
+            reader,
+        }
+    }
+
     #[test]
     fn posts() {
-        assert_eq!(post(Ok(false), false).verdict, Verdict::Good);
-        assert_eq!(post(Ok(true), true).verdict, Verdict::Good);
-        assert_eq!(post(Ok(false), true).faults, [Fault::GetUnlikePost]);
+        let (prompt, held) = (answer(200, false), answer(200, true));
+        assert_eq!(post(Some(&prompt), false).verdict, Verdict::Good);
+        assert_eq!(post(Some(&held), false).verdict, Verdict::Good);
+        assert_eq!(post(Some(&held), true).verdict, Verdict::Good);
+        assert_eq!(post(Some(&prompt), true).faults, [Fault::GetUnlikePost]);
+        assert_eq!(post(None, false).verdict, Verdict::Unknown);
         is(
-            &post(Err(405), false),
+            &post(Some(&answer(405, false)), false),
             Verdict::Warning,
             &[Fault::PostRefused],
             "a POST is answered 405",
         );
+        let mut ended = answer(200, false);
+        ended.reader.feed(b"event: goodbye\ndata: {\"reason\":\"limit\",\"retry_ms\":1}\n\n", 0.0);
+        is(
+            &post(Some(&ended), true),
+            Verdict::Unknown,
+            &[],
+            "the server has ended the stream (`limit`)",
+        );
+    }
+
+    #[test]
+    fn what_is_lost() {
+        let pace = Pace { events: 20, ..Pace::ONE };
+        let mut answer = answer(200, false);
+        assert_eq!(lost(&answer, pace), None);
+        answer.reader.numbers.remove(2);
+        for (end, words) in [(End::Complete, ""), (End::Cut, ", then it was cut")] {
+            answer.end = end;
+            let words = format!("19 of 20 events arrived, or in another order{words}");
+            is(&lost(&answer, pace).unwrap(), Verdict::Bad, &[Fault::EventsLost], &words);
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The path between a client and an SSE server: what was measured of it, what that means, and what mends
 //! it. It measures nothing itself, so the terminal and the page share it.
 //!
-//! A client asks for the [`probe`](Probe), has a [`Reader`] take in what comes, and gives what was observed to
-//! the judge of each check, each of which tells a [`Finding`]. All of them are a [`Report`].
+//! A [`run`] has a [`Client`] ask for the [`probe`](Probe), has a [`Reader`] take in what comes, and gives what was
+//! observed to the [`judge`] of each check, each of which tells a [`Finding`]. All of them are a [`Report`].
 //!
 //! ```
 //! use waterclock::diagnose::{Fault, Intermediary, Protocol, Verdict, judge, mend};
@@ -19,6 +19,8 @@
 //!
 //! | module | what is there |
 //! |---|---|
+//! | `run` | what is asked for, one after the other, and which judge is given what came |
+//! | `client` | who asks, in its own way: the terminal or a page |
 //! | `probe` | the probe's event on the wire, and a reader of its stream |
 //! | [`judge`] | what the observations of each check mean |
 //! | `delivery` | the one check that takes more thought: whether events arrive as they are sent |
@@ -27,6 +29,7 @@
 //! | `mend` | the table of the settings that mend it |
 //! | `report` | all findings, as text and as JSON |
 
+mod client;
 mod delivery;
 mod fault;
 mod intermediary;
@@ -34,17 +37,20 @@ pub mod judge;
 mod mend;
 mod probe;
 mod report;
+mod run;
 
 use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 
+pub use client::{Answer, Client, End, Method, NoAnswer, PATIENCE, Question};
 pub use delivery::{Arrival, Delivery, PACES, Pace};
 pub use fault::Fault;
 pub use intermediary::{Intermediary, Recognised, recognise};
 pub use mend::{Mend, mend, mends};
 pub use probe::{Comment, PATH_HEADERS, Probe, Reader, Seen};
 pub use report::{Path, Report};
+pub use run::{Plan, run};
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -285,6 +291,11 @@ pub fn time(time: Duration) -> String {
         ..119_500.0 => format!("{:.0} s", millis / 1000.0),
         _ => format!("{:.0} min", millis / 60_000.0),
     }
+}
+
+/// So many milliseconds; none if they are negative, or no number.
+pub fn duration(millis: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(millis / 1000.0).ok()
 }
 
 /// A number of bytes in words: `300 bytes`, `4.1 kB`, `128 kB`. A kB is 1024 bytes, as the settings of proxies

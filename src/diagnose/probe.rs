@@ -92,6 +92,9 @@ pub struct Seen {
     pub last_event_id: Option<String>,
     /// After how many milliseconds without an event the server's streams have a heartbeat.
     pub heartbeat_ms: u64,
+    /// For how many milliseconds the server has been running; older ones do not tell.
+    #[serde(default)]
+    pub uptime_ms: Option<u64>,
     /// Those of [`PATH_HEADERS`] that there were; several of one name with commas between them.
     pub headers: BTreeMap<String, String>,
 }

@@ -4,11 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url, Version,
-    header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap},
+    header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL},
     redirect::Policy,
 };
 use tokio::time::{Instant, timeout_at};
-use waterclock::{diagnose::Reader, sse};
+use waterclock::{
+    diagnose::{Answer, End, Reader, duration},
+    sse,
+};
 
 use super::{CONNECT, CouldNotRun, Diagnose, common_headers};
 
@@ -36,42 +39,22 @@ impl Clock {
 
 /// Why there is no answer at all.
 pub(super) enum Failure {
-    /// There is no connection, or it broke.
-    NotReached(reqwest::Error),
+    /// There is no connection, or it broke, so long after the request.
+    NotReached(reqwest::Error, Duration),
     /// None came in time.
     NoAnswer,
 }
 
-/// How reading an answer has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// What was wanted is there.
-    Enough,
-    /// The answer was complete.
-    Complete,
-    /// The connection broke.
-    Cut,
-    /// The time was over.
-    TimedOut,
-}
-
-/// An answer, and what was read of it.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+/// An answer, and what only we know of it.
+pub(super) struct Read {
+    pub(super) answer: Answer,
     pub(super) version: Version,
-    pub(super) headers: HeaderMap,
     /// Where it is from, after redirections.
     pub(super) url: Url,
-    /// When it was asked for, by the client's clock: milliseconds since 1970.
-    pub(super) asked: f64,
-    /// When reading has ended, by the same.
-    pub(super) ended: f64,
     /// The longest time between two pieces of it, in milliseconds.
     pub(super) longest_silence: f64,
     /// The time from the last piece to the end.
     pub(super) last_silence: f64,
-    pub(super) end: End,
-    pub(super) reader: Reader,
 }
 
 /// Follows redirections; with headers, which may be secrets, only to where they were meant for.
@@ -118,8 +101,8 @@ impl Asker {
     }
 
     /// As a browser makes it, which accepts compression.
-    pub(super) fn get_as_browsers_do(&self, url: &Url) -> RequestBuilder {
-        self.plain(Method::GET, url).header(ACCEPT_ENCODING, "gzip, deflate, br, zstd")
+    pub(super) fn as_browsers_do(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.plain(method, url).header(ACCEPT_ENCODING, "gzip, deflate, br, zstd")
     }
 
     fn plain(&self, method: Method, url: &Url) -> RequestBuilder {
@@ -140,11 +123,13 @@ impl Asker {
         request: RequestBuilder,
         within: Duration,
         is_enough: impl Fn(&Reader) -> bool,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Read, Failure> {
         let until = Instant::now() + within;
         let asked = self.clock.now();
         let response = timeout_at(until, request.send()).await;
-        let mut response = response.map_err(|_| Failure::NoAnswer)?.map_err(Failure::NotReached)?;
+        let mut response = response.map_err(|_| Failure::NoAnswer)?.map_err(|error| {
+            Failure::NotReached(error, duration(self.clock.now() - asked).unwrap_or_default())
+        })?;
         let mut reader = Reader::default();
         let (mut bytes, mut last, mut longest_silence) = (0, self.clock.now(), 0.0_f64);
         let end = loop {
@@ -165,17 +150,23 @@ impl Asker {
             }
         };
         let ended = self.clock.now();
-        Ok(Answer {
-            status: response.status(),
+        let headers = response.headers().iter();
+        let headers = headers.filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        });
+        Ok(Read {
+            answer: Answer {
+                status: response.status().as_u16(),
+                headers: headers.collect(),
+                asked,
+                ended,
+                end,
+                reader,
+            },
             version: response.version(),
-            headers: response.headers().clone(),
             url: response.url().clone(),
-            asked,
-            ended,
             longest_silence: longest_silence.max(ended - last),
             last_silence: ended - last,
-            end,
-            reader,
         })
     }
 }

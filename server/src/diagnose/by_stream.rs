@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use reqwest::Url;
+use reqwest::{Method, Url};
 use tokio::time::{Instant, timeout_at};
-use waterclock::diagnose::{Check, Finding, Protocol, Report, judge, time};
+use waterclock::diagnose::{
+    Check, End, Finding, PATIENCE, Protocol, Report, duration, judge, time,
+};
 
 use super::{
-    Diagnose, PATIENCE, Progress,
-    ask::{Answer, Asker, End},
+    Diagnose, Progress,
+    ask::{Asker, Read},
 };
 
 /// How long streams are given to open.
@@ -20,7 +22,7 @@ const NO_SILENCE: f64 = 500.0;
 /// Measures what can be.
 pub(super) async fn measure(
     asker: &Asker,
-    first: &Answer,
+    first: &Read,
     options: &Diagnose,
     mut progress: Progress,
 ) -> Report {
@@ -28,10 +30,10 @@ pub(super) async fn measure(
     let client = progress.report.path.client;
     progress.tell(judge::protocol(client, None));
     let rest = async {
-        let answer = asker.read(asker.get_as_browsers_do(url), PATIENCE, |_| true).await;
-        progress.tell(answer.map_or_else(
+        let read = asker.read(asker.as_browsers_do(Method::GET, url), PATIENCE, |_| true).await;
+        progress.tell(read.map_or_else(
             |_| Finding::unknown(Check::Headers, "there was no answer"),
-            |answer| judge::headers(answer.headers(), false, false),
+            |read| judge::headers(read.answer.headers(), false, false),
         ));
         let (finding, round_trip) =
             streams_at_once(asker, url, usize::from(options.streams), client).await;
@@ -45,15 +47,15 @@ pub(super) async fn measure(
     let (one, ()) = tokio::join!(asker.read(asker.get(url), lasts, |_| false), rest);
     match one {
         Ok(one) => {
-            let first = one.reader.messages.first();
-            let took = first.and_then(|(_, at)| millis(at - one.asked));
+            let first = one.answer.reader.messages.first();
+            let took = first.and_then(|(_, at)| duration(at - one.answer.asked));
             progress.tell(match took {
                 Some(took) if took <= judge::FIRST_EVENT => judge::first_event(Ok(took), false),
                 // It may have had none to send.
                 Some(took) => Finding::unknown(Check::FirstEvent, format!("after {}", time(took))),
                 None => Finding::unknown(Check::FirstEvent, format!("none in {}", time(lasts))),
             });
-            progress.tell(judge::fields_of_others(&one.reader));
+            progress.tell(judge::fields_of_others(&one.answer.reader));
             progress.tell(idle(&one));
         }
         Err(_) => {
@@ -66,15 +68,15 @@ pub(super) async fn measure(
 }
 
 /// What silences there were, and whether the stream was cut in one.
-fn idle(answer: &Answer) -> Finding {
-    let last = millis(answer.last_silence).unwrap_or_default();
-    let longest = time(millis(answer.longest_silence).unwrap_or_default());
-    match answer.end {
+fn idle(read: &Read) -> Finding {
+    let last = duration(read.last_silence).unwrap_or_default();
+    let longest = time(duration(read.longest_silence).unwrap_or_default());
+    match read.answer.end {
         End::Enough | End::TimedOut => {
             let words = format!("the longest silence was {longest}, and it is survived");
             Finding::good(Check::Idle, words)
         }
-        End::Complete | End::Cut if answer.last_silence > NO_SILENCE => {
+        End::Complete | End::Cut if read.last_silence > NO_SILENCE => {
             judge::idle(Some(last), None, last)
         }
         End::Complete | End::Cut => {
@@ -104,8 +106,4 @@ async fn streams_at_once(
         }
     }
     (judge::streams_at_once(open.len(), tried, protocol, false), quickest)
-}
-
-fn millis(millis: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(millis / 1000.0).ok()
 }

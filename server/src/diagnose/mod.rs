@@ -23,15 +23,13 @@ use reqwest::{
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use waterclock::{
-    diagnose::{Finding, Path, Protocol, Report, recognise},
+    diagnose::{Answer, Finding, PATIENCE, Path, Protocol, Report, Seen, recognise},
     sse,
     timestamp::Timestamp,
 };
 
-use ask::{Answer, Asker, Failure};
+use ask::{Asker, Failure, Read};
 
-/// How long an answer is waited for, besides what it is meant to last.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection is waited for.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long a silence may be tried.
@@ -43,7 +41,8 @@ const COULD_NOT_RUN: u8 = 2;
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "\
-Exit codes: 0 nothing was found; 1 something is bad, or there is a warning with a mend; 2 it could not be run.")]
+Exit codes: 0 nothing was found; 1 something is bad, or there is a warning with a mend; 2 it could not be run, or \
+not to its end, as the server went.")]
 pub struct Diagnose {
     /// The address of a Waterclock, or of any stream of Server-Sent Events
     #[arg(value_name = "URL", value_parser = url)]
@@ -104,7 +103,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
 /// Measures, and tells what was found. What the program is to exit with.
 pub async fn run(options: &Diagnose) -> u8 {
     match diagnose(options).await {
-        Ok(report) => {
+        Ok((report, was_there)) => {
             if options.json {
                 // It is made of strings and numbers, which are JSON.
                 let json = serde_json::to_string_pretty(&report).unwrap_or_default();
@@ -112,7 +111,14 @@ pub async fn run(options: &Diagnose) -> u8 {
             } else {
                 say(&mut io::stdout(), format_args!("\n{}", report.tail()));
             }
-            report.exit_code()
+            match was_there {
+                Ok(()) => report.exit_code(),
+                Err(why) => {
+                    let error = format!("error: the checks were not finished: {why}");
+                    say(&mut io::stderr(), error);
+                    COULD_NOT_RUN
+                }
+            }
         }
         Err(error) => {
             say(&mut io::stderr(), format_args!("error: {error}"));
@@ -193,7 +199,7 @@ impl CouldNotRun {
         let url = shown(url);
         match failure {
             Failure::NoAnswer => Self::NoAnswer(url),
-            Failure::NotReached(error) => {
+            Failure::NotReached(error, _) => {
                 let mut why: &dyn Error = &error;
                 while let Some(source) = why.source() {
                     why = source;
@@ -210,7 +216,8 @@ impl CouldNotRun {
     }
 }
 
-async fn diagnose(options: &Diagnose) -> Result<Report, CouldNotRun> {
+/// The report, and why not all checks could be made, if so.
+async fn diagnose(options: &Diagnose) -> Result<(Report, Result<(), String>), CouldNotRun> {
     let asker = Asker::new(options)?;
     let probe = probe_of(&options.url);
     let report = Report {
@@ -221,39 +228,38 @@ async fn diagnose(options: &Diagnose) -> Result<Report, CouldNotRun> {
         path: Path::default(),
         findings: Vec::new(),
     };
-    let answer =
-        asker.read(asker.get(&probe), PATIENCE, |reader| !reader.messages.is_empty()).await;
-    let answer = answer.map_err(|failure| CouldNotRun::of(failure, &options.url))?;
-    if let Some(reason) = answer.reader.goodbye() {
+    let read = asker.read(asker.get(&probe), PATIENCE, |reader| !reader.messages.is_empty()).await;
+    let read = read.map_err(|failure| CouldNotRun::of(failure, &options.url))?;
+    if let Some(reason) = read.answer.reader.goodbye() {
         return Err(CouldNotRun::Goodbye(shown(&probe), reason.as_str()));
     }
-    if answer.reader.seen.is_some() {
+    if read.answer.reader.seen.is_some() {
         // Where it was redirected to.
-        let mut probe = answer.url.clone();
+        let mut probe = read.url.clone();
         probe.set_query(None);
-        let report = Report { stream: shown(&probe), path: path(&answer), ..report };
+        let report = Report { stream: shown(&probe), path: path(&read), ..report };
         let progress = Progress::begin(report, options.json);
-        return Ok(by_probe::measure(&asker, probe, &answer, options, progress).await);
+        return Ok(by_probe::measure(&asker, probe, &read.answer, options, progress).await);
     }
 
     let url = &options.url;
-    let answer = asker.read(asker.get(url), PATIENCE, |_| true).await;
-    let answer = answer.map_err(|failure| CouldNotRun::of(failure, url))?;
-    match answer.status {
+    let read = asker.read(asker.get(url), PATIENCE, |_| true).await;
+    let read = read.map_err(|failure| CouldNotRun::of(failure, url))?;
+    let content_type = content_type(&read.answer);
+    match StatusCode::from_u16(read.answer.status).unwrap_or_default() {
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             return Err(CouldNotRun::NotAllowed(shown(url), status));
         }
         status if !status.is_success() => return Err(CouldNotRun::Status(shown(url), status)),
-        _ if !answer.is_stream() => {
-            let content_type = answer.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        _ if !is_stream(content_type) => {
             return Err(CouldNotRun::NoStream(shown(url), content_type.to_owned()));
         }
         _ => {}
     }
-    let stream = shown(&answer.url);
-    let report = Report { stream, is_probe: false, path: path(&answer), ..report };
+    let stream = shown(&read.url);
+    let report = Report { stream, is_probe: false, path: path(&read), ..report };
     let progress = Progress::begin(report, options.json);
-    Ok(by_stream::measure(&asker, &answer, options, progress).await)
+    Ok((by_stream::measure(&asker, &read, options, progress).await, Ok(())))
 }
 
 /// Where the probe of a Waterclock is that has this address.
@@ -271,15 +277,12 @@ fn probe_of(url: &Url) -> Url {
 }
 
 /// What is known of the path by an answer, and by what the server says of its request.
-fn path(answer: &Answer) -> Path {
-    let seen = answer.reader.seen.as_ref();
+fn path(read: &Read) -> Path {
+    let seen = read.answer.reader.seen.as_ref();
     Path {
-        client: Protocol::parse(&format!("{:?}", answer.version)),
+        client: Protocol::parse(&format!("{:?}", read.version)),
         server: seen.and_then(|seen| Protocol::parse(&seen.version)),
-        intermediaries: recognise(
-            answer.headers(),
-            seen.into_iter().flat_map(waterclock::diagnose::Seen::headers),
-        ),
+        intermediaries: recognise(read.answer.headers(), seen.into_iter().flat_map(Seen::headers)),
     }
 }
 
@@ -298,20 +301,15 @@ fn shown(url: &Url) -> String {
     }
 }
 
-impl Answer {
-    fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
-    }
+fn content_type(answer: &Answer) -> &str {
+    let mut headers = answer.headers();
+    let found = headers.find(|(name, _)| *name == CONTENT_TYPE.as_str());
+    found.map_or("", |(_, value)| value)
+}
 
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    fn is_stream(&self) -> bool {
-        let content_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
-        let media = content_type.split(';').next().unwrap_or_default().trim();
-        self.status.is_success() && media.eq_ignore_ascii_case(sse::CONTENT_TYPE)
-    }
+fn is_stream(content_type: &str) -> bool {
+    let media = content_type.split(';').next().unwrap_or_default().trim();
+    media.eq_ignore_ascii_case(sse::CONTENT_TYPE)
 }
 
 /// The headers that all requests have.

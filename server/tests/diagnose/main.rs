@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(100);
 /// The server; it ends with the test.
 struct Server {
     address: SocketAddr,
-    _child: Child,
+    child: Child,
     _data: TempDir,
 }
 
@@ -43,7 +43,7 @@ impl Server {
         let line = timeout(DEADLINE, stdout.next_line()).await.unwrap().unwrap().unwrap();
         let (_, address) = line.split_once("://").unwrap();
         let address = address.parse().unwrap();
-        Self { address, _child: child, _data: data }
+        Self { address, child, _data: data }
     }
 }
 
@@ -61,8 +61,9 @@ impl Said {
     }
 }
 
-async fn diagnose(options: &[&str]) -> Said {
-    let command = Command::new(env!("CARGO_BIN_EXE_waterclock"))
+fn command(options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_waterclock"));
+    command
         .arg("diagnose")
         .args(options)
         // This machine's own way out is not to be measured.
@@ -72,9 +73,12 @@ async fn diagnose(options: &[&str]) -> Said {
         .env_remove("HTTPS_PROXY")
         .env_remove("all_proxy")
         .env_remove("ALL_PROXY")
-        .kill_on_drop(true)
-        .output();
-    let output = timeout(DEADLINE, command).await.expect("ends").unwrap();
+        .kill_on_drop(true);
+    command
+}
+
+async fn diagnose(options: &[&str]) -> Said {
+    let output = timeout(DEADLINE, command(options).output()).await.expect("ends").unwrap();
     Said {
         code: output.status.code().unwrap(),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -334,6 +338,77 @@ async fn each_misdeed_of_a_proxy_is_named() {
         assert!(found.contains(measured), "{check}: {found}");
     }))
     .await;
+}
+
+/// Diagnoses, and does something to the server as soon as that check is told.
+async fn while_diagnosing(
+    server: &mut Server,
+    check: &str,
+    meanwhile: impl AsyncFnOnce(&mut Server),
+) -> Said {
+    let url = format!("http://{}", server.address);
+    let mut child = command(&[&url, "--json", "--idle=3s", "--streams=4"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut stderr = Vec::new();
+    let follow = async {
+        while let Some(line) = progress.next_line().await.unwrap() {
+            let is_it = line.starts_with(check);
+            stderr.push(line);
+            if is_it {
+                break;
+            }
+        }
+        meanwhile(server).await;
+        while let Some(line) = progress.next_line().await.unwrap() {
+            stderr.push(line);
+        }
+        child.wait_with_output().await.unwrap()
+    };
+    let output = timeout(DEADLINE, follow).await.expect("ends");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    Said { code: output.status.code().unwrap(), stdout, stderr: stderr.join("\n") }
+}
+
+#[tokio::test]
+async fn a_server_that_goes_meanwhile_is_no_fault_of_the_path() {
+    // The silence and the slow streams are open then.
+    let check = "Streams at once";
+    let mut killed = Server::start(&[]).await;
+    let killed = while_diagnosing(&mut killed, check, async |server| {
+        server.child.kill().await.unwrap();
+    });
+    let mut stopped = Server::start(&[]).await;
+    let stopped = while_diagnosing(&mut stopped, check, async |server| {
+        let id = server.child.id().unwrap().to_string();
+        assert!(Command::new("kill").arg(id).status().await.unwrap().success());
+    });
+    let (killed, stopped) = tokio::join!(killed, stopped);
+    for said in [killed, stopped] {
+        let report = said.report();
+        assert_eq!(faults(&report), BTreeSet::new(), "{report:#}");
+        assert_eq!(finding(&report, "idle")["verdict"], "unknown", "{report:#}");
+        assert_eq!(finding(&report, "streams-at-once")["verdict"], "good", "{report:#}");
+        let line = "\nerror: the checks were not finished: the server does not answer any more: there was no answer";
+        assert!(said.stderr.ends_with(line), "{}", said.stderr);
+        assert_eq!(said.code, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_the_server_is_none_of_the_path() {
+    let server = Server::start(&["--max-streams=3"]).await;
+    let said =
+        diagnose(&[&format!("http://{}", server.address), "--json", "--idle=500ms", "--streams=6"])
+            .await;
+    let report = said.report();
+    assert_eq!(faults(&report), BTreeSet::new(), "{report:#}");
+    let found = finding(&report, "streams-at-once");
+    assert_eq!(found["measured"], "3 of 6; the server itself takes no more now (`limit`)");
+    assert_eq!((said.code, &found["verdict"]), (0, &"unknown".into()), "{report:#}");
 }
 
 #[tokio::test]

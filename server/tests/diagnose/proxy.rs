@@ -1,8 +1,9 @@
 //! A small reverse proxy that does to a stream what bad proxies do.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -28,7 +29,7 @@ pub struct Proxy {
     pub cuts_after: Option<Duration>,
     /// So many connections are served at once, others wait.
     pub connections: usize,
-    /// Gives out the answer to a request without a query again.
+    /// Gives out a complete answer again to who asks for the same.
     pub caches: bool,
     /// Answers itself, by a request's head.
     pub answers: fn(&str) -> Option<&'static str>,
@@ -39,6 +40,9 @@ pub struct Proxy {
     /// Leaves out lines of the stream.
     pub passes: fn(&str) -> bool,
 }
+
+/// Answers, by the first lines of the requests.
+type Cache = Mutex<HashMap<String, Vec<u8>>>;
 
 impl Default for Proxy {
     fn default() -> Self {
@@ -64,7 +68,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(Semaphore::new(self.connections));
-        let cache = Arc::new(OnceLock::new());
+        let cache = Arc::new(Mutex::default());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (proxy, cache) = (self.clone(), Arc::clone(&cache));
@@ -83,7 +87,7 @@ impl Proxy {
         &self,
         client: TcpStream,
         server: SocketAddr,
-        cache: &OnceLock<Vec<u8>>,
+        cache: &Cache,
     ) -> std::io::Result<()> {
         let mut client = BufReader::new(client);
         let head = head_of(&mut client).await?;
@@ -91,9 +95,11 @@ impl Proxy {
             client.write_all(answer.as_bytes()).await?;
             return client.shutdown().await;
         }
-        let is_cacheable = self.caches && head.starts_with("GET /diagnose/stream HTTP");
-        if let Some(answer) = cache.get().filter(|_| is_cacheable) {
-            client.write_all(answer).await?;
+        let is_cacheable = self.caches && head.starts_with("GET ");
+        let line = head.lines().next().unwrap_or_default();
+        let known = cache.lock().unwrap().get(line).cloned();
+        if let Some(answer) = known {
+            client.write_all(&answer).await?;
             return client.shutdown().await;
         }
         let request = changed(&head, self.request);
@@ -172,7 +178,7 @@ impl Proxy {
         client.write_all(&kept).await?;
         all.append(&mut kept);
         if is_cacheable {
-            let _ = cache.set(all);
+            cache.lock().unwrap().insert(line.to_owned(), all);
         }
         client.shutdown().await
     }

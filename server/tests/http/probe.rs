@@ -1,6 +1,6 @@
 //! `/diagnose/stream`: the stream made to be measured.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use server::{access::Access, streams::StreamLimits};
@@ -76,6 +76,7 @@ async fn its_head_is_that_of_the_events() {
 
 #[tokio::test]
 async fn it_tells_what_the_server_saw_and_no_secrets() {
+    let began = Instant::now();
     let server = Server::start(Settings::default()).await;
     let headers = [
         ("Last-Event-ID", &b"probe-7"[..]),
@@ -87,7 +88,10 @@ async fn it_tells_what_the_server_saw_and_no_secrets() {
         ("X-Api-Key", b"secret"),
     ];
     let mut answer = server.request("POST", "/diagnose/stream", &headers).await;
-    let seen = serde_json::to_value(event(&mut answer).await.request).unwrap();
+    let mut seen = event(&mut answer).await.request.unwrap();
+    let uptime = seen.uptime_ms.take().unwrap();
+    assert!(uptime <= u64::try_from(began.elapsed().as_millis()).unwrap(), "{uptime}");
+    let seen = serde_json::to_value(seen).unwrap();
     assert_eq!(
         seen,
         json!({
@@ -95,6 +99,7 @@ async fn it_tells_what_the_server_saw_and_no_secrets() {
             "method": "POST",
             "last_event_id": "probe-7",
             "heartbeat_ms": 3_600_000,
+            "uptime_ms": null,
             "headers": {"via": "1.0 a, 1.1 b", "x-forwarded-for": "192.0.2.1, \u{fc}"},
         })
     );

@@ -1,0 +1,475 @@
+//! A run: asks for the probe as each check needs it, one after the other, the silence beside the rest.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    future::poll_fn,
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::{
+    StreamExt as _,
+    future::{join, select},
+    stream::FuturesUnordered,
+};
+
+use super::{
+    Answer, Arrival, Check, Client, Delivery, End, Finding, Method, NoAnswer, PACES, PATIENCE,
+    Pace, Probe, Protocol, Question, Reader, duration,
+    judge::{self, AT_ONCE, COMPRESSIBLE},
+};
+use crate::{
+    notice::GoodbyeReason,
+    offset::{Offset, Sample},
+    timestamp::Timestamp,
+};
+
+/// How often the server is asked for its time.
+const SAMPLES: usize = 5;
+/// What breaks so soon has not broken for a silence.
+const NO_SILENCE: Duration = Duration::from_millis(500);
+/// Said when there is no answer.
+const NO_ANSWER: &str = "there was no answer";
+
+/// What to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Which version of HTTP the client has spoken to whom it has reached.
+    pub protocol: Option<Protocol>,
+    /// How long a silence.
+    pub silence: Duration,
+    /// How many streams at once.
+    pub streams: usize,
+}
+
+/// Makes all checks that take no more than a probe. `first` is the answer by which the server was found.
+///
+/// # Errors
+///
+/// If the server was not there until the end: how that is known. What could then not be told is told as such.
+pub async fn run<C: Client>(client: &C, first: &Answer, plan: Plan) -> Result<(), String> {
+    let seen = first.reader.seen.clone().unwrap_or_default();
+    let heartbeat = Duration::from_millis(seen.heartbeat_ms);
+    let run = Run { client, plan, heartbeat, began: first.asked, looks: Cell::default() };
+    client.tell(judge::protocol(plan.protocol, Protocol::parse(&seen.version)));
+    run.times().await;
+    // Before the silence, which would be one of them.
+    run.streams_at_once().await;
+    let rest = async {
+        run.delivery().await;
+        run.resume().await;
+    };
+    join(run.silence(), rest).await;
+    run.is_still_there().await
+}
+
+struct Run<'a, C> {
+    client: &'a C,
+    plan: Plan,
+    /// How often the server sends heartbeats.
+    heartbeat: Duration,
+    /// When the first answer was asked for, by the client's clock: milliseconds since 1970.
+    began: f64,
+    /// How often it was looked whether the server is still there.
+    looks: Cell<u32>,
+}
+
+impl<C: Client> Run<'_, C> {
+    /// An answer that tells something of the path; or why there is none.
+    async fn ask(&self, question: Question) -> Result<Answer, String> {
+        let answer = self.client.ask(question, |_| ()).await.map_err(|_| NO_ANSWER.to_owned())?;
+        judge::refused(&answer).map_or(Ok(answer), Err)
+    }
+
+    /// Tells what was found.
+    async fn tell(&self, finding: Finding) {
+        if finding.faults.is_empty() {
+            self.client.tell(finding);
+        } else {
+            self.tell_if_still_there(finding).await;
+        }
+    }
+
+    /// Tells what a server that is gone would look like, too: so it is asked once more.
+    async fn tell_if_still_there(&self, finding: Finding) {
+        self.client.tell(match self.is_still_there().await {
+            Ok(()) => finding,
+            Err(why) => Finding::unknown(finding.check, why),
+        });
+    }
+
+    /// Whether the server was there all the while; or how it is known that it was not.
+    async fn is_still_there(&self) -> Result<(), String> {
+        self.looks.set(self.looks.get() + 1);
+        // Whatever is between must ask the server itself.
+        let number = Some(format!("{}-{}", self.began, self.looks.get()));
+        let answer = self.ask(Question { number, ..Question::get(Pace::ONE) }).await;
+        let answer = answer.map_err(|why| format!("the server does not answer any more: {why}"))?;
+        let Some(seen) = &answer.reader.seen else {
+            return Err("something else than the server answers now".to_owned());
+        };
+        let lasted = duration(answer.asked - self.began).unwrap_or_default();
+        match seen.uptime_ms.map(Duration::from_millis) {
+            Some(uptime) if uptime < lasted => {
+                Err("the server was started anew meanwhile".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The clock and the round trip, by one event each; and whether such an answer is given out twice.
+    async fn times(&self) {
+        self.client.begin(&[Check::Headers, Check::Clock, Check::RoundTrip]);
+        let mut samples = Vec::new();
+        let mut times = BTreeSet::new();
+        for _ in 0..SAMPLES {
+            let Ok(answer) = self.ask(Question::get(Pace::ONE)).await else { continue };
+            let Some(arrival) = answer.reader.arrivals.first() else { continue };
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time")]
+            let server = Timestamp::from_millis(arrival.sent as u64);
+            samples.push(Sample { sent: answer.asked, server, received: arrival.arrived });
+            times.insert(arrival.sent.to_bits());
+        }
+        // One that is given out again was written at the same time.
+        let is_cached = times.len() < samples.len();
+        let question = Question { accepts_compression: true, ..Question::get(COMPRESSIBLE) };
+        self.tell(match self.ask(question).await {
+            Ok(answer) => judge::headers(answer.headers(), is_cached, true),
+            Err(why) => Finding::unknown(Check::Headers, why),
+        })
+        .await;
+        let offset = Offset::of(&samples);
+        self.tell(judge::clock(offset)).await;
+        let round_trip = offset.and_then(|offset| duration(offset.round_trip()));
+        self.tell(judge::round_trip(round_trip)).await;
+    }
+
+    /// How many could be open together. All are closed then.
+    async fn streams_at_once(&self) {
+        self.client.begin(&[Check::StreamsAtOnce]);
+        let Plan { streams: tried, protocol, .. } = self.plan;
+        let begun = RefCell::new(Vec::new());
+        let refused = Cell::new(None);
+        let mut streams: FuturesUnordered<_> = (0..tried)
+            .map(async |number| {
+                if let Some(reason) = self.stream(number, &begun).await {
+                    refused.set(Some(reason));
+                }
+            })
+            .collect();
+        let mut until_begun = async |count: usize, time| {
+            let have_begun = poll_fn(|context| {
+                while let Poll::Ready(Some(())) = streams.poll_next_unpin(context) {}
+                let is_over = begun.borrow().len() >= count || streams.is_empty();
+                if is_over { Poll::Ready(()) } else { Poll::Pending }
+            });
+            select(have_begun, pin!(self.client.sleep(time))).await;
+        };
+        until_begun(1, PATIENCE).await;
+        // Those that begin when the first have ended were not open with them.
+        until_begun(tried, AT_ONCE.lasts()).await;
+        let open = judge::open_together(&begun.borrow());
+        let finding = if let Some(reason) = refused.get() {
+            judge::no_more_streams(open, tried, reason)
+        } else {
+            judge::streams_at_once(open, tried, protocol, C::IS_BROWSER)
+        };
+        self.tell(finding).await;
+    }
+
+    /// Reads a stream, and notes when it has begun by the server's clock. Why the server has refused it, if so.
+    async fn stream(&self, number: usize, begun: &RefCell<Vec<f64>>) -> Option<GoodbyeReason> {
+        let is_first = Cell::new(true);
+        let note = |reader: &Reader| {
+            if let Some(first) = reader.arrivals.first()
+                && is_first.replace(false)
+            {
+                begun.borrow_mut().push(first.sent);
+            }
+        };
+        // Of one that is asked for twice, browsers wait for the first answer's head: it might be kept.
+        let number = Some(number.to_string());
+        let question = Question { number, ..Question::get(AT_ONCE) };
+        self.client.ask(question, note).await.ok()?.reader.goodbye()
+    }
+
+    /// Delivery, and what is told by the same streams: the first event, the fields, GET and POST.
+    async fn delivery(&self) {
+        const TOGETHER: [Check; 4] =
+            [Check::FirstEvent, Check::Fields, Check::Post, Check::Delivery];
+        let [slow, ..] = PACES;
+        self.client.begin(&TOGETHER);
+        let by_post = Question { method: Method::Post, ..Question::get(slow) };
+        let post = self.client.ask(by_post, |_| ());
+        let (get, post) = join(self.ask(Question::get(slow)), post).await;
+        let get = match get {
+            Ok(get) => get,
+            Err(why) => {
+                for check in TOGETHER {
+                    self.client.tell(Finding::unknown(check, &*why));
+                }
+                return;
+            }
+        };
+        let is_held = Delivery::is_held(&get.reader.arrivals);
+        let took =
+            get.reader.arrivals.first().and_then(|first| duration(first.arrived - get.asked));
+        let took = took.ok_or(slow.lasts() + PATIENCE);
+        self.tell(judge::first_event(took, is_held)).await;
+        self.tell(judge::fields(&get.reader)).await;
+        self.tell(judge::post(post.as_ref().ok(), is_held)).await;
+        if let Some(lost) = judge::lost(&get, slow) {
+            return self.tell(lost).await;
+        }
+
+        let delivery = self.delivery_of(get.reader.arrivals).await;
+        self.tell(delivery.unwrap_or_else(|why| Finding::unknown(Check::Delivery, why))).await;
+    }
+
+    /// Delivery, once the slow stream is there; or why it cannot be told.
+    async fn delivery_of(&self, slow: Vec<Arrival>) -> Result<Finding, String> {
+        let [_, burst, long] = PACES;
+        let mut delivery = Delivery { slow, ..Delivery::default() };
+        let answer = self.ask(Question::get(burst)).await?;
+        // One that is only slow may take longer than we wait.
+        if answer.end == End::Cut
+            && let Some(lost) = judge::lost(&answer, burst)
+        {
+            return Ok(lost);
+        }
+        delivery.burst = answer.reader.arrivals;
+        if delivery.needs_long() {
+            delivery.long = self.ask(Question::get(long)).await?.reader.arrivals;
+        }
+        Ok(delivery.judge())
+    }
+
+    async fn resume(&self) {
+        self.client.begin(&[Check::Resume]);
+        let seen = self.client.resume().await;
+        self.tell(judge::resume(&Probe::id(1), seen.as_ref())).await;
+    }
+
+    /// A silence between two events, the first of which may be held back meanwhile.
+    async fn silence(&self) {
+        self.client.begin(&[Check::Idle]);
+        let Plan { silence: tried, .. } = self.plan;
+        let question = Question::get(Pace { events: 2, every: tried, bytes: 0 });
+        let finding = match self.client.ask(question, |_| ()).await {
+            Ok(answer) => judge::silence(&answer, self.heartbeat, tried),
+            // Before its head, which was held back.
+            Err(NoAnswer::Cut(after)) if after > NO_SILENCE => {
+                judge::idle(Some(after.min(tried)), Some(self.heartbeat), tried)
+            }
+            Err(_) => Finding::unknown(Check::Idle, NO_ANSWER),
+        };
+        // Where heartbeats come in time, a cut is no fault.
+        self.tell_if_still_there(finding).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep, timeout_at};
+
+    use super::*;
+    use crate::{
+        diagnose::{Fault, Seen, Verdict},
+        sse::Block,
+    };
+
+    /// A client, and a server that is there for a while only.
+    struct Fake {
+        began: Instant,
+        /// When the server goes without a word.
+        goes: Option<Duration>,
+        /// When it is back.
+        is_back: Option<Duration>,
+        /// After which silence the path cuts a stream.
+        cuts_after: Option<Duration>,
+        is_looked_at: RefCell<BTreeSet<Check>>,
+        found: RefCell<Vec<Finding>>,
+    }
+
+    impl Default for Fake {
+        fn default() -> Self {
+            Self {
+                began: Instant::now(),
+                goes: None,
+                is_back: None,
+                cuts_after: None,
+                is_looked_at: RefCell::default(),
+                found: RefCell::default(),
+            }
+        }
+    }
+
+    impl Fake {
+        fn now(&self) -> f64 {
+            self.began.elapsed().as_secs_f64() * 1000.0
+        }
+
+        fn uptime(&self) -> Option<Duration> {
+            let now = self.began.elapsed();
+            let since_back = self.is_back.and_then(|back| now.checked_sub(back));
+            let was_gone = self.goes.is_some_and(|goes| now >= goes);
+            since_back.or((!was_gone).then_some(Duration::from_hours(1) + now))
+        }
+
+        /// What the server saw; none if it is not there.
+        fn seen(&self) -> Option<Seen> {
+            Some(Seen {
+                version: "HTTP/1.1".to_owned(),
+                last_event_id: Some(Probe::id(1)),
+                heartbeat_ms: 1000,
+                uptime_ms: Some(u64::try_from(self.uptime()?.as_millis()).unwrap()),
+                ..Seen::default()
+            })
+        }
+
+        /// Reads a stream, until it is cut.
+        async fn read(&self, pace: Pace, reader: &mut Reader, note: impl Fn(&Reader)) -> End {
+            let began = Instant::now();
+            for number in 1..=pace.events {
+                if number > 1 && self.cuts_after.is_some_and(|after| after < pace.every) {
+                    sleep(self.cuts_after.unwrap_or_default()).await;
+                    return End::Cut;
+                }
+                let due = began + pace.every * (number - 1);
+                if let Some(goes) = self.goes.filter(|goes| began < self.began + *goes)
+                    && due >= self.began + goes
+                {
+                    tokio::time::sleep_until(self.began + goes).await;
+                    return End::Cut;
+                }
+                tokio::time::sleep_until(due).await;
+                let request = if number == 1 { self.seen() } else { None };
+                let padding = "x".repeat(pace.bytes as usize);
+                let probe = Probe { number, time: self.now(), padding, request };
+                let mut bytes = b": x\n".to_vec();
+                let block = Block {
+                    id: Some(&Probe::id(number)),
+                    name: Some(Probe::NAME),
+                    retry: Some(Duration::from_secs(1)),
+                    data: Some(&serde_json::to_string(&probe).unwrap()),
+                };
+                block.encode(&mut bytes).unwrap();
+                reader.feed(&bytes, self.now());
+                note(reader);
+            }
+            End::Complete
+        }
+    }
+
+    impl Client for Fake {
+        const IS_BROWSER: bool = false;
+
+        async fn ask(
+            &self,
+            question: Question,
+            note: impl Fn(&Reader),
+        ) -> Result<Answer, NoAnswer> {
+            let asked = self.now();
+            // What is on the way takes its time.
+            sleep(Duration::from_millis(1)).await;
+            self.uptime().ok_or(NoAnswer::NotReached)?;
+            let headers = [
+                ("content-type", "text/event-stream"),
+                ("cache-control", "no-cache, no-transform"),
+            ];
+            let mut reader = Reader::default();
+            let until = Instant::now() + question.within();
+            let end = timeout_at(until, self.read(question.pace, &mut reader, note)).await;
+            Ok(Answer {
+                status: 200,
+                headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+                asked,
+                ended: self.now(),
+                end: end.unwrap_or(End::TimedOut),
+                reader,
+            })
+        }
+
+        async fn resume(&self) -> Option<Seen> {
+            self.seen()
+        }
+
+        async fn sleep(&self, time: Duration) {
+            sleep(time).await;
+        }
+
+        fn begin(&self, checks: &[Check]) {
+            self.is_looked_at.borrow_mut().extend(checks);
+        }
+
+        fn tell(&self, finding: Finding) {
+            self.is_looked_at.borrow_mut().remove(&finding.check);
+            self.found.borrow_mut().push(finding);
+        }
+    }
+
+    /// What a run has found, each check once, and how it has ended.
+    async fn found(fake: Fake) -> (Vec<Finding>, Result<(), String>) {
+        let first = fake.ask(Question::get(Pace::ONE), |_| ()).await.unwrap();
+        let plan =
+            Plan { protocol: Some(Protocol::Http11), silence: Duration::from_secs(20), streams: 8 };
+        let ended = run(&fake, &first, plan).await;
+        assert!(fake.is_looked_at.borrow().is_empty(), "all that was begun is told");
+        let found = fake.found.into_inner();
+        let mut checks: Vec<_> = found.iter().map(|finding| finding.check).collect();
+        checks.sort();
+        let all = Check::ALL.into_iter().filter(|check| *check != Check::ServiceWorker);
+        assert!(checks.into_iter().eq(all));
+        (found, ended)
+    }
+
+    /// While each of the checks is made.
+    fn moments() -> impl Iterator<Item = Duration> {
+        let begin = (2..50).map(Duration::from_millis);
+        begin.chain((1..=46).map(|step| Duration::from_millis(430) * step))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clean_path_is_found_clean() {
+        let (found, ended) = found(Fake::default()).await;
+        assert_eq!(ended, Ok(()));
+        for finding in found {
+            assert_eq!(finding.verdict, Verdict::Good, "{finding}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_path_cuts_is_a_fault() {
+        let cuts_after = Some(Duration::from_millis(900));
+        let (found, ended) = found(Fake { cuts_after, ..Fake::default() }).await;
+        assert_eq!(ended, Ok(()));
+        let faults: Vec<_> = found.iter().flat_map(|finding| &finding.faults).collect();
+        assert_eq!(faults, [&Fault::IdleTimeout]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_goes_is_no_fault_of_the_path() {
+        for goes in moments() {
+            let (found, ended) = found(Fake { goes: Some(goes), ..Fake::default() }).await;
+            for finding in &found {
+                assert_eq!(finding.faults, [], "{goes:?}: {finding}");
+            }
+            let are_told = found.iter().all(|finding| finding.verdict == Verdict::Good);
+            assert_eq!(ended.is_ok(), are_told, "{goes:?}: {ended:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nor_is_one_that_is_started_anew() {
+        for goes in moments() {
+            let fake = Fake { goes: Some(goes), is_back: Some(goes), ..Fake::default() };
+            let (found, ended) = found(fake).await;
+            for finding in &found {
+                assert_eq!(finding.faults, [], "{goes:?}: {finding}");
+            }
+            assert_eq!(ended, Err("the server was started anew meanwhile".to_owned()), "{goes:?}");
+        }
+    }
+}
