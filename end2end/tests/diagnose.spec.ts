@@ -159,4 +159,21 @@ test.describe('without a server that answers', () => {
     await page.getByRole('button', { name: 'Start' }).click();
     await expect(page.getByText('The server does not answer')).toBeVisible();
   });
+
+  test('one that goes half-way is not blamed on the path', async ({ page, server }) => {
+    await server.start();
+    await page.goto(`${server.url}/diagnose`);
+    await page.getByRole('button', { name: 'Start' }).click();
+    await expect(row(page, 'delivery')).toHaveAttribute('data-verdict', 'running', { timeout: 20_000 });
+    await server.kill();
+    await expect(page.getByText('Not all could be looked at: the server does not answer any more')).toBeVisible({
+      timeout: 20_000,
+    });
+    const found = await verdicts(page);
+    expect(found).toMatchObject({ protocol: 'good', idle: 'unknown', delivery: 'unknown', resume: 'unknown' });
+    // It was told while the server was there: a browser has six connections.
+    expect(Object.entries(found).filter(([, verdict]) => verdict === 'warning' || verdict === 'bad')).toEqual([
+      ['streams-at-once', 'warning'],
+    ]);
+  });
 });

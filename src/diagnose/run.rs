@@ -170,6 +170,8 @@ impl<C: Client> Run<'_, C> {
         until_begun(1, PATIENCE).await;
         // Those that begin when the first have ended were not open with them.
         until_begun(tried, AT_ONCE.lasts()).await;
+        // Closed, so that the rest has its connections.
+        drop(streams);
         let open = judge::open_together(&begun.borrow());
         let finding = if let Some(reason) = refused.get() {
             judge::no_more_streams(open, tried, reason)
@@ -272,7 +274,10 @@ impl<C: Client> Run<'_, C> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Instant, sleep, timeout_at};
+    use tokio::{
+        sync::Semaphore,
+        time::{Instant, sleep, timeout_at},
+    };
 
     use super::*;
     use crate::{
@@ -289,6 +294,8 @@ mod tests {
         is_back: Option<Duration>,
         /// After which silence the path cuts a stream.
         cuts_after: Option<Duration>,
+        /// How many streams the path lets through at once; others wait.
+        connections: Semaphore,
         is_looked_at: RefCell<BTreeSet<Check>>,
         found: RefCell<Vec<Finding>>,
     }
@@ -300,6 +307,7 @@ mod tests {
                 goes: None,
                 is_back: None,
                 cuts_after: None,
+                connections: Semaphore::new(100),
                 is_looked_at: RefCell::default(),
                 found: RefCell::default(),
             }
@@ -372,6 +380,9 @@ mod tests {
             note: impl Fn(&Reader),
         ) -> Result<Answer, NoAnswer> {
             let asked = self.now();
+            let until = Instant::now() + question.within();
+            let permit = timeout_at(until, self.connections.acquire()).await;
+            let _permit = permit.map_err(|_| NoAnswer::TimedOut)?;
             // What is on the way takes its time.
             sleep(Duration::from_millis(1)).await;
             self.uptime().ok_or(NoAnswer::NotReached)?;
@@ -380,7 +391,6 @@ mod tests {
                 ("cache-control", "no-cache, no-transform"),
             ];
             let mut reader = Reader::default();
-            let until = Instant::now() + question.within();
             let end = timeout_at(until, self.read(question.pace, &mut reader, note)).await;
             Ok(Answer {
                 status: 200,
@@ -447,6 +457,20 @@ mod tests {
         assert_eq!(ended, Ok(()));
         let faults: Vec<_> = found.iter().flat_map(|finding| &finding.faults).collect();
         assert_eq!(faults, [&Fault::IdleTimeout]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_tried_at_once_does_not_stand_in_the_way_of_the_rest() {
+        let connections = Semaphore::new(4);
+        let (found, ended) = found(Fake { connections, ..Fake::default() }).await;
+        assert_eq!(ended, Ok(()));
+        for finding in found {
+            let expected: &[_] = match finding.check {
+                Check::StreamsAtOnce => &[Fault::ConnectionLimit],
+                _ => &[],
+            };
+            assert_eq!(finding.faults, expected, "{finding}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
