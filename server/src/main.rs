@@ -9,7 +9,6 @@ use std::{
     sync::Arc,
 };
 
-use clap::Parser as _;
 use server::{
     diagnose,
     load::Load,
@@ -38,7 +37,7 @@ use waterclock::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if let Some(Command::Diagnose(options)) = &options.command {
         return diagnose::run(options).await.into();
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -9,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{
+    CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
+};
 use waterclock::{log::Retention, pattern::Pattern};
 
 use crate::{
@@ -200,6 +203,31 @@ pub enum LogFormat {
 }
 
 impl Options {
+    /// Reads the program's arguments, the first of which is its name, and the environment.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them, or the help that was asked for.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let arguments: Vec<_> = arguments.into_iter().collect();
+        let mut command = Self::command();
+        let is_serving =
+            arguments.get(1).is_none_or(|name| command.find_subcommand(name).is_none());
+        if !is_serving {
+            // The environment is the server's.
+            command = command.mut_args(|arg| arg.env(None));
+        }
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        if let Some(name) = matches.subcommand_name().filter(|_| matches.args_present()) {
+            let message = format!(
+                "options of the server cannot be used with '{name}'; its own come after it, see \
+                 'waterclock {name} --help'"
+            );
+            return Err(command.error(ErrorKind::ArgumentConflict, message));
+        }
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
     /// Where to listen: what the options say, or else `default`.
     pub fn listen(&self, default: SocketAddr) -> Vec<SocketAddr> {
         if self.listen.is_empty() { vec![default] } else { self.listen.clone() }
@@ -332,7 +360,7 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
-        Options::try_parse_from([&["waterclock"], arguments].concat())
+        Options::read([&["waterclock"], arguments].concat().into_iter().map(OsString::from))
     }
 
     #[test]
@@ -351,6 +379,18 @@ mod tests {
         let listen: SocketAddr = "[::1]:0".parse().unwrap();
         assert_eq!(options.listen("127.0.0.1:3000".parse().unwrap()), [listen]);
         assert_eq!(options.interval, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn what_is_the_servers_is_not_given_to_a_command() {
+        for option in ["--listen=127.0.0.1:1", "--store=memory", "--require-token"] {
+            let error = parse(&[option, "diagnose", "http://127.0.0.1/"]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let expected = "error: options of the server cannot be used with 'diagnose'";
+            assert!(error.to_string().starts_with(expected), "{option}: {error}");
+        }
+        let options = parse(&["diagnose", "http://127.0.0.1/", "--idle=1s"]).unwrap();
+        assert!(matches!(options.command, Some(Command::Diagnose(_))));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
@@ -156,6 +156,28 @@ async fn what_it_cannot_start_with_is_one_clear_line() {
         assert_eq!(code, 2, "{option}");
         assert!(stderr.starts_with(&line), "{option}: {stderr}");
     }
+}
+
+/// What the program says with these arguments and variables: its exit code, and its standard error.
+async fn said(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_waterclock"));
+    command.args(arguments).envs(variables.iter().copied()).kill_on_drop(true);
+    // This machine's own way out is not to be taken.
+    command.env("NO_PROXY", "127.0.0.1");
+    let output = timeout(DEADLINE, command.output()).await.expect("ends").unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn a_diagnosis_does_not_heed_the_environment_of_the_server() {
+    let variables = [("WATERCLOCK_LISTEN", "bad"), ("WATERCLOCK_TLS_CERT", "chain.pem")];
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (code, stderr) = said(&["diagnose", &format!("http://{closed}/")], &variables).await;
+    assert_eq!(code, 2);
+    assert!(stderr.contains("cannot be reached: Connection refused"), "{stderr}");
+    let (code, stderr) = said(&[], &variables).await;
+    assert_eq!(code, 2);
+    assert!(stderr.starts_with("error: invalid value 'bad' for '--listen"), "{stderr}");
 }
 
 #[tokio::test]
