@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsString,
+    env,
+    ffi::{OsStr, OsString},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -213,10 +214,13 @@ impl Options {
         let mut command = Self::command();
         let is_serving =
             arguments.get(1).is_none_or(|name| command.find_subcommand(name).is_none());
-        if !is_serving {
-            // The environment is the server's.
-            command = command.mut_args(|arg| arg.env(None));
-        }
+        // The environment is the server's. What is empty there counts as not set, as with other programs.
+        let is_heeded =
+            |name: &OsStr| is_serving && env::var_os(name).is_none_or(|value| !value.is_empty());
+        command = command.mut_args(|arg| match arg.get_env() {
+            Some(name) if !is_heeded(name) => arg.env(None),
+            _ => arg,
+        });
         let matches = command.try_get_matches_from_mut(arguments)?;
         if let Some(name) = matches.subcommand_name().filter(|_| matches.args_present()) {
             let message = format!(
@@ -391,6 +395,27 @@ mod tests {
         }
         let options = parse(&["diagnose", "http://127.0.0.1/", "--idle=1s"]).unwrap();
         assert!(matches!(options.command, Some(Command::Diagnose(_))));
+    }
+
+    #[test]
+    fn what_does_not_go_together_for_tls_is_refused() {
+        for (arguments, expected) in [
+            (&["--tls-cert=chain.pem"][..], "required arguments were not provided:\n  --tls-key"),
+            (&["--tls-key=key.pem"], "required arguments were not provided:\n  --tls-cert"),
+            (&["--tls-cert="], "a value is required for '--tls-cert <FILE>'"),
+            (
+                &["--tls-cert=chain.pem", "--tls-self-signed"],
+                "'--tls-cert <FILE>' cannot be used with",
+            ),
+            (&["--tls-key=key.pem", "--tls-self-signed"], "'--tls-key <FILE>' cannot be used with"),
+            (
+                &["--tls-cert=chain.pem", "--tls-key=key.pem", "--tls-self-signed"],
+                "cannot be used with '--tls-self-signed'",
+            ),
+        ] {
+            let error = parse(arguments).unwrap_err().to_string();
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
     }
 
     #[test]

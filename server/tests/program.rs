@@ -181,6 +181,21 @@ async fn a_diagnosis_does_not_heed_the_environment_of_the_server() {
 }
 
 #[tokio::test]
+async fn a_variable_that_is_empty_counts_as_not_set() {
+    let help = Command::new(env!("CARGO_BIN_EXE_waterclock")).arg("--help").output();
+    let help = String::from_utf8(timeout(DEADLINE, help).await.unwrap().unwrap().stdout).unwrap();
+    let names = help.split("[env: ").skip(1).map(|rest| rest.split_once('=').unwrap().0);
+    let variables: Vec<_> = names.map(|name| (name, "")).collect();
+    assert!(variables.len() > 20, "{help}");
+    // All options are read before it is found that this address is no machine's (RFC 5737).
+    let data = tempfile::tempdir().unwrap();
+    let options = ["--listen=192.0.2.1:3000", &format!("--data-dir={}", data.path().display())];
+    let (code, stderr) = said(&options, &variables).await;
+    assert_eq!(code, 2);
+    assert!(stderr.starts_with("error: cannot listen on 192.0.2.1:3000: "), "{stderr}");
+}
+
+#[tokio::test]
 async fn with_a_self_signed_certificate_it_says_https_and_the_fingerprint_which_stays() {
     let data = tempfile::tempdir().unwrap();
     let folder = format!("--data-dir={}", data.path().display());
