@@ -166,7 +166,7 @@ pub struct Options {
     /// Serve https with a certificate that is made for this machine's names and those of `--allowed-host`, and
     /// kept in the data folder. Browsers warn of it
     #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
-    tls_self_signed: bool,
+    pub tls_self_signed: bool,
 
     /// How long a stop may take. Streams are told to come back, spread over that time if there are
     /// many; a second signal stops at once

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -63,8 +64,12 @@ impl Program {
 
     /// Where it listens, as it says; each time the next address.
     async fn address(&mut self) -> SocketAddr {
-        let line = timeout(DEADLINE, self.stdout.next_line()).await.unwrap().unwrap();
-        line.unwrap().strip_prefix("listening on http://").unwrap().parse().unwrap()
+        self.line().await.strip_prefix("listening on http://").unwrap().parse().unwrap()
+    }
+
+    /// The next line of what it says.
+    async fn line(&mut self) -> String {
+        timeout(DEADLINE, self.stdout.next_line()).await.expect("a line").unwrap().unwrap()
     }
 
     async fn signal(&self, name: &str) {
@@ -199,18 +204,33 @@ async fn a_variable_that_is_empty_counts_as_not_set() {
 async fn with_a_self_signed_certificate_it_says_https_and_the_fingerprint_which_stays() {
     let data = tempfile::tempdir().unwrap();
     let folder = format!("--data-dir={}", data.path().display());
+    let options = ["--listen=127.0.0.1:0", "--tls-self-signed", &folder];
     let mut fingerprints = HashSet::new();
     for _ in 0..2 {
-        let mut program = Program::start(&["--listen=127.0.0.1:0", "--tls-self-signed", &folder]);
-        let line = timeout(DEADLINE, program.stdout.next_line()).await.unwrap().unwrap().unwrap();
+        let mut program = Program::start_logging("warn", &options);
+        let line = program.line().await;
         assert!(line.starts_with("listening on https://127.0.0.1:"), "{line}");
+        fingerprints.insert(program.line().await);
         program.signal("-TERM").await;
-        let (code, log) = program.end().await;
-        assert_eq!(code, 0);
-        let (_, fingerprint) = log.split_once("fingerprint=").unwrap();
-        fingerprints.insert(fingerprint.lines().next().unwrap().to_owned());
+        assert_eq!(program.end().await, (0, String::new()));
     }
-    assert_eq!(fingerprints.len(), 1, "{fingerprints:?}");
+    let file = data.path().join("self-signed.pem");
+    let certificate = pem::parse_many(std::fs::read(&file).unwrap()).unwrap().remove(0);
+    let digest = digest(&SHA256, certificate.contents());
+    let bytes: Vec<_> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    let expected = format!("the certificate's SHA-256 fingerprint: {}", bytes.join(":"));
+    assert_eq!(fingerprints, HashSet::from([expected]));
+
+    // Whoever has a certificate of their own knows it.
+    let file = file.display();
+    let files = [format!("--tls-cert={file}"), format!("--tls-key={file}")];
+    let mut program = Program::start(&["--listen=127.0.0.1:0", &files[0], &files[1]]);
+    assert!(program.line().await.starts_with("listening on https://127.0.0.1:"));
+    program.signal("-TERM").await;
+    assert_eq!(timeout(DEADLINE, program.stdout.next_line()).await.unwrap().unwrap(), None);
+    let (code, log) = program.end().await;
+    assert_eq!(code, 0);
+    assert!(log.contains(&format!("fingerprint=\"{}\"", bytes.join(":"))), "{log}");
 
     let missing = ["--tls-cert=missing.pem", "--tls-key=missing.pem", &folder];
     let (code, stderr) = Program::start(&missing).end().await;
