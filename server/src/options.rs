@@ -361,6 +361,12 @@ fn bytes(text: &str) -> Result<usize, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_rustls::rustls::{
+        client::verify_server_name,
+        pki_types::{CertificateDer, pem::PemObject as _},
+        server::ParsedCertificate,
+    };
+
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
@@ -416,6 +422,26 @@ mod tests {
             let error = parse(arguments).unwrap_err().to_string();
             assert!(error.contains(expected), "{arguments:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_self_signed_certificate_is_for_each_name_of_this_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = format!("--data-dir={}", folder.path().display());
+        let hosts = "--allowed-host=[::1],[fd00::1],clock.test";
+        let options =
+            parse(&["--tls-self-signed", &data, hosts, "--listen=127.0.0.2:0,[fd00::2]:0"]);
+        let tls = options.unwrap().tls().unwrap().unwrap();
+        let certificate = CertificateDer::from_pem_file(tls.file()).unwrap();
+        let certificate = ParsedCertificate::try_from(&certificate).unwrap();
+        let is_for =
+            |name: &str| verify_server_name(&certificate, &name.try_into().unwrap()).is_ok();
+        for name in
+            ["localhost", "127.0.0.1", "::1", "fd00::1", "clock.test", "127.0.0.2", "fd00::2"]
+        {
+            assert!(is_for(name), "{name}");
+        }
+        assert!(!is_for("other.test") && !is_for("fd00::3"));
     }
 
     #[test]
