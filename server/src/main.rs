@@ -9,7 +9,6 @@ use std::{
     sync::Arc,
 };
 
-use clap::Parser as _;
 use server::{
     diagnose,
     load::Load,
@@ -38,7 +37,7 @@ use waterclock::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if let Some(Command::Diagnose(options)) = &options.command {
         return diagnose::run(options).await.into();
     }
@@ -150,9 +149,9 @@ async fn run(
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
     let router = router(state);
     let scheme = if tls.is_some() { "https" } else { "http" };
+    let fingerprint = tls.as_ref().map(Tls::fingerprint);
     if let Some(tls) = tls {
-        let (file, fingerprint) = (tls.file().display(), tls.fingerprint());
-        tracing::info!(%file, fingerprint, "certificate");
+        tracing::info!(file = %tls.file().display(), fingerprint, "certificate");
         tokio::spawn(tls.reload());
     }
     let mut servers = JoinSet::new();
@@ -160,6 +159,10 @@ async fn run(
         let address = listener.local_addr()?;
         servers.spawn(serve(listener, router.clone(), serving.clone()));
         writeln!(std::io::stdout(), "listening on {scheme}://{address}")?;
+    }
+    if let Some(fingerprint) = fingerprint.filter(|_| options.tls_self_signed) {
+        // Last, for programs that read no further than where we listen.
+        let _ = writeln!(std::io::stdout(), "the certificate's SHA-256 fingerprint: {fingerprint}");
     }
     let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    env,
+    ffi::{OsStr, OsString},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -9,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{
+    CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
+};
 use waterclock::{log::Retention, pattern::Pattern};
 
 use crate::{
@@ -162,7 +166,7 @@ pub struct Options {
     /// Serve https with a certificate that is made for this machine's names and those of `--allowed-host`, and
     /// kept in the data folder. Browsers warn of it
     #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
-    tls_self_signed: bool,
+    pub tls_self_signed: bool,
 
     /// How long a stop may take. Streams are told to come back, spread over that time if there are
     /// many; a second signal stops at once
@@ -200,6 +204,34 @@ pub enum LogFormat {
 }
 
 impl Options {
+    /// Reads the program's arguments, the first of which is its name, and the environment.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them, or the help that was asked for.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let arguments: Vec<_> = arguments.into_iter().collect();
+        let mut command = Self::command();
+        let is_serving =
+            arguments.get(1).is_none_or(|name| command.find_subcommand(name).is_none());
+        // The environment is the server's. What is empty there counts as not set, as with other programs.
+        let is_heeded =
+            |name: &OsStr| is_serving && env::var_os(name).is_none_or(|value| !value.is_empty());
+        command = command.mut_args(|arg| match arg.get_env() {
+            Some(name) if !is_heeded(name) => arg.env(None),
+            _ => arg,
+        });
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        if let Some(name) = matches.subcommand_name().filter(|_| matches.args_present()) {
+            let message = format!(
+                "options of the server cannot be used with '{name}'; its own come after it, see \
+                 'waterclock {name} --help'"
+            );
+            return Err(command.error(ErrorKind::ArgumentConflict, message));
+        }
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
     /// Where to listen: what the options say, or else `default`.
     pub fn listen(&self, default: SocketAddr) -> Vec<SocketAddr> {
         if self.listen.is_empty() { vec![default] } else { self.listen.clone() }
@@ -329,10 +361,16 @@ fn bytes(text: &str) -> Result<usize, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_rustls::rustls::{
+        client::verify_server_name,
+        pki_types::{CertificateDer, pem::PemObject as _},
+        server::ParsedCertificate,
+    };
+
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
-        Options::try_parse_from([&["waterclock"], arguments].concat())
+        Options::read([&["waterclock"], arguments].concat().into_iter().map(OsString::from))
     }
 
     #[test]
@@ -351,6 +389,59 @@ mod tests {
         let listen: SocketAddr = "[::1]:0".parse().unwrap();
         assert_eq!(options.listen("127.0.0.1:3000".parse().unwrap()), [listen]);
         assert_eq!(options.interval, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn what_is_the_servers_is_not_given_to_a_command() {
+        for option in ["--listen=127.0.0.1:1", "--store=memory", "--require-token"] {
+            let error = parse(&[option, "diagnose", "http://127.0.0.1/"]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let expected = "error: options of the server cannot be used with 'diagnose'";
+            assert!(error.to_string().starts_with(expected), "{option}: {error}");
+        }
+        let options = parse(&["diagnose", "http://127.0.0.1/", "--idle=1s"]).unwrap();
+        assert!(matches!(options.command, Some(Command::Diagnose(_))));
+    }
+
+    #[test]
+    fn what_does_not_go_together_for_tls_is_refused() {
+        for (arguments, expected) in [
+            (&["--tls-cert=chain.pem"][..], "required arguments were not provided:\n  --tls-key"),
+            (&["--tls-key=key.pem"], "required arguments were not provided:\n  --tls-cert"),
+            (&["--tls-cert="], "a value is required for '--tls-cert <FILE>'"),
+            (
+                &["--tls-cert=chain.pem", "--tls-self-signed"],
+                "'--tls-cert <FILE>' cannot be used with",
+            ),
+            (&["--tls-key=key.pem", "--tls-self-signed"], "'--tls-key <FILE>' cannot be used with"),
+            (
+                &["--tls-cert=chain.pem", "--tls-key=key.pem", "--tls-self-signed"],
+                "cannot be used with '--tls-self-signed'",
+            ),
+        ] {
+            let error = parse(arguments).unwrap_err().to_string();
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_self_signed_certificate_is_for_each_name_of_this_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = format!("--data-dir={}", folder.path().display());
+        let hosts = "--allowed-host=[::1],[fd00::1],clock.test";
+        let options =
+            parse(&["--tls-self-signed", &data, hosts, "--listen=127.0.0.2:0,[fd00::2]:0"]);
+        let tls = options.unwrap().tls().unwrap().unwrap();
+        let certificate = CertificateDer::from_pem_file(tls.file()).unwrap();
+        let certificate = ParsedCertificate::try_from(&certificate).unwrap();
+        let is_for =
+            |name: &str| verify_server_name(&certificate, &name.try_into().unwrap()).is_ok();
+        for name in
+            ["localhost", "127.0.0.1", "::1", "fd00::1", "clock.test", "127.0.0.2", "fd00::2"]
+        {
+            assert!(is_for(name), "{name}");
+        }
+        assert!(!is_for("other.test") && !is_for("fd00::3"));
     }
 
     #[test]

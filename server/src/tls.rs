@@ -4,15 +4,17 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
+    mem,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use thiserror::Error;
+use tokio::{task::spawn_blocking, time::MissedTickBehavior};
 use tokio_rustls::{
     Accept, TlsAcceptor,
     rustls::{
@@ -75,8 +77,17 @@ pub struct Tls {
     acceptor: TlsAcceptor,
     current: Arc<Current>,
     files: Arc<Files>,
-    /// Of the files, before they were first read.
-    stamp: Stamp,
+}
+
+/// What a look at the files of a certificate has come to.
+#[derive(Debug)]
+pub enum Look {
+    /// They are as they were.
+    Unchanged,
+    /// The certificate that is in them now is used from now on.
+    TakenUp,
+    /// What is in them now cannot be used, so the certificate from before stays in use.
+    Kept(TlsError),
 }
 
 /// The certificate for those who connect now.
@@ -96,13 +107,37 @@ struct Files {
     /// The chain, the server's own certificate first.
     certificate: PathBuf,
     key: PathBuf,
+    /// Taken before they were last read, so that no change between the two is missed.
+    stamp: Mutex<[Option<Stamp>; 2]>,
 }
 
-type Stamp = [Option<(u64, i64, i64, i64, i64)>; 2];
+/// By what a change of a file is seen, also one of who may read it.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    /// Times alone do not tell two changes in a moment apart.
+    length: u64,
+    mode: u32,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &Path) -> Option<Self> {
+        let of = fs::metadata(file).ok()?;
+        Some(Self {
+            inode: of.ino(),
+            length: of.len(),
+            mode: of.mode(),
+            modified: (of.mtime(), of.mtime_nsec()),
+            changed: (of.ctime(), of.ctime_nsec()),
+        })
+    }
+}
 
 impl Files {
     fn read(&self) -> Result<CertifiedKey, TlsError> {
-        let Self { certificate, key } = self;
+        let Self { certificate, key, .. } = self;
         let in_chain = |why| TlsError::File { file: certificate.clone(), why };
         let chain = CertificateDer::pem_file_iter(certificate).map_err(in_chain)?;
         let chain = chain.collect::<Result<Vec<_>, _>>().map_err(in_chain)?;
@@ -118,12 +153,11 @@ impl Files {
         })
     }
 
-    /// By what a change of theirs is seen, also one of who may read them.
-    fn stamp(&self) -> Stamp {
-        [&self.certificate, &self.key].map(|file| {
-            let of = fs::metadata(file).ok()?;
-            Some((of.ino(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec()))
-        })
+    /// Whether they are others than when this was last asked, or it was never asked.
+    fn have_changed(&self) -> bool {
+        let now = [&self.certificate, &self.key].map(|file| Stamp::of(file));
+        let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        mem::replace(&mut *stamp, now) != *stamp
     }
 }
 
@@ -134,8 +168,12 @@ impl Tls {
     ///
     /// If they cannot be read, or do not belong together.
     pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
-        let stamp = files.stamp();
+        let files = Files {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            stamp: Mutex::default(),
+        };
+        files.have_changed();
         let current = Arc::new(Current(RwLock::new(Arc::new(files.read()?))));
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
@@ -143,7 +181,7 @@ impl Tls {
             .with_cert_resolver(Arc::<Current>::clone(&current));
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { acceptor, current, files: Arc::new(files), stamp })
+        Ok(Self { acceptor, current, files: Arc::new(files) })
     }
 
     /// With a certificate for those names that only we vouch for. It is kept in a file of that folder, and
@@ -175,30 +213,41 @@ impl Tls {
         bytes.join(":")
     }
 
-    /// Reads the files again whenever they change, without end. Who is connected stays so; what cannot be
-    /// used is logged, and the certificate from before goes on being used.
+    /// Looks at the files each second, without end: see [`Tls::look`].
     pub async fn reload(self) {
-        let mut stamp = self.stamp;
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut interval = tokio::time::interval(LOOK_EVERY);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            look.tick().await;
-            let now = self.files.stamp();
-            if now == stamp {
-                continue;
-            }
-            stamp = now;
-            match self.files.read() {
-                Ok(certificate) => {
-                    let current = &self.current.0;
-                    *current.write().unwrap_or_else(PoisonError::into_inner) =
-                        Arc::new(certificate);
+            interval.tick().await;
+            let tls = self.clone();
+            // A disk may be slow, or be on a network that is.
+            match spawn_blocking(move || tls.look()).await {
+                Ok(Look::Unchanged) => {}
+                Ok(Look::TakenUp) => {
                     let fingerprint = self.fingerprint();
                     tracing::info!(file = %self.file().display(), fingerprint, "new certificate");
                 }
-                Err(error) => {
+                Ok(Look::Kept(error)) => {
                     tracing::error!("the certificate from before stays in use: {error}");
                 }
+                Err(error) => tracing::error!("the certificate was not looked at: {error}"),
             }
+        }
+    }
+
+    /// Reads the files again if they have changed since the last look. Who is connected stays so; who connects
+    /// from now on gets what is in them, if it can be used. Blocks.
+    pub fn look(&self) -> Look {
+        if !self.files.have_changed() {
+            return Look::Unchanged;
+        }
+        match self.files.read() {
+            Ok(certificate) => {
+                let mut current = self.current.0.write().unwrap_or_else(PoisonError::into_inner);
+                *current = Arc::new(certificate);
+                Look::TakenUp
+            }
+            Err(error) => Look::Kept(error),
         }
     }
 
@@ -246,4 +295,133 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     new.write_all(text.as_bytes())?;
     new.sync_all()?;
     fs::rename(&unfinished, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt as _, process::Command, sync::mpsc, thread};
+
+    use tempfile::TempDir;
+    use tokio::{sync::oneshot, time::timeout};
+
+    use super::*;
+
+    /// What every wait in these tests is bounded by.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// A certificate and its key, in PEM.
+    fn pair() -> [String; 2] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        [params.self_signed(&key).unwrap().pem(), key.serialize_pem()]
+    }
+
+    /// Puts a new file into the place of another, as programs that fetch certificates do.
+    fn put(file: &Path, text: &str) {
+        write(file, text).unwrap();
+    }
+
+    fn of_pair([certificate, key]: &[String; 2]) -> (Tls, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["chain.pem", "key.pem"].map(|name| folder.path().join(name));
+        put(&files[0], certificate);
+        put(&files[1], key);
+        (Tls::from_files(&files[0], &files[1]).unwrap(), folder)
+    }
+
+    fn set_mode(file: &Path, mode: u32) {
+        fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_waits_for_it() {
+        let (tls, _folder) = of_pair(&pair());
+        assert!(matches!(tls.look(), Look::Unchanged));
+        let old = tls.fingerprint();
+        let [certificate, key] = pair();
+        put(&tls.files.certificate, &certificate);
+        let look = tls.look();
+        assert!(matches!(look, Look::Kept(TlsError::Pair { .. })), "{look:?}");
+        assert_eq!(tls.fingerprint(), old);
+        assert!(matches!(tls.look(), Look::Unchanged), "what is wrong is said once");
+        put(&tls.files.key, &key);
+        assert!(matches!(tls.look(), Look::TakenUp));
+        assert_ne!(tls.fingerprint(), old);
+        assert!(matches!(tls.look(), Look::Unchanged));
+    }
+
+    #[test]
+    fn half_of_a_file_is_not_used_and_its_rest_is_noticed() {
+        let (tls, _folder) = of_pair(&pair());
+        let old = tls.fingerprint();
+        let [certificate, key] = pair();
+        put(&tls.files.key, &key);
+        // Written where it is, in the same moment.
+        for end in [0, 100, certificate.len() / 2] {
+            fs::write(&tls.files.certificate, &certificate[..end]).unwrap();
+            let look = tls.look();
+            assert!(matches!(look, Look::Kept(_)), "{end}: {look:?}");
+            assert_eq!(tls.fingerprint(), old);
+        }
+        fs::write(&tls.files.certificate, &certificate).unwrap();
+        assert!(matches!(tls.look(), Look::TakenUp));
+        assert_ne!(tls.fingerprint(), old);
+    }
+
+    #[test]
+    fn files_that_are_gone_leave_the_certificate_in_use() {
+        let (tls, _folder) = of_pair(&pair());
+        let old = tls.fingerprint();
+        fs::remove_file(&tls.files.key).unwrap();
+        assert!(matches!(tls.look(), Look::Kept(TlsError::File { .. })));
+        assert_eq!(tls.fingerprint(), old);
+    }
+
+    #[test]
+    fn files_are_read_again_when_only_their_permissions_change() {
+        let (tls, _folder) = of_pair(&pair());
+        for file in [&tls.files.certificate, &tls.files.key] {
+            set_mode(file, 0o640);
+            assert!(matches!(tls.look(), Look::TakenUp));
+            assert!(matches!(tls.look(), Look::Unchanged));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_takes_its_time_holds_up_nobody() {
+        let (tls, folder) = of_pair(&pair());
+        // A pipe gives nothing to its reader until its writer does.
+        let pipe = folder.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        fs::rename(&pipe, &tls.files.certificate).unwrap();
+        let (pipe, old) = (tls.files.certificate.clone(), tls.fingerprint());
+        let (is_read, reading) = oneshot::channel();
+        let (goes_on, going_on) = mpsc::channel();
+        let writer = thread::spawn(move || {
+            // Once it is being read.
+            let pipe = OpenOptions::new().write(true).open(pipe).unwrap();
+            is_read.send(()).unwrap();
+            let is_going_on = going_on.recv_timeout(DEADLINE / 4).is_ok();
+            drop(pipe);
+            is_going_on
+        });
+        let reloading = tokio::spawn(tls.clone().reload());
+        timeout(DEADLINE, reading).await.expect("it is read").unwrap();
+        let _ = goes_on.send(());
+        assert!(writer.join().unwrap(), "others get their turn meanwhile");
+        assert_eq!(tls.fingerprint(), old);
+        reloading.abort();
+    }
+
+    #[test]
+    fn a_key_that_others_could_read_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["localhost".to_owned()];
+        let first = Tls::self_signed(folder.path(), &names).unwrap();
+        set_mode(first.file(), 0o644);
+        let second = Tls::self_signed(folder.path(), &names).unwrap();
+        assert_ne!(second.fingerprint(), first.fingerprint());
+        let mode = fs::metadata(second.file()).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
@@ -63,8 +64,12 @@ impl Program {
 
     /// Where it listens, as it says; each time the next address.
     async fn address(&mut self) -> SocketAddr {
-        let line = timeout(DEADLINE, self.stdout.next_line()).await.unwrap().unwrap();
-        line.unwrap().strip_prefix("listening on http://").unwrap().parse().unwrap()
+        self.line().await.strip_prefix("listening on http://").unwrap().parse().unwrap()
+    }
+
+    /// The next line of what it says.
+    async fn line(&mut self) -> String {
+        timeout(DEADLINE, self.stdout.next_line()).await.expect("a line").unwrap().unwrap()
     }
 
     async fn signal(&self, name: &str) {
@@ -158,22 +163,74 @@ async fn what_it_cannot_start_with_is_one_clear_line() {
     }
 }
 
+/// What the program says with these arguments and variables: its exit code, and its standard error.
+async fn said(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_waterclock"));
+    command.args(arguments).envs(variables.iter().copied()).kill_on_drop(true);
+    // This machine's own way out is not to be taken.
+    command.env("NO_PROXY", "127.0.0.1");
+    let output = timeout(DEADLINE, command.output()).await.expect("ends").unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn a_diagnosis_does_not_heed_the_environment_of_the_server() {
+    let variables = [("WATERCLOCK_LISTEN", "bad"), ("WATERCLOCK_TLS_CERT", "chain.pem")];
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (code, stderr) = said(&["diagnose", &format!("http://{closed}/")], &variables).await;
+    assert_eq!(code, 2);
+    assert!(stderr.contains("cannot be reached: Connection refused"), "{stderr}");
+    let (code, stderr) = said(&[], &variables).await;
+    assert_eq!(code, 2);
+    assert!(stderr.starts_with("error: invalid value 'bad' for '--listen"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_variable_that_is_empty_counts_as_not_set() {
+    let help = Command::new(env!("CARGO_BIN_EXE_waterclock")).arg("--help").output();
+    let help = String::from_utf8(timeout(DEADLINE, help).await.unwrap().unwrap().stdout).unwrap();
+    let names = help.split("[env: ").skip(1).map(|rest| rest.split_once('=').unwrap().0);
+    let variables: Vec<_> = names.map(|name| (name, "")).collect();
+    assert!(variables.len() > 20, "{help}");
+    // All options are read before it is found that this address is no machine's (RFC 5737).
+    let data = tempfile::tempdir().unwrap();
+    let options = ["--listen=192.0.2.1:3000", &format!("--data-dir={}", data.path().display())];
+    let (code, stderr) = said(&options, &variables).await;
+    assert_eq!(code, 2);
+    assert!(stderr.starts_with("error: cannot listen on 192.0.2.1:3000: "), "{stderr}");
+}
+
 #[tokio::test]
 async fn with_a_self_signed_certificate_it_says_https_and_the_fingerprint_which_stays() {
     let data = tempfile::tempdir().unwrap();
     let folder = format!("--data-dir={}", data.path().display());
+    let options = ["--listen=127.0.0.1:0", "--tls-self-signed", &folder];
     let mut fingerprints = HashSet::new();
     for _ in 0..2 {
-        let mut program = Program::start(&["--listen=127.0.0.1:0", "--tls-self-signed", &folder]);
-        let line = timeout(DEADLINE, program.stdout.next_line()).await.unwrap().unwrap().unwrap();
+        let mut program = Program::start_logging("warn", &options);
+        let line = program.line().await;
         assert!(line.starts_with("listening on https://127.0.0.1:"), "{line}");
+        fingerprints.insert(program.line().await);
         program.signal("-TERM").await;
-        let (code, log) = program.end().await;
-        assert_eq!(code, 0);
-        let (_, fingerprint) = log.split_once("fingerprint=").unwrap();
-        fingerprints.insert(fingerprint.lines().next().unwrap().to_owned());
+        assert_eq!(program.end().await, (0, String::new()));
     }
-    assert_eq!(fingerprints.len(), 1, "{fingerprints:?}");
+    let file = data.path().join("self-signed.pem");
+    let certificate = pem::parse_many(std::fs::read(&file).unwrap()).unwrap().remove(0);
+    let digest = digest(&SHA256, certificate.contents());
+    let bytes: Vec<_> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    let expected = format!("the certificate's SHA-256 fingerprint: {}", bytes.join(":"));
+    assert_eq!(fingerprints, HashSet::from([expected]));
+
+    // Whoever has a certificate of their own knows it.
+    let file = file.display();
+    let files = [format!("--tls-cert={file}"), format!("--tls-key={file}")];
+    let mut program = Program::start(&["--listen=127.0.0.1:0", &files[0], &files[1]]);
+    assert!(program.line().await.starts_with("listening on https://127.0.0.1:"));
+    program.signal("-TERM").await;
+    assert_eq!(timeout(DEADLINE, program.stdout.next_line()).await.unwrap().unwrap(), None);
+    let (code, log) = program.end().await;
+    assert_eq!(code, 0);
+    assert!(log.contains(&format!("fingerprint=\"{}\"", bytes.join(":"))), "{log}");
 
     let missing = ["--tls-cert=missing.pem", "--tls-key=missing.pem", &folder];
     let (code, stderr) = Program::start(&missing).end().await;

@@ -15,6 +15,7 @@ use std::{
     error::Error,
     fmt::Display,
     io::{self, Write},
+    iter,
     time::Duration,
 };
 
@@ -173,7 +174,7 @@ enum CouldNotRun {
     #[error("{0} cannot be used: {1}")]
     Client(&'static str, reqwest::Error),
     #[error("{url} cannot be reached: {why}. {hint}")]
-    NotReached { url: String, why: String, hint: &'static str },
+    NotReached { url: String, why: String, hint: String },
     #[error("{0} did not answer within {seconds} s. Is it a server of events?", seconds = PATIENCE.as_secs())]
     NoAnswer(String),
     #[error(
@@ -183,9 +184,7 @@ enum CouldNotRun {
     Goodbye(String, &'static str),
     #[error("{0} answers {1}. A token may be needed: --header 'Authorization: Bearer ...'")]
     NotAllowed(String, StatusCode),
-    #[error(
-        "{0} answers {1}, and there is no Waterclock either. Give the address of a Waterclock, or of a stream"
-    )]
+    #[error("{0} answers {1}, and there is no Waterclock either. {hint}", hint = Self::hint_at(.0, *.1))]
     Status(String, StatusCode),
     #[error(
         "{0} is no stream of events: its content type is {1:?}, not \"text/event-stream\". Give the address of a \
@@ -200,19 +199,58 @@ impl CouldNotRun {
         match failure {
             Failure::NoAnswer => Self::NoAnswer(url),
             Failure::NotReached(error, _) => {
-                let mut why: &dyn Error = &error;
-                while let Some(source) = why.source() {
-                    why = source;
-                }
-                let why = why.to_string();
-                let hint = if why.contains("certificate") {
-                    "With --insecure, any certificate will do"
-                } else {
-                    "Is the address right, and the server running?"
-                };
+                // The error itself has the address in its words.
+                let causes: Vec<_> = iter::successors(error.source(), |&cause| cause.source())
+                    .map(ToString::to_string)
+                    .collect();
+                let why = causes.last().cloned().unwrap_or_else(|| error.to_string());
+                let hint = Self::hint(&error, &causes, &url);
                 Self::NotReached { url, why, hint }
             }
         }
+    }
+
+    /// What to try, by the causes of an error, the deepest last. Their words are all that there is to go by.
+    fn hint(error: &reqwest::Error, causes: &[String], url: &str) -> String {
+        let has = |words: &str| causes.iter().any(|cause| cause.contains(words));
+        let (is_tls, other) = (url.starts_with("https:"), with_other_scheme(url));
+        // What only HTTP/2's part says; HTTP/1's says "Connection reset by peer".
+        let is_http2 = ["http2 error", "channel closed", "canceled", "connection reset"];
+        let is_http2 = is_http2.into_iter().any(has);
+        let had_connection = error.is_request() && !error.is_connect();
+        if has("certificate") {
+            "With --insecure, any certificate will do".to_owned()
+        } else if has("NoApplicationProtocol") {
+            "It does not speak that version of HTTP: leave out --http1 or --http2".to_owned()
+        } else if had_connection && is_tls && is_http2 {
+            "If it does not speak HTTP/2, leave out --http2".to_owned()
+        } else if is_tls && has("corrupt message") {
+            format!("What answers there does not speak TLS: try {other}")
+        } else if is_tls && (has("handshake eof") || has("Connection reset")) {
+            format!("If it does not speak TLS, try {other}")
+        } else if had_connection && !is_tls {
+            let http2 =
+                if is_http2 { "; if it does not speak HTTP/2, leave out --http2" } else { "" };
+            format!("If it speaks TLS, try {other}{http2}")
+        } else {
+            "Is the address right, and the server running?".to_owned()
+        }
+    }
+
+    /// What to try after such an answer. A port that speaks TLS gives 400 to who does not.
+    fn hint_at(url: &str, status: StatusCode) -> String {
+        if status == StatusCode::BAD_REQUEST && url.starts_with("http:") {
+            return format!("If that port speaks TLS, try {}", with_other_scheme(url));
+        }
+        "Give the address of a Waterclock, or of a stream".to_owned()
+    }
+}
+
+/// The same address with https instead of http, or the reverse.
+fn with_other_scheme(url: &str) -> String {
+    match url.strip_prefix("https:") {
+        Some(rest) => format!("http:{rest}"),
+        None => url.replacen("http:", "https:", 1),
     }
 }
 

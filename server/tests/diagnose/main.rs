@@ -304,7 +304,7 @@ async fn each_misdeed_of_a_proxy_is_named() {
         (
             Proxy {
                 answers: |head| {
-                    let refused = "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n";
+                    let refused = "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
                     head.starts_with("POST").then_some(refused)
                 },
                 ..Proxy::default()
@@ -442,7 +442,7 @@ async fn a_stream_without_a_probe_is_measured_as_far_as_it_goes() {
     let server = Server::start(&["--interval=100ms"]).await;
     let other = Proxy {
         answers: |head| {
-            let none = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+            let none = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             head.starts_with("GET /diagnose").then_some(none)
         },
         ..Proxy::default()
@@ -472,7 +472,8 @@ async fn what_cannot_be_measured_is_one_clear_line() {
     let closed = format!("http://{closed}/");
     let token = Proxy {
         answers: |head| {
-            let refused = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+            let refused =
+                "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             (!head.contains("Bearer let-me-in")).then_some(refused)
         },
         ..Proxy::default()
@@ -529,6 +530,54 @@ async fn over_tls_it_speaks_http_2_and_takes_an_unknown_certificate_only_if_aske
     let url = format!("http://{}", server.address);
     let said = diagnose(&[&url, "--json", "--http2", "--idle=1500ms"]).await;
     assert_eq!(said.report()["path"]["client"], "HTTP/2", "with prior knowledge");
+}
+
+/// Who answers all that comes with those bytes, and closes. Its address.
+async fn who_answers(bytes: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let _ = client.read(&mut [0; 4096]).await;
+            let _ = client.write_all(bytes).await;
+            let _ = client.shutdown().await;
+            let _ = client.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_mixes_up_http_and_https_is_told_so() {
+    let (plain, tls) = (Server::start(&[]).await, Server::start(&["--tls-self-signed"]).await);
+    // Alerts of TLS (RFC 8446, 6): protocol_version, no_application_protocol.
+    let alert = who_answers(b"\x15\x03\x03\x00\x02\x02\x46").await;
+    let no_protocol = who_answers(b"\x15\x03\x03\x00\x02\x02\x78").await;
+    let old = who_answers(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+    let silent = who_answers(b"").await;
+    for (scheme, address, option, hint) in [
+        ("https", plain.address, "--json", "What answers there does not speak TLS: try http://"),
+        ("https", old, "--http2", "What answers there does not speak TLS: try http://"),
+        ("https", silent, "--json", "If it does not speak TLS, try http://"),
+        ("http", tls.address, "--json", "If that port speaks TLS, try https://"),
+        ("http", alert, "--json", "If it speaks TLS, try https://"),
+        ("http", silent, "--json", "If it speaks TLS, try https://"),
+        ("http", tls.address, "--http2", "If it speaks TLS, try https://"),
+    ] {
+        let said = diagnose(&[&format!("{scheme}://{address}/events"), option]).await;
+        assert_eq!((said.code, &*said.stdout), (2, ""), "{}", said.stderr);
+        let hint = format!("{hint}{address}/events");
+        assert!(said.stderr.contains(&hint), "{scheme} {option} {hint}: {}", said.stderr);
+    }
+    let perhaps = "f it does not speak HTTP/2, leave out --http2\n";
+    let surely = "It does not speak that version of HTTP: leave out --http1 or --http2\n";
+    for (scheme, address, hint) in
+        [("http", old, perhaps), ("http", tls.address, perhaps), ("https", no_protocol, surely)]
+    {
+        let said = diagnose(&[&format!("{scheme}://{address}"), "--http2"]).await;
+        assert_eq!(said.code, 2);
+        assert!(said.stderr.ends_with(hint), "{scheme} {hint}: {}", said.stderr);
+    }
 }
 
 #[tokio::test]
