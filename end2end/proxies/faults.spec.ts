@@ -1,21 +1,10 @@
 // What a plain client sees behind each proxy: the truth that `waterclock diagnose` is held to.
-import { expect, test as base } from '@playwright/test';
+import { expect } from '@playwright/test';
 import { request, type IncomingMessage } from 'node:http';
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { constants, createGunzip } from 'node:zlib';
-import { Server } from '../tests/server.ts';
 import { cases } from './cases.ts';
-import { fixtures, type Proxy } from './proxies.ts';
-
-const test = base.extend<{ front: Proxy; server: Server }>({
-  ...fixtures,
-  server: async ({}, use) => {
-    const server = new Server();
-    await server.start('--public-topic', 'test');
-    await use(server);
-    await server.kill();
-  },
-});
+import { test } from './proxies.ts';
 
 for (const { proxy, setting, changes, faults } of cases) {
   test(`${proxy}: ${setting}`, async ({ front, server }) => {

@@ -1,11 +1,12 @@
 // Starts a real proxy with its configuration of docs/proxies/: on a free loopback port, without a daemon, and with
 // all that it writes in a folder of its own. scripts/setup.sh brings the programs and says where they are.
-import type { TestInfo } from '@playwright/test';
+import { test as base, type TestInfo } from '@playwright/test';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
+import { Server } from '../tests/server.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const path = execFileSync(join(root, 'scripts/setup.sh'), ['path'], { encoding: 'utf8' });
@@ -139,6 +140,17 @@ export const fixtures = {
     await proxy.stop();
   },
 };
+
+/** With that and a server which knows of the proxy; `test` is a topic that anybody may read. */
+export const test = base.extend<{ front: Proxy; server: Server }>({
+  ...fixtures,
+  server: async ({}, use) => {
+    const server = new Server();
+    await server.start('--trusted-proxy', '127.0.0.1', '--public-topic', 'test');
+    await use(server);
+    await server.kill();
+  },
+});
 
 /** A port that nobody listens on, of those that the system gives to no outgoing connection meanwhile. */
 async function freePort(): Promise<number> {
