@@ -1,5 +1,5 @@
-// End-to-end tests in Chromium, and the most important ones in Firefox. Each test starts a server of its
-// own (see tests/server.ts), since some of them kill it.
+// End-to-end tests in Chromium; and in Firefox firefox.spec.ts, and what other files have that differs by browser (not
+// tagged @chromium). Each test starts a server of its own (see tests/server.ts), since some of them kill it.
 import { defineConfig } from '@playwright/test';
 import { executablePath } from './chromium.js';
 
@@ -28,7 +28,8 @@ export default defineConfig({
     {
       // The system's own, over WebDriver BiDi.
       name: 'firefox',
-      testMatch: 'firefox.spec.ts',
+      testMatch: ['firefox.spec.ts', 'diagnose.spec.ts'],
+      grepInvert: /@chromium/,
       use: {
         browserName: 'firefox',
         channel: 'moz-firefox',

@@ -1,14 +1,18 @@
 // What is tried behind each proxy: its configuration of docs/proxies/ as it is, and with what people get wrong, each
 // with the faults that this makes, in the names of docs/diagnose.md.
-import type { Change, Kind } from './proxies.ts';
+import type { Change, Kind, Setting } from './proxies.ts';
 
-export type Case = {
+export type Case = Setting & {
   proxy: Kind;
+  /** What was changed. */
   setting: string;
-  changes: Change[];
   faults: string[];
   /** What the page finds of that, if it is less. */
   onPage?: string[];
+  /** What a diagnosis finds of that only sometimes. */
+  sometimes?: string[];
+  /** The version of HTTP that the proxy speaks to the server, if it is not 1.1 (or 1.0, which is a fault). */
+  upstream?: 'HTTP/2';
 };
 
 /** The names that the diagnosis has for what it can recognise. HAProxy adds nothing to tell it by. */
@@ -146,4 +150,101 @@ export const cases: Case[] = [
     changes: [['</VirtualHost>', '</VirtualHost>\nThreadsPerChild 25\nMaxRequestWorkers 25']],
     faults: ['connection-limit'],
   },
+
+  // Over TLS.
+  { proxy: 'nginx', setting: 'as documented', tls: 'HTTP/2', changes: [], faults: [] },
+  {
+    proxy: 'nginx',
+    setting: 'proxy_ignore_headers X-Accel-Buffering, HTTP/1.0',
+    tls: 'HTTP/2',
+    changes: [['version 1.1', 'version 1.0'], also(nginx, 'proxy_ignore_headers X-Accel-Buffering;')],
+    faults: ['buffering', 'http-1.0-upstream'],
+  },
+  {
+    proxy: 'nginx',
+    setting: 'http2_max_concurrent_streams 10',
+    tls: 'HTTP/2',
+    changes: [also('    listen 443', 'http2_max_concurrent_streams 10;')],
+    faults: ['connection-limit'],
+  },
+  { proxy: 'nginx', setting: 'without http2', tls: 'HTTP/1.1', changes: [['ssl http2', 'ssl']], faults: [] },
+
+  { proxy: 'haproxy', setting: 'as documented', tls: 'HTTP/2', changes: [], faults: [] },
+  // Over TLS it does not wait for more.
+  {
+    proxy: 'haproxy',
+    setting: 'without alpn, option http-no-delay',
+    tls: 'HTTP/1.1',
+    changes: [
+      ['alpn h2,http/1.1', ''],
+      ['option http-no-delay', ''],
+    ],
+    faults: [],
+  },
+  {
+    proxy: 'haproxy',
+    setting: 'http-response wait-for-body',
+    tls: 'HTTP/2',
+    changes: [also(haproxy, 'http-response wait-for-body time 30s')],
+    faults: ['buffering'],
+  },
+  {
+    proxy: 'haproxy',
+    setting: 'proto h2',
+    tls: 'HTTP/2',
+    changes: [[haproxy, `${haproxy} proto h2 ws h1`]],
+    upstream: 'HTTP/2',
+    faults: [],
+  },
+
+  { proxy: 'caddy', setting: 'as documented', tls: 'HTTP/2', changes: [], faults: [] },
+  {
+    proxy: 'caddy',
+    setting: 'encode gzip',
+    tls: 'HTTP/2',
+    changes: [also(caddy, 'encode gzip')],
+    faults: ['buffering', 'compression'],
+    onPage: ['compression'],
+  },
+  {
+    proxy: 'caddy',
+    setting: 'h2c://',
+    tls: 'HTTP/2',
+    changes: [[caddy, 'reverse_proxy h2c://127.0.0.1:3000\nreverse_proxy /ws 127.0.0.1:3000']],
+    upstream: 'HTTP/2',
+    faults: [],
+  },
+
+  // Of a new connection mod_http2 looks at six requests at once; of one that has had answers, mostly at more.
+  {
+    proxy: 'apache',
+    setting: 'as documented',
+    tls: 'HTTP/2',
+    changes: [],
+    faults: ['connection-limit'],
+    sometimes: ['connection-limit'],
+  },
+  {
+    proxy: 'apache',
+    setting: 'mod_deflate',
+    tls: 'HTTP/2',
+    changes: [also(apache, 'AddOutputFilterByType DEFLATE text/event-stream')],
+    faults: ['compression', 'connection-limit'],
+    sometimes: ['connection-limit'],
+  },
+  {
+    proxy: 'apache',
+    setting: 'h2c://',
+    tls: 'HTTP/2',
+    changes: [
+      also('    ProxyPass', 'ProxyPass /ws http://127.0.0.1:3000/ws upgrade=websocket timeout=3600'),
+      ['ProxyPass / http://127.0.0.1:3000/ upgrade=websocket', 'ProxyPass / h2c://127.0.0.1:3000/'],
+    ],
+    upstream: 'HTTP/2',
+    faults: ['connection-limit'],
+    sometimes: ['connection-limit'],
+  },
 ];
+
+/** A case in words. */
+export const title = ({ proxy, tls, setting }: Case) => `${proxy}${tls ? ` over TLS, ${tls}` : ''}: ${setting}`;

@@ -1,31 +1,24 @@
 // What a plain client sees behind each proxy: the truth that `waterclock diagnose` is held to.
-import { expect, test as base } from '@playwright/test';
-import { request, type IncomingMessage } from 'node:http';
+import { expect } from '@playwright/test';
+import * as http from 'node:http';
+import * as http2 from 'node:http2';
+import * as https from 'node:https';
 import { connect, createServer, type AddressInfo } from 'node:net';
+import type { Readable } from 'node:stream';
 import { constants, createGunzip } from 'node:zlib';
-import { Server } from '../tests/server.ts';
-import { cases } from './cases.ts';
-import { fixtures, type Proxy } from './proxies.ts';
+import { cases, title } from './cases.ts';
+import { test } from './proxies.ts';
 
-const test = base.extend<{ front: Proxy; server: Server }>({
-  ...fixtures,
-  server: async ({}, use) => {
-    const server = new Server();
-    await server.start('--public-topic', 'test');
-    await use(server);
-    await server.kill();
-  },
-});
-
-for (const { proxy, setting, changes, faults } of cases) {
-  test(`${proxy}: ${setting}`, async ({ front, server }) => {
+for (const one of cases) {
+  test(title(one), async ({ front, server }) => {
     const heads = await record(server.url);
-    await front.start(proxy, heads.url, changes);
+    await front.start(one.proxy, heads.url, one);
+    const client = new Client(front.url, one.tls === 'HTTP/2');
     const publish = (body: string) => fetch(`${server.url}/events/test`, { method: 'POST', body });
     const found: string[] = [];
 
     await publish('x'.repeat(600));
-    const stream = new Stream(`${front.url}/events?topic=test&last_event_id=earliest`);
+    const stream = client.get('/events?topic=test&last_event_id=earliest');
     await within(2000, stream.head);
     const delays: number[] = [];
     let held = false;
@@ -38,18 +31,18 @@ for (const { proxy, setting, changes, faults } of cases) {
     if (held) found.push('buffering');
     else if (Math.min(...delays) > 150) found.push('coalescing');
     // A stream that ends tells its headers even where they are held.
-    const { headers } = await fetch(`${front.url}/events?topic=test&last_event_id=earliest&limit=1`);
-    if (headers.get('content-encoding')) found.push('compression');
+    const headers = await client.get('/events?topic=test&last_event_id=earliest&limit=1').head;
+    if (headers['content-encoding']) found.push('compression');
     if (/HTTP\/1\.0\r\n/.test(await heads.seen)) found.push('http-1.0-upstream');
     if (!held) {
       if (await within(5000, stream.end)) found.push('idle-timeout');
-      const streams = Array.from({ length: 32 }, () => new Stream(`${front.url}/events?topic=test`));
+      const streams = Array.from({ length: 32 }, () => client.get('/events?topic=test'));
       if (!(await within(5000, Promise.all(streams.map(({ head }) => head))))) found.push('connection-limit');
-      for (const one of streams) one.close();
+      for (const stream of streams) stream.close();
     }
-    stream.close();
+    client.close();
 
-    expect(found.sort()).toEqual(faults);
+    expect(found.sort()).toEqual(one.faults);
     heads.close();
   });
 }
@@ -63,30 +56,59 @@ async function within(limit: number, event: Promise<unknown>): Promise<boolean> 
   return first !== 'late';
 }
 
-/** A stream as a browser asks for it, which takes compression. */
+/** Asks for streams as a browser does, which takes compression; in HTTP/2 over one connection. */
+class Client {
+  private streams: Stream[] = [];
+  private session?: http2.ClientHttp2Session;
+
+  constructor(
+    private url: string,
+    inHttp2: boolean,
+  ) {
+    if (inHttp2) this.session = http2.connect(url, insecure).on('error', () => {});
+  }
+
+  get(path: string): Stream {
+    const headers = { accept: 'text/event-stream', 'accept-encoding': 'gzip' };
+    const request = this.session
+      ? this.session.request({ ':path': path, ...headers })
+      : (this.url.startsWith('https:') ? https : http).get(this.url + path, { headers, ...insecure });
+    const stream = new Stream(request);
+    this.streams.push(stream);
+    return stream;
+  }
+
+  close() {
+    for (const stream of this.streams) stream.close();
+    this.session?.destroy();
+  }
+}
+
+const insecure = { rejectUnauthorized: false };
+
 class Stream {
-  head: Promise<void>;
+  head: Promise<http.IncomingHttpHeaders>;
   end: Promise<void>;
   private text = '';
   private waiting = () => {};
-  private request;
 
-  constructor(url: string) {
-    this.request = request(url, { headers: { accept: 'text/event-stream', 'accept-encoding': 'gzip' } });
+  constructor(private request: http.ClientRequest | http2.ClientHttp2Stream) {
     this.head = new Promise((done) => {
-      this.request.once('response', (answer: IncomingMessage) => {
+      // Of HTTP/1.1 the answer is read, of HTTP/2 the stream itself.
+      request.once('response', (answer: http.IncomingMessage | http.IncomingHttpHeaders) => {
+        const body = answer instanceof http.IncomingMessage ? answer : (request as http2.ClientHttp2Stream);
+        const headers = answer instanceof http.IncomingMessage ? answer.headers : answer;
         const gunzip = createGunzip({ flush: constants.Z_SYNC_FLUSH }).on('error', () => {});
-        const body = answer.headers['content-encoding'] ? answer.pipe(gunzip) : answer;
-        body.setEncoding('utf8').on('data', (text) => {
-          this.text += text;
+        const text: Readable = headers['content-encoding'] ? body.pipe(gunzip) : body;
+        text.setEncoding('utf8').on('data', (part) => {
+          this.text += part;
           this.waiting();
         });
-        answer.on('error', () => {}); // it is cut
-        done();
+        body.on('error', () => {}); // it is cut
+        done(headers);
       });
     });
-    this.end = new Promise((done) => this.request.on('error', () => {}).once('close', done));
-    this.request.end();
+    this.end = new Promise((done) => request.on('error', () => {}).once('close', done));
   }
 
   has(data: string): Promise<void> {

@@ -1,11 +1,12 @@
 // Starts a real proxy with its configuration of docs/proxies/: on a free loopback port, without a daemon, and with
 // all that it writes in a folder of its own. scripts/setup.sh brings the programs and says where they are.
-import type { TestInfo } from '@playwright/test';
+import { test as base, type TestInfo } from '@playwright/test';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
+import { Server } from '../tests/server.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const path = execFileSync(join(root, 'scripts/setup.sh'), ['path'], { encoding: 'utf8' });
@@ -16,19 +17,37 @@ function program(name: string): string {
   return execFileSync('sh', ['-c', `command -v ${name}`], { env, encoding: 'utf8' }).trim();
 }
 
+/** In a configuration, the right in place of the left. */
+export type Change = [string, string];
+
+export type Setting = {
+  /** The version of HTTP that clients speak to it over TLS. It is without TLS if there is none. */
+  tls?: 'HTTP/1.1' | 'HTTP/2';
+  changes?: Change[];
+};
+
 type Recipe = {
   file: string;
-  /** Where the site is to listen, in the file's words and in ours. */
-  listen: [string, (port: number) => string];
+  /** How the site comes to listen here: over TLS, with a file that has certificate and key, or without. */
+  tls: (port: number, certificate: string) => Change[];
+  plain: (port: number) => Change[];
   /** What stands around the site. */
   around: (site: string, port: number) => string;
   command: (file: string, folder: string) => [program: string, options: string[]];
 };
 
+const certificates = ['/etc/ssl/example.org.pem', '/etc/ssl/example.org.key'];
+const certified = (file: string) => certificates.map((name): Change => [name, file]);
+const without = (...lines: string[]) => lines.map((line): Change => [`${line}\n`, '\n']);
+
 const recipes = {
   nginx: {
     file: 'nginx.conf',
-    listen: ['listen 80;', (port) => `listen 127.0.0.1:${port};`],
+    tls: (port, file) => [['listen 443', `listen 127.0.0.1:${port}`], ...certified(file)],
+    plain: (port) => [
+      ['listen 443 ssl http2;', `listen 127.0.0.1:${port};`],
+      ...without(`ssl_certificate ${certificates[0]};`, `ssl_certificate_key ${certificates[1]};`),
+    ],
     around: (site) => `
       daemon off; master_process off; pid nginx.pid;
       events {}
@@ -42,22 +61,37 @@ const recipes = {
   },
   haproxy: {
     file: 'haproxy.cfg',
-    listen: ['bind :80', (port) => `bind 127.0.0.1:${port}`],
+    tls: (port, file) => [
+      ['bind :443', `bind 127.0.0.1:${port}`],
+      [certificates[0], file],
+    ],
+    plain: (port) => [[`bind :443 ssl crt ${certificates[0]} alpn h2,http/1.1`, `bind 127.0.0.1:${port}`]],
     around: (site) => site,
     command: (file) => [program('haproxy'), ['-db', '-f', file]],
   },
   caddy: {
     file: 'Caddyfile',
-    listen: ['example.org {', (port) => `http://:${port} {\nbind 127.0.0.1`],
-    around: (site) => `{\nadmin off\n}\n${site}`,
+    tls: (port, file) => [['example.org {', `https://:${port} {\nbind 127.0.0.1\ntls ${file} ${file}`]],
+    plain: (port) => [['example.org {', `http://:${port} {\nbind 127.0.0.1`]],
+    around: (site) => `{\nadmin off\nauto_https disable_redirects\n}\n${site}`,
     command: (file) => [program('caddy'), ['run', '--adapter', 'caddyfile', '--config', file]],
   },
   apache: {
     file: 'apache.conf',
-    listen: ['*:80', (port) => `*:${port}`],
+    tls: (port, file) => [['*:443', `*:${port}`], ...certified(file)],
+    plain: (port) => [
+      ['*:443', `*:${port}`],
+      ...without(
+        'SSLEngine on',
+        `SSLCertificateFile ${certificates[0]}`,
+        `SSLCertificateKeyFile ${certificates[1]}`,
+        'Protocols h2 http/1.1',
+      ),
+    ],
     around: (site, port) => {
       const folder = resolve(dirname(program('apache2')), '../lib/apache2/modules');
-      const modules = 'mpm_event authz_core headers env setenvif filter deflate buffer proxy proxy_http';
+      const modules =
+        'mpm_event authz_core headers env setenvif filter deflate buffer ssl http2 proxy proxy_http proxy_http2';
       const load = (name: string) => `LoadModule ${name}_module ${folder}/mod_${name}.so`;
       return `
         ${modules.split(' ').map(load).join('\n')}
@@ -77,10 +111,6 @@ const recipes = {
 } satisfies Record<string, Recipe>;
 
 export type Kind = keyof typeof recipes;
-export const kinds = Object.keys(recipes) as Kind[];
-
-/** In a configuration, the left in place of the right. */
-export type Change = [string, string];
 
 export class Proxy {
   url = '';
@@ -88,17 +118,17 @@ export class Proxy {
 
   constructor(private folder: string) {}
 
-  async start(kind: Kind, upstream: string, changes: Change[] = []) {
+  async start(kind: Kind, upstream: string, { tls, changes = [] }: Setting = {}) {
     const { folder } = this;
     const recipe: Recipe = recipes[kind];
+    mkdirSync(folder, { recursive: true });
     const port = await freePort();
-    const [listen, listenHere] = recipe.listen;
+    const listen = tls ? recipe.tls(port, await certificate(folder)) : recipe.plain(port);
     let site = readFileSync(join(root, 'docs/proxies', recipe.file), 'utf8');
-    for (const [from, to] of [...changes, [listen, listenHere(port)], ['127.0.0.1:3000', new URL(upstream).host]]) {
+    for (const [from, to] of [...changes, ...listen, ['127.0.0.1:3000', new URL(upstream).host]]) {
       if (!site.includes(from)) throw new Error(`${recipe.file} has no «${from}»`);
       site = site.replaceAll(from, to);
     }
-    mkdirSync(folder, { recursive: true });
     const file = join(folder, recipe.file);
     writeFileSync(file, recipe.around(site, port));
 
@@ -119,7 +149,7 @@ export class Proxy {
       }
       await new Promise((later) => setTimeout(later, 20));
     }
-    this.url = `http://127.0.0.1:${port}`;
+    this.url = `http${tls ? 's' : ''}://127.0.0.1:${port}`;
   }
 
   async stop() {
@@ -139,6 +169,26 @@ export const fixtures = {
     await proxy.stop();
   },
 };
+
+/** With that and a server which knows of the proxy; `test` is a topic that anybody may read. */
+export const test = base.extend<{ front: Proxy; server: Server }>({
+  ...fixtures,
+  server: async ({}, use) => {
+    const server = new Server();
+    await server.start('--trusted-proxy', '127.0.0.1', '--public-topic', 'test');
+    await use(server);
+    await server.kill();
+  },
+});
+
+/** A file with a certificate and its key, as the server makes one for itself. */
+async function certificate(folder: string): Promise<string> {
+  const server = new Server();
+  server.data = folder;
+  await server.start('--tls-self-signed');
+  await server.kill();
+  return join(folder, 'self-signed.pem');
+}
 
 /** A port that nobody listens on, of those that the system gives to no outgoing connection meanwhile. */
 async function freePort(): Promise<number> {

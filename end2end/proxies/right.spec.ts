@@ -1,22 +1,29 @@
-// Behind each proxy, configured as documented, all that the server offers works.
+// Behind each proxy, configured as documented, all that the server offers works: page, WebSocket, resuming, and whom
+// it takes the client for.
+import type { Page } from '@playwright/test';
 import { count, expect, state, streams, test as base } from '../tests/server.ts';
-import { fixtures, kinds, type Proxy } from './proxies.ts';
+import { cases, title } from './cases.ts';
+import { fixtures, type Proxy } from './proxies.ts';
 
 const test = base.extend<{ front: Proxy }>(fixtures);
 
-for (const kind of kinds) {
-  test(`${kind}: page, WebSocket, resume, and whom the server takes the client for`, async ({ page, server, front }) => {
+test.use({ ignoreHTTPSErrors: true });
+
+for (const one of cases.filter(({ setting, upstream }) => setting === 'as documented' || upstream)) {
+  const { proxy, tls } = one;
+  test(title(one), async ({ page, server, front }) => {
     await server.start('--interval', '100ms', '--public-topic', 'clock', '--trusted-proxy', '127.0.0.1');
-    await front.start(kind, server.url);
+    await front.start(proxy, server.url, one);
 
     await page.goto(front.url);
     await expect(state(page)).toHaveText('Live');
+    await expect(page.locator('.protocol')).toHaveText(tls ?? 'HTTP/1.1');
     await expect.poll(() => count(page)).toBeGreaterThan(5);
 
     const messages = await page.evaluate(
       () =>
         new Promise<string[]>((done, fail) => {
-          const socket = new WebSocket(`ws://${location.host}/ws`);
+          const socket = new WebSocket('/ws');
           const got: string[] = [];
           socket.onmessage = ({ data }) => got.push(Object.keys(JSON.parse(data))[0]) === 3 && done(got);
           socket.onerror = () => fail(new Error('no WebSocket'));
@@ -24,17 +31,17 @@ for (const kind of kinds) {
     );
     expect(messages).toEqual(['hello', 'event', 'event']);
 
-    const ids = await read(`${front.url}/events?limit=4`);
-    expect(await read(`${front.url}/events?limit=2`, ids[1])).toEqual(ids.slice(2));
+    const ids = await read(page, '/events?limit=4');
+    expect(await read(page, '/events?limit=2', ids[1])).toEqual(ids.slice(2));
 
-    const { headers } = await fetch(`${front.url}/events?limit=1`);
-    expect(headers.get('content-type')).toBe('text/event-stream');
-    expect(headers.get('cache-control')).toBe('no-cache, no-transform');
-    expect(headers.get('x-accel-buffering')).toBe(kind === 'nginx' ? null : 'no'); // nginx keeps it to itself
+    const headers = (await page.request.get(`${front.url}/events?limit=1`)).headers();
+    expect(headers['content-type']).toBe('text/event-stream');
+    expect(headers['cache-control']).toBe('no-cache, no-transform');
+    expect(headers['x-accel-buffering']).toBe(proxy === 'nginx' ? undefined : 'no'); // nginx keeps it to itself
 
     // X-Forwarded-For tells it that this is not its own machine, though its Host would.
-    const answer = await fetch(`${front.url}/events/test`, { method: 'POST', body: 'data' });
-    expect(answer.status).toBe(403);
+    const answer = await page.request.post(`${front.url}/events/test`, { data: 'data' });
+    expect(answer.status()).toBe(403);
 
     await page.close();
     await expect.poll(() => streams(server)).toBe(0); // the proxy passes on that the client has left
@@ -42,8 +49,10 @@ for (const kind of kinds) {
 }
 
 /** The ids of a stream's events, without the count behind them. */
-async function read(url: string, cursor?: string): Promise<string[]> {
-  const headers: HeadersInit = cursor ? { 'Last-Event-ID': cursor } : {};
-  const text = await (await fetch(url, { headers })).text();
+async function read(page: Page, path: string, cursor?: string): Promise<string[]> {
+  const text = await page.evaluate(
+    async ([path, cursor]) => (await fetch(path, { headers: cursor ? { 'Last-Event-ID': cursor } : {} })).text(),
+    [path, cursor] as const,
+  );
   return [...text.matchAll(/^id: (\S+?)\.\d+\ndata/gm)].map(([, id]) => id);
 }

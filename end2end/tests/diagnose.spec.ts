@@ -5,7 +5,11 @@ import { createServer, request as ask } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { expect, networkErrors, streams, test } from './server.ts';
 
-test.use({ permissions: ['clipboard-read', 'clipboard-write'] });
+test.use({
+  // Firefox asks for none.
+  permissions: async ({ browserName }, use) =>
+    use(browserName === 'chromium' ? ['clipboard-read', 'clipboard-write'] : []),
+});
 
 const checks = [
   'protocol',
@@ -79,7 +83,7 @@ test('over HTTP/1.1 a browser has six streams, and the page says what is to be d
     .toHaveLength(checks.length);
 });
 
-test('what is on the way is named, with its mend', async ({ page, server }) => {
+test('what is on the way is named, with its mend', { tag: '@chromium' }, async ({ page, server }) => {
   await server.start('--heartbeat', '2s');
   // Holds each answer until it is whole, and is a bad copy of nginx.
   await page.route('**/diagnose/stream?*', async (route) => {
@@ -101,7 +105,7 @@ test('what is on the way is named, with its mend', async ({ page, server }) => {
   await expect(row(page, 'headers')).toContainText('No Cache-Control');
 });
 
-test('a service worker between the page and the network is found', async ({ page, server }) => {
+test('a service worker between the page and the network is found', { tag: '@chromium' }, async ({ page, server }) => {
   await server.start('--heartbeat', '2s');
   // Another part of the same site has registered it: our own pages may not.
   const script = `
