@@ -174,7 +174,7 @@ pub fn mend(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
             Nginx => "`worker_connections`, of which a stream takes two; no `limit_conn` for streams, no `max_conns` of the upstream's `server`; over HTTP/2 `http2_max_concurrent_streams` (default 128)",
             HaProxy => "`maxconn`, in `global`, in the frontend and of the `server`; over HTTP/2 `tune.h2.max-concurrent-streams` (default 100)",
             Caddy => "no `max_conns_per_host` in `transport http`",
-            Apache => "`MaxRequestWorkers` and `ServerLimit`, since each stream takes a worker; `max=` in `ProxyPass`; over HTTP/2 `H2MaxSessionStreams` (default 100)",
+            Apache => "`MaxRequestWorkers` and `ServerLimit`, since each stream takes a worker; `max=` in `ProxyPass`; over HTTP/2 `H2MaxWorkers`, which all connections of a process share; a new connection has six at once, more only once answers end",
             Varnish => "`.max_connections` of the backend, and `thread_pool_max`, since each stream takes a thread",
             Envoy => "`max_connections` and `max_requests` of the cluster's circuit breakers (default 1024)",
             _ => return None,

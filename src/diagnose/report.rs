@@ -75,7 +75,11 @@ impl Report {
         match (count(Verdict::Bad), count(Verdict::Warning), count(Verdict::Unknown)) {
             (0, 0, 0) => "Nothing was found: streams work here.".to_owned(),
             (0, 0, unknown) => format!("Nothing was found; {unknown} could not be told."),
-            (bad, warnings, _) => format!("Found: {bad} bad, {warnings} to be warned of."),
+            (0, 1, _) => "Found: 1 warning.".to_owned(),
+            (0, warnings, _) => format!("Found: {warnings} warnings."),
+            (bad, 0, _) => format!("Found: {bad} bad."),
+            (bad, 1, _) => format!("Found: {bad} bad, 1 warning."),
+            (bad, warnings, _) => format!("Found: {bad} bad, {warnings} warnings."),
         }
     }
 }
@@ -276,7 +280,7 @@ Path      nginx (by `server: nginx/1.22.1` in the answer)
 buffering: events are held back in a buffer
   nginx: `proxy_buffering off;` in the location";
         assert!(text.starts_with(expected), "{text}");
-        assert!(text.ends_with("\n\nFound: 2 bad, 0 to be warned of.\n"), "{text}");
+        assert!(text.ends_with("\n\nFound: 2 bad.\n"), "{text}");
         assert_eq!(text.matches("proxy_buffering off").count(), 1, "{text}");
     }
 

@@ -14,7 +14,7 @@ use wasm_bindgen_futures::JsFuture;
 use waterclock::diagnose::{
     Answer, End, Method, NoAnswer, PATIENCE, Probe, Question, Reader, Seen, duration,
 };
-use web_sys::{AbortController, ReadableStreamDefaultReader};
+use web_sys::{AbortController, ReadableStreamDefaultReader, RequestCache};
 
 use super::{Incoming, event_source::Source, offset, poll::AbortOnDrop};
 
@@ -38,6 +38,8 @@ pub(crate) async fn read_probe(
             Method::Post => http::Method::POST,
         })
         .header("accept", waterclock::sse::CONTENT_TYPE)
+        // As `EventSource` asks; and who keeps nothing lets go of what is cut off at once.
+        .cache(RequestCache::NoStore)
         .abort_signal(Some(&abort.0.signal()));
     let asked = offset::now();
     let cut = || NoAnswer::Cut(duration(offset::now() - asked).unwrap_or_default());
@@ -103,16 +105,18 @@ pub(crate) async fn probe_again() -> Option<Seen> {
     None
 }
 
-/// Whether a service worker controls this page, and whether it has answered requests for the probe (Resource
-/// Timing, `workerStart`).
+/// Whether a service worker controls this page, and whether it has answered requests for the probe: by `workerStart`
+/// (Resource Timing), or, in Firefox, which does not tell that, by an answer that no protocol has brought.
 pub(crate) fn service_worker() -> (bool, bool) {
     let get = |of: &JsValue, name: &str| Reflect::get(of, &name.into()).unwrap_or_default();
     let workers = get(&window().navigator(), "serviceWorker");
     let controls = workers.is_object() && get(&workers, "controller").is_object();
     let entries = window().performance().map(|all| all.get_entries_by_type("resource"));
     let answered = entries.unwrap_or_default().iter().any(|entry| {
-        let is_probe = get(&entry, "name").as_string().is_some_and(|name| name.contains(PROBE));
-        is_probe && get(&entry, "workerStart").as_f64().is_some_and(|start| start > 0.0)
+        let text = |name| get(&entry, name).as_string().unwrap_or_default();
+        let number = |name| get(&entry, name).as_f64().unwrap_or_default();
+        let is_answer = text("name").contains(PROBE) && number("responseStatus") > 0.0;
+        is_answer && (number("workerStart") > 0.0 || text("nextHopProtocol").is_empty())
     });
-    (controls, answered)
+    (controls, controls && answered)
 }

@@ -92,14 +92,15 @@ fn Buttons(run: Run) -> impl IntoView {
             >
                 {start}
             </button>
-            <label for="silence">"Longest silence tried"</label>
-            <select
-                id="silence"
-                disabled=is_running
-                on:change=move |event| run.silence.set(event_target_value(&event))
-            >
-                {options.collect_view()}
-            </select>
+            <label>
+                "Longest silence tried "
+                <select
+                    disabled=is_running
+                    on:change=move |event| run.silence.set(event_target_value(&event))
+                >
+                    {options.collect_view()}
+                </select>
+            </label>
             <p role="status">{status}</p>
         </div>
     }
