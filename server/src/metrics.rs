@@ -65,7 +65,7 @@ pub enum TimedOut {
     Body,
     /// It did not read.
     Write,
-    /// It did not answer whether it is still there (HTTP/2).
+    /// It gave no sign that it is still there (HTTP/2).
     Ping,
 }
 

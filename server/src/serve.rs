@@ -5,6 +5,7 @@
 //! a stop that goes on answering while the streams say goodbye.
 
 mod connection;
+mod progress;
 mod socket;
 
 use std::{
@@ -40,10 +41,14 @@ pub struct TimeOuts {
     pub head: Duration,
     /// For the body of a request that is an event's data.
     pub body: Duration,
-    /// For reading anything at all of what is being sent to it.
+    /// For reading anything at all of what is being sent to it; of HTTP/2, of any one answer.
     pub write: Duration,
-    /// For a sign of life, of HTTP/2: when nothing came for so long, it is asked for one, and has as long.
+    /// For a request, of HTTP/2: when none came for so long, a ping asks for a sign of life.
     pub ping: Duration,
+    /// For any sign of life, of HTTP/2: that something comes, or that it reads on. Longer than `ping` by as much
+    /// as the answer may take of a slow reader, who reads first what is on its way before the ping. Its system,
+    /// too, may not say that it reads before it has read most of that.
+    pub silence: Duration,
 }
 
 impl Default for TimeOuts {
@@ -55,6 +60,7 @@ impl Default for TimeOuts {
             body: Duration::from_secs(30),
             write: Duration::from_secs(30),
             ping: Duration::from_secs(20),
+            silence: Duration::from_mins(2),
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::{
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::progress::Progress;
 use crate::{meter::Traffic, metrics::Counted};
 
 /// How long a connection that we close waits for its client to close it, too.
@@ -40,6 +41,8 @@ pub(crate) struct Socket {
     closing: Option<Pin<Box<Sleep>>>,
     /// Counts what crosses it.
     traffic: Arc<Traffic>,
+    /// Told of what shows that the client is there.
+    progress: Arc<Progress>,
     /// The connection counts as open, and a stop waits for it, as long as this is there: also once it is a
     /// WebSocket's.
     _open: (Counted, TaskTrackerToken),
@@ -50,6 +53,7 @@ impl Socket {
         stream: Arc<TcpStream>,
         write_time_out: Duration,
         traffic: Arc<Traffic>,
+        progress: Arc<Progress>,
         open: (Counted, TaskTrackerToken),
     ) -> Self {
         Self {
@@ -59,6 +63,7 @@ impl Socket {
             writing: None,
             closing: None,
             traffic,
+            progress,
             _open: open,
         }
     }
@@ -97,7 +102,10 @@ impl AsyncRead for Socket {
                 }
                 read => {
                     self.reads += 1;
-                    return Poll::Ready(read.map(|bytes| self.traffic.received(bytes)));
+                    return Poll::Ready(read.map(|bytes| {
+                        self.traffic.received(bytes);
+                        self.progress.received();
+                    }));
                 }
             }
         }
@@ -105,6 +113,15 @@ impl AsyncRead for Socket {
 }
 
 impl Socket {
+    /// Waits for so long for a slow reader. The system is not to give it up before: Linux does as soon as what
+    /// is to be sent next is for so long more than the reader has room for, though it reads on.
+    pub(super) fn wait_for_reader(&mut self, time: Duration) -> io::Result<()> {
+        self.write_time_out = time;
+        #[cfg(target_os = "linux")]
+        SockRef::from(&*self.stream).set_tcp_user_timeout(None)?;
+        Ok(())
+    }
+
     /// Tries that write again until it does not have to wait, or has waited for too long.
     fn poll_writing(
         &mut self,
@@ -113,9 +130,10 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         loop {
             match write(&self.stream) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.traffic.blocks(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 written => {
                     self.writing = None;
+                    self.progress.sent();
                     self.traffic.sent(*written.as_ref().unwrap_or(&0));
                     return Poll::Ready(written);
                 }
@@ -124,6 +142,7 @@ impl Socket {
                 ready?;
                 continue;
             }
+            self.progress.blocks();
             let time_out = self.write_time_out;
             ready!(poll_timer(&mut self.writing, time_out, context));
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
