@@ -34,11 +34,11 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
-use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span};
 
-use super::{Peer, Serving, progress::Progress, socket::Socket};
+use super::{Open, Peer, Serving, progress::Progress, socket::Socket};
 use crate::{
     meter::Traffic,
     metrics::{Refusal, TimedOut},
@@ -91,10 +91,9 @@ pub(super) async fn serve(
     router: Router,
     serving: Serving,
     closing: CancellationToken,
-    tracked: TaskTrackerToken,
+    open: Open,
 ) {
     let Serving { time_outs, metrics, tls, .. } = &serving;
-    let open = metrics.connection();
     // Entered only where something is to be told: this runs for every event.
     let span = tracing::info_span!("connection", peer = %address);
     if let Err(error) = set_options(&stream) {
@@ -127,7 +126,7 @@ pub(super) async fn serve(
         time_outs.write,
         Arc::clone(&traffic),
         Arc::clone(&progress),
-        (open, tracked),
+        open,
     );
     let serving = serving.clone();
     let connection = Connection { router, peer, traffic, progress, span, serving, closing };

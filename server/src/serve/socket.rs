@@ -17,10 +17,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use tokio_util::task::task_tracker::TaskTrackerToken;
-
-use super::progress::Progress;
-use crate::{meter::Traffic, metrics::Counted};
+use super::{Open, progress::Progress};
+use crate::meter::Traffic;
 
 /// How long a connection that we close waits for its client to close it, too.
 const LINGER: Duration = Duration::from_secs(1);
@@ -43,9 +41,8 @@ pub(crate) struct Socket {
     traffic: Arc<Traffic>,
     /// Told of what shows that the client is there.
     progress: Arc<Progress>,
-    /// The connection counts as open, and a stop waits for it, as long as this is there: also once it is a
-    /// WebSocket's.
-    _open: (Counted, TaskTrackerToken),
+    /// As long as the connection: also once it is a WebSocket's.
+    _open: Open,
 }
 
 impl Socket {
@@ -54,7 +51,7 @@ impl Socket {
         write_time_out: Duration,
         traffic: Arc<Traffic>,
         progress: Arc<Progress>,
-        open: (Counted, TaskTrackerToken),
+        open: Open,
     ) -> Self {
         Self {
             stream,
