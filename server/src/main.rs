@@ -17,7 +17,7 @@ use server::{
     options::{Command, LogFormat, Options, Store},
     publish::Running,
     router::{AppState, StreamSettings, router},
-    serve::{Serving, TimeOuts, listen, serve},
+    serve::{Room, Serving, TimeOuts, listen, serve},
     stop::Stop,
     streams::Streams,
     tls::Tls,
@@ -35,6 +35,10 @@ use waterclock::{
     timestamp::Timestamp,
 };
 
+/// How many open files are kept for what is no connection: the listeners, the log, and the site's files as they
+/// are read.
+const OTHER_FILES: usize = 64;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -42,7 +46,7 @@ async fn main() -> ExitCode {
         return diagnose::run(options).await.into();
     }
     start_log(options.log);
-    allow_open_files(options.stream_limits().in_all);
+    let max_connections = max_connections(options.stream_limits().in_all);
     let started = match start(&options) {
         Ok(started) => started,
         Err(error) => {
@@ -51,7 +55,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(started, &options).await {
+    match run(started, max_connections, &options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("stopped: {error}");
@@ -72,15 +76,19 @@ fn start_log(format: LogFormat) {
     }
 }
 
-/// A stream is an open file, and many systems allow few of them until they are asked for more.
-fn allow_open_files(max_streams: usize) {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < max_streams as u64 => {
-            tracing::warn!(limit, "the system allows fewer open files than there may be streams");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+/// How many connections there may be. Each is an open file, and many systems allow few of them until they are
+/// asked for more.
+fn max_connections(max_streams: usize) -> usize {
+    let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+        rlimit::Resource::NOFILE.get_soft()
+    });
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let max = limit - OTHER_FILES.min(limit / 2);
+    if max < max_streams {
+        tracing::warn!(limit, "the system allows fewer open files than there may be streams");
     }
+    max
 }
 
 /// What there is once the options have been followed.
@@ -135,6 +143,7 @@ fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
 /// at a second signal.
 async fn run(
     Started { listeners, tls, state }: Started,
+    max_connections: usize,
     options: &Options,
 ) -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -142,6 +151,7 @@ async fn run(
     let serving = Serving {
         time_outs: TimeOuts::default(),
         tls: tls.clone(),
+        room: Room::new(max_connections, Arc::clone(&state.metrics)),
         streams: state.streams.clone(),
         metrics: Arc::clone(&state.metrics),
         stop: state.stop.clone(),

@@ -45,8 +45,6 @@ pub(crate) struct Traffic {
     request: AtomicU64,
     /// Whether several requests are under way at once (HTTP/2).
     is_shared: AtomicBool,
-    /// Whether something had to wait for the client to read, since that was last asked.
-    has_blocked: AtomicBool,
     /// Whether there is an account: mostly not, and then no lock is taken for what is sent.
     is_counted: AtomicBool,
     /// For whom it is counted now.
@@ -73,7 +71,6 @@ impl Traffic {
             received: AtomicU64::new(0),
             request: AtomicU64::new(0),
             is_shared: AtomicBool::new(false),
-            has_blocked: AtomicBool::new(false),
             is_counted: AtomicBool::new(false),
             account: Mutex::default(),
         }
@@ -82,16 +79,6 @@ impl Traffic {
     /// Several requests will be under way at once.
     pub(crate) fn share(&self) {
         self.is_shared.store(true, Ordering::Relaxed);
-    }
-
-    /// Something has to wait for the client to read.
-    pub(crate) fn blocks(&self) {
-        self.has_blocked.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether something had to, since this was last called.
-    pub(crate) fn take_blocked(&self) -> bool {
-        self.has_blocked.swap(false, Ordering::Relaxed)
     }
 
     /// So many bytes were received.

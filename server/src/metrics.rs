@@ -32,6 +32,8 @@ pub struct Metrics {
     began: Instant,
     registry: Registry,
     connections_open: Gauge,
+    connections_max: Gauge,
+    connections_full: Counter,
     connections: Counter,
     timed_out: CounterByReason,
     refused: CounterByReason,
@@ -66,7 +68,7 @@ pub enum TimedOut {
     Body,
     /// It did not read.
     Write,
-    /// It did not answer whether it is still there (HTTP/2).
+    /// It gave no sign that it is still there (HTTP/2).
     Ping,
 }
 
@@ -215,6 +217,8 @@ impl Default for Metrics {
             began: Instant::now(),
             registry: Registry::with_prefix("waterclock"),
             connections_open: Gauge::default(),
+            connections_max: Gauge::default(),
+            connections_full: Counter::default(),
             connections: Counter::default(),
             timed_out: by_reason(TimedOut::ALL.map(TimedOut::as_str)),
             refused: by_reason(Refusal::ALL.map(Refusal::as_str)),
@@ -248,6 +252,16 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("connections_open", "Connections that are open", self.connections_open.clone());
+        r.register(
+            "connections_max",
+            "How many connections may be open",
+            self.connections_max.clone(),
+        );
+        r.register(
+            "connections_full",
+            "How often there came to be as many connections as may be, so that others wait",
+            self.connections_full.clone(),
+        );
         r.register("connections", "Connections that were accepted", self.connections.clone());
         r.register(
             "connections_timed_out",
@@ -314,6 +328,16 @@ impl Metrics {
         self.connections.inc();
         self.connections_open.inc();
         Counted(self.connections_open.clone())
+    }
+
+    /// So many connections may be open.
+    pub fn connections_may_be(&self, max: usize) {
+        self.connections_max.set(gauge(max));
+    }
+
+    /// There are as many connections as may be, for the first time since there was room.
+    pub fn connections_are_full(&self) {
+        self.connections_full.inc();
     }
 
     /// A request publishes lines.

@@ -5,6 +5,8 @@
 //! a stop that goes on answering while the streams say goodbye.
 
 mod connection;
+mod progress;
+mod room;
 mod socket;
 
 use std::{
@@ -16,18 +18,34 @@ use std::{
 };
 
 use axum::Router;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::Instant,
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
-use crate::{metrics::Metrics, stop::Stop, streams::Streams, tls::Tls};
+use crate::{
+    metrics::{Counted, Metrics},
+    stop::Stop,
+    streams::Streams,
+    tls::Tls,
+};
 
+pub use room::Room;
 pub(crate) use socket::Socket;
+
+use room::Place;
 
 /// How many connections may wait to be accepted: as many as come back at once after a cut. What is beyond
 /// tries again only after a second. The system may allow fewer.
 const BACKLOG: u32 = 8192;
 /// How long the loop waits after the system could not give it a connection.
 const NO_CONNECTION: Duration = Duration::from_millis(100);
+/// How long it does not say so again.
+const SAID: Duration = Duration::from_mins(1);
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +58,14 @@ pub struct TimeOuts {
     pub head: Duration,
     /// For the body of a request that is an event's data.
     pub body: Duration,
-    /// For reading anything at all of what is being sent to it.
+    /// For reading anything at all of what is being sent to it; of HTTP/2, of any one answer.
     pub write: Duration,
-    /// For a sign of life, of HTTP/2: when nothing came for so long, it is asked for one, and has as long.
+    /// For a request, of HTTP/2: when none came for so long, a ping asks for a sign of life.
     pub ping: Duration,
+    /// For any sign of life, of HTTP/2: that something comes, or that it reads on. Longer than `ping` by as much
+    /// as the answer may take of a slow reader, who reads first what is on its way before the ping. Its system,
+    /// too, may not say that it reads before it has read most of that.
+    pub silence: Duration,
 }
 
 impl Default for TimeOuts {
@@ -55,6 +77,7 @@ impl Default for TimeOuts {
             body: Duration::from_secs(30),
             write: Duration::from_secs(30),
             ping: Duration::from_secs(20),
+            silence: Duration::from_mins(2),
         }
     }
 }
@@ -75,6 +98,9 @@ pub struct Serving {
     pub time_outs: TimeOuts,
     /// With what TLS is spoken; without it, HTTP is as it is.
     pub tls: Option<Tls>,
+    /// How many connections there may be. Who comes then waits in the backlog: one who is sent away would try
+    /// again at once, and be no better off.
+    pub room: Room,
     /// The streams, which a stop waits for.
     pub streams: Streams,
     /// Counts the connections.
@@ -82,6 +108,9 @@ pub struct Serving {
     /// When to stop.
     pub stop: Stop,
 }
+
+/// What lasts as long as a connection: it counts as open, a stop waits for it, and it has a place.
+type Open = (Counted, TaskTrackerToken, Place);
 
 /// Begins to listen. Must be called in a runtime.
 ///
@@ -106,21 +135,25 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
         serving.stop.begun().await;
         serving.streams.ended().await;
     });
+    let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &serving.room) => accepted,
             () = &mut drained => break,
         };
         match accepted {
-            Ok((stream, address)) => {
-                let (serving, closing) = (serving.clone(), closing.clone());
-                let (router, tracked) = (router.clone(), connections.token());
-                tokio::spawn(connection::serve(stream, address, router, serving, closing, tracked));
+            Ok((stream, address, place)) => {
+                let open = (serving.metrics.connection(), connections.token(), place);
+                let (router, serving, closing) = (router.clone(), serving.clone(), closing.clone());
+                tokio::spawn(connection::serve(stream, address, router, serving, closing, open));
             }
             // The client was gone before we looked.
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted; trying again");
+                if said.is_none_or(|at| at.elapsed() >= SAID) {
+                    tracing::error!(%error, "no connection can be accepted; trying again");
+                    said = Some(Instant::now());
+                }
                 tokio::time::sleep(NO_CONNECTION).await;
             }
         }
@@ -129,6 +162,13 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
     closing.cancel();
     connections.close();
     connections.wait().await;
+}
+
+/// Accepts a connection once there is room for one.
+async fn accept(listener: &TcpListener, room: &Room) -> io::Result<(TcpStream, SocketAddr, Place)> {
+    let place = room.place().await;
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, place))
 }
 
 fn is_of_the_client(error: &io::Error) -> bool {

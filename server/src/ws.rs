@@ -4,7 +4,7 @@
 //! Each message is an object whose first member says what it is: `event`, `hello`, `gap`, `heartbeat`,
 //! `end`, `goodbye`, `published`, `problem`. A member `id` besides is the cursor to go on from.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -160,7 +160,7 @@ enum Over {
 
 /// What the client is told when we close the connection: a code (RFC 6455, 7.4, and IANA's WebSocket Close
 /// Code Number Registry) and a reason.
-struct Close(u16, &'static str);
+struct Close(u16, Cow<'static, str>);
 
 impl Close {
     fn of(ended: Ended) -> Self {
@@ -171,24 +171,27 @@ impl Close {
             Ended::Limit => 1013,
             Ended::Expired => 3000,
         };
-        Self(code, ended.as_str())
+        Self(code, Cow::Borrowed(ended.as_str()))
     }
 
-    const BINARY: Self = Self(1003, "only text messages, of JSON, are understood");
-    const NO_PONG: Self = Self(3008, "no pong");
+    const BINARY: Self = Self(1003, Cow::Borrowed("only text messages, of JSON, are understood"));
+    const NO_PONG: Self = Self(3008, Cow::Borrowed("no pong"));
 
     /// For what cannot be read; none if the connection is gone.
     fn of_error(error: axum::Error) -> Option<Self> {
         use tungstenite::Error;
         match *error.into_inner().downcast::<Error>().ok()? {
-            Error::Capacity(CapacityError::MessageTooLong {
-                max_size: MAX_MESSAGE_OF_READER,
-                ..
-            }) => Some(Self(1009, "who may not publish sends at most 4,096 bytes")),
-            Error::Capacity(_) => Some(Self(1009, "a message is at most 397,312 bytes long")),
-            Error::Utf8(_) => Some(Self(1007, "a text message is in UTF-8")),
+            Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
+                let longest = format!("{},{:03} bytes", max_size / 1000, max_size % 1000);
+                let reason = match max_size {
+                    MAX_MESSAGE_OF_READER => format!("who may not publish sends at most {longest}"),
+                    _ => format!("a message is at most {longest} long"),
+                };
+                Some(Self(1009, reason.into()))
+            }
+            Error::Utf8(_) => Some(Self(1007, "a text message is in UTF-8".into())),
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-            Error::Protocol(_) => Some(Self(1002, "this breaks the rules of RFC 6455")),
+            Error::Protocol(_) => Some(Self(1002, "this breaks the rules of RFC 6455".into())),
             _ => None,
         }
     }
@@ -234,7 +237,7 @@ impl Talk {
                 return;
             }
         }
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let close = Message::Close(Some(CloseFrame { code, reason: reason.into_owned().into() }));
         if self.say(messages).await.is_ok() && self.socket.send(close).await.is_ok() {
             // The client is to see why before the connection goes.
             let closed = async {

@@ -48,8 +48,20 @@ impl Program {
 
     /// One whose log is of that level and above: it is kept in a pipe until the end, which has little room.
     fn start_logging(level: &str, options: &[&str]) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_waterclock")), level, options)
+    }
+
+    /// One that may have so many open files, and logs warnings.
+    fn start_with_files(count: usize, options: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_waterclock");
+        shell.args(["-c", &format!("ulimit -n {count} && exec \"$0\" \"$@\""), program]);
+        Self::run(shell, "warn", options)
+    }
+
+    fn run(mut command: Command, level: &str, options: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_waterclock"))
+        let mut child = command
             .env("WATERCLOCK_DATA_DIR", data.path())
             .env("RUST_LOG", level)
             .args(options)
@@ -393,8 +405,8 @@ async fn what_a_client_does_not_read_of_a_thousand_streams_of_http_2_is_bounded(
         ("/events?topic=t", 32),
         // unless each has numbers of its own: one is in h2's buffer, one waits for room there.
         ("/events?topic=t&limit=1000", 160),
-        // The whole answer, as no part of it was taken.
-        ("/poll?topic=t&last_event_id=earliest", 352),
+        // One event of the answer, as the next is written when it was taken.
+        ("/poll?topic=t&last_event_id=earliest", 96),
     ] {
         for window in [0, 0x7fff_ffff] {
             let options = ["--listen=127.0.0.1:0", "--store=memory"];
@@ -421,6 +433,82 @@ async fn what_a_client_does_not_read_of_a_thousand_streams_of_http_2_is_bounded(
             assert!(each < kib_each, "{path}: {each} KiB for each, with a window of {window}");
         }
     }
+}
+
+/// Asks on a connection that stays open; the answer's body.
+async fn ask(stream: &mut BufReader<TcpStream>, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (mut line, mut length) = (String::new(), 0);
+    while timeout(DEADLINE, stream.read_line(&mut line)).await.expect("an answer").unwrap() > 2 {
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    timeout(DEADLINE, stream.read_exact(&mut body)).await.expect("a body").unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+/// Waits until these are lines of `/metrics`.
+async fn until_metrics(stream: &mut BufReader<TcpStream>, lines: &[&str]) {
+    let are_there = async {
+        loop {
+            let metrics = ask(stream, "/metrics").await;
+            if lines.iter().all(|line| metrics.lines().any(|found| found == *line)) {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, are_there).await.unwrap_or_else(|_| panic!("{lines:?}"));
+}
+
+#[tokio::test]
+async fn when_there_are_as_many_connections_as_open_files_allow_others_wait_and_it_is_said_once() {
+    const POLL: &str = "GET /poll?topic=t&wait=55 HTTP/1.0\r\n\r\n";
+    const ROOM: usize = 80;
+    let options = ["--listen=127.0.0.1:0", "--store=memory", "--max-streams=10"];
+    // 64 of them are for other things.
+    let mut program = Program::start_with_files(64 + ROOM, &options);
+    let address = program.address().await;
+    let mut asking = BufReader::new(TcpStream::connect(address).await.unwrap());
+    until_metrics(&mut asking, &["waterclock_connections_max 80"]).await;
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        open.push(request(address, "GET /events HTTP/1.0\r\n\r\n").await);
+    }
+    until_metrics(&mut asking, &["waterclock_streams_open 10"]).await;
+    let goodbye = get(address, "/events").await;
+    assert!(goodbye.contains("event: goodbye\ndata: {\"reason\":\"limit\""), "{goodbye}");
+
+    while open.len() < ROOM - 1 {
+        open.push(request(address, POLL).await);
+    }
+    let full = ["waterclock_connections_open 80", "waterclock_connections_full_total 1"];
+    until_metrics(&mut asking, &full).await;
+    let newcomer = request(address, "GET /health/live HTTP/1.0\r\n\r\n").await;
+    for _ in 0..10 {
+        ask(&mut asking, "/health/live").await;
+    }
+    let read = newcomer.try_read(&mut [0]);
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "it waits");
+    drop(open.pop());
+    assert!(rest(newcomer).await.starts_with("HTTP/1.0 200"));
+    // A place that is filled again soon is no end of it.
+    open.push(request(address, POLL).await);
+    until_metrics(&mut asking, &full).await;
+
+    open.clear();
+    until_metrics(&mut asking, &["waterclock_connections_open 1"]).await;
+    while open.len() < ROOM - 1 {
+        open.push(request(address, POLL).await);
+    }
+    let again = ["waterclock_connections_open 80", "waterclock_connections_full_total 2"];
+    until_metrics(&mut asking, &again).await;
+    program.signal("-TERM").await;
+    let (code, log) = program.end().await;
+    assert_eq!((code, log.matches("others wait").count()), (0, 2), "{log}");
 }
 
 #[tokio::test]

@@ -34,11 +34,11 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
-use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span};
 
-use super::{Peer, Serving, socket::Socket};
+use super::{Open, Peer, Serving, progress::Progress, socket::Socket};
 use crate::{
     meter::Traffic,
     metrics::{Refusal, TimedOut},
@@ -76,6 +76,10 @@ const STREAM_SEND_BUFFER: usize = 16 * 1024;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
+/// How long hyper waits for the answer to a ping: we look for signs of the client ourselves, as that answer comes
+/// only once the client has read all that was sent before the ping.
+const NO_TIME_OUT: Duration = Duration::from_hours(365 * 24);
+
 /// What one is told who speaks HTTP to a port that speaks TLS.
 const NO_TLS: &str = "This port speaks TLS: use https:// instead of http://.\n";
 
@@ -87,10 +91,9 @@ pub(super) async fn serve(
     router: Router,
     serving: Serving,
     closing: CancellationToken,
-    tracked: TaskTrackerToken,
+    open: Open,
 ) {
     let Serving { time_outs, metrics, tls, .. } = &serving;
-    let open = metrics.connection();
     // Entered only where something is to be told: this runs for every event.
     let span = tracing::info_span!("connection", peer = %address);
     if let Err(error) = set_options(&stream) {
@@ -117,18 +120,27 @@ pub(super) async fn serve(
 
     let stream = Arc::new(stream);
     let traffic = Arc::new(Traffic::new(Arc::clone(&stream)));
-    let socket =
-        Socket::new(Arc::clone(&stream), time_outs.write, Arc::clone(&traffic), (open, tracked));
-    let connection = Connection { router, peer, traffic, span, serving: serving.clone(), closing };
+    let progress = Arc::<Progress>::default();
+    let mut socket = Socket::new(
+        Arc::clone(&stream),
+        time_outs.write,
+        Arc::clone(&traffic),
+        Arc::clone(&progress),
+        open,
+    );
+    let serving = serving.clone();
+    let connection = Connection { router, peer, traffic, progress, span, serving, closing };
     match tls {
         // They come in one piece. Who sends them one by one is answered as by HTTP/1.1.
         None if first_bytes.len() > 2 && PREFACE.starts_with(first_bytes) => {
+            connection.wait_for_reader(&mut socket);
             connection.http2(socket).await;
         }
         None => connection.http1(socket, Some(&stream)).await,
         Some(tls) if first_bytes.first() == Some(&HANDSHAKE) => {
             match tokio::time::timeout(time_outs.handshake, tls.accept(socket)).await {
-                Ok(Ok(socket)) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                Ok(Ok(mut socket)) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                    connection.wait_for_reader(socket.get_mut().0);
                     connection.http2(socket).await;
                 }
                 Ok(Ok(socket)) => connection.http1(socket, None).await,
@@ -152,6 +164,7 @@ struct Connection {
     router: Router,
     peer: Peer,
     traffic: Arc<Traffic>,
+    progress: Arc<Progress>,
     span: Span,
     serving: Serving,
     closing: CancellationToken,
@@ -165,8 +178,6 @@ enum Besides {
     Closing,
     /// The client has asked for nothing for too long.
     Idle,
-    /// It has taken no more of an answer for too long, though it could.
-    Stuck,
 }
 
 impl Connection {
@@ -226,7 +237,7 @@ impl Connection {
             biased;
             served = &mut connection => served,
             besides = besides => match besides {
-                Besides::Left | Besides::Idle | Besides::Stuck => return,
+                Besides::Left | Besides::Idle => return,
                 Besides::Closing => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
@@ -245,6 +256,13 @@ impl Connection {
             metrics.refused(Refusal::Malformed);
         }
         self.failed(&error);
+    }
+
+    /// Over HTTP/2, pings find who is gone, so that a slow reader need not hurry.
+    fn wait_for_reader(&self, socket: &mut Socket) {
+        if let Err(error) = socket.wait_for_reader(self.serving.time_outs.silence) {
+            tracing::debug!(parent: &self.span, %error, "the connection's options could not be set");
+        }
     }
 
     /// Serves HTTP/2 (RFC 9113).
@@ -276,44 +294,55 @@ impl Connection {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(time_outs.ping)
-            .keep_alive_timeout(time_outs.ping)
+            .keep_alive_timeout(NO_TIME_OUT)
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
+        let mut gone = Rarely::new(async {
+            tokio::select! {
+                () = answers.stuck(&self.progress, time_outs.write) => TimedOut::Write,
+                () = self.progress.silent(time_outs.silence) => TimedOut::Ping,
+            }
+        });
         let besides = Rarely::new(async {
             tokio::select! {
                 () = idle(open.subscribe(), time_outs.head) => Besides::Idle,
-                () = answers.stuck(&self.traffic, time_outs.write) => Besides::Stuck,
                 // So that the client goes elsewhere with its next request.
                 _ = stop.begun() => Besides::Closing,
                 () = self.closing.cancelled() => Besides::Closing,
             }
         });
-        let served = tokio::select! {
+        let is_idle = tokio::select! {
             biased;
-            served = &mut connection => served,
-            besides = besides => match besides {
-                Besides::Left | Besides::Stuck => return metrics.timed_out(TimedOut::Write),
-                Besides::Idle => {
-                    let is_idle = has_served.load(Ordering::Relaxed);
-                    metrics.timed_out(if is_idle { TimedOut::Idle } else { TimedOut::Head });
-                    connection.as_mut().graceful_shutdown();
-                    tokio::select! {
-                        closed = connection => closed,
-                        // A client that is there has answered; what it has asked for meanwhile, it gets.
-                        () = idle(open.subscribe(), time_outs.write) => return,
-                    }
-                }
-                Besides::Closing => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+            served = &mut connection => return self.http2_served(served),
+            gone = &mut gone => return metrics.timed_out(gone),
+            besides = besides => matches!(besides, Besides::Idle),
+        };
+        if is_idle {
+            let has_served = has_served.load(Ordering::Relaxed);
+            metrics.timed_out(if has_served { TimedOut::Idle } else { TimedOut::Head });
+        }
+        connection.as_mut().graceful_shutdown();
+        // A client that is there answers; what it has asked for meanwhile, it gets.
+        let idle = async {
+            idle(open.subscribe(), time_outs.write).await;
+            while self.progress.take_blocked() {
+                idle(open.subscribe(), time_outs.write).await;
             }
         };
+        tokio::select! {
+            biased;
+            served = connection => self.http2_served(served),
+            gone = gone => metrics.timed_out(gone),
+            () = idle, if is_idle => {}
+        }
+    }
+
+    /// Tells how a connection of HTTP/2 has ended by itself.
+    fn http2_served(&self, served: hyper::Result<()>) {
+        let metrics = &self.serving.metrics;
         let Err(error) = served else { return };
         let of_http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-        if error.is_timeout() {
-            metrics.timed_out(TimedOut::Ping);
-        } else if is_write_time_out(&error) {
+        if is_write_time_out(&error) {
             metrics.timed_out(TimedOut::Write);
         } else if of_http2.is_some_and(h2::Error::is_library) {
             metrics.refused(Refusal::Http2);
@@ -386,13 +415,13 @@ impl Answers {
     }
 
     /// Waits until one has waited for so long, while the connection took all that there was.
-    async fn stuck(&self, traffic: &Traffic, time: Duration) {
+    async fn stuck(&self, progress: &Progress, time: Duration) {
         loop {
             tokio::time::sleep(time / 2).await;
             let since = |waits: &Weak<Waits>| *lock(&*waits.upgrade()?);
             let oldest = lock(&self.0).iter().filter_map(since).min();
             // Where the line is slow, each waits for its turn.
-            if !traffic.take_blocked() && oldest.is_some_and(|since| since.elapsed() >= time) {
+            if !progress.take_blocked() && oldest.is_some_and(|since| since.elapsed() >= time) {
                 return;
             }
         }

@@ -17,9 +17,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use tokio_util::task::task_tracker::TaskTrackerToken;
-
-use crate::{meter::Traffic, metrics::Counted};
+use super::{Open, progress::Progress};
+use crate::meter::Traffic;
 
 /// How long a connection that we close waits for its client to close it, too.
 const LINGER: Duration = Duration::from_secs(1);
@@ -40,9 +39,10 @@ pub(crate) struct Socket {
     closing: Option<Pin<Box<Sleep>>>,
     /// Counts what crosses it.
     traffic: Arc<Traffic>,
-    /// The connection counts as open, and a stop waits for it, as long as this is there: also once it is a
-    /// WebSocket's.
-    _open: (Counted, TaskTrackerToken),
+    /// Told of what shows that the client is there.
+    progress: Arc<Progress>,
+    /// As long as the connection: also once it is a WebSocket's.
+    _open: Open,
 }
 
 impl Socket {
@@ -50,7 +50,8 @@ impl Socket {
         stream: Arc<TcpStream>,
         write_time_out: Duration,
         traffic: Arc<Traffic>,
-        open: (Counted, TaskTrackerToken),
+        progress: Arc<Progress>,
+        open: Open,
     ) -> Self {
         Self {
             stream,
@@ -59,6 +60,7 @@ impl Socket {
             writing: None,
             closing: None,
             traffic,
+            progress,
             _open: open,
         }
     }
@@ -97,7 +99,10 @@ impl AsyncRead for Socket {
                 }
                 read => {
                     self.reads += 1;
-                    return Poll::Ready(read.map(|bytes| self.traffic.received(bytes)));
+                    return Poll::Ready(read.map(|bytes| {
+                        self.traffic.received(bytes);
+                        self.progress.received();
+                    }));
                 }
             }
         }
@@ -105,6 +110,15 @@ impl AsyncRead for Socket {
 }
 
 impl Socket {
+    /// Waits for so long for a slow reader. The system is not to give it up before: Linux does as soon as what
+    /// is to be sent next is for so long more than the reader has room for, though it reads on.
+    pub(super) fn wait_for_reader(&mut self, time: Duration) -> io::Result<()> {
+        self.write_time_out = time;
+        #[cfg(target_os = "linux")]
+        SockRef::from(&*self.stream).set_tcp_user_timeout(None)?;
+        Ok(())
+    }
+
     /// Tries that write again until it does not have to wait, or has waited for too long.
     fn poll_writing(
         &mut self,
@@ -113,9 +127,10 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         loop {
             match write(&self.stream) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.traffic.blocks(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 written => {
                     self.writing = None;
+                    self.progress.sent();
                     self.traffic.sent(*written.as_ref().unwrap_or(&0));
                     return Poll::Ready(written);
                 }
@@ -124,6 +139,7 @@ impl Socket {
                 ready?;
                 continue;
             }
+            self.progress.blocks();
             let time_out = self.write_time_out;
             ready!(poll_timer(&mut self.writing, time_out, context));
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));

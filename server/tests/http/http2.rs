@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use server::serve::TimeOuts;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::{JoinHandle, JoinSet},
+    time::MissedTickBehavior,
 };
 use waterclock::sse::{Message, Parsed, Parser};
 
@@ -195,7 +196,8 @@ async fn a_client_that_asks_for_nothing_is_let_go_and_one_with_a_quiet_stream_is
 
 #[tokio::test]
 async fn a_client_that_does_not_answer_whether_it_is_there() {
-    let server = with(TimeOuts { ping: Duration::from_secs(1), ..TimeOuts::default() }).await;
+    let silence = Duration::from_secs(2);
+    let server = with(TimeOuts { ping: SHORT, silence, ..TimeOuts::default() }).await;
     let here = Connection::open(&server).await;
     let mut stream = here.get("/events").await;
     stream.message().await;
@@ -214,6 +216,42 @@ async fn a_client_that_does_not_answer_whether_it_is_there() {
     server.until_streams(1).await;
     server.publish("tick").await;
     assert_eq!(stream.message().await.data, "tick");
+}
+
+#[tokio::test]
+async fn a_reader_that_is_slow_is_not_let_go_before_it_reads_no_more() {
+    const LENGTH: usize = 60_000;
+    const COUNT: usize = 100;
+    let silence = Duration::from_secs(2);
+    let server = with(TimeOuts { ping: SHORT, silence, ..TimeOuts::default() }).await;
+    for _ in 0..COUNT {
+        server.publish_to("long", &"x".repeat(LENGTH)).await;
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that little of it is on its way.
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let mut slow = socket.connect(server.address).await.unwrap();
+    let windows = frames::setting(frames::INITIAL_WINDOW_SIZE, 0x7fff_ffff);
+    let windows = [
+        frames::frame(frames::SETTINGS, 0, 0, &windows),
+        // The connection's (RFC 9113, 6.9).
+        frames::frame(8, 0, 0, &0x7000_0000_u32.to_be_bytes()),
+    ];
+    let request = frames::get(1, "/events?topic=long&last_event_id=earliest");
+    slow.write_all(&[frames::preface(), windows.concat(), request].concat()).await.unwrap();
+    // It answers no ping, as if each were behind the data until then, for longer than a silence may last.
+    let mut turns = tokio::time::interval(2 * silence / u32::try_from(COUNT).unwrap());
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut part = vec![0; LENGTH];
+    for _ in 0..COUNT {
+        turns.tick().await;
+        let read = slow.read_exact(&mut part);
+        tokio::time::timeout(DEADLINE, read).await.expect("more bytes").expect("it is there");
+    }
+    server.until_streams(1).await;
+    let gone = "waterclock_connections_timed_out_total{reason=\"ping\"}";
+    server.until_metric(gone, |value| value == 1).await;
+    server.until_streams(0).await;
 }
 
 #[tokio::test]

@@ -119,6 +119,60 @@ async fn an_answer_says_whether_there_is_more() {
     assert_eq!(answer["more"], yes);
 }
 
+#[tokio::test]
+async fn a_long_answer_is_read_on_while_it_is_taken_and_a_short_one_says_how_long_it_is() {
+    let server = Server::start(Settings::default()).await;
+    let ids = async |query: &str| {
+        let answer = server.get(&format!("/poll?topic=t&{query}")).await;
+        let has_length = answer.header("content-length").is_some();
+        let answer: Value = serde_json::from_str(&answer.rest().await).unwrap();
+        let events = answer["events"].as_array().unwrap().iter();
+        let ids: Vec<_> = events.map(|event| event["id"].as_str().unwrap().to_owned()).collect();
+        let (last, cursor) = (ids.last().cloned(), answer["cursor"].as_str().unwrap().to_owned());
+        if let Some(last) = last {
+            assert_eq!(last, cursor);
+        }
+        (ids, cursor, answer["more"] == true, has_length)
+    };
+    for number in 0..30 {
+        // Some that are far longer in JSON, six bytes a character.
+        let data = if number % 10 == 0 { "\u{1}".repeat(8000) } else { "x".repeat(1000) };
+        server.publish_to("t", &data).await;
+    }
+    let expected: Vec<_> = (1..=30).map(|n| format!("000000000000c10c-{n}")).collect();
+    let (all, _, more, has_length) = ids("last_event_id=earliest").await;
+    assert_eq!((&all, more, has_length), (&expected, false, false));
+    let (cut, _, more, _) = ids("last_event_id=earliest&limit=25").await;
+    assert_eq!((&cut[..], more), (&expected[..25], true));
+    let (rest, cursor, more, has_length) = ids("last_event_id=000000000000c10c-25").await;
+    assert_eq!((&rest[..], more, has_length), (&expected[25..], false, true));
+    let (none, same, _, _) = ids(&format!("last_event_id={cursor}")).await;
+    assert_eq!((none, same), (vec![], cursor));
+}
+
+#[tokio::test]
+async fn an_answer_of_many_short_events_is_bounded_too() {
+    let server = Server::start(Settings { retain_count: 10_000, ..Settings::default() }).await;
+    for _ in 0..5000 {
+        server.publish("").await;
+    }
+    let (mut seen, mut cursor, mut answers) = (0, "earliest".to_owned(), 0);
+    loop {
+        let answer = server.get(&format!("/poll?last_event_id={cursor}")).await.rest().await;
+        // With what a subscriber takes at a time.
+        assert!(answer.len() < 512 * 1024, "{} bytes", answer.len());
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        seen += answer["events"].as_array().unwrap().len();
+        answer["cursor"].as_str().unwrap().clone_into(&mut cursor);
+        answers += 1;
+        if answer["more"] == false {
+            break;
+        }
+    }
+    assert_eq!(seen, 5000);
+    assert!(answers > 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_that_wait_are_answered_by_one_event() {
     const COUNT: usize = 1000;

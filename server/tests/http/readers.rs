@@ -173,9 +173,29 @@ impl Http {
     /// The next answer; none if the connection ends before its end.
     pub async fn answer(&mut self) -> Option<(Head, String)> {
         let head = self.head().await?;
-        let length = head.header("content-length").expect("an answer of known length");
-        let body = self.take(length.parse().unwrap()).await?;
+        let body = match head.header("content-length") {
+            Some(length) => self.take(length.parse().unwrap()).await?,
+            None => self.chunks().await?,
+        };
         Some((head, String::from_utf8(body).unwrap()))
+    }
+
+    /// A body in chunks (RFC 9112, 7.1).
+    async fn chunks(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\r\n") {
+                line.extend(self.take(1).await?);
+            }
+            let length = String::from_utf8(line).unwrap();
+            let length = usize::from_str_radix(length.trim_end(), 16).expect("a chunk's length");
+            let chunk = self.take(length + 2).await?;
+            body.extend(&chunk[..length]);
+            if length == 0 {
+                return Some(body);
+            }
+        }
     }
 
     /// Sends a request without a body, and reads its answer.

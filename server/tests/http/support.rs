@@ -20,7 +20,7 @@ use server::{
     metrics::Metrics,
     publish::{PublishRate, Running},
     router::{AppState, StreamSettings, router},
-    serve::{Serving, TimeOuts, serve},
+    serve::{Room, Serving, TimeOuts, serve},
     stop::Stop,
     streams::{StreamLimits, Streams},
     tls::Tls,
@@ -128,6 +128,7 @@ impl Server {
         let serving = Serving {
             time_outs: settings.time_outs,
             tls: settings.tls,
+            room: Room::new(usize::MAX, Arc::clone(&state.metrics)),
             streams: state.streams.clone(),
             metrics: Arc::clone(&state.metrics),
             stop: stop.clone(),
