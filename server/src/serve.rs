@@ -5,6 +5,8 @@
 //! a stop that goes on answering while the streams say goodbye.
 
 mod connection;
+mod http1;
+mod http2;
 mod progress;
 mod room;
 mod socket;
