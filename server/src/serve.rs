@@ -131,6 +131,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// still answered until the last stream has ended, and what is under way then is brought to its end. Who
 /// calls this bounds how long that may take.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
+    let serving = Arc::new(serving);
     let closing = CancellationToken::new();
     let connections = TaskTracker::new();
     let mut drained = pin!(async {
@@ -146,7 +147,8 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
         match accepted {
             Ok((stream, address, place)) => {
                 let open = (serving.metrics.connection(), connections.token(), place);
-                let (router, serving, closing) = (router.clone(), serving.clone(), closing.clone());
+                let (router, closing) = (router.clone(), closing.clone());
+                let serving = Arc::clone(&serving);
                 tokio::spawn(connection::serve(stream, address, router, serving, closing, open));
             }
             // The client was gone before we looked.

@@ -50,11 +50,11 @@ pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
-    serving: Serving,
+    serving: Arc<Serving>,
     closing: CancellationToken,
     open: Open,
 ) {
-    let Serving { time_outs, metrics, tls, .. } = &serving;
+    let Serving { time_outs, metrics, tls, .. } = &*serving;
     // Entered only where something is to be told: this runs for every event.
     let span = tracing::info_span!("connection", peer = %address);
     if let Err(error) = set_options(&stream) {
@@ -89,8 +89,15 @@ pub(super) async fn serve(
         Arc::clone(&progress),
         open,
     );
-    let connection =
-        Connection { router, peer, traffic, progress, span, serving: serving.clone(), closing };
+    let connection = Connection {
+        router,
+        peer,
+        traffic,
+        progress,
+        span,
+        serving: Arc::clone(&serving),
+        closing,
+    };
     // Most connections are of the kind that needs least: what the others need besides has a place of its own.
     match tls {
         // They come in one piece. Who sends them one by one is answered as by HTTP/1.1.
@@ -117,7 +124,7 @@ pub(super) struct Connection {
     pub(super) traffic: Arc<Traffic>,
     pub(super) progress: Arc<Progress>,
     pub(super) span: Span,
-    pub(super) serving: Serving,
+    pub(super) serving: Arc<Serving>,
     pub(super) closing: CancellationToken,
 }
 
@@ -136,7 +143,7 @@ impl Connection {
 
     /// Serves what speaks TLS.
     async fn tls(self, socket: Socket, tls: &Tls) {
-        let Serving { time_outs, metrics, .. } = &self.serving;
+        let Serving { time_outs, metrics, .. } = &*self.serving;
         match tokio::time::timeout(time_outs.handshake, tls.accept(socket)).await {
             Ok(Ok(mut socket)) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 self.wait_for_reader(socket.get_mut().0);

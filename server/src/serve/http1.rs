@@ -47,7 +47,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Serving { time_outs, metrics, stop, .. } = &self.serving;
+        let Serving { time_outs, metrics, stop, .. } = &*self.serving;
         let answering = Notify::new();
         let has_served = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {

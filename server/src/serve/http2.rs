@@ -70,7 +70,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Serving { time_outs, metrics, stop, .. } = &self.serving;
+        let Serving { time_outs, metrics, stop, .. } = &*self.serving;
         self.traffic.share();
         let open = watch::Sender::new(0_usize);
         let answers = Answers::default();
