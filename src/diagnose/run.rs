@@ -140,7 +140,8 @@ impl<C: Client> Run<'_, C> {
             Err(why) => Finding::unknown(Check::Headers, why),
         })
         .await;
-        let offset = Offset::of(&samples);
+        // What was kept tells the time of then.
+        let offset = Offset::of(&samples).filter(|_| !is_cached);
         self.tell(judge::clock(offset)).await;
         let round_trip = offset.and_then(|offset| duration(offset.round_trip()));
         self.tell(judge::round_trip(round_trip)).await;
