@@ -128,13 +128,16 @@ impl Delivery {
                     millis(for_)
                 ),
                 Buffer::All => {
-                    let longest = self.long.iter().chain(&self.slow);
-                    let (first, last) = ends(longest.map(|arrival| arrival.sent));
+                    let lasted = |stream: &[Arrival]| {
+                        let (first, last) = ends(stream.iter().map(|arrival| arrival.sent));
+                        last - first
+                    };
+                    let longest = lasted(&self.slow).max(lasted(&self.long));
                     let most: u64 = self.burst.iter().map(|arrival| arrival.bytes).sum();
                     format!(
                         "something holds back everything until the stream ends (it was tried with {} and {})",
                         bytes(most),
-                        millis(last - first)
+                        millis(longest)
                     )
                 }
             };
@@ -368,7 +371,14 @@ mod tests {
         }
 
         fn delivery(&self) -> Delivery {
-            let [slow, burst, long] = PACES.map(|pace| self.arrivals(pace));
+            let [slow, mut burst, mut long] = PACES.map(|pace| self.arrivals(pace));
+            // One after the other.
+            for (stream, begins) in [(&mut burst, 3000.0), (&mut long, 6000.0)] {
+                for arrival in stream {
+                    arrival.sent += begins;
+                    arrival.arrived += begins;
+                }
+            }
             let mut delivery = Delivery { slow, burst, long: Vec::new() };
             if delivery.needs_long() {
                 delivery.long = long;
