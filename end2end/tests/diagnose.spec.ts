@@ -170,13 +170,14 @@ test.describe('without a server that answers', () => {
   });
 
   test('one that goes half-way is not blamed on the path', async ({ page, server }) => {
+    test.setTimeout(90_000);
     await server.start();
     await page.goto(`${server.url}/diagnose`);
     await page.getByRole('button', { name: 'Start' }).click();
     await expect(row(page, 'delivery')).toHaveAttribute('data-verdict', 'running', { timeout: 20_000 });
     await server.kill();
     await expect(page.getByText('Not all could be looked at: the server does not answer any more')).toBeVisible({
-      timeout: 20_000,
+      timeout: 30_000,
     });
     const found = await verdicts(page);
     expect(found).toMatchObject({ protocol: 'good', idle: 'unknown', delivery: 'unknown', resume: 'unknown' });

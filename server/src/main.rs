@@ -162,7 +162,7 @@ async fn run(
     let fingerprint = tls.as_ref().map(Tls::fingerprint);
     if let Some(tls) = tls {
         tracing::info!(file = %tls.file().display(), fingerprint, "certificate");
-        tokio::spawn(tls.reload());
+        tls.reload();
     }
     let mut servers = JoinSet::new();
     for listener in listeners {

@@ -8,13 +8,13 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
+    thread,
     time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use thiserror::Error;
-use tokio::{task::spawn_blocking, time::MissedTickBehavior};
 use tokio_rustls::{
     Accept, TlsAcceptor,
     rustls::{
@@ -213,26 +213,25 @@ impl Tls {
         bytes.join(":")
     }
 
-    /// Looks at the files each second, without end: see [`Tls::look`].
-    pub async fn reload(self) {
-        let mut interval = tokio::time::interval(LOOK_EVERY);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            interval.tick().await;
-            let tls = self.clone();
-            // A disk may be slow, or be on a network that is.
-            match spawn_blocking(move || tls.look()).await {
-                Ok(Look::Unchanged) => {}
-                Ok(Look::TakenUp) => {
-                    let fingerprint = self.fingerprint();
-                    tracing::info!(file = %self.file().display(), fingerprint, "new certificate");
+    /// Looks at the files each second, without end: see [`Tls::look`]. Has a thread of its own, which no stop waits
+    /// for, as the disk may be slow, or be on a network that is.
+    pub fn reload(self) {
+        thread::spawn(move || {
+            loop {
+                thread::sleep(LOOK_EVERY);
+                match self.look() {
+                    Look::Unchanged => {}
+                    Look::TakenUp => {
+                        let fingerprint = self.fingerprint();
+                        let file = self.file().display();
+                        tracing::info!(%file, fingerprint, "new certificate");
+                    }
+                    Look::Kept(error) => {
+                        tracing::error!("the certificate from before stays in use: {error}");
+                    }
                 }
-                Ok(Look::Kept(error)) => {
-                    tracing::error!("the certificate from before stays in use: {error}");
-                }
-                Err(error) => tracing::error!("the certificate was not looked at: {error}"),
             }
-        }
+        });
     }
 
     /// Reads the files again if they have changed since the last look. Who is connected stays so; who connects
@@ -299,15 +298,11 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt as _, process::Command, sync::mpsc, thread};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use tempfile::TempDir;
-    use tokio::{sync::oneshot, time::timeout};
 
     use super::*;
-
-    /// What every wait in these tests is bounded by.
-    const DEADLINE: Duration = Duration::from_secs(20);
 
     /// A certificate and its key, in PEM.
     fn pair() -> [String; 2] {
@@ -385,32 +380,6 @@ mod tests {
             assert!(matches!(tls.look(), Look::TakenUp));
             assert!(matches!(tls.look(), Look::Unchanged));
         }
-    }
-
-    #[tokio::test]
-    async fn a_file_that_takes_its_time_holds_up_nobody() {
-        let (tls, folder) = of_pair(&pair());
-        // A pipe gives nothing to its reader until its writer does.
-        let pipe = folder.path().join("pipe");
-        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        fs::rename(&pipe, &tls.files.certificate).unwrap();
-        let (pipe, old) = (tls.files.certificate.clone(), tls.fingerprint());
-        let (is_read, reading) = oneshot::channel();
-        let (goes_on, going_on) = mpsc::channel();
-        let writer = thread::spawn(move || {
-            // Once it is being read.
-            let pipe = OpenOptions::new().write(true).open(pipe).unwrap();
-            is_read.send(()).unwrap();
-            let is_going_on = going_on.recv_timeout(DEADLINE / 4).is_ok();
-            drop(pipe);
-            is_going_on
-        });
-        let reloading = tokio::spawn(tls.clone().reload());
-        timeout(DEADLINE, reading).await.expect("it is read").unwrap();
-        let _ = goes_on.send(());
-        assert!(writer.join().unwrap(), "others get their turn meanwhile");
-        assert_eq!(tls.fingerprint(), old);
-        reloading.abort();
     }
 
     #[test]

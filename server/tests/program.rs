@@ -251,6 +251,24 @@ async fn with_a_self_signed_certificate_it_says_https_and_the_fingerprint_which_
 }
 
 #[tokio::test]
+async fn a_certificate_that_cannot_be_read_to_its_end_does_not_hold_up_a_stop() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = format!("--data-dir={}", data.path().display());
+    let mut program = Program::start(&["--listen=127.0.0.1:0", "--tls-self-signed", &folder]);
+    assert!(program.line().await.starts_with("listening on https://127.0.0.1:"));
+    // A pipe gives nothing to its reader until its writer does.
+    let pipe = data.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().await.unwrap().success());
+    std::fs::rename(&pipe, data.path().join("self-signed.pem")).unwrap();
+    let file = data.path().join("self-signed.pem");
+    // Opened once it is being read.
+    let opened = tokio::fs::OpenOptions::new().write(true).open(file);
+    let _writer = timeout(DEADLINE, opened).await.expect("it is read").unwrap();
+    program.signal("-TERM").await;
+    assert_eq!(program.end().await.0, 0);
+}
+
+#[tokio::test]
 async fn asked_to_stop_it_says_goodbye_and_exits_with_0() {
     for signal in ["-TERM", "-INT"] {
         let mut program = Program::start(&["--listen=127.0.0.1:0"]);

@@ -324,8 +324,9 @@ pub fn resume(sent: &str, seen: Option<&Seen>) -> Finding {
     }
 }
 
-/// How a POST for the same stream went, if there was an answer; and whether the GET's events were held back.
-pub fn post(answer: Option<&Answer>, get_is_held: bool) -> Finding {
+/// How a POST for the same stream of that pace went, if there was an answer; and whether the GET's events were held
+/// back.
+pub fn post(answer: Option<&Answer>, pace: Pace, get_is_held: bool) -> Finding {
     let check = Check::Post;
     let Some(answer) = answer else {
         return Finding::unknown(check, "there was no answer to a POST");
@@ -336,6 +337,9 @@ pub fn post(answer: Option<&Answer>, get_is_held: bool) -> Finding {
     }
     if let Some(why) = refused(answer) {
         return Finding::unknown(check, why);
+    }
+    if lost(answer, pace).is_some() {
+        return Finding::unknown(check, "not all events of a POST arrived");
     }
     match (Delivery::is_held(&answer.reader.arrivals), get_is_held) {
         (false, true) => {
@@ -563,6 +567,8 @@ mod tests {
 
     #[test]
     fn posts() {
+        const PACE: Pace = Pace { events: 20, ..Pace::ONE };
+        let post = |answer: Option<&Answer>, get_is_held| super::post(answer, PACE, get_is_held);
         let (prompt, held) = (answer(200, false), answer(200, true));
         assert_eq!(post(Some(&prompt), false).verdict, Verdict::Good);
         assert_eq!(post(Some(&held), false).verdict, Verdict::Good);
@@ -575,6 +581,9 @@ mod tests {
             &[Fault::PostRefused],
             "a POST is answered 405",
         );
+        let mut cut = answer(200, false);
+        cut.reader.numbers.pop();
+        assert_eq!(post(Some(&cut), true).verdict, Verdict::Unknown);
         let mut ended = answer(200, false);
         ended.reader.feed(b"event: goodbye\ndata: {\"reason\":\"limit\",\"retry_ms\":1}\n\n", 0.0);
         is(

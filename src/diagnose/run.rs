@@ -30,6 +30,9 @@ use crate::{
 const SAMPLES: usize = 5;
 /// What breaks so soon has not broken for a silence.
 const NO_SILENCE: Duration = Duration::from_millis(500);
+/// How often it is looked at most whether the server is still there, and how long from one look to the next.
+const LOOKS: usize = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// Said when there is no answer.
 const NO_ANSWER: &str = "there was no answer";
 
@@ -52,7 +55,7 @@ pub struct Plan {
 pub async fn run<C: Client>(client: &C, first: &Answer, plan: Plan) -> Result<(), String> {
     let seen = first.reader.seen.clone().unwrap_or_default();
     let heartbeat = Duration::from_millis(seen.heartbeat_ms);
-    let run = Run { client, plan, heartbeat, began: first.asked, looks: Cell::default() };
+    let run = Run { client, plan, heartbeat, first, looks: Cell::default() };
     client.tell(judge::protocol(plan.protocol, Protocol::parse(&seen.version)));
     run.times().await;
     // Before the silence, which would be one of them.
@@ -70,10 +73,18 @@ struct Run<'a, C> {
     plan: Plan,
     /// How often the server sends heartbeats.
     heartbeat: Duration,
-    /// When the first answer was asked for, by the client's clock: milliseconds since 1970.
-    began: f64,
+    /// The answer by which the server was found.
+    first: &'a Answer,
     /// How often it was looked whether the server is still there.
     looks: Cell<u32>,
+}
+
+/// Why the server is not taken for the one that was asked first.
+enum Absence {
+    /// There is no good answer, and why.
+    NoAnswer(String),
+    /// It was started after that.
+    Anew,
 }
 
 impl<C: Client> Run<'_, C> {
@@ -102,19 +113,44 @@ impl<C: Client> Run<'_, C> {
 
     /// Whether the server was there all the while; or how it is known that it was not.
     async fn is_still_there(&self) -> Result<(), String> {
+        let mut is_there = self.look().await;
+        // What was closed just now may still be counted; and a browser takes its time to see that a connection of
+        // HTTP/2 is dead.
+        for _ in 1..LOOKS {
+            if !matches!(is_there, Err(Absence::NoAnswer(_))) {
+                break;
+            }
+            self.client.sleep(BETWEEN_LOOKS).await;
+            is_there = self.look().await;
+        }
+        is_there.map_err(|absence| match absence {
+            Absence::NoAnswer(why) => format!("the server does not answer any more: {why}"),
+            Absence::Anew => "the server was started anew meanwhile".to_owned(),
+        })
+    }
+
+    async fn look(&self) -> Result<(), Absence> {
         self.looks.set(self.looks.get() + 1);
         // Whatever is between must ask the server itself.
-        let number = Some(format!("{}-{}", self.began, self.looks.get()));
-        let answer = self.ask(Question { number, ..Question::get(Pace::ONE) }).await;
-        let answer = answer.map_err(|why| format!("the server does not answer any more: {why}"))?;
+        let number = Some(format!("{}-{}", self.first.asked, self.looks.get()));
+        let question = Question { number, ..Question::get(Pace::ONE) };
+        let answer = self.client.ask(question, |_| ()).await;
+        let answer = answer.map_err(|_| Absence::NoAnswer(NO_ANSWER.to_owned()))?;
+        // Who has no more streams is there.
+        if answer.reader.goodbye() == Some(GoodbyeReason::Limit) {
+            return Ok(());
+        }
+        if let Some(why) = judge::refused(&answer) {
+            return Err(Absence::NoAnswer(why));
+        }
         let Some(seen) = &answer.reader.seen else {
-            return Err("something else than the server answers now".to_owned());
+            return Err(Absence::NoAnswer("something else answers".to_owned()));
         };
-        let lasted = duration(answer.asked - self.began).unwrap_or_default();
+        let written = |answer: &Answer| answer.reader.arrivals.first().map(|one| one.sent);
+        let is_kept = written(&answer) <= written(self.first);
+        let lasted = duration(answer.asked - self.first.asked).unwrap_or_default();
         match seen.uptime_ms.map(Duration::from_millis) {
-            Some(uptime) if uptime < lasted => {
-                Err("the server was started anew meanwhile".to_owned())
-            }
+            Some(uptime) if uptime < lasted && !is_kept => Err(Absence::Anew),
             _ => Ok(()),
         }
     }
@@ -217,12 +253,12 @@ impl<C: Client> Run<'_, C> {
             }
         };
         let is_held = Delivery::is_held(&get.reader.arrivals);
-        let took =
-            get.reader.arrivals.first().and_then(|first| duration(first.arrived - get.asked));
-        let took = took.ok_or(slow.lasts() + PATIENCE);
+        let since_asked = |time: f64| duration(time - get.asked);
+        let took = get.reader.arrivals.first().and_then(|first| since_asked(first.arrived));
+        let took = took.ok_or(since_asked(get.ended).unwrap_or_default());
         self.tell(judge::first_event(took, is_held)).await;
         self.tell(judge::fields(&get.reader)).await;
-        self.tell(judge::post(post.as_ref().ok(), is_held)).await;
+        self.tell(judge::post(post.as_ref().ok(), slow, is_held)).await;
         if let Some(lost) = judge::lost(&get, slow) {
             return self.tell(lost).await;
         }
@@ -237,7 +273,7 @@ impl<C: Client> Run<'_, C> {
         let mut delivery = Delivery { slow, ..Delivery::default() };
         let answer = self.ask(Question::get(burst)).await?;
         // One that is only slow may take longer than we wait.
-        if answer.end == End::Cut
+        if answer.end != End::TimedOut
             && let Some(lost) = judge::lost(&answer, burst)
         {
             return Ok(lost);
@@ -297,6 +333,9 @@ mod tests {
         cuts_after: Option<Duration>,
         /// How many streams the path lets through at once; others wait.
         connections: Semaphore,
+        /// Whether the path gives out the first answer to all that ask for one event.
+        is_kept: bool,
+        kept: RefCell<Option<Probe>>,
         is_looked_at: RefCell<BTreeSet<Check>>,
         found: RefCell<Vec<Finding>>,
     }
@@ -309,6 +348,8 @@ mod tests {
                 is_back: None,
                 cuts_after: None,
                 connections: Semaphore::new(100),
+                is_kept: false,
+                kept: RefCell::default(),
                 is_looked_at: RefCell::default(),
                 found: RefCell::default(),
             }
@@ -356,7 +397,10 @@ mod tests {
                 tokio::time::sleep_until(due).await;
                 let request = if number == 1 { self.seen() } else { None };
                 let padding = "x".repeat(pace.bytes as usize);
-                let probe = Probe { number, time: self.now(), padding, request };
+                let mut probe = Probe { number, time: self.now(), padding, request };
+                if self.is_kept && pace.events == 1 {
+                    probe = self.kept.borrow_mut().get_or_insert(probe).clone();
+                }
                 let mut bytes = b": x\n".to_vec();
                 let block = Block {
                     id: Some(&Probe::id(number)),
@@ -472,6 +516,15 @@ mod tests {
             };
             assert_eq!(finding.faults, expected, "{finding}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_named_also_if_it_tells_of_a_server_that_was_young() {
+        let fake = Fake { is_kept: true, is_back: Some(Duration::ZERO), ..Fake::default() };
+        let (found, ended) = found(fake).await;
+        assert_eq!(ended, Ok(()));
+        let faults: Vec<_> = found.iter().flat_map(|finding| &finding.faults).collect();
+        assert_eq!(faults, [&Fault::Cached]);
     }
 
     #[tokio::test(start_paused = true)]

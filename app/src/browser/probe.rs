@@ -105,6 +105,13 @@ pub(crate) async fn probe_again() -> Option<Seen> {
     None
 }
 
+/// Forgets the requests that were made, of which browsers remember so many only (Resource Timing).
+pub(crate) fn forget_requests() {
+    if let Some(performance) = window().performance() {
+        performance.clear_resource_timings();
+    }
+}
+
 /// Whether a service worker controls this page, and whether it has answered requests for the probe: by `workerStart`
 /// (Resource Timing), or, in Firefox, which does not tell that, by an answer that no protocol has brought.
 pub(crate) fn service_worker() -> (bool, bool) {

@@ -115,6 +115,7 @@ impl Run {
 
     /// How it has ended, or why it could not begin.
     async fn measure(self) -> Result<(), String> {
+        browser::forget_requests();
         self.begin(&[Check::Protocol]);
         let first = usable(self.ask(Question::get(Pace::ONE), |_| ()).await)?;
         let seen = first.reader.seen.clone().unwrap_or_default();

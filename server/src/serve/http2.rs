@@ -204,26 +204,35 @@ where
 }
 
 impl Answers {
-    /// Takes back each answer that has waited for so long while the connection took all that there was: the others
-    /// may be for other clients, of a proxy.
+    /// Takes back answers that have waited for so long while the connection took all that there was. The others may
+    /// be for other clients, of a proxy: so the one that has waited longest goes first, as the rest may wait only for
+    /// what it has taken up of the client's window, and of those that still wait at the next look twice as many.
     async fn give_up_stuck(
         &self,
         progress: &Progress,
         time: Duration,
         metrics: &Metrics,
     ) -> Infallible {
+        let mut most = 1;
         loop {
             tokio::time::sleep(time / 2).await;
             // Where the line is slow, each waits for its turn.
             if progress.take_blocked() {
                 continue;
             }
-            for (task, waits) in &*lock(&self.0) {
+            let all = lock(&self.0);
+            let since = |(_, waits): &&(AbortHandle, Waits)| *lock(waits);
+            let is_stuck = |one: &&(AbortHandle, Waits)| {
+                since(one).is_some_and(|since| since.elapsed() >= time)
+            };
+            let mut stuck: Vec<_> = all.iter().filter(is_stuck).collect();
+            stuck.sort_by_key(since);
+            most = if stuck.is_empty() { 1 } else { 2 * most };
+            for (task, waits) in stuck.into_iter().take(most / 2) {
                 // Once only, also if it takes a moment to end.
-                if lock(waits).take_if(|since| since.elapsed() >= time).is_some() {
-                    task.abort();
-                    metrics.timed_out(TimedOut::Write);
-                }
+                *lock(waits) = None;
+                task.abort();
+                metrics.timed_out(TimedOut::Write);
             }
         }
     }

@@ -49,7 +49,7 @@ impl Room {
             );
         }
         let place = Arc::clone(places).acquire_owned().await.ok();
-        if places.available_permits() >= max / FREE_AGAIN {
+        if places.available_permits() >= (max / FREE_AGAIN).max(1) {
             is_full.store(false, Ordering::Relaxed);
         }
         place

@@ -390,6 +390,38 @@ async fn an_answer_of_which_nothing_is_taken_is_taken_back_and_the_others_go_on(
 }
 
 #[tokio::test]
+async fn one_that_takes_up_the_whole_window_of_the_connection_goes_alone() {
+    // Half of it must be enough for the client to hear of it.
+    let write = Duration::from_secs(2);
+    let server = with(TimeOuts { write, ..TimeOuts::default() }).await;
+    // With the window that RFC 9113 has by default, 65,535 bytes for each answer and for all together.
+    let here = Connection::with(&h2::client::Builder::new(), server.connect().await).await;
+    let mut stream = here.get("/events?topic=live").await;
+    stream.message().await;
+    for _ in 0..20 {
+        server.publish(&"x".repeat(10_000)).await;
+    }
+    let mut stuck = here.get("/poll?last_event_id=earliest").await;
+    let mut taken = 0;
+    let error = loop {
+        let data = poll_fn(|context| stuck.body.poll_data(context));
+        let data = tokio::time::timeout(DEADLINE, data).await.expect("its end");
+        match data.expect("not as if it were complete") {
+            // The window is not given back.
+            Ok(data) => taken += data.len(),
+            Err(error) => break error,
+        }
+        if taken > 65_000 {
+            // So this has to wait.
+            server.publish_to("live", "tick").await;
+        }
+    };
+    assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+    drop(stuck);
+    assert_eq!(stream.message().await.data, "tick");
+}
+
+#[tokio::test]
 async fn what_is_asked_for_just_as_an_idle_connection_is_closed_is_served_to_its_end() {
     let write = Duration::from_secs(1);
     let server = with(TimeOuts { head: SHORT, write, ..TimeOuts::default() }).await;
