@@ -262,8 +262,9 @@ async fn a_certificate_that_cannot_be_read_to_its_end_does_not_hold_up_a_stop() 
     std::fs::rename(&pipe, data.path().join("self-signed.pem")).unwrap();
     let file = data.path().join("self-signed.pem");
     // Opened once it is being read.
-    let opened = tokio::fs::OpenOptions::new().write(true).open(file);
-    let _writer = timeout(DEADLINE, opened).await.expect("it is read").unwrap();
+    let mut writer = tokio::fs::OpenOptions::new();
+    let opened = timeout(DEADLINE, writer.write(true).open(file)).await;
+    let _writer = opened.expect("it is read").unwrap();
     program.signal("-TERM").await;
     assert_eq!(program.end().await.0, 0);
 }
