@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    load::{Publisher, Subscribers, data},
+    load::{Publisher, Subscribers, Version, data},
     process::{Kind, Process},
 };
 
@@ -31,13 +31,14 @@ struct Case {
     measure: fn(&Bench),
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case { name: "5,000 subscribers, 10 events/s", measure: |b| b.rate(5000, 10.0, 100, 1.3) },
     Case { name: "1,000 subscribers, 100 events/s", measure: |b| b.rate(1000, 100.0, 100, 1.3) },
     Case {
         name: "1,000 subscribers, 10 events/s of 8 KiB",
         measure: |b| b.rate(1000, 10.0, 8192, 1.5),
     },
+    Case { name: "HTTP/2", measure: Bench::http2 },
     Case { name: "memory", measure: Bench::memory },
     Case { name: "stalled readers", measure: Bench::stalled },
     Case { name: "burst", measure: Bench::burst },
@@ -78,6 +79,10 @@ impl Bench {
         found.map(median)
     }
 
+    fn medians_of<const N: usize>(runs: &[Vec<Run>; N], what: &dyn Fn(&Run) -> f64) -> [f64; N] {
+        runs.each_ref().map(|runs| median(runs.iter().map(what).collect()))
+    }
+
     /// What delivering costs at that rate.
     fn rate(&self, subscribers: usize, per_second: f64, size: usize, target: f64) {
         let kinds = [Kind::Raw, Kind::Rival, Kind::Waterclock];
@@ -85,12 +90,11 @@ impl Bench {
         for _ in 0..RUNS {
             for (kind, runs) in kinds.iter().zip(&mut runs) {
                 let server = self.start(*kind);
-                runs.push(run(&server, subscribers, per_second, size, 5.0));
+                let version = Version::Http1;
+                runs.push(run(&server, version, subscribers, per_second, size, 5.0));
             }
         }
-        let of = |what: &dyn Fn(&Run) -> f64| {
-            runs.each_ref().map(|runs| median(runs.iter().map(what).collect()))
-        };
+        let of = |what: &dyn Fn(&Run) -> f64| Self::medians_of(&runs, what);
         let cost = of(&|run| run.cost);
         self.ratios("server's CPU per event delivered", "us", cost, Some(target));
         Self::line("  delivered", "/s", of(&|run| run.rate), "");
@@ -99,20 +103,53 @@ impl Bench {
         }
     }
 
+    /// What HTTP/2 costs where 100 subscribers share a connection, beside HTTP/1.1 where each has its own.
+    fn http2(&self) {
+        let versions = [Version::Http1, Version::Http2];
+        let (mut runs, mut memory) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
+        for _ in 0..RUNS {
+            for (at, version) in versions.into_iter().enumerate() {
+                runs[at].push(run(&self.start(Kind::Waterclock), version, 1000, 100.0, 100, 5.0));
+                memory[at].push(self.idle(Kind::Waterclock, version));
+            }
+        }
+        let line = |what: &str, unit: &str, [http1, http2]: [f64; 2]| {
+            println!(
+                "{what:<58} {:>11} {:>11} {:>11}   over HTTP/1.1: {}, so {:.2} times that",
+                "",
+                "",
+                figure(http2, unit),
+                figure(http1, unit),
+                http2 / http1
+            );
+        };
+        let of = |what: &dyn Fn(&Run) -> f64| Self::medians_of(&runs, what);
+        let name = "HTTP/2, 10 connections of 100 subscribers, 100 events/s";
+        line(&format!("{name}: server's CPU per event delivered"), "us", of(&|run| run.cost));
+        line("  delivered", "/s", of(&|run| run.rate));
+        for (name, at) in [("p50", 0), ("p99", 1), ("p99.9", 2)] {
+            line(&format!("  latency {name}"), "ms", of(&|run| run.latency[at]));
+        }
+        line("  PSS per idle subscriber", "kB", memory.map(median));
+    }
+
     /// What a subscriber takes that has nothing to do.
     fn memory(&self) {
-        let subscribers = 5000;
         let kinds = [Kind::Raw, Kind::Rival, Kind::Waterclock];
-        let memory = Self::medians(kinds, |kind| {
-            let server = self.start(kind);
-            let mut clients = Subscribers::new(server.address, EVENTS);
-            // What is there anyway, once it has been used.
-            clients.connect(100);
-            let before = server.memory();
-            clients.connect(subscribers);
-            (server.memory() - before) / subscribers as f64
-        });
+        let memory = Self::medians(kinds, |kind| self.idle(kind, Version::Http1));
         Self::line("PSS per idle subscriber", "kB", memory, "at most 10 kB");
+    }
+
+    /// How much memory a server takes for each subscriber that has nothing to do, in kB.
+    fn idle(&self, kind: Kind, version: Version) -> f64 {
+        let subscribers = 5000;
+        let server = self.start(kind);
+        let mut clients = Subscribers::new(server.address, version, EVENTS);
+        // What is there anyway, once it has been used.
+        clients.connect(100);
+        let before = server.memory();
+        clients.connect(subscribers);
+        (server.memory() - before) / subscribers as f64
     }
 
     /// Whether those that do not read hold up those that do.
@@ -129,7 +166,7 @@ impl Bench {
                     })
                     .collect();
                 let before = server.memory();
-                let run = run(&server, 200, 50.0, 8192, 20.0);
+                let run = run(&server, Version::Http1, 200, 50.0, 8192, 20.0);
                 drop(idle);
                 (run.latency[1], server.memory() - before)
             });
@@ -161,7 +198,7 @@ impl Bench {
     fn burst(&self) {
         let [chunks] = Self::medians([Kind::Waterclock], |kind| {
             let server = self.start(kind);
-            let mut clients = Subscribers::new(server.address, EVENTS);
+            let mut clients = Subscribers::new(server.address, Version::Http1, EVENTS);
             clients.connect(1000);
             clients.forget();
             let lines: Vec<_> = (0..100).map(|number| data(number, 100)).collect();
@@ -229,7 +266,7 @@ impl Bench {
         Publisher::new(server.address).publish("?split=lines", &lines.join("\n"));
         let [rate] = Self::medians([Kind::Waterclock], |_| {
             let path = format!("{EVENTS}&last_event_id=earliest");
-            let mut client = Subscribers::new(server.address, &path);
+            let mut client = Subscribers::new(server.address, Version::Http1, &path);
             let begun = Instant::now();
             client.connect(1);
             client.until_events(MANY);
@@ -256,7 +293,7 @@ impl Bench {
                 Kind::Raw => "/events?behind=100".to_owned(),
                 _ => format!("{EVENTS}&last_event_id={}", id(&server, 100)),
             };
-            let mut clients = Subscribers::new(server.address, &path);
+            let mut clients = Subscribers::new(server.address, Version::Http1, &path);
             let begun = Instant::now();
             clients.connect_at_once(subscribers);
             clients.until_events(100);
@@ -291,16 +328,21 @@ impl Bench {
     }
 
     fn line(what: &str, unit: &str, values: [f64; 3], target: &str) {
-        let [raw, rival, own] = values.map(|value| {
-            if value < 100.0 { format!("{value:.2} {unit}") } else { format!("{value:.0} {unit}") }
-        });
+        let [raw, rival, own] = values.map(|value| figure(value, unit));
         println!("{what:<58} {raw:>11} {rival:>11} {own:>11}   {target}");
     }
 }
 
 /// Has that many subscribers read for that long.
-fn run(server: &Process, subscribers: usize, per_second: f64, size: usize, seconds: f64) -> Run {
-    let mut clients = Subscribers::new(server.address, EVENTS);
+fn run(
+    server: &Process,
+    version: Version,
+    subscribers: usize,
+    per_second: f64,
+    size: usize,
+    seconds: f64,
+) -> Run {
+    let mut clients = Subscribers::new(server.address, version, EVENTS);
     clients.connect(subscribers);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
     let count = (per_second * seconds) as usize;
@@ -331,6 +373,10 @@ fn id(server: &Process, sequence: usize) -> String {
     stream.read_to_string(&mut answer).unwrap();
     let cursor = answer.split_once("\"cursor\":\"").unwrap().1;
     format!("{}-{sequence}", cursor.split_once('-').unwrap().0)
+}
+
+fn figure(value: f64, unit: &str) -> String {
+    if value < 100.0 { format!("{value:.2} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

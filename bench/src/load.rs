@@ -11,6 +11,8 @@ use std::{
 use memchr::memmem;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
+use crate::http2::{self, Received, STREAMS};
+
 /// What every wait is bounded by.
 const DEADLINE: Duration = Duration::from_mins(1);
 /// How many connections are begun before their answers are waited for: fewer than a listen queue holds.
@@ -22,20 +24,40 @@ fn nanos() -> u64 {
     u64::try_from(BEGUN.elapsed().as_nanos()).unwrap()
 }
 
+/// The version of HTTP that subscribers read over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Each has a connection.
+    Http1,
+    /// Each has a stream of a connection that is full before the next begins.
+    Http2,
+}
+
 /// Many subscribers in one thread.
 pub struct Subscribers {
     poll: Poll,
     events: Events,
     address: SocketAddr,
+    version: Version,
     path: String,
+    connections: Vec<Connection>,
     all: Vec<Subscriber>,
     buffer: Vec<u8>,
     /// From an event's publish to its arrival, in nanoseconds.
     pub latencies: Vec<u64>,
 }
 
-struct Subscriber {
+struct Connection {
     stream: TcpStream,
+    version: Version,
+    /// The number of its first subscriber.
+    first: usize,
+    /// What was received of a frame of HTTP/2 that is not complete yet.
+    rest: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Subscriber {
     /// What was received of an event that is not complete yet.
     rest: Vec<u8>,
     /// How often each event came, by its number.
@@ -47,13 +69,15 @@ struct Subscriber {
 }
 
 impl Subscribers {
-    pub fn new(address: SocketAddr, path: &str) -> Self {
+    pub fn new(address: SocketAddr, version: Version, path: &str) -> Self {
         LazyLock::force(&BEGUN);
         Self {
             poll: Poll::new().unwrap(),
             events: Events::with_capacity(1024),
             address,
+            version,
             path: path.to_owned(),
+            connections: Vec::new(),
             all: Vec::new(),
             buffer: vec![0; 256 * 1024],
             latencies: Vec::new(),
@@ -79,22 +103,33 @@ impl Subscribers {
     }
 
     fn add(&mut self) {
+        match self.version {
+            Version::Http1 => {
+                let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", self.path);
+                self.add_connection(request.as_bytes());
+            }
+            Version::Http2 => {
+                let number = self.all.len() % STREAMS;
+                if number == 0 {
+                    self.add_connection(&http2::preface());
+                }
+                let connection = self.connections.last_mut().unwrap();
+                connection.stream.write_all(&http2::get(number, &self.path)).unwrap();
+            }
+        }
+        self.all.push(Subscriber::default());
+    }
+
+    fn add_connection(&mut self, begins_with: &[u8]) {
         // Blocking: the system answers for the server as long as its queue has room.
         let mut stream = Blocking::connect(self.address).unwrap();
-        let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", self.path);
-        stream.write_all(request.as_bytes()).unwrap();
+        stream.write_all(begins_with).unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut stream = TcpStream::from_std(stream);
-        let token = Token(self.all.len());
+        let token = Token(self.connections.len());
         self.poll.registry().register(&mut stream, token, Interest::READABLE).unwrap();
-        self.all.push(Subscriber {
-            stream,
-            rest: Vec::new(),
-            seen: Vec::new(),
-            events: 0,
-            line_ends: 0,
-            has_answer: false,
-        });
+        let (version, first) = (self.version, self.all.len());
+        self.connections.push(Connection { stream, version, first, rest: Vec::new() });
     }
 
     /// Reads until that is so.
@@ -124,12 +159,14 @@ impl Subscribers {
     pub fn read(&mut self, wait: Duration) {
         self.poll.poll(&mut self.events, Some(wait)).unwrap();
         for event in &self.events {
-            let one = &mut self.all[event.token().0];
+            let connection = &mut self.connections[event.token().0];
+            let subscribers = &mut self.all[connection.first..];
             loop {
-                match one.stream.read(&mut self.buffer) {
+                match connection.stream.read(&mut self.buffer) {
                     Ok(0) => break,
                     Ok(read) => {
-                        one.received(&self.buffer[..read], &mut self.latencies);
+                        let bytes = &self.buffer[..read];
+                        connection.received(bytes, subscribers, &mut self.latencies);
                         if read < self.buffer.len() {
                             break;
                         }
@@ -171,7 +208,29 @@ impl Subscribers {
     }
 }
 
+impl Connection {
+    /// Hands its subscribers what is for each.
+    fn received(&mut self, bytes: &[u8], to: &mut [Subscriber], latencies: &mut Vec<u64>) {
+        if self.version == Version::Http1 {
+            return to[0].received(bytes, latencies);
+        }
+        self.rest.extend(bytes);
+        let bytes = std::mem::take(&mut self.rest);
+        let mut rest = &bytes[..];
+        while let Some(received) = http2::take(&mut rest) {
+            match received {
+                Received::Head(number) => to[number].has_answer = true,
+                Received::Data(number, bytes) => to[number].received(bytes, latencies),
+                Received::Question(answer) => self.stream.write_all(&answer).unwrap(),
+                Received::Nothing => {}
+            }
+        }
+        self.rest = rest.to_vec();
+    }
+}
+
 impl Subscriber {
+    /// Of HTTP/1.1 all, of HTTP/2 what follows the head.
     fn received(&mut self, bytes: &[u8], latencies: &mut Vec<u64>) {
         let joined;
         let mut bytes = if self.rest.is_empty() {
@@ -206,6 +265,7 @@ impl Subscriber {
             if self.seen.len() <= number {
                 self.seen.resize(number + 1, 0);
             }
+            assert_eq!(self.seen.len(), number + 1, "an event is after a later one");
             self.seen[number] += 1;
             self.events += 1;
             if sent > 0 {

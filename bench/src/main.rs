@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `process` | a server as a process: start, processor time, memory |
 //! | `load` | many subscribers in one thread, and what they have seen; a publisher |
+//! | `http2` | the frames of subscribers that share connections |
 //! | `raw` | the raw loop |
 //! | `rival` | axum's `Sse` over a broadcast channel |
 //! | `cases` | what is measured |
@@ -22,6 +23,7 @@
 )]
 
 mod cases;
+mod http2;
 mod load;
 mod process;
 mod raw;
