@@ -40,7 +40,7 @@ impl Process {
             Kind::Waterclock => command
                 .args([waterclock, "--listen=127.0.0.1:0", "--interval=24h", "--data-dir"])
                 .arg(data.path())
-                .args(["--max-streams-per-address=20000", "--max-streams=20000"])
+                .args(["--max-streams-per-address=20000", "--max-streams=12000"])
                 .env("RUST_LOG", "warn"),
         };
         let mut child = command.stdout(Stdio::piped()).spawn().expect("taskset, of util-linux");

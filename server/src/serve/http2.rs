@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     error::Error,
+    future::poll_fn,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -112,7 +113,7 @@ impl Connection {
         });
         let is_idle = tokio::select! {
             biased;
-            served = &mut connection => return self.http2_served(served),
+            served = after_others(connection.as_mut()) => return self.http2_served(served),
             () = &mut gone => return metrics.timed_out(TimedOut::Ping),
             is_idle = is_idle => is_idle,
         };
@@ -130,7 +131,7 @@ impl Connection {
         };
         tokio::select! {
             biased;
-            served = connection => self.http2_served(served),
+            served = after_others(connection.as_mut()) => self.http2_served(served),
             () = gone => metrics.timed_out(TimedOut::Ping),
             () = idle, if is_idle => {}
         }
@@ -148,6 +149,22 @@ impl Connection {
         }
         self.failed(&error);
     }
+}
+
+/// Polls a connection only after the tasks that were ready before: what all its answers have to send, such as one
+/// event to a hundred streams, goes out in one write then, and not each in its own.
+async fn after_others<F: Future>(mut connection: Pin<&mut F>) -> F::Output {
+    let mut has_waited = false;
+    poll_fn(|context| {
+        has_waited = !has_waited;
+        if has_waited {
+            // Has the task woken then.
+            let _ = pin!(tokio::task::yield_now()).poll(context);
+            return Poll::Pending;
+        }
+        connection.as_mut().poll(context)
+    })
+    .await
 }
 
 /// Waits until no request was under way for that long.
