@@ -15,8 +15,8 @@ pub const FIRST_EVENT: Duration = Duration::from_secs(2);
 const CLOCK: Duration = Duration::from_secs(2);
 /// What a question and its answer may take, for nothing to be said of it.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
-/// Streams that began within so many milliseconds were open at once.
-const BEGAN_TOGETHER: f64 = 2500.0;
+/// Streams that began within that time were open at once: less than [`AT_ONCE`] lasts.
+pub const TOGETHER: Duration = Duration::from_millis(2500);
 /// When so little of a silence is missing at its end, it was survived.
 const NEARLY: f64 = 0.98;
 /// As many connections a browser opens to a host over HTTP/1.1.
@@ -59,7 +59,8 @@ pub fn protocol(client: Option<Protocol>, server: Option<Protocol>) -> Finding {
 /// they began by the server's clock, in milliseconds, since their first events may be held back until the end.
 pub fn open_together(began: &[f64]) -> usize {
     let first = began.iter().copied().fold(f64::INFINITY, f64::min);
-    began.iter().filter(|time| **time < first + BEGAN_TOGETHER).count()
+    let together = TOGETHER.as_secs_f64() * 1000.0;
+    began.iter().filter(|time| **time < first + together).count()
 }
 
 /// How many streams were open at once, of so many that were tried, and in which version of HTTP.

@@ -18,7 +18,7 @@ use futures_util::{
 use super::{
     Answer, Arrival, Check, Client, Delivery, End, Finding, Method, NoAnswer, PACES, PATIENCE,
     Pace, Probe, Protocol, Question, Reader, duration,
-    judge::{self, AT_ONCE, COMPRESSIBLE},
+    judge::{self, AT_ONCE, COMPRESSIBLE, TOGETHER},
 };
 use crate::{
     notice::GoodbyeReason,
@@ -30,6 +30,8 @@ use crate::{
 const SAMPLES: usize = 5;
 /// What breaks so soon has not broken for a silence.
 const NO_SILENCE: Duration = Duration::from_millis(500);
+/// What a stream may take longer than it should.
+const MARGIN: Duration = Duration::from_millis(500);
 /// How often it is looked at most whether the server is still there, and how long from one look to the next.
 const LOOKS: usize = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
@@ -206,10 +208,15 @@ impl<C: Client> Run<'_, C> {
         };
         until_begun(1, PATIENCE).await;
         // Those that begin when the first have ended were not open with them.
-        until_begun(tried, AT_ONCE.lasts()).await;
+        until_begun(tried, TOGETHER).await;
         // Closed, so that the rest has its connections.
         drop(streams);
         let open = judge::open_together(&begun.borrow());
+        if open < tried {
+            // Those that waited may have begun just as the first were closed, and Chromium reads a short answer to
+            // its end, to use the connection again, though nobody wants it any more.
+            self.client.sleep(AT_ONCE.lasts() + MARGIN).await;
+        }
         let finding = if let Some(reason) = refused.get() {
             judge::no_more_streams(open, tried, reason)
         } else {
