@@ -7,7 +7,7 @@ export default defineConfig({
   outputDir: 'test-results/proxies',
   preserveOutput: 'failures-only',
   fullyParallel: true,
-  workers: 8,
+  workers: 5,
   forbidOnly: true,
   reporter: 'list',
   use: chromium,
