@@ -31,7 +31,7 @@ watch: setup-build ## Set up, and build, serve and reload on every change (cargo
 test: setup-test build ## Set up, and run everything that there is to test
 	scripts/test.sh
 
-test-proxies: setup-proxies build ## Build, and run the tests behind nginx, HAProxy, Caddy and Apache httpd (2 minutes)
+test-proxies: setup-proxies build ## Build, and run the tests behind nginx, HAProxy, Caddy and Apache httpd (some minutes)
 	cd end2end && WATERCLOCK_BINARY=$(CURDIR)/$(program) npx playwright test --config proxies.config.ts
 
 # How long each target is fuzzed.

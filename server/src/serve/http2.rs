@@ -230,7 +230,7 @@ impl Answers {
         time: Duration,
         metrics: &Metrics,
     ) -> Infallible {
-        let mut most = 1;
+        let mut most = 1_usize;
         loop {
             tokio::time::sleep(time / 2).await;
             // Where the line is slow, each waits for its turn.
@@ -244,7 +244,7 @@ impl Answers {
             };
             let mut stuck: Vec<_> = all.iter().filter(is_stuck).collect();
             stuck.sort_by_key(since);
-            most = if stuck.is_empty() { 1 } else { 2 * most };
+            most = if stuck.is_empty() { 1 } else { most.saturating_mul(2) };
             for (task, waits) in stuck.into_iter().take(most / 2) {
                 // Once only, also if it takes a moment to end.
                 *lock(waits) = None;
