@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use waterclock::{
-    event::{Name, Topic},
+    event::{Draft, Topic},
     hub::Hub,
 };
 
@@ -117,7 +117,7 @@ async fn run(hub: &Hub, plan: Plan, asked: &Mutex<HashMap<String, Instant>>) {
         }
         // Nobody waits for it to be kept: the next one is not to be late for that.
         let data = data(number, plan.size);
-        if let Err(error) = hub.enqueue(Topic::load(), Name::default(), data, None).await {
+        if let Err(error) = hub.enqueue(Draft::new(Topic::load(), data)).await {
             return tracing::error!(%error, "the load has ended");
         }
     }

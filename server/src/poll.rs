@@ -17,9 +17,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 use waterclock::{
     event::Event,
-    hub::{Step, Subscriber},
+    event_log::EventLogError,
+    hub::{Delivery, Subscriber},
     id::EventId,
-    log::LogError,
     notice::Gap,
     transport::Transport,
 };
@@ -66,7 +66,7 @@ pub(crate) async fn poll(
     } else {
         Body::from_stream(stream::try_unfold(answer, |mut answer| async {
             let piece = answer.piece().await.inspect_err(log_error)?;
-            Ok::<_, LogError>(piece.map(|piece| (piece, answer)))
+            Ok::<_, EventLogError>(piece.map(|piece| (piece, answer)))
         }))
     };
     let headers = [
@@ -123,7 +123,7 @@ impl Answer {
     }
 
     /// Reads what there is, or so much that it is too long to be held. Whether that is all of it.
-    async fn begin(&mut self) -> Result<bool, LogError> {
+    async fn begin(&mut self) -> Result<bool, EventLogError> {
         while self.written < AT_ONCE {
             if !self.read().await? {
                 return Ok(true);
@@ -133,9 +133,9 @@ impl Answer {
     }
 
     /// Reads on. Whether there may be more of it.
-    async fn read(&mut self) -> Result<bool, LogError> {
+    async fn read(&mut self) -> Result<bool, EventLogError> {
         match self.subscriber.try_next().await? {
-            Some(Step::Frames(frames)) => {
+            Some(Delivery::Events(frames)) => {
                 let taken = &frames[..frames.len().min(self.events_left)];
                 self.events_left -= taken.len();
                 self.end.cursor = match taken.last() {
@@ -146,12 +146,12 @@ impl Answer {
                     self.write(frame.event());
                 }
             }
-            Some(Step::Gap(gap)) if self.is_empty() => {
+            Some(Delivery::Gap(gap)) if self.is_empty() => {
                 self.end.gap = Some(gap);
                 self.end.cursor = self.subscriber.cursor();
             }
             // After what it has told already, it would be two in one answer.
-            Some(Step::Gap(_)) => return Ok(false),
+            Some(Delivery::Gap(_)) => return Ok(false),
             None => {
                 self.end.cursor = self.subscriber.cursor();
                 return Ok(false);
@@ -183,7 +183,7 @@ impl Answer {
     }
 
     /// The next piece; none after the end.
-    async fn piece(&mut self) -> Result<Option<Bytes>, LogError> {
+    async fn piece(&mut self) -> Result<Option<Bytes>, EventLogError> {
         while self.text.is_empty() && !self.has_ended {
             if !self.read().await? {
                 self.end();
@@ -199,12 +199,12 @@ fn write_json(text: &mut BytesMut, value: &impl Serialize) {
     debug_assert!(written.is_ok(), "all of it is strings");
 }
 
-fn log_error(error: &LogError) {
+fn log_error(error: &EventLogError) {
     tracing::error!(error = error as &dyn Error, "events could not be read");
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn not_read(error: LogError) -> Problem {
+fn not_read(error: EventLogError) -> Problem {
     log_error(&error);
     Problem::NotRead
 }

@@ -22,9 +22,9 @@ use futures_util::StreamExt as _;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use serde::Deserialize;
 use waterclock::{
-    event::{Name, Topic},
+    event::{Draft, IdempotencyKey, Name, Topic},
+    event_log::{EventLogError, Rejected},
     hub::{Frame, PublishError},
-    log::{IdempotencyKey, LogError, Refused},
 };
 
 use crate::{
@@ -181,9 +181,10 @@ async fn enqueue(
     run: Option<Run>,
 ) -> Result<impl Future<Output = Result<Arc<Frame>, Problem>> + use<>, Problem> {
     let key = run.as_ref().map(|run| run.key().clone());
-    let publishing = state.hub.enqueue(topic, name, data, key).await.map_err(not_published)?;
+    let draft = Draft { topic, name, data, key };
+    let publishing = state.hub.enqueue(draft).await.map_err(not_published)?;
     Ok(async move {
-        let kept = publishing.kept().await.map_err(not_published);
+        let kept = publishing.await.map_err(not_published);
         drop(run);
         kept
     })
@@ -191,13 +192,13 @@ async fn enqueue(
 
 fn not_published(error: impl Into<PublishError>) -> Problem {
     match error.into() {
-        PublishError::Refused(Refused::KeyTaken) => Problem::KeyTaken,
-        PublishError::Refused(Refused::TooManyTopics) => Problem::TooManyTopics,
-        PublishError::NotKept(error) => {
+        PublishError::Rejected(Rejected::KeyReused) => Problem::KeyTaken,
+        PublishError::Rejected(Rejected::TooManyTopics) => Problem::TooManyTopics,
+        PublishError::EventLog(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "an event could not be kept");
             match error {
-                LogError::Full => Problem::DiskFull,
-                LogError::Failed(_) => Problem::NotKept,
+                EventLogError::DiskFull => Problem::DiskFull,
+                EventLogError::Failed(_) => Problem::NotKept,
             }
         }
     }
@@ -309,10 +310,10 @@ mod tests {
     #[test]
     fn what_the_log_says_is_a_status_of_its_own() {
         for (error, status) in [
-            (PublishError::Refused(Refused::KeyTaken), 422),
-            (PublishError::Refused(Refused::TooManyTopics), 507),
-            (PublishError::NotKept(LogError::Full), 507),
-            (PublishError::NotKept(LogError::new("no more")), 500),
+            (PublishError::Rejected(Rejected::KeyReused), 422),
+            (PublishError::Rejected(Rejected::TooManyTopics), 507),
+            (PublishError::EventLog(EventLogError::DiskFull), 507),
+            (PublishError::EventLog(EventLogError::new("no more")), 500),
         ] {
             assert_eq!(not_published(error).into_response().status(), status);
         }

@@ -16,7 +16,7 @@ use futures_util::Stream;
 use tokio::time::Instant;
 use tracing::Span;
 use waterclock::{
-    hub::{Batch, Frame, Step, Subscriber},
+    hub::{Batch, Delivery, Frame, Subscriber},
     id::CountedId,
     notice::{End, Gap, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice},
 };
@@ -220,8 +220,8 @@ impl<W: Wire> Session<W> {
             return Poll::Pending;
         };
         let chunk = match step {
-            Ok(Step::Frames(frames)) => Some(self.frames(&frames)),
-            Ok(Step::Gap(gap)) => Some(self.gap(&gap)),
+            Ok(Delivery::Events(frames)) => Some(self.frames(&frames)),
+            Ok(Delivery::Gap(gap)) => Some(self.gap(&gap)),
             Err(error) => {
                 // The client comes back with its cursor, as after any cut.
                 let _span = self.record.span.enter();

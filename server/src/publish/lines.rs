@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use waterclock::{
-    event::{Name, Topic},
+    event::{Draft, Name, Topic},
     hub::Publishing,
     timestamp::Timestamp,
 };
@@ -101,7 +101,8 @@ impl Publisher<'_> {
         if let Some(expired) = self.until.filter(|until| *until <= state.hub.now()) {
             return Err(Problem::BadToken(BadToken::Expired(expired)));
         }
-        let publishing = state.hub.enqueue(topic.clone(), name.clone(), line, None).await;
+        let draft = Draft::new(topic.clone(), line).named(name.clone());
+        let publishing = state.hub.enqueue(draft).await;
         waiting.push_back(publishing.map_err(not_published)?);
         self.wait_for(MAX_WAITING).await
     }
@@ -111,7 +112,7 @@ impl Publisher<'_> {
         while self.waiting.len() > left
             && let Some(oldest) = self.waiting.pop_front()
         {
-            if let Err(why) = oldest.kept().await {
+            if let Err(why) = oldest.await {
                 // What becomes of those after it is not told: the client is to go on after the last one
                 // that was counted.
                 self.waiting.clear();
