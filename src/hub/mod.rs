@@ -95,10 +95,16 @@ struct Fanout {
     channels: Channels,
 }
 
-/// A draft in the publish queue, with the channel for its result.
+/// A draft in the publish queue.
 struct QueuedDraft {
     draft: Draft,
-    queued: Instant,
+    publisher: WaitingPublisher,
+}
+
+/// The publisher of a draft that is not yet durable.
+struct WaitingPublisher {
+    /// Time at which the draft was enqueued.
+    since: Instant,
     result: oneshot::Sender<Result<Arc<Frame>, PublishError>>,
 }
 
@@ -199,8 +205,8 @@ impl Hub {
     /// If the hub no longer writes to the log.
     pub async fn enqueue(&self, draft: Draft) -> Result<Publishing, EventLogError> {
         let (result, receiver) = oneshot::channel();
-        let queued = QueuedDraft { draft, queued: Instant::now(), result };
-        self.queue.send(queued).await.map_err(|_| writer_stopped())?;
+        let publisher = WaitingPublisher { since: Instant::now(), result };
+        self.queue.send(QueuedDraft { draft, publisher }).await.map_err(|_| writer_stopped())?;
         Ok(Publishing(receiver))
     }
 
@@ -281,17 +287,17 @@ impl HubCore {
         while queue.recv_many(&mut queued, QUEUE_CAPACITY).await > 0 {
             let time = (self.now)();
             let mut drafts = Vec::with_capacity(queued.len());
-            let mut waiting = Vec::with_capacity(queued.len());
-            for QueuedDraft { draft, queued, result } in queued.drain(..) {
+            let mut publishers = Vec::with_capacity(queued.len());
+            for QueuedDraft { draft, publisher } in queued.drain(..) {
                 drafts.push(draft);
-                waiting.push((queued, result));
+                publishers.push(publisher);
             }
             match self.log.append(drafts, time).await {
-                Ok(appended) => self.deliver(appended, waiting),
+                Ok(appended) => self.deliver(appended, publishers),
                 Err(error) => {
-                    for (_, result) in waiting {
-                        // A publisher may have stopped waiting.
-                        let _ = result.send(Err(error.clone().into()));
+                    for publisher in publishers {
+                        // The publisher may have stopped waiting.
+                        let _ = publisher.result.send(Err(error.clone().into()));
                     }
                 }
             }
@@ -302,24 +308,24 @@ impl HubCore {
     fn deliver(
         &self,
         appended: Vec<Result<Appended, Rejected>>,
-        waiting: Vec<(Instant, oneshot::Sender<Result<Arc<Frame>, PublishError>>)>,
+        publishers: Vec<WaitingPublisher>,
     ) {
         let mut new = Vec::with_capacity(appended.len());
         let mut results = Vec::with_capacity(appended.len());
-        for (appended, (queued, result)) in appended.into_iter().zip(waiting) {
+        for (appended, publisher) in appended.into_iter().zip(publishers) {
             let frame = appended.map(|Appended { event, is_duplicate }| {
                 if is_duplicate {
                     return Arc::new(Frame::new(event));
                 }
-                let frame = Arc::new(Frame::just_published(event, queued));
+                let frame = Arc::new(Frame::just_published(event, publisher.since));
                 new.push(Arc::clone(&frame));
                 frame
             });
-            results.push((result, frame));
+            results.push((publisher.result, frame));
         }
         self.show(new);
         for (result, frame) in results {
-            // A publisher may have stopped waiting.
+            // The publisher may have stopped waiting.
             let _ = result.send(frame.map_err(PublishError::from));
         }
     }
