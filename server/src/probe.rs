@@ -16,12 +16,8 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::Instant;
-use waterclock::{
-    diagnose::{PATH_HEADERS, Probe, Seen},
-    hub::Format,
-    notice::GoodbyeReason,
-    sse::Block,
-};
+use waterclock::{hub::Format, notice::GoodbyeReason, sse::Block};
+use waterclock_diagnose::{PATH_HEADERS, Probe, Seen};
 
 use crate::{
     client::Client,
