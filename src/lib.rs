@@ -1,35 +1,32 @@
 //! The core of a live-event server: events in one durable order, delivered to any number of
 //! readers, each of which can resume after any event.
 //!
-//! A [`Hub`](hub::Hub) accepts published events, appends them to an event log, and delivers them to
+//! A `Hub` accepts published events, appends them to an event log, and delivers them to
 //! subscribers. Replay and live events come by the same loop, so a reader that reconnects with its
 //! last id neither loses nor repeats an event. If the log no longer has all events after that id,
 //! the reader receives a [`Gap`](notice::Gap) instead of a silent loss.
 //!
 //! The crate knows no HTTP and no DOM. `waterclock-axum` serves a hub over Server-Sent Events,
 //! WebSocket and polling.
-#![cfg_attr(
-    feature = "hub",
-    doc = r#"
-```
-use waterclock::{Cursor, Delivery, Draft, Hub, Pattern};
-
-# tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-let hub = Hub::in_memory();
-let first = hub.publish(Draft::new("orders.eu".parse()?, "order 7")).await?;
-hub.publish(Draft::new("orders.us".parse()?, "order 8")).await?;
-
-let orders = "orders.>".parse::<Pattern>()?;
-let mut subscriber = hub.subscribe(orders.into(), Cursor::After(first.event().id));
-match subscriber.next().await? {
-    Delivery::Events(batch) => assert_eq!(batch[0].event().data, "order 8"),
-    Delivery::Gap(gap) => panic!("events are missing: {gap:?}"),
-}
-# Ok::<_, Box<dyn std::error::Error>>(())
-# }).unwrap();
-```
-"#
-)]
+//!
+#![cfg_attr(feature = "hub", doc = "```")]
+#![cfg_attr(not(feature = "hub"), doc = "```ignore")]
+//! use waterclock::{Cursor, Delivery, Draft, Hub, Pattern};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let hub = Hub::in_memory();
+//! let first = hub.publish(Draft::new("orders.eu".parse()?, "order 7")).await?;
+//! hub.publish(Draft::new("orders.us".parse()?, "order 8")).await?;
+//!
+//! let orders = "orders.>".parse::<Pattern>()?;
+//! let mut subscriber = hub.subscribe(orders.into(), Cursor::After(first.event().id));
+//! match subscriber.next().await? {
+//!     Delivery::Events(batch) => assert_eq!(batch[0].event().data, "order 8"),
+//!     Delivery::Gap(gap) => panic!("events are missing: {gap:?}"),
+//! }
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
 //!
 //! # Layout
 //!
@@ -87,7 +84,12 @@ pub use id::{Cursor, Epoch, EventId};
 pub use pattern::{Pattern, Patterns};
 pub use timestamp::Timestamp;
 
-/// Compiles the example of the documentation.
+/// Compiles the example of the guide to clients.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/clients.md")]
 struct Clients;
+
+/// Runs the example of the README.
+#[cfg(all(doctest, feature = "hub"))]
+#[doc = include_str!("README.md")]
+struct Readme;

@@ -46,8 +46,8 @@ impl Timestamp {
         Self::from(SystemTime::now())
     }
 
-    /// Creates the time `millis` milliseconds after 1970-01-01T00:00:00Z. A time after the year 9999
-    /// becomes its last millisecond.
+    /// Creates the time `millis` milliseconds after 1970-01-01T00:00:00Z. A time after the year
+    /// 9999 becomes its last millisecond.
     pub const fn from_millis(millis: u64) -> Self {
         Self { millis: if millis < LATEST { millis } else { LATEST } }
     }

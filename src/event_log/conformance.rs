@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    event::{IdempotencyKey, Name},
-    pattern::Pattern,
+    event::{Draft, IdempotencyKey, Name},
+    id::Epoch,
+    pattern::{Pattern, Patterns},
+    timestamp::Timestamp,
 };
 
 /// The time of events in these tests.
@@ -123,11 +125,15 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         topics: &'a Patterns,
         after: u64,
         limit: ReadLimit,
-    ) -> EventLogFuture<'a, Vec<Event>> {
+    ) -> EventLogFuture<'a, Vec<crate::event::Event>> {
         L::read(self, topics, after, limit)
     }
 
-    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
+    fn latest<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        limit: usize,
+    ) -> EventLogFuture<'a, Vec<crate::event::Event>> {
         L::latest(self, topics, limit)
     }
 }

@@ -8,7 +8,8 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Appended, Bounds, EventLog, EventLogFuture, ReadLimit, Rejected, Retention,
+    retention::Retention,
+    store::{Appended, Bounds, EventLog, EventLogFuture, ReadLimit, Rejected},
     topics::{TopicChanges, TopicEntry, Topics},
 };
 use crate::{

@@ -14,7 +14,10 @@ use std::{
 use parking_lot::Mutex;
 use slab::Slab;
 
-use super::{BATCH_LIMIT, Batch, Frame, Ring};
+use super::{
+    frame::{Batch, Frame},
+    ring::Ring,
+};
 use crate::{
     event::Topic,
     pattern::{Pattern, Patterns},
@@ -121,7 +124,7 @@ impl Channel {
     pub(super) fn show(&self, frames: Vec<Arc<Frame>>) {
         let Some(newest) = frames.last().map(|last| last.event().id.sequence) else { return };
         let before = self.newest.load(Ordering::Acquire);
-        let is_one_batch = BATCH_LIMIT.fits(&frames);
+        let is_one_batch = Batch::can_hold(&frames);
         let last_batch = is_one_batch.then(|| (before, Arc::new(Batch::new(frames))));
         self.history.lock().last_batch = last_batch;
         self.newest.store(newest, Ordering::Release);
@@ -305,7 +308,7 @@ mod tests {
         for (after, expected) in [(11, false), (12, true), (14, true), (15, false), (17, false)] {
             assert_eq!(channel.last_batch(after).is_some(), expected, "{after}");
         }
-        channel.show(frames(20..=20 + BATCH_LIMIT.count as u64));
+        channel.show(frames(20..=20 + Batch::LIMIT.count as u64));
         assert!(channel.last_batch(19).is_none(), "more than one batch");
     }
 

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{event::Event, id::CountedId, sse::Block};
+use crate::{event::Event, event_log::ReadLimit, id::CountedId, sse::Block};
 
 /// The form of an event in an event stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,6 +119,15 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Maximum size of a batch.
+    pub(super) const LIMIT: ReadLimit = ReadLimit { count: 512, bytes: 64 * 1024 };
+
+    /// Returns `true` if the frames fit in one batch.
+    pub(super) fn can_hold(frames: &[Arc<Frame>]) -> bool {
+        let bytes = || frames.iter().map(|frame| frame.size()).sum::<usize>();
+        frames.len() <= 1 || frames.len() <= Self::LIMIT.count && bytes() <= Self::LIMIT.bytes
+    }
+
     pub(super) fn new(frames: Vec<Arc<Frame>>) -> Self {
         Self { frames, plain: OnceLock::new(), json: OnceLock::new() }
     }

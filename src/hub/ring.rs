@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::Frame;
+use super::frame::Frame;
 
 /// Maximum number of frames in the ring.
 const MAX_COUNT: usize = 8192;

@@ -11,7 +11,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{BATCH_LIMIT, Batch, Channel, Fanout, Frame, HubCore};
+use super::{
+    channel::Channel,
+    frame::{Batch, Frame},
+    state::{Fanout, HubState},
+};
 use crate::{
     event::{Event, Topic},
     event_log::{EventLogError, EventLogFuture},
@@ -22,7 +26,7 @@ use crate::{
 
 /// A reader of the events of some topics, from a cursor on.
 pub struct Subscriber {
-    pub(super) core: Arc<HubCore>,
+    pub(super) state: Arc<HubState>,
     pub(super) topics: Patterns,
     pub(super) channel: Arc<Channel>,
     /// Its slot in the channel's list of waiters; `None` until it first waits.
@@ -187,7 +191,7 @@ impl Subscriber {
         if self.pending_read.is_none() {
             // The order of the two loads matters: the channel has been notified of all events up to
             // `newest`.
-            let newest = self.core.shown.load(Ordering::Acquire);
+            let newest = self.state.shown.load(Ordering::Acquire);
             let of_topics = self.channel.newest().load(Ordering::Acquire);
             if of_topics <= self.read {
                 self.read = self.read.max(newest);
@@ -219,17 +223,17 @@ impl Subscriber {
     ///
     /// The batch is empty if the channel's newest event is older than the channel.
     fn read_ring(&self) -> Option<Arc<Batch>> {
-        let Fanout { ring, .. } = &*self.core.fanout.lock();
+        let Fanout { ring, .. } = &*self.state.fanout.lock();
         if self.read >= ring.complete_after() {
             self.channel.remember(&self.topics, ring);
         }
-        let sequences = self.channel.after(self.read, BATCH_LIMIT.count)?;
+        let sequences = self.channel.after(self.read, Batch::LIMIT.count)?;
         let mut bytes = 0;
         let frames = sequences.iter().map(|&sequence| ring.get(sequence).cloned());
         let fits = |frame: &Option<Arc<Frame>>| {
             let is_first = bytes == 0;
             bytes += frame.as_ref().map_or(0, |frame| frame.size());
-            is_first || bytes <= BATCH_LIMIT.bytes
+            is_first || bytes <= Batch::LIMIT.bytes
         };
         let frames: Vec<_> = frames.take_while(fits).collect::<Option<_>>()?;
         Some(Arc::new(Batch::new(frames)))
@@ -237,11 +241,11 @@ impl Subscriber {
 
     /// Begins to read from the log, for events that the ring no longer has.
     fn read_log(&self, newest: u64) -> PendingRead {
-        let (core, topics, after) = (Arc::clone(&self.core), self.topics.clone(), self.read);
+        let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
         let read = async move {
-            let events = core.log.read(&topics, after, BATCH_LIMIT).await?;
+            let events = state.log.read(&topics, after, Batch::LIMIT).await?;
             // Asked after the read, so that no event is dropped unnoticed between the two.
-            Ok((events, core.log.dropped(&topics)))
+            Ok((events, state.log.dropped(&topics)))
         };
         PendingRead { read: Box::pin(read), newest }
     }
@@ -250,7 +254,7 @@ impl Subscriber {
     fn skip(&mut self, dropped: u64) -> Gap {
         let requested = EventId { sequence: self.read, ..self.cursor };
         self.dropped = dropped;
-        self.read = self.read.max(self.core.log.bounds().start);
+        self.read = self.read.max(self.state.log.bounds().start);
         Gap { reason: GapReason::Expired, cursor: requested.to_string() }
     }
 
@@ -281,7 +285,7 @@ impl Drop for Subscriber {
         if let Some(key) = self.waiter {
             self.channel.forget(key);
         }
-        self.core.fanout.lock().channels.leave(&self.topics);
+        self.state.fanout.lock().channels.leave(&self.topics);
     }
 }
 
@@ -562,7 +566,7 @@ mod tests {
         publish(&hub, 12_000).await;
         let mut subscriber = subscribe(&hub, Cursor::Earliest).conflated();
         let Delivery::Events(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
-        let batch = BATCH_LIMIT.count as u64;
+        let batch = Batch::LIMIT.count as u64;
         assert_eq!(frames.last().unwrap().event().id, id(batch));
         assert_eq!(subscriber.cursor(), id(batch), "a reconnect here gets the gap again");
         assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(batch).to_string()));

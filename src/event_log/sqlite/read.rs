@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, OpenFlags, Row};
 use tokio::sync::Semaphore;
 
-use super::{Index, schema};
+use super::{index::Index, schema};
 use crate::{
     event::{Event, Name, Topic},
-    event_log::{EventLogError, ReadLimit},
+    event_log::store::{EventLogError, ReadLimit},
     id::{Epoch, EventId},
     pattern::Patterns,
     timestamp::Timestamp,

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::event::{IdempotencyKey, Topic};
 
+/// Name of the database.
+const FILE: &str = "log.db";
+
 const NOW: Timestamp = Timestamp::from_millis(1000);
 
 fn try_open(folder: &TempDir) -> Result<SqliteLog, OpenError> {

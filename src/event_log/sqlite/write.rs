@@ -17,10 +17,14 @@ use rusqlite::{
 };
 use tokio::sync::oneshot;
 
-use super::{Index, LifeFile, schema};
+use super::{index::Index, life_file::LifeFile, schema};
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
-    event_log::{Appended, EventLogError, Rejected, Retention, topics::TopicChanges},
+    event_log::{
+        retention::Retention,
+        store::{Appended, EventLogError, Rejected},
+        topics::TopicChanges,
+    },
     timestamp::Timestamp,
 };
 
