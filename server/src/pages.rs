@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use any_spawner::Executor;
-use app::{Files, Page, Snapshot, compare, shell};
+use app::{Assets, Page, compare::CompareData, home::HomeData, shell};
 use axum::{
     Router,
     extract::{Request, State},
@@ -44,7 +44,7 @@ pub(crate) fn router() -> Router<AppState> {
 }
 
 async fn compare_page(State(state): State<AppState>, caller: Caller, request: Request) -> Response {
-    let given = compare::Given { may_load: caller.is_ours().is_ok() };
+    let given = CompareData { may_load: caller.is_ours().is_ok() };
     render(&state, Page::Compare(given), request).await
 }
 
@@ -82,8 +82,8 @@ async fn render(state: &AppState, page: Page, request: Request) -> Response {
     let options = state.leptos.clone();
     let connect = reload_source(&options);
     let context = move || set_policy(&connect);
-    let files = Files { url: site::url, are_split: site::has(&options, "/pkg/compare.js") };
-    let document = move || shell(options.clone(), files, page.clone());
+    let assets = Assets { url: site::url, are_split: site::has(&options, "/pkg/compare.js") };
+    let document = move || shell(options.clone(), assets, page.clone());
     let mut response = render_app_to_stream_with_context(context, document)(request).await;
     // A page has events in it, so only its reader may keep it, and asks again before using it.
     let private = HeaderValue::from_static("private, no-cache");
@@ -119,16 +119,16 @@ fn topics(uri: &Uri) -> Vec<String> {
 }
 
 /// What the page shows before any stream has told it more.
-async fn snapshot(state: &AppState, caller: &Caller, uri: &Uri, headers: &HeaderMap) -> Snapshot {
+async fn snapshot(state: &AppState, caller: &Caller, uri: &Uri, headers: &HeaderMap) -> HomeData {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let topics = topics(uri);
     let pairs = topics.iter().map(|topic| ("topic", topic));
-    let snapshot = Snapshot {
+    let snapshot = HomeData {
         topics: topics.join(" "),
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
         host: host.to_owned(),
         may_publish: caller.may_publish_any(),
-        ..Snapshot::default()
+        ..HomeData::default()
     };
 
     // What is no pattern the stream will refuse, and say why.
@@ -136,11 +136,11 @@ async fn snapshot(state: &AppState, caller: &Caller, uri: &Uri, headers: &Header
     let Ok(patterns) = patterns else { return snapshot };
     let patterns = Patterns::new(patterns).unwrap_or(Topic::clock().into());
     let Ok(reader) = caller.reads_as(&patterns, &state.access) else {
-        return Snapshot { is_refused: true, ..snapshot };
+        return HomeData { is_refused: true, ..snapshot };
     };
-    let snapshot = Snapshot { group: group(&reader, &patterns), ..snapshot };
+    let snapshot = HomeData { group: group(&reader, &patterns), ..snapshot };
     match state.hub.latest(&patterns, EVENTS).await {
-        Ok(Latest { events, cursor }) => Snapshot { events, cursor: Some(cursor), ..snapshot },
+        Ok(Latest { events, cursor }) => HomeData { events, cursor: Some(cursor), ..snapshot },
         Err(error) => {
             // The page is there all the same, and its stream says more.
             tracing::error!(error = &error as &dyn std::error::Error, "a page has no events");
@@ -156,5 +156,5 @@ fn group(reader: &Reader<'_>, patterns: &Patterns) -> String {
     reader.hash(&mut hasher);
     patterns.iter().for_each(|pattern| pattern.hash(&mut hasher));
     // The number is of what the tabs say to each other, should that change.
-    format!("waterclock-1-{:016x}", hasher.finish())
+    format!("waterclock-2-{:016x}", hasher.finish())
 }

@@ -14,7 +14,7 @@ use wasm_bindgen_futures::JsFuture;
 use waterclock_diagnose::{
     Answer, End, Method, NoAnswer, PATIENCE, Probe, Question, Reader, Seen, duration,
 };
-use waterclock_leptos::browser::{AbortOnDrop, Incoming, Source};
+use waterclock_leptos::browser::{AbortOnDrop, EventSourceHandle, RawMessage, SourceEvent};
 use web_sys::{AbortController, ReadableStreamDefaultReader, RequestCache};
 
 use super::offset;
@@ -90,14 +90,15 @@ fn bytes_of(chunk: &JsValue) -> Option<Vec<u8>> {
 /// What the server saw when `EventSource` came back after the probe's first event; none if it did not in time.
 pub(crate) async fn probe_again() -> Option<Seen> {
     let (told, mut news) = unbounded();
-    let _source = Source::open(&format!("{PROBE}?retry={RETRY}"), &[Probe::NAME], move |news| {
-        // Nobody may be waiting any more.
-        let _ = told.unbounded_send(news);
-    });
+    let _source =
+        EventSourceHandle::open(&format!("{PROBE}?retry={RETRY}"), &[Probe::NAME], move |news| {
+            // Nobody may be waiting any more.
+            let _ = told.unbounded_send(news);
+        });
     let mut over = sleep(PATIENCE);
     let mut probes = 0;
     while let Some(Some(news)) = in_time(news.next(), &mut over).await {
-        let Incoming::Message { data, .. } = news else { continue };
+        let SourceEvent::Message(RawMessage { data, .. }) = news else { continue };
         probes += 1;
         if probes == 2 {
             return serde_json::from_str::<Probe>(&data).ok()?.request;

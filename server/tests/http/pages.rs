@@ -43,8 +43,8 @@ async fn tabs_that_show_the_same_are_told_the_same_group() {
     let mut groups = Vec::new();
     for path in ["/", "/?topic=clock", "/?topic=b+a", "/?topic=a&topic=b&topic=a"] {
         let html = server.get(path).await.rest().await;
-        let at = html.find("waterclock-1-").expect("the group");
-        groups.push(html[at..at + "waterclock-1-0123456789abcdef".len()].to_owned());
+        let at = html.find("waterclock-2-").expect("the group");
+        groups.push(html[at..at + "waterclock-2-0123456789abcdef".len()].to_owned());
     }
     assert_eq!(groups[0], groups[1]);
     assert_eq!(groups[2], groups[3]);
