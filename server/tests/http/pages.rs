@@ -27,7 +27,7 @@ async fn the_page_has_the_latest_events_newest_last() {
 async fn before_anything_has_happened_it_says_so() {
     let server = start().await;
     let nothing = |html: String| {
-        let at = html.find(">Nothing has happened yet.<").expect("the text");
+        let at = html.find(">No events yet.<").expect("the text");
         html[html[..at].rfind('<').unwrap_or(0)..at].to_owned()
     };
     let before = nothing(server.get("/").await.rest().await);
