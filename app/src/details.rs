@@ -38,6 +38,8 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
                 message.set(text.to_owned());
             });
         };
+        let copy_data = move |_| copy(event.read_untracked().data.clone());
+        let copy_event = move |_| copy(event_json(&event.read_untracked()));
         let field = |read: fn(&Event) -> String| text(move || read(&event.read()));
         view! {
             <dl>
@@ -47,16 +49,29 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
                 <dt>"Time"</dt><dd>{field(times)}</dd>
                 <dt>"Data"</dt><dd>{field(|event| format!("{} bytes", event.data.len()))}</dd>
             </dl>
-            <pre tabindex="0">{field(|event| browser::pretty_json(&event.data).unwrap_or_else(|| event.data.clone()))}</pre>
+            <pre tabindex="0">{field(pretty_data)}</pre>
             <p class="buttons">
-                <button type="button" class="quiet" on:click=move |_| copy(event.read_untracked().data.clone())>"Copy data"</button>
-                <button type="button" class="quiet" on:click=move |_| copy(event_json(&event.read_untracked()))>"Copy event"</button>
-                <button type="button" class="quiet" on:click=move |_| step(false)>"Previous"</button>
-                <button type="button" class="quiet" on:click=move |_| step(true)>"Next"</button>
+                <button type="button" class="quiet" on:click=copy_data>
+                    "Copy data"
+                </button>
+                <button type="button" class="quiet" on:click=copy_event>
+                    "Copy event"
+                </button>
+                <button type="button" class="quiet" on:click=move |_| step(false)>
+                    "Previous"
+                </button>
+                <button type="button" class="quiet" on:click=move |_| step(true)>
+                    "Next"
+                </button>
                 <output>{message}</output>
             </p>
         }
     });
+}
+
+/// Returns the data, formatted if it is an object or a list in JSON.
+fn pretty_data(event: &Event) -> String {
+    browser::pretty_json(&event.data).unwrap_or_else(|| event.data.clone())
 }
 
 /// Writes the time in UTC, in local time, and in Unix time, a line each.

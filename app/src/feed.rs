@@ -1,5 +1,5 @@
-//! The reactive list behind the page. Each update is added to a ring outside the signals. One signal tells the
-//! view what to show of it, at most once per animation frame.
+//! The reactive list behind the page. Each update is added to a ring outside the signals. One
+//! signal tells the view what to show of it, at most once per animation frame.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::{
     ring::{Ring, Row, RowContent},
 };
 
-/// Number of rows above and below the visible ones that are in the document too, so that a short scroll shows
-/// them at once.
+/// Number of rows above and below the visible ones that are in the document too, so that a short
+/// scroll shows them at once.
 const OVERSCAN: usize = 8;
 /// The same while the end is followed, in all. It is smaller, since all rows change in each frame.
 const OVERSCAN_AT_END: usize = 3;
@@ -46,7 +46,8 @@ pub(crate) struct Viewport {
 }
 
 impl Viewport {
-    /// Returns the part of `shown` in view, or its end if that is followed. `current` is the ring as it is now.
+    /// Returns the part of `shown` in view, or its end if that is followed. `current` is the ring
+    /// as it is now.
     fn of(shown: &Ring, current: &Ring, position: ScrollPosition, is_at_end: bool) -> Self {
         let rows = shown.shown();
         let overscan = if is_at_end { OVERSCAN_AT_END } else { 2 * OVERSCAN };
@@ -76,8 +77,8 @@ pub(crate) struct Feed {
     /// The ring at the time when the list was held.
     held: StoredValue<Option<Ring>>,
     is_frame_due: StoredValue<bool>,
-    /// Scroll position when the end was last shown, in pixels. The reader has scrolled up if the list is above
-    /// it. The end alone does not tell: it also moves when the window is resized.
+    /// Scroll position when the end was last shown, in pixels. The reader has scrolled up if the
+    /// list is above it. The end alone does not tell: it also moves when the window is resized.
     end: StoredValue<i32>,
 }
 

@@ -2,8 +2,8 @@
 
 use waterclock::{event::Event, pattern::Pattern};
 
-/// A filter. Its terms are words, or phrases in `"quotes"`, that the topic, the name or the data must contain,
-/// ignoring ASCII case; `name:` and a name; `topic:` and a pattern.
+/// A filter. Its terms are words, or phrases in `"quotes"`, that the topic, the name or the data
+/// must contain, ignoring ASCII case; `name:` and a name; `topic:` and a pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter(Vec<Term>);
 
@@ -48,8 +48,9 @@ impl Filter {
     }
 }
 
-/// Splits a text into its terms. A phrase in quotes, alone or after `name:`, is one term. A quote without a
-/// closing quote is an ordinary character, so that a piece of JSON can be searched for as it is.
+/// Splits a text into its terms. A phrase in quotes, alone or after `name:`, is one term. A quote
+/// without a closing quote is an ordinary character, so that a piece of JSON can be searched for as
+/// it is.
 fn split_terms(text: &str) -> Vec<String> {
     let mut terms = Vec::new();
     let mut rest = text.trim_start();

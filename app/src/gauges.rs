@@ -1,5 +1,5 @@
-//! Two gauges: events per second, and the lag, which is the time from the server's acceptance of an event to
-//! its arrival here.
+//! Two gauges: events per second, and the lag, which is the time from the server's acceptance of an
+//! event to its arrival here.
 
 use leptos::{prelude::*, task::spawn_local};
 use waterclock::offset::Offset;
@@ -126,7 +126,8 @@ pub(crate) fn GaugesView(gauges: Gauges, live: Live) -> impl IntoView {
     }
 }
 
-/// Measures the clock offset once the stream is live, and again each minute while the page is visible.
+/// Measures the clock offset once the stream is live, and again each minute while the page is
+/// visible.
 fn clock_offset(seconds: RwSignal<u64>, live: Live) -> RwSignal<Option<Offset>> {
     let offset = RwSignal::new(None);
     let measured = StoredValue::new(None);

@@ -18,8 +18,8 @@ const TEXT: &str = "<h2>Help</h2><dl>\
     <dt><kbd>t</kbd><dd>Next time format\
     <dt><kbd>e</kbd><dd>Export the list\
     <dt><kbd>Esc</kbd><dd>Close a dialog\
-    </dl><p>A filter consists of words, <code>\"quoted phrases\"</code>, \
-    <code>name:created</code> and <code>topic:orders.*</code>. An event must match all of them.</p>";
+    </dl><p>A filter is made of words, <code>\"quoted phrases\"</code>, \
+    <code>name:created</code> and <code>topic:orders.*</code>. An event must match all.</p>";
 
 /// Opens the dialog.
 pub(crate) fn open(settings: Settings) {

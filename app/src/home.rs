@@ -1,5 +1,5 @@
-//! The page `/`: the state of the connection, the button that stops and starts the stream, and the list of
-//! events.
+//! The page `/`: the state of the connection, the button that stops and starts the stream, and the
+//! list of events.
 
 use leptos::prelude::*;
 use serde::Serialize;
@@ -32,8 +32,8 @@ pub struct HomeData {
     pub events: Vec<Event>,
     /// The cursor after which the stream continues.
     pub cursor: Option<EventId>,
-    /// The patterns of topics from the page's address, with spaces between them. They may be invalid. Empty
-    /// for the default.
+    /// The patterns of topics from the page's address, with spaces between them. They may be
+    /// invalid. Empty for the default.
     pub topics: String,
     /// The patterns as the query of a stream: `topic=a&topic=b`.
     pub query: String,
@@ -151,7 +151,8 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
     }
 }
 
-/// Returns the text for screen readers: the label at a full second, at most every [`ANNOUNCE_EVERY`].
+/// Returns the text for screen readers: the label at a full second, at most every
+/// [`ANNOUNCE_EVERY`].
 fn announced(label: Signal<String>, seconds: RwSignal<u64>) -> RwSignal<String> {
     let announced = RwSignal::new(String::new());
     let last = StoredValue::new(None);
@@ -173,8 +174,8 @@ fn countdown(state: &ConnectionState, live: Live) -> String {
     format!(". Retrying in {} s", until.saturating_sub(live.now()).as_secs() + 1)
 }
 
-/// The form that chooses the topics. Other topics are another page, so that each has its own address, and the
-/// form works without a script.
+/// The form that chooses the topics. Other topics are another page, so that each has its own
+/// address, and the form works without a script.
 #[component]
 fn Topics(topics: String) -> impl IntoView {
     view! {

@@ -59,15 +59,16 @@ pub(crate) fn reason_label(reason: &DisconnectReason) -> String {
     }
 }
 
-/// Returns the title of the document: the state of the connection, with the mark that the style sheet has for
-/// it, and the page's own title.
+/// Returns the title of the document: the state of the connection, with the mark that the style
+/// sheet has for it, and the page's own title.
 pub(crate) fn document_title(state: &ConnectionState, title: &str) -> String {
     let mark = match state {
         ConnectionState::Idle => return title.to_owned(),
         ConnectionState::Live => "●",
-        ConnectionState::Connecting | ConnectionState::Reconnecting | ConnectionState::Stale => "◌",
         ConnectionState::Waiting { .. } => "△",
         ConnectionState::Stopped => "■",
+        // Opening a connection.
+        _ => "◌",
     };
     format!("{mark} {} · {title}", state_label(state))
 }
@@ -78,7 +79,7 @@ pub(crate) fn sharing_label(role: Role, state: &ConnectionState, tabs: Option<us
         (Role::Inactive | Role::Suspended, _) => return String::new(),
         (Role::Standalone, _) if *state != ConnectionState::Live => return String::new(),
         (Role::Standalone, _) => {
-            return "This tab has its own connection: tabs share one only over HTTPS or on the server's machine"
+            return "This tab has its own connection: tabs share one only over HTTPS or on localhost"
                 .to_owned();
         }
         (_, None | Some(0 | 1)) => "1 tab".to_owned(),

@@ -1,5 +1,5 @@
-//! The pages of Waterclock and their components, rendered on the server and in the browser. The first markup
-//! must be the same on both sides.
+//! The pages of Waterclock and their components, rendered on the server and in the browser. The
+//! first markup must be the same on both sides.
 //!
 //! # Layout
 //!
@@ -10,7 +10,7 @@
 //! | `feed`, `ring`, `filter` | the events received, and those that the list shows |
 //! | `list` | the list |
 //! | `gauges`, `rate` | events per second, and their latency |
-//! | `toolbar`, `settings`, `time` | the tools above the list, the reader's choices, and the formats of times |
+//! | `toolbar`, `settings`, `time` | the tools above the list, the reader's choices, time formats |
 //! | `details`, `publish`, `help` | dialogs |
 //! | `labels` | texts for states, reasons and gaps |
 //! | `event_json` | events in JSON, for the clipboard and for export |
@@ -20,8 +20,8 @@
 //! | `reactive` | effects and derived texts |
 //! | `browser` | everything that uses the browser's own objects; no other module may |
 //!
-//! The core is one line of thought: [`waterclock_leptos`] wraps an `EventSource` in a signal, keeps it open
-//! and shares it; `feed` adds each event to a reactive list; `list` shows it.
+//! The core is one line of thought: [`waterclock_leptos`] wraps an `EventSource` in a signal, keeps
+//! it open and shares it; `feed` adds each event to a reactive list; `list` shows it.
 
 mod browser;
 pub mod compare;

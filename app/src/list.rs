@@ -42,8 +42,9 @@ pub(crate) fn Counts(feed: Feed) -> impl IntoView {
 pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl IntoView {
     let has_rows = Signal::derive(move || feed.viewport.read().layout.total > 0);
     let placeholder = if is_refused { "These events are not public." } else { "No events yet." };
-    // A row never changes. If the format of times changes, all rows are replaced. If each row subscribed to
-    // the settings instead, these would keep a subscription of every row that ever existed.
+    // A row never changes. If the format of times changes, all rows are replaced. If each row
+    // subscribed to the settings instead, these would keep a subscription of every row that ever
+    // existed.
     let rows = move || {
         let times = settings.times();
         let rows = feed.viewport.read().rows.clone();
@@ -102,6 +103,7 @@ fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
     let data = event.map_or("", |event| event.data.trim_start());
     let data =
         if data.is_empty() { "(empty)" } else { &data[..data.floor_char_boundary(MAX_DATA)] };
+    let sequence = event.map(|event| event.id.sequence.to_string()).unwrap_or_default();
     view! {
         <li class=kind data-id=event.map(|event| event.id.to_string())>
             <time datetime=time.to_string()>{write_time(time, times)}</time>
@@ -110,7 +112,7 @@ fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
                 {data.to_owned()}
             </button>
             <span class="about">{about}</span>
-            <code class="id">{event.map(|event| event.id.sequence.to_string()).unwrap_or_default()}</code>
+            <code class="id">{sequence}</code>
         </li>
     }
 }

@@ -1,5 +1,5 @@
-//! The data of a page, on its way from the server to the browser. The server writes it into the document as
-//! JSON, with serde. The browser parses it with its own parser.
+//! The data of a page, on its way from the server to the browser. The server writes it into the
+//! document as JSON, with serde. The browser parses it with its own parser.
 
 use std::fmt::Debug;
 
@@ -8,7 +8,8 @@ use leptos::prelude::SharedValue;
 use serde::Serialize;
 use waterclock_leptos::browser::{FromJson, from_json};
 
-/// Passes the data on to the browser. Returns `data` on the server, and the server's data in the browser.
+/// Passes the data on to the browser. Returns `data` on the server, and the server's data in the
+/// browser.
 pub(crate) fn transfer<T>(data: T) -> T
 where
     PageDataCodec: Encoder<T, Encoded = String> + Decoder<T, Encoded = str>,

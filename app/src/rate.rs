@@ -51,8 +51,8 @@ impl Rate {
         self.complete().iter().copied().max().unwrap_or(0)
     }
 
-    /// Returns the complete seconds as the path of an SVG, with the newest at the right and the maximum at the
-    /// top.
+    /// Returns the complete seconds as the path of an SVG, with the newest at the right and the
+    /// maximum at the top.
     pub(crate) fn path(&self) -> String {
         let maximum = u64::from(self.maximum().max(1));
         let complete = self.complete();

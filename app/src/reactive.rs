@@ -1,5 +1,5 @@
-//! Leptos's effects and derived signals, boxed. Their generic code is then in the page once, not once for each
-//! use.
+//! Leptos's effects and derived signals, boxed. Their generic code is then in the page once, not
+//! once for each use.
 
 use leptos::prelude::{Effect, Signal};
 

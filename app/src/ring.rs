@@ -1,4 +1,5 @@
-//! The rows of the list: the latest events, with marks where the stream has opened or events are missing.
+//! The rows of the list: the latest events, with marks where the stream has opened or events are
+//! missing.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! The reader's choices. They are kept in the page's address, so that a link shows the same, and in the
-//! browser's storage, for the next visit.
+//! The reader's choices. They are kept in the page's address, so that a link shows the same, and in
+//! the browser's storage, for the next visit.
 
 use leptos::prelude::*;
 
@@ -40,8 +40,8 @@ impl Settings {
         }
     }
 
-    /// Creates the default settings, which the server renders. In the browser they then change to those of
-    /// the address, or of the last visit.
+    /// Creates the default settings, which the server renders. In the browser they then change to
+    /// those of the address, or of the last visit.
     pub(crate) fn new() -> Self {
         let settings = Self {
             filter: RwSignal::default(),

@@ -1,5 +1,5 @@
-//! The document around a page. The pages are separate documents, so that none loads a router or the code of
-//! another.
+//! The document around a page. The pages are separate documents, so that none loads a router or the
+//! code of another.
 
 use leptos::{either::EitherOf4, nonce::use_nonce, prelude::*};
 
@@ -28,8 +28,8 @@ pub enum Page {
 pub struct Assets {
     /// Turns the path of a file into its URL.
     pub url: fn(&'static str) -> &'static str,
-    /// `true` if each page has a WebAssembly module of its own, as in a release. `cargo leptos` by itself
-    /// builds one module for all pages.
+    /// `true` if each page has a WebAssembly module of its own, as in a release. `cargo leptos` by
+    /// itself builds one module for all pages.
     pub are_split: bool,
 }
 
@@ -53,7 +53,7 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
         ),
         Page::Diagnose => (
             "Diagnose · Waterclock",
-            "Checks the path between this browser and the server for anything that disturbs a stream.",
+            "Checks the path between this browser and the server for whatever disturbs a stream.",
             Some("hydrate_diagnose"),
         ),
         Page::NotFound => ("Not found · Waterclock", "There is no page here.", None),

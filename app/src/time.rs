@@ -55,7 +55,8 @@ pub(crate) fn time_of_day(time: Timestamp, offset: i32) -> String {
     text.split_once('T').map_or(String::new(), |(_, time)| time.trim_end_matches('Z').to_owned())
 }
 
-/// Writes the date and the time of day, at an offset from UTC in minutes, and the offset (RFC 3339).
+/// Writes the date and the time of day, at an offset from UTC in minutes, and the offset (RFC
+/// 3339).
 pub(crate) fn date_and_time(time: Timestamp, offset: i32) -> String {
     let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.unsigned_abs());
     let text = shift(time, offset).to_string();

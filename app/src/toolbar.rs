@@ -61,7 +61,8 @@ pub(crate) fn Toolbar(feed: Feed, settings: Settings, may_publish: bool) -> impl
                 id="time"
                 prop:value=time
                 on:change:target=move |event| {
-                    settings.set_time(TimeFormat::from_key(&event.target().value()).unwrap_or_default());
+                    let format = TimeFormat::from_key(&event.target().value());
+                    settings.set_time(format.unwrap_or_default());
                 }
             >
                 {formats}
@@ -69,8 +70,22 @@ pub(crate) fn Toolbar(feed: Feed, settings: Settings, may_publish: bool) -> impl
             <button type="button" class="quiet" aria-pressed=is_paused
                 on:click=move |_| toggle_pause(feed)>"Pause"</button>
             <button type="button" class="quiet" on:click=move |_| export(feed)>"Export"</button>
-            <button type="button" class="quiet" hidden=!may_publish on:click=|_| publish::open()>"Publish"</button>
-            <button type="button" class="quiet" aria-label="Help" on:click=move |_| help::open(settings)>"?"</button>
+            <button
+                type="button"
+                class="quiet"
+                hidden=!may_publish
+                on:click=|_| publish::open()
+            >
+                "Publish"
+            </button>
+            <button
+                type="button"
+                class="quiet"
+                aria-label="Help"
+                on:click=move |_| help::open(settings)
+            >
+                "?"
+            </button>
             <p class="bad" role="alert">{problem}</p>
         </fieldset>
     }

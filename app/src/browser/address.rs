@@ -9,7 +9,8 @@ pub(crate) fn query(name: &str) -> Option<String> {
     address()?.search_params().get(name)
 }
 
-/// Sets a parameter of the query without adding to the history. An empty value removes the parameter.
+/// Sets a parameter of the query without adding to the history. An empty value removes the
+/// parameter.
 pub(crate) fn set_query(name: &str, value: &str) {
     let Some(address) = address() else { return };
     if value.is_empty() {
@@ -59,7 +60,8 @@ fn replace(address: &Url) {
     }
 }
 
-/// Encodes an ASCII text for use in an address (RFC 4648, section 5). Returns `None` for any other text.
+/// Encodes an ASCII text for use in an address (RFC 4648, section 5). Returns `None` for any other
+/// text.
 pub(crate) fn to_base64url(text: &str) -> Option<String> {
     let base64 = window().btoa(text).ok()?;
     Some(base64.replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned())

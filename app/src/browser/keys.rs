@@ -4,11 +4,11 @@ use leptos::prelude::*;
 use wasm_bindgen::JsCast as _;
 use web_sys::{Element, KeyboardEvent};
 
-/// Calls `on_key` for each key that is pressed (UI Events, `KeyboardEvent.key`), until the current owner is
-/// cleaned up. If it returns `true`, the browser's own action for the key is suppressed.
+/// Calls `on_key` for each key that is pressed (UI Events, `KeyboardEvent.key`), until the current
+/// owner is cleaned up. If it returns `true`, the browser's own action for the key is suppressed.
 ///
-/// Keys that are held down, combined with Ctrl, Alt or Meta, typed into a field, or pressed while a dialog is
-/// open do not count.
+/// Keys that are held down, combined with Ctrl, Alt or Meta, typed into a field, or pressed while a
+/// dialog is open do not count.
 pub(crate) fn on_key(on_key: impl Fn(&str) -> bool + 'static) {
     let handle = window_event_listener_untyped("keydown", move |event| {
         let Some(event) = event.dyn_ref::<KeyboardEvent>() else { return };

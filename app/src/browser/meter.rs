@@ -1,5 +1,5 @@
-//! The server's side of a comparison: its meters (`/meters`), the built-in load (`/load`), and the current
-//! position of the log.
+//! The server's side of a comparison: its meters (`/meters`), the built-in load (`/load`), and the
+//! current position of the log.
 
 use gloo_net::http::{Request, Response};
 use leptos::prelude::window;
@@ -43,7 +43,8 @@ impl MeterCounts {
     }
 }
 
-/// The counts by transport, in the order of [`Transport::ALL`], and last those of shared connections.
+/// The counts by transport, in the order of [`Transport::ALL`], and last those of shared
+/// connections.
 pub(crate) struct MeterReading(pub(crate) [MeterCounts; 5]);
 
 impl FromJson for MeterReading {

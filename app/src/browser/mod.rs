@@ -1,8 +1,8 @@
-//! Everything that uses the browser's own objects, for these pages. [`waterclock_leptos::browser`] has the
-//! part that any page with a stream needs.
+//! Everything that uses the browser's own objects, for these pages. [`waterclock_leptos::browser`]
+//! has the part that any page with a stream needs.
 //!
-//! Nothing here runs while the server renders: effects and event handlers call it, and they run in a browser
-//! only.
+//! Nothing here runs while the server renders: effects and event handlers call it, and they run in
+//! a browser only.
 
 mod address;
 mod clipboard;

@@ -6,7 +6,8 @@ use wasm_bindgen::JsCast as _;
 use waterclock_leptos::browser::problem_detail;
 use web_sys::{FormData, HtmlFormElement, SubmitEvent};
 
-/// Publishes the fields `topic`, `name` and `data` of a form. Returns a text that describes the result.
+/// Publishes the fields `topic`, `name` and `data` of a form. Returns a text that describes the
+/// result.
 pub(crate) async fn publish(event: &SubmitEvent) -> String {
     let form = event.target().and_then(|target| target.dyn_into::<HtmlFormElement>().ok());
     let fields = form.as_ref().and_then(|form| FormData::new_with_form(form).ok());

@@ -25,12 +25,14 @@ impl Default for ScrollPosition {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
 impl ScrollPosition {
-    /// Returns the number of rows above the visible part, including one that is cut off by its edge.
+    /// Returns the number of rows above the visible part, including one that is cut off by its
+    /// edge.
     pub(crate) fn rows_above(self) -> usize {
         (self.top / self.row_height) as usize
     }
 
-    /// Returns the number of rows in the visible part, including those that are cut off by its edges.
+    /// Returns the number of rows in the visible part, including those that are cut off by its
+    /// edges.
     pub(crate) fn rows_in_view(self) -> usize {
         (self.height / self.row_height) as usize + 2
     }
@@ -56,8 +58,8 @@ pub(crate) fn measure(scroller: NodeRef<Div>) -> Option<ScrollPosition> {
     Some(ScrollPosition { top: f64::from(scroller.scroll_top()), height, row_height })
 }
 
-/// Makes the list as high as if all its rows were in the document, and scrolls to its end if that is
-/// followed. Returns the scroll position, in pixels.
+/// Makes the list as high as if all its rows were in the document, and scrolls to its end if that
+/// is followed. Returns the scroll position, in pixels.
 pub(crate) fn lay_out(scroller: NodeRef<Div>, layout: Layout, is_at_end: bool) -> Option<i32> {
     let scroller = scroller.get_untracked()?;
     let style = scroller.first_element_child()?.dyn_into::<HtmlElement>().ok()?.style();

@@ -5,11 +5,11 @@ use leptos::prelude::window;
 use wasm_bindgen::JsValue;
 use waterclock::transport::Transport;
 
-/// Returns the bytes that polls and long polls have received since the last call, by transport, in the order
-/// of [`Transport::ALL`]. Counts requests with the name of the meter in their URL.
+/// Returns the bytes that polls and long polls have received since the last call, by transport, in
+/// the order of [`Transport::ALL`]. Counts requests with the name of the meter in their URL.
 ///
-/// The source is Resource Timing's `transferSize`: the size of the content as transferred, plus 300 for the
-/// head, whatever its size is.
+/// The source is Resource Timing's `transferSize`: the size of the content as transferred, plus 300
+/// for the head, whatever its size is.
 pub(crate) fn transferred(meter: &str) -> [f64; 4] {
     let mut bytes = [0.0; 4];
     let Some(performance) = window().performance() else { return bytes };
@@ -39,8 +39,8 @@ pub(crate) fn start_transferred() {
     }
 }
 
-/// Returns the protocol by which this page was loaded, such as `http/1.1` or `h2` (RFC 7301). Returns an
-/// empty text if the browser does not say.
+/// Returns the protocol by which this page was loaded, such as `http/1.1` or `h2` (RFC 7301).
+/// Returns an empty text if the browser does not say.
 pub(crate) fn protocol() -> String {
     let entries = window().performance().map(|all| all.get_entries_by_type("navigation"));
     let entry = entries.map(|entries| entries.get(0)).unwrap_or_default();

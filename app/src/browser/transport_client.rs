@@ -1,5 +1,5 @@
-//! Clients that read a stream over one transport and report each event, for comparing the transports. Each
-//! reconnects as is usual for its transport.
+//! Clients that read a stream over one transport and report each event, for comparing the
+//! transports. Each reconnects as is usual for its transport.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,7 +28,8 @@ use waterclock_leptos::browser::{
 
 use super::page::origin;
 
-/// Delay before a client reconnects, unless the browser does it: the server's default for `EventSource`.
+/// Delay before a client reconnects, unless the browser does it: the server's default for
+/// `EventSource`.
 const RETRY: Duration = Duration::from_secs(2);
 /// Time that the server may hold back the response to a long poll, in seconds.
 const LONG_POLL_WAIT: u64 = 25;
@@ -198,7 +199,8 @@ impl ClientTask {
         }
     }
 
-    /// Polls with a pause after each response, like a page with a timer, unless there are more events already.
+    /// Polls with a pause after each response, like a page with a timer, unless there are more
+    /// events already.
     async fn poll(self, interval: Duration) {
         loop {
             if self.request(&self.url("/poll")).await != PollOutcome::More {

@@ -1,5 +1,5 @@
-//! A run of the comparison: starts the clients at the current position of the log, collects their statistics,
-//! and reads the server's meter.
+//! A run of the comparison: starts the clients at the current position of the log, collects their
+//! statistics, and reads the server's meter.
 
 use std::{
     cell::{Cell, RefCell},
@@ -35,8 +35,8 @@ const SLEEP: f64 = 2.0;
 /// Time that a connection may take to open without a message to the reader, in seconds.
 const OPEN_TIMEOUT: u64 = 5;
 /// Message if the server does not answer at all.
-const NO_ANSWER: &str = "The server does not answer. It cannot be reached, or other tabs use all of the \
-                         browser's connections to it.";
+const NO_ANSWER: &str = "The server does not answer. It cannot be reached, or other tabs use all \
+                         of the browser's connections to it.";
 
 /// The phase of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,7 +261,7 @@ impl Comparison {
                 let status = match measurement.in_log {
                     Some(_) => "Stopped, and checked against the log",
                     None => {
-                        "Stopped, but not checked: the log cannot be read, or no longer has all of the events"
+                        "Stopped, but not checked: the log cannot be read, or has lost some events"
                     }
                 };
                 self.status.set(status.to_owned());
@@ -334,7 +334,7 @@ impl Comparison {
         let waiting = results.transports.iter().find(is_waiting);
         self.status.set(match waiting {
             Some(waiting) if results.seconds >= OPEN_TIMEOUT => format!(
-                "{} has been waiting for its connection for {} s. Other tabs may be using all connections.",
+                "{} has been waiting for a connection for {} s. Other tabs may use all of them.",
                 transport_label(waiting.transport),
                 results.seconds,
             ),
@@ -407,8 +407,8 @@ impl Measurement {
         }
     }
 
-    /// Reads the events of the run from the log. Returns their number, or `None` if the log no longer has all
-    /// of them.
+    /// Reads the events of the run from the log. Returns their number, or `None` if the log no
+    /// longer has all of them.
     async fn check(&self) -> Option<u64> {
         // Later events were not to be delivered.
         let Some(last) = self.stats.borrow().last_event() else { return Some(0) };

@@ -1,10 +1,11 @@
-//! The page `/compare`: Server-Sent Events, WebSocket, long polling and polling, measured on the same stream.
+//! The page `/compare`: Server-Sent Events, WebSocket, long polling and polling, measured on the
+//! same stream.
 //!
 //! # Layout
 //!
 //! | module | contents |
 //! |---|---|
-//! | `comparison` | a run: starts the clients, collects their statistics, and reads the server's meter |
+//! | `comparison` | a run: the clients, their statistics, and the server's meter |
 //! | `stats` | the statistics by transport; pure |
 //! | `seen_ids`, `latency` | missing and duplicate events, and latencies; pure |
 //! | `results` | the results of a run, as they are shown, linked to, and copied |
@@ -56,8 +57,8 @@ pub(crate) fn Compare(data: CompareData) -> impl IntoView {
         <header>
             <h1>"Compare"</h1>
             <p>
-                "The same events over Server-Sent Events, WebSocket, long polling and polling, at the same \
-                 time, measured in this browser. "
+                "The same events over Server-Sent Events, WebSocket, long polling and polling, at \
+                 the same time, measured in this browser. "
                 <a href="/">"The live stream"</a>
             </p>
         </header>
@@ -154,7 +155,11 @@ fn Share(comparison: Comparison) -> impl IntoView {
             <button type="button" class="quiet" on:click=move |_| copy("Link", link)>
                 "Copy a link"
             </button>
-            <button type="button" class="quiet" on:click=move |_| copy("Table", Results::to_markdown)>
+            <button
+                type="button"
+                class="quiet"
+                on:click=move |_| copy("Table", Results::to_markdown)
+            >
                 "Copy as a table"
             </button>
             <button type="button" class="quiet" on:click=move |_| copy("JSON", Results::to_json)>
@@ -174,39 +179,42 @@ fn Explanation() -> impl IntoView {
             <dl>
                 <dt>"Latency"</dt>
                 <dd>
-                    "The time from the server's acceptance of an event to its arrival in this page, for the \
-                     latest 10,000 events. Events that were late because of a cut do not count. The offset \
-                     between the server's clock and this machine's is measured with twelve requests, of which \
-                     the fastest counts, and again each minute and after the machine has slept. The error is \
-                     at most half of that request's round-trip time. If one direction is slower than the \
-                     other, no measurement from here can show it."
+                    "The time from the server's acceptance of an event to its arrival in this \
+                     page, for the latest 10,000 events. Events that were late because of a cut do \
+                     not count. The offset between the server's clock and this machine's is \
+                     measured with twelve requests, of which the fastest counts, and again each \
+                     minute and after the machine has slept. The error is at most half of that \
+                     request's round-trip time. If one direction is slower than the other, no \
+                     measurement from here can show it."
                 </dd>
                 <dt>"Plot"</dt>
                 <dd>
-                    "The number of events by latency, on a logarithmic scale with a tick for each factor of \
-                     ten. The lines are p50, p95 and p99. The dashed line is the theoretical mean of polling: \
-                     half an interval and a round trip."
+                    "The number of events by latency, on a logarithmic scale with a tick for each \
+                     factor of ten. The lines are p50, p95 and p99. The dashed line is the \
+                     theoretical mean of polling: half an interval and a round trip."
                 </dd>
                 <dt>"Missing, duplicates"</dt>
                 <dd>
-                    "By the ids of the events. An event is missing if another transport or the log has it, and \
-                     this transport has continued after it. A duplicate was delivered before."
+                    "By the ids of the events. An event is missing if another transport or the log \
+                     has it, and this transport has continued after it. A duplicate was delivered \
+                     before."
                 </dd>
                 <dt>"Bytes"</dt>
                 <dd>
-                    "The bytes that the server has counted on the transport's sockets, with headers and \
-                     framing, without TCP and IP. With TLS, they are counted where it is spoken. Over HTTP/2, \
-                     transports share a connection, whose bytes are shown below the table. The browser's count \
-                     has less: for polls the content, plus 300 bytes for the head whatever its size is, and \
-                     nothing for open streams and WebSockets."
+                    "The bytes that the server has counted on the transport's sockets, with \
+                     headers and framing, without TCP and IP. With TLS, they are counted where it \
+                     is spoken. Over HTTP/2, transports share a connection, whose bytes are shown \
+                     below the table. The browser's count has less: for polls the content, plus \
+                     300 bytes for the head whatever its size is, and nothing for open streams and \
+                     WebSockets."
                 </dd>
                 <dt>"Cut"</dt>
                 <dd>
-                    "The server closes all connections of the comparison, like a failing network would. \
-                     EventSource then waits for the server's retry time, and this page's WebSocket for 2 s. \
-                     Polling continues with its next request. A failed long poll waits for 2 s, too. However, \
-                     if a reused connection fails before the response begins, the browser itself repeats the \
-                     request at once."
+                    "The server closes all connections of the comparison, like a failing network \
+                     would. EventSource then waits for the server's retry time, and this page's \
+                     WebSocket for 2 s. Polling continues with its next request. A failed long \
+                     poll waits for 2 s, too. However, if a reused connection fails before the \
+                     response begins, the browser itself repeats the request at once."
                 </dd>
             </dl>
         </section>

@@ -17,8 +17,8 @@ const AXIS: &str = "M0 24H60M0 24v1.5M10 24v1.5M20 24v1.5M30 24v1.5M40 24v1.5M50
 /// Labels of the axis and their positions.
 const MARKS: [(&str, u32); 3] = [("1 ms", 10), ("100 ms", 30), ("10 s", 50)];
 
-/// The distribution of a transport's latencies on a logarithmic scale, with lines at p50, p95 and p99, and for
-/// polling a dashed line at the theoretical mean.
+/// The distribution of a transport's latencies on a logarithmic scale, with lines at p50, p95 and
+/// p99, and for polling a dashed line at the theoretical mean.
 #[component]
 pub(crate) fn Plot(column: Column) -> impl IntoView {
     let label = column.text(|_, result| latency_label(result));

@@ -118,16 +118,16 @@ impl Metric {
 }
 
 impl Results {
-    /// Returns the theoretical mean latency of polling, in milliseconds: half an interval, which an event
-    /// waits on average, and a round trip.
+    /// Returns the theoretical mean latency of polling, in milliseconds: half an interval, which an
+    /// event waits on average, and a round trip.
     pub(crate) fn theoretical_mean(&self, transport: Transport) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "an interval is short")]
         let half = self.poll_interval as f64 / 2.0;
         (transport == Transport::Poll).then_some(half + self.round_trip())
     }
 
-    /// Returns the shortest round-trip time to the server, in milliseconds, by which the clock offset was
-    /// measured.
+    /// Returns the shortest round-trip time to the server, in milliseconds, by which the clock
+    /// offset was measured.
     pub(crate) fn round_trip(&self) -> f64 {
         Offset { millis: self.offset, uncertainty: self.uncertainty }.round_trip()
     }
@@ -171,8 +171,8 @@ impl Results {
             None => String::new(),
         };
         let hidden = if self.was_hidden {
-            " The page was hidden for part of the time. Browsers delay the timers of hidden pages, so \
-             polling is slower."
+            " The page was hidden for part of the time. Browsers delay the timers of hidden pages, \
+             so polling is slower."
         } else {
             ""
         };
@@ -183,15 +183,16 @@ impl Results {
                     connections => format!("{connections} connections"),
                 };
                 format!(
-                    " The transports without byte counts of their own have shared {connections}. With the \
-                     page's other requests, {sent} bytes went down and {received} bytes went up."
+                    " The transports without byte counts of their own have shared {connections}. \
+                     With the page's other requests, {sent} bytes went down and {received} bytes \
+                     went up."
                 )
             }
             None => String::new(),
         };
         format!(
-            "{topics}, {seconds} s from {began}. Polling interval {interval}.{protocol}{shared} Round-trip \
-             time {}, clock offset ± {}.{in_log}{hidden}",
+            "{topics}, {seconds} s from {began}. Polling interval {interval}.{protocol}{shared} \
+             Round-trip time {}, clock offset ± {}.{in_log}{hidden}",
             millis(self.round_trip()),
             millis(self.uncertainty),
         )
@@ -312,8 +313,9 @@ mod tests {
         }
         assert!(!markdown.contains("Cut"), "there was none");
         assert!(markdown.ends_with(
-            "clock, 60 s from 2026-11-22T23:00:01.000Z. Polling interval 1 s. Over HTTP/1.1. Round-trip time \
-             2.0 ms, clock offset ± 1.5 ms. Checked against the log, which has 4 of the events.\n"
+            "clock, 60 s from 2026-11-22T23:00:01.000Z. Polling interval 1 s. Over HTTP/1.1. \
+             Round-trip time 2.0 ms, clock offset ± 1.5 ms. Checked against the log, which has 4 \
+             of the events.\n"
         ));
     }
 
@@ -329,7 +331,8 @@ mod tests {
         let markdown = results.to_markdown();
         assert!(!markdown.contains("Bytes down per event"), "{markdown}");
         assert!(
-            markdown.contains("have shared one connection. With the page's other requests, 3000 bytes went down and 200 bytes went up"),
+            markdown.contains("have shared one connection")
+                && markdown.contains("3000 bytes went down and 200 bytes went up"),
             "{markdown}"
         );
     }

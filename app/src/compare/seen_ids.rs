@@ -1,4 +1,5 @@
-//! The ids that each transport has delivered. An event is missing if another transport, or the log, has it.
+//! The ids that each transport has delivered. An event is missing if another transport, or the log,
+//! has it.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,8 @@ pub(crate) const TRANSPORTS: usize = Transport::ALL.len();
 /// Maximum number of ids kept. Missing events among the older ones stay counted.
 const MAX_EVENTS: usize = 500_000;
 
-/// A position: the number of the log, in the order in which they were seen, and the event's number in it.
+/// A position: the number of the log, in the order in which they were seen, and the event's number
+/// in it.
 type Position = (usize, u64);
 
 /// The ids of all transports.
@@ -71,7 +73,8 @@ impl SeenIds {
         }
     }
 
-    /// Returns the number of events that a transport has skipped: they come before one that it has delivered.
+    /// Returns the number of events that a transport has skipped: they come before one that it has
+    /// delivered.
     pub(crate) fn missing(&self, transport: Transport) -> u64 {
         let TransportIds { last, delivered, missing_before, .. } =
             self.transports[transport as usize];

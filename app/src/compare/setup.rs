@@ -1,5 +1,5 @@
-//! The form above the results. Its values are kept in the page's address, so that a link starts the same
-//! comparison.
+//! The form above the results. Its values are kept in the page's address, so that a link starts the
+//! same comparison.
 
 use leptos::prelude::*;
 use serde::Serialize;
@@ -60,8 +60,8 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Creates the default setup, which the server renders. In the browser it then changes to that of the
-    /// address.
+    /// Creates the default setup, which the server renders. In the browser it then changes to that
+    /// of the address.
     pub(crate) fn new(data: CompareData) -> Self {
         let selection = if data.may_load { EventSelection::Load } else { EventSelection::Topics };
         let setup = Self {
@@ -156,10 +156,11 @@ impl Setup {
         // The page's own requests need one.
         let free = MAX_CONNECTIONS - held - polls - 1;
         format!(
-            "This page was loaded over HTTP/1.1. The browser opens at most {MAX_CONNECTIONS} connections to \
-             the server, for all its tabs together. The selected transports hold {held} of them all the time \
-             and need {} from time to time, so {free} are left for other tabs. If other tabs use more, \
-             transports have to wait. WebSockets do not count.",
+            "This page was loaded over HTTP/1.1. The browser opens at most {MAX_CONNECTIONS} \
+             connections to the server, for all its tabs together. The selected transports hold \
+             {held} of them all the time and need {} from time to time, so {free} are left for \
+             other tabs. If other tabs use more, transports have to wait. WebSockets do not \
+             count.",
             polls + 1,
         )
     }

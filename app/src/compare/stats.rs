@@ -1,5 +1,5 @@
-//! The statistics of a comparison, by transport. Pure: times are passed in, in milliseconds since 1970 by the
-//! server's clock.
+//! The statistics of a comparison, by transport. Pure: times are passed in, in milliseconds since
+//! 1970 by the server's clock.
 
 use serde::{Deserialize, Serialize};
 use waterclock::{id::EventId, transport::Transport};

@@ -3,11 +3,11 @@
 //! | kind | further fields |
 //! |---|---|
 //! | `ask` | |
-//! | `status` | state, remaining wait in ms, cursor, heartbeat interval in ms, reason in up to three fields |
+//! | `status` | state, remaining wait in ms, cursor, heartbeat interval in ms, reason (0 to 3) |
 //! | `message` | the leader's cursor before the message, its name, its last event id, its data |
 //!
-//! The server puts the version of this format into the name of the channel, so that tabs of two versions do
-//! not share one.
+//! The server puts the version of this format into the name of the channel, so that tabs of two
+//! versions do not share one.
 
 use std::time::Duration;
 
@@ -107,7 +107,8 @@ fn parse_reason(fields: &[&str]) -> Option<DisconnectReason> {
     })
 }
 
-/// Writes whole milliseconds. Formatting the `u128` of `Duration::as_millis` would add 1 kB to the page.
+/// Writes whole milliseconds. Formatting the `u128` of `Duration::as_millis` would add 1 kB to the
+/// page.
 fn whole_millis(duration: Duration) -> String {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_string()
 }

@@ -1,13 +1,15 @@
-//! The connection rules: a page opens its stream, reconnects with backoff, and resumes after the last event.
+//! The connection rules: a page opens its stream, reconnects with backoff, and resumes after the
+//! last event.
 //!
-//! [`Connection::step`] is a pure function from a state and an input to a state and effects, so the rules
-//! are tested without a browser.
+//! [`Connection::step`] is a pure function from a state and an input to a state and effects, so the
+//! rules are tested without a browser.
 //!
-//! `EventSource` reconnects by itself while its `readyState` is `CONNECTING` (WHATWG HTML 9.2.3). These
-//! rules leave those attempts alone. After a response that is not 200, or not a stream, `EventSource` gives
-//! up and its `readyState` is `CLOSED`. Then the rules ask the server for the reason, wait with exponential
-//! backoff and full jitter, and open a new connection with the cursor. A connection that stays silent for
-//! three heartbeat intervals counts as dead and is replaced.
+//! `EventSource` reconnects by itself while its `readyState` is `CONNECTING` (WHATWG HTML 9.2.3).
+//! These rules leave those attempts alone. After a response that is not 200, or not a stream,
+//! `EventSource` gives up and its `readyState` is `CLOSED`. Then the rules ask the server for the
+//! reason, wait with exponential backoff and full jitter, and open a new connection with the
+//! cursor. A connection that stays silent for three heartbeat intervals counts as dead and is
+//! replaced.
 //!
 //! [`tab`](crate::tab) decides which of several tabs holds the connection.
 
@@ -96,8 +98,8 @@ pub enum ConnectionInput {
     Explained(DisconnectReason),
     /// The browser reports that the network is back.
     Online,
-    /// Time has passed. This input should come about once a second, and when the page becomes visible: the
-    /// timers of a hidden page are slow.
+    /// Time has passed. This input should come about once a second, and when the page becomes
+    /// visible: the timers of a hidden page are slow.
     Tick,
 }
 
@@ -183,9 +185,9 @@ pub struct Connection {
     intervals: Intervals,
     /// Time of the last message, or of the last attempt to get one.
     last_activity: PageTime,
-    /// Value of `last_activity` when a tick first found the connection silent for too long. Messages that
-    /// arrived while the page slept are handled before the next tick, so only a second tick with the same
-    /// value makes the connection stale.
+    /// Value of `last_activity` when a tick first found the connection silent for too long.
+    /// Messages that arrived while the page slept are handled before the next tick, so only a
+    /// second tick with the same value makes the connection stale.
     suspected: Option<PageTime>,
     /// Time since which the connection is live; `None` while it is not.
     live_since: Option<PageTime>,
@@ -221,8 +223,8 @@ impl Connection {
         self.cursor
     }
 
-    /// Returns `true` unless the event is at or before the cursor. A connection that replaces another may
-    /// repeat events of its predecessor.
+    /// Returns `true` unless the event is at or before the cursor. A connection that replaces
+    /// another may repeat events of its predecessor.
     pub fn is_new(&self, id: EventId) -> bool {
         let is_behind =
             |cursor: EventId| cursor.epoch == id.epoch && id.sequence <= cursor.sequence;
@@ -347,7 +349,8 @@ impl Connection {
             (ConnectionState::Reconnecting, ConnectionInput::Online) if self.reason.is_none() => {
                 self.open(now, ConnectionState::Connecting)
             }
-            // An attempt in flight is not restarted, and the reason of an earlier failure is out of date.
+            // An attempt in flight is not restarted, and the reason of an earlier failure is out of
+            // date.
             (
                 _,
                 ConnectionInput::Connect | ConnectionInput::Online | ConnectionInput::Explained(_),
@@ -363,7 +366,8 @@ impl Connection {
         )
     }
 
-    /// Takes over the cursor and the intervals of a message that this tab or its leader has received.
+    /// Takes over the cursor and the intervals of a message that this tab or its leader has
+    /// received.
     pub(crate) fn follow(&mut self, received: &Received) {
         match *received {
             Received::Event { id } | Received::Heartbeat { id } | Received::Hello { id, .. } => {
@@ -773,7 +777,9 @@ mod tests {
                 now += Duration::from_millis(pause);
                 let before = connection.cursor();
                 let news = match &input {
-                    ConnectionInput::Received(Received::Event { id } | Received::Hello { id, .. }) if open => {
+                    ConnectionInput::Received(
+                        Received::Event { id } | Received::Hello { id, .. },
+                    ) if open => {
                         id.filter(|id| before.is_none_or(|before| before.sequence < id.sequence))
                     }
                     ConnectionInput::Received(Received::Gap { cursor }) if open => *cursor,

@@ -1,8 +1,9 @@
-//! Event streams for Leptos: an `EventSource` in a signal, which resumes after the last event, reconnects
-//! with backoff, and is shared by all tabs of a browser.
+//! Event streams for Leptos: an `EventSource` in a signal, which resumes after the last event,
+//! reconnects with backoff, and is shared by all tabs of a browser.
 //!
-//! The server must be a Waterclock server at the same origin: it serves `/events` and `/poll`. Depend on
-//! this crate with the feature `hydrate` (or `csr`) in the browser, and `ssr` on the server.
+//! The server must be a Waterclock server at the same origin: it serves `/events` and `/poll`.
+//! Depend on this crate with the feature `hydrate` (or `csr`) in the browser, and `ssr` on the
+//! server.
 //!
 //! ```
 //! use leptos::prelude::*;
@@ -40,10 +41,11 @@
 //! | [`tab`] | the rules by which tabs share one connection |
 //! | `channel` | the messages between tabs, as lists of strings |
 //! | [`stopwatch`] | a monotonic clock that includes sleep |
-//! | [`browser`] | everything that uses the browser's own objects, among it [`browser::event_source`] |
+//! | [`browser`] | everything that uses the browser's own objects |
 //!
-//! The rules are pure functions from a state and an input to a state and effects. [`live`] connects them to
-//! the browser. Start reading at [`browser::event_source`], which works by itself, with any server.
+//! The rules are pure functions from a state and an input to a state and effects. [`live`] connects
+//! them to the browser. Start reading at [`browser::event_source`], which works by itself, with any
+//! server.
 
 pub mod browser;
 mod channel;

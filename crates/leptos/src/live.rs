@@ -1,4 +1,5 @@
-//! An event stream in signals, kept open by the connection rules and shared with the browser's other tabs.
+//! An event stream in signals, kept open by the connection rules and shared with the browser's
+//! other tabs.
 
 use std::sync::Arc;
 
@@ -20,17 +21,18 @@ use crate::{
 /// The stream that a [`Live`] reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LiveOptions {
-    /// The topics, as the query of a stream: `topic=a&topic=b`. If it is empty, the server's default applies.
+    /// The topics, as the query of a stream: `topic=a&topic=b`. If it is empty, the server's
+    /// default applies.
     pub query: String,
     /// The event after which the stream starts; `None` starts with the next event.
     pub cursor: Option<EventId>,
-    /// Name of the group of tabs that share one connection. Tabs of a group must read the same topics with
-    /// the same permission. If it is empty, nothing is shared.
+    /// Name of the group of tabs that share one connection. Tabs of a group must read the same
+    /// topics with the same permission. If it is empty, nothing is shared.
     pub group: String,
 }
 
-/// An event stream and the state of its connection. The stream stops when the reactive owner that created it
-/// is cleaned up.
+/// An event stream and the state of its connection. The stream stops when the reactive owner that
+/// created it is cleaned up.
 #[derive(Clone, Copy)]
 pub struct Live {
     tab: StoredValue<Tab<StreamUpdate>>,
@@ -66,8 +68,8 @@ impl LiveStatus {
 }
 
 impl Live {
-    /// Creates a stream that opens as soon as the page runs in a browser, and calls `on_update` for each
-    /// update. While the server renders, it does nothing.
+    /// Creates a stream that opens as soon as the page runs in a browser, and calls `on_update` for
+    /// each update. While the server renders, it does nothing.
     pub fn new(
         options: LiveOptions,
         on_update: impl Fn(StreamUpdate) + Send + Sync + 'static,
@@ -128,7 +130,8 @@ impl Live {
         self.tabs.get()
     }
 
-    /// Returns the time to compare [`ConnectionState::Waiting`] with. It advances about once a second.
+    /// Returns the time to compare [`ConnectionState::Waiting`] with. It advances about once a
+    /// second.
     pub fn now(self) -> PageTime {
         self.now.get()
     }
@@ -181,8 +184,8 @@ impl Live {
         self.step(input, None);
     }
 
-    /// Applies the rules to an input, and carries out the effects. For a message, `raw` is the message as it
-    /// came.
+    /// Applies the rules to an input, and carries out the effects. For a message, `raw` is the
+    /// message as it came.
     fn step(self, input: TabInput<StreamUpdate>, raw: Option<&RawMessage>) {
         let now = browser::now();
         let step = |tab: &mut Tab<StreamUpdate>| tab.step(now, js_sys::Math::random(), input);

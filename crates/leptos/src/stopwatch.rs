@@ -7,13 +7,13 @@ use crate::connection::PageTime;
 /// Largest difference between the two clocks that is explained by their resolution.
 const RESOLUTION: Duration = Duration::from_secs(1);
 
-/// Measures the time since the page was loaded. It never goes back, and it includes the time that the
-/// machine slept, which is when connections die.
+/// Measures the time since the page was loaded. It never goes back, and it includes the time that
+/// the machine slept, which is when connections die.
 ///
-/// A browser has two clocks. `performance.now()` never goes back, but may stand still while the machine
-/// sleeps (W3C High Resolution Time 3, section 4). `Date.now()` includes sleep, but can be set. A step of the
-/// latter counts if it is longer by more than a second. If the clock is set forward, the rules reconnect too
-/// early, which loses nothing.
+/// A browser has two clocks. `performance.now()` never goes back, but may stand still while the
+/// machine sleeps (W3C High Resolution Time 3, section 4). `Date.now()` includes sleep, but can be
+/// set. A step of the latter counts if it is longer by more than a second. If the clock is set
+/// forward, the rules reconnect too early, which loses nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stopwatch {
     elapsed: Duration,

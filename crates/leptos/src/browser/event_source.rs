@@ -32,8 +32,8 @@ pub struct RawMessage {
     pub data: String,
 }
 
-/// The events of an `EventSource` that were not yet taken. The signal keeps all of them, not only the
-/// latest, so that messages that arrive together are neither lost nor merged.
+/// The events of an `EventSource` that were not yet taken. The signal keeps all of them, not only
+/// the latest, so that messages that arrive together are neither lost nor merged.
 #[derive(Clone, Copy, Debug)]
 pub struct EventSourceSignal(RwSignal<Vec<SourceEvent>>);
 
@@ -45,8 +45,9 @@ impl EventSourceSignal {
     }
 }
 
-/// Keeps an `EventSource` open to `url` while it is `Some`, and opens a new one whenever it is set, even to
-/// the same value. The connection is closed when the URL changes and when the current owner is cleaned up.
+/// Keeps an `EventSource` open to `url` while it is `Some`, and opens a new one whenever it is set,
+/// even to the same value. The connection is closed when the URL changes and when the current owner
+/// is cleaned up.
 ///
 /// `EventSource` delivers only messages whose `names` are known beforehand.
 ///
@@ -98,8 +99,8 @@ pub struct EventSourceHandle {
 }
 
 impl EventSourceHandle {
-    /// Opens a connection, and calls `on_event` for each of its events. Only messages with these `names` are
-    /// delivered.
+    /// Opens a connection, and calls `on_event` for each of its events. Only messages with these
+    /// `names` are delivered.
     pub fn open(
         url: &str,
         names: &[&'static str],

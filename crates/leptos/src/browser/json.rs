@@ -1,5 +1,5 @@
-//! JSON, parsed by the browser. A parser in WebAssembly, with the code that serde derives for it, would add
-//! a sixth to the size of the page.
+//! JSON, parsed by the browser. A parser in WebAssembly, with the code that serde derives for it,
+//! would add a sixth to the size of the page.
 
 use std::str::FromStr;
 

@@ -1,5 +1,5 @@
-//! Everything that uses the browser's own objects. Nothing here runs while the server renders: effects and
-//! event handlers call it, and they run in a browser only.
+//! Everything that uses the browser's own objects. Nothing here runs while the server renders:
+//! effects and event handlers call it, and they run in a browser only.
 
 mod event_source;
 mod explain;
@@ -36,8 +36,8 @@ pub fn now() -> PageTime {
     now
 }
 
-/// Calls `tick` about once a second until the current owner is cleaned up. Browsers call it less often while
-/// the page is hidden.
+/// Calls `tick` about once a second until the current owner is cleaned up. Browsers call it less
+/// often while the page is hidden.
 pub fn every_second(tick: impl Fn() + 'static) {
     let interval = SendWrapper::new(gloo_timers::callback::Interval::new(1000, tick));
     on_cleanup(move || drop(interval));

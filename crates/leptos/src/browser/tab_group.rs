@@ -1,5 +1,5 @@
-//! A group of tabs that share: a lock, which one of them holds (W3C Web Locks), and a channel between them
-//! (WHATWG HTML 9.5, `BroadcastChannel`).
+//! A group of tabs that share: a lock, which one of them holds (W3C Web Locks), and a channel
+//! between them (WHATWG HTML 9.5, `BroadcastChannel`).
 
 use std::{
     cell::{Cell, RefCell},
@@ -37,8 +37,8 @@ pub(crate) enum GroupEvent {
     Posted(Vec<String>),
 }
 
-/// A tab's membership in a group. A member holds the group's lock or waits for it. Dropping the membership
-/// passes the lock on to the next tab.
+/// A tab's membership in a group. A member holds the group's lock or waits for it. Dropping the
+/// membership passes the lock on to the next tab.
 pub(crate) struct TabGroup {
     inner: Rc<GroupInner>,
     _on_message: Closure<dyn Fn(MessageEvent)>,
@@ -77,8 +77,9 @@ impl LockRequest {
 }
 
 impl TabGroup {
-    /// Joins the group of that name: requests its lock, and listens to its channel. Returns `None` if the
-    /// browser has no locks or channels. It has them only over HTTPS and on the server's own machine.
+    /// Joins the group of that name: requests its lock, and listens to its channel. Returns `None`
+    /// if the browser has no locks or channels. It has them only over HTTPS and on the server's own
+    /// machine.
     pub(crate) fn join(name: &str, on_event: impl Fn(GroupEvent) + 'static) -> Option<Self> {
         let locks = locks()?;
         let channel = BroadcastChannel::new(name).ok()?;

@@ -1,14 +1,16 @@
-//! The rules by which the tabs of a browser share one connection. Over HTTP/1.1 a browser opens at most six
-//! connections to a server, for all its tabs, so a stream in each tab would soon block everything else.
+//! The rules by which the tabs of a browser share one connection. Over HTTP/1.1 a browser opens at
+//! most six connections to a server, for all its tabs, so a stream in each tab would soon block
+//! everything else.
 //!
-//! Of the tabs that want the same stream, one is the leader: the tab that holds a lock (W3C Web Locks). When
-//! a tab is closed or dies, the browser gives its lock to the next. The leader holds the connection and
-//! relays each message together with the cursor that it had before the message. A follower therefore knows
-//! if it has missed something, and fetches just that. Events that it already has, it drops. A leader that
-//! does not answer, because the browser has put its tab to sleep, loses the lock to the tab that asked.
+//! Of the tabs that want the same stream, one is the leader: the tab that holds a lock (W3C Web
+//! Locks). When a tab is closed or dies, the browser gives its lock to the next. The leader holds
+//! the connection and relays each message together with the cursor that it had before the message.
+//! A follower therefore knows if it has missed something, and fetches just that. Events that it
+//! already has, it drops. A leader that does not answer, because the browser has put its tab to
+//! sleep, loses the lock to the tab that asked.
 //!
-//! Like [`connection`](crate::connection), whose rules the leader follows, this is a function from a state
-//! and an input to a state and effects.
+//! Like [`connection`](crate::connection), whose rules the leader follows, this is a function from
+//! a state and an input to a state and effects.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -23,8 +25,8 @@ use crate::connection::{
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Silence of a live leader, on top of a heartbeat interval, after which a follower asks it.
 pub const ASK_AFTER: Duration = Duration::from_secs(5);
-/// Silence of a leader without a connection after which a follower asks it. The timers of a hidden tab are
-/// slow, and each question advances the leader's rules.
+/// Silence of a leader without a connection after which a follower asks it. The timers of a hidden
+/// tab are slow, and each question advances the leader's rules.
 pub const ASK_DISCONNECTED_AFTER: Duration = Duration::from_secs(1);
 /// Maximum number of messages that a follower buffers while it fetches what comes before them.
 pub const MAX_BUFFERED: usize = 10_000;
@@ -56,7 +58,8 @@ pub struct StreamMessage<M> {
 /// The state of the leader's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaderStatus {
-    /// State of the connection. In [`ConnectionState::Waiting`] between tabs, `until` is the remaining time.
+    /// State of the connection. In [`ConnectionState::Waiting`] between tabs, `until` is the
+    /// remaining time.
     pub state: ConnectionState,
     /// Reason of the last disconnect.
     pub reason: Option<DisconnectReason>,
@@ -160,8 +163,8 @@ pub struct Tab<M> {
     connection: Connection,
     leader: Leader,
     fetch: FetchState,
-    /// Messages that the leader has relayed since something was missing, in order, each with the leader's
-    /// cursor before it.
+    /// Messages that the leader has relayed since something was missing, in order, each with the
+    /// leader's cursor before it.
     buffer: VecDeque<(Option<EventId>, StreamMessage<M>)>,
     /// Time at which another tab was last heard; `None` if there is no tab to relay messages to.
     others: Option<PageTime>,
@@ -186,8 +189,8 @@ enum FetchState {
     InFlight {
         /// Position that the leader has reached, at least.
         target: Option<EventId>,
-        /// Number of messages in the buffer at the time of the request. The server's log had their events
-        /// already.
+        /// Number of messages in the buffer at the time of the request. The server's log had their
+        /// events already.
         buffered: usize,
     },
     /// The last request brought nothing. The next tick starts another.
@@ -281,8 +284,8 @@ impl<M> Tab<M> {
             (Role::Suspended, TabInput::Stop) => self.role = Role::Inactive,
             (Role::Inactive | Role::Suspended, _) => {}
 
-            // The stream has ended. The others have been told, and have had the time to hear of it before
-            // one of them gets the lock.
+            // The stream has ended. The others have been told, and have had the time to hear of it
+            // before one of them gets the lock.
             (Role::Leader | Role::Standalone, TabInput::Tick | TabInput::Hide)
                 if !self.is_wanted() =>
             {
@@ -367,8 +370,8 @@ impl<M> Tab<M> {
             }
             // Late inputs of a connection that another tab has now.
             (Role::Follower, _) => {}
-            // Fetched events come over the stream, too. So do the messages of a former leader that has not
-            // yet learned that it is no longer the leader.
+            // Fetched events come over the stream, too. So do the messages of a former leader that
+            // has not yet learned that it is no longer the leader.
             (Role::Leader | Role::Standalone, _) => {}
         }
     }
@@ -449,8 +452,8 @@ impl<M> Tab<M> {
         matches!(*received, Received::Event { id: Some(id) } if !self.connection.is_new(id))
     }
 
-    /// Returns `true` if nothing is missing between this tab's cursor and a message that was sent after
-    /// `after`.
+    /// Returns `true` if nothing is missing between this tab's cursor and a message that was sent
+    /// after `after`.
     fn is_next(&self, after: Option<EventId>, received: &Received) -> bool {
         let cursor = self.connection.cursor();
         match *received {
@@ -479,7 +482,8 @@ impl<M> Tab<M> {
         self.buffer.push_back((after, message));
     }
 
-    /// Shows the buffered messages up to the first gap between them, and fetches what is missing there.
+    /// Shows the buffered messages up to the first gap between them, and fetches what is missing
+    /// there.
     fn catch_up(&mut self, target: Option<EventId>, effects: &mut Vec<TabEffect<M>>) {
         if self.fetch != FetchState::Idle {
             return;
@@ -527,8 +531,8 @@ impl<M> Tab<M> {
             self.catch_up(target, effects);
             return;
         }
-        // Messages that still do not follow belong to a log that the server no longer has, or does not
-        // have yet.
+        // Messages that still do not follow belong to a log that the server no longer has, or does
+        // not have yet.
         let mut caught_up = Vec::new();
         self.catch_up(target, &mut caught_up);
         let is_incomplete = self.fetch != FetchState::Idle;
@@ -540,8 +544,8 @@ impl<M> Tab<M> {
         }
     }
 
-    /// Drops those of the oldest `count` buffered messages that belong to another log than the one that the
-    /// server has answered from. They would never be next.
+    /// Drops those of the oldest `count` buffered messages that belong to another log than the one
+    /// that the server has answered from. They would never be next.
     fn drop_unreachable(&mut self, count: usize) {
         let later = self.buffer.split_off(count.min(self.buffer.len()));
         let earlier = std::mem::replace(&mut self.buffer, later);
@@ -590,8 +594,8 @@ impl<M> Tab<M> {
         let leader = &mut self.leader;
         if let Some((asked, ticks)) = &mut leader.asked {
             *ticks += 1;
-            // An answer that came while this tab slept is handled between two ticks. The random part keeps
-            // the followers of a dead leader from stealing all at once.
+            // An answer that came while this tab slept is handled between two ticks. The random
+            // part keeps the followers of a dead leader from stealing all at once.
             let timeout =
                 ANSWER_TIMEOUT.saturating_add(ANSWER_TIMEOUT.mul_f64(random.clamp(0.0, 1.0)));
             if *ticks >= 3 && now.saturating_sub(*asked) >= timeout {

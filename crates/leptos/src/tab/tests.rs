@@ -1,4 +1,5 @@
-//! Single situations, and a model of a browser in which tabs die, sleep and come back at any moment.
+//! Single situations, and a model of a browser in which tabs die, sleep and come back at any
+//! moment.
 
 use proptest::prelude::*;
 use waterclock::id::Epoch;
@@ -291,8 +292,8 @@ struct FakeTab {
     tab: Tab<Option<EventId>>,
     is_dead: bool,
     is_frozen: bool,
-    /// Inputs in flight, by source: each tab, the tab's stream, the lock, a fetch. Those of one source
-    /// arrive in order.
+    /// Inputs in flight, by source: each tab, the tab's stream, the lock, a fetch. Those of one
+    /// source arrive in order.
     inbox: [VecDeque<TabInput<Option<EventId>>>; TABS + 3],
     /// Its open connection, if it has one.
     stream: Option<FakeStream>,
@@ -359,7 +360,8 @@ impl FakeBrowser {
         EventId { epoch: Epoch::new(self.epoch), sequence }
     }
 
-    /// Returns the server's answer to a cursor: `true` for a gap, and the position from which to continue.
+    /// Returns the server's answer to a cursor: `true` for a gap, and the position from which to
+    /// continue.
     fn start(&self, cursor: Option<EventId>) -> (bool, u64) {
         match cursor {
             None => (false, self.newest),
@@ -641,7 +643,7 @@ proptest! {
         let newest = Some(browser.id(browser.newest));
         for page in browser.tabs.iter().filter(|page| !page.is_dead && !page.is_frozen) {
             let is_here = page.tab.is_wanted() && page.tab.role() != Role::Suspended;
-            prop_assert!(!is_here || page.tab.cursor() == newest, "this tab continues while others sleep");
+            prop_assert!(!is_here || page.tab.cursor() == newest, "continues while others sleep");
         }
         browser.thaw();
         browser.settle();
@@ -661,7 +663,11 @@ proptest! {
     #[test]
     fn every_tab_catches_up_with_the_log_even_if_it_is_replaced(
         steps in proptest::collection::vec(
-            prop_oneof![30 => step(), 1 => Just(Action::NewLog), 1 => (0..5_u64).prop_map(Action::Retain)],
+            prop_oneof![
+                30 => step(),
+                1 => Just(Action::NewLog),
+                1 => (0..5_u64).prop_map(Action::Retain),
+            ],
             0..300,
         ),
     ) {
