@@ -122,7 +122,7 @@ mod tests {
     use waterclock::id::Epoch;
 
     use super::*;
-    use crate::{connection::Received, tab::StreamMessage};
+    use crate::{connection::ReceivedMessage, tab::StreamMessage};
 
     fn id(sequence: u64) -> EventId {
         EventId { epoch: Epoch::new(0xff), sequence }
@@ -168,7 +168,7 @@ mod tests {
         let (name, data) = ("heartbeat", "several\nlines".to_owned());
         let message = RawMessage { name, last_event_id: id(4).to_string(), data };
         for after in [None, Some(id(2))] {
-            let received = Received::Heartbeat { id: Some(id(4)) };
+            let received = ReceivedMessage::Heartbeat { id: Some(id(4)) };
             let message_read = StreamMessage { received, content: StreamUpdate::Notice };
             let expected = TabInput::Relayed { after, message: message_read };
             assert_eq!(round_trip(&relay(after, &message)), Some(expected));

@@ -89,7 +89,7 @@ pub enum ConnectionInput {
     /// The connection is open, but no message was received yet.
     Opened,
     /// A message was received.
-    Received(Received),
+    Received(ReceivedMessage),
     /// The connection was lost, and the browser is reconnecting.
     Lost,
     /// The connection was lost, and the browser has given up.
@@ -108,7 +108,7 @@ pub enum ConnectionInput {
 /// An id behind the cursor leaves the cursor where it is. Such ids come from a connection that was
 /// replaced, or in the `hello` of its successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
+pub enum ReceivedMessage {
     /// An event.
     Event {
         /// Its id.
@@ -306,7 +306,7 @@ impl Connection {
             }
             (_, ConnectionInput::Received(received)) => {
                 self.follow(&received);
-                if let Received::Goodbye { reason, retry } = received {
+                if let ReceivedMessage::Goodbye { reason, retry } = received {
                     self.last_activity = now;
                     self.goodbye = Some(reason);
                     self.intervals.retry = retry;
@@ -368,15 +368,17 @@ impl Connection {
 
     /// Takes over the cursor and the intervals of a message that this tab or its leader has
     /// received.
-    pub(crate) fn follow(&mut self, received: &Received) {
+    pub(crate) fn follow(&mut self, received: &ReceivedMessage) {
         match *received {
-            Received::Event { id } | Received::Heartbeat { id } | Received::Hello { id, .. } => {
+            ReceivedMessage::Event { id }
+            | ReceivedMessage::Heartbeat { id }
+            | ReceivedMessage::Hello { id, .. } => {
                 self.cursor = id.filter(|&id| self.is_new(id)).or(self.cursor);
             }
-            Received::Gap { cursor } => self.cursor = cursor.or(self.cursor),
-            Received::Goodbye { .. } => {}
+            ReceivedMessage::Gap { cursor } => self.cursor = cursor.or(self.cursor),
+            ReceivedMessage::Goodbye { .. } => {}
         }
-        if let Received::Hello { intervals: Some(intervals), .. } = *received {
+        if let ReceivedMessage::Hello { intervals: Some(intervals), .. } = *received {
             self.intervals = intervals;
         }
     }
@@ -440,7 +442,8 @@ mod tests {
 
     use super::*;
 
-    const HEARTBEAT: ConnectionInput = ConnectionInput::Received(Received::Heartbeat { id: None });
+    const HEARTBEAT: ConnectionInput =
+        ConnectionInput::Received(ReceivedMessage::Heartbeat { id: None });
 
     const INTERVALS: Intervals =
         Intervals { heartbeat: Duration::from_secs(2), retry: Duration::from_mins(1) };
@@ -504,7 +507,7 @@ mod tests {
             "no message yet"
         );
         assert_eq!(page.input(HEARTBEAT), &ConnectionState::Live);
-        page.input(ConnectionInput::Received(Received::Event { id: Some(id(7)) }));
+        page.input(ConnectionInput::Received(ReceivedMessage::Event { id: Some(id(7)) }));
         assert_eq!(page.input(ConnectionInput::Stop), &ConnectionState::Stopped);
         assert!(!page.is_open);
         page.input(ConnectionInput::Connect);
@@ -515,7 +518,7 @@ mod tests {
     fn a_message_without_an_id_leaves_the_cursor() {
         let mut page = FakePage::new();
         page.input(ConnectionInput::Connect);
-        page.input(ConnectionInput::Received(Received::Event { id: Some(id(7)) }));
+        page.input(ConnectionInput::Received(ReceivedMessage::Event { id: Some(id(7)) }));
         page.input(HEARTBEAT);
         assert_eq!(page.connection.cursor(), Some(id(7)));
     }
@@ -524,14 +527,16 @@ mod tests {
     fn events_of_a_replaced_connection_are_not_new_when_they_repeat() {
         let mut page = FakePage::new();
         page.input(ConnectionInput::Connect);
-        page.input(ConnectionInput::Received(Received::Event { id: Some(id(5)) }));
+        page.input(ConnectionInput::Received(ReceivedMessage::Event { id: Some(id(5)) }));
         page.later(DEFAULT_INTERVALS.heartbeat * MAX_SILENT_INTERVALS + seconds(1));
         page.later(seconds(1));
         assert_eq!(page.after, Some(id(5)), "a new one was opened");
         // A late event of the old connection, then the new one's hello and first events.
         for (sequence, is_new) in [(6, true), (5, false), (6, false), (7, true)] {
             assert_eq!(page.connection.is_new(id(sequence)), is_new, "{sequence}");
-            page.input(ConnectionInput::Received(Received::Event { id: Some(id(sequence)) }));
+            page.input(ConnectionInput::Received(ReceivedMessage::Event {
+                id: Some(id(sequence)),
+            }));
         }
         assert_eq!(page.connection.cursor(), Some(id(7)));
     }
@@ -540,8 +545,8 @@ mod tests {
     fn a_gap_sets_the_cursor_even_backwards() {
         let mut page = FakePage::new();
         page.input(ConnectionInput::Connect);
-        page.input(ConnectionInput::Received(Received::Event { id: Some(id(5)) }));
-        page.input(ConnectionInput::Received(Received::Gap { cursor: Some(id(2)) }));
+        page.input(ConnectionInput::Received(ReceivedMessage::Event { id: Some(id(5)) }));
+        page.input(ConnectionInput::Received(ReceivedMessage::Gap { cursor: Some(id(2)) }));
         assert_eq!(page.connection.cursor(), Some(id(2)));
         let other = EventId { epoch: waterclock::id::Epoch::new(2), sequence: 1 };
         assert!(page.connection.is_new(other));
@@ -551,7 +556,7 @@ mod tests {
     fn a_browser_that_reconnects_is_left_alone() {
         let mut page = FakePage::new();
         page.input(ConnectionInput::Connect);
-        page.input(ConnectionInput::Received(Received::Hello {
+        page.input(ConnectionInput::Received(ReceivedMessage::Hello {
             id: None,
             intervals: Some(INTERVALS),
         }));
@@ -569,12 +574,12 @@ mod tests {
     fn after_a_goodbye_the_browser_has_the_time_that_the_server_gave() {
         let mut page = FakePage::new();
         page.input(ConnectionInput::Connect);
-        page.input(ConnectionInput::Received(Received::Hello {
+        page.input(ConnectionInput::Received(ReceivedMessage::Hello {
             id: None,
             intervals: Some(INTERVALS),
         }));
         let retry = seconds(1000);
-        page.input(ConnectionInput::Received(Received::Goodbye {
+        page.input(ConnectionInput::Received(ReceivedMessage::Goodbye {
             reason: GoodbyeReason::Limit,
             retry,
         }));
@@ -584,7 +589,7 @@ mod tests {
         assert_eq!(page.later(retry), &ConnectionState::Reconnecting);
         // It reconnects, and the server is still full.
         assert_eq!(page.input(ConnectionInput::Opened), &ConnectionState::Reconnecting);
-        page.input(ConnectionInput::Received(Received::Goodbye {
+        page.input(ConnectionInput::Received(ReceivedMessage::Goodbye {
             reason: GoodbyeReason::Limit,
             retry,
         }));
@@ -653,7 +658,7 @@ mod tests {
     fn three_silent_intervals_lead_to_a_new_connection() {
         let mut page = FakePage::new();
         page.input(ConnectionInput::Connect);
-        page.input(ConnectionInput::Received(Received::Hello {
+        page.input(ConnectionInput::Received(ReceivedMessage::Hello {
             id: Some(id(7)),
             intervals: Some(INTERVALS),
         }));
@@ -706,7 +711,7 @@ mod tests {
         assert!(page.is_open);
 
         page.is_open = false;
-        page.input(ConnectionInput::Received(Received::Goodbye {
+        page.input(ConnectionInput::Received(ReceivedMessage::Goodbye {
             reason: GoodbyeReason::Limit,
             retry: seconds(9),
         }));
@@ -744,13 +749,16 @@ mod tests {
             Just(ConnectionInput::Stop),
             Just(ConnectionInput::Opened),
             (proptest::option::of((0..99_u64).prop_map(id)), intervals).prop_map(
-                |(id, intervals)| ConnectionInput::Received(Received::Hello { id, intervals })
+                |(id, intervals)| ConnectionInput::Received(ReceivedMessage::Hello {
+                    id,
+                    intervals
+                })
             ),
             proptest::option::of((0..99_u64).prop_map(id))
-                .prop_map(|id| ConnectionInput::Received(Received::Event { id })),
+                .prop_map(|id| ConnectionInput::Received(ReceivedMessage::Event { id })),
             proptest::option::of((0..99_u64).prop_map(id))
-                .prop_map(|cursor| ConnectionInput::Received(Received::Gap { cursor })),
-            (1..60_u64).prop_map(|retry| ConnectionInput::Received(Received::Goodbye {
+                .prop_map(|cursor| ConnectionInput::Received(ReceivedMessage::Gap { cursor })),
+            (1..60_u64).prop_map(|retry| ConnectionInput::Received(ReceivedMessage::Goodbye {
                 reason: GoodbyeReason::Draining,
                 retry: Duration::from_secs(retry),
             })),
@@ -778,11 +786,11 @@ mod tests {
                 let before = connection.cursor();
                 let news = match &input {
                     ConnectionInput::Received(
-                        Received::Event { id } | Received::Hello { id, .. },
+                        ReceivedMessage::Event { id } | ReceivedMessage::Hello { id, .. },
                     ) if open => {
                         id.filter(|id| before.is_none_or(|before| before.sequence < id.sequence))
                     }
-                    ConnectionInput::Received(Received::Gap { cursor }) if open => *cursor,
+                    ConnectionInput::Received(ReceivedMessage::Gap { cursor }) if open => *cursor,
                     _ => None,
                 };
                 let (next, effects) = connection.step(now, random, input.clone());

@@ -9,7 +9,7 @@ use waterclock::{
 
 use crate::{
     browser::{FromJson, Json, from_json},
-    connection::{Intervals, Received},
+    connection::{Intervals, ReceivedMessage},
     tab::StreamMessage,
 };
 
@@ -36,22 +36,24 @@ pub(crate) fn parse(name: &str, last_event_id: &str, data: &str) -> StreamMessag
     let id = last_event_id.parse().ok();
     let (received, content) = match name {
         "message" => match from_json::<Event>(data) {
-            Some(event) => (Received::Event { id }, StreamUpdate::Event(Arc::new(event))),
-            None => (Received::Heartbeat { id }, StreamUpdate::Notice),
+            Some(event) => (ReceivedMessage::Event { id }, StreamUpdate::Event(Arc::new(event))),
+            None => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
         },
-        Hello::NAME => (Received::Hello { id, intervals: from_json(data) }, StreamUpdate::Opened),
+        Hello::NAME => {
+            (ReceivedMessage::Hello { id, intervals: from_json(data) }, StreamUpdate::Opened)
+        }
         Gap::NAME => match from_json::<Gap>(data) {
-            Some(gap) => (Received::Gap { cursor: id }, StreamUpdate::Gap(gap)),
-            None => (Received::Heartbeat { id }, StreamUpdate::Notice),
+            Some(gap) => (ReceivedMessage::Gap { cursor: id }, StreamUpdate::Gap(gap)),
+            None => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
         },
         Goodbye::NAME => match from_json::<Goodbye>(data) {
             Some(Goodbye { reason, retry_ms }) => {
                 let retry = Duration::from_millis(retry_ms);
-                (Received::Goodbye { reason, retry }, StreamUpdate::Notice)
+                (ReceivedMessage::Goodbye { reason, retry }, StreamUpdate::Notice)
             }
-            None => (Received::Heartbeat { id }, StreamUpdate::Notice),
+            None => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
         },
-        _ => (Received::Heartbeat { id }, StreamUpdate::Notice),
+        _ => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
     };
     StreamMessage { received, content }
 }

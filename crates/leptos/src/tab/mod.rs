@@ -18,7 +18,7 @@ use waterclock::id::EventId;
 
 use crate::connection::{
     Connection, ConnectionEffect, ConnectionInput, ConnectionState, DisconnectReason, PageTime,
-    Received,
+    ReceivedMessage,
 };
 
 /// Time that a leader has to answer.
@@ -50,7 +50,7 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamMessage<M> {
     /// The meaning for the rules.
-    pub received: Received,
+    pub received: ReceivedMessage,
     /// The meaning for the page.
     pub content: M,
 }
@@ -311,7 +311,7 @@ impl<M> Tab<M> {
             }
             (Role::Follower, TabInput::Relayed { after, message }) => {
                 self.leader.heard(now);
-                if !matches!(message.received, Received::Goodbye { .. }) {
+                if !matches!(message.received, ReceivedMessage::Goodbye { .. }) {
                     (self.leader.status.state, self.leader.status.reason) =
                         (ConnectionState::Live, None);
                 }
@@ -448,22 +448,24 @@ impl<M> Tab<M> {
     }
 
     /// Returns `true` for an event that this tab already has.
-    fn is_known(&self, received: &Received) -> bool {
-        matches!(*received, Received::Event { id: Some(id) } if !self.connection.is_new(id))
+    fn is_known(&self, received: &ReceivedMessage) -> bool {
+        matches!(*received, ReceivedMessage::Event { id: Some(id) } if !self.connection.is_new(id))
     }
 
     /// Returns `true` if nothing is missing between this tab's cursor and a message that was sent
     /// after `after`.
-    fn is_next(&self, after: Option<EventId>, received: &Received) -> bool {
+    fn is_next(&self, after: Option<EventId>, received: &ReceivedMessage) -> bool {
         let cursor = self.connection.cursor();
         match *received {
             // The leader's gap is also this tab's gap only if both had the same cursor.
-            Received::Gap { .. } => cursor.is_none() || cursor == after,
-            Received::Event { id } | Received::Heartbeat { id } | Received::Hello { id, .. } => {
+            ReceivedMessage::Gap { .. } => cursor.is_none() || cursor == after,
+            ReceivedMessage::Event { id }
+            | ReceivedMessage::Heartbeat { id }
+            | ReceivedMessage::Hello { id, .. } => {
                 // Before its first message, the leader is at the position of that message.
                 after.or(id).is_none_or(|start| self.has_reached(start))
             }
-            Received::Goodbye { .. } => true,
+            ReceivedMessage::Goodbye { .. } => true,
         }
     }
 
@@ -551,13 +553,13 @@ impl<M> Tab<M> {
         let earlier = std::mem::replace(&mut self.buffer, later);
         for (after, message) in earlier.into_iter().rev() {
             let id = match message.received {
-                Received::Gap { cursor } => cursor,
-                Received::Event { id }
-                | Received::Heartbeat { id }
-                | Received::Hello { id, .. } => id.or(after),
-                Received::Goodbye { .. } => None,
+                ReceivedMessage::Gap { cursor } => cursor,
+                ReceivedMessage::Event { id }
+                | ReceivedMessage::Heartbeat { id }
+                | ReceivedMessage::Hello { id, .. } => id.or(after),
+                ReceivedMessage::Goodbye { .. } => None,
             };
-            let is_gap = matches!(message.received, Received::Gap { .. });
+            let is_gap = matches!(message.received, ReceivedMessage::Gap { .. });
             let epoch = |id: Option<EventId>| id.map(|id| id.epoch);
             let is_same_log = epoch(id) == epoch(self.connection.cursor());
             if self.is_next(after, &message.received) || (is_same_log && !is_gap) {

@@ -15,7 +15,7 @@ fn seconds(n: u64) -> Duration {
 }
 
 fn event(id: EventId) -> StreamMessage<Option<EventId>> {
-    StreamMessage { received: Received::Event { id: Some(id) }, content: Some(id) }
+    StreamMessage { received: ReceivedMessage::Event { id: Some(id) }, content: Some(id) }
 }
 
 fn relayed(after: u64, sequence: u64) -> TabInput<Option<EventId>> {
@@ -228,7 +228,8 @@ fn buffered_messages_of_a_former_log_are_dropped() {
     let mut tab = follower();
     assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), [TabEffect::Fetch { after: id(5) }]);
     let new = |sequence| EventId { epoch: Epoch::new(2), sequence };
-    let gap = StreamMessage { received: Received::Gap { cursor: Some(new(0)) }, content: None };
+    let gap =
+        StreamMessage { received: ReceivedMessage::Gap { cursor: Some(new(0)) }, content: None };
     let gap = TabInput::Relayed { after: Some(id(9)), message: gap };
     assert_eq!(tab.step(seconds(1), 0.0, gap), []);
     // The server has started a new log before it answers.
@@ -247,7 +248,8 @@ fn buffered_messages_of_a_former_log_are_dropped() {
 fn a_follower_without_a_cursor_accepts_any_gap() {
     let mut tab = Tab::new(None);
     let _ = tab.step(seconds(0), 0.0, TabInput::Connect);
-    let gap = StreamMessage { received: Received::Gap { cursor: Some(id(3)) }, content: None };
+    let gap =
+        StreamMessage { received: ReceivedMessage::Gap { cursor: Some(id(3)) }, content: None };
     let gap = TabInput::Relayed { after: Some(id(1)), message: gap };
     assert_eq!(tab.step(seconds(1), 0.0, gap), [TabEffect::Show(None)]);
     assert_eq!(shown(&tab.step(seconds(1), 0.0, relayed(3, 4))), [4]);
@@ -448,12 +450,15 @@ impl FakeBrowser {
         let cursor = if !has_begun {
             let hello_id = (!is_gap).then_some(self.id(start));
             said.push(StreamMessage {
-                received: Received::Hello { id: hello_id, intervals: None },
+                received: ReceivedMessage::Hello { id: hello_id, intervals: None },
                 content: None,
             });
             if is_gap {
                 let cursor = Some(self.id(start));
-                said.push(StreamMessage { received: Received::Gap { cursor }, content: None });
+                said.push(StreamMessage {
+                    received: ReceivedMessage::Gap { cursor },
+                    content: None,
+                });
             }
             self.id(start)
         } else if start < self.newest {
@@ -463,7 +468,7 @@ impl FakeBrowser {
         } else {
             let here = self.id(start);
             said.push(StreamMessage {
-                received: Received::Heartbeat { id: Some(here) },
+                received: ReceivedMessage::Heartbeat { id: Some(here) },
                 content: None,
             });
             here
