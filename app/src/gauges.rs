@@ -3,7 +3,7 @@
 
 use leptos::{prelude::*, task::spawn_local};
 use waterclock::offset::Offset;
-use waterclock_leptos::{Live, StreamUpdate, connection::ConnectionState};
+use waterclock_leptos::{ConnectionState, Live, StreamUpdate};
 
 use crate::{
     browser,

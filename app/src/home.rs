@@ -6,9 +6,8 @@ use serde::Serialize;
 use waterclock::{event::Event, id::EventId};
 use waterclock_diagnose::Protocol;
 use waterclock_leptos::{
-    Live, LiveOptions,
+    ConnectionState, Live, LiveOptions,
     browser::{FromJson, Json},
-    connection::ConnectionState,
 };
 
 use crate::{

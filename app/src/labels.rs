@@ -1,10 +1,7 @@
 //! Texts for states, reasons and gaps.
 
 use waterclock::notice::{Gap, GapReason, GoodbyeReason};
-use waterclock_leptos::{
-    connection::{ConnectionState, DisconnectReason},
-    tab::Role,
-};
+use waterclock_leptos::{ConnectionState, DisconnectReason, Role};
 
 /// Describes the state of the connection.
 pub(crate) fn state_label(state: &ConnectionState) -> &'static str {

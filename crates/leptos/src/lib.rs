@@ -55,8 +55,10 @@ mod message;
 pub mod stopwatch;
 pub mod tab;
 
+pub use connection::{ConnectionState, DisconnectReason};
 pub use live::{Live, LiveOptions};
 pub use message::StreamUpdate;
+pub use tab::Role;
 
 /// The examples of the README compile.
 #[cfg(doctest)]
