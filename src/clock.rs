@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    event::{Name, Topic},
+    event::{Draft, Topic},
     hub::Hub,
     timestamp::Timestamp,
 };
@@ -25,7 +25,7 @@ pub async fn run(hub: &Hub, interval: Duration) {
             continue;
         }
         last = Some(due);
-        if let Err(error) = hub.publish(Topic::clock(), Name::default(), due.to_string()).await {
+        if let Err(error) = hub.publish(Draft::new(Topic::clock(), due.to_string())).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the clock lost a tick");
         }
     }
@@ -47,9 +47,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        hub::{Step, Subscriber},
+        event_log::{MemoryLog, Retention},
+        hub::{Delivery, Subscriber},
         id::{Cursor, Epoch},
-        log::{MemoryLog, Retention},
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ mod tests {
     async fn tick(subscriber: &mut Subscriber) -> String {
         // A minute of paused time is over at once if nothing else is to come.
         let next = tokio::time::timeout(60 * SECOND, subscriber.next()).await.expect("a tick");
-        let Step::Frames(frames) = next.unwrap() else { panic!("a gap") };
+        let Delivery::Events(frames) = next.unwrap() else { panic!("a gap") };
         assert_eq!(frames.len(), 1);
         let event = frames[0].event();
         assert!(event.time.since(event.data.parse().unwrap()) < SECOND, "late: {event:?}");
@@ -128,7 +128,7 @@ mod tests {
         }));
         let mut subscriber = hub.subscribe(Topic::clock().into(), Cursor::Now);
         tokio::spawn(async move { run(&hub, Duration::ZERO).await });
-        let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+        let Delivery::Events(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
         assert_eq!(frames[0].event().data, "1970-01-01T00:00:00.001Z");
     }
 

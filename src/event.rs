@@ -1,4 +1,17 @@
-//! What is published and read: the event, its topic and its name.
+//! Events: a [`Draft`] is published, an [`Event`] is read. Both have a topic and a name.
+//!
+//! ```
+//! use waterclock::event::{Draft, Event};
+//!
+//! let draft = Draft::new("orders.eu".parse()?, "order 7").named("created".parse()?);
+//! assert_eq!(draft.topic.as_str(), "orders.eu");
+//!
+//! let json = r#"{"id":"00000000c10cca11-42","topic":"orders.eu","name":"created",
+//!     "data":"order 7","time":"2026-11-22T07:00:01.000Z"}"#;
+//! let event: Event = serde_json::from_str(json)?;
+//! assert_eq!((event.topic, event.name, event.data), (draft.topic, draft.name, draft.data));
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 use std::{fmt, str::FromStr};
 
@@ -6,24 +19,75 @@ use serde::{Deserialize, Serialize};
 
 use crate::{id::EventId, timestamp::Timestamp};
 
-/// How long a topic or a name may be, in bytes.
+/// Maximum length of a topic or a name, in bytes.
 pub const MAX_LENGTH: usize = 255;
 
-/// Something that happened, as the log keeps it and readers get it.
-///
-/// Its JSON, `{"id","topic","name","data","time"}`, is what a stream with `format=json` sends.
+/// An accepted event, as the event log keeps it and readers receive it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its place in the log.
+    /// Its place in the event log.
     pub id: EventId,
-    /// What it is about.
+    /// The subject that readers select it by.
     pub topic: Topic,
     /// SSE's `event:`.
     pub name: Name,
-    /// What happened, in any UTF-8.
+    /// The payload: any UTF-8.
     pub data: String,
-    /// When the server accepted it.
+    /// Time at which the server accepted it.
     pub time: Timestamp,
+}
+
+impl Event {
+    /// Returns the event as JSON, `{"id","topic","name","data","time"}`, as every transport sends
+    /// it.
+    pub fn to_json(&self) -> String {
+        // Serialization cannot fail: every field is a string.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// An event to be published. The event log gives it its id and its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The subject that readers select it by.
+    pub topic: Topic,
+    /// SSE's `event:`.
+    pub name: Name,
+    /// The payload: any UTF-8.
+    pub data: String,
+    /// Identification of a publish that may be sent again.
+    pub key: Option<IdempotencyKey>,
+}
+
+impl Draft {
+    /// Creates a draft with the default name and without a key.
+    pub fn new(topic: Topic, data: impl Into<String>) -> Self {
+        Self { topic, name: Name::default(), data: data.into(), key: None }
+    }
+
+    /// Sets the name.
+    #[must_use]
+    pub fn named(self, name: Name) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Sets the idempotency key: publishing the draft again does not add a second event.
+    #[must_use]
+    pub fn with_key(self, key: IdempotencyKey) -> Self {
+        Self { key: Some(key), ..self }
+    }
+}
+
+/// A publisher's own identification of an event, so that a retry does not publish it twice.
+///
+/// The event log keeps a key as long as its event. Keys of different publishers and of different
+/// topics never collide.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey {
+    /// The publisher's name.
+    pub publisher: String,
+    /// The publisher's name for the event.
+    pub key: String,
 }
 
 /// What an event is about: tokens of `A-Za-z0-9_-` with dots between them, at most

@@ -18,7 +18,7 @@
 //! | [`offset`] | how far the clocks of a client and the server are apart | |
 //! | [`diagnose`] | what is known about the path between a client and a server, and what it means | |
 //! | [`stopwatch`] | the time that has passed for a page | |
-//! | `log` | where accepted events are kept | feature `hub` |
+//! | `event_log` | the stores of accepted events | feature `hub`; `SqliteLog`: feature `sqlite` |
 //! | `hub` | takes publishes, appends them to the log, wakes the subscribers | feature `hub` |
 //! | `clock` | the publisher of the built-in topic `clock` | feature `hub` |
 //! | `properties` | what is true of any bytes, for tests and fuzzing | feature `properties` |
@@ -46,8 +46,19 @@ struct Clients;
 #[cfg(feature = "hub")]
 pub mod clock;
 #[cfg(feature = "hub")]
-pub mod hub;
+pub mod event_log;
 #[cfg(feature = "hub")]
-pub mod log;
+pub mod hub;
 #[cfg(any(test, feature = "properties"))]
 pub mod properties;
+
+pub use event::{Draft, Event, IdempotencyKey, Name, Topic};
+#[cfg(feature = "sqlite")]
+pub use event_log::SqliteLog;
+#[cfg(feature = "hub")]
+pub use event_log::{EventLog, EventLogError, MemoryLog, Retention};
+#[cfg(feature = "hub")]
+pub use hub::{Batch, Delivery, Format, Frame, Hub, PublishError, Publishing, Subscriber};
+pub use id::{Cursor, Epoch, EventId};
+pub use pattern::{Pattern, Patterns};
+pub use timestamp::Timestamp;

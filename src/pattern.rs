@@ -125,6 +125,12 @@ impl Patterns {
     }
 }
 
+impl From<Pattern> for Patterns {
+    fn from(pattern: Pattern) -> Self {
+        Self(BTreeSet::from([pattern]))
+    }
+}
+
 impl From<Topic> for Patterns {
     fn from(topic: Topic) -> Self {
         Self(BTreeSet::from([topic.into()]))

@@ -29,9 +29,9 @@ use tokio::{
 };
 use waterclock::{
     clock,
+    event_log::{MemoryLog, SqliteLog},
     hub::Hub,
     id::Epoch,
-    log::{FileLog, MemoryLog},
     timestamp::Timestamp,
 };
 
@@ -132,7 +132,7 @@ fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
     let retention = options.retention();
     Ok(match options.store {
         Store::File => {
-            let log = FileLog::open(&options.data_dir, retention, Timestamp::now)?;
+            let log = SqliteLog::open(&options.data_dir, retention, Timestamp::now)?;
             Hub::new(log, Timestamp::now)
         }
         Store::Memory => Hub::new(MemoryLog::new(Epoch::random(), retention), Timestamp::now),

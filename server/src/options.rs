@@ -14,7 +14,7 @@ use std::{
 use clap::{
     CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
 };
-use waterclock::{log::Retention, pattern::Pattern};
+use waterclock::{event_log::Retention, pattern::Pattern};
 
 use crate::{
     access::{Access, AllowedHost, CorsOrigin},

@@ -1,4 +1,4 @@
-//! What a log in a file does besides: it outlives its process, and refuses what it cannot go on with.
+//! Tests of the SQLite log alone: restarts, restored copies, damage, and concurrent reads.
 
 use std::{
     collections::BTreeSet,
@@ -10,22 +10,19 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    event::{Name, Topic},
-    log::IdempotencyKey,
-};
+use crate::event::{IdempotencyKey, Topic};
 
 const NOW: Timestamp = Timestamp::from_millis(1000);
 
-fn try_open(folder: &TempDir) -> Result<FileLog, OpenError> {
-    FileLog::open(folder.path(), Retention::default(), || NOW)
+fn try_open(folder: &TempDir) -> Result<SqliteLog, OpenError> {
+    SqliteLog::open(folder.path(), Retention::default(), || NOW)
 }
 
-fn open(folder: &TempDir) -> FileLog {
+fn open(folder: &TempDir) -> SqliteLog {
     try_open(folder).unwrap()
 }
 
-/// Why it cannot be opened.
+/// Opens a log that must be refused and left unchanged.
 fn refusal(folder: &TempDir) -> OpenError {
     let before = fs::read(folder.path().join(FILE)).unwrap();
     let Err(error) = try_open(folder) else { panic!("it was opened") };
@@ -39,14 +36,17 @@ fn database(folder: &TempDir) -> Connection {
 }
 
 fn draft(topic: &str) -> Draft {
-    let (name, data) = (Name::default(), "x".repeat(100));
-    Draft { topic: topic.parse().unwrap(), name, data, time: NOW, key: None }
+    Draft::new(topic.parse().unwrap(), "x".repeat(100))
 }
 
-async fn append(log: &FileLog, topics: &str) {
+async fn append(log: &SqliteLog, topics: &str) {
     let drafts = topics.chars().map(|topic| draft(&topic.to_string())).collect();
-    let appended = log.append(drafts).await.unwrap();
-    assert!(appended.iter().all(|appended| matches!(appended, Ok(Appended::New(_)))));
+    let appended = log.append(drafts, NOW).await.unwrap();
+    assert!(
+        appended
+            .iter()
+            .all(|appended| matches!(appended, Ok(Appended { is_duplicate: false, .. })))
+    );
 }
 
 fn all() -> Patterns {
@@ -55,7 +55,7 @@ fn all() -> Patterns {
 
 const MANY: ReadLimit = ReadLimit { count: 100_000, bytes: usize::MAX };
 
-async fn read(log: &FileLog) -> Vec<u64> {
+async fn read(log: &SqliteLog) -> Vec<u64> {
     let events = log.read(&all(), 0, MANY).await.unwrap();
     events.iter().map(|event| event.id.sequence).collect()
 }
@@ -64,23 +64,24 @@ async fn read(log: &FileLog) -> Vec<u64> {
 async fn what_was_appended_is_there_when_it_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 2, ..Retention::default() };
-    let log = FileLog::open(folder.path(), retention, || NOW).unwrap();
+    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
     append(&log, "aaab").await;
     let key = IdempotencyKey { publisher: "me".to_owned(), key: "k".to_owned() };
-    let keyed = Draft { key: Some(key), ..draft("c") };
-    log.append(vec![keyed.clone()]).await.unwrap();
+    let keyed = draft("c").with_key(key);
+    log.append(vec![keyed.clone()], NOW).await.unwrap();
     log.tidy().await;
     let (bounds, events) = (log.bounds(), log.read(&all(), 0, MANY).await.unwrap());
     drop(log);
 
-    let log = FileLog::open(folder.path(), retention, || NOW).unwrap();
+    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
     assert_eq!(log.bounds(), bounds);
     assert_eq!(log.read(&all(), 0, MANY).await.unwrap(), events);
     assert_eq!(log.dropped(&Topic::clock().into()), 0);
     assert_eq!(log.dropped(&all()), 1);
-    let again = log.append(vec![keyed, draft("a")]).await.unwrap();
-    assert_eq!(again[0], Ok(Appended::Known(events[3].clone())));
-    assert!(matches!(&again[1], Ok(Appended::New(event)) if event.id.sequence == 6));
+    let again = log.append(vec![keyed, draft("a")], NOW).await.unwrap();
+    assert_eq!(again[0], Ok(Appended { event: events[3].clone(), is_duplicate: true }));
+    let Ok(Appended { event, is_duplicate: false }) = &again[1] else { panic!("{again:?}") };
+    assert_eq!(event.id.sequence, 6);
 }
 
 #[tokio::test]
@@ -88,7 +89,7 @@ async fn numbers_are_not_used_again_when_all_that_had_them_was_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 0, topics: 1, ..Retention::default() };
     for newest in [2, 4] {
-        let log = FileLog::open(folder.path(), retention, || NOW).unwrap();
+        let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
         append(&log, "a").await;
         log.tidy().await;
         append(&log, "b").await;
@@ -148,9 +149,7 @@ async fn a_log_of_the_first_format_is_migrated() {
     )
     .unwrap();
     drop(old);
-    let life = Life::open(folder.path()).unwrap();
-    life.reached(life::identity(&folder.path().join(FILE)).unwrap(), 5);
-    drop(life);
+    LifeFile::open(folder.path()).unwrap().begin(5).unwrap();
 
     let log = open(&folder);
     let bounds = Bounds { epoch: "00000000c10cca11".parse().unwrap(), start: 3, newest: 5 };
@@ -212,7 +211,7 @@ fn a_folder_that_is_none_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    let opened = FileLog::open(&file.join("below"), Retention::default(), || NOW);
+    let opened = SqliteLog::open(&file.join("below"), Retention::default(), || NOW);
     assert!(matches!(opened, Err(OpenError::Folder { .. })));
 }
 
@@ -223,11 +222,11 @@ async fn a_full_disk_refuses_what_is_new_and_nothing_else() {
     append(&log, "ab").await;
     log.limit_pages(Some(1)).await;
     let drafts = || vec![draft("a"); 1000];
-    assert!(matches!(log.append(drafts()).await, Err(LogError::Full)));
+    assert!(matches!(log.append(drafts(), NOW).await, Err(EventLogError::DiskFull)));
     assert_eq!(log.bounds().newest, 2);
     assert_eq!(read(&log).await, [1, 2]);
     log.limit_pages(None).await;
-    log.append(drafts()).await.unwrap();
+    log.append(drafts(), NOW).await.unwrap();
     assert_eq!(read(&log).await, (1..=1002).collect::<Vec<_>>());
 }
 
@@ -235,7 +234,7 @@ async fn a_full_disk_refuses_what_is_new_and_nothing_else() {
 async fn readers_miss_nothing_of_what_is_appended_beside_them_unless_they_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 10, ..Retention::default() };
-    let log = Arc::new(FileLog::open(folder.path(), retention, || NOW).unwrap());
+    let log = Arc::new(SqliteLog::open(folder.path(), retention, || NOW).unwrap());
     let is_over = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = ["z.>", "z.1 z.2", ">"]
         .into_iter()
@@ -269,8 +268,10 @@ async fn readers_miss_nothing_of_what_is_appended_beside_them_unless_they_are_to
         if round % 3 == 0 {
             log.tidy().await;
         }
-        for appended in log.append(drafts).await.unwrap() {
-            let Ok(Appended::New(event)) = appended else { panic!("{appended:?}") };
+        for appended in log.append(drafts, NOW).await.unwrap() {
+            let Ok(Appended { event, is_duplicate: false }) = appended else {
+                panic!("{appended:?}")
+            };
             published.push(event);
         }
     }

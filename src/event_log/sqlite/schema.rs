@@ -1,18 +1,18 @@
-//! What is in the file.
+//! The tables of the database, and the checks when it is opened.
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::{Known, OpenError};
+use super::{Index, OpenError};
 use crate::{
+    event_log::topics::{TopicEntry, Topics},
     id::Epoch,
-    log::topics::{OfTopic, Topics},
 };
 
-/// "wclk", by which `file` and we know the database from others.
+/// "wclk", by which this program and the tool `file` recognize the database.
 const APPLICATION_ID: usize = 0x7763_6c6b;
-/// Each brings a file of the format before it to its own. A new file has format 0.
+/// Each migration brings a file of the format before it to its own. A new file has format 0.
 pub(super) const MIGRATIONS: [&str; 2] = [
     "CREATE TABLE log (epoch TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT;
      CREATE TABLE topics (
@@ -32,21 +32,21 @@ pub(super) const MIGRATIONS: [&str; 2] = [
      ALTER TABLE events ADD COLUMN key TEXT;
      CREATE UNIQUE INDEX events_by_key ON events (topic, publisher, key) WHERE key IS NOT NULL;",
 ];
-/// The format that we write.
+/// The current format.
 pub(super) const FORMAT: usize = MIGRATIONS.len();
-/// How long to wait for another program that has locked the file, `sqlite3` for example.
-pub(super) const BUSY: Duration = Duration::from_secs(2);
-/// The file beside the database that SQLite writes first is cut to this when it has grown beyond.
+/// Timeout for a lock that another program holds, such as `sqlite3`.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Size to which SQLite truncates its journal after a checkpoint.
 const JOURNAL_BYTES: u64 = 16 << 20;
 
-/// Opens the database for writing, and brings it up to date.
-pub(super) fn open(file: &Path) -> Result<(Connection, Known), OpenError> {
-    let failed = |why: rusqlite::Error| error(file, why);
+/// Opens the database for writing, and migrates it to the current format.
+pub(super) fn open(file: &Path) -> Result<(Connection, Index), OpenError> {
+    let failed = |error: rusqlite::Error| open_error(file, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(file, flags).map_err(failed)?;
-    connection.busy_timeout(BUSY).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, usize>(0));
     let format = pragma("user_version").map_err(failed)?;
     let application = pragma("application_id").map_err(failed)?;
@@ -58,7 +58,7 @@ pub(super) fn open(file: &Path) -> Result<(Connection, Known), OpenError> {
         return Err(OpenError::Newer { file: file.to_owned(), format });
     }
     if is_new {
-        // What is dropped is given back to the system, when there is much of it.
+        // Lets the writer return unused pages to the file system.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
     } else {
         check(&connection, file)?;
@@ -67,20 +67,20 @@ pub(super) fn open(file: &Path) -> Result<(Connection, Known), OpenError> {
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES).map_err(failed)?;
     migrate(&mut connection, format).map_err(failed)?;
-    let known = look(&connection).map_err(failed)?;
-    Ok((connection, known))
+    let index = build_index(&connection).map_err(failed)?;
+    Ok((connection, index))
 }
 
-/// Looks for damage: of all pages, but not of what the indexes say of the tables.
+/// Checks all pages for damage, but does not compare the indexes with the tables.
 fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     let found: String = connection
         .query_one("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|why| error(file, why))?;
+        .map_err(|error| open_error(file, error))?;
     if found == "ok" {
         return Ok(());
     }
-    let why = found.lines().collect::<Vec<_>>().join(" ");
-    Err(OpenError::Damaged { file: file.to_owned(), why })
+    let details = found.lines().collect::<Vec<_>>().join(" ");
+    Err(OpenError::Damaged { file: file.to_owned(), details })
 }
 
 fn migrate(connection: &mut Connection, format: usize) -> rusqlite::Result<()> {
@@ -105,20 +105,20 @@ fn migrate(connection: &mut Connection, format: usize) -> rusqlite::Result<()> {
 pub(super) fn begin_life(connection: &Connection, file: &Path) -> Result<Epoch, OpenError> {
     let epoch = Epoch::random();
     let update = connection.execute("UPDATE log SET epoch = ?1", [epoch.to_string()]);
-    update.map(|_| epoch).map_err(|why| error(file, why))
+    update.map(|_| epoch).map_err(|error| open_error(file, error))
 }
 
-/// What is in the file.
-fn look(connection: &Connection) -> rusqlite::Result<Known> {
+/// Summarizes the database.
+fn build_index(connection: &Connection) -> rusqlite::Result<Index> {
     let (epoch, forgotten): (String, u64) =
         connection.query_one("SELECT epoch, forgotten FROM log", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
-    let mut by_number: HashMap<i64, (String, u64)> = HashMap::new();
+    let mut by_row_id: HashMap<i64, (String, u64)> = HashMap::new();
     let mut statement = connection.prepare("SELECT id, topic, dropped FROM topics")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        by_number.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+        by_row_id.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
     }
     let mut kept: HashMap<i64, (usize, u64)> = HashMap::new();
     let mut statement =
@@ -132,35 +132,37 @@ fn look(connection: &Connection) -> rusqlite::Result<Known> {
 
     let mut topics = HashMap::new();
     let mut newest = forgotten;
-    for (number, (topic, dropped)) in by_number {
-        let (count, of_topic) = kept.remove(&number).unwrap_or((0, 0));
+    for (row_id, (topic, dropped)) in by_row_id {
+        let (count, of_topic) = kept.remove(&row_id).unwrap_or((0, 0));
         newest = newest.max(of_topic).max(dropped);
-        let topic = topic.parse().map_err(|_| damaged("there is a topic that cannot be one"))?;
-        topics.insert(topic, OfTopic { count, newest: of_topic, dropped, place: number });
+        let topic = topic.parse().map_err(|_| damaged("a topic is invalid"))?;
+        topics.insert(topic, TopicEntry { count, newest: of_topic, dropped, place: row_id });
     }
     if !kept.is_empty() {
-        return Err(damaged("there are events of no topic"));
+        return Err(damaged("an event has no topic"));
     }
-    Ok(Known {
-        epoch: epoch.parse().map_err(|_| damaged("its epoch is none"))?,
+    Ok(Index {
+        epoch: epoch.parse().map_err(|_| damaged("the epoch is invalid"))?,
         start: oldest.map_or(newest, |oldest| oldest.saturating_sub(1)),
         newest,
-        count: topics.values().map(|of_topic| of_topic.count).sum(),
+        count: topics.values().map(|entry| entry.count).sum(),
         topics: Topics::new(topics, forgotten),
     })
 }
 
-fn damaged(why: &str) -> rusqlite::Error {
+fn damaged(details: &str) -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-    rusqlite::Error::SqliteFailure(code, Some(why.to_owned()))
+    rusqlite::Error::SqliteFailure(code, Some(details.to_owned()))
 }
 
-fn error(file: &Path, why: rusqlite::Error) -> OpenError {
+fn open_error(file: &Path, reason: rusqlite::Error) -> OpenError {
     let file = file.to_owned();
-    match why.sqlite_error_code() {
+    match reason.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked(file),
         Some(ErrorCode::NotADatabase) => OpenError::NotALog(file),
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { file, why: why.to_string() },
-        _ => OpenError::Failed { file, why },
+        Some(ErrorCode::DatabaseCorrupt) => {
+            OpenError::Damaged { file, details: reason.to_string() }
+        }
+        _ => OpenError::Failed { file, reason },
     }
 }
