@@ -16,7 +16,6 @@
 //! | [`connection`] | the connection rules of the page, as a pure function | |
 //! | [`tab`] | the rules by which the tabs of a browser share one connection, too | |
 //! | [`offset`] | how far the clocks of a client and the server are apart | |
-//! | [`diagnose`] | what is known about the path between a client and a server, and what it means | |
 //! | [`stopwatch`] | the time that has passed for a page | |
 //! | `event_log` | the stores of accepted events | feature `hub`; `SqliteLog`: feature `sqlite` |
 //! | `hub` | takes publishes, appends them to the log, wakes the subscribers | feature `hub` |
@@ -26,7 +25,6 @@
 //! Without features the crate builds for wasm32; `hub` brings tokio.
 
 pub mod connection;
-pub mod diagnose;
 pub mod event;
 pub mod id;
 pub mod notice;

@@ -2,7 +2,8 @@
 //! the list of what it has said.
 
 use leptos::prelude::*;
-use waterclock::{connection::State, diagnose::Protocol};
+use waterclock::connection::State;
+use waterclock_diagnose::Protocol;
 
 use crate::{
     Snapshot, browser,

@@ -11,7 +11,7 @@ use js_sys::{Reflect, Uint8Array};
 use leptos::prelude::window;
 use wasm_bindgen::{JsCast as _, JsValue};
 use wasm_bindgen_futures::JsFuture;
-use waterclock::diagnose::{
+use waterclock_diagnose::{
     Answer, End, Method, NoAnswer, PATIENCE, Probe, Question, Reader, Seen, duration,
 };
 use web_sys::{AbortController, ReadableStreamDefaultReader, RequestCache};

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-use waterclock::{diagnose::Protocol, offset::Offset, timestamp::Timestamp, transport::Transport};
+use waterclock::{offset::Offset, timestamp::Timestamp, transport::Transport};
+use waterclock_diagnose::Protocol;
 
 use super::{
     latency::Summary,

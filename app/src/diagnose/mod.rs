@@ -1,5 +1,5 @@
 //! The page `/diagnose`: what the path between this browser and the server does to a stream, and what mends it.
-//! What is found is judged by [`waterclock::diagnose`], as in a terminal.
+//! What is found is judged by [`waterclock_diagnose`], as in a terminal.
 //!
 //! # Layout
 //!
@@ -10,7 +10,7 @@
 mod run;
 
 use leptos::{prelude::*, task::spawn_local};
-use waterclock::diagnose::{Check, Fault, Finding, Report};
+use waterclock_diagnose::{Check, Fault, Finding, Report};
 
 use self::run::{Phase, Run};
 use crate::{browser, reactive::text};

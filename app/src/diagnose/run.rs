@@ -1,4 +1,4 @@
-//! A run of the checks in the page. What is asked for, and what it means, is [`waterclock::diagnose`]'s.
+//! A run of the checks in the page. What is asked for, and what it means, is [`waterclock_diagnose`]'s.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use futures_util::future::{AbortHandle, abortable};
 use gloo_timers::future::sleep;
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
-use waterclock::diagnose::{
-    self, Answer, Check, Client, Finding, NoAnswer, Pace, Path, Plan, Protocol, Question, Reader,
-    Report, Seen, judge, recognise,
+use waterclock_diagnose::{
+    Answer, Check, Client, Finding, NoAnswer, Pace, Path, Plan, Protocol, Question, Reader, Report,
+    Seen, judge, recognise,
 };
 
 use crate::{
@@ -136,7 +136,7 @@ impl Run {
             findings: Vec::new(),
             path,
         }));
-        let was_there = diagnose::run(&self, &first, plan).await;
+        let was_there = waterclock_diagnose::run(&self, &first, plan).await;
         let (controls, answered) = browser::service_worker();
         self.tell(judge::service_worker(controls, answered));
         was_there.map_err(|why| format!("Not all could be looked at: {why}."))

@@ -8,10 +8,8 @@ use reqwest::{
     redirect::Policy,
 };
 use tokio::time::{Instant, timeout_at};
-use waterclock::{
-    diagnose::{Answer, End, Reader, duration},
-    sse,
-};
+use waterclock::sse;
+use waterclock_diagnose::{Answer, End, Reader, duration};
 
 use super::{CONNECT, CouldNotRun, Diagnose, common_headers};
 

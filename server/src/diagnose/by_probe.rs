@@ -3,9 +3,8 @@
 use std::{cell::RefCell, time::Duration};
 
 use reqwest::{Method, Url};
-use waterclock::diagnose::{
-    self, Answer, Check, Client, Finding, NoAnswer, PATIENCE, Plan, Probe, Question, Reader,
-    Report, Seen,
+use waterclock_diagnose::{
+    Answer, Check, Client, Finding, NoAnswer, PATIENCE, Plan, Probe, Question, Reader, Report, Seen,
 };
 
 use super::{
@@ -27,7 +26,7 @@ pub(super) async fn measure(
         streams: usize::from(options.streams),
     };
     let terminal = Terminal { asker, probe, progress: RefCell::new(progress) };
-    let was_there = diagnose::run(&terminal, first, plan).await;
+    let was_there = waterclock_diagnose::run(&terminal, first, plan).await;
     (terminal.progress.into_inner().end(), was_there)
 }
 
@@ -44,8 +43,8 @@ impl Client for Terminal<'_> {
         let mut url = self.probe.clone();
         url.set_query(Some(&question.query()));
         let method = match question.method {
-            diagnose::Method::Get => Method::GET,
-            diagnose::Method::Post => Method::POST,
+            waterclock_diagnose::Method::Get => Method::GET,
+            waterclock_diagnose::Method::Post => Method::POST,
         };
         let request = if question.accepts_compression {
             self.asker.as_browsers_do(method, &url)

@@ -5,9 +5,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use reqwest::{Method, Url};
 use tokio::time::{Instant, timeout_at};
-use waterclock::diagnose::{
-    Check, End, Finding, PATIENCE, Protocol, Report, duration, judge, time,
-};
+use waterclock_diagnose::{Check, End, Finding, PATIENCE, Protocol, Report, duration, judge, time};
 
 use super::{
     Diagnose, Progress,

@@ -1,5 +1,5 @@
 //! `waterclock diagnose`: a client that measures the path to a server of events. What its measurements mean is
-//! [`waterclock::diagnose`]'s.
+//! [`waterclock_diagnose`]'s.
 //!
 //! | module | what is there |
 //! |---|---|
@@ -23,11 +23,8 @@ use reqwest::{
     StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
-use waterclock::{
-    diagnose::{Answer, Finding, PATIENCE, Path, Protocol, Report, Seen, recognise},
-    sse,
-    timestamp::Timestamp,
-};
+use waterclock::{sse, timestamp::Timestamp};
+use waterclock_diagnose::{Answer, Finding, PATIENCE, Path, Protocol, Report, Seen, recognise};
 
 use ask::{Asker, Failure, Read};
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use server::{access::Access, streams::StreamLimits};
-use waterclock::diagnose::Probe;
+use waterclock_diagnose::Probe;
 
 use crate::support::{Answer, Server, Settings};
 

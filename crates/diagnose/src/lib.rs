@@ -5,7 +5,7 @@
 //! observed to the [`judge`] of each check, each of which tells a [`Finding`]. All of them are a [`Report`].
 //!
 //! ```
-//! use waterclock::diagnose::{Fault, Intermediary, Protocol, Verdict, judge, mend};
+//! use waterclock_diagnose::{Fault, Intermediary, Protocol, Verdict, judge, mend};
 //!
 //! let finding = judge::protocol(Some(Protocol::Http2), Some(Protocol::Http10));
 //! assert_eq!(finding.verdict, Verdict::Warning);
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn the_names_are_those_that_are_written_down() {
-        let document = include_str!("../../docs/diagnose.md");
+        let document = include_str!("../../../docs/diagnose.md");
         let names = Check::ALL.map(Check::as_str).into_iter();
         let names = names.chain(Verdict::ALL.map(Verdict::as_str));
         let names = names.chain(Fault::ALL.map(Fault::as_str));

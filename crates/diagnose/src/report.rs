@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::{Fault, Finding, Intermediary, Mend, Protocol, Recognised, Verdict, mends};
-use crate::timestamp::Timestamp;
+use waterclock::timestamp::Timestamp;
+
+use crate::{Fault, Finding, Intermediary, Mend, Protocol, Recognised, Verdict, mends};
 
 /// What is known of the path itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -182,7 +183,7 @@ struct ViewOfIntermediary<'a> {
 
 #[derive(Serialize)]
 struct ViewOfFinding<'a> {
-    check: super::Check,
+    check: crate::Check,
     title: &'static str,
     verdict: Verdict,
     measured: &'a str,
@@ -237,7 +238,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::diagnose::{Check, recognise};
+    use crate::{Check, recognise};
 
     fn report(findings: Vec<Finding>) -> Report {
         Report {

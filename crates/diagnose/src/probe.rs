@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::Arrival;
-use crate::{
+use waterclock::{
     notice::{Goodbye, GoodbyeReason, Notice as _},
     sse::{Message, Parsed, Parser},
 };
+
+use crate::Arrival;
 
 /// The headers of a request that tell of the path it has come by. None of them is a secret.
 pub const PATH_HEADERS: [&str; 40] = [
@@ -100,7 +101,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The headers, as [`recognise`](super::recognise) takes them.
+    /// The headers, as [`recognise`](crate::recognise) takes them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }

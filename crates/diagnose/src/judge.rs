@@ -1,13 +1,14 @@
 //! What the observations of each check mean. Each judge takes what was seen, and nothing else. That of delivery
-//! is [`Delivery::judge`](super::Delivery::judge).
+//! is [`Delivery::judge`](crate::Delivery::judge).
 
 use std::time::Duration;
 
-use super::{
+use waterclock::{notice::GoodbyeReason, offset::Offset, sse};
+
+use crate::{
     Answer, Check, Delivery, End, Fault, Finding, Pace, Protocol, Reader, Seen, Verdict, duration,
     time,
 };
-use crate::{notice::GoodbyeReason, offset::Offset, sse};
 
 /// What the first event may take.
 pub const FIRST_EVENT: Duration = Duration::from_secs(2);
@@ -395,7 +396,7 @@ pub fn round_trip(shortest: Option<Duration>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::Arrival;
+    use crate::Arrival;
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

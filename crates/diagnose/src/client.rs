@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Check, Finding, Pace, Reader, Seen};
+use crate::{Check, Finding, Pace, Reader, Seen};
 
 /// How long an answer is waited for, besides what it is meant to last.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a [`run`](super::run) needs of its surroundings.
+/// What a [`run`](crate::run) needs of its surroundings.
 pub trait Client {
     /// Whether it is a browser, which has its own limit of connections.
     const IS_BROWSER: bool;

@@ -10,7 +10,7 @@
 
 use serde::Serialize;
 
-use super::{Fault, Intermediary, Recognised};
+use crate::{Fault, Intermediary, Recognised};
 
 /// What mends a fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -15,15 +15,16 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 
-use super::{
-    Answer, Arrival, Check, Client, Delivery, End, Finding, Method, NoAnswer, PACES, PATIENCE,
-    Pace, Probe, Protocol, Question, Reader, duration,
-    judge::{self, AT_ONCE, COMPRESSIBLE, TOGETHER},
-};
-use crate::{
+use waterclock::{
     notice::GoodbyeReason,
     offset::{Offset, Sample},
     timestamp::Timestamp,
+};
+
+use crate::{
+    Answer, Arrival, Check, Client, Delivery, End, Finding, Method, NoAnswer, PACES, PATIENCE,
+    Pace, Probe, Protocol, Question, Reader, duration,
+    judge::{self, AT_ONCE, COMPRESSIBLE, TOGETHER},
 };
 
 /// How often the server is asked for its time.
@@ -331,11 +332,10 @@ mod tests {
         time::{Instant, sleep, timeout_at},
     };
 
+    use waterclock::sse::Block;
+
     use super::*;
-    use crate::{
-        diagnose::{Fault, Seen, Verdict},
-        sse::Block,
-    };
+    use crate::{Fault, Seen, Verdict};
 
     /// A client, and a server that is there for a while only.
     struct Fake {

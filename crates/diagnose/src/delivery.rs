@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::{Check, Fault, Finding, Verdict, bytes, time};
+use crate::{Check, Fault, Finding, Verdict, bytes, time};
 
 /// How an event of the probe came.
 #[derive(Clone, Copy, Debug, PartialEq)]
