@@ -14,7 +14,7 @@ export PATH := $(shell scripts/setup.sh path)
 site := target/release/site
 program := target/release/waterclock
 build_pages := cargo leptos build --release --frontend-only
-sources := $(shell find .cargo Cargo.toml Cargo.lock src crates app server/Cargo.toml server/build.rs server/src frontend style public)
+sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml server/build.rs server/src crates frontend style public)
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)

@@ -1,6 +1,5 @@
-//! The stream itself: what an event is, how it is written on the wire, where it is kept, how it
-//! reaches its subscribers, and when a client connects again. It knows no HTTP and no DOM, so the
-//! server and the page share it.
+//! The stream itself: what an event is, how it is written on the wire, where it is kept, and
+//! how it reaches its subscribers. It knows no HTTP and no DOM, so the server and the page share it.
 //!
 //! # Layout
 //!
@@ -13,10 +12,7 @@
 //! | [`sse`] | the wire format: an encoder and a parser of `text/event-stream` | |
 //! | [`notice`] | what a stream says besides events: `hello`, `gap`, `heartbeat`, `end`, `goodbye` | |
 //! | [`transport`] | the four ways to read the log | |
-//! | [`connection`] | the connection rules of the page, as a pure function | |
-//! | [`tab`] | the rules by which the tabs of a browser share one connection, too | |
 //! | [`offset`] | how far the clocks of a client and the server are apart | |
-//! | [`stopwatch`] | the time that has passed for a page | |
 //! | `event_log` | the stores of accepted events | feature `hub`; `SqliteLog`: feature `sqlite` |
 //! | `hub` | takes publishes, appends them to the log, wakes the subscribers | feature `hub` |
 //! | `clock` | the publisher of the built-in topic `clock` | feature `hub` |
@@ -24,15 +20,12 @@
 //!
 //! Without features the crate builds for wasm32; `hub` brings tokio.
 
-pub mod connection;
 pub mod event;
 pub mod id;
 pub mod notice;
 pub mod offset;
 pub mod pattern;
 pub mod sse;
-pub mod stopwatch;
-pub mod tab;
 pub mod timestamp;
 pub mod transport;
 

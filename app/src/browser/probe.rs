@@ -14,9 +14,10 @@ use wasm_bindgen_futures::JsFuture;
 use waterclock_diagnose::{
     Answer, End, Method, NoAnswer, PATIENCE, Probe, Question, Reader, Seen, duration,
 };
+use waterclock_leptos::browser::{AbortOnDrop, Incoming, Source};
 use web_sys::{AbortController, ReadableStreamDefaultReader, RequestCache};
 
-use super::{Incoming, event_source::Source, offset, poll::AbortOnDrop};
+use super::offset;
 
 /// Where the probe is.
 pub(crate) const PROBE: &str = "/diagnose/stream";

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::{id::EventId, notice::GoodbyeReason};
+use waterclock::{id::EventId, notice::GoodbyeReason};
 
 /// The longest first wait; each further one may be twice as long.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -398,7 +398,7 @@ mod tests {
         Intervals { heartbeat: Duration::from_secs(2), retry: Duration::from_mins(1) };
 
     fn id(sequence: u64) -> EventId {
-        EventId { epoch: crate::id::Epoch::new(1), sequence }
+        EventId { epoch: waterclock::id::Epoch::new(1), sequence }
     }
 
     fn seconds(n: u64) -> Duration {
@@ -491,7 +491,7 @@ mod tests {
         page.input(Input::Said(Said::Event { id: Some(id(5)) }));
         page.input(Input::Said(Said::Gap { cursor: Some(id(2)) }));
         assert_eq!(page.connection.cursor(), Some(id(2)));
-        let other = EventId { epoch: crate::id::Epoch::new(2), sequence: 1 };
+        let other = EventId { epoch: waterclock::id::Epoch::new(2), sequence: 1 };
         assert!(page.connection.is_new(other));
     }
 

@@ -5,8 +5,8 @@
 //! `ssr` on the server, and its server is Waterclock's, at the same origin.
 //!
 //! ```
-//! use app::live::{Arrived, Live, Stream};
 //! use leptos::prelude::*;
+//! use waterclock_leptos::{Arrived, Live, Stream};
 //!
 //! #[component]
 //! fn Orders() -> impl IntoView {
@@ -30,27 +30,22 @@
 //! }
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
-use waterclock::{
-    connection::{self, Effect as Own, Instant, Reason, Said, State},
-    event::Event,
-    id::EventId,
-    notice::{Gap, Goodbye, Heartbeat, Hello, Notice as _},
-    tab::{Effect as Do, Input, Message, Role, Tab},
-};
+use waterclock::id::EventId;
 
 use crate::{
-    browser::{self, Group, GroupNews, Incoming, Lifecycle, Polled, from_json},
-    reactive::effect,
+    browser::{
+        self, Incoming, Lifecycle, Polled, explain,
+        group::{Group, GroupNews, count_tabs},
+    },
+    connection::{self, Effect as Own, Instant, Reason, State},
+    message::{self, Arrived},
+    tab::{Effect as Do, Input, Role, Tab},
     tabs,
 };
-
-/// What the page listens to: events, which are all unnamed in the format that it asks for, and the
-/// notices.
-const NAMES: [&str; 5] = ["message", Hello::NAME, Gap::NAME, Heartbeat::NAME, Goodbye::NAME];
 
 /// Which stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,19 +57,6 @@ pub struct Stream {
     /// Tabs with the same name share one connection: those that read the same topics by the same
     /// permission. Empty to share with none.
     pub group: String,
-}
-
-/// What a stream has brought.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrived {
-    /// The connection is open, for the first time or again.
-    Opened,
-    /// An event, in order, and never twice.
-    Event(Arc<Event>),
-    /// Events are missing here.
-    Gap(Gap),
-    /// Nothing to show.
-    Notice,
 }
 
 /// A stream, and how it is. It is stopped when the owner that made it is cleaned up.
@@ -127,13 +109,13 @@ impl Live {
             now: RwSignal::default(),
             tabs: RwSignal::default(),
         };
-        let source = browser::event_source(live.url.into(), &NAMES);
-        effect(move || {
+        let source = browser::event_source(live.url.into(), &message::NAMES);
+        Effect::new(move || {
             for incoming in source.take() {
                 live.receive(incoming);
             }
         });
-        effect(move || {
+        Effect::new(move || {
             live.input(Input::Connect);
             browser::every_second(move || live.tick());
             browser::on_lifecycle(move |happened| match happened {
@@ -198,7 +180,7 @@ impl Live {
         }
         let name = self.stream.with_value(|stream| stream.group.clone());
         spawn_local(async move {
-            let tabs = browser::count_tabs(&name).await;
+            let tabs = count_tabs(&name).await;
             // The page may be gone meanwhile.
             let _ = self.tabs.try_set(tabs);
             if tabs == Some(1) {
@@ -231,7 +213,7 @@ impl Live {
             Do::Own(Own::Close) => self.url.set(None),
             Do::Own(Own::Explain) => spawn_local(async move {
                 let cursor = self.tab.try_with_value(Tab::cursor).flatten();
-                let reason = browser::explain(&self.url_of("events", cursor)).await;
+                let reason = explain(&self.url_of("events", cursor)).await;
                 self.input(Input::Own(connection::Input::Explained(reason)));
             }),
             Do::Join => self.join(),
@@ -290,34 +272,10 @@ impl Live {
             Incoming::Lost { gave_up: true } => self.input(Input::Own(connection::Input::GaveUp)),
             Incoming::Message { name, last_event_id, data } => {
                 let id = last_event_id.parse().ok();
-                self.input(Input::Message(understand(name, id, &data)));
+                self.input(Input::Message(message::understand(name, id, &data)));
             }
         }
     }
-}
-
-/// What a message means. What is not understood is still a sign of life.
-fn understand(name: &str, id: Option<EventId>, data: &str) -> Message<Arrived> {
-    let (said, content) = match name {
-        "message" => match from_json::<Event>(data) {
-            Some(event) => (Said::Event { id }, Arrived::Event(Arc::new(event))),
-            None => (Said::Heartbeat { id }, Arrived::Notice),
-        },
-        Hello::NAME => (Said::Hello { id, intervals: from_json(data) }, Arrived::Opened),
-        Gap::NAME => match from_json::<Gap>(data) {
-            Some(gap) => (Said::Gap { cursor: id }, Arrived::Gap(gap)),
-            None => (Said::Heartbeat { id }, Arrived::Notice),
-        },
-        Goodbye::NAME => match from_json::<Goodbye>(data) {
-            Some(Goodbye { reason, retry_ms }) => {
-                let retry = Duration::from_millis(retry_ms);
-                (Said::Goodbye { reason, retry }, Arrived::Notice)
-            }
-            None => (Said::Heartbeat { id }, Arrived::Notice),
-        },
-        _ => (Said::Heartbeat { id }, Arrived::Notice),
-    };
-    Message { said, content }
 }
 
 fn fetched(after: EventId, Polled { events, cursor, gap, .. }: Polled) -> Input<Arrived> {

@@ -12,10 +12,9 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::{
-    connection::{self, Connection, Instant, Reason, Said, State},
-    id::EventId,
-};
+use waterclock::id::EventId;
+
+use crate::connection::{self, Connection, Instant, Reason, Said, State};
 
 /// An owner that was asked has so long to answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);

@@ -1,9 +1,10 @@
 //! Some situations by hand, and a model of a browser with many tabs in which anything may happen.
 
 use proptest::prelude::*;
+use waterclock::id::Epoch;
 
 use super::*;
-use crate::{connection::Effect as Do, id::Epoch};
+use crate::connection::Effect as Do;
 
 fn id(sequence: u64) -> EventId {
     EventId { epoch: Epoch::new(1), sequence }

@@ -10,15 +10,15 @@ use super::{FromJson, Json, from_json};
 const PATIENCE: u32 = 20_000;
 
 /// What a poll is answered with.
-pub(crate) struct Polled {
+pub struct Polled {
     /// The events, in order.
-    pub(crate) events: Vec<Event>,
+    pub events: Vec<Event>,
     /// What to ask after next.
-    pub(crate) cursor: EventId,
+    pub cursor: EventId,
     /// Why events are missing before these, if they are.
-    pub(crate) gap: Option<Gap>,
+    pub gap: Option<Gap>,
     /// Whether there may be more already.
-    pub(crate) more: bool,
+    pub more: bool,
 }
 
 impl FromJson for Polled {
@@ -33,12 +33,12 @@ impl FromJson for Polled {
 }
 
 /// Asks once; none if there was no answer to be understood.
-pub(crate) async fn poll(url: &str) -> Option<Polled> {
+pub async fn poll(url: &str) -> Option<Polled> {
     ask(url, &AbortSignal::timeout_with_u32(PATIENCE)).await
 }
 
 /// The same with all patience, until the future is dropped.
-pub(crate) async fn poll_until_dropped(url: &str) -> Option<Polled> {
+pub async fn poll_until_dropped(url: &str) -> Option<Polled> {
     let abort = AbortOnDrop(AbortController::new().ok()?);
     ask(url, &abort.0.signal()).await
 }
@@ -52,7 +52,7 @@ async fn ask(url: &str, signal: &AbortSignal) -> Option<Polled> {
 }
 
 /// Cuts a request off when it is dropped.
-pub(super) struct AbortOnDrop(pub(super) AbortController);
+pub struct AbortOnDrop(pub AbortController);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -2,10 +2,11 @@
 
 use gloo_net::http::{Request, Response};
 use leptos::prelude::window;
-use waterclock::{connection::Reason, sse};
+use waterclock::sse;
 use web_sys::AbortController;
 
 use super::{FromJson, Json, from_json};
+use crate::connection::Reason;
 
 /// What a problem (RFC 9457) says of itself.
 struct Detail(String);
@@ -17,7 +18,7 @@ impl FromJson for Detail {
 }
 
 /// Asks for the stream once, looks at the head of the answer, and drops the rest.
-pub(crate) async fn explain(url: &str) -> Reason {
+pub async fn explain(url: &str) -> Reason {
     let abort = AbortController::new().ok();
     let signal = abort.as_ref().map(AbortController::signal);
     let answer = Request::get(url)
@@ -43,7 +44,7 @@ pub(crate) async fn explain(url: &str) -> Reason {
 }
 
 /// What the server says of a problem (RFC 9457), if it does.
-pub(super) async fn detail(answer: Response) -> Option<String> {
+pub async fn detail(answer: Response) -> Option<String> {
     let kind = answer.headers().get("content-type")?;
     if !is(&kind, "application/problem+json") {
         return None;

@@ -65,7 +65,7 @@ pub fn event_source(
 }
 
 /// An `EventSource` with its listeners. Dropping it closes the connection.
-pub(super) struct Source {
+pub struct Source {
     /// None if it could not be made, which is only for what is no URL.
     inner: Option<EventSource>,
     /// Kept as long as the browser may call them.
@@ -75,7 +75,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn open(
+    /// Opens a connection, and tells what it says under these names.
+    pub fn open(
         url: &str,
         names: &[&'static str],
         tell: impl Fn(Incoming) + Clone + 'static,

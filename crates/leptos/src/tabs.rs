@@ -4,14 +4,16 @@
 use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 
 use waterclock::{
-    connection::{Reason, Said, State},
     event::Event,
     id::EventId,
     notice::{Gap, GapReason, GoodbyeReason},
-    tab::{Message, Post, Status},
 };
 
-use crate::live::Arrived;
+use crate::{
+    connection::{Reason, Said, State},
+    message::Arrived,
+    tab::{Message, Post, Status},
+};
 
 /// A text for [`decode`].
 pub(crate) fn encode(post: &Post<Arrived>) -> String {
