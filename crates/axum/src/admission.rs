@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER, request::Parts};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use parking_lot::Mutex;
 use waterclock::{
-    event::{Draft, InvalidName, InvalidTopic, Name, Topic},
-    event_log::{EventLogError, IdempotencyKey, Rejected},
+    event::{Draft, IdempotencyKey, InvalidName, InvalidTopic, Name, Topic},
+    event_log::{EventLogError, Rejected},
     hub::{Frame, PublishError, Publishing},
     timestamp::Timestamp,
 };
@@ -115,7 +115,7 @@ impl From<PublishError> for PublishRejection {
         match error {
             PublishError::Rejected(Rejected::KeyReused) => Self::KeyReused,
             PublishError::Rejected(Rejected::TooManyTopics) => Self::TooManyTopics,
-            PublishError::NotStored(error) => error.into(),
+            PublishError::EventLog(error) => error.into(),
         }
     }
 }
@@ -124,7 +124,7 @@ impl From<EventLogError> for PublishRejection {
     fn from(error: EventLogError) -> Self {
         tracing::error!(error = &error as &dyn Error, "an event could not be stored");
         match error {
-            EventLogError::Full => Self::DiskFull,
+            EventLogError::DiskFull => Self::DiskFull,
             EventLogError::Failed(_) => Self::NotStored,
         }
     }
@@ -229,7 +229,7 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// Waits until the event is durable.
     pub(crate) async fn stored(self) -> Result<Arc<Frame>, PublishRejection> {
-        let stored = self.publishing.stored().await;
+        let stored = self.publishing.await;
         drop(self.reservation);
         Ok(stored?)
     }
@@ -299,8 +299,8 @@ mod tests {
         for (error, status) in [
             (PublishError::Rejected(Rejected::KeyReused), 422),
             (PublishError::Rejected(Rejected::TooManyTopics), 507),
-            (PublishError::NotStored(EventLogError::Full), 507),
-            (PublishError::NotStored(EventLogError::new("broken")), 500),
+            (PublishError::EventLog(EventLogError::DiskFull), 507),
+            (PublishError::EventLog(EventLogError::new("broken")), 500),
         ] {
             assert_eq!(Problem::from(PublishRejection::from(error)).status(), status);
         }

@@ -105,10 +105,10 @@ pub struct Reason {
 pub type CounterByReason = Family<Reason, Counter>;
 
 /// Creates counters that start at 0, since a rate needs a value before the first increment.
-pub fn counters_by_reason<R: Copy + Into<&'static str>>(reasons: &[R]) -> CounterByReason {
+pub fn counters_by_reason(reasons: impl IntoIterator<Item = &'static str>) -> CounterByReason {
     let counters = CounterByReason::default();
-    for &reason in reasons {
-        drop(counters.get_or_create(&Reason { reason: reason.into() }));
+    for reason in reasons {
+        drop(counters.get_or_create(&Reason { reason }));
     }
     counters
 }
@@ -138,7 +138,7 @@ impl Default for StreamMetrics {
             polls_waiting: Gauge::default(),
             streams_open: Gauge::default(),
             streams: Counter::default(),
-            streams_ended: counters_by_reason(EndReason::VARIANTS),
+            streams_ended: counters_by_reason(EndReason::VARIANTS.iter().map(Into::into)),
             behind_streams: Gauge::default(),
             behind_events: Gauge::default(),
             events_published: Counter::default(),
@@ -146,7 +146,7 @@ impl Default for StreamMetrics {
             events_skipped: Counter::default(),
             bytes_sent: Counter::default(),
             replay_events: Histogram::new(REPLAY_EVENTS),
-            gaps: counters_by_reason(GapReason::VARIANTS),
+            gaps: counters_by_reason(GapReason::ALL.map(GapReason::as_str)),
             publish_to_write: Histogram::new(SECONDS),
         }
     }
@@ -259,7 +259,7 @@ impl StreamMetrics {
 
     /// Counts a gap that was announced.
     pub(crate) fn gap(&self, reason: GapReason) {
-        self.gaps.get_or_create(&Reason { reason: reason.into() }).inc();
+        self.gaps.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }
 }
 

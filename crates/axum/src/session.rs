@@ -214,10 +214,10 @@ impl<E: Encoder> Session<E> {
             Ok(Delivery::Gap(gap)) => Some(self.gap(&gap)),
             Err(error) => {
                 // The client reconnects with its cursor, as after any lost connection.
+                self.finish(EndReason::LogFailed);
                 let _span = self.record.span.enter();
                 let error = &error as &dyn Error;
                 tracing::error!(connection = self.record.open.number(), error, "stream failed");
-                self.finish(EndReason::LogFailed);
                 None
             }
         };
@@ -312,8 +312,7 @@ impl<E: Encoder> Session<E> {
         let connection = self.record.open.number();
         // The client chose the cursor, so its length is bounded before it is printed.
         let cursor: String = gap.cursor.chars().take(64).collect();
-        let reason: &str = gap.reason.into();
-        tracing::info!(connection, reason, ?cursor, "gap");
+        tracing::info!(connection, reason = gap.reason.as_str(), ?cursor, "gap");
         self.record.context.metrics.gap(gap.reason);
         self.encoder.notice(gap, Some(&self.position()), None)
     }

@@ -76,8 +76,8 @@ impl Metrics {
             connections_max: Gauge::default(),
             connections_full: Counter::default(),
             connections: Counter::default(),
-            timed_out: counters_by_reason(TimedOut::VARIANTS),
-            refused: counters_by_reason(RefusalReason::VARIANTS),
+            timed_out: counters_by_reason(TimedOut::VARIANTS.iter().map(Into::into)),
+            refused: counters_by_reason(RefusalReason::VARIANTS.iter().map(Into::into)),
         };
         metrics.register();
         metrics

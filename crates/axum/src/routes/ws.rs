@@ -308,7 +308,7 @@ impl Peer {
 
     /// Begins a publish. Publishes that begin in sequence keep that order.
     async fn begin_publish(
-        &self,
+        &mut self,
         text: &str,
     ) -> Result<BoxFuture<'static, Result<Arc<Frame>, Problem>>, Problem> {
         let ClientMessage::Publish(PublishMessage { topic, name, data, key }) =
