@@ -45,7 +45,9 @@
 //! | [`metrics`] | counters for Prometheus |
 //! | [`stop`] | the shutdown signal |
 //! | [`connection`] | the connection below a WebSocket |
+//! | [`AcceptHook`] | a hook that is called when a subscription is accepted |
 
+mod accept_hook;
 mod admission;
 pub mod connection;
 pub mod limits;
@@ -66,6 +68,7 @@ use std::sync::Arc;
 use axum::Router;
 use waterclock::hub::Hub;
 
+pub use accept_hook::AcceptHook;
 pub use connection::{ConnectionCloser, GracefulClose};
 pub use limits::{Settings, StreamLimits};
 pub use metrics::{EndReason, StreamMetrics};

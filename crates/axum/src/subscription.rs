@@ -12,9 +12,11 @@ use waterclock::{
     id::{CountedId, Cursor},
     notice::GoodbyeReason,
     pattern::Patterns,
+    transport::Transport,
 };
 
 use crate::{
+    accept_hook::AcceptHook,
     metrics::EndReason,
     policy::Expiry,
     problem::Problem,
@@ -33,6 +35,7 @@ pub(crate) struct Subscription {
     limit: Option<Limit>,
     expires: Expiry,
     client: IpAddr,
+    accept_hook: Option<AcceptHook>,
 }
 
 impl FromRequestParts<RoutesState> for Subscription {
@@ -53,7 +56,8 @@ impl FromRequestParts<RoutesState> for Subscription {
         let counted = text.and_then(|text| text.parse().ok());
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
         let limit = limit.map(|events| Limit { events, sent });
-        Ok(Self { topics, cursor, conflate, format, limit, expires, client })
+        let accept_hook = parts.extensions.get().cloned();
+        Ok(Self { topics, cursor, conflate, format, limit, expires, client, accept_hook })
     }
 }
 
@@ -62,6 +66,13 @@ impl Subscription {
     pub(crate) fn subscribe(self, hub: &Hub) -> Subscriber {
         let subscriber = hub.subscribe(self.topics, self.cursor);
         if self.conflate { subscriber.conflated() } else { subscriber }
+    }
+
+    /// Calls the request's [`AcceptHook`], if it has one.
+    pub(crate) fn accept(&self, transport: Transport) {
+        if let Some(hook) = &self.accept_hook {
+            hook.call(transport);
+        }
     }
 
     /// The format of the events.

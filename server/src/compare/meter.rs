@@ -19,7 +19,6 @@ use std::{
 use axum::http::{StatusCode, Uri};
 use parking_lot::Mutex;
 use serde::Serialize;
-use strum::VariantArray as _;
 use tokio::time::Instant;
 use waterclock::transport::Transport;
 use waterclock_axum::Problem;
@@ -148,7 +147,7 @@ pub(crate) struct Meter {
 impl Meter {
     fn new() -> Self {
         let counter = |transport| Arc::new(TransportCounter::new(transport));
-        let transports = Transport::VARIANTS.iter().map(|transport| counter(Some(*transport)));
+        let transports = Transport::ALL.map(|transport| counter(Some(transport))).into_iter();
         Self { transports: transports.collect(), shared: counter(None) }
     }
 
@@ -187,14 +186,12 @@ impl Meter {
     }
 }
 
-/// The meters by name. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Meters(Arc<Mutex<HashMap<String, (Meter, Instant)>>>);
+/// A valid name of a meter.
+pub(crate) struct MeterName(String);
 
-impl Meters {
-    /// Returns the meter that a query asks for, and creates it if it is new. Returns `None` if the query
-    /// asks for none.
-    pub(crate) fn requested(&self, uri: &Uri) -> Result<Option<Meter>, MeterError> {
+impl MeterName {
+    /// Returns the name in a query, or `None` if the query has none.
+    pub(crate) fn requested(uri: &Uri) -> Result<Option<Self>, MeterError> {
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         let Some((_, name)) = query.filter(|(name, _)| name == "meter").last() else {
             return Ok(None);
@@ -203,10 +200,17 @@ impl Meters {
         if !NAME_LENGTH.contains(&name.len()) || !name.bytes().all(is_allowed) {
             return Err(MeterError::Name(name.into_owned()));
         }
-        Ok(Some(self.get_or_create(&name)))
+        Ok(Some(Self(name.into_owned())))
     }
+}
 
-    fn get_or_create(&self, name: &str) -> Meter {
+/// The meters by name. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Meters(Arc<Mutex<HashMap<String, (Meter, Instant)>>>);
+
+impl Meters {
+    /// Returns the meter of that name, and creates it if it is new.
+    pub(crate) fn get_or_create(&self, MeterName(name): &MeterName) -> Meter {
         let mut meters = self.0.lock();
         if !meters.contains_key(name) && meters.len() >= MAX_METERS {
             let oldest = meters.iter().min_by_key(|(_, (_, used))| *used);
@@ -215,7 +219,7 @@ impl Meters {
             }
         }
         let new = || (Meter::new(), Instant::now());
-        let (meter, used) = meters.entry(name.to_owned()).or_insert_with(new);
+        let (meter, used) = meters.entry(name.clone()).or_insert_with(new);
         *used = Instant::now();
         meter.clone()
     }

@@ -97,7 +97,10 @@ pub(super) async fn serve(
     let connection = Connection {
         router,
         peer,
-        closer: ConnectionCloser::new(Arc::new(PeerStream(Arc::clone(&stream)))),
+        closer: ConnectionCloser::new(Arc::new(PeerStream {
+            stream: Arc::clone(&stream),
+            tap: Arc::clone(&tap),
+        })),
         tap,
         progress,
         span,

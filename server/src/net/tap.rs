@@ -82,6 +82,13 @@ mod counting {
             if is_open { self.counter.lock().clone() } else { None }
         }
 
+        /// Counts bytes that were received and discarded.
+        pub(in crate::net) fn received(&self, bytes: usize) {
+            if let Some(counter) = self.counter() {
+                counter.received(bytes as u64);
+            }
+        }
+
         /// Closes the connection at once, like a network that fails.
         pub(crate) fn cut(&self) {
             // Fails if the connection is closed already.
@@ -134,6 +141,8 @@ mod nothing {
         }
 
         pub(in crate::net) fn share(&self) {}
+
+        pub(in crate::net) fn received(&self, _: usize) {}
 
         pub(in crate::net) fn begin_request(&self) {}
     }

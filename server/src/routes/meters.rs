@@ -6,44 +6,28 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::{
     Json,
     extract::{Path, Request, State},
-    http::{HeaderName, Uri, header::CACHE_CONTROL},
+    http::{HeaderName, header::CACHE_CONTROL},
 };
 use serde::Serialize;
-use waterclock::transport::Transport;
-use waterclock_axum::Problem;
+use waterclock_axum::{AcceptHook, Problem};
 
 use crate::{
-    compare::meter::{Meters, TransportCounts},
+    compare::meter::{MeterName, Meters, TransportCounts},
     net::Tap,
 };
 
-/// Counts a request and its response if it asks for that.
+/// Has a request and its response counted if it asks for that, and its subscription is accepted.
 pub(super) async fn count(
     State(meters): State<Meters>,
-    request: Request,
+    mut request: Request,
 ) -> Result<Request, Problem> {
-    if let Some(transport) = transport(request.uri())
-        && let Some(meter) = meters.requested(request.uri())?
-        && let Some(tap) = request.extensions().get::<Arc<Tap>>()
+    if let Some(name) = MeterName::requested(request.uri())?
+        && let Some(tap) = request.extensions().get::<Arc<Tap>>().cloned()
     {
-        meter.count(transport, tap);
+        let hook = move |transport| meters.get_or_create(&name).count(transport, &tap);
+        request.extensions_mut().insert(AcceptHook::new(hook));
     }
     Ok(request)
-}
-
-/// The transport of a request that reads events.
-fn transport(uri: &Uri) -> Option<Transport> {
-    let waits = || {
-        let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-        query.filter(|(name, _)| name == "wait").last().is_some_and(|(_, wait)| wait != "0")
-    };
-    match uri.path() {
-        "/events" => Some(Transport::Sse),
-        "/ws" => Some(Transport::WebSocket),
-        "/poll" if waits() => Some(Transport::LongPoll),
-        "/poll" => Some(Transport::Poll),
-        _ => None,
-    }
 }
 
 /// Answers with the counts of each transport, and of the connections that they share.

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt as _;
+use waterclock::transport::Transport;
 
 use crate::{
     sse::{self, SseEncoder},
@@ -21,6 +22,7 @@ pub(super) async fn get(
     State(context): State<Arc<StreamContext>>,
     subscription: Subscription,
 ) -> Response {
+    subscription.accept(Transport::Sse);
     if subscription.complete().is_some() {
         // A browser stops reconnecting at 204 No Content (WHATWG HTML 9.2.3).
         return StatusCode::NO_CONTENT.into_response();

@@ -26,6 +26,7 @@ use waterclock::{
     hub::{Delivery, Subscriber},
     id::EventId,
     notice::Gap,
+    transport::Transport,
 };
 
 use crate::{
@@ -70,7 +71,9 @@ pub(super) async fn get(
     subscription: Subscription,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let end = Instant::now() + wait(&uri)?;
+    let wait = wait(&uri)?;
+    let end = Instant::now() + wait;
+    subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
     let max_events = subscription.max_events();
     let mut answer = PollAnswer::new(subscription.subscribe(&context.hub), max_events);
     let mut is_complete = answer.fill().await.map_err(unreadable)?;

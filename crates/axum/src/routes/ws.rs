@@ -32,6 +32,7 @@ use tracing::{Instrument as _, Span};
 use waterclock::{
     hub::{Batch, Frame},
     notice::{End, Notice},
+    transport::Transport,
 };
 
 use crate::{
@@ -113,6 +114,7 @@ pub(super) async fn get(
     Handshake { upgrade, request }: Handshake,
     subscription: Subscription,
 ) -> Response {
+    subscription.accept(Transport::WebSocket);
     let span = Span::current();
     let max_message =
         if policy.may_publish_some(&request) { MAX_MESSAGE } else { MAX_READER_MESSAGE };
