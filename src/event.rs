@@ -90,8 +90,8 @@ pub struct IdempotencyKey {
     pub key: String,
 }
 
-/// What an event is about: tokens of `A-Za-z0-9_-` with dots between them, at most
-/// [`MAX_LENGTH`] bytes, such as `clock` or `orders.eu.created`.
+/// The subject of an event: tokens of `A-Za-z0-9_-` separated by dots, at most [`MAX_LENGTH`]
+/// bytes, such as `clock` or `orders.eu.created`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Topic(String);
@@ -99,28 +99,28 @@ pub struct Topic(String);
 /// A text that is not a [`Topic`].
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "not a topic: it is tokens of letters, digits, `_` and `-` with dots between them, \
-     such as `orders.eu.created`, at most {MAX_LENGTH} bytes long"
+    "not a topic: a topic consists of letters, digits, `_` and `-`, with dots between tokens, \
+     such as `orders.eu.created`, and has at most {MAX_LENGTH} bytes"
 )]
 pub struct InvalidTopic;
 
 impl Topic {
-    /// [`clock`](Self::clock) as text.
+    /// The text of [`clock`](Self::clock).
     pub const CLOCK: &str = "clock";
-    /// [`load`](Self::load) as text.
+    /// The text of [`load`](Self::load).
     pub const LOAD: &str = "waterclock.load";
 
-    /// The built-in topic.
+    /// Returns the topic of the built-in clock.
     pub fn clock() -> Self {
         Self(Self::CLOCK.to_owned())
     }
 
-    /// The topic of the built-in load.
+    /// Returns the topic of the built-in load.
     pub fn load() -> Self {
         Self(Self::LOAD.to_owned())
     }
 
-    /// The topic as text.
+    /// Returns the topic as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -162,8 +162,8 @@ impl fmt::Display for Topic {
     }
 }
 
-/// An event's name: any UTF-8 of at most [`MAX_LENGTH`] bytes without CR, LF and NUL, and none of
-/// [`RESERVED`](Name::RESERVED). The default is `message`, which a browser's `onmessage` gets.
+/// The name of an event: any UTF-8 of at most [`MAX_LENGTH`] bytes without CR, LF and NUL, except
+/// the [`RESERVED`](Name::RESERVED) names. The default is `message`, for a browser's `onmessage`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Name(String);
@@ -171,20 +171,20 @@ pub struct Name(String);
 /// A text that is not a [`Name`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// Too long, or it has a character that cannot stand in a field of the wire format.
-    #[error("not a name: it is at most {MAX_LENGTH} bytes of UTF-8 without CR, LF and NUL")]
+    /// The text is too long, or has a character that a field of the wire format cannot have.
+    #[error("not a name: a name has at most {MAX_LENGTH} bytes of UTF-8, without CR, LF and NUL")]
     Form,
-    /// What the stream itself, or `EventSource`, says under that name.
+    /// The name belongs to the stream itself, or to `EventSource`.
     #[error("the name is reserved, like {}", Name::RESERVED.join(", "))]
     Reserved,
 }
 
 impl Name {
-    /// The names that no event may have.
+    /// The names that an event cannot have.
     pub const RESERVED: [&str; 7] =
         ["hello", "heartbeat", "gap", "end", "goodbye", "open", "error"];
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -207,7 +207,7 @@ impl FromStr for Name {
 impl TryFrom<String> for Name {
     type Error = InvalidName;
 
-    /// An empty text is the default, as it is on the wire (WHATWG HTML 9.2.6).
+    /// Converts the text. An empty text is the default name, as on the wire (WHATWG HTML 9.2.6).
     fn try_from(text: String) -> Result<Self, InvalidName> {
         if text.is_empty() {
             Ok(Self::default())
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_are_tokens_with_dots_between_them() {
+    fn topics_are_tokens_separated_by_dots() {
         for text in ["clock", "orders.eu.created", "A-z_9", &"a".repeat(255)] {
             assert_eq!(text.parse::<Topic>().unwrap().as_str(), text);
         }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_any_text_that_fits_in_a_field() {
+    fn a_name_is_any_text_that_fits_in_a_field() {
         for text in ["message", "größe", "a b:c", &"a".repeat(255)] {
             assert_eq!(text.parse::<Name>().unwrap().as_str(), text);
         }
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_five_fields_of_the_interface() {
+    fn json_has_five_fields() {
         let event = Event {
             id: "00000000c10cca11-42".parse().unwrap(),
             topic: Topic::clock(),
@@ -265,17 +265,19 @@ mod tests {
             data: "2026-11-22T07:00:01.000Z".to_owned(),
             time: Timestamp::from_millis(0),
         };
-        let json = serde_json::to_string(&event).unwrap();
-        assert_eq!(
-            json,
-            r#"{"id":"00000000c10cca11-42","topic":"clock","name":"message","data":"2026-11-22T07:00:01.000Z","time":"1970-01-01T00:00:00.000Z"}"#
+        let json = event.to_json();
+        let expected = concat!(
+            r#"{"id":"00000000c10cca11-42","topic":"clock","name":"message","#,
+            r#""data":"2026-11-22T07:00:01.000Z","time":"1970-01-01T00:00:00.000Z"}"#,
         );
+        assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 
     #[test]
-    fn json_with_an_invalid_topic_is_refused() {
-        let json = r#"{"id":"00000000c10cca11-1","topic":"a b","name":"m","data":"","time":"1970-01-01T00:00:00.000Z"}"#;
+    fn json_with_an_invalid_topic_is_rejected() {
+        let json = r#"{"id":"00000000c10cca11-1","topic":"a b","name":"m","data":"",
+            "time":"1970-01-01T00:00:00.000Z"}"#;
         let error = serde_json::from_str::<Event>(json).unwrap_err().to_string();
         assert!(error.contains("not a topic"), "{error}");
     }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    event::{IdempotencyKey, Name},
-    pattern::Pattern,
+    event::{Draft, IdempotencyKey, Name},
+    id::Epoch,
+    pattern::{Pattern, Patterns},
+    timestamp::Timestamp,
 };
 
 /// The time of events in these tests.
@@ -93,7 +95,7 @@ impl TestLog {
         self.log.dropped(&patterns(topics))
     }
 
-    /// Sequence numbers before the oldest and of the newest event.
+    /// Returns the sequence numbers before the oldest event and of the newest.
     fn bounds(&self) -> (u64, u64) {
         let Bounds { start, newest, .. } = self.log.bounds();
         (start, newest)
@@ -123,11 +125,15 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         topics: &'a Patterns,
         after: u64,
         limit: ReadLimit,
-    ) -> EventLogFuture<'a, Vec<Event>> {
+    ) -> EventLogFuture<'a, Vec<crate::event::Event>> {
         L::read(self, topics, after, limit)
     }
 
-    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
+    fn latest<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        limit: usize,
+    ) -> EventLogFuture<'a, Vec<crate::event::Event>> {
         L::latest(self, topics, limit)
     }
 }
@@ -212,7 +218,7 @@ async fn topics_are_read_together_in_the_order_of_the_log() {
 }
 
 #[tokio::test]
-async fn of_many_topics_none_is_left_out() {
+async fn no_event_of_many_topics_is_left_out() {
     for log in TestLog::all(keeping(1000)) {
         let busy = vec![draft("z.busy", "x"); 400];
         let mut expected = Vec::new();
@@ -239,7 +245,7 @@ async fn of_many_topics_none_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_topic_that_was_busy_and_is_quiet_is_read_on() {
+async fn a_topic_that_is_no_longer_busy_is_read_to_its_end() {
     for log in TestLog::all(keeping(1000)) {
         for (topic, count) in [("a", 300), ("b", 100), ("a", 1)] {
             log.append_drafts(vec![draft(topic, "x"); count]).await;
@@ -255,7 +261,7 @@ async fn a_topic_that_was_busy_and_is_quiet_is_read_on() {
 }
 
 #[tokio::test]
-async fn what_is_over_the_retention_is_dropped_and_its_numbers_are_never_used_again() {
+async fn events_that_exceed_the_retention_are_dropped_and_their_numbers_never_reused() {
     for log in TestLog::all(keeping(2)) {
         log.append("aaab").await;
         assert_eq!(log.bounds(), (1, 4));
@@ -270,7 +276,7 @@ async fn what_is_over_the_retention_is_dropped_and_its_numbers_are_never_used_ag
 }
 
 #[tokio::test]
-async fn a_log_that_keeps_nothing_counts_on() {
+async fn a_log_that_keeps_nothing_still_counts() {
     for log in TestLog::all(keeping(0)) {
         log.append("ab").await;
         assert_eq!(log.bounds(), (2, 2));
@@ -280,11 +286,11 @@ async fn a_log_that_keeps_nothing_counts_on() {
 }
 
 #[tokio::test]
-async fn as_many_are_read_as_fit_and_at_least_one() {
+async fn a_read_is_bounded_in_bytes_but_returns_at_least_one_event() {
     for log in TestLog::all(keeping(10)) {
         log.append("aaaaabbbbbb").await;
         for (bytes, expected) in [(0, vec![2]), (1, vec![2]), (3, vec![2, 3, 4])] {
-            // Of most of what there is, and of a small part of it.
+            // Of a majority of all events, and of a minority.
             for topics in ["a b", "a"] {
                 let limit = ReadLimit { count: 9, bytes };
                 let read = log.log.read(&patterns(topics), 1, limit).await.unwrap();
@@ -296,7 +302,7 @@ async fn as_many_are_read_as_fit_and_at_least_one() {
 }
 
 #[tokio::test]
-async fn the_clock_keeps_its_own_count() {
+async fn the_clock_has_its_own_retention() {
     for log in TestLog::all(Retention { clock_count: 1, ..Retention::default() }) {
         for topic in ["clock", "other", "clock", "other"] {
             log.append_drafts(vec![draft(topic, "x")]).await;
@@ -306,8 +312,8 @@ async fn the_clock_keeps_its_own_count() {
 }
 
 #[tokio::test]
-async fn what_is_too_old_is_dropped() {
-    let hour = Duration::from_hours(1);
+async fn events_that_are_too_old_are_dropped() {
+    let hour = Duration::from_secs(60 * 60);
     for log in TestLog::all(Retention { age: hour, ..Retention::default() }) {
         for (topic, seconds) in [("a", 3601), ("b", 1800), ("c", 0)] {
             let time = Timestamp::from_millis(NOW.as_millis() - seconds * 1000);
@@ -319,7 +325,7 @@ async fn what_is_too_old_is_dropped() {
 }
 
 #[tokio::test]
-async fn bytes_bound_the_whole() {
+async fn all_topics_together_are_bounded_in_bytes() {
     let bytes = 1 << 20;
     for log in TestLog::all(Retention { bytes, ..Retention::default() }) {
         let data = "x".repeat(1000);
@@ -343,11 +349,11 @@ async fn bytes_bound_the_whole() {
 }
 
 #[tokio::test]
-async fn what_is_sent_again_with_its_key_is_not_appended_again() {
+async fn a_draft_with_a_used_key_is_a_duplicate() {
     for log in TestLog::all(keeping(3)) {
         let first = log.append_drafts(vec![
             keyed("a", "x", "me", "k"),
-            // At once, too.
+            // A duplicate within the same append.
             keyed("a", "x", "me", "k"),
             keyed("a", "x", "you", "k"),
             keyed("b", "x", "me", "k"),
@@ -366,7 +372,7 @@ async fn what_is_sent_again_with_its_key_is_not_appended_again() {
         let again = log.append_drafts(vec![keyed("a", "x", "me", "k"), renamed]).await;
         assert_eq!(again.iter().map(outcome).collect::<Vec<_>>(), [Ok(-1), reused]);
         assert_eq!(log.bounds(), (0, 4));
-        // When the event is dropped, so is its key.
+        // A key is dropped with its event.
         log.append("a").await;
         let late = log.append_drafts(vec![keyed("a", "y", "me", "k")]).await;
         assert_eq!(outcome(&late[0]), Ok(6));
@@ -374,7 +380,7 @@ async fn what_is_sent_again_with_its_key_is_not_appended_again() {
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_topics_and_empty_ones_make_room() {
+async fn the_topic_limit_is_kept_and_empty_topics_make_room() {
     for log in TestLog::all(Retention { topics: 2, count: 2, age: Duration::MAX, ..keeping(2) }) {
         let drafts = ["a", "b", "c", "a"].map(|topic| draft(topic, "x"));
         let appended = log.append_drafts(drafts.into()).await;
@@ -384,9 +390,9 @@ async fn there_are_only_so_many_topics_and_empty_ones_make_room() {
     }
     for log in TestLog::all(Retention { topics: 2, ..keeping(0) }) {
         log.append("abc").await;
-        // `a` had to go. So what was dropped of it is known no more precisely than this.
+        // `a` was forgotten, so only an upper bound is known of its dropped events.
         assert_eq!(["a", "b", "c", "d", ">"].map(|topics| log.dropped(topics)), [1, 2, 3, 1, 3]);
-        // One that is used again is not the one to go for another.
+        // A topic that gets an event in the same append is not forgotten.
         for (topics, expected) in [(["b", "e"], [Ok(4), Ok(5)]), (["d", "a"], [Ok(6), Ok(7)])] {
             let both = topics.map(|topic| draft(topic, "x"));
             let appended = log.append_drafts(both.into()).await;
@@ -395,7 +401,7 @@ async fn there_are_only_so_many_topics_and_empty_ones_make_room() {
         assert_eq!(log.bounds(), (7, 7));
         assert_eq!(["a", "b", "c", "d"].map(|topics| log.dropped(topics)), [7, 5, 5, 6]);
     }
-    // The clock always has its place.
+    // The topic `clock` is always admitted.
     for log in TestLog::all(Retention { topics: 1, ..keeping(2) }) {
         let drafts = ["a", "clock", "b"].map(|topic| draft(topic, "x"));
         let appended = log.append_drafts(drafts.into()).await;
@@ -405,7 +411,7 @@ async fn there_are_only_so_many_topics_and_empty_ones_make_room() {
 }
 
 #[tokio::test]
-async fn an_empty_append_is_none() {
+async fn an_empty_append_changes_nothing() {
     for log in TestLog::all(keeping(2)) {
         assert!(log.append_drafts(Vec::new()).await.is_empty());
         assert_eq!(log.bounds(), (0, 0));

@@ -8,7 +8,8 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Appended, Bounds, EventLog, EventLogFuture, ReadLimit, Rejected, Retention,
+    retention::Retention,
+    store::{Appended, Bounds, EventLog, EventLogFuture, ReadLimit, Rejected},
     topics::{TopicChanges, TopicEntry, Topics},
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Approximate memory of an event besides its data, in bytes.
+/// Approximate memory of an event without its data, in bytes.
 const OVERHEAD: usize = 256;
 
 /// An event log that keeps the newest events in memory, within its retention.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Rejected;
+use super::store::Rejected;
 use crate::{event::Topic, pattern::Patterns};
 
 /// The topics that a log has had events of.

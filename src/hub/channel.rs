@@ -1,5 +1,5 @@
-//! Channels: the units that a publish wakes. All subscribers with the same patterns share one, so a
-//! publish costs as much as its own topic has subscribers, and subscribers of other topics sleep on.
+//! Channels: the units that a publish wakes. All subscribers with the same patterns share one. The
+//! cost of a publish depends on the subscribers of its own topic; those of other topics sleep on.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +14,10 @@ use std::{
 use parking_lot::Mutex;
 use slab::Slab;
 
-use super::{BATCH_LIMIT, Batch, Frame, Ring};
+use super::{
+    frame::{Batch, Frame},
+    ring::Ring,
+};
 use crate::{
     event::Topic,
     pattern::{Pattern, Patterns},
@@ -95,8 +98,8 @@ impl Channel {
         (*before <= after && after < first).then(|| Arc::clone(batch))
     }
 
-    /// Returns the sequence numbers after `sequence`, at most `limit`, or `None` if the history does
-    /// not reach back that far.
+    /// Returns the sequence numbers after `sequence`, at most `limit`, or `None` if the history
+    /// does not reach back that far.
     pub(super) fn after(&self, sequence: u64, limit: usize) -> Option<Vec<u64>> {
         let history = self.history.lock();
         if sequence < history.complete_after {
@@ -121,7 +124,7 @@ impl Channel {
     pub(super) fn show(&self, frames: Vec<Arc<Frame>>) {
         let Some(newest) = frames.last().map(|last| last.event().id.sequence) else { return };
         let before = self.newest.load(Ordering::Acquire);
-        let is_one_batch = BATCH_LIMIT.fits(&frames);
+        let is_one_batch = Batch::can_hold(&frames);
         let last_batch = is_one_batch.then(|| (before, Arc::new(Batch::new(frames))));
         self.history.lock().last_batch = last_batch;
         self.newest.store(newest, Ordering::Release);
@@ -169,7 +172,7 @@ impl Channel {
 /// The channels that have subscribers.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    by_patterns: HashMap<Patterns, CountedChannel>,
+    counted: HashMap<Patterns, CountedChannel>,
     /// The channels with a pattern that is the topic.
     by_topic: HashMap<Topic, Vec<Arc<Channel>>>,
     /// The channels with a pattern that has a wildcard.
@@ -187,7 +190,7 @@ impl Channels {
     /// Adds a subscriber to the channel of the patterns. If it is the first, the channel is created
     /// for events after the sequence number `newest`.
     pub(super) fn join(&mut self, patterns: &Patterns, newest: u64) -> Arc<Channel> {
-        if let Some(counted) = self.by_patterns.get_mut(patterns) {
+        if let Some(counted) = self.counted.get_mut(patterns) {
             counted.subscribers += 1;
             return Arc::clone(&counted.channel);
         }
@@ -201,18 +204,18 @@ impl Channels {
             }
         }
         let counted = CountedChannel { channel: Arc::clone(&channel), subscribers: 1 };
-        self.by_patterns.insert(patterns.clone(), counted);
+        self.counted.insert(patterns.clone(), counted);
         channel
     }
 
     /// Removes a subscriber from the channel of the patterns, and the channel with its last one.
     pub(super) fn leave(&mut self, patterns: &Patterns) {
-        let Some(counted) = self.by_patterns.get_mut(patterns) else { return };
+        let Some(counted) = self.counted.get_mut(patterns) else { return };
         counted.subscribers -= 1;
         if counted.subscribers > 0 {
             return;
         }
-        let Some(CountedChannel { channel, .. }) = self.by_patterns.remove(patterns) else {
+        let Some(CountedChannel { channel, .. }) = self.counted.remove(patterns) else {
             return;
         };
         for topic in patterns.iter().filter_map(Pattern::topic) {
@@ -305,7 +308,7 @@ mod tests {
         for (after, expected) in [(11, false), (12, true), (14, true), (15, false), (17, false)] {
             assert_eq!(channel.last_batch(after).is_some(), expected, "{after}");
         }
-        channel.show(frames(20..=20 + BATCH_LIMIT.count as u64));
+        channel.show(frames(20..=20 + Batch::LIMIT.count as u64));
         assert!(channel.last_batch(19).is_none(), "more than one batch");
     }
 
@@ -338,6 +341,6 @@ mod tests {
         assert_eq!((of(&channels, "a"), of(&channels, "b.c")), (1, 0));
         assert!(Arc::ptr_eq(channels.of(&topic("a")).next().unwrap(), &other));
         channels.leave(&patterns("a"));
-        assert!(channels.by_patterns.is_empty() && channels.by_topic.is_empty());
+        assert!(channels.counted.is_empty() && channels.by_topic.is_empty());
     }
 }

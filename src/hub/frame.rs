@@ -1,5 +1,5 @@
-//! Frames and batches: events with their bytes on the wire, which are encoded once and shared by all
-//! subscribers.
+//! Frames and batches: events with their bytes on the wire, which are encoded once and shared by
+//! all subscribers.
 
 use std::{
     ops::Deref,
@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{event::Event, id::CountedId, sse::Block};
+use crate::{event::Event, event_log::ReadLimit, id::CountedId, sse::Block};
 
 /// The form of an event in an event stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,8 +68,8 @@ impl Frame {
         bytes.get_or_init(|| self.encode(format, &self.event.id))
     }
 
-    /// Returns the event as a block of an event stream with a [`CountedId`]. `sent` is the number of
-    /// events that the stream has sent, including this one.
+    /// Returns the event as a block of an event stream with a [`CountedId`]. `sent` is the number
+    /// of events that the stream has sent, including this one.
     pub fn counted_bytes(&self, format: Format, sent: u64) -> Bytes {
         self.encode(format, &CountedId { id: self.event.id, sent })
     }
@@ -119,6 +119,15 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Maximum size of a batch.
+    pub(super) const LIMIT: ReadLimit = ReadLimit { count: 512, bytes: 64 * 1024 };
+
+    /// Returns `true` if the frames fit in one batch.
+    pub(super) fn can_hold(frames: &[Arc<Frame>]) -> bool {
+        let bytes = || frames.iter().map(|frame| frame.size()).sum::<usize>();
+        frames.len() <= 1 || frames.len() <= Self::LIMIT.count && bytes() <= Self::LIMIT.bytes
+    }
+
     pub(super) fn new(frames: Vec<Arc<Frame>>) -> Self {
         Self { frames, plain: OnceLock::new(), json: OnceLock::new() }
     }
@@ -172,8 +181,10 @@ mod tests {
             frame.counted_bytes(Format::Plain, 3),
             "id: 00000000c10cca11-42.3\nevent: tick\ndata: a\ndata: b\n\n"
         );
-        let event = "\"event\":{\"id\":\"00000000c10cca11-42\",\"topic\":\"clock\",\"name\":\"tick\",\
-                     \"data\":\"a\\nb\",\"time\":\"1970-01-01T00:00:00.000Z\"}";
+        let event = concat!(
+            r#""event":{"id":"00000000c10cca11-42","topic":"clock","name":"tick","#,
+            r#""data":"a\nb","time":"1970-01-01T00:00:00.000Z"}"#,
+        );
         assert_eq!(frame.message(), &format!("{{{event}}}"));
         assert_eq!(
             frame.counted_message(3),

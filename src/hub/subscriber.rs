@@ -11,7 +11,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{BATCH_LIMIT, Batch, Channel, Fanout, Frame, HubCore};
+use super::{
+    channel::Channel,
+    frame::{Batch, Frame},
+    state::{Fanout, HubState},
+};
 use crate::{
     event::{Event, Topic},
     event_log::{EventLogError, EventLogFuture},
@@ -22,7 +26,7 @@ use crate::{
 
 /// A reader of the events of some topics, from a cursor on.
 pub struct Subscriber {
-    pub(super) core: Arc<HubCore>,
+    pub(super) state: Arc<HubState>,
     pub(super) topics: Patterns,
     pub(super) channel: Arc<Channel>,
     /// Its slot in the channel's list of waiters; `None` until it first waits.
@@ -187,7 +191,7 @@ impl Subscriber {
         if self.pending_read.is_none() {
             // The order of the two loads matters: the channel has been notified of all events up to
             // `newest`.
-            let newest = self.core.shown.load(Ordering::Acquire);
+            let newest = self.state.shown.load(Ordering::Acquire);
             let of_topics = self.channel.newest().load(Ordering::Acquire);
             if of_topics <= self.read {
                 self.read = self.read.max(newest);
@@ -219,17 +223,17 @@ impl Subscriber {
     ///
     /// The batch is empty if the channel's newest event is older than the channel.
     fn read_ring(&self) -> Option<Arc<Batch>> {
-        let Fanout { ring, .. } = &*self.core.fanout.lock();
+        let Fanout { ring, .. } = &*self.state.fanout.lock();
         if self.read >= ring.complete_after() {
             self.channel.remember(&self.topics, ring);
         }
-        let sequences = self.channel.after(self.read, BATCH_LIMIT.count)?;
+        let sequences = self.channel.after(self.read, Batch::LIMIT.count)?;
         let mut bytes = 0;
         let frames = sequences.iter().map(|&sequence| ring.get(sequence).cloned());
         let fits = |frame: &Option<Arc<Frame>>| {
             let is_first = bytes == 0;
             bytes += frame.as_ref().map_or(0, |frame| frame.size());
-            is_first || bytes <= BATCH_LIMIT.bytes
+            is_first || bytes <= Batch::LIMIT.bytes
         };
         let frames: Vec<_> = frames.take_while(fits).collect::<Option<_>>()?;
         Some(Arc::new(Batch::new(frames)))
@@ -237,11 +241,11 @@ impl Subscriber {
 
     /// Begins to read from the log, for events that the ring no longer has.
     fn read_log(&self, newest: u64) -> PendingRead {
-        let (core, topics, after) = (Arc::clone(&self.core), self.topics.clone(), self.read);
+        let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
         let read = async move {
-            let events = core.log.read(&topics, after, BATCH_LIMIT).await?;
+            let events = state.log.read(&topics, after, Batch::LIMIT).await?;
             // Asked after the read, so that no event is dropped unnoticed between the two.
-            Ok((events, core.log.dropped(&topics)))
+            Ok((events, state.log.dropped(&topics)))
         };
         PendingRead { read: Box::pin(read), newest }
     }
@@ -250,7 +254,7 @@ impl Subscriber {
     fn skip(&mut self, dropped: u64) -> Gap {
         let requested = EventId { sequence: self.read, ..self.cursor };
         self.dropped = dropped;
-        self.read = self.read.max(self.core.log.bounds().start);
+        self.read = self.read.max(self.state.log.bounds().start);
         Gap { reason: GapReason::Expired, cursor: requested.to_string() }
     }
 
@@ -281,7 +285,7 @@ impl Drop for Subscriber {
         if let Some(key) = self.waiter {
             self.channel.forget(key);
         }
-        self.core.fanout.lock().channels.leave(&self.topics);
+        self.state.fanout.lock().channels.leave(&self.topics);
     }
 }
 
@@ -336,7 +340,7 @@ mod tests {
         EventId { epoch: Epoch::new(1), sequence }
     }
 
-    /// All that comes without waiting.
+    /// Returns the sequence numbers of all events that are available without waiting.
     async fn take(subscriber: &mut Subscriber) -> Vec<u64> {
         let mut sequences = Vec::new();
         while let Ok(step) = tokio::time::timeout(Duration::from_millis(1), subscriber.next()).await
@@ -362,7 +366,7 @@ mod tests {
     async fn replay_and_live_have_no_seam() {
         let hub = hub(10_000);
         publish(&hub, 3000).await;
-        // From far behind, where only the log reaches, through the ring, to what is yet to come.
+        // From the log, through the ring, to live events.
         let mut subscriber = subscribe(&hub, Cursor::After(id(1)));
         let mut sequences = take(&mut subscriber).await;
         publish(&hub, 5).await;
@@ -371,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_taken_at_a_time_is_bounded_in_bytes_from_the_log_as_from_the_ring() {
+    async fn batches_from_the_ring_and_from_the_log_are_bounded_in_bytes() {
         let hub = hub(1000);
         let mut live = subscribe(&hub, Cursor::Now);
         for _ in 0..100 {
@@ -389,7 +393,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_each_cursor_starts() {
+    async fn each_cursor_starts_at_its_position() {
         let hub = hub(10);
         publish(&hub, 3).await;
         for (cursor, expected) in [
@@ -404,7 +408,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cursor_that_cannot_be_honoured_is_a_gap_and_then_goes_on() {
+    async fn an_invalid_cursor_is_a_gap_and_then_continues() {
         let hub = hub(2);
         publish(&hub, 5).await;
         let other: EventId = "0000000000000002-4".parse().unwrap();
@@ -419,11 +423,11 @@ mod tests {
             assert_eq!(gap(&mut subscriber).await.0, reason, "{cursor:?}");
             assert_eq!(take(&mut subscriber).await, expected, "{cursor:?}");
         }
-        assert!(!subscribe(&hub, Cursor::After(id(3))).has_gap(), "nothing after it is missing");
+        assert!(!subscribe(&hub, Cursor::After(id(3))).has_gap(), "no event after it is missing");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_subscriber_that_falls_behind_the_retention_is_told() {
+    async fn a_subscriber_that_falls_behind_the_retention_gets_a_gap() {
         let hub = hub(2000);
         let mut subscriber = subscribe(&hub, Cursor::Now);
         publish(&hub, 1).await;
@@ -435,7 +439,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connected_to_a_quiet_log_and_back_after_a_publish_the_event_arrives() {
+    async fn a_cursor_from_an_empty_log_resumes_without_a_gap() {
         let hub = hub(10);
         let cursor = subscribe(&hub, Cursor::Now).cursor();
         publish(&hub, 1).await;
@@ -443,7 +447,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_gets_what_it_asked_for_in_the_order_of_the_log() {
+    async fn subscribers_get_their_topics_in_the_order_of_the_log() {
         let hub = hub(10_000);
         let mut old = hub.subscribe(patterns("a b.*"), Cursor::Now);
         for topic in ["a", "b.c", "c", "b.c.d", "a", "b.d"] {
@@ -457,19 +461,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_subscriber_of_a_quiet_topic_is_not_woken_by_others_and_has_no_false_gap() {
+    async fn a_quiet_topic_causes_neither_wake_ups_nor_false_gaps() {
         let hub = hub(10);
         let mut quiet = hub.subscribe(patterns("quiet"), Cursor::Now);
         publish(&hub, 20_000).await;
         let mut next = tokio_test::task::spawn(quiet.next());
         assert!(next.poll().is_pending());
         publish(&hub, 1).await;
-        assert!(!next.is_woken(), "ten thousand of them would be");
+        assert!(!next.is_woken(), "woken by another topic");
         publish_to(&hub, "quiet").await;
         assert!(next.is_woken());
         drop(next);
         assert_eq!(take(&mut quiet).await, [20_002]);
-        // Nor has one that comes back with a cursor that is older than what the busy topic keeps.
+        // A cursor older than the events of the busy topic causes no gap either.
         let mut back = hub.subscribe(patterns("quiet"), Cursor::After(id(3)));
         assert!(!back.has_gap());
         assert_eq!(take(&mut back).await, [20_002]);
@@ -477,7 +481,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_cursor_of_a_quiet_subscriber_goes_on_with_the_log() {
+    async fn the_cursor_of_a_quiet_subscriber_advances_with_the_log() {
         let hub = hub(10);
         let mut quiet = hub.subscribe(patterns("quiet"), Cursor::Now);
         publish(&hub, 5).await;
@@ -486,7 +490,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_conflates_gets_only_the_latest_of_each_topic_when_it_is_behind() {
+    async fn a_conflating_subscriber_that_is_behind_gets_the_newest_of_each_topic() {
         let hub = hub(10_000);
         let mut subscriber = hub.subscribe(patterns(">"), Cursor::After(id(0))).conflated();
         publish(&hub, 3000).await;
@@ -495,7 +499,7 @@ mod tests {
         assert_eq!(take(&mut subscriber).await, [3001, 3021]);
         assert_eq!(subscriber.cursor(), id(3021));
         assert_eq!(subscriber.skipped(), Some(3019));
-        // One that keeps up misses nothing.
+        // A subscriber that keeps up misses nothing.
         for sequence in 3022..3030 {
             publish(&hub, 1).await;
             assert_eq!(take(&mut subscriber).await, [sequence]);
@@ -503,7 +507,7 @@ mod tests {
         assert_eq!(subscriber.skipped(), Some(3019));
     }
 
-    /// A log that loses everything up to a place after the first read.
+    /// A log that loses its first events after the first read.
     struct ShrinkingLog {
         log: MemoryLog,
         reads: AtomicU64,
@@ -554,23 +558,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_conflates_gets_what_was_before_a_gap_first() {
+    async fn a_conflating_subscriber_gets_the_events_before_a_gap_first() {
         let hub = Hub::new(ShrinkingLog { log: log(20_000), reads: AtomicU64::new(0) }, || {
             Timestamp::from_millis(0)
         });
-        // So many that the ring lacks those that are lost.
+        // More events than the ring holds, so that the lost ones are missing there, too.
         publish(&hub, 12_000).await;
         let mut subscriber = subscribe(&hub, Cursor::Earliest).conflated();
         let Delivery::Events(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
-        let batch = BATCH_LIMIT.count as u64;
+        let batch = Batch::LIMIT.count as u64;
         assert_eq!(frames.last().unwrap().event().id, id(batch));
-        assert_eq!(subscriber.cursor(), id(batch), "a cut here comes back to the gap");
+        assert_eq!(subscriber.cursor(), id(batch), "a reconnect here gets the gap again");
         assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(batch).to_string()));
         assert_eq!(take(&mut subscriber).await, [12_000]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_latest_events_and_the_cursor_after_them() {
+    async fn the_latest_events_come_with_the_cursor_after_them() {
         let hub = hub(10);
         let clock = Topic::clock().into();
         assert_eq!(hub.latest(&clock, 2).await.unwrap().cursor, id(0));
@@ -616,7 +620,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_log_could_not_keep_nobody_sees() {
+    async fn an_event_that_was_not_kept_is_never_seen() {
         let hub = Hub::new(FullLog, || Timestamp::from_millis(0));
         let mut subscriber = subscribe(&hub, Cursor::Now);
         hub.publish(Draft::new(Topic::clock(), "")).await.unwrap_err();

@@ -13,8 +13,11 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use super::{FILE, OpenError};
+use super::error::OpenError;
 
+/// Name of the database.
+const DATABASE: &str = "log.db";
+/// Name of this file.
 const NAME: &str = "log.life";
 /// Length of the text: three numbers of twenty digits, each followed by a space or a line feed.
 const LENGTH: usize = 3 * 21;
@@ -36,7 +39,7 @@ impl LifeFile {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned();
         let file = options.open(folder.join(NAME)).map_err(folder_error)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { file, database: folder.join(FILE), identity: [0; 2] }),
+            Ok(()) => Ok(Self { file, database: folder.join(DATABASE), identity: [0; 2] }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
             Err(TryLockError::Error(reason)) => Err(folder_error(reason)),
         }

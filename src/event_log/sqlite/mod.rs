@@ -4,11 +4,14 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | `index` | the summary of the database in memory |
 //! | `schema` | the tables, their migrations, and the checks when a database is opened |
 //! | `life_file` | the file beside the database that reveals a restored copy |
 //! | `write` | the thread that appends events and drops those that exceed the retention |
 //! | `read` | the pool of connections that read concurrently |
 
+mod error;
+mod index;
 mod life_file;
 mod read;
 mod schema;
@@ -18,8 +21,7 @@ mod write;
 mod tests;
 
 use std::{
-    io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, mpsc},
     thread::JoinHandle,
 };
@@ -27,22 +29,21 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+pub use error::OpenError;
+
 use super::{
-    Appended, Bounds, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected, Retention,
-    topics::Topics,
+    retention::Retention,
+    store::{Appended, Bounds, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected},
 };
 use crate::{
     event::{Draft, Event},
-    id::{Epoch, EventId},
     pattern::Patterns,
     timestamp::Timestamp,
 };
+use index::Index;
 use life_file::LifeFile;
 use read::{ReaderPool, TopicSelection};
 use write::{Command, Writer};
-
-/// Name of the database in the log's folder.
-const FILE: &str = "log.db";
 
 /// A durable event log: appended events survive a crash of the process or the system.
 pub struct SqliteLog {
@@ -51,75 +52,6 @@ pub struct SqliteLog {
     /// `None` once the log is being closed.
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<JoinHandle<()>>,
-}
-
-/// A reason for which a log cannot be opened. The files are left unchanged.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The folder cannot be created or written to.
-    #[error("the event log cannot be kept in {}: {reason}", folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// The system's reason.
-        reason: io::Error,
-    },
-    /// Another process has the log open.
-    #[error("the event log in {} is in use by another waterclock", .0.display())]
-    InUse(PathBuf),
-    /// Another program has locked the database.
-    #[error("the event log {} is locked by another program, such as sqlite3", .0.display())]
-    Locked(PathBuf),
-    /// A later version of this program has written the database.
-    #[error(
-        "the event log {} was written by a newer waterclock: its format is {format}, \
-         this program knows {}",
-        file.display(), schema::FORMAT
-    )]
-    Newer {
-        /// The database.
-        file: PathBuf,
-        /// The number of its format.
-        format: usize,
-    },
-    /// The file is not a database of this program.
-    #[error("{} is not an event log of waterclock", .0.display())]
-    NotALog(PathBuf),
-    /// The database is corrupt.
-    #[error("the event log {} is damaged: {details}", file.display())]
-    Damaged {
-        /// The database.
-        file: PathBuf,
-        /// A description of the damage.
-        details: String,
-    },
-    /// The database could not be read or written.
-    #[error("the event log {} cannot be opened: {reason}", file.display())]
-    Failed {
-        /// The database.
-        file: PathBuf,
-        /// SQLite's reason.
-        reason: rusqlite::Error,
-    },
-}
-
-/// Summary of the database in memory. Only the writer changes it.
-struct Index {
-    epoch: Epoch,
-    /// The sequence number before that of the oldest event.
-    start: u64,
-    /// The sequence number of the newest durable event.
-    newest: u64,
-    /// Number of events of all topics.
-    count: usize,
-    /// Bookkeeping with the row id of each topic.
-    topics: Topics<i64>,
-}
-
-impl Index {
-    fn id(&self, sequence: u64) -> EventId {
-        EventId { epoch: self.epoch, sequence }
-    }
 }
 
 impl SqliteLog {
@@ -136,7 +68,7 @@ impl SqliteLog {
         now: impl Fn() -> Timestamp + Send + 'static,
     ) -> Result<Self, OpenError> {
         let mut life_file = LifeFile::open(folder)?;
-        let file = folder.join(FILE);
+        let file = life_file.database.clone();
         let (connection, mut index) = schema::open(&file)?;
         if !life_file.matches_database(index.newest) {
             // The next sequence numbers may have been used for other events.
@@ -239,14 +171,5 @@ impl EventLog for SqliteLog {
             let Some(selection) = selection else { return Ok(Vec::new()) };
             self.readers.run(move |connection| selection.latest(connection, limit)).await
         })
-    }
-}
-
-impl From<rusqlite::Error> for EventLogError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
-            _ => Self::new(error),
-        }
     }
 }

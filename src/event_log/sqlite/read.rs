@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, OpenFlags, Row};
 use tokio::sync::Semaphore;
 
-use super::{Index, schema};
+use super::{index::Index, schema};
 use crate::{
     event::{Event, Name, Topic},
-    event_log::{EventLogError, ReadLimit},
+    event_log::store::{EventLogError, ReadLimit},
     id::{Epoch, EventId},
     pattern::Patterns,
     timestamp::Timestamp,
@@ -80,7 +80,7 @@ pub(super) struct TopicSelection {
     topics: HashMap<i64, Topic>,
     /// The newest event that may be read. A later one may belong to a topic that is new since.
     newest: u64,
-    /// `true` if the topics have so many of all events that a scan of all is the fastest way.
+    /// `true` if the topics have at least half of all events, so that scanning all is fastest.
     is_majority: bool,
 }
 

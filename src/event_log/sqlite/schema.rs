@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::{Index, OpenError};
+use super::{error::OpenError, index::Index};
 use crate::{
     event_log::topics::{TopicEntry, Topics},
     id::Epoch,
@@ -55,7 +55,7 @@ pub(super) fn open(file: &Path) -> Result<(Connection, Index), OpenError> {
         return Err(OpenError::NotALog(file.to_owned()));
     }
     if format > FORMAT {
-        return Err(OpenError::Newer { file: file.to_owned(), format });
+        return Err(OpenError::Newer { file: file.to_owned(), format, supported: FORMAT });
     }
     if is_new {
         // Lets the writer return unused pages to the file system.

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::event::{IdempotencyKey, Topic};
 
+/// Name of the database.
+const FILE: &str = "log.db";
+
 const NOW: Timestamp = Timestamp::from_millis(1000);
 
 fn try_open(folder: &TempDir) -> Result<SqliteLog, OpenError> {
@@ -61,7 +64,7 @@ async fn read(log: &SqliteLog) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn what_was_appended_is_there_when_it_is_opened_again() {
+async fn events_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 2, ..Retention::default() };
     let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
@@ -85,7 +88,7 @@ async fn what_was_appended_is_there_when_it_is_opened_again() {
 }
 
 #[tokio::test]
-async fn numbers_are_not_used_again_when_all_that_had_them_was_dropped() {
+async fn numbers_of_dropped_events_are_not_reused_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 0, topics: 1, ..Retention::default() };
     for newest in [2, 4] {
@@ -99,7 +102,7 @@ async fn numbers_are_not_used_again_when_all_that_had_them_was_dropped() {
 }
 
 #[tokio::test]
-async fn a_copy_in_its_place_begins_a_new_life() {
+async fn a_restored_copy_starts_a_new_epoch() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name| folder.path().join(name);
     let log = open(&folder);
@@ -107,18 +110,18 @@ async fn a_copy_in_its_place_begins_a_new_life() {
     let first = log.bounds().epoch;
     drop(log);
     fs::copy(at(FILE), at("copy")).unwrap();
-    assert_eq!(open(&folder).bounds().epoch, first, "nothing has happened");
+    assert_eq!(open(&folder).bounds().epoch, first, "the database is the same");
 
-    // Another file in its place, though it reaches as far.
+    // Another file in its place, with the same events.
     fs::rename(at("copy"), at(FILE)).unwrap();
     let log = open(&folder);
     let second = log.bounds().epoch;
     assert_ne!(second, first);
-    assert_eq!(log.bounds().newest, 3, "its events are there");
+    assert_eq!(log.bounds().newest, 3, "its events are kept");
     drop(log);
     assert_eq!(open(&folder).bounds().epoch, second);
 
-    // An older copy, written over the same file.
+    // An older copy, written into the same file.
     let copy = fs::read(at(FILE)).unwrap();
     let log = open(&folder);
     append(&log, "a").await;
@@ -129,7 +132,7 @@ async fn a_copy_in_its_place_begins_a_new_life() {
     assert_eq!(log.bounds().newest, 3);
     drop(log);
 
-    // A database without the file beside it.
+    // A database without its life file.
     let third = open(&folder).bounds().epoch;
     fs::remove_file(at("log.life")).unwrap();
     assert_ne!(open(&folder).bounds().epoch, third);
@@ -163,7 +166,7 @@ async fn a_log_of_the_first_format_is_migrated() {
 }
 
 #[tokio::test]
-async fn what_it_cannot_go_on_with_is_refused_and_left_alone() {
+async fn unusable_databases_are_refused_and_left_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&folder);
     append(&log, &"a".repeat(1000)).await;
@@ -178,7 +181,7 @@ async fn what_it_cannot_go_on_with_is_refused_and_left_alone() {
     assert!(matches!(refusal(&folder), OpenError::Locked(_)));
     drop(other);
 
-    // Of a later version.
+    // From a later version.
     let newer = database(&folder);
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
@@ -194,20 +197,20 @@ async fn what_it_cannot_go_on_with_is_refused_and_left_alone() {
     fs::write(&file, &good[..good.len() / 2]).unwrap();
     assert!(matches!(refusal(&folder), OpenError::Damaged { .. }));
 
-    // Something else.
+    // Other content.
     fs::write(&file, "Dear diary, ".repeat(100)).unwrap();
     assert!(matches!(refusal(&folder), OpenError::NotALog(_)));
     fs::remove_file(&file).unwrap();
     database(&folder).execute_batch("CREATE TABLE diary (day TEXT)").unwrap();
     assert!(matches!(refusal(&folder), OpenError::NotALog(_)));
 
-    // It was the contents alone.
+    // The folder itself is still usable.
     fs::write(&file, good).unwrap();
     assert_eq!(read(&open(&folder)).await.len(), 1000);
 }
 
 #[test]
-fn a_folder_that_is_none_is_told() {
+fn a_folder_that_cannot_be_created_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
@@ -216,7 +219,7 @@ fn a_folder_that_is_none_is_told() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_what_is_new_and_nothing_else() {
+async fn a_full_disk_fails_appends_but_not_reads() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&folder);
     append(&log, "ab").await;
@@ -231,7 +234,7 @@ async fn a_full_disk_refuses_what_is_new_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_miss_nothing_of_what_is_appended_beside_them_unless_they_are_told() {
+async fn concurrent_readers_miss_only_events_that_count_as_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 10, ..Retention::default() };
     let log = Arc::new(SqliteLog::open(folder.path(), retention, || NOW).unwrap());
@@ -276,7 +279,7 @@ async fn readers_miss_nothing_of_what_is_appended_beside_them_unless_they_are_to
         }
     }
     is_over.store(true, Ordering::SeqCst);
-    assert!(log.dropped(&all()) > 1000, "much was dropped beside them");
+    assert!(log.dropped(&all()) > 1000, "events were dropped during the reads");
     for reader in readers {
         let (topics, found, lost) = reader.await.unwrap();
         let expected = published.iter().filter(|event| topics.matches(&event.topic));
