@@ -93,6 +93,7 @@ export function check(tree, { all } = {}) {
     const arrows = arrowsOf(modules);
     count += arrows.length;
     if (files.size > 1) notes.push(`${root}: ${files.size} files, ${arrows.length} arrows`);
+    notes.push(...arrows.map((arrow) => `    ${describe(arrow)}`));
     const parents = new Map();
     for (const { file, parent } of modules) if (parent && parent.file !== file) parents.set(file, parent.file);
     for (const component of components(arrows)) {
@@ -100,8 +101,6 @@ export function check(tree, { all } = {}) {
       if (!circle) continue;
       const lines = circle.map((arrow) => `\n    ${describe(arrow)}`).join('');
       problems.push(`${root}: ${component.length} of ${files.size} files form a circle. The shortest in it:${lines}`);
-      const inside = arrows.filter(({ from, to }) => component.includes(from) && component.includes(to));
-      notes.push(`all ${inside.length} arrows among them:`, ...inside.map((arrow) => `    ${describe(arrow)}`));
     }
   }
   return { summary: `${problems.length} circles; ${count} import arrows`, notes: all ? notes : [], problems };

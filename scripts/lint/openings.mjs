@@ -23,7 +23,7 @@ export function docComments(comments) {
     const [, mark, rest] = /^(\/\/\/(?!\/)|\/\/!|\/\*\*(?![*/])|\/\*!)([^]*)$/.exec(text) ?? [];
     if (!mark) continue;
     const opening = rest.replace(/\*\/$/, '').replace(/^[\s*]+/, '').split('\n')[0].trim();
-    if (previous?.mark === mark && previous.end + 1 === line) {
+    if (!mark.includes('*') && previous?.mark === mark && previous.end + 1 === line) {
       previous.end = line;
       previous.block.opening ||= opening;
       continue;
