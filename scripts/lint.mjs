@@ -1,13 +1,13 @@
-// Checks what cargo does not, in the files that git tracks: import circles, the layers of the server, the
-// openings of doc comments, type names that occur twice, the width of comments, and files without `//!`. Each check is a module in
-// scripts/lint, which says what its rule is.
+// Checks what cargo does not, in the files that git tracks: import circles, the layers of the
+// server, the openings of doc comments, type names that occur twice, the width of comments, and
+// files without `//!`. Each check is a module in scripts/lint, which says what its rule is.
 //
 //   node scripts/lint.mjs [option...]
 //
-//   --root FOLDER   the working tree to check; otherwise the one of this script
-//   --only CHECKS   some of circles,layers,openings,names,width,headers; otherwise all
-//   --under FOLDER  of openings, width and headers only what is below that folder
-//   --all           shows every finding, and the import arrows of each crate; otherwise 40 findings a check
+//   --root FOLDER   the working tree to check; by default the one of this script
+//   --only CHECKS   some of circles,layers,openings,names,width,headers; by default all
+//   --under FOLDER  for openings, width and headers only the files below that folder
+//   --all           shows each finding and each import arrow; by default 40 findings a check
 //   --help          prints this text
 //
 // Prints a line for each check, and ends with status 1 if one of them finds a problem.
@@ -25,6 +25,7 @@ import * as openings from './lint/openings.mjs';
 import * as width from './lint/width.mjs';
 
 const CHECKS = { circles, layers, openings, names, width, headers };
+/** The most findings of a check that are shown without `--all`. */
 const SHOWN = 40;
 
 const script = fileURLToPath(import.meta.url);

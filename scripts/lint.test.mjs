@@ -102,7 +102,7 @@ describe('circles', () => {
       'lib.rs': 'mod a; mod b; mod c; mod d;',
       'a.rs': 'use crate::b::B;', 'b.rs': 'use crate::a::A;',
       'c.rs': 'use crate::d::D;', 'd.rs': 'use crate::c::C;',
-    }; // prettier-ignore
+    };
     assert.equal(problems(sources).length, 2);
   });
 
@@ -229,7 +229,7 @@ describe('circles', () => {
         'one/examples/two/src/main.rs': 'mod a; mod b;', ...circle('one/examples/two/src'),
       }),
       {},
-    ).problems; // prettier-ignore
+    ).problems;
     assert.deepEqual(
       found.map((problem) => problem.split(':')[0]).sort(),
       ['one/examples/e/main.rs', 'one/examples/two/src/main.rs', 'one/odd/place.rs', 'one/tests/t/main.rs'],
@@ -271,7 +271,7 @@ describe('openings', () => {
       'That many', 'what', '*What* it is', '[Whether](x) so', '(If there is one)', 'For who reads it', 'As it was sent',
     ]) {
       assert.ok(openings.isClause(opening), opening);
-    } // prettier-ignore
+    }
   });
 
   test('noun phrases and verbs are not', () => {
@@ -280,13 +280,13 @@ describe('openings', () => {
       'None', 'None of them', 'Asserts what it can', 'For tests', 'By default 3', 'As a number', '`what` is a word', 'whoami',
     ]) {
       assert.ok(!openings.isClause(opening), opening);
-    } // prettier-ignore
+    }
   });
 
   test('consecutive lines are one comment, and its first line with text is its opening', () => {
     const text = '//!\n//! One\n//! what two\n/// Three\n///\n/// what four\nfn f() {}\n/// Five\n\n/// Six\n// no\n//// no\n/** Seven */\n/**\n * Eight\n */';
     const opened = openings.docComments(scan(text).comments).map(({ line, opening }) => [line, opening]);
-    assert.deepEqual(opened, [[1, 'One'], [4, 'Three'], [8, 'Five'], [10, 'Six'], [13, 'Seven'], [14, 'Eight']]); // prettier-ignore
+    assert.deepEqual(opened, [[1, 'One'], [4, 'Three'], [8, 'Five'], [10, 'Six'], [13, 'Seven'], [14, 'Eight']]);
   });
 
   test('a string that looks like documentation is none', () => {
@@ -337,7 +337,7 @@ describe('names', () => {
 
   const two = (first, second) => ({
     'one/Cargo.toml': pack('one'), 'one/src/lib.rs': first, 'two/Cargo.toml': pack('two'), 'two/src/lib.rs': second,
-  }); // prettier-ignore
+  });
 
   test('a public name may occur once in the workspace', () => {
     assert.match(check(two('pub struct X;', '\npub enum X {}'))[0], /^X occurs 2 times in the workspace: one\/src\/lib\.rs:1, two\/src\/lib\.rs:2$/);
@@ -364,11 +364,12 @@ describe('width', () => {
   });
 
   test('comments of every kind count', () => {
-    for (const text of [`//! ${long}`, `    /// ${long}`, `/*\n${long}\n*/`, `fn f() {} // ${long}`]) {
+    const slashes = [`// ${long}`, `/**\n * ${long}\n */`, `f(); // ${long}`];
+    for (const text of [...slashes, `//! ${long}`, `    /// ${long}`, `/*\n${long}\n*/`]) {
       assert.equal(check('a.rs', text).length, 1, text);
     }
     for (const path of ['a.ts', 'a.mjs']) {
-      for (const text of [`// ${long}`, `/**\n * ${long}\n */`, `f(); // ${long}`]) assert.equal(check(path, text).length, 1, text);
+      for (const text of slashes) assert.equal(check(path, text).length, 1, text);
     }
     for (const path of ['a.sh', 'a.toml']) {
       for (const text of [`# ${long}`, `a=1 # ${long}`]) assert.equal(check(path, text).length, 1, text);
@@ -396,7 +397,7 @@ describe('headers', () => {
 });
 
 describe('reading Rust', () => {
-  const kept = (text) => withoutTests(scan(text).tokens).map((token) => token.text).join(' '); // prettier-ignore
+  const kept = (text) => withoutTests(scan(text).tokens).map((token) => token.text).join(' ');
 
   test('tokens', () => {
     const { tokens } = scan(`fn f<'a>(x: &'a str) { b'\\'' ; '\\u{1F600}'; r#type; 1.5e3; b"x"; br##"y"#"##; a::b }`);
@@ -409,8 +410,8 @@ describe('reading Rust', () => {
 
   test('lines are counted through strings and comments', () => {
     const { tokens, comments } = scan('#!/usr/bin/env x\n"a\nb" /* c\nd */ e // f\ng');
-    assert.deepEqual(tokens.map(({ text, line }) => [text, line]), [['"a\nb"', 2], ['e', 4], ['g', 5]]); // prettier-ignore
-    assert.deepEqual(comments.map(({ line, lines }) => [line, lines]), [[3, 2], [4, 1]]); // prettier-ignore
+    assert.deepEqual(tokens.map(({ text, line }) => [text, line]), [['"a\nb"', 2], ['e', 4], ['g', 5]]);
+    assert.deepEqual(comments.map(({ line, lines }) => [line, lines]), [[3, 2], [4, 1]]);
   });
 
   test('what only tests compile ends where it should', () => {

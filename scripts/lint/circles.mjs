@@ -1,7 +1,7 @@
-// Looks for import circles between the modules of a crate. A module and its direct child may import from
-// each other; every other circle is an error. A re-export (`pub use child::X`) is an import like any other:
-// a `mod.rs` that re-exports its children cannot also define what they import from it. Put that into a
-// file of its own.
+// Looks for import circles between the modules of a crate. A module and its direct child may import
+// from each other; every other circle is an error. A re-export (`pub use child::X`) is an import
+// like any other: a `mod.rs` that re-exports its children cannot also define what they import from
+// it. Put that into a file of its own.
 import { crateRoots, readCrate, resolve } from './modules.mjs';
 
 /** The arrows of a crate: `{ from, to, names: Map(name → line) }`, one for each pair of files. */
@@ -48,9 +48,9 @@ export function components(arrows) {
 }
 
 /**
- * Returns the shortest circle with an arrow that is not between a module and its direct child, as a list of
- * arrows; `null` if there is none. Without such an arrow, a component is a part of the tree of modules, and its only
- * circles are those of a parent and its child.
+ * Returns the shortest circle with an arrow that is not between a module and its direct child, as a
+ * list of arrows; `null` if there is none. Without such an arrow, a component is a part of the tree
+ * of modules, and its only circles are those of a parent and its child.
  */
 export function worstCircle(component, arrows, parents) {
   const inside = arrows.filter(({ from, to }) => component.includes(from) && component.includes(to));

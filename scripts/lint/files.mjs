@@ -1,10 +1,11 @@
-// Finds the files that the checks look at: those that git tracks, and new ones that it does not ignore.
+// Finds the files that the checks look at: those that git tracks, and new ones that it does not
+// ignore.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { scan } from './rust.mjs';
 
-/** The files of a working tree, by their paths from its root. Each is read and scanned at most once. */
+/** The files of a working tree, by their paths from its root. Each is read at most once. */
 export class Tree {
   #texts = new Map();
   #scans = new Map();

@@ -1,11 +1,11 @@
-// Checks that the modules of the server lie in layers: a module may import only from its own layer and
-// from those below.
+// Checks that the modules of the server lie in layers: a module may import only from its own layer
+// and from those below.
 import { arrowsOf, describe } from './circles.mjs';
 import { crateRoots, readCrate } from './modules.mjs';
 
 /**
- * The layers of a crate, the highest first. An entry is a folder, or a file without `.rs`, in `src`. Each
- * file must be in the table, and each entry must exist.
+ * The layers of a crate, the highest first. An entry is a folder, or a file without `.rs`, in
+ * `src`. Each file must be in the table, and each entry must exist.
  */
 const LAYERS = {
   server: [

@@ -1,6 +1,6 @@
-// Builds the module graph of a crate from its source files: a node is a file, an arrow is an import. Paths
-// are looked up as the compiler does it, through `use`, `pub use` and globs, so that an arrow ends at the
-// file that defines the item.
+// Builds the module graph of a crate from its source files: a node is a file, an arrow is an
+// import. Paths are looked up as the compiler does it, through `use`, `pub use` and globs, so that
+// an arrow ends at the file that defines the item.
 import { dirname } from 'node:path/posix';
 import { closing, outerAttributes, separate, withoutTests } from './rust.mjs';
 
@@ -26,9 +26,9 @@ export function crateRoots(tree, pack) {
 }
 
 /**
- * A module. `file` is where its text is, which for `mod name { … }` is the file of its parent. `names` has the
- * bindings of each name; a name can have several, since a `cfg` can choose between them. A binding is
- * `{ module }`, `{ isItem: true }` or the import `{ path }`.
+ * A module. `file` is where its text is, which for `mod name { … }` is the file of its parent.
+ * `names` has the bindings of each name; a name can have several, since a `cfg` can choose between
+ * them. A binding is `{ module }`, `{ isItem: true }` or the import `{ path }`.
  */
 class Module {
   names = new Map();
@@ -178,8 +178,9 @@ function readUse(module, tokens, top, prefix = []) {
 }
 
 /**
- * Returns the places that a path leads to: `{ module }`, or `{ file, name }` for an item. There are none if the
- * path begins outside of the crate. Imports that are being looked up already (`seen`) are passed over.
+ * Returns the places that a path leads to: `{ module }`, or `{ file, name }` for an item. There are
+ * none if the path begins outside of the crate. Imports that are being looked up already (`seen`)
+ * are passed over.
  */
 export function resolve(path, from, seen = []) {
   let places = [{ module: from }];

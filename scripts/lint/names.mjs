@@ -1,5 +1,5 @@
-// Looks for type names that occur twice: a name may occur once in a crate, private ones included, and a
-// public one (`pub`, not `pub(crate)`) once in the workspace. Tests are left out.
+// Looks for type names that occur twice: a name may occur once in a crate, private ones included,
+// and a public one (`pub`, not `pub(crate)`) once in the workspace. Tests are left out.
 import { crateRoots } from './modules.mjs';
 import { outerAttributes, withoutTests } from './rust.mjs';
 
@@ -10,7 +10,7 @@ const EXCEPTIONS = [
 
 const KEYWORDS = new Set(['struct', 'enum', 'trait', 'type', 'union']);
 
-/** The types that a file defines: `{ name, line, isPublic }`. Associated types are no names of their own. */
+/** The types that a file defines, without associated types: `{ name, line, isPublic }`. */
 export function typesIn(tokens) {
   const found = [];
   // For each open bracket: the first word of the item that it belongs to.

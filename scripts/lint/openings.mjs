@@ -1,5 +1,5 @@
-// Counts the doc comments that open with a clause ("What…", "Whether…", "By what…") instead of a noun
-// phrase or a verb. A block of consecutive `///` or `//!` lines is one doc comment.
+// Counts the doc comments that open with a clause ("What…", "Whether…", "By what…") instead of a
+// noun phrase or a verb. A block of consecutive `///` or `//!` lines is one doc comment.
 
 /** The share of clause openings, from 0 to 1, at which the check fails. */
 export const LIMIT = 0.05;
@@ -8,7 +8,7 @@ const WORDS = [
   'what', 'whether', 'who', 'whom', 'whose', 'how', 'when', 'where', 'why', 'which',
   '(?:after|at|by|for|from|in|of|on|since|to|up to|with) (?:what|which|who|whom|whose|where|when|how)',
   'so that', 'none (?:if|for|to)', 'if', 'until', 'unless', 'as long as', 'as (?:many|much|soon|often|it|they|is|are)', 'that',
-]; // prettier-ignore
+];
 const CLAUSE = new RegExp(`^(?:${WORDS.join('|')})\\b(?!\`)`, 'i');
 
 export function isClause(opening) {

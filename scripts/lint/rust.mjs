@@ -1,6 +1,6 @@
-// Reads Rust source as far as the checks need it: tokens, comments, and the items of a module. It is no
-// parser of Rust. It knows strings, raw strings, comments and brackets, so that nothing inside a string
-// or a comment is taken for code.
+// Reads Rust source as far as the checks need it: tokens, comments, and the items of a module. It
+// is no parser of Rust. It knows strings, raw strings, comments and brackets, so that nothing
+// inside a string or a comment is taken for code.
 
 const IDENTIFIER = /(?:r#)?[\p{XID_Start}_][\p{XID_Continue}]*/uy;
 const NUMBER = /\d[\w]*(?:\.\d[\w]*)?/y;
@@ -13,9 +13,9 @@ const CLOSING = { '(': ')', '[': ']', '{': '}' };
 /**
  * Splits a source text.
  *
- * A token is `{ kind, text, line }`; its kind is `name`, `string`, `literal`, `lifetime` or `sign`, and `::` is
- * one sign. A comment is `{ text, line, lines }`: its text with the slashes, its first line from 1, and the
- * number of its lines.
+ * A token is `{ kind, text, line }`; its kind is `name`, `string`, `literal`, `lifetime` or `sign`,
+ * and `::` is one sign. A comment is `{ text, line, lines }`: its text with the slashes, its first
+ * line from 1, and the number of its lines.
  */
 export function scan(source) {
   const tokens = [];
@@ -103,7 +103,7 @@ export function withoutTests(tokens) {
   return kept;
 }
 
-/** The attributes `#[…]` from `at` on that follow each other, each with its first and last index. */
+/** The attributes `#[…]` that begin at `at`: the tokens in each, and the index of its `]`. */
 export function outerAttributes(tokens, at) {
   const found = [];
   while (tokens[at]?.text === '#' && tokens[at + 1]?.text === '[') {
@@ -146,11 +146,11 @@ const ENDS_WITH_SEMICOLON = ['use', 'static', 'type', 'let', 'const'];
 const ENDS_WITH_BLOCK = [
   'fn', 'impl', 'mod', 'struct', 'enum', 'trait', 'union', 'unsafe', 'async', 'extern', 'macro_rules',
   'if', 'while', 'for', 'loop', 'match', '{',
-]; // prettier-ignore
+];
 
 /**
- * Returns the index of the last token of the item, statement, field, variant or match arm that begins at
- * `start`.
+ * Returns the index of the last token of the item, statement, field, variant or match arm that
+ * begins at `start`.
  */
 function endOfItem(tokens, start) {
   let first = start;
@@ -174,7 +174,7 @@ function endOfItem(tokens, start) {
   return tokens.length - 1;
 }
 
-/** Returns the index of the `>` that closes the `<` at `open`; `open` itself if it is a comparison. */
+/** Returns the index of the `>` that closes the `<` at `open`, or `open` if it is a comparison. */
 function closingAngle(tokens, open) {
   let depth = 0;
   for (let at = open; at < tokens.length; at += 1) {

@@ -8,7 +8,7 @@ const HASH = /^\s*#|\s#\s/;
 const STARTS = {
   ts: SLASHES, tsx: SLASHES, mjs: SLASHES, js: SLASHES, jsx: SLASHES, css: SLASHES,
   sh: HASH, toml: HASH, yml: HASH,
-}; // prettier-ignore
+};
 
 /** The numbers of the lines that have a comment. */
 function commentLines(tree, path) {
