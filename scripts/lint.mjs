@@ -60,6 +60,7 @@ for (const name of chosen) {
   console.log(`lint: ${name}: ${problems.length === 0 ? 'ok' : 'FAILED'}: ${summary}`);
   const shown = values.all ? problems : problems.slice(0, SHOWN);
   for (const line of [...notes, ...shown.filter((problem) => problem !== summary)]) console.log(`  ${line}`);
-  if (shown.length < problems.length) console.log(`  and ${problems.length - shown.length} more (--all shows them)`);
+  if (shown.length < problems.length)
+    console.log(`  and ${problems.length - shown.length} more (--all shows them)`);
   if (problems.length > 0) process.exitCode = 1;
 }

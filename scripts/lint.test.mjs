@@ -1,6 +1,6 @@
 // Tests of scripts/lint.mjs: each check finds what it must in a small tree, and passes what it may.
 //
-//   node --test scripts/
+//   node --test scripts/*.test.mjs
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -65,7 +65,10 @@ describe('circles', () => {
   });
 
   test('one direction is no circle', () => {
-    assert.deepEqual(problems({ 'lib.rs': lib, 'a.rs': 'use crate::b::X;', 'b.rs': 'use crate::c::X;', 'c.rs': '' }), []);
+    assert.deepEqual(
+      problems({ 'lib.rs': lib, 'a.rs': 'use crate::b::X;', 'b.rs': 'use crate::c::X;', 'c.rs': '' }),
+      [],
+    );
   });
 
   test('a parent and its direct child may import from each other', () => {
@@ -100,8 +103,10 @@ describe('circles', () => {
   test('two circles are reported as two', () => {
     const sources = {
       'lib.rs': 'mod a; mod b; mod c; mod d;',
-      'a.rs': 'use crate::b::B;', 'b.rs': 'use crate::a::A;',
-      'c.rs': 'use crate::d::D;', 'd.rs': 'use crate::c::C;',
+      'a.rs': 'use crate::b::B;',
+      'b.rs': 'use crate::a::A;',
+      'c.rs': 'use crate::d::D;',
+      'd.rs': 'use crate::c::C;',
     };
     assert.equal(problems(sources).length, 2);
   });
@@ -113,8 +118,12 @@ describe('circles', () => {
   });
 
   test('paths in code count, also by super, self, a child module, and $crate', () => {
-    assert.deepEqual(arrows({ 'lib.rs': lib, 'a.rs': 'fn f() { crate::b::g() }', 'b.rs': '', 'c.rs': '' }), ['a.rs -> b.rs']);
-    assert.deepEqual(arrows({ 'lib.rs': lib, 'a.rs': 'fn f(x: super::b::X) {}', 'b.rs': '', 'c.rs': '' }), ['a.rs -> b.rs']);
+    assert.deepEqual(arrows({ 'lib.rs': lib, 'a.rs': 'fn f() { crate::b::g() }', 'b.rs': '', 'c.rs': '' }), [
+      'a.rs -> b.rs',
+    ]);
+    assert.deepEqual(arrows({ 'lib.rs': lib, 'a.rs': 'fn f(x: super::b::X) {}', 'b.rs': '', 'c.rs': '' }), [
+      'a.rs -> b.rs',
+    ]);
     assert.deepEqual(arrows({ 'lib.rs': 'mod a; fn f() { self::a::g() }', 'a.rs': '' }), ['lib.rs -> a.rs']);
     assert.deepEqual(arrows({ 'lib.rs': 'mod a; fn f() { a::g() }', 'a.rs': '' }), ['lib.rs -> a.rs']);
     const macro = 'macro_rules! m { () => { $crate::b::g() } }';
@@ -127,7 +136,12 @@ describe('circles', () => {
   });
 
   test('a path behind an imported module leads into that module', () => {
-    const sources = { 'lib.rs': 'mod a; mod b;', 'a.rs': 'use crate::b;\nfn f() { b::c::g() }', 'b/mod.rs': 'pub mod c;', 'b/c.rs': '' };
+    const sources = {
+      'lib.rs': 'mod a; mod b;',
+      'a.rs': 'use crate::b;\nfn f() { b::c::g() }',
+      'b/mod.rs': 'pub mod c;',
+      'b/c.rs': '',
+    };
     assert.deepEqual(arrows(sources), ['a.rs -> b/c.rs', 'a.rs -> b/mod.rs']);
   });
 
@@ -157,13 +171,21 @@ describe('circles', () => {
   });
 
   test('globs of two modules from each other end', () => {
-    const sources = { 'lib.rs': 'mod a; mod b;', 'a.rs': 'pub use crate::b::*; fn f(x: X) {}', 'b.rs': 'pub use crate::a::*; fn g(x: Y) {}' };
+    const sources = {
+      'lib.rs': 'mod a; mod b;',
+      'a.rs': 'pub use crate::b::*; fn f(x: X) {}',
+      'b.rs': 'pub use crate::a::*; fn g(x: Y) {}',
+    };
     assert.deepEqual(arrows(sources), ['a.rs -> b.rs', 'b.rs -> a.rs']);
   });
 
   test('other crates, local variables, fields and methods are no arrows', () => {
-    const root = 'mod a; use serde::a::X; fn f(a: u8) { let y = a + x.a + x.a(); tokio::a::spawn(); ::a::b(); }';
-    assert.deepEqual(arrows({ 'lib.rs': root, 'a.rs': 'use std::a; pub(crate) struct X; pub(super) fn f(self) {}' }), []);
+    const root =
+      'mod a; use serde::a::X; fn f(a: u8) { let y = a + x.a + x.a(); tokio::a::spawn(); ::a::b(); }';
+    assert.deepEqual(
+      arrows({ 'lib.rs': root, 'a.rs': 'use std::a; pub(crate) struct X; pub(super) fn f(self) {}' }),
+      [],
+    );
   });
 
   test('text in strings, comments and documentation is no code', () => {
@@ -191,7 +213,14 @@ describe('circles', () => {
       use crate::c::Z;
       #[cfg(not(test))]
       mod d;`;
-    const sources = { 'lib.rs': lib, 'a.rs': a, 'a/more.rs': 'use crate::b::X;', 'b.rs': '', 'c.rs': '', 'a/d.rs': 'use crate::b::X;' };
+    const sources = {
+      'lib.rs': lib,
+      'a.rs': a,
+      'a/more.rs': 'use crate::b::X;',
+      'b.rs': '',
+      'c.rs': '',
+      'a/d.rs': 'use crate::b::X;',
+    };
     assert.deepEqual(arrows(sources), ['a.rs -> c.rs', 'a/d.rs -> b.rs']);
   });
 
@@ -207,7 +236,8 @@ describe('circles', () => {
 
   test('both files of a module that a cfg chooses count', () => {
     const sources = {
-      'lib.rs': '#[cfg(unix)]\n#[path = "x/unix.rs"]\nmod os;\n#[cfg(not(unix))]\n#[path = "other.rs"]\nmod os;\nuse os::f;',
+      'lib.rs':
+        '#[cfg(unix)]\n#[path = "x/unix.rs"]\nmod os;\n#[cfg(not(unix))]\n#[path = "other.rs"]\nmod os;\nuse os::f;',
       'x/unix.rs': 'pub fn f() {}',
       'other.rs': 'pub fn f() {}',
     };
@@ -222,24 +252,36 @@ describe('circles', () => {
     const found = circles.check(
       tree({
         'one/Cargo.toml': '[package]\nname = "one"\n\n[[bin]]\npath = "odd/place.rs"\n',
-        'one/odd/place.rs': 'mod a; mod b;', ...circle('one/odd'),
-        'one/tests/t/main.rs': 'mod a; mod b;', ...circle('one/tests/t'),
-        'one/examples/e/main.rs': 'mod a; mod b;', ...circle('one/examples/e'),
+        'one/odd/place.rs': 'mod a; mod b;',
+        ...circle('one/odd'),
+        'one/tests/t/main.rs': 'mod a; mod b;',
+        ...circle('one/tests/t'),
+        'one/examples/e/main.rs': 'mod a; mod b;',
+        ...circle('one/examples/e'),
         'one/examples/two/Cargo.toml': '[package]\nname = "two"\n',
-        'one/examples/two/src/main.rs': 'mod a; mod b;', ...circle('one/examples/two/src'),
+        'one/examples/two/src/main.rs': 'mod a; mod b;',
+        ...circle('one/examples/two/src'),
       }),
       {},
     ).problems;
-    assert.deepEqual(
-      found.map((problem) => problem.split(':')[0]).sort(),
-      ['one/examples/e/main.rs', 'one/examples/two/src/main.rs', 'one/odd/place.rs', 'one/tests/t/main.rs'],
-    );
+    assert.deepEqual(found.map((problem) => problem.split(':')[0]).sort(), [
+      'one/examples/e/main.rs',
+      'one/examples/two/src/main.rs',
+      'one/odd/place.rs',
+      'one/tests/t/main.rs',
+    ]);
   });
 });
 
 describe('layers', () => {
   const table = { layers: { demo: [['lib'], ['top', 'beside'], ['low']] } };
-  const sources = { 'lib.rs': 'mod top; mod beside; mod low; use top::X;', 'top/mod.rs': 'mod x; use crate::beside::Y;', 'top/x.rs': 'use crate::low::Z;', 'beside.rs': '', 'low.rs': '' };
+  const sources = {
+    'lib.rs': 'mod top; mod beside; mod low; use top::X;',
+    'top/mod.rs': 'mod x; use crate::beside::Y;',
+    'top/x.rs': 'use crate::low::Z;',
+    'beside.rs': '',
+    'low.rs': '',
+  };
   const check = (changes) => layers.check(crate({ ...sources, ...changes }), table).problems;
 
   test('imports within a layer and from those below are allowed', () => assert.deepEqual(check({}), []));
@@ -251,7 +293,10 @@ describe('layers', () => {
   });
 
   test('a module that the table lacks is reported', () => {
-    assert.match(check({ 'low.rs': '', 'lib.rs': 'mod top; mod beside; mod low; mod new;', 'new.rs': '' })[0], /lacks new/);
+    assert.match(
+      check({ 'low.rs': '', 'lib.rs': 'mod top; mod beside; mod low; mod new;', 'new.rs': '' })[0],
+      /lacks new/,
+    );
   });
 
   test('a layer that is gone is reported', () => {
@@ -264,11 +309,39 @@ describe('openings', () => {
 
   test('clauses are recognised', () => {
     for (const opening of [
-      'What a client is told', 'Whether it is so', 'Who comes then', 'How many may wait', 'When it began', 'Where it goes',
-      'Why', 'Which of them', 'Whose it is', 'By what it is known', 'By which', 'From where it came', 'For whom', 'So that it ends',
-      'None if there is none', 'None for the last', 'If there is one', 'Until it ends', 'Since when', 'As long as it runs',
-      'As many as there are', 'As much as fits', 'After how long', 'Up to how many', 'With what it begins', 'In what it is kept',
-      'That many', 'what', '*What* it is', '[Whether](x) so', '(If there is one)', 'For who reads it', 'As it was sent',
+      'What a client is told',
+      'Whether it is so',
+      'Who comes then',
+      'How many may wait',
+      'When it began',
+      'Where it goes',
+      'Why',
+      'Which of them',
+      'Whose it is',
+      'By what it is known',
+      'By which',
+      'From where it came',
+      'For whom',
+      'So that it ends',
+      'None if there is none',
+      'None for the last',
+      'If there is one',
+      'Until it ends',
+      'Since when',
+      'As long as it runs',
+      'As many as there are',
+      'As much as fits',
+      'After how long',
+      'Up to how many',
+      'With what it begins',
+      'In what it is kept',
+      'That many',
+      'what',
+      '*What* it is',
+      '[Whether](x) so',
+      '(If there is one)',
+      'For who reads it',
+      'As it was sent',
     ]) {
       assert.ok(openings.isClause(opening), opening);
     }
@@ -276,17 +349,40 @@ describe('openings', () => {
 
   test('noun phrases and verbs are not', () => {
     for (const opening of [
-      'The event loop', 'Returns `true` if', 'Whatever comes', 'Iframes', 'Howl', 'Thatch', 'Untilted', '`if` in a macro',
-      'None', 'None of them', 'Asserts what it can', 'For tests', 'By default 3', 'As a number', '`what` is a word', 'whoami',
+      'The event loop',
+      'Returns `true` if',
+      'Whatever comes',
+      'Iframes',
+      'Howl',
+      'Thatch',
+      'Untilted',
+      '`if` in a macro',
+      'None',
+      'None of them',
+      'Asserts what it can',
+      'For tests',
+      'By default 3',
+      'As a number',
+      '`what` is a word',
+      'whoami',
     ]) {
       assert.ok(!openings.isClause(opening), opening);
     }
   });
 
   test('consecutive lines are one comment, and its first line with text is its opening', () => {
-    const text = '//!\n//! One\n//! what two\n/// Three\n///\n/// what four\nfn f() {}\n/// Five\n\n/// Six\n// no\n//// no\n/** Seven */\n/**\n * Eight\n */';
+    const text =
+      '//!\n//! One\n//! what two\n/// Three\n///\n/// what four\nfn f() {}\n/// Five\n\n' +
+      '/// Six\n// no\n//// no\n/** Seven */\n/**\n * Eight\n */';
     const opened = openings.docComments(scan(text).comments).map(({ line, opening }) => [line, opening]);
-    assert.deepEqual(opened, [[1, 'One'], [4, 'Three'], [8, 'Five'], [10, 'Six'], [13, 'Seven'], [14, 'Eight']]);
+    assert.deepEqual(opened, [
+      [1, 'One'],
+      [4, 'Three'],
+      [8, 'Five'],
+      [10, 'Six'],
+      [13, 'Seven'],
+      [14, 'Eight'],
+    ]);
   });
 
   test('a string that looks like documentation is none', () => {
@@ -294,7 +390,10 @@ describe('openings', () => {
   });
 
   test('five in a hundred fail, fewer pass', () => {
-    const comments = (clauses, all) => Array.from({ length: all }, (_, at) => `/// ${at < clauses ? 'What' : 'The'} x\nfn f${at}() {}\n`).join('');
+    const comments = (clauses, all) =>
+      Array.from({ length: all }, (_, at) => `/// ${at < clauses ? 'What' : 'The'} x\nfn f${at}() {}\n`).join(
+        '',
+      );
     assert.deepEqual(found(comments(4, 100)).problems, []);
     assert.deepEqual(found(comments(0, 1)).problems, []);
     assert.deepEqual(found('').problems, []);
@@ -308,10 +407,23 @@ describe('names', () => {
   const pack = (name) => `[package]\nname = "${name}"\n`;
   const check = (files, exceptions = []) => names.check(tree(files), { exceptions }).problems;
   const one = (texts) =>
-    check({ 'Cargo.toml': pack('one'), ...Object.fromEntries(texts.map((text, at) => [`src/m${at}.rs`, text])) });
+    check({
+      'Cargo.toml': pack('one'),
+      ...Object.fromEntries(texts.map((text, at) => [`src/m${at}.rs`, text])),
+    });
 
   test('a private name may occur once in a crate', () => {
-    for (const kind of ['struct X;', 'enum X {}', 'trait X {}', 'type X = u8;', 'union X { a: u8 }', 'pub(crate) struct X(u8);', 'mod m { pub unsafe trait X {} }', 'fn f() { struct X; }', 'fn f<T: A>() -> impl B { type X = u8; }']) {
+    for (const kind of [
+      'struct X;',
+      'enum X {}',
+      'trait X {}',
+      'type X = u8;',
+      'union X { a: u8 }',
+      'pub(crate) struct X(u8);',
+      'mod m { pub unsafe trait X {} }',
+      'fn f() { struct X; }',
+      'fn f<T: A>() -> impl B { type X = u8; }',
+    ]) {
       const found = one(['struct X<T> { t: T }', kind]);
       assert.equal(found.length, 1, kind);
       assert.match(found[0], /^X occurs 2 times in one: src\/m0\.rs:1, src\/m1\.rs:1$/);
@@ -332,15 +444,29 @@ describe('names', () => {
     ]) {
       assert.deepEqual(one(['struct X;', text]), [], text);
     }
-    assert.deepEqual(check({ 'Cargo.toml': pack('one'), 'src/lib.rs': 'struct X;', 'tests/a.rs': 'struct X;', 'examples/a.rs': 'struct X;' }), []);
+    assert.deepEqual(
+      check({
+        'Cargo.toml': pack('one'),
+        'src/lib.rs': 'struct X;',
+        'tests/a.rs': 'struct X;',
+        'examples/a.rs': 'struct X;',
+      }),
+      [],
+    );
   });
 
   const two = (first, second) => ({
-    'one/Cargo.toml': pack('one'), 'one/src/lib.rs': first, 'two/Cargo.toml': pack('two'), 'two/src/lib.rs': second,
+    'one/Cargo.toml': pack('one'),
+    'one/src/lib.rs': first,
+    'two/Cargo.toml': pack('two'),
+    'two/src/lib.rs': second,
   });
 
   test('a public name may occur once in the workspace', () => {
-    assert.match(check(two('pub struct X;', '\npub enum X {}'))[0], /^X occurs 2 times in the workspace: one\/src\/lib\.rs:1, two\/src\/lib\.rs:2$/);
+    assert.match(
+      check(two('pub struct X;', '\npub enum X {}'))[0],
+      /^X occurs 2 times in the workspace: one\/src\/lib\.rs:1, two\/src\/lib\.rs:2$/,
+    );
     assert.deepEqual(check(two('pub struct X;', 'struct X;')), []);
     assert.deepEqual(check(two('pub struct X;', 'pub(crate) struct X; pub fn f() {} struct Y;')), []);
   });
@@ -349,7 +475,10 @@ describe('names', () => {
     const exceptions = [{ name: 'X', crates: ['one', 'two'], reason: 'a test' }];
     assert.deepEqual(check(two('pub struct X;', 'pub struct X;'), exceptions), []);
     assert.match(check(two('pub struct X;', ''), exceptions)[0], /not needed/);
-    assert.equal(check(two('pub struct X;', 'pub struct X;'), [{ name: 'X', crates: ['one'], reason: 'a test' }]).length, 2);
+    assert.equal(
+      check(two('pub struct X;', 'pub struct X;'), [{ name: 'X', crates: ['one'], reason: 'a test' }]).length,
+      2,
+    );
   });
 });
 
@@ -397,10 +526,15 @@ describe('headers', () => {
 });
 
 describe('reading Rust', () => {
-  const kept = (text) => withoutTests(scan(text).tokens).map((token) => token.text).join(' ');
+  const kept = (text) =>
+    withoutTests(scan(text).tokens)
+      .map((token) => token.text)
+      .join(' ');
 
   test('tokens', () => {
-    const { tokens } = scan(`fn f<'a>(x: &'a str) { b'\\'' ; '\\u{1F600}'; r#type; 1.5e3; b"x"; br##"y"#"##; a::b }`);
+    const { tokens } = scan(
+      `fn f<'a>(x: &'a str) { b'\\'' ; '\\u{1F600}'; r#type; 1.5e3; b"x"; br##"y"#"##; a::b }`,
+    );
     const of = (kind) => tokens.filter((token) => token.kind === kind).map(({ text }) => text);
     assert.deepEqual(of('lifetime'), ["'a", "'a"]);
     assert.deepEqual(of('literal'), ["b'\\''", "'\\u{1F600}'", '1.5e3']);
@@ -410,8 +544,21 @@ describe('reading Rust', () => {
 
   test('lines are counted through strings and comments', () => {
     const { tokens, comments } = scan('#!/usr/bin/env x\n"a\nb" /* c\nd */ e // f\ng');
-    assert.deepEqual(tokens.map(({ text, line }) => [text, line]), [['"a\nb"', 2], ['e', 4], ['g', 5]]);
-    assert.deepEqual(comments.map(({ line, lines }) => [line, lines]), [[3, 2], [4, 1]]);
+    assert.deepEqual(
+      tokens.map(({ text, line }) => [text, line]),
+      [
+        ['"a\nb"', 2],
+        ['e', 4],
+        ['g', 5],
+      ],
+    );
+    assert.deepEqual(
+      comments.map(({ line, lines }) => [line, lines]),
+      [
+        [3, 2],
+        [4, 1],
+      ],
+    );
   });
 
   test('what only tests compile ends where it should', () => {
@@ -462,7 +609,10 @@ describe('the command', () => {
   test('runs only what it is asked for', () => {
     assert.equal(run('--root', bad(), '--only', 'circles').status, 0);
     assert.equal(run('--root', bad(), '--only', 'headers', '--under', 'docs').status, 0);
-    assert.match(run('--root', bad(), '--only', 'headers', '--under', './src/a/').stdout, /2 of 2 Rust files/);
+    assert.match(
+      run('--root', bad(), '--only', 'headers', '--under', './src/a/').stdout,
+      /2 of 2 Rust files/,
+    );
   });
 
   test('refuses an unknown check or option', () => {

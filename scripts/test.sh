@@ -138,7 +138,7 @@ step 'licences, sources, duplicates and advisories of dependencies' dependencies
 group lint doc
 step 'documentation' documentation
 group unit
-step 'tests of the scripts' node --test --test-reporter=spec scripts/
+step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
 step 'unit, property and integration tests, and examples' cargo test --quiet
 group e2e
 step 'end-to-end tests in Chromium and Firefox' end_to_end

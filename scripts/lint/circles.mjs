@@ -95,12 +95,15 @@ export function check(tree, { all } = {}) {
     if (files.size > 1) notes.push(`${root}: ${files.size} files, ${arrows.length} arrows`);
     notes.push(...arrows.map((arrow) => `    ${describe(arrow)}`));
     const parents = new Map();
-    for (const { file, parent } of modules) if (parent && parent.file !== file) parents.set(file, parent.file);
+    for (const { file, parent } of modules)
+      if (parent && parent.file !== file) parents.set(file, parent.file);
     for (const component of components(arrows)) {
       const circle = worstCircle(component, arrows, parents);
       if (!circle) continue;
       const lines = circle.map((arrow) => `\n    ${describe(arrow)}`).join('');
-      problems.push(`${root}: ${component.length} of ${files.size} files form a circle. The shortest in it:${lines}`);
+      problems.push(
+        `${root}: ${component.length} of ${files.size} files form a circle. The shortest in it:${lines}`,
+      );
     }
   }
   return { summary: `${problems.length} circles; ${count} import arrows`, notes: all ? notes : [], problems };

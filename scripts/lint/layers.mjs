@@ -20,13 +20,19 @@ const LAYERS = {
 
 /** Returns the problems of one crate, whose sources are in `folder`. */
 export function layerProblems(folder, arrows, files, layers) {
-  const entry = (file) => file.slice(folder.length + 1).split('/')[0].replace(/\.rs$/, '');
+  const entry = (file) =>
+    file
+      .slice(folder.length + 1)
+      .split('/')[0]
+      .replace(/\.rs$/, '');
   const layer = (file) => layers.findIndex((entries) => entries.includes(entry(file)));
   const unknown = new Set(files.filter((file) => layer(file) < 0).map(entry));
   const missing = layers.flat().filter((name) => !files.some((file) => entry(file) === name));
   const problems = [];
-  if (missing.length > 0) problems.push(`the table in layers.mjs names ${missing.join(', ')}, not in ${folder}`);
-  if (unknown.size > 0) problems.push(`the table in layers.mjs lacks ${[...unknown].join(', ')} of ${folder}`);
+  if (missing.length > 0)
+    problems.push(`the table in layers.mjs names ${missing.join(', ')}, not in ${folder}`);
+  if (unknown.size > 0)
+    problems.push(`the table in layers.mjs lacks ${[...unknown].join(', ')} of ${folder}`);
   for (const arrow of arrows) {
     if (layer(arrow.to) < 0 || layer(arrow.from) <= layer(arrow.to)) continue;
     problems.push(`${describe(arrow)} points up: ${entry(arrow.from)} lies below ${entry(arrow.to)}`);

@@ -125,7 +125,9 @@ export function readCrate(tree, rootFile) {
     read(0, tokens.length, true);
     // A word by itself may be a local variable, unless nothing but a glob can have brought it.
     if (module.globs.length > 0) {
-      module.paths.push(...words.filter(({ path: [word] }) => !module.names.has(word) && !RESERVED.has(word)));
+      module.paths.push(
+        ...words.filter(({ path: [word] }) => !module.names.has(word) && !RESERVED.has(word)),
+      );
     }
   };
   const root = add(rootFile, null);

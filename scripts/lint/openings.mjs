@@ -5,9 +5,11 @@
 export const LIMIT = 0.05;
 
 const WORDS = [
-  'what', 'whether', 'who', 'whom', 'whose', 'how', 'when', 'where', 'why', 'which',
+  'what|whether|who|whom|whose|how|when|where|why|which|that|if|until|unless',
   '(?:after|at|by|for|from|in|of|on|since|to|up to|with) (?:what|which|who|whom|whose|where|when|how)',
-  'so that', 'none (?:if|for|to)', 'if', 'until', 'unless', 'as long as', 'as (?:many|much|soon|often|it|they|is|are)', 'that',
+  'as (?:long as|many|much|soon|often|it|they|is|are)',
+  'none (?:if|for|to)',
+  'so that',
 ];
 const CLAUSE = new RegExp(`^(?:${WORDS.join('|')})\\b(?!\`)`, 'i');
 
@@ -22,7 +24,11 @@ export function docComments(comments) {
   for (const { text, line, lines } of comments) {
     const [, mark, rest] = /^(\/\/\/(?!\/)|\/\/!|\/\*\*(?![*/])|\/\*!)([^]*)$/.exec(text) ?? [];
     if (!mark) continue;
-    const opening = rest.replace(/\*\/$/, '').replace(/^[\s*]+/, '').split('\n')[0].trim();
+    const opening = rest
+      .replace(/\*\/$/, '')
+      .replace(/^[\s*]+/, '')
+      .split('\n')[0]
+      .trim();
     if (!mark.includes('*') && previous?.mark === mark && previous.end + 1 === line) {
       previous.end = line;
       previous.block.opening ||= opening;
@@ -52,7 +58,9 @@ export function check(tree, { all, under }) {
   const worst = [...clauses].sort(([, a], [, b]) => b.length - a.length);
   const details = all
     ? worst.flatMap(([, lines]) => lines)
-    : worst.slice(0, 10).map(([path, lines]) => `${path}: ${lines.length}, such as: ${lines[0].split(': ')[1]}`);
+    : worst
+        .slice(0, 10)
+        .map(([path, lines]) => `${path}: ${lines.length}, such as: ${lines[0].split(': ')[1]}`);
   const summary = `${percent} % of ${count} doc comments open with a clause (${total}); the limit is ${LIMIT * 100} %`;
   const isWrong = total > 0 && total >= LIMIT * count;
   return { summary, notes: isWrong || all ? details : [], problems: isWrong ? [summary] : [] };

@@ -62,7 +62,7 @@ function blockComment(source, start) {
   const marks = /\/\*|\*\//g;
   marks.lastIndex = start;
   let depth = 0;
-  for (let mark; (mark = marks.exec(source)); ) {
+  for (let mark; (mark = marks.exec(source));) {
     depth += mark[0] === '/*' ? 1 : -1;
     if (depth === 0) return source.slice(start, marks.lastIndex);
   }
@@ -87,7 +87,7 @@ export function closing(tokens, open) {
 /** Returns the tokens without the items that only tests compile: `#[test]` and `#[cfg(test)]`. */
 export function withoutTests(tokens) {
   const kept = [];
-  for (let at = 0; at < tokens.length; ) {
+  for (let at = 0; at < tokens.length;) {
     const attributes = outerAttributes(tokens, at);
     if (attributes.some(isForTests)) {
       at = endOfItem(tokens, attributes.at(-1).end + 1) + 1;
@@ -143,10 +143,8 @@ export function separate(tokens) {
 }
 
 const ENDS_WITH_SEMICOLON = ['use', 'static', 'type', 'let', 'const'];
-const ENDS_WITH_BLOCK = [
-  'fn', 'impl', 'mod', 'struct', 'enum', 'trait', 'union', 'unsafe', 'async', 'extern', 'macro_rules',
-  'if', 'while', 'for', 'loop', 'match', '{',
-];
+const ENDS_WITH_BLOCK =
+  'fn impl mod struct enum trait union unsafe async extern macro_rules if while for loop match {'.split(' ');
 
 /**
  * Returns the index of the last token of the item, statement, field, variant or match arm that
@@ -156,7 +154,8 @@ function endOfItem(tokens, start) {
   let first = start;
   if (tokens[first]?.text === 'pub') first += 1;
   if (tokens[first]?.text === '(' && first > start) first = closing(tokens, first) + 1;
-  const isConstFn = tokens[first]?.text === 'const' && ['fn', 'unsafe', 'async'].includes(tokens[first + 1]?.text);
+  const isConstFn =
+    tokens[first]?.text === 'const' && ['fn', 'unsafe', 'async'].includes(tokens[first + 1]?.text);
   const endsWithBlock = isConstFn || ENDS_WITH_BLOCK.includes(tokens[first]?.text);
   const endsWithComma = !endsWithBlock && !ENDS_WITH_SEMICOLON.includes(tokens[first]?.text);
   for (let at = first; at < tokens.length; at += 1) {
@@ -168,7 +167,8 @@ function endOfItem(tokens, start) {
     else if (CLOSING[text]) {
       const isArm = tokens[at - 1]?.text === '>' && tokens[at - 2]?.text === '=';
       at = closing(tokens, at);
-      if (text === '{' && (endsWithBlock || (endsWithComma && isArm && tokens[at + 1]?.text !== ','))) return at;
+      const endsHere = endsWithBlock || (endsWithComma && isArm && tokens[at + 1]?.text !== ',');
+      if (text === '{' && endsHere) return at;
     }
   }
   return tokens.length - 1;
