@@ -13,8 +13,11 @@ const LAYERS = {
     ['lib'],
     ['options', 'diagnose'],
     ['routes'],
-    ['state', 'auth', 'limits', 'compare'],
-    ['net', 'ops'],
+    ['state'],
+    ['auth', 'compare'],
+    ['net'],
+    ['ops'],
+    ['limits'],
   ],
 };
 

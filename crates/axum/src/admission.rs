@@ -1,11 +1,9 @@
 //! Admission of events, which all ways to publish share: topic, permission, expiry, rate, idempotency
 //! key and size. The ways differ only in how an event is framed.
 
-use std::{collections::HashSet, error::Error, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER, request::Parts};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
-use parking_lot::Mutex;
 use waterclock::{
     event::{Draft, IdempotencyKey, InvalidName, InvalidTopic, Name, Topic},
     event_log::{EventLogError, Rejected},
@@ -14,7 +12,8 @@ use waterclock::{
 };
 
 use crate::{
-    limits::{MAX_DATA, MAX_KEY, MAX_RATED_CLIENTS},
+    idempotency::KeyReservation,
+    limits::{MAX_DATA, MAX_KEY},
     policy::{Denied, Publisher},
     problem::{Problem, Refusal},
     state::PublishContext,
@@ -172,8 +171,10 @@ impl Grant {
 
     /// Counts an event towards the client's rate.
     pub(crate) fn count(&self) -> Result<(), PublishRejection> {
-        let is_limited = self.publisher.is_rate_limited;
-        if is_limited { self.context.rate.count(self.client) } else { Ok(()) }
+        if !self.publisher.is_rate_limited {
+            return Ok(());
+        }
+        self.context.rate.count(self.client).map_err(PublishRejection::RateLimited)
     }
 
     /// Counts an event towards the client's rate, as soon as the rate permits it.
@@ -206,7 +207,7 @@ impl Grant {
     ) -> Result<InFlight, PublishRejection> {
         self.check_size(&data)?;
         self.check_expiry()?;
-        let key = reservation.as_ref().map(|reservation| reservation.key.1.clone());
+        let key = reservation.as_ref().map(|reservation| reservation.key().clone());
         let draft = Draft { topic: self.topic.clone(), name, data, key };
         let publishing = self.context.hub.enqueue(draft).await?;
         Ok(InFlight { publishing, reservation })
@@ -232,61 +233,6 @@ impl InFlight {
         let stored = self.publishing.await;
         drop(self.reservation);
         Ok(stored?)
-    }
-}
-
-/// The idempotency keys of events that are in flight. Clones share one set.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct KeysInFlight(Arc<Mutex<HashSet<(Topic, IdempotencyKey)>>>);
-
-/// A reserved idempotency key, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct KeyReservation {
-    keys: KeysInFlight,
-    key: (Topic, IdempotencyKey),
-}
-
-impl KeysInFlight {
-    /// Returns `None` if the key is reserved already.
-    fn reserve(&self, topic: Topic, key: IdempotencyKey) -> Option<KeyReservation> {
-        let key = (topic, key);
-        let is_new = self.0.lock().insert(key.clone());
-        is_new.then(|| KeyReservation { keys: self.clone(), key })
-    }
-}
-
-impl Drop for KeyReservation {
-    fn drop(&mut self) {
-        self.keys.0.lock().remove(&self.key);
-    }
-}
-
-/// The rate limit of each client's publishes.
-pub(crate) struct PublishRate(DefaultKeyedRateLimiter<IpAddr>);
-
-impl PublishRate {
-    /// Creates a limit in events per second, which is also the burst size.
-    pub(crate) fn new(per_second: NonZeroU32) -> Self {
-        Self(RateLimiter::keyed(Quota::per_second(per_second)))
-    }
-
-    fn count(&self, client: IpAddr) -> Result<(), PublishRejection> {
-        self.forget_idle_clients();
-        let wait = |until: governor::NotUntil<_>| until.wait_time_from(self.0.clock().now());
-        self.0.check_key(&client).map_err(|until| PublishRejection::RateLimited(wait(until)))
-    }
-
-    async fn wait_and_count(&self, client: IpAddr) {
-        while let Err(PublishRejection::RateLimited(wait)) = self.count(client) {
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// Bounds the memory. A client that has not published for a while counts as new.
-    fn forget_idle_clients(&self) {
-        if self.0.len() > MAX_RATED_CLIENTS {
-            self.0.retain_recent();
-        }
     }
 }
 

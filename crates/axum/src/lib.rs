@@ -36,7 +36,7 @@
 //! | `subscription`, `query` | a validated, authorized subscription request |
 //! | `session` | the event loop of one connected client |
 //! | `sse` | its encoding as `text/event-stream` |
-//! | `admission` | the checks that all ways to publish share |
+//! | `admission`, `publish_rate`, `idempotency` | the checks that all ways to publish share |
 //! | `state` | the state of the routes, in the parts that each needs |
 //! | [`policy`] | the hook that decides who may read and publish what |
 //! | [`problem`] | the error type of the HTTP edge (RFC 9457) |
@@ -50,10 +50,12 @@
 mod accept_hook;
 mod admission;
 pub mod connection;
+mod idempotency;
 pub mod limits;
 pub mod metrics;
 pub mod policy;
 pub mod problem;
+mod publish_rate;
 mod query;
 mod routes;
 mod session;
@@ -82,7 +84,8 @@ pub use streams::OpenStreams;
 #[cfg(feature = "properties")]
 pub use query::properties;
 
-use admission::{KeysInFlight, PublishRate};
+use idempotency::KeysInFlight;
+use publish_rate::PublishRate;
 use state::{PublishContext, RoutesState, StreamContext};
 
 /// Builds the router of the event routes over a hub.

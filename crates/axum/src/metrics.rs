@@ -96,19 +96,19 @@ impl From<GoodbyeReason> for EndReason {
 
 /// The only label of metrics that are counted by reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Reason {
+pub struct ReasonLabel {
     /// The reason, in kebab case.
     pub reason: &'static str,
 }
 
 /// A counter per reason.
-pub type CounterByReason = Family<Reason, Counter>;
+pub type CounterByReason = Family<ReasonLabel, Counter>;
 
 /// Creates counters that start at 0, since a rate needs a value before the first increment.
 pub fn counters_by_reason(reasons: impl IntoIterator<Item = &'static str>) -> CounterByReason {
     let counters = CounterByReason::default();
     for reason in reasons {
-        drop(counters.get_or_create(&Reason { reason }));
+        drop(counters.get_or_create(&ReasonLabel { reason }));
     }
     counters
 }
@@ -156,11 +156,7 @@ impl StreamMetrics {
     /// Registers the metrics. Names of counters get the suffix `_total` when they are written.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
-        r.register(
-            "lines_open",
-            "Open requests that publish lines",
-            self.uploads_open.clone(),
-        );
+        r.register("lines_open", "Open requests that publish lines", self.uploads_open.clone());
         r.register("polls_waiting", "Polls that wait for events", self.polls_waiting.clone());
         r.register("streams_open", "Open event streams", self.streams_open.clone());
         r.register("streams", "Event streams opened", self.streams.clone());
@@ -235,7 +231,7 @@ impl StreamMetrics {
 
     /// Counts a stream that has ended.
     pub(crate) fn stream_ended(&self, reason: EndReason) {
-        self.streams_ended.get_or_create(&Reason { reason: reason.as_str() }).inc();
+        self.streams_ended.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
     }
 
     /// Counts events that a stream has sent, with the time since the oldest was published if it was
@@ -259,7 +255,7 @@ impl StreamMetrics {
 
     /// Counts a gap that was announced.
     pub(crate) fn gap(&self, reason: GapReason) {
-        self.gaps.get_or_create(&Reason { reason: reason.as_str() }).inc();
+        self.gaps.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
     }
 }
 

@@ -63,8 +63,7 @@ impl Problem {
 
     /// The answer to a path that offers other methods only. axum adds the `Allow` header.
     pub fn method_not_allowed() -> Self {
-        let detail =
-            "This resource does not support the method. The `Allow` header lists those it supports.";
+        let detail = "This resource does not support the method. The `Allow` header lists those it supports.";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
     }
 

@@ -267,7 +267,8 @@ impl<E: Encoder> Session<E> {
         let mut frames = &batch[..];
         let chunk = match &mut self.limit {
             Some(Limit { events, sent }) => {
-                let left = usize::try_from(events.get().saturating_sub(*sent)).unwrap_or(usize::MAX);
+                let left =
+                    usize::try_from(events.get().saturating_sub(*sent)).unwrap_or(usize::MAX);
                 frames = &frames[..frames.len().min(left)];
                 let first = *sent + 1;
                 *sent += frames.len() as u64;

@@ -7,12 +7,8 @@ use tokio::time::Instant;
 use waterclock::hub::Hub;
 
 use crate::{
-    admission::{KeysInFlight, PublishRate},
-    limits::Settings,
-    metrics::StreamMetrics,
-    policy::Policy,
-    stop::Stop,
-    streams::OpenStreams,
+    idempotency::KeysInFlight, limits::Settings, metrics::StreamMetrics, policy::Policy,
+    publish_rate::PublishRate, stop::Stop, streams::OpenStreams,
 };
 
 /// The state of the router.

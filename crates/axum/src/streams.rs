@@ -72,7 +72,8 @@ pub struct Lag {
 impl OpenStreams {
     /// Creates an empty registry.
     pub(crate) fn new(limits: StreamLimits) -> Self {
-        let registry = Registry { limits, entries: Mutex::default(), count: watch::Sender::default() };
+        let registry =
+            Registry { limits, entries: Mutex::default(), count: watch::Sender::default() };
         Self(Arc::new(registry))
     }
 
@@ -164,7 +165,12 @@ mod tests {
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const B: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
 
-    fn open(streams: &OpenStreams, address: IpAddr, position: u64, newest: u64) -> Option<OpenStream> {
+    fn open(
+        streams: &OpenStreams,
+        address: IpAddr,
+        position: u64,
+        newest: u64,
+    ) -> Option<OpenStream> {
         streams.register(address, position, Arc::new(AtomicU64::new(newest)))
     }
 
@@ -181,7 +187,10 @@ mod tests {
         assert_eq!(open(&streams, A, 0, 10).unwrap().number(), 4);
         drop((first, third));
         assert_eq!(streams.count(), 0);
-        assert!(streams.0.entries.lock().per_address.is_empty(), "closed streams leave nothing behind");
+        assert!(
+            streams.0.entries.lock().per_address.is_empty(),
+            "closed streams leave nothing behind"
+        );
     }
 
     #[test]

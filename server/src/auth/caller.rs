@@ -13,8 +13,10 @@ use waterclock::{
 use waterclock_axum::{Expiry, Publisher};
 
 use super::{
-    Access, AuthError, COOKIE_NAME, InvalidToken, NotLocal, Token,
-    origin::{RequestOrigin, is_origin_of, requested_host},
+    access::Access,
+    error::{AuthError, COOKIE_NAME},
+    origin::{NotLocal, RequestOrigin, is_named_origin, is_origin_of, locality, requested_host},
+    token::{InvalidToken, Token},
 };
 
 /// The caller of a request.
@@ -39,10 +41,9 @@ pub enum ReadPermission<'a> {
 impl Caller {
     /// Identifies the caller of a request at the given time.
     pub fn identify(request: &Parts, access: &Access, now: Timestamp) -> Self {
-        let locality = access.locality(request);
-        let trust =
-            if access.is_token_required { Err(NotLocal::TokenRequired) } else { locality };
-        Self { locality, trust, token: access.token(request, now) }
+        let locality = locality(request, &access.allowed_hosts, &access.cors_origins);
+        let trust = if access.is_token_required { Err(NotLocal::TokenRequired) } else { locality };
+        Self { locality, trust, token: verify_token(request, access, now) }
     }
 
     /// Decides whether the caller may read all the given topics, and until when.
@@ -118,8 +119,7 @@ impl Caller {
     /// Returns `true` if there are topics to which the caller may publish.
     pub fn may_publish_some(&self) -> bool {
         let token = self.token.as_ref().ok().and_then(Option::as_ref);
-        self.trust == Ok(RequestOrigin::Own)
-            || token.is_some_and(|token| !token.publish.is_empty())
+        self.trust == Ok(RequestOrigin::Own) || token.is_some_and(|token| !token.publish.is_empty())
     }
 
     /// Requires a local request.
@@ -161,43 +161,44 @@ impl Caller {
     }
 }
 
-impl Access {
-    /// Verifies the token of a request. A token in a cookie counts only if no page of another origin
-    /// made the browser send it.
-    fn token(&self, request: &Parts, now: Timestamp) -> Result<Option<Token>, InvalidToken> {
-        let Some(tokens) = &self.tokens else { return Ok(None) };
-        let headers = &request.headers;
-        if let Some(header) = headers.get(AUTHORIZATION) {
-            // RFC 6750, 2.1. The scheme is case-insensitive (RFC 9110, 11.1).
-            let text = header.to_str().unwrap_or_default();
-            let (scheme, token) = text.split_once(' ').unwrap_or_default();
-            return if scheme.eq_ignore_ascii_case("bearer") {
-                tokens.verify(token.trim(), now).map(Some)
-            } else {
-                Err(InvalidToken::NotBearer)
-            };
-        }
-        let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-        let cookies = cookies.flat_map(|value| value.split(';'));
-        let mut cookies = cookies.filter_map(|cookie| cookie.trim().split_once('='));
-        let Some((_, token)) = cookies.find(|(name, _)| *name == COOKIE_NAME) else {
-            return Ok(None);
+/// Verifies the token of a request. A token in a cookie counts only if no page of another origin
+/// made the browser send it.
+fn verify_token(
+    request: &Parts,
+    access: &Access,
+    now: Timestamp,
+) -> Result<Option<Token>, InvalidToken> {
+    let Some(tokens) = &access.tokens else { return Ok(None) };
+    let headers = &request.headers;
+    if let Some(header) = headers.get(AUTHORIZATION) {
+        // RFC 6750, 2.1. The scheme is case-insensitive (RFC 9110, 11.1).
+        let text = header.to_str().unwrap_or_default();
+        let (scheme, token) = text.split_once(' ').unwrap_or_default();
+        return if scheme.eq_ignore_ascii_case("bearer") {
+            tokens.verify(token.trim(), now).map(Some)
+        } else {
+            Err(InvalidToken::NotBearer)
         };
-        let host = requested_host(request).ok().flatten();
-        let is_foreign = |origin| !is_origin_of(origin, host.as_ref());
-        let reads = [Method::GET, Method::HEAD].contains(&request.method);
-        let is_allowed = |origin| reads && self.is_named_origin(origin);
-        let mut foreign =
-            headers.get_all(ORIGIN).iter().filter(|origin| is_foreign(origin)).peekable();
-        let is_foreign = foreign.peek().is_some();
-        if !foreign.all(is_allowed) {
-            return Ok(None);
-        }
-        let mut token = tokens.verify(token.trim(), now)?;
-        if is_foreign {
-            // Such a page may only read. A WebSocket is requested by GET, and could publish.
-            token.publish.clear();
-        }
-        Ok(Some(token))
     }
+    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let cookies = cookies.flat_map(|value| value.split(';'));
+    let mut cookies = cookies.filter_map(|cookie| cookie.trim().split_once('='));
+    let Some((_, token)) = cookies.find(|(name, _)| *name == COOKIE_NAME) else {
+        return Ok(None);
+    };
+    let host = requested_host(request).ok().flatten();
+    let is_foreign = |origin| !is_origin_of(origin, host.as_ref());
+    let reads = [Method::GET, Method::HEAD].contains(&request.method);
+    let is_allowed = |origin| reads && is_named_origin(origin, &access.cors_origins);
+    let mut foreign = headers.get_all(ORIGIN).iter().filter(|origin| is_foreign(origin)).peekable();
+    let is_foreign = foreign.peek().is_some();
+    if !foreign.all(is_allowed) {
+        return Ok(None);
+    }
+    let mut token = tokens.verify(token.trim(), now)?;
+    if is_foreign {
+        // Such a page may only read. A WebSocket is requested by GET, and could publish.
+        token.publish.clear();
+    }
+    Ok(Some(token))
 }

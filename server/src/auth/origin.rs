@@ -9,7 +9,6 @@ use axum::http::{
     uri::Authority,
 };
 
-use super::Access;
 use crate::net::Peer;
 
 /// A host name without a port: `clock.test`.
@@ -64,9 +63,9 @@ impl FromStr for CorsOrigin {
         };
         let value = HeaderValue::from_str(origin).ok();
         let value = value.filter(|_| origin.parse().is_ok_and(|uri| is_origin(&uri)));
-        value.map(Self::Only).ok_or(
-            "expected an origin, such as https://example.org or http://localhost:5173, or *",
-        )
+        value
+            .map(Self::Only)
+            .ok_or("expected an origin, such as https://example.org or http://localhost:5173, or *")
     }
 }
 
@@ -98,7 +97,9 @@ impl fmt::Display for NotLocal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Address => "it did not arrive on a loopback address",
-            Self::Host => "its `Host` is not a loopback name (the option --allowed-host adds names)",
+            Self::Host => {
+                "its `Host` is not a loopback name (the option --allowed-host adds names)"
+            }
             Self::Forwarded => "it came through a proxy",
             Self::Origin => {
                 "it comes from a page of another origin (the option --cors-origin permits reading)"
@@ -114,82 +115,88 @@ const PROXY_HEADERS: [&str; 6] =
 /// Prefixes of further headers of proxies.
 const PROXY_HEADER_PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
 
-impl Access {
-    /// Decides whether a request is local, and where it comes from.
-    pub(super) fn locality(&self, request: &Parts) -> Result<RequestOrigin, NotLocal> {
-        let headers = &request.headers;
-        if !request.extensions.get::<Peer>().is_some_and(|peer| peer.is_local) {
-            return Err(NotLocal::Address);
-        }
-        let is_of_proxy = |name: &str| {
-            PROXY_HEADERS.contains(&name)
-                || PROXY_HEADER_PREFIXES.iter().any(|start| name.starts_with(start))
-        };
-        if headers.keys().any(|name| is_of_proxy(name.as_str())) {
-            return Err(NotLocal::Forwarded);
-        }
-        // Without a `Host` it is not a browser, and so not a page's request.
-        let host = requested_host(request).map_err(|InvalidHost| NotLocal::Host)?;
-        if let Some(host) = &host {
-            if !self.is_own_name(host.host()) {
-                return Err(NotLocal::Host);
-            }
-        } else if request.version > Version::HTTP_10 {
+/// Decides whether a request is local, and where it comes from.
+pub(super) fn locality(
+    request: &Parts,
+    allowed_hosts: &[AllowedHost],
+    cors_origins: &[CorsOrigin],
+) -> Result<RequestOrigin, NotLocal> {
+    let headers = &request.headers;
+    if !request.extensions.get::<Peer>().is_some_and(|peer| peer.is_local) {
+        return Err(NotLocal::Address);
+    }
+    let is_of_proxy = |name: &str| {
+        PROXY_HEADERS.contains(&name)
+            || PROXY_HEADER_PREFIXES.iter().any(|start| name.starts_with(start))
+    };
+    if headers.keys().any(|name| is_of_proxy(name.as_str())) {
+        return Err(NotLocal::Forwarded);
+    }
+    // Without a `Host` it is not a browser, and so not a page's request.
+    let host = requested_host(request).map_err(|InvalidHost| NotLocal::Host)?;
+    if let Some(host) = &host {
+        if !is_own_name(host.host(), allowed_hosts) {
             return Err(NotLocal::Host);
         }
-        let mut request_origin = RequestOrigin::Own;
-        for origin in headers.get_all(ORIGIN) {
-            if is_origin_of(origin, host.as_ref()) {
-                continue;
-            }
-            if !self.may_origin_read(origin) {
-                return Err(NotLocal::Origin);
-            }
-            request_origin = RequestOrigin::MayRead;
+    } else if request.version > Version::HTTP_10 {
+        return Err(NotLocal::Host);
+    }
+    let mut request_origin = RequestOrigin::Own;
+    for origin in headers.get_all(ORIGIN) {
+        if is_origin_of(origin, host.as_ref()) {
+            continue;
         }
-        // An image or a script that another page loads has no `Origin` (Fetch Metadata). `same-site`
-        // includes other ports of this machine. Following a link to one of our pages is allowed.
-        let says = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
-        let is_elsewhere =
-            says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site");
-        let is_link = says("sec-fetch-mode", "navigate") && request.method.is_safe();
-        if request_origin == RequestOrigin::Own && is_elsewhere && !is_link {
+        if !may_origin_read(origin, cors_origins) {
             return Err(NotLocal::Origin);
         }
-        Ok(request_origin)
+        request_origin = RequestOrigin::MayRead;
     }
+    // An image or a script that another page loads has no `Origin` (Fetch Metadata). `same-site`
+    // includes other ports of this machine. Following a link to one of our pages is allowed.
+    let says = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
+    let is_elsewhere = says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site");
+    let is_link = says("sec-fetch-mode", "navigate") && request.method.is_safe();
+    if request_origin == RequestOrigin::Own && is_elsewhere && !is_link {
+        return Err(NotLocal::Origin);
+    }
+    Ok(request_origin)
+}
 
-    /// The first `Origin` of a request that is neither the server's own nor permitted to read.
-    pub(super) fn foreign_origin<'a>(&self, request: &'a Parts) -> Option<&'a HeaderValue> {
-        let host = requested_host(request).ok().flatten();
-        let mut origins = request.headers.get_all(ORIGIN).into_iter();
-        origins.find(|origin| !is_origin_of(origin, host.as_ref()) && !self.may_origin_read(origin))
-    }
+/// The first `Origin` of a request that is neither the server's own nor permitted to read.
+pub(super) fn foreign_origin<'a>(
+    request: &'a Parts,
+    cors_origins: &[CorsOrigin],
+) -> Option<&'a HeaderValue> {
+    let host = requested_host(request).ok().flatten();
+    let mut origins = request.headers.get_all(ORIGIN).into_iter();
+    origins.find(|origin| {
+        !is_origin_of(origin, host.as_ref()) && !may_origin_read(origin, cors_origins)
+    })
+}
 
-    /// Returns `true` if `origin` is permitted by name, not by `*`.
-    pub(super) fn is_named_origin(&self, origin: &HeaderValue) -> bool {
-        self.cors_origins
-            .iter()
-            .any(|allowed| matches!(allowed, CorsOrigin::Only(allowed) if allowed == origin))
-    }
+/// Returns `true` if `origin` is permitted by name, not by `*`.
+pub(super) fn is_named_origin(origin: &HeaderValue, cors_origins: &[CorsOrigin]) -> bool {
+    cors_origins
+        .iter()
+        .any(|allowed| matches!(allowed, CorsOrigin::Only(allowed) if allowed == origin))
+}
 
-    fn may_origin_read(&self, origin: &HeaderValue) -> bool {
-        self.cors_origins.contains(&CorsOrigin::Any) || self.is_named_origin(origin)
-    }
+fn may_origin_read(origin: &HeaderValue, cors_origins: &[CorsOrigin]) -> bool {
+    cors_origins.contains(&CorsOrigin::Any) || is_named_origin(origin, cors_origins)
+}
 
-    fn is_own_name(&self, host: &str) -> bool {
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let address = match in_brackets {
-            Some(address) => address.parse().map(IpAddr::V6),
-            None => host.parse().map(IpAddr::V4),
-        };
-        // Names below localhost are loopback names, too (RFC 6761, 6.3).
-        host == "localhost"
-            || host.ends_with(".localhost")
-            || address.is_ok_and(|address| address.to_canonical().is_loopback())
-            || self.allowed_hosts.iter().any(|allowed| allowed.0 == host)
-    }
+fn is_own_name(host: &str, allowed_hosts: &[AllowedHost]) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let address = match in_brackets {
+        Some(address) => address.parse().map(IpAddr::V6),
+        None => host.parse().map(IpAddr::V4),
+    };
+    // Names below localhost are loopback names, too (RFC 6761, 6.3).
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
+        || allowed_hosts.iter().any(|allowed| allowed.0 == host)
 }
 
 /// Returns `true` if a page of `origin` belongs to `host`.
@@ -227,15 +234,21 @@ mod tests {
     use axum::http::Request;
 
     use super::*;
+    use crate::auth::Access;
 
-    fn check(access: &Access, is_local: bool, headers: &[(&str, &str)]) -> Result<RequestOrigin, NotLocal> {
+    fn check(
+        access: &Access,
+        is_local: bool,
+        headers: &[(&str, &str)],
+    ) -> Result<RequestOrigin, NotLocal> {
         let mut request = Request::get("/events");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let address = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         let request = request.extension(Peer { address, is_local }).body(()).unwrap();
-        access.locality(&request.into_parts().0)
+        let (request, ()) = request.into_parts();
+        locality(&request, &access.allowed_hosts, &access.cors_origins)
     }
 
     #[test]

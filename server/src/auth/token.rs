@@ -277,7 +277,10 @@ mod tests {
         for none in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJOb25lIiwidHlwIjoiSldUIn0"] {
             for signature in ["", signature] {
                 let bad = bad(&format!("{none}.{claims}.{signature}"));
-                assert!(matches!(bad, InvalidToken::Malformed | InvalidToken::Claims(_)), "{bad:?}");
+                assert!(
+                    matches!(bad, InvalidToken::Malformed | InvalidToken::Claims(_)),
+                    "{bad:?}"
+                );
             }
         }
         let longer = jsonwebtoken::encode(
@@ -327,14 +330,20 @@ mod tests {
             for (_, other, key) in &signers {
                 let token = jsonwebtoken::encode(&Header::new(*other), &claims, key).unwrap();
                 let allowed = tokens.verify(&token, NOW).map(|token| token.publish.len());
-                let expected =
-                    if other == algorithm { Ok(1) } else { Err(InvalidToken::Algorithm(*algorithm)) };
+                let expected = if other == algorithm {
+                    Ok(1)
+                } else {
+                    Err(InvalidToken::Algorithm(*algorithm))
+                };
                 assert_eq!(allowed, expected, "{algorithm:?} {other:?}");
             }
             // The public key used as a secret, the second oldest attack (RFC 8725, 2.1).
             let forged = EncodingKey::from_secret(public);
             let forged = jsonwebtoken::encode(&Header::default(), &claims, &forged).unwrap();
-            assert_eq!(tokens.verify(&forged, NOW).unwrap_err(), InvalidToken::Algorithm(*algorithm));
+            assert_eq!(
+                tokens.verify(&forged, NOW).unwrap_err(),
+                InvalidToken::Algorithm(*algorithm)
+            );
         }
     }
 

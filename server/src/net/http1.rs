@@ -21,8 +21,8 @@ use tokio::{
 };
 
 use super::{
-    Serving,
     connection::{Connection, is_write_timeout},
+    serving::Serving,
 };
 use crate::ops::metrics::{RefusalReason, TimedOut};
 

@@ -32,9 +32,9 @@ use tokio::{
 };
 
 use super::{
-    Serving,
     connection::{Connection, is_write_timeout},
-    progress::Progress,
+    serving::Serving,
+    signs_of_life::SignsOfLife,
     socket::Socket,
 };
 use crate::ops::metrics::{Metrics, RefusalReason, TimedOut};
@@ -56,7 +56,7 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Time that hyper waits for the answer to a ping: practically forever. That answer arrives only after
-/// the client has read everything sent before the ping, so [`Progress`] looks for signs of life instead.
+/// the client has read everything sent before the ping, so [`SignsOfLife`] looks for signs of life instead.
 const NO_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
 impl Connection {
@@ -230,7 +230,7 @@ impl ResponseTasks {
     /// twice as many.
     async fn cancel_stuck(
         &self,
-        progress: &Progress,
+        progress: &SignsOfLife,
         time: Duration,
         metrics: &Metrics,
     ) -> Infallible {

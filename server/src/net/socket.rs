@@ -17,7 +17,10 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{ConnectionGuards, progress::Progress, tap::SocketCounts};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use waterclock_axum::metrics::GaugeGuard;
+
+use super::{capacity::Slot, signs_of_life::SignsOfLife, tap::SocketCounts};
 
 /// Time that a close waits for the client to close its side, too.
 const LINGER: Duration = Duration::from_secs(1);
@@ -26,8 +29,12 @@ const READS_AT_ONCE: usize = 16;
 /// Number of bytes up to which one slice is written faster than several, copying included.
 const SMALL: usize = 2048;
 
+/// Guards that live as long as a connection: it counts as open, a shutdown waits for it, and it
+/// occupies a slot.
+pub(super) type ConnectionGuards = (GaugeGuard, TaskTrackerToken, Slot);
+
 /// The socket of one connection.
-pub(crate) struct Socket {
+pub(super) struct Socket {
     stream: Arc<TcpStream>,
     /// Number of reads since there was nothing to read, or other tasks had a turn.
     reads: usize,
@@ -39,7 +46,7 @@ pub(crate) struct Socket {
     close_timer: Option<Pin<Box<Sleep>>>,
     counts: SocketCounts,
     /// Notified of signs of life.
-    progress: Arc<Progress>,
+    progress: Arc<SignsOfLife>,
     /// Live as long as the connection, also after an upgrade to a WebSocket.
     _guards: ConnectionGuards,
 }
@@ -49,7 +56,7 @@ impl Socket {
         stream: Arc<TcpStream>,
         write_timeout: Duration,
         counts: SocketCounts,
-        progress: Arc<Progress>,
+        progress: Arc<SignsOfLife>,
         guards: ConnectionGuards,
     ) -> Self {
         Self {

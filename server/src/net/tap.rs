@@ -42,7 +42,7 @@ mod counting {
     }
 
     impl Tap {
-        pub(in crate::net) fn new(stream: &Arc<TcpStream>) -> Self {
+        pub(crate) fn new(stream: &Arc<TcpStream>) -> Self {
             Self {
                 stream: Arc::clone(stream),
                 is_shared: AtomicBool::new(false),
@@ -52,7 +52,7 @@ mod counting {
         }
 
         /// Notes that several requests may be in flight at once.
-        pub(in crate::net) fn share(&self) {
+        pub(crate) fn share(&self) {
             self.is_shared.store(true, Ordering::Relaxed);
         }
 
@@ -62,7 +62,7 @@ mod counting {
         }
 
         /// Stops counting, since another request begins.
-        pub(in crate::net) fn begin_request(&self) {
+        pub(crate) fn begin_request(&self) {
             if self.is_open.load(Ordering::Relaxed) {
                 self.is_open.store(false, Ordering::Relaxed);
                 *self.counter.lock() = None;
@@ -83,7 +83,7 @@ mod counting {
         }
 
         /// Counts bytes that were received and discarded.
-        pub(in crate::net) fn received(&self, bytes: usize) {
+        pub(crate) fn received(&self, bytes: usize) {
             if let Some(counter) = self.counter() {
                 counter.received(bytes as u64);
             }
@@ -98,25 +98,25 @@ mod counting {
 
     /// The counts of one socket.
     #[derive(Debug)]
-    pub(in crate::net) struct SocketCounts {
+    pub(crate) struct SocketCounts {
         tap: Arc<Tap>,
         /// Bytes received since bytes were last sent. They belong to the next response's request.
         received: u64,
     }
 
     impl SocketCounts {
-        pub(in crate::net) fn new(tap: &Arc<Tap>) -> Self {
+        pub(crate) fn new(tap: &Arc<Tap>) -> Self {
             Self { tap: Arc::clone(tap), received: 0 }
         }
 
-        pub(in crate::net) fn received(&mut self, bytes: usize) {
+        pub(crate) fn received(&mut self, bytes: usize) {
             match self.tap.counter() {
                 Some(counter) if counter.counts_at_once() => counter.received(bytes as u64),
                 _ => self.received += bytes as u64,
             }
         }
 
-        pub(in crate::net) fn sent(&mut self, bytes: usize) {
+        pub(crate) fn sent(&mut self, bytes: usize) {
             if let Some(counter) = self.tap.counter() {
                 counter.received(self.received);
                 counter.sent(bytes as u64);
@@ -133,37 +133,37 @@ mod nothing {
     use tokio::net::TcpStream;
 
     #[derive(Debug)]
-    pub(in crate::net) struct Tap;
+    pub(crate) struct Tap;
 
     impl Tap {
-        pub(in crate::net) fn new(_: &Arc<TcpStream>) -> Self {
+        pub(crate) fn new(_: &Arc<TcpStream>) -> Self {
             Self
         }
 
-        pub(in crate::net) fn share(&self) {}
+        pub(crate) fn share(&self) {}
 
-        pub(in crate::net) fn received(&self, _: usize) {}
+        pub(crate) fn received(&self, _: usize) {}
 
-        pub(in crate::net) fn begin_request(&self) {}
+        pub(crate) fn begin_request(&self) {}
     }
 
     #[derive(Debug)]
-    pub(in crate::net) struct SocketCounts;
+    pub(crate) struct SocketCounts;
 
     impl SocketCounts {
-        pub(in crate::net) fn new(_: &Arc<Tap>) -> Self {
+        pub(crate) fn new(_: &Arc<Tap>) -> Self {
             Self
         }
 
-        pub(in crate::net) fn received(&mut self, _: usize) {}
+        pub(crate) fn received(&mut self, _: usize) {}
 
-        pub(in crate::net) fn sent(&mut self, _: usize) {}
+        pub(crate) fn sent(&mut self, _: usize) {}
     }
 }
 
 #[cfg(feature = "compare")]
-pub(crate) use counting::{ByteCounter, Tap};
-#[cfg(feature = "compare")]
 pub(super) use counting::SocketCounts;
+#[cfg(feature = "compare")]
+pub(crate) use counting::{ByteCounter, Tap};
 #[cfg(not(feature = "compare"))]
 pub(super) use nothing::{SocketCounts, Tap};

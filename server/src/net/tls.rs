@@ -16,6 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::{Mutex, RwLock};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{
     Accept, TlsAcceptor,
     rustls::{
@@ -29,8 +30,6 @@ use tokio_rustls::{
         sign::CertifiedKey,
     },
 };
-
-use super::socket::Socket;
 
 /// The offered protocols in order of preference (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -249,7 +248,8 @@ impl Tls {
         }
     }
 
-    pub(crate) fn accept(&self, socket: Socket) -> Accept<Socket> {
+    /// Accepts a TLS connection over a socket.
+    pub(super) fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, socket: S) -> Accept<S> {
         self.acceptor.accept(socket)
     }
 }

@@ -11,7 +11,7 @@ use strum::{IntoStaticStr, VariantArray};
 use waterclock::hub::Hub;
 use waterclock_axum::{
     OpenStreams, StreamMetrics,
-    metrics::{CounterByReason, GaugeGuard, Reason, counters_by_reason, gauge},
+    metrics::{CounterByReason, GaugeGuard, ReasonLabel, counters_by_reason, gauge},
 };
 
 /// The server's counters.
@@ -138,11 +138,11 @@ impl Metrics {
 
     /// Counts a connection that was closed by a timeout.
     pub fn timed_out(&self, part: TimedOut) {
-        self.timed_out.get_or_create(&Reason { reason: part.into() }).inc();
+        self.timed_out.get_or_create(&ReasonLabel { reason: part.into() }).inc();
     }
 
     /// Counts a connection or a request that was refused.
     pub fn refused(&self, reason: RefusalReason) {
-        self.refused.get_or_create(&Reason { reason: reason.into() }).inc();
+        self.refused.get_or_create(&ReasonLabel { reason: reason.into() }).inc();
     }
 }

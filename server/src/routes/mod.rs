@@ -16,14 +16,14 @@ mod request_check;
 mod site;
 mod time;
 
+#[cfg(feature = "compare")]
+use axum::routing::post;
 use axum::{
     Router,
     http::header::CONTENT_TYPE,
     middleware::{map_request, map_request_with_state, map_response, map_response_with_state},
     routing::get,
 };
-#[cfg(feature = "compare")]
-use axum::routing::post;
 use waterclock_axum::Problem;
 
 use crate::state::AppState;
@@ -49,7 +49,7 @@ pub fn router(state: AppState) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .merge(pages::router())
-        .merge(site::router(&state));
+        .merge(site::router(&state, not_found::not_found));
     #[cfg(feature = "compare")]
     let router = router
         .route("/load", post(load::post).delete(load::delete))

@@ -1,5 +1,6 @@
 //! The answer to unknown paths.
 
+use app::Page;
 use axum::{
     extract::{Request, State},
     http::{
@@ -8,7 +9,6 @@ use axum::{
     },
     response::{IntoResponse as _, Response},
 };
-use app::Page;
 use leptos::config::LeptosOptions;
 use waterclock_axum::Problem;
 
@@ -20,7 +20,8 @@ pub(super) async fn not_found(State(options): State<LeptosOptions>, request: Req
     let mut response = if accept.is_some_and(|accept| accept.contains("text/html")) {
         render(&options, Page::NotFound, request).await
     } else {
-        let detail = "There is nothing at this path. Events are at `/events`, their page is at `/`.";
+        let detail =
+            "There is nothing at this path. Events are at `/events`, their page is at `/`.";
         Problem::new(StatusCode::NOT_FOUND, detail).into_response()
     };
     *response.status_mut() = StatusCode::NOT_FOUND;

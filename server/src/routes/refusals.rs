@@ -8,10 +8,7 @@ use waterclock_axum::Refusal;
 use crate::ops::metrics::{Metrics, RefusalReason, TimedOut};
 
 /// Counts a response that refuses its request.
-pub(super) async fn count(
-    State(metrics): State<Arc<Metrics>>,
-    response: Response,
-) -> Response {
+pub(super) async fn count(State(metrics): State<Arc<Metrics>>, response: Response) -> Response {
     match response.extensions().get() {
         Some(Refusal::Malformed) => metrics.refused(RefusalReason::Malformed),
         Some(Refusal::TooLong) => metrics.refused(RefusalReason::TooLong),

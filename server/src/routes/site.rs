@@ -8,6 +8,7 @@ mod embedded {
 
     use axum::{
         Router,
+        handler::Handler,
         http::{HeaderValue, header::CACHE_CONTROL},
         middleware::map_response,
         response::Response,
@@ -16,7 +17,7 @@ mod embedded {
     use memory_serve::{CacheControl, Manifest, MemoryServe};
     use tracing::subscriber::{NoSubscriber, with_default};
 
-    use crate::{routes::not_found::not_found, state::AppState};
+    use crate::state::AppState;
 
     fn site() -> MemoryServe {
         memory_serve::load!()
@@ -37,8 +38,11 @@ mod embedded {
         MANIFEST.get(path).is_some()
     }
 
-    /// Serves the files, and answers 404 for other paths.
-    pub(crate) fn router(_: &AppState) -> Router<AppState> {
+    /// Serves the files, and other paths by `not_found`.
+    pub(crate) fn router<T: 'static>(
+        _: &AppState,
+        not_found: impl Handler<T, AppState>,
+    ) -> Router<AppState> {
         // It prints every file, which does not interest anyone who starts the program.
         with_default(NoSubscriber::new(), || site().into_router())
             .layer(map_response(share))
@@ -62,13 +66,13 @@ mod on_disk {
 
     use axum::{
         Router,
-        handler::Handler as _,
+        handler::Handler,
         http::{HeaderValue, header::CACHE_CONTROL},
     };
     use leptos::config::LeptosOptions;
     use tower_http::{services::ServeDir, set_header::SetResponseHeader};
 
-    use crate::{routes::not_found::not_found, state::AppState};
+    use crate::state::AppState;
 
     /// Returns the URL of a file, given its path in the site.
     pub(crate) fn url(path: &'static str) -> &'static str {
@@ -80,8 +84,11 @@ mod on_disk {
         Path::new(&*options.site_root).join(path.trim_start_matches('/')).is_file()
     }
 
-    /// Serves the files, and answers 404 for other paths.
-    pub(crate) fn router(state: &AppState) -> Router<AppState> {
+    /// Serves the files, and other paths by `not_found`.
+    pub(crate) fn router<T: 'static>(
+        state: &AppState,
+        not_found: impl Handler<T, AppState>,
+    ) -> Router<AppState> {
         let files = ServeDir::new(&*state.leptos.site_root)
             .append_index_html_on_directories(false)
             .call_fallback_on_method_not_allowed(true)

@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use waterclock::event::Name;
 
-use super::publish::body_error;
+use super::body;
 use crate::{
     admission::{Grant, InFlight, PublishRejection},
     limits::{MAX_DATA, MAX_IN_FLIGHT},
@@ -26,12 +26,12 @@ pub(super) async fn publish(
     context: &Arc<PublishContext>,
     grant: &Grant,
     name: Name,
-    body: Body,
+    content: Body,
 ) -> Result<Response, Problem> {
     let _open = context.metrics.upload_open();
     let summary = UploadSummary::default();
     let mut upload = Upload { context, grant, name, in_flight: VecDeque::new(), summary };
-    let end = upload.publish_all(body).await;
+    let end = upload.publish_all(content).await;
     let end = end.and(upload.settle(0).await);
     match end {
         Ok(()) => Ok(Json(upload.summary).into_response()),
@@ -61,19 +61,19 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    async fn publish_all(&mut self, body: Body) -> Result<(), PublishRejection> {
-        let mut body = body.into_data_stream();
+    async fn publish_all(&mut self, content: Body) -> Result<(), PublishRejection> {
+        let mut chunks = content.into_data_stream();
         let mut lines = LineSplitter::default();
         let mut expired = pin!(expired(self.grant));
         loop {
             let chunk = tokio::select! {
-                chunk = body.next() => chunk,
+                chunk = chunks.next() => chunk,
                 rejection = &mut expired => return Err(rejection),
                 _ = self.context.stop.begun() => return Err(PublishRejection::Stopping),
             };
             match &chunk {
                 // An incomplete last line is not published.
-                Some(Err(error)) => return Err(body_error(error)),
+                Some(Err(error)) => return Err(body::error_of(error)),
                 Some(Ok(bytes)) => lines.push(bytes),
                 None => lines.finish(),
             }

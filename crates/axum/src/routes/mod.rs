@@ -1,5 +1,6 @@
 //! The table of routes. Each route has a file of its own.
 
+mod body;
 mod events;
 mod lines;
 mod poll;

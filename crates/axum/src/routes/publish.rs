@@ -1,25 +1,18 @@
 //! `POST` or `PUT /events/{topic}`: publishes an event.
 
-use std::{
-    error::Error as _,
-    io::{self, ErrorKind},
-    iter::successors,
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use axum::{
-    body::{Body, HttpBody as _},
+    body::Body,
     extract::{Path, State},
     http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
-use futures_util::StreamExt as _;
 use waterclock::event::Name;
 
-use super::lines;
+use super::{body, lines};
 use crate::{
     admission::{Grant, PublishRejection, parse_name},
-    limits::MAX_DATA,
     problem::Problem,
     state::PublishContext,
 };
@@ -32,7 +25,7 @@ pub(super) async fn post(
     Path(topic): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
+    let (head, content) = request.into_parts();
     let grant = Grant::new(&context, &head, &topic)?;
     let Parameters { name, split } = Parameters::parse(&head.uri)?;
     let key = idempotency_key(&head.headers)?;
@@ -40,44 +33,16 @@ pub(super) async fn post(
         if key.is_some() {
             return Err(PublishRejection::KeyOfLines.into());
         }
-        return lines::publish(&context, &grant, name, body).await;
+        return lines::publish(&context, &grant, name, content).await;
     }
     let reservation = grant.reserve(key)?;
     grant.count()?;
-    let data = tokio::time::timeout(context.body_timeout, read(body)).await;
+    let data = tokio::time::timeout(context.body_timeout, body::read(content)).await;
     let data = data.map_err(|_| PublishRejection::BodyTimeout)??;
     let data = String::from_utf8(data).map_err(|_| PublishRejection::NotUtf8)?;
     let frame = grant.enqueue(name, data, reservation).await?.stored().await?;
     let json = [(CONTENT_TYPE, "application/json")];
     Ok((StatusCode::CREATED, json, frame.event().to_json()).into_response())
-}
-
-/// Reads a request's body.
-async fn read(body: Body) -> Result<Vec<u8>, PublishRejection> {
-    // A body whose announced length is over the limit is refused without reading it.
-    if body.size_hint().lower() > MAX_DATA as u64 {
-        return Err(PublishRejection::DataTooLong);
-    }
-    let mut data = Vec::new();
-    let mut chunks = body.into_data_stream();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| body_error(&error))?;
-        if data.len() + chunk.len() > MAX_DATA {
-            return Err(PublishRejection::DataTooLong);
-        }
-        data.extend_from_slice(&chunk);
-    }
-    Ok(data)
-}
-
-/// Classifies an error of a request's body.
-pub(super) fn body_error(error: &axum::Error) -> PublishRejection {
-    let sources = successors(error.source(), |&error| error.source());
-    let kind = sources.filter_map(|error| error.downcast_ref()).map(io::Error::kind).next();
-    match kind {
-        Some(ErrorKind::InvalidInput | ErrorKind::InvalidData) => PublishRejection::MalformedBody,
-        _ => PublishRejection::IncompleteBody,
-    }
 }
 
 /// Reads `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), with or without quotes.

@@ -8,7 +8,7 @@ use std::{
 
 /// The signs of life of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct SignsOfLife {
     /// Number of signs.
     signs: AtomicU64,
     /// Whether data waits for the client to read.
@@ -17,7 +17,7 @@ pub(super) struct Progress {
     has_blocked: AtomicBool,
 }
 
-impl Progress {
+impl SignsOfLife {
     /// Notes that bytes were received.
     pub(super) fn received(&self) {
         self.signs.fetch_add(1, Ordering::Relaxed);
@@ -65,7 +65,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_without_received_bytes_and_progress_is_silent() {
-        let progress = Progress::default();
+        let progress = SignsOfLife::default();
         let begun = Instant::now();
         let heartbeats = async {
             loop {
@@ -83,7 +83,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_or_reads_is_not_silent() {
-        let progress = Progress::default();
+        let progress = SignsOfLife::default();
         let reads_on = || {
             progress.blocked();
             progress.sent();
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn waiting_data_counts_until_it_is_sent() {
-        let progress = Progress::default();
+        let progress = SignsOfLife::default();
         assert!(!progress.take_blocked());
         progress.blocked();
         assert!(progress.take_blocked());
