@@ -164,11 +164,6 @@ impl Grant {
         expired.map_or(Ok(()), |expires| Err(PublishRejection::Expired(expires)))
     }
 
-    /// Checks the length of an event's data.
-    pub(crate) fn check_size(&self, data: &str) -> Result<(), PublishRejection> {
-        if data.len() > MAX_DATA { Err(PublishRejection::DataTooLong) } else { Ok(()) }
-    }
-
     /// Counts an event towards the client's rate.
     pub(crate) fn count(&self) -> Result<(), PublishRejection> {
         if !self.publisher.is_rate_limited {
@@ -205,13 +200,18 @@ impl Grant {
         data: String,
         reservation: Option<KeyReservation>,
     ) -> Result<InFlight, PublishRejection> {
-        self.check_size(&data)?;
+        check_size(&data)?;
         self.check_expiry()?;
         let key = reservation.as_ref().map(|reservation| reservation.key().clone());
         let draft = Draft { topic: self.topic.clone(), name, data, key };
         let publishing = self.context.hub.enqueue(draft).await?;
         Ok(InFlight { publishing, reservation })
     }
+}
+
+/// Checks the length of an event's data.
+pub(crate) fn check_size(data: &str) -> Result<(), PublishRejection> {
+    if data.len() > MAX_DATA { Err(PublishRejection::DataTooLong) } else { Ok(()) }
 }
 
 /// Parses an event's name; without one it is the default.

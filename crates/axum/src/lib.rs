@@ -47,6 +47,11 @@
 //! | [`connection`] | the connection below a WebSocket |
 //! | [`AcceptHook`] | a hook that is called when a subscription is accepted |
 
+/// The example in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod accept_hook;
 mod admission;
 pub mod connection;

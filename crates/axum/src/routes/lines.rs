@@ -26,12 +26,12 @@ pub(super) async fn publish(
     context: &Arc<PublishContext>,
     grant: &Grant,
     name: Name,
-    content: Body,
+    payload: Body,
 ) -> Result<Response, Problem> {
     let _open = context.metrics.upload_open();
     let summary = UploadSummary::default();
     let mut upload = Upload { context, grant, name, in_flight: VecDeque::new(), summary };
-    let end = upload.publish_all(content).await;
+    let end = upload.publish_all(payload).await;
     let end = end.and(upload.settle(0).await);
     match end {
         Ok(()) => Ok(Json(upload.summary).into_response()),
@@ -61,8 +61,8 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    async fn publish_all(&mut self, content: Body) -> Result<(), PublishRejection> {
-        let mut chunks = content.into_data_stream();
+    async fn publish_all(&mut self, payload: Body) -> Result<(), PublishRejection> {
+        let mut chunks = payload.into_data_stream();
         let mut lines = LineSplitter::default();
         let mut expired = pin!(expired(self.grant));
         loop {

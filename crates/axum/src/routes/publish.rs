@@ -25,7 +25,7 @@ pub(super) async fn post(
     Path(topic): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let (head, content) = request.into_parts();
+    let (head, payload) = request.into_parts();
     let grant = Grant::new(&context, &head, &topic)?;
     let Parameters { name, split } = Parameters::parse(&head.uri)?;
     let key = idempotency_key(&head.headers)?;
@@ -33,11 +33,11 @@ pub(super) async fn post(
         if key.is_some() {
             return Err(PublishRejection::KeyOfLines.into());
         }
-        return lines::publish(&context, &grant, name, content).await;
+        return lines::publish(&context, &grant, name, payload).await;
     }
     let reservation = grant.reserve(key)?;
     grant.count()?;
-    let data = tokio::time::timeout(context.body_timeout, body::read(content)).await;
+    let data = tokio::time::timeout(context.body_timeout, body::read(payload)).await;
     let data = data.map_err(|_| PublishRejection::BodyTimeout)??;
     let data = String::from_utf8(data).map_err(|_| PublishRejection::NotUtf8)?;
     let frame = grant.enqueue(name, data, reservation).await?.stored().await?;

@@ -36,7 +36,7 @@ use waterclock::{
 };
 
 use crate::{
-    admission::{Grant, PublishRejection, parse_name},
+    admission::{Grant, PublishRejection, check_size, parse_name},
     connection::ConnectionCloser,
     limits::{MAX_IN_FLIGHT, MAX_MESSAGE, MAX_READER_MESSAGE},
     metrics::EndReason,
@@ -317,7 +317,7 @@ impl Peer {
             serde_json::from_str(text).map_err(WebSocketError::from)?;
         let grant = Grant::new(&self.context, &self.request, &topic)?;
         let name = parse_name(name.as_deref())?;
-        grant.check_size(&data)?;
+        check_size(&data)?;
         let reservation = grant.reserve(key)?;
         grant.count()?;
         let in_flight = grant.enqueue(name, data, reservation).await?;
