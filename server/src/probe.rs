@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::Instant;
 use waterclock::{hub::Format, notice::GoodbyeReason, sse::Block};
-use waterclock_diagnose::{PATH_HEADERS, Probe, Seen};
+use waterclock_diagnose::{PATH_HEADERS, ProbeEvent, RequestEcho};
 
 use crate::{
     client::Client,
@@ -116,7 +116,7 @@ pub(crate) async fn head(uri: Uri) -> Result<Response, Problem> {
 }
 
 /// What the server saw of a request.
-fn seen(state: &AppState, method: &Method, version: Version, headers: &HeaderMap) -> Seen {
+fn seen(state: &AppState, method: &Method, version: Version, headers: &HeaderMap) -> RequestEcho {
     let get = |name: &str| {
         let values = headers.get_all(name).iter();
         let values: Vec<_> =
@@ -124,7 +124,7 @@ fn seen(state: &AppState, method: &Method, version: Version, headers: &HeaderMap
         (!values.is_empty()).then(|| values.join(", ").chars().take(MAX_VALUE).collect())
     };
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    Seen {
+    RequestEcho {
         version: format!("{version:?}"),
         method: method.to_string(),
         last_event_id: get("last-event-id"),
@@ -142,7 +142,7 @@ struct Session {
     plan: Plan,
     record: Record,
     /// What the first event tells.
-    seen: Option<Seen>,
+    seen: Option<RequestEcho>,
     began: Instant,
     /// When it began by the system's clock, milliseconds since 1970; that may be set while it lasts.
     began_at: f64,
@@ -154,7 +154,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(plan: Plan, record: Record, seen: Seen) -> Self {
+    fn new(plan: Plan, record: Record, seen: RequestEcho) -> Self {
         let state = record.state.clone();
         let goodbye = Box::pin(async move {
             let began = state.stop.begun().await;
@@ -199,13 +199,13 @@ impl Session {
     fn event(&mut self) -> Bytes {
         let mut bytes = Vec::new();
         let retry = (self.sent == 0).then(|| {
-            bytes.extend_from_slice(format!(": {}\n", Probe::COMMENT).as_bytes());
+            bytes.extend_from_slice(format!(": {}\n", ProbeEvent::COMMENT).as_bytes());
             self.plan.retry.unwrap_or(self.record.state.stream_settings.retry)
         });
         self.sent += 1;
         self.record.events += 1;
         self.record.state.metrics.wrote(1, None);
-        let probe = Probe {
+        let probe = ProbeEvent {
             number: self.sent,
             time: self.began_at + self.began.elapsed().as_secs_f64() * 1000.0,
             // Random, so that no compression makes it shorter than it is meant to be.
@@ -214,8 +214,8 @@ impl Session {
         };
         let json = serde_json::to_string(&probe);
         let block = Block {
-            id: Some(&Probe::id(self.sent)),
-            name: Some(Probe::NAME),
+            id: Some(&ProbeEvent::id(self.sent)),
+            name: Some(ProbeEvent::NAME),
             retry,
             // `null` cannot happen: it is made of strings and numbers, which are JSON.
             data: Some(json.as_deref().unwrap_or("null")),
