@@ -33,8 +33,9 @@ pub(crate) fn Diagnose() -> impl IntoView {
         <header>
             <h1>"Diagnose"</h1>
             <p>
-                "Measures the path between this browser and the server: whether events arrive as they \
-                 are sent, how long a stream can stay idle, and which headers and fields arrive. "
+                "Measures the path between this browser and the server: whether events arrive as \
+                 they are sent, how long a stream can stay idle, and which headers and fields \
+                 arrive. "
                 <a href="/">"The live stream"</a>
             </p>
         </header>

@@ -175,7 +175,8 @@ pub fn fields_without_probe(reader: &StreamReader) -> Finding {
     }
 }
 
-/// Assesses the headers of a response to a request that accepts compression, like those of browsers.
+/// Assesses the headers of a response to a request that accepts compression, like those of
+/// browsers.
 ///
 /// `is_cached` is `true` if a response was served twice. `is_waterclock` is `true` if the server is
 /// a Waterclock, which sends `Cache-Control: no-cache, no-transform`.

@@ -15,8 +15,8 @@ pub trait ProbeClient {
     const IS_BROWSER: bool;
 
     /// Requests the probe and reads the response until its end, or for
-    /// [`timeout`](ProbeRequest::timeout) at most. Calls `on_read` after each read. If the future is
-    /// dropped early, the client must close the stream.
+    /// [`timeout`](ProbeRequest::timeout) at most. Calls `on_read` after each read. If the future
+    /// is dropped early, the client must close the stream.
     fn fetch(
         &self,
         request: ProbeRequest,
@@ -57,8 +57,8 @@ pub struct ProbeRequest {
     /// `true` if the request accepts compression. A terminal measures only headers through it; a
     /// browser always accepts it.
     pub accepts_compression: bool,
-    /// A text that makes the URL unique. It bypasses caches, and the browser's own queue of requests
-    /// to the same URL.
+    /// A text that makes the URL unique. It bypasses caches, and the browser's own queue of
+    /// requests to the same URL.
     pub nonce: Option<String>,
 }
 

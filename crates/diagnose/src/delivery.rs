@@ -223,8 +223,8 @@ impl Flow {
     }
 
     /// Returns the median group, weighted by events. The last group is left out, because the end of
-    /// the stream may have released it. Returns `None` if no group is left, or if events arrived one
-    /// by one.
+    /// the stream may have released it. Returns `None` if no group is left, or if events arrived
+    /// one by one.
     fn typical(&self) -> Option<Group> {
         let (_, complete) = self.groups.split_last()?;
         let mut groups: Vec<_> = complete.to_vec();
@@ -454,7 +454,8 @@ mod tests {
             stalls in proptest::collection::vec((0.0..2500.0, 0.0..250.0), 0..4),
             rate in proptest::option::of(5.0..1000.0),
         ) {
-            let path = SimulatedPath { latency, jitter, stalls, rate, clock, ..SimulatedPath::default() };
+            let base = SimulatedPath::default();
+            let path = SimulatedPath { latency, jitter, stalls, rate, clock, ..base };
             prop_assert_eq!(path.assess().verdict, Verdict::Good);
         }
 
@@ -472,7 +473,8 @@ mod tests {
             stall in (0.0..2500.0, 0.0..40.0),
             long_stall in (0.0..2500.0, 0.0..200.0),
         ) {
-            let path = SimulatedPath { bytes: Some(bytes), latency, jitter, stalls: vec![stall], ..SimulatedPath::default() };
+            let (bytes_limit, stalls, base) = (Some(bytes), vec![stall], SimulatedPath::default());
+            let path = SimulatedPath { bytes: bytes_limit, latency, jitter, stalls, ..base };
             prop_assert_eq!(path.assess().verdict, Verdict::Bad);
             let stalled = SimulatedPath { stalls: vec![stall, long_stall], ..path.clone() };
             prop_assert_eq!(stalled.assess().verdict, Verdict::Bad);
@@ -489,19 +491,22 @@ mod tests {
             latency in 0.0..500.0,
             jitter in some_jitter(3.0),
         ) {
-            let path = SimulatedPath { time: Some(time), latency, jitter, ..SimulatedPath::default() };
+            let base = SimulatedPath::default();
+            let path = SimulatedPath { time: Some(time), latency, jitter, ..base };
             prop_assert_eq!(path.assess().verdict, Verdict::Bad);
             let Buffer::Time(found) = path.buffer() else {
                 return Err(TestCaseError::fail(format!("{:?}", path.buffer())));
             };
             // To within one event.
             let interval = if time < 1900.0 { 100.0 } else { 1000.0 };
-            prop_assert!((time * 0.9 - interval..=time * 1.1 + interval).contains(&found), "{}", found);
+            let expected = time * 0.9 - interval..=time * 1.1 + interval;
+            prop_assert!(expected.contains(&found), "{}", found);
         }
 
         #[test]
         fn a_buffer_of_bytes_and_time_is_found(bytes in 2000_u64..20_000, time in 450.0..1500.0) {
-            let path = SimulatedPath { bytes: Some(bytes), time: Some(time), ..SimulatedPath::default() };
+            let base = SimulatedPath::default();
+            let path = SimulatedPath { bytes: Some(bytes), time: Some(time), ..base };
             prop_assert_eq!(path.assess().verdict, Verdict::Bad);
             prop_assert!(!matches!(path.buffer(), Buffer::All), "{:?}", path.buffer());
         }
@@ -513,7 +518,8 @@ mod tests {
             // The end is read piece by piece.
             rate in proptest::option::of(400.0..2000.0),
         ) {
-            let path = SimulatedPath { is_held_to_end: true, latency, jitter, rate, ..SimulatedPath::default() };
+            let base = SimulatedPath::default();
+            let path = SimulatedPath { is_held_to_end: true, latency, jitter, rate, ..base };
             prop_assert_eq!(path.assess().verdict, Verdict::Bad);
             prop_assert_eq!(path.buffer(), Buffer::All);
         }

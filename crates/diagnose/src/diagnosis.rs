@@ -115,7 +115,8 @@ struct Diagnosis<'a, C> {
 }
 
 impl<C: ProbeClient> Diagnosis<'_, C> {
-    /// Requests the probe. Returns the reason if there is no response, or none that can be assessed.
+    /// Requests the probe. Returns the reason if there is no response, or none that can be
+    /// assessed.
     async fn fetch(&self, request: ProbeRequest) -> Result<StreamResponse, String> {
         let response = self.client.fetch(request, |_| ()).await;
         let response = response.map_err(|_| NO_RESPONSE.to_owned())?;

@@ -31,35 +31,30 @@ pub enum Intermediary {
     #[strum(serialize = "haproxy")]
     HaProxy,
     /// Caddy, detected by `Via: 1.1 Caddy`
-    /// ([`reverse_proxy`](https://caddyserver.com/docs/caddyfile/directives/reverse_proxy#defaults)).
+    /// ([`reverse_proxy`](https://caddyserver.com/docs/caddyfile/directives/reverse_proxy)).
     Caddy,
     /// Apache httpd, detected by `X-Forwarded-Server` in the request
-    /// ([`mod_proxy`](https://httpd.apache.org/docs/2.4/mod/mod_proxy.html#x-headers)) or by its own
-    /// `Server`.
+    /// ([`mod_proxy`](https://httpd.apache.org/docs/2.4/mod/mod_proxy.html#x-headers)) or by its
+    /// own `Server`.
     Apache,
-    /// Varnish, detected by `X-Varnish`
-    /// ([users' guide](https://varnish-cache.org/docs/trunk/users-guide/increasing-your-hitrate.html)).
+    /// Varnish, detected by `X-Varnish` ([users' guide][varnish]).
+    ///
+    /// [varnish]: https://varnish-cache.org/docs/trunk/users-guide/increasing-your-hitrate.html
     Varnish,
-    /// Envoy, detected by `x-envoy-*` ([headers][envoy-headers]).
-    ///
-    /// [envoy-headers]: https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter#http-headers-consumed
+    /// Envoy, detected by `x-envoy-*` (*HTTP headers* in the documentation of its router).
     Envoy,
-    /// Traefik, detected by `X-Forwarded-Server` together with `X-Forwarded-Port`, which Apache does
-    /// not send ([forwarded headers][traefik-headers]).
-    ///
-    /// [traefik-headers]: https://doc.traefik.io/traefik/getting-started/faq/#what-are-the-forwarded-headers-when-proxying-http-requests
+    /// Traefik, detected by `X-Forwarded-Server` together with `X-Forwarded-Port`, which Apache
+    /// does not send ([FAQ](https://doc.traefik.io/traefik/getting-started/faq/)).
     Traefik,
     /// Cloudflare, detected by `CF-Ray`
     /// ([headers](https://developers.cloudflare.com/fundamentals/reference/http-headers/)).
     Cloudflare,
-    /// Amazon `CloudFront`, detected by `X-Amz-Cf-Id` ([headers][cloudfront-headers]).
-    ///
-    /// [cloudfront-headers]: https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/RequestAndResponseBehaviorCustomOrigin.html
+    /// Amazon `CloudFront`, detected by `X-Amz-Cf-Id` (*Request and response behavior for
+    /// custom origins* in its developer guide).
     #[strum(serialize = "cloudfront")]
     CloudFront,
-    /// AWS Application Load Balancer, detected by `X-Amzn-Trace-Id` ([tracing][alb-tracing]).
-    ///
-    /// [alb-tracing]: https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-request-tracing.html
+    /// AWS Application Load Balancer, detected by `X-Amzn-Trace-Id` (*Request tracing* in its
+    /// user guide).
     AwsLoadBalancer,
     /// Amazon API Gateway, detected by `x-amz-apigw-id` or `apigw-requestid`.
     AwsApiGateway,
@@ -69,9 +64,10 @@ pub enum Intermediary {
     /// Azure Front Door, detected by `X-Azure-Ref`
     /// ([headers](https://learn.microsoft.com/azure/frontdoor/front-door-http-headers-protocol)).
     AzureFrontDoor,
-    /// Azure Application Gateway, detected by `x-appgw-trace-id` ([requests][appgw-requests]).
+    /// Azure Application Gateway, detected by `x-appgw-trace-id` ([modified
+    /// headers][azure]).
     ///
-    /// [appgw-requests]: https://learn.microsoft.com/azure/application-gateway/how-application-gateway-works#modifications-to-the-request
+    /// [azure]: https://learn.microsoft.com/azure/application-gateway/how-application-gateway-works
     AzureApplicationGateway,
     /// Fastly, detected by `Fastly-FF` or `X-Served-By: cache-…`
     /// ([headers](https://www.fastly.com/documentation/reference/http/http-headers/)).
@@ -79,11 +75,13 @@ pub enum Intermediary {
     /// Heroku's router, detected by `Via: 1.1 vegur` or `heroku-router`
     /// ([routing](https://devcenter.heroku.com/articles/http-routing#heroku-headers)).
     Heroku,
-    /// Vercel, detected by `X-Vercel-Id` ([headers](https://vercel.com/docs/headers/request-headers)).
+    /// Vercel, detected by `X-Vercel-Id`
+    /// ([headers](https://vercel.com/docs/headers/request-headers)).
     Vercel,
     /// Netlify, detected by `X-NF-Request-ID`.
     Netlify,
-    /// Fly.io, detected by `Fly-Request-Id` ([headers](https://fly.io/docs/networking/request-headers/)).
+    /// Fly.io, detected by `Fly-Request-Id`
+    /// ([headers](https://fly.io/docs/networking/request-headers/)).
     Fly,
     /// An unidentified proxy: only `Via`, `Forwarded` or `X-Forwarded-For` reveal it.
     Unknown,
@@ -153,57 +151,65 @@ type Sign = (Intermediary, HeaderSide, &'static str, &'static str);
 
 /// The signs, with names and values in lower case.
 #[rustfmt::skip]
-const SIGNS: &[Sign] = &[
-    (Intermediary::Cloudflare, HeaderSide::Response, "cf-ray", ""),
-    (Intermediary::Cloudflare, HeaderSide::Response, "server", "cloudflare"),
-    (Intermediary::Cloudflare, HeaderSide::Request, "cf-ray", ""),
-    (Intermediary::Cloudflare, HeaderSide::Request, "cdn-loop", "cloudflare"),
-    (Intermediary::CloudFront, HeaderSide::Response, "x-amz-cf-id", ""),
-    (Intermediary::CloudFront, HeaderSide::Response, "via", "(cloudfront)"),
-    (Intermediary::CloudFront, HeaderSide::Request, "x-amz-cf-id", ""),
-    (Intermediary::CloudFront, HeaderSide::Request, "via", "(cloudfront)"),
-    (Intermediary::Fastly, HeaderSide::Response, "x-served-by", "cache-"),
-    (Intermediary::Fastly, HeaderSide::Request, "fastly-ff", ""),
-    (Intermediary::Fastly, HeaderSide::Request, "fastly-client-ip", ""),
-    (Intermediary::Fastly, HeaderSide::Request, "cdn-loop", "fastly"),
-    (Intermediary::AzureFrontDoor, HeaderSide::Response, "x-azure-ref", ""),
-    (Intermediary::AzureFrontDoor, HeaderSide::Request, "x-azure-fdid", ""),
-    (Intermediary::AzureFrontDoor, HeaderSide::Request, "x-azure-ref", ""),
-    (Intermediary::AzureApplicationGateway, HeaderSide::Response, "server", "microsoft-azure-application-gateway"),
-    (Intermediary::AzureApplicationGateway, HeaderSide::Request, "x-appgw-trace-id", ""),
-    (Intermediary::GoogleCloud, HeaderSide::Response, "via", "1.1 google"),
-    (Intermediary::GoogleCloud, HeaderSide::Request, "via", "1.1 google"),
-    (Intermediary::GoogleCloud, HeaderSide::Request, "x-cloud-trace-context", ""),
-    (Intermediary::AwsApiGateway, HeaderSide::Response, "x-amz-apigw-id", ""),
-    (Intermediary::AwsApiGateway, HeaderSide::Response, "apigw-requestid", ""),
-    (Intermediary::AwsApiGateway, HeaderSide::Request, "x-amzn-apigateway-api-id", ""),
-    (Intermediary::AwsLoadBalancer, HeaderSide::Response, "server", "awselb"),
-    (Intermediary::AwsLoadBalancer, HeaderSide::Request, "x-amzn-trace-id", ""),
-    (Intermediary::Heroku, HeaderSide::Response, "via", "vegur"),
-    (Intermediary::Heroku, HeaderSide::Response, "via", "heroku-router"),
-    (Intermediary::Heroku, HeaderSide::Request, "via", "vegur"),
-    (Intermediary::Heroku, HeaderSide::Request, "via", "heroku-router"),
-    (Intermediary::Vercel, HeaderSide::Response, "x-vercel-id", ""),
-    (Intermediary::Vercel, HeaderSide::Request, "x-vercel-id", ""),
-    (Intermediary::Netlify, HeaderSide::Response, "x-nf-request-id", ""),
-    (Intermediary::Netlify, HeaderSide::Request, "x-nf-request-id", ""),
-    (Intermediary::Fly, HeaderSide::Response, "fly-request-id", ""),
-    (Intermediary::Fly, HeaderSide::Request, "fly-request-id", ""),
-    (Intermediary::Envoy, HeaderSide::Response, "x-envoy-upstream-service-time", ""),
-    (Intermediary::Envoy, HeaderSide::Response, "server", "envoy"),
-    (Intermediary::Envoy, HeaderSide::Request, "x-envoy-expected-rq-timeout-ms", ""),
-    (Intermediary::Varnish, HeaderSide::Response, "x-varnish", ""),
-    (Intermediary::Varnish, HeaderSide::Request, "x-varnish", ""),
-    (Intermediary::Nginx, HeaderSide::Response, "server", "nginx"),
-    (Intermediary::Nginx, HeaderSide::Response, "server", "openresty"),
-    (Intermediary::Caddy, HeaderSide::Response, "via", "caddy"),
-    (Intermediary::Caddy, HeaderSide::Response, "server", "caddy"),
-    (Intermediary::Caddy, HeaderSide::Request, "via", "caddy"),
-    (Intermediary::Apache, HeaderSide::Response, "via", "(apache/"),
-    (Intermediary::Apache, HeaderSide::Request, "via", "(apache/"),
-    (Intermediary::HaProxy, HeaderSide::Response, "via", "haproxy"),
-    (Intermediary::HaProxy, HeaderSide::Response, "server", "haproxy"),
-];
+const SIGNS: &[Sign] = {
+    use HeaderSide::{Request, Response};
+    use Intermediary::{
+        Apache, AwsApiGateway, AwsLoadBalancer, AzureApplicationGateway, AzureFrontDoor,
+        Caddy, CloudFront, Cloudflare, Envoy, Fastly, Fly, GoogleCloud, HaProxy, Heroku,
+        Netlify, Nginx, Varnish, Vercel,
+    };
+    &[
+        (Cloudflare, Response, "cf-ray", ""),
+        (Cloudflare, Response, "server", "cloudflare"),
+        (Cloudflare, Request, "cf-ray", ""),
+        (Cloudflare, Request, "cdn-loop", "cloudflare"),
+        (CloudFront, Response, "x-amz-cf-id", ""),
+        (CloudFront, Response, "via", "(cloudfront)"),
+        (CloudFront, Request, "x-amz-cf-id", ""),
+        (CloudFront, Request, "via", "(cloudfront)"),
+        (Fastly, Response, "x-served-by", "cache-"),
+        (Fastly, Request, "fastly-ff", ""),
+        (Fastly, Request, "fastly-client-ip", ""),
+        (Fastly, Request, "cdn-loop", "fastly"),
+        (AzureFrontDoor, Response, "x-azure-ref", ""),
+        (AzureFrontDoor, Request, "x-azure-fdid", ""),
+        (AzureFrontDoor, Request, "x-azure-ref", ""),
+        (AzureApplicationGateway, Response, "server", "microsoft-azure-application-gateway"),
+        (AzureApplicationGateway, Request, "x-appgw-trace-id", ""),
+        (GoogleCloud, Response, "via", "1.1 google"),
+        (GoogleCloud, Request, "via", "1.1 google"),
+        (GoogleCloud, Request, "x-cloud-trace-context", ""),
+        (AwsApiGateway, Response, "x-amz-apigw-id", ""),
+        (AwsApiGateway, Response, "apigw-requestid", ""),
+        (AwsApiGateway, Request, "x-amzn-apigateway-api-id", ""),
+        (AwsLoadBalancer, Response, "server", "awselb"),
+        (AwsLoadBalancer, Request, "x-amzn-trace-id", ""),
+        (Heroku, Response, "via", "vegur"),
+        (Heroku, Response, "via", "heroku-router"),
+        (Heroku, Request, "via", "vegur"),
+        (Heroku, Request, "via", "heroku-router"),
+        (Vercel, Response, "x-vercel-id", ""),
+        (Vercel, Request, "x-vercel-id", ""),
+        (Netlify, Response, "x-nf-request-id", ""),
+        (Netlify, Request, "x-nf-request-id", ""),
+        (Fly, Response, "fly-request-id", ""),
+        (Fly, Request, "fly-request-id", ""),
+        (Envoy, Response, "x-envoy-upstream-service-time", ""),
+        (Envoy, Response, "server", "envoy"),
+        (Envoy, Request, "x-envoy-expected-rq-timeout-ms", ""),
+        (Varnish, Response, "x-varnish", ""),
+        (Varnish, Request, "x-varnish", ""),
+        (Nginx, Response, "server", "nginx"),
+        (Nginx, Response, "server", "openresty"),
+        (Caddy, Response, "via", "caddy"),
+        (Caddy, Response, "server", "caddy"),
+        (Caddy, Request, "via", "caddy"),
+        (Apache, Response, "via", "(apache/"),
+        (Apache, Request, "via", "(apache/"),
+        (HaProxy, Response, "via", "haproxy"),
+        (HaProxy, Response, "server", "haproxy"),
+    ]
+};
 
 /// Detects the intermediaries on the path by the headers of the response as the client received it,
 /// and by the headers of the request as the server received it. Each intermediary is listed once.

@@ -1,16 +1,16 @@
 //! The table of remedies: the settings of each intermediary that fix a fault.
 //!
-//! The settings are those of nginx 1.22 and later ([ngx_http_proxy_module]), `HAProxy` 2.6 and later
-//! ([manual][haproxy]), Caddy 2 ([reverse_proxy]) and Apache httpd 2.4 ([mod_proxy]). `HAProxy`
-//! documents the delay of 0.2 s under [option http-no-delay]. Amazon documents the limits of its
-//! API Gateway under [response transfer mode].
+//! The settings are those of nginx 1.22 and later ([manual][nginx]), `HAProxy` 2.6 and later
+//! ([manual][haproxy]), Caddy 2 ([manual][caddy]) and Apache httpd 2.4 ([manual][apache]).
+//! `HAProxy` documents the delay of 0.2 s at its [`option http-no-delay`][delay]. Amazon documents
+//! the limits of its API Gateway at the [response transfer mode][aws].
 //!
-//! [ngx_http_proxy_module]: https://nginx.org/en/docs/http/ngx_http_proxy_module.html
+//! [nginx]: https://nginx.org/en/docs/http/ngx_http_proxy_module.html
 //! [haproxy]: https://docs.haproxy.org/2.6/configuration.html
-//! [reverse_proxy]: https://caddyserver.com/docs/caddyfile/directives/reverse_proxy
-//! [mod_proxy]: https://httpd.apache.org/docs/2.4/mod/mod_proxy.html
-//! [option http-no-delay]: https://docs.haproxy.org/2.6/configuration.html#4.2-option%20http-no-delay
-//! [response transfer mode]: https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
+//! [caddy]: https://caddyserver.com/docs/caddyfile/directives/reverse_proxy
+//! [apache]: https://httpd.apache.org/docs/2.4/mod/mod_proxy.html
+//! [delay]: https://docs.haproxy.org/2.6/configuration.html#4.2-option%20http-no-delay
+//! [aws]: https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
 
 use serde::Serialize;
 
@@ -80,8 +80,8 @@ fn general(fault: Fault) -> Option<&'static str> {
              all clients of the proxy count as one"
         }
         Fault::LateFirstEvent => {
-            "Something delays the response: the server may have to start first, or a proxy may wait \
-             for enough data to scan. See also the delivery check"
+            "Something delays the response: the server may have to start first, or a proxy may \
+             wait for enough data to scan. See also the delivery check"
         }
         Fault::EventsLost | Fault::CommentsLost | Fault::RetryLost | Fault::IdsLost => {
             "Something on the path rewrites the stream, such as a firewall or a virus scanner. \
@@ -99,16 +99,16 @@ fn general(fault: Fault) -> Option<&'static str> {
              scanner. Use TLS, or exempt `text/event-stream` there"
         }
         Fault::ServiceWorker => {
-            "Let the worker's `fetch` handler return without `respondWith` for requests that accept \
-             `text/event-stream`"
+            "Let the worker's `fetch` handler return without `respondWith` for requests that \
+             accept `text/event-stream`"
         }
         Fault::ClockOff => "Synchronize both clocks with NTP",
         _ => return None,
     })
 }
 
-/// Returns the instructions that fix a fault in one intermediary. Returns `None` if the intermediary
-/// has no setting for it.
+/// Returns the instructions that fix a fault in one intermediary. Returns `None` if the
+/// intermediary has no setting for it.
 pub fn remedy_for(fault: Fault, intermediary: Intermediary) -> Option<&'static str> {
     match fault {
         Fault::Buffering | Fault::LateFirstEvent | Fault::GetUnlikePost => buffering(intermediary),
@@ -136,9 +136,9 @@ pub fn remedy_for(fault: Fault, intermediary: Intermediary) -> Option<&'static s
 fn buffering(intermediary: Intermediary) -> Option<&'static str> {
     Some(match intermediary {
         Nginx => {
-            "Set `proxy_buffering off;`, `proxy_http_version 1.1;` and `gzip off;` in the location. \
-             Remove `proxy_ignore_headers X-Accel-Buffering;`, so that nginx obeys the stream's own \
-             `X-Accel-Buffering: no`"
+            "Set `proxy_buffering off;`, `proxy_http_version 1.1;` and `gzip off;` in the \
+             location. Remove `proxy_ignore_headers X-Accel-Buffering;`, so that nginx obeys the \
+             stream's own `X-Accel-Buffering: no`"
         }
         HaProxy => {
             "Remove `http-response wait-for-body`. Leave `text/event-stream` out of `compression \
@@ -219,8 +219,8 @@ fn coalescing(intermediary: Intermediary) -> Option<&'static str> {
 fn compression(intermediary: Intermediary) -> Option<&'static str> {
     Some(match intermediary {
         Nginx => {
-            "Set `gzip off;` in the location, or leave `text/event-stream` out of `gzip_types`. The \
-             same applies to `brotli` and `zstd`"
+            "Set `gzip off;` in the location, or leave `text/event-stream` out of `gzip_types`. \
+             The same applies to `brotli` and `zstd`"
         }
         HaProxy => {
             "Set a `compression type` without `text/event-stream` (by default, every type is \
@@ -273,9 +273,9 @@ fn idle_timeout(intermediary: Intermediary) -> Option<&'static str> {
         }
         AwsLoadBalancer => "Raise `idle_timeout.timeout_seconds` (default 60, at most 4000)",
         AwsApiGateway => {
-            "Use an Application Load Balancer instead. A REST API that streams allows 5 min without \
-             data (30 s if it is edge-optimized) and 15 min in total. Other APIs end each response \
-             after about 30 s"
+            "Use an Application Load Balancer instead. A REST API that streams allows 5 min \
+             without data (30 s if it is edge-optimized) and 15 min in total. Other APIs end each \
+             response after about 30 s"
         }
         GoogleCloud => {
             "Set the backend's `timeoutSec` to 86400 (default 30). It limits the whole stream, not \
@@ -293,8 +293,8 @@ fn idle_timeout(intermediary: Intermediary) -> Option<&'static str> {
              cannot be changed"
         }
         Vercel | Netlify => {
-            "Let clients connect to the server directly: the response of a function or a rewrite is \
-             limited in total time and in time without data"
+            "Let clients connect to the server directly: the response of a function or a rewrite \
+             is limited in total time and in time without data"
         }
         _ => return None,
     })
@@ -393,8 +393,8 @@ fn cache_control(intermediary: Intermediary) -> Option<&'static str> {
             "Remove `header Cache-Control`, and `header_down Cache-Control` from `reverse_proxy`"
         }
         Apache => {
-            "Remove `Header set Cache-Control`, `Header unset Cache-Control` and `ExpiresActive On` \
-             for streams"
+            "Remove `Header set Cache-Control`, `Header unset Cache-Control` and `ExpiresActive \
+             On` for streams"
         }
         Cloudflare => "Set Browser Cache TTL to Respect Existing Headers",
         Varnish => {

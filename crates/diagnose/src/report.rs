@@ -95,8 +95,8 @@ impl Report {
         ReportHead(self)
     }
 
-    /// Returns the end of the text: the path, the faults with their remedies, and the summary. It is
-    /// for programs that have already printed the findings.
+    /// Returns the end of the text: the path, the faults with their remedies, and the summary. It
+    /// is for programs that have already printed the findings.
     pub fn tail(&self) -> impl fmt::Display + '_ {
         ReportTail(self)
     }
@@ -304,7 +304,11 @@ buffering: events are held back in a buffer
                 "verdict": "bad",
                 "measured": "a buffer holds back about 4.0 kB",
                 "faults": [
-                    {"name": "buffering", "title": "events are held back in a buffer", "mends": null},
+                    {
+                        "name": "buffering",
+                        "title": "events are held back in a buffer",
+                        "mends": null,
+                    },
                 ],
             })
         );
@@ -320,7 +324,11 @@ buffering: events are held back in a buffer
                     "client": "HTTP/2",
                     "server": null,
                     "intermediaries": [
-                        {"name": "nginx", "title": "nginx", "by": "`server: nginx/1.22.1` in the response"},
+                        {
+                            "name": "nginx",
+                            "title": "nginx",
+                            "by": "`server: nginx/1.22.1` in the response",
+                        },
                     ],
                 },
                 "outcome": "bad",

@@ -119,8 +119,9 @@ mod tests {
     use super::*;
 
     const STREAM: &str = ": waterclock probe\nretry: 7\nid: probe-1\nevent: probe\ndata: \
-        {\"number\":1,\"time\":5.5,\"padding\":\"\",\"request\":{\"version\":\"HTTP/1.1\",\"method\":\"GET\",\
-        \"last_event_id\":null,\"heartbeat_ms\":9,\"headers\":{\"via\":\"1.1 x\"}}}\n\n\
+        {\"number\":1,\"time\":5.5,\"padding\":\"\",\"request\":{\"version\":\"HTTP/1.1\",\
+        \"method\":\"GET\",\"last_event_id\":null,\"heartbeat_ms\":9,\"headers\":{\"via\":\
+        \"1.1 x\"}}}\n\n\
         id: probe-2\nevent: probe\ndata: {\"number\":2,\"time\":6,\"padding\":\"ab\"}\n\n";
 
     #[test]

@@ -29,11 +29,14 @@ pub(super) enum DiagnoseError {
     Refused(String, &'static str),
     #[error("{0} responds with {1}. If it needs a token: --header 'Authorization: Bearer ...'")]
     Unauthorized(String, StatusCode),
-    #[error("{0} responds with {1}, and is not a Waterclock server. {hint}", hint = hint_at(.0, *.1))]
+    #[error(
+        "{0} responds with {1}, and is not a Waterclock server. {hint}",
+        hint = hint_at(.0, *.1)
+    )]
     Status(String, StatusCode),
     #[error(
-        "{0} is not an event stream: its content type is {1:?}, not \"text/event-stream\". Give the \
-         URL of a Waterclock server, or of a stream"
+        "{0} is not an event stream: its content type is {1:?}, not \"text/event-stream\". Give \
+         the URL of a Waterclock server, or of a stream"
     )]
     ContentType(String, String),
 }

@@ -1,5 +1,5 @@
-//! `waterclock diagnose`: measures the path to a server of Server-Sent Events. The rules are those of
-//! the crate [`waterclock_diagnose`].
+//! `waterclock diagnose`: measures the path to a server of Server-Sent Events. The rules are those
+//! of the crate [`waterclock_diagnose`].
 //!
 //! | module | content |
 //! |---|---|
@@ -64,8 +64,8 @@ pub async fn run(options: &Diagnose) -> u8 {
     }
 }
 
-/// Makes the checks: with the probe, or else on an ordinary stream. Returns the report, and an error
-/// if the server went away before the end.
+/// Makes the checks: with the probe, or else on an ordinary stream. Returns the report, and an
+/// error if the server went away before the end.
 async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>), DiagnoseError> {
     let client = HttpClient::new(options).map_err(DiagnoseError::Tls)?;
     let probe = probe_url(&options.url);

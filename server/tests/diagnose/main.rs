@@ -1,5 +1,5 @@
-//! `waterclock diagnose` against the server itself, and against proxies with one fault each. It must
-//! find that fault, and no other.
+//! `waterclock diagnose` against the server itself, and against proxies with one fault each. It
+//! must find that fault, and no other.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod proxy;
