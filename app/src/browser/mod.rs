@@ -35,7 +35,7 @@ pub(crate) use meter::{
     read_meter, remember_transfers, to_base64url, transferred,
 };
 pub(crate) use offset::{now as precise_time, offset};
-pub(crate) use probe::{PROBE, forget_requests, probe_again, read_probe, service_worker};
+pub(crate) use probe::{PROBE, clear_resource_timings, fetch_probe, resume_probe, service_worker};
 pub(crate) use publish::publish;
 pub(crate) use view::{View, can_scroll, is_above, is_at_end, lay_out, measure};
 

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use server::{access::Access, streams::StreamLimits};
-use waterclock_diagnose::Probe;
+use waterclock_diagnose::ProbeEvent;
 
 use crate::support::{Answer, Server, Settings};
 
-async fn event(answer: &mut Answer) -> Probe {
+async fn event(answer: &mut Answer) -> ProbeEvent {
     let message = answer.message().await;
     assert_eq!(message.name, "probe");
-    let probe: Probe = serde_json::from_str(&message.data).unwrap();
+    let probe: ProbeEvent = serde_json::from_str(&message.data).unwrap();
     assert_eq!(message.last_event_id, format!("probe-{}", probe.number));
     probe
 }
