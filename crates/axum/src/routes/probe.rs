@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::Instant;
 use waterclock::{hub::Format, notice::GoodbyeReason, sse::Block};
-use waterclock_diagnose::{PATH_HEADERS, Probe, Seen};
+use waterclock_diagnose::{PATH_HEADERS, ProbeEvent, RequestEcho};
 
 use crate::{
     metrics::EndReason,
@@ -134,14 +134,14 @@ pub(super) async fn head(uri: Uri) -> Result<Response, Problem> {
 }
 
 /// Describes a request as it arrived here.
-fn describe(context: &StreamContext, request: &Parts) -> Seen {
+fn describe(context: &StreamContext, request: &Parts) -> RequestEcho {
     let get = |name: &str| {
         let values = request.headers.get_all(name).iter();
         let values: Vec<_> =
             values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         (!values.is_empty()).then(|| values.join(", ").chars().take(MAX_VALUE).collect())
     };
-    Seen {
+    RequestEcho {
         version: format!("{:?}", request.version),
         method: request.method.to_string(),
         last_event_id: get("last-event-id"),
@@ -159,7 +159,7 @@ struct ProbeSession {
     probe: ProbeParameters,
     record: StreamRecord,
     /// The description of the request, until the first event has carried it.
-    seen: Option<Seen>,
+    seen: Option<RequestEcho>,
     began: Instant,
     /// Time of the beginning by the system's clock, in milliseconds since 1970. That clock may be set
     /// during the probe.
@@ -172,7 +172,7 @@ struct ProbeSession {
 }
 
 impl ProbeSession {
-    fn new(probe: ProbeParameters, record: StreamRecord, seen: Seen) -> Self {
+    fn new(probe: ProbeParameters, record: StreamRecord, seen: RequestEcho) -> Self {
         let context = Arc::clone(&record.context);
         let goodbye = Box::pin(async move {
             let began = context.stop.begun().await;
@@ -218,13 +218,13 @@ impl ProbeSession {
     fn event(&mut self) -> Bytes {
         let mut bytes = Vec::new();
         let retry = (self.sent == 0).then(|| {
-            bytes.extend_from_slice(format!(": {}\n", Probe::COMMENT).as_bytes());
+            bytes.extend_from_slice(format!(": {}\n", ProbeEvent::COMMENT).as_bytes());
             self.probe.retry.unwrap_or(self.record.context.settings.retry)
         });
         self.sent += 1;
         self.record.events += 1;
         self.record.context.metrics.events_sent(1, None);
-        let probe = Probe {
+        let probe = ProbeEvent {
             number: self.sent,
             time: self.began_at + self.began.elapsed().as_secs_f64() * 1000.0,
             // Random, so that compression cannot make it shorter.
@@ -233,8 +233,8 @@ impl ProbeSession {
         };
         let json = serde_json::to_string(&probe);
         let block = Block {
-            id: Some(&Probe::id(self.sent)),
-            name: Some(Probe::NAME),
+            id: Some(&ProbeEvent::id(self.sent)),
+            name: Some(ProbeEvent::NAME),
             retry,
             // Serialization cannot fail: a probe consists of strings and numbers.
             data: Some(json.as_deref().unwrap_or("null")),
