@@ -1,5 +1,5 @@
-//! Signs of life of a client: received bytes, and progress in reading. A successful write is none, since
-//! the system accepts data long after a client has stopped reading.
+//! Signs of life of a client: received bytes, and progress in reading. A successful write is none,
+//! since the system accepts data long after a client has stopped reading.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

@@ -142,7 +142,8 @@ async fn home_data(
     }
 }
 
-/// The name that tabs share if they read the same topics by the same permission. It reveals nothing else.
+/// The name that tabs share if they read the same topics by the same permission. It reveals nothing
+/// else.
 fn group(permission: &ReadPermission<'_>, patterns: &Patterns) -> String {
     // This hasher gives the same result on each server, as long as pages live.
     let mut hasher = DefaultHasher::new();
