@@ -1,18 +1,36 @@
-//! The publisher of the built-in topic `clock`: one tick an interval for the whole process, at the
-//! multiples of the interval since 1970-01-01T00:00:00Z, so that a tick a second is on the second.
+//! The built-in clock: publishes one tick per interval to the topic `clock`, at the multiples of
+//! the interval since 1970-01-01T00:00:00Z. So a tick per second is on the second.
+//!
+//! ```
+//! use std::time::Duration;
+//! use waterclock::{Cursor, Delivery, Hub, Topic, clock};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let hub = Hub::in_memory();
+//! let mut subscriber = hub.subscribe(Topic::clock().into(), Cursor::Now);
+//! tokio::select! {
+//!     () = clock::run(&hub, Duration::from_millis(10)) => unreachable!("the clock never stops"),
+//!     delivery = subscriber.next() => {
+//!         let Delivery::Events(ticks) = delivery? else { panic!("a gap") };
+//!         println!("{}", ticks[0].event().data); // 2026-11-22T07:00:01.010Z
+//!     }
+//! }
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
 
 use std::time::Duration;
 
 use crate::{
-    event::{Name, Topic},
+    event::{Draft, Topic},
     hub::Hub,
     timestamp::Timestamp,
 };
 
-/// Publishes a tick at every multiple of `interval`, until the future is dropped. Its data is that
-/// time in RFC 3339. Ticks that were missed, since the machine was suspended, are skipped.
+/// Publishes a tick at every multiple of `interval`, until the future is dropped.
 ///
-/// An interval of less than a millisecond is taken as one.
+/// The data of a tick is its time in RFC 3339. Ticks that were missed while the machine was
+/// suspended are skipped. The interval is at least one millisecond.
 pub async fn run(hub: &Hub, interval: Duration) {
     let interval = interval.max(Duration::from_millis(1));
     let mut last = None;
@@ -20,18 +38,22 @@ pub async fn run(hub: &Hub, interval: Duration) {
         let due = next_tick(hub.now(), interval);
         tokio::time::sleep(due.since(hub.now())).await;
         let now = hub.now();
-        // The time was set back while we slept, or just before, or was missed by an interval or more.
+        // Skips a tick if the time was set back during the sleep or just before, or if the tick was
+        // missed by an interval or more.
         if now < due || last == Some(due) || now.since(due) >= interval {
             continue;
         }
         last = Some(due);
-        if let Err(error) = hub.publish(Topic::clock(), Name::default(), due.to_string()).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the clock lost a tick");
+        if let Err(error) = hub.publish(Draft::new(Topic::clock(), due.to_string())).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a tick of the clock could not be published"
+            );
         }
     }
 }
 
-/// The first multiple of `interval` after `now`.
+/// Returns the first multiple of `interval` after `now`.
 fn next_tick(now: Timestamp, interval: Duration) -> Timestamp {
     let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     let since_last = now.as_millis() % interval;
@@ -47,15 +69,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        hub::{Step, Subscriber},
+        event_log::{MemoryLog, Retention},
+        hub::{Delivery, Subscriber},
         id::{Cursor, Epoch},
-        log::{MemoryLog, Retention},
     };
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A hub whose time is tokio's paused one, from 07:00:00.250 on, plus what `jump` says in
-    /// milliseconds, with the clock running on it.
+    /// Starts the clock on a hub whose time is tokio's paused time, from 07:00:00.250 on, plus
+    /// `jump` milliseconds.
     fn start() -> (Subscriber, Arc<AtomicI64>) {
         let jump = Arc::new(AtomicI64::new(0));
         let start: Timestamp = "2026-11-22T07:00:00.250Z".parse().unwrap();
@@ -75,9 +97,9 @@ mod tests {
     }
 
     async fn tick(subscriber: &mut Subscriber) -> String {
-        // A minute of paused time is over at once if nothing else is to come.
+        // Paused time advances at once if no task is ready.
         let next = tokio::time::timeout(60 * SECOND, subscriber.next()).await.expect("a tick");
-        let Step::Frames(frames) = next.unwrap() else { panic!("a gap") };
+        let Delivery::Events(frames) = next.unwrap() else { panic!("a gap") };
         assert_eq!(frames.len(), 1);
         let event = frames[0].event();
         assert!(event.time.since(event.data.parse().unwrap()) < SECOND, "late: {event:?}");
@@ -85,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ticks_on_the_second() {
+    async fn the_clock_ticks_on_the_second() {
         let (mut subscriber, _) = start();
         let began = tokio::time::Instant::now();
         assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
@@ -98,13 +120,13 @@ mod tests {
     async fn missed_ticks_are_skipped() {
         let (mut subscriber, jump) = start();
         assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
-        // As after a suspended minute: tokio's time stood still, the system's did not.
+        // A minute of suspension: tokio's time stands still, but the system's does not.
         jump.fetch_add(60_000, Ordering::Relaxed);
         assert_eq!(tick(&mut subscriber).await, "07:01:03.000Z");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_set_back_ticks_on() {
+    async fn a_clock_that_is_set_back_keeps_ticking() {
         let (mut subscriber, jump) = start();
         assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
         jump.fetch_sub(3_600_000, Ordering::Relaxed);
@@ -112,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_set_back_a_little_repeats_no_tick() {
+    async fn a_clock_that_is_set_back_slightly_repeats_no_tick() {
         let (mut subscriber, jump) = start();
         assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
         jump.fetch_sub(20, Ordering::Relaxed);
@@ -120,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_interval_is_a_millisecond() {
+    async fn the_shortest_interval_is_a_millisecond() {
         let log = MemoryLog::new(Epoch::new(1), Retention::default());
         let hub = Arc::new(Hub::new(log, {
             let began = tokio::time::Instant::now();
@@ -128,12 +150,12 @@ mod tests {
         }));
         let mut subscriber = hub.subscribe(Topic::clock().into(), Cursor::Now);
         tokio::spawn(async move { run(&hub, Duration::ZERO).await });
-        let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+        let Delivery::Events(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
         assert_eq!(frames[0].event().data, "1970-01-01T00:00:00.001Z");
     }
 
     #[test]
-    fn the_next_tick_is_never_now() {
+    fn the_next_tick_is_always_later() {
         let next = |now, interval| {
             next_tick(Timestamp::from_millis(now), Duration::from_millis(interval)).as_millis()
         };

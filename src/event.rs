@@ -1,4 +1,17 @@
-//! What is published and read: the event, its topic and its name.
+//! Events: a [`Draft`] is published, an [`Event`] is read. Both have a topic and a name.
+//!
+//! ```
+//! use waterclock::event::{Draft, Event};
+//!
+//! let draft = Draft::new("orders.eu".parse()?, "order 7").named("created".parse()?);
+//! assert_eq!(draft.topic.as_str(), "orders.eu");
+//!
+//! let json = r#"{"id":"00000000c10cca11-42","topic":"orders.eu","name":"created",
+//!     "data":"order 7","time":"2026-11-22T07:00:01.000Z"}"#;
+//! let event: Event = serde_json::from_str(json)?;
+//! assert_eq!((event.topic, event.name, event.data), (draft.topic, draft.name, draft.data));
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 use std::{fmt, str::FromStr};
 
@@ -6,28 +19,79 @@ use serde::{Deserialize, Serialize};
 
 use crate::{id::EventId, timestamp::Timestamp};
 
-/// How long a topic or a name may be, in bytes.
+/// Maximum length of a topic or a name, in bytes.
 pub const MAX_LENGTH: usize = 255;
 
-/// Something that happened, as the log keeps it and readers get it.
-///
-/// Its JSON, `{"id","topic","name","data","time"}`, is what a stream with `format=json` sends.
+/// An accepted event, as the event log keeps it and readers receive it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its place in the log.
+    /// Its place in the event log.
     pub id: EventId,
-    /// What it is about.
+    /// The subject that readers select it by.
     pub topic: Topic,
     /// SSE's `event:`.
     pub name: Name,
-    /// What happened, in any UTF-8.
+    /// The payload: any UTF-8.
     pub data: String,
-    /// When the server accepted it.
+    /// Time at which the server accepted it.
     pub time: Timestamp,
 }
 
-/// What an event is about: tokens of `A-Za-z0-9_-` with dots between them, at most
-/// [`MAX_LENGTH`] bytes, such as `clock` or `orders.eu.created`.
+impl Event {
+    /// Returns the event as JSON, `{"id","topic","name","data","time"}`, as every transport sends
+    /// it.
+    pub fn to_json(&self) -> String {
+        // Serialization cannot fail: every field is a string.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// An event to be published. The event log gives it its id and its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The subject that readers select it by.
+    pub topic: Topic,
+    /// SSE's `event:`.
+    pub name: Name,
+    /// The payload: any UTF-8.
+    pub data: String,
+    /// Identification of a publish that may be sent again.
+    pub key: Option<IdempotencyKey>,
+}
+
+impl Draft {
+    /// Creates a draft with the default name and without a key.
+    pub fn new(topic: Topic, data: impl Into<String>) -> Self {
+        Self { topic, name: Name::default(), data: data.into(), key: None }
+    }
+
+    /// Sets the name.
+    #[must_use]
+    pub fn named(self, name: Name) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Sets the idempotency key: publishing the draft again does not add a second event.
+    #[must_use]
+    pub fn with_key(self, key: IdempotencyKey) -> Self {
+        Self { key: Some(key), ..self }
+    }
+}
+
+/// A publisher's own identification of an event, so that a retry does not publish it twice.
+///
+/// The event log keeps a key as long as its event. Keys of different publishers and of different
+/// topics never collide.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey {
+    /// The publisher's name.
+    pub publisher: String,
+    /// The publisher's name for the event.
+    pub key: String,
+}
+
+/// The subject of an event: tokens of `A-Za-z0-9_-` separated by dots, at most [`MAX_LENGTH`]
+/// bytes, such as `clock` or `orders.eu.created`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Topic(String);
@@ -35,28 +99,28 @@ pub struct Topic(String);
 /// A text that is not a [`Topic`].
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "not a topic: it is tokens of letters, digits, `_` and `-` with dots between them, \
-     such as `orders.eu.created`, at most {MAX_LENGTH} bytes long"
+    "not a topic: a topic consists of letters, digits, `_` and `-`, with dots between tokens, \
+     such as `orders.eu.created`, and has at most {MAX_LENGTH} bytes"
 )]
 pub struct InvalidTopic;
 
 impl Topic {
-    /// [`clock`](Self::clock) as text.
+    /// The text of [`clock`](Self::clock).
     pub const CLOCK: &str = "clock";
-    /// [`load`](Self::load) as text.
+    /// The text of [`load`](Self::load).
     pub const LOAD: &str = "waterclock.load";
 
-    /// The built-in topic.
+    /// Returns the topic of the built-in clock.
     pub fn clock() -> Self {
         Self(Self::CLOCK.to_owned())
     }
 
-    /// The topic of the built-in load.
+    /// Returns the topic of the built-in load.
     pub fn load() -> Self {
         Self(Self::LOAD.to_owned())
     }
 
-    /// The topic as text.
+    /// Returns the topic as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -98,8 +162,8 @@ impl fmt::Display for Topic {
     }
 }
 
-/// An event's name: any UTF-8 of at most [`MAX_LENGTH`] bytes without CR, LF and NUL, and none of
-/// [`RESERVED`](Name::RESERVED). The default is `message`, which a browser's `onmessage` gets.
+/// The name of an event: any UTF-8 of at most [`MAX_LENGTH`] bytes without CR, LF and NUL, except
+/// the [`RESERVED`](Name::RESERVED) names. The default is `message`, for a browser's `onmessage`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Name(String);
@@ -107,20 +171,20 @@ pub struct Name(String);
 /// A text that is not a [`Name`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// Too long, or it has a character that cannot stand in a field of the wire format.
-    #[error("not a name: it is at most {MAX_LENGTH} bytes of UTF-8 without CR, LF and NUL")]
+    /// The text is too long, or has a character that a field of the wire format cannot have.
+    #[error("not a name: a name has at most {MAX_LENGTH} bytes of UTF-8, without CR, LF and NUL")]
     Form,
-    /// What the stream itself, or `EventSource`, says under that name.
+    /// The name belongs to the stream itself, or to `EventSource`.
     #[error("the name is reserved, like {}", Name::RESERVED.join(", "))]
     Reserved,
 }
 
 impl Name {
-    /// The names that no event may have.
+    /// The names that an event cannot have.
     pub const RESERVED: [&str; 7] =
         ["hello", "heartbeat", "gap", "end", "goodbye", "open", "error"];
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -143,7 +207,7 @@ impl FromStr for Name {
 impl TryFrom<String> for Name {
     type Error = InvalidName;
 
-    /// An empty text is the default, as it is on the wire (WHATWG HTML 9.2.6).
+    /// Converts the text. An empty text is the default name, as on the wire (WHATWG HTML 9.2.6).
     fn try_from(text: String) -> Result<Self, InvalidName> {
         if text.is_empty() {
             Ok(Self::default())
@@ -168,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_are_tokens_with_dots_between_them() {
+    fn topics_are_tokens_separated_by_dots() {
         for text in ["clock", "orders.eu.created", "A-z_9", &"a".repeat(255)] {
             assert_eq!(text.parse::<Topic>().unwrap().as_str(), text);
         }
@@ -179,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_any_text_that_fits_in_a_field() {
+    fn a_name_is_any_text_that_fits_in_a_field() {
         for text in ["message", "größe", "a b:c", &"a".repeat(255)] {
             assert_eq!(text.parse::<Name>().unwrap().as_str(), text);
         }
@@ -193,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_five_fields_of_the_interface() {
+    fn json_has_five_fields() {
         let event = Event {
             id: "00000000c10cca11-42".parse().unwrap(),
             topic: Topic::clock(),
@@ -201,17 +265,19 @@ mod tests {
             data: "2026-11-22T07:00:01.000Z".to_owned(),
             time: Timestamp::from_millis(0),
         };
-        let json = serde_json::to_string(&event).unwrap();
-        assert_eq!(
-            json,
-            r#"{"id":"00000000c10cca11-42","topic":"clock","name":"message","data":"2026-11-22T07:00:01.000Z","time":"1970-01-01T00:00:00.000Z"}"#
+        let json = event.to_json();
+        let expected = concat!(
+            r#"{"id":"00000000c10cca11-42","topic":"clock","name":"message","#,
+            r#""data":"2026-11-22T07:00:01.000Z","time":"1970-01-01T00:00:00.000Z"}"#,
         );
+        assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 
     #[test]
-    fn json_with_an_invalid_topic_is_refused() {
-        let json = r#"{"id":"00000000c10cca11-1","topic":"a b","name":"m","data":"","time":"1970-01-01T00:00:00.000Z"}"#;
+    fn json_with_an_invalid_topic_is_rejected() {
+        let json = r#"{"id":"00000000c10cca11-1","topic":"a b","name":"m","data":"",
+            "time":"1970-01-01T00:00:00.000Z"}"#;
         let error = serde_json::from_str::<Event>(json).unwrap_err().to_string();
         assert!(error.contains("not a topic"), "{error}");
     }

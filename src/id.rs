@@ -1,20 +1,31 @@
 //! Event ids, and the cursors that clients send back.
+//!
+//! ```
+//! use waterclock::{Cursor, EventId};
+//!
+//! let id: EventId = "00000000c10cca11-42".parse()?;
+//! assert_eq!(id.sequence, 42);
+//!
+//! let cursor = Cursor::parse(Some("00000000c10cca11-42"));
+//! assert_eq!(cursor, Cursor::After(id));
+//! # Ok::<_, waterclock::id::ParseIdError>(())
+//! ```
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// One life of a log: new when the log is created, or restored from a copy.
+/// One life of an event log. A log gets a new epoch when it is created or restored from a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// The epoch of that number.
+    /// Creates the epoch with that number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// An epoch that no other log has: 64 random bits.
+    /// Creates an epoch of 64 random bits, which no other log has.
     #[cfg(feature = "hub")]
     pub fn random() -> Self {
         Self(fastrand::u64(..))
@@ -35,42 +46,35 @@ impl FromStr for Epoch {
     }
 }
 
-/// The id of an event: which log, and the event's place in it.
+/// The id of an event: the epoch of its log, and its place in it.
 ///
-/// On the wire it is `<epoch>-<sequence>`, sixteen hexadecimal digits and a decimal number, so it is
-/// safe in a header and a URL. Clients take it as opaque.
-///
-/// ```
-/// # use waterclock::id::EventId;
-/// let id: EventId = "00000000c10cca11-42".parse()?;
-/// assert_eq!(id.sequence, 42);
-/// # Ok::<_, waterclock::id::ParseIdError>(())
-/// ```
+/// On the wire it is `<epoch>-<sequence>`, sixteen hexadecimal digits and a decimal number, which
+/// is safe in a header and a URL. Clients must treat it as opaque.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct EventId {
-    /// The log's life.
+    /// The life of the log.
     pub epoch: Epoch,
     /// The place in the log, counted from 1; 0 is the place before the first event.
     pub sequence: u64,
 }
 
-/// An id on a stream that has a limit: an event's, and how many events the client has been sent up to
-/// and with it. The client sends it back when it reconnects, so the server need not remember how far
-/// the stream had come.
+/// The id of an event on a stream with a limit: the event's own id, and the number of events that
+/// were sent up to and including it.
 ///
-/// On the wire it is `<epoch>-<sequence>.<sent>`.
+/// The client sends it back when it reconnects, so the server need not remember the stream's
+/// progress. On the wire it is `<epoch>-<sequence>.<sent>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CountedId {
     /// The event's id.
     pub id: EventId,
-    /// How many events were sent, over all the connections of the stream.
+    /// Number of events that were sent, over all connections of the stream.
     pub sent: u64,
 }
 
 /// A text that is not an [`EventId`].
 #[derive(Debug, thiserror::Error)]
-#[error("not an event id: it is sixteen hexadecimal digits, `-`, and a decimal number")]
+#[error("not an event id: an id is sixteen hexadecimal digits, `-`, and a decimal number")]
 pub struct ParseIdError;
 
 impl fmt::Display for EventId {
@@ -82,7 +86,7 @@ impl fmt::Display for EventId {
 impl FromStr for EventId {
     type Err = ParseIdError;
 
-    /// Reads the one spelling that [`Display`](fmt::Display) writes, and no other.
+    /// Parses the one spelling that [`Display`](fmt::Display) writes, and no other.
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let (epoch, sequence) = text.split_once('-').ok_or(ParseIdError)?;
         let id =
@@ -100,7 +104,7 @@ impl fmt::Display for CountedId {
 impl FromStr for CountedId {
     type Err = ParseIdError;
 
-    /// Reads the one spelling that [`Display`](fmt::Display) writes, and no other.
+    /// Parses the one spelling that [`Display`](fmt::Display) writes, and no other.
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let (id, sent) = text.split_once('.').ok_or(ParseIdError)?;
         let counted = Self { id: id.parse()?, sent: sent.parse().map_err(|_| ParseIdError)? };
@@ -122,23 +126,24 @@ impl TryFrom<String> for EventId {
     }
 }
 
-/// Where a reader asks to go on.
+/// The position from which a reader wants to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cursor {
-    /// After the newest event: what is published from now on.
+    /// After the newest event: only events that are published from now on.
     Now,
-    /// Before the oldest event kept.
+    /// Before the oldest kept event.
     Earliest,
-    /// After the event of this id.
+    /// After the event with this id.
     After(EventId),
-    /// Something that is no cursor, as it was sent.
+    /// A text that is not a cursor, as the client sent it.
     Malformed(String),
 }
 
 impl Cursor {
-    /// Reads what a client sent: nothing (or an empty text, as `EventSource` means it) is
-    /// [`Now`](Cursor::Now). How much a [`CountedId`] counts is ignored. What cannot be read is kept,
-    /// to be told in a `gap`.
+    /// Parses the cursor that a client sent.
+    ///
+    /// A missing or empty text is [`Now`](Cursor::Now), as `EventSource` means it. The count of a
+    /// [`CountedId`] is ignored. An invalid text is kept, for the `gap` that announces it.
     pub fn parse(text: Option<&str>) -> Self {
         match text {
             None | Some("") => Self::Now,
@@ -158,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_spelling_is_an_id() {
+    fn an_id_has_only_one_spelling() {
         for text in [
             "00000000c10cca11",
             "00000000c10cca11-",
@@ -181,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_an_empty_text_mean_now() {
+    fn a_missing_or_empty_cursor_means_now() {
         assert_eq!(Cursor::parse(None), Cursor::Now);
         assert_eq!(Cursor::parse(Some("")), Cursor::Now);
         assert_eq!(Cursor::parse(Some("earliest")), Cursor::Earliest);

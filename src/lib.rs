@@ -1,51 +1,95 @@
-//! The stream itself: what an event is, how it is written on the wire, where it is kept, how it
-//! reaches its subscribers, and when a client connects again. It knows no HTTP and no DOM, so the
-//! server and the page share it.
+//! The core of a live-event server: events in one durable order, delivered to any number of
+//! readers, each of which can resume after any event.
+//!
+//! A `Hub` accepts published events, appends them to an event log, and delivers them to
+//! subscribers. Replay and live events come by the same loop, so a reader that reconnects with its
+//! last id neither loses nor repeats an event. If the log no longer has all events after that id,
+//! the reader receives a [`Gap`](notice::Gap) instead of a silent loss.
+//!
+//! The crate knows no HTTP and no DOM. `waterclock-axum` serves a hub over Server-Sent Events,
+//! WebSocket and polling.
+//!
+#![cfg_attr(feature = "hub", doc = "```")]
+#![cfg_attr(not(feature = "hub"), doc = "```ignore")]
+//! use waterclock::{Cursor, Delivery, Draft, Hub, Pattern};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let hub = Hub::in_memory();
+//! let first = hub.publish(Draft::new("orders.eu".parse()?, "order 7")).await?;
+//! hub.publish(Draft::new("orders.us".parse()?, "order 8")).await?;
+//!
+//! let orders = "orders.>".parse::<Pattern>()?;
+//! let mut subscriber = hub.subscribe(orders.into(), Cursor::After(first.event().id));
+//! match subscriber.next().await? {
+//!     Delivery::Events(batch) => assert_eq!(batch[0].event().data, "order 8"),
+//!     Delivery::Gap(gap) => panic!("events are missing: {gap:?}"),
+//! }
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
 //!
 //! # Layout
 //!
-//! | module | what is there | needs |
+//! | module | contents | feature |
 //! |---|---|---|
-//! | [`event`] | an [`Event`](event::Event), its topic and its name | |
-//! | [`id`] | the [`EventId`](id::EventId), and the [`Cursor`](id::Cursor) that a reader asks for | |
-//! | [`pattern`] | which topics are meant | |
-//! | [`timestamp`] | points in time, as events carry them | |
-//! | [`sse`] | the wire format: an encoder and a parser of `text/event-stream` | |
-//! | [`notice`] | what a stream says besides events: `hello`, `gap`, `heartbeat`, `end`, `goodbye` | |
-//! | [`transport`] | the four ways to read the log | |
-//! | [`connection`] | the connection rules of the page, as a pure function | |
-//! | [`tab`] | the rules by which the tabs of a browser share one connection, too | |
-//! | [`offset`] | how far the clocks of a client and the server are apart | |
-//! | [`stopwatch`] | the time that has passed for a page | |
-//! | `log` | where accepted events are kept | feature `hub` |
-//! | `hub` | takes publishes, appends them to the log, wakes the subscribers | feature `hub` |
-//! | `clock` | the publisher of the built-in topic `clock` | feature `hub` |
-//! | `properties` | what is true of any bytes, for tests and fuzzing | feature `properties` |
+//! | [`event`] | drafts and events, their topics and names | |
+//! | [`id`] | event ids, and the cursors from which readers continue | |
+//! | [`pattern`] | patterns, by which readers select topics | |
+//! | [`timestamp`] | the time of events | |
+//! | [`sse`] | encoder and parser of `text/event-stream` | |
+//! | [`notice`] | the messages of a stream that are not events: `hello`, `gap`, `heartbeat`, … | |
+//! | [`transport`] | the four protocols for reading events | |
+//! | [`offset`] | the offset between a client's clock and the server's | |
+//! | `hub` | publishing and subscribing | `hub` |
+//! | `event_log` | the stores of accepted events: in memory, or in SQLite | `hub`, `sqlite` |
+//! | `clock` | the publisher of the built-in topic `clock` | `hub` |
+//! | `properties` | the properties that proptest and the fuzz targets check | `properties` |
 //!
-//! Without features the crate builds for wasm32; `hub` brings tokio.
+//! The main types are re-exported at the root.
+//!
+//! # Features
+//!
+//! None is enabled by default. Without features the crate builds for wasm32.
+//!
+//! - `hub`: the hub, the clock and the event log in memory, on tokio.
+//! - `sqlite`: the durable event log. It implies `hub`, and compiles SQLite, in C.
+//! - `properties`: checks for fuzzing, of no use to other programs.
 
-pub mod connection;
 pub mod event;
 pub mod id;
 pub mod notice;
 pub mod offset;
 pub mod pattern;
 pub mod sse;
-pub mod stopwatch;
-pub mod tab;
 pub mod timestamp;
 pub mod transport;
-
-/// The example in the documentation compiles.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/clients.md")]
-struct Clients;
 
 #[cfg(feature = "hub")]
 pub mod clock;
 #[cfg(feature = "hub")]
-pub mod hub;
+pub mod event_log;
 #[cfg(feature = "hub")]
-pub mod log;
+pub mod hub;
 #[cfg(any(test, feature = "properties"))]
 pub mod properties;
+
+pub use event::{Draft, Event, IdempotencyKey, Name, Topic};
+#[cfg(feature = "sqlite")]
+pub use event_log::SqliteLog;
+#[cfg(feature = "hub")]
+pub use event_log::{EventLog, EventLogError, MemoryLog, Retention};
+#[cfg(feature = "hub")]
+pub use hub::{Batch, Delivery, Format, Frame, Hub, PublishError, Publishing, Subscriber};
+pub use id::{Cursor, Epoch, EventId};
+pub use pattern::{Pattern, Patterns};
+pub use timestamp::Timestamp;
+
+/// Compiles the example of the guide to clients.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/clients.md")]
+struct Clients;
+
+/// Runs the example of the README.
+#[cfg(all(doctest, feature = "hub"))]
+#[doc = include_str!("README.md")]
+struct Readme;

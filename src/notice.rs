@@ -1,56 +1,68 @@
-//! What a stream says besides events. Each notice has a reserved name, so that a plain `onmessage`
-//! never sees it, and JSON for data.
+//! Notices: the messages of a stream that are not events. Each has a reserved name, so that a plain
+//! `onmessage` never sees it, and JSON for its data.
+//!
+//! ```
+//! use waterclock::notice::{Gap, GapReason, Notice};
+//!
+//! let gap = Gap { reason: GapReason::Expired, cursor: "00000000c10cca11-42".to_owned() };
+//! assert_eq!(Gap::NAME, "gap");
+//! assert_eq!(
+//!     serde_json::to_string(&gap)?,
+//!     r#"{"reason":"expired","cursor":"00000000c10cca11-42"}"#,
+//! );
+//! # Ok::<_, serde_json::Error>(())
+//! ```
 
 use serde::{Deserialize, Serialize};
 
 use crate::{id::EventId, timestamp::Timestamp};
 
-/// The first thing that a stream says.
+/// The first message of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The server's time.
     pub time: Timestamp,
-    /// The number of this connection, counted from the server's start.
+    /// Number of the connection, counted from the server's start.
     pub connection: u64,
-    /// After how many milliseconds without anything else a heartbeat comes.
+    /// Idle time before a heartbeat, in milliseconds.
     pub heartbeat_ms: u64,
-    /// After how many milliseconds the browser tries again when the connection is lost; `retry:` is
-    /// not shown to pages.
+    /// Delay before the browser reconnects, in milliseconds. It repeats `retry:`, which browsers
+    /// hide from pages.
     pub retry_ms: u64,
-    /// The oldest event kept, if there is one.
+    /// The oldest kept event; `None` if no event is kept.
     pub oldest: Option<EventId>,
-    /// The newest event, if there is one.
+    /// The newest event; `None` if no event is kept.
     pub newest: Option<EventId>,
 }
 
-/// The cursor cannot be honoured: events are missing, or it is not known whether any are.
+/// The requested cursor cannot be honoured: events are missing, or may be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// Why.
+    /// Cause of the gap.
     pub reason: GapReason,
-    /// The cursor that was asked for.
+    /// The requested cursor.
     pub cursor: String,
 }
 
-/// Why a cursor cannot be honoured.
+/// The cause of a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapReason {
-    /// Events after it are no longer kept. The stream goes on from the oldest event kept.
+    /// Events after the cursor are no longer kept. The stream continues with the oldest kept event.
     Expired,
-    /// It belongs to another log. The stream goes on from the oldest event kept.
+    /// The cursor belongs to another epoch. The stream continues with the oldest kept event.
     OtherEpoch,
-    /// It is after the newest event. The stream goes on from now.
+    /// The cursor is after the newest event. The stream continues with new events.
     Future,
-    /// It is no cursor. The stream goes on from now.
+    /// The text is not a cursor. The stream continues with new events.
     Malformed,
 }
 
 impl GapReason {
-    /// All that there are.
+    /// All reasons.
     pub const ALL: [Self; 4] = [Self::Expired, Self::OtherEpoch, Self::Future, Self::Malformed];
 
-    /// As it is written on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
@@ -61,50 +73,49 @@ impl GapReason {
     }
 }
 
-/// Nothing else was sent for a while; the connection is alive.
+/// A sign of life on an idle stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// The server's time.
     pub time: Timestamp,
-    /// How many events the stream has left out so far, if it was asked to conflate.
+    /// Number of events that the stream has skipped so far; `None` unless it conflates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<u64>,
 }
 
-/// As many events were sent as the client had asked for; when it reconnects, it is told that there is
-/// no more.
+/// The end of a stream with a limit. A client that reconnects after it is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
-    /// How many.
+    /// Number of events that were sent.
     pub sent: u64,
 }
 
-/// The server ends the stream; the client should come back.
+/// The server closes the stream; the client should reconnect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goodbye {
-    /// Why.
+    /// Cause of the closing.
     pub reason: GoodbyeReason,
-    /// After how many milliseconds the browser tries again.
+    /// Delay before the browser reconnects, in milliseconds.
     pub retry_ms: u64,
 }
 
-/// Why the server ends a stream.
+/// The cause for which the server closes a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GoodbyeReason {
-    /// The server is stopping.
+    /// The server is shutting down.
     Draining,
-    /// There are as many streams as the server allows, in all or from this address.
+    /// The limit of streams is reached, in total or for this address.
     Limit,
-    /// The token with which the stream was opened has expired.
+    /// The token that opened the stream has expired.
     Expired,
 }
 
 impl GoodbyeReason {
-    /// All that there are.
+    /// All reasons.
     pub const ALL: [Self; 3] = [Self::Draining, Self::Limit, Self::Expired];
 
-    /// As it is written on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Draining => "draining",
@@ -153,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_called_as_they_are_written() {
+    fn reasons_are_serialized_by_name() {
         for reason in GapReason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }

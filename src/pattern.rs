@@ -1,4 +1,16 @@
-//! Patterns: which topics are meant.
+//! Patterns, by which readers select topics.
+//!
+//! ```
+//! use waterclock::{Pattern, Patterns, Topic};
+//!
+//! let pattern: Pattern = "orders.*.created".parse()?;
+//! assert!(pattern.matches(&"orders.eu.created".parse::<Topic>()?));
+//! assert!(!pattern.matches(&"orders.eu.paid".parse::<Topic>()?));
+//!
+//! let patterns = Patterns::new([pattern, "invoices.>".parse()?]).ok_or("no pattern")?;
+//! assert!(patterns.matches(&"invoices.eu.paid".parse::<Topic>()?));
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -8,34 +20,26 @@ use std::{
 
 use crate::event::{MAX_LENGTH, Topic};
 
-/// A topic in which `*` stands for one token, and a last `>` for all the rest, at least one: the rules
-/// of NATS' subjects.
-///
-/// ```
-/// # use waterclock::{event::Topic, pattern::Pattern};
-/// let pattern: Pattern = "orders.*.created".parse()?;
-/// assert!(pattern.matches(&"orders.eu.created".parse::<Topic>()?));
-/// assert!(!pattern.matches(&"orders.eu.paid".parse::<Topic>()?));
-/// # Ok::<_, Box<dyn std::error::Error>>(())
-/// ```
+/// A topic with wildcards, by the rules of NATS subjects: `*` matches one token, and a final `>`
+/// matches one or more tokens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(String);
 
 /// A text that is not a [`Pattern`].
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "not a pattern: it is a topic in which `*` may stand for one token and a last `>` for all the \
-     rest, such as `orders.*.created` or `orders.>`, at most {MAX_LENGTH} bytes long"
+    "not a pattern: a pattern is a topic in which `*` may stand for one token and a final `>` for \
+     all the rest, such as `orders.*.created` or `orders.>`, and has at most {MAX_LENGTH} bytes"
 )]
 pub struct InvalidPattern;
 
 impl Pattern {
-    /// The topic that it is, if it has no wildcard.
+    /// Returns the pattern as a topic, or `None` if it has a wildcard.
     pub fn topic(&self) -> Option<Topic> {
         self.0.parse().ok()
     }
 
-    /// Whether every topic that `other` means is meant.
+    /// Returns `true` if this pattern matches every topic that `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
         let mut others = other.0.split('.');
         for wanted in self.0.split('.') {
@@ -49,7 +53,7 @@ impl Pattern {
         others.next().is_none()
     }
 
-    /// Whether that topic is meant.
+    /// Returns `true` if the pattern matches `topic`.
     pub fn matches(&self, topic: &Topic) -> bool {
         let mut tokens = topic.as_str().split('.');
         for wanted in self.0.split('.') {
@@ -68,7 +72,7 @@ impl FromStr for Pattern {
     type Err = InvalidPattern;
 
     fn from_str(text: &str) -> Result<Self, InvalidPattern> {
-        // With a plain token for each wildcard it must be a topic.
+        // With each wildcard replaced by a plain token, a pattern must be a topic.
         let rest = text.strip_suffix(">").filter(|rest| rest.is_empty() || rest.ends_with('.'));
         let tokens = rest.map_or(text.to_owned(), |rest| format!("{rest}x"));
         let tokens: Vec<_> =
@@ -92,36 +96,45 @@ impl From<Topic> for Pattern {
     }
 }
 
-/// What a reader asks for: topics that match any of some patterns, at least one. The order in which
-/// they were asked for makes no difference.
+/// One or more patterns, without duplicates. They match a topic if any of them does. Their order
+/// makes no difference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Patterns(BTreeSet<Pattern>);
 
 impl Patterns {
-    /// All of those; none if there are none.
+    /// Collects the patterns. Returns `None` if there are none.
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Option<Self> {
         let patterns: BTreeSet<_> = patterns.into_iter().collect();
         (!patterns.is_empty()).then_some(Self(patterns))
     }
 
-    /// Whether that topic is meant.
+    /// Returns `true` if any of the patterns matches `topic`.
     pub fn matches(&self, topic: &Topic) -> bool {
         self.0.iter().any(|pattern| pattern.matches(topic))
     }
 
-    /// Those of the keys that are meant, with their values. As many steps as there are patterns, or, with
-    /// wildcards, as there are keys.
-    pub fn select<'a, T>(&self, of: &'a HashMap<Topic, T>) -> Vec<(&'a Topic, &'a T)> {
+    /// Returns the entries whose topics match.
+    ///
+    /// Takes one lookup for each pattern. If any pattern has a wildcard, it scans all entries.
+    pub fn select<'a, T>(&self, entries: &'a HashMap<Topic, T>) -> Vec<(&'a Topic, &'a T)> {
         let topics: Option<Vec<Topic>> = self.0.iter().map(Pattern::topic).collect();
         match topics {
-            Some(topics) => topics.iter().filter_map(|topic| of.get_key_value(topic)).collect(),
-            None => of.iter().filter(|(topic, _)| self.matches(topic)).collect(),
+            Some(topics) => {
+                topics.iter().filter_map(|topic| entries.get_key_value(topic)).collect()
+            }
+            None => entries.iter().filter(|(topic, _)| self.matches(topic)).collect(),
         }
     }
 
-    /// Each of them, once.
+    /// Iterates over the patterns, each once.
     pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
         self.0.iter()
+    }
+}
+
+impl From<Pattern> for Patterns {
+    fn from(pattern: Pattern) -> Self {
+        Self(BTreeSet::from([pattern]))
     }
 }
 
@@ -140,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_stands_for() {
+    fn wildcards_match_tokens() {
         for (pattern, topic, expected) in [
             ("clock", "clock", true),
             ("clock", "clocks", false),
@@ -164,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_covers() {
+    fn a_pattern_covers_narrower_patterns() {
         for (pattern, other, expected) in [
             ("a.*", "a.b", true),
             ("a.*", "a.*", true),
@@ -184,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn any_of_several() {
+    fn a_topic_must_match_one_of_several_patterns() {
         let patterns = ["b.*", "a", "b.*"].map(|text| text.parse().unwrap());
         let patterns = Patterns::new(patterns).unwrap();
         assert_eq!(patterns.iter().count(), 2);
@@ -195,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none() {
+    fn invalid_patterns_are_rejected() {
         let long = "x".repeat(MAX_LENGTH + 1);
         for text in ["", ".", "a.", ".a", "a..b", ">.a", "a>", "a*", "a.*b", "ä", "a b", &long] {
             assert!(text.parse::<Pattern>().is_err(), "{text:?}");

@@ -1,6 +1,5 @@
-//! What is true of any bytes whatever, in one place: proptest calls these functions with what it makes up
-//! (`cargo test`), and so do the fuzz targets in `fuzz/`, which look for bytes that take new ways through the
-//! code (`make fuzz`).
+//! Properties that hold for any input bytes. Both proptest (`cargo test`) and the fuzz targets in
+//! `fuzz/` (`make fuzz`) check them.
 
 use std::{str::FromStr, time::Duration};
 
@@ -12,22 +11,24 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// A stream's parser reads the same in any pieces, and what the standard's own words say (WHATWG HTML, 9.2.6);
-/// without the ids, what it gives is no longer than what it was fed, but for characters that stand for a byte
-/// that is none.
+/// Checks that the parser of streams follows the algorithm of the standard (WHATWG HTML 9.2.6),
+/// however the stream is split.
+///
+/// Without the ids, its output must not be longer than the input, except for the replacement
+/// characters of invalid bytes.
 ///
 /// # Panics
 ///
-/// If that is not so.
-pub fn a_stream_is_the_same_in_any_pieces(bytes: &[u8]) {
-    let mut draw = Draw(bytes);
+/// If the property does not hold.
+pub fn parsing_does_not_depend_on_chunks(bytes: &[u8]) {
+    let mut draw = ByteSource(bytes);
     let sizes: Vec<_> = (0..draw.byte() % 16).map(|_| usize::from(draw.byte())).collect();
     let stream = draw.0;
 
     let whole = Parser::default().feed(stream);
-    assert_eq!(whole, by_the_standard(stream), "as the standard has it");
-    assert_eq!(fed_in_pieces(stream, &sizes), whole, "in pieces of {sizes:?}");
-    assert_eq!(fed_in_pieces(stream, &[1]), whole, "byte by byte");
+    assert_eq!(whole, by_the_standard(stream), "by the standard");
+    assert_eq!(parse_in_chunks(stream, &sizes), whole, "in chunks of {sizes:?}");
+    assert_eq!(parse_in_chunks(stream, &[1]), whole, "byte by byte");
 
     let length = |parsed: &Parsed| match parsed {
         Parsed::Message(message) if message.name == "message" => message.data.len(),
@@ -38,19 +39,19 @@ pub fn a_stream_is_the_same_in_any_pieces(bytes: &[u8]) {
     assert!(given <= 3 * stream.len(), "{given} of {}", stream.len());
 }
 
-/// What is encoded is read back, in any pieces: blocks as they are, and events as JSON.
+/// Checks that encoded blocks and events are parsed back unchanged, however the stream is split.
 ///
 /// # Panics
 ///
-/// If it is not.
-pub fn what_is_encoded_is_read_back(bytes: &[u8]) {
-    let mut draw = Draw(bytes);
+/// If the property does not hold.
+pub fn encoding_round_trips(bytes: &[u8]) {
+    let mut draw = ByteSource(bytes);
     let sizes = [usize::from(draw.byte()), 1 + usize::from(draw.byte())];
     let (mut stream, mut expected) = (Vec::new(), Vec::new());
     let mut last_event_id = String::new();
     for _ in 0..draw.byte() % 8 {
-        let (id, name) = (draw.maybe(Draw::text), draw.maybe(Draw::text));
-        let (retry, data) = (draw.maybe(Draw::number), draw.text());
+        let (id, name) = (draw.maybe(ByteSource::text), draw.maybe(ByteSource::text));
+        let (retry, data) = (draw.maybe(ByteSource::number), draw.text());
         let block = Block {
             id: id.as_deref(),
             name: name.as_deref(),
@@ -69,7 +70,7 @@ pub fn what_is_encoded_is_read_back(bytes: &[u8]) {
         expected.extend(retry.map(|retry| Parsed::Retry(Duration::from_millis(retry))));
         last_event_id = id.unwrap_or(last_event_id);
         let name = name.filter(|name| !name.is_empty()).unwrap_or("message".to_owned());
-        // All that the wire format can tell of a line's end is that it is one.
+        // The wire format does not preserve the kind of a line ending.
         let data = data.replace("\r\n", "\n").replace('\r', "\n");
         expected.push(Parsed::Message(Message {
             name,
@@ -77,25 +78,26 @@ pub fn what_is_encoded_is_read_back(bytes: &[u8]) {
             last_event_id: last_event_id.clone(),
         }));
     }
-    assert_eq!(fed_in_pieces(&stream, &sizes), expected);
+    assert_eq!(parse_in_chunks(&stream, &sizes), expected);
 
     let Some(event) = draw.event() else { return };
-    let Ok(json) = serde_json::to_string(&event) else { panic!("no JSON of {event:?}") };
+    let json = event.to_json();
     let mut stream = Vec::new();
     let block = Block { data: Some(&json), ..Block::default() };
     assert_eq!(block.encode(&mut stream), Ok(()));
-    let parsed = fed_in_pieces(&stream, &sizes);
+    let parsed = parse_in_chunks(&stream, &sizes);
     let [Parsed::Message(Message { data, .. })] = &parsed[..] else { panic!("{parsed:?}") };
     assert_eq!(serde_json::from_str::<Event>(data).ok(), Some(event));
 }
 
-/// An id has one spelling; any text is some cursor, and one that is no id is kept as it is.
+/// Checks that an id has only one spelling, and that any other text becomes a malformed cursor
+/// unchanged.
 ///
 /// # Panics
 ///
-/// If that is not so.
-pub fn an_id_has_one_spelling(bytes: &[u8]) {
-    let mut draw = Draw(bytes);
+/// If the property does not hold.
+pub fn ids_have_one_spelling(bytes: &[u8]) {
+    let mut draw = ByteSource(bytes);
     let id = EventId { epoch: Epoch::new(draw.number()), sequence: draw.number() };
     let counted = CountedId { id, sent: draw.number() };
     let (short, long) = (id.to_string(), counted.to_string());
@@ -105,7 +107,7 @@ pub fn an_id_has_one_spelling(bytes: &[u8]) {
     assert_eq!(long.parse::<EventId>().ok(), None);
 
     let any = String::from_utf8_lossy(draw.0).into_owned();
-    // One that is nearly an id.
+    // A text that differs from an id in one byte.
     let mut near = long.clone().into_bytes();
     if let (Some(&at), Some(&byte)) = (draw.0.first(), draw.0.get(1)) {
         let at = usize::from(at) % near.len();
@@ -122,14 +124,15 @@ pub fn an_id_has_one_spelling(bytes: &[u8]) {
     }
 }
 
-/// A pattern matches what a naive reader of the rules says it does, and what one covers that it covers, too.
+/// Checks patterns against a naive implementation of the rules, and that `covers` is consistent
+/// with `matches`.
 ///
 /// # Panics
 ///
-/// If that is not so.
-pub fn a_pattern_matches_what_its_tokens_say(bytes: &[u8]) {
-    let mut draw = Draw(bytes);
-    // As it is, and of so few characters that some are patterns, and some match.
+/// If the property does not hold.
+pub fn patterns_match_by_token(bytes: &[u8]) {
+    let mut draw = ByteSource(bytes);
+    // Both arbitrary text, and text of so few characters that some patterns are valid and match.
     let any = [draw.text(), draw.text(), String::from_utf8_lossy(draw.0).into_owned()];
     let few = any.clone().map(|text| {
         let characters = text.bytes().map(|byte| char::from(b"aab.*>.."[usize::from(byte % 8)]));
@@ -148,8 +151,8 @@ pub fn a_pattern_matches_what_its_tokens_say(bytes: &[u8]) {
         let (wanted, tokens) = (one.to_string(), topic.to_string());
         let (wanted, tokens): (Vec<_>, Vec<_>) =
             (wanted.split('.').collect(), tokens.split('.').collect());
-        assert_eq!(one.matches(&topic), means(&wanted, &tokens), "{one} {topic}");
-        assert!(one.covers(&one), "{one} itself");
+        assert_eq!(one.matches(&topic), tokens_match(&wanted, &tokens), "{one} {topic}");
+        assert!(one.covers(&one), "{one} does not cover itself");
         assert_eq!(one.covers(&topic.clone().into()), one.matches(&topic), "{one} {topic}");
         if let Ok(other) = Pattern::from_str(&other)
             && one.covers(&other)
@@ -160,10 +163,11 @@ pub fn a_pattern_matches_what_its_tokens_say(bytes: &[u8]) {
     }
 }
 
-/// Bytes from which values are drawn: zeros and empty texts once there are none left.
-struct Draw<'a>(&'a [u8]);
+/// A source of values that are drawn from bytes. At the end of the bytes it yields zeros and empty
+/// texts.
+struct ByteSource<'a>(&'a [u8]);
 
-impl Draw<'_> {
+impl ByteSource<'_> {
     fn byte(&mut self) -> u8 {
         let Some((&first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
@@ -171,7 +175,7 @@ impl Draw<'_> {
     }
 
     fn number(&mut self) -> u64 {
-        // Mostly a small one.
+        // Small numbers are more likely.
         let bytes = self.byte() % 9;
         (0..bytes).fold(0, |number, _| number << 8 | u64::from(self.byte()))
     }
@@ -187,7 +191,7 @@ impl Draw<'_> {
         (!self.byte().is_multiple_of(4)).then(|| draw(self))
     }
 
-    /// None if what is drawn is no topic or no name.
+    /// Draws an event. Returns `None` if the topic or the name is invalid.
     fn event(&mut self) -> Option<Event> {
         let topic = self.text();
         let topic = if topic.is_empty() { Topic::clock() } else { topic.parse().ok()? };
@@ -201,11 +205,11 @@ impl Draw<'_> {
     }
 }
 
-/// Fed in pieces of those sizes, one after the other, again and again.
-fn fed_in_pieces(stream: &[u8], sizes: &[usize]) -> Vec<Parsed> {
+/// Parses the stream in chunks, cycling through `sizes`.
+fn parse_in_chunks(stream: &[u8], sizes: &[usize]) -> Vec<Parsed> {
     let mut parser = Parser::default();
     let (mut parsed, mut rest) = (Vec::new(), stream);
-    // All of size 0 would be without end.
+    // If all sizes were 0, the loop would not end.
     if sizes.iter().any(|&size| size > 0) {
         for &size in sizes.iter().cycle() {
             let (piece, after) = rest.split_at(size.min(rest.len()));
@@ -220,13 +224,13 @@ fn fed_in_pieces(stream: &[u8], sizes: &[usize]) -> Vec<Parsed> {
     parsed
 }
 
-/// The standard's algorithm, step by step, on a stream as a whole.
+/// Parses the whole stream, following the standard step by step.
 fn by_the_standard(stream: &[u8]) -> Vec<Parsed> {
     let text = String::from_utf8_lossy(stream);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut lines: Vec<_> = text.split('\n').collect();
-    // What the end of the stream cuts short is dropped.
+    // An incomplete last line is discarded.
     lines.pop();
     let (mut parsed, mut data, mut name) = (Vec::new(), String::new(), String::new());
     let (mut id, mut last_event_id) = (String::new(), String::new());
@@ -264,7 +268,7 @@ fn by_the_standard(stream: &[u8]) -> Vec<Parsed> {
     parsed
 }
 
-/// An id as its documentation spells it, and how much it counts, if it does.
+/// Parses an id as documented, with its count if it has one.
 fn counted_id_of(text: &str) -> Option<(EventId, Option<u64>)> {
     let number = |text: &str| {
         let is_one = text == "0" || !text.starts_with('0');
@@ -295,12 +299,14 @@ fn is_pattern(text: &str) -> bool {
     text.len() <= MAX_LENGTH && tokens.iter().enumerate().all(is_token)
 }
 
-/// Whether tokens of a pattern mean those of a topic.
-fn means(wanted: &[&str], tokens: &[&str]) -> bool {
+/// Returns `true` if the tokens of a pattern match those of a topic.
+fn tokens_match(wanted: &[&str], tokens: &[&str]) -> bool {
     match (wanted, tokens) {
         ([], []) | ([">"], [_, ..]) => true,
-        (["*", wanted @ ..], [_, tokens @ ..]) => means(wanted, tokens),
-        ([first, wanted @ ..], [token, tokens @ ..]) => first == token && means(wanted, tokens),
+        (["*", wanted @ ..], [_, tokens @ ..]) => tokens_match(wanted, tokens),
+        ([first, wanted @ ..], [token, tokens @ ..]) => {
+            first == token && tokens_match(wanted, tokens)
+        }
         _ => false,
     }
 }
@@ -311,7 +317,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that are rich in what the wire format, ids and patterns give a meaning to.
+    /// Generates bytes that are rich in the syntax of the wire format, ids and patterns.
     fn tricky() -> impl Strategy<Value = Vec<u8>> {
         let meaningful = proptest::sample::select(
             &[
@@ -350,23 +356,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn streams(bytes in tricky()) {
-            a_stream_is_the_same_in_any_pieces(&bytes);
+        fn any_stream_is_parsed_by_the_standard(bytes in tricky()) {
+            parsing_does_not_depend_on_chunks(&bytes);
         }
 
         #[test]
-        fn encoded(bytes in tricky()) {
-            what_is_encoded_is_read_back(&bytes);
+        fn any_block_is_parsed_back(bytes in tricky()) {
+            encoding_round_trips(&bytes);
         }
 
         #[test]
-        fn ids(bytes in tricky()) {
-            an_id_has_one_spelling(&bytes);
+        fn any_id_has_one_spelling(bytes in tricky()) {
+            ids_have_one_spelling(&bytes);
         }
 
         #[test]
-        fn patterns(bytes in tricky()) {
-            a_pattern_matches_what_its_tokens_say(&bytes);
+        fn any_pattern_matches_by_token(bytes in tricky()) {
+            patterns_match_by_token(&bytes);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Points in time, as events carry them: UTC, to the millisecond, in RFC 3339.
+//! Points in time of events: UTC, in milliseconds, written as RFC 3339.
 
 use std::{
     fmt,
@@ -8,9 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time in UTC, to the millisecond, in the years 1970 to 9999.
+/// A point in time in UTC, in milliseconds, from 1970 to 9999.
 ///
-/// Written as RFC 3339 with exactly three decimals; read with any number of them, and `Z`.
+/// It is written as RFC 3339 with exactly three decimals. Any number of decimals is parsed, but the
+/// time zone must be `Z`.
 ///
 /// ```
 /// # use waterclock::timestamp::Timestamp;
@@ -21,11 +22,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Timestamp {
-    /// Since 1970-01-01T00:00:00Z; at most [`LATEST`].
+    /// Milliseconds since 1970-01-01T00:00:00Z; at most [`LATEST`].
     millis: u64,
 }
 
-/// 9999-12-31T23:59:59.999Z, the last time that RFC 3339 can write.
+/// 9999-12-31T23:59:59.999Z, the last time that RFC 3339 can express.
 const LATEST: u64 = 253_402_300_799_999;
 
 /// A text that is not a time in RFC 3339.
@@ -36,33 +37,34 @@ pub struct ParseTimestampError {
 }
 
 impl Timestamp {
-    /// The system's time.
+    /// Returns the system's current time.
     ///
     /// # Panics
     ///
-    /// In WebAssembly, which has no system clock.
+    /// In WebAssembly without an operating system, which has no clock.
     pub fn now() -> Self {
         Self::from(SystemTime::now())
     }
 
-    /// So many milliseconds after 1970-01-01T00:00:00Z; the last of the year 9999 if that is later.
+    /// Creates the time `millis` milliseconds after 1970-01-01T00:00:00Z. A time after the year
+    /// 9999 becomes its last millisecond.
     pub const fn from_millis(millis: u64) -> Self {
         Self { millis: if millis < LATEST { millis } else { LATEST } }
     }
 
-    /// Milliseconds since 1970-01-01T00:00:00Z.
+    /// Returns the milliseconds since 1970-01-01T00:00:00Z.
     pub fn as_millis(self) -> u64 {
         self.millis
     }
 
-    /// How long this is after `earlier`; zero if it is before.
+    /// Returns the time from `earlier` to `self`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.millis.saturating_sub(earlier.millis))
     }
 }
 
 impl From<SystemTime> for Timestamp {
-    /// What is before 1970 becomes its first moment.
+    /// Converts the time. A time before 1970 becomes the start of 1970.
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self::from_millis(u64::try_from(since.as_millis()).unwrap_or(LATEST))
@@ -113,12 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_late_to_write_becomes_the_latest_time() {
+    fn a_later_time_becomes_the_latest() {
         assert_eq!(Timestamp::from_millis(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
     }
 
     #[test]
-    fn other_texts_are_refused_with_an_example() {
+    fn other_texts_are_rejected_with_an_example() {
         for text in ["", "now", "2026-11-22", "2026-13-01T00:00:00Z", "2026-11-22T07:00:01+01:00"] {
             let error = text.parse::<Timestamp>().unwrap_err().to_string();
             assert!(error.contains("2026-11-22T07:00:01.000Z"), "{error}");
@@ -127,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(millis in 0..=LATEST) {
+        fn a_written_time_is_parsed_back(millis in 0..=LATEST) {
             let time = Timestamp::from_millis(millis);
             prop_assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
         }

@@ -1,8 +1,8 @@
-//! The transports: four ways to read the same log.
+//! The transports: four protocols for reading the same events.
 
 use serde::{Deserialize, Serialize};
 
-/// A way to read the log.
+/// A protocol for reading events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
@@ -18,10 +18,10 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// All that there are.
+    /// All transports.
     pub const ALL: [Self; 4] = [Self::Sse, Self::WebSocket, Self::LongPoll, Self::Poll];
 
-    /// As it is written on the wire and in addresses.
+    /// Returns the name on the wire and in URLs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sse => "sse",
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn transports_are_called_as_they_are_written() {
+    fn transports_are_serialized_by_name() {
         for transport in Transport::ALL {
             assert_eq!(serde_json::to_value(transport).unwrap(), transport.as_str());
         }

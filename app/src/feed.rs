@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use leptos::{html::Div, prelude::*};
 use waterclock::{event::Event, id::EventId};
+use waterclock_leptos::Arrived;
 
 use crate::{
     browser::{self, View},
     filter::Filter,
-    live::Arrived,
     reactive::effect,
     ring::{Content, Ring, Row},
 };

@@ -2,14 +2,13 @@
 //! the list of what it has said.
 
 use leptos::prelude::*;
-use waterclock::connection::State;
 use waterclock_diagnose::Protocol;
+use waterclock_leptos::{Live, Stream, connection::State};
 
 use crate::{
     Snapshot, browser,
     feed::Feed,
     list::{Counts, List},
-    live::{Live, Stream},
     pace::{Pace, PaceView},
     reactive::{effect, text},
     settings::Settings,

@@ -7,8 +7,6 @@
 //! |---|---|
 //! | [`shell`], [`Page`] | the document around a page, and which page it is |
 //! | [`home`] | the page `/`: the connection's state, the button, and all the parts below |
-//! | [`live`] | the stream, in signals: opened, kept open, shared among tabs |
-//! | `tabs` | what tabs say to each other, as text |
 //! | `feed`, `ring`, `filter` | what has arrived, and which of it the list shows |
 //! | `list` | the list |
 //! | `pace`, `rate` | events a second, and how long they take |
@@ -21,8 +19,8 @@
 //! | `diagnose` | the page `/diagnose`: what is between the browser and the server |
 //! | [`browser`] | all that touches the browser's own objects; nothing else may |
 //!
-//! The core is one line of thought: [`browser::event_source`] wraps an `EventSource` in a signal,
-//! [`live`] keeps it open and shares it, `feed` adds each message to a reactive list, `list` shows it.
+//! The core is one line of thought: [`waterclock_leptos`] wraps an `EventSource` in a signal,
+//! keeps it open and shares it, `feed` adds each message to a reactive list, `list` shows it.
 
 pub mod browser;
 pub mod compare;
@@ -33,7 +31,6 @@ mod filter;
 mod help;
 pub mod home;
 mod list;
-pub mod live;
 mod pace;
 mod publish;
 mod rate;
@@ -41,7 +38,6 @@ mod reactive;
 mod read;
 mod ring;
 mod settings;
-mod tabs;
 mod time;
 mod tools;
 mod words;

@@ -1,11 +1,11 @@
 //! How many events there are a second, and how long they take to get here.
 
 use leptos::{prelude::*, task::spawn_local};
-use waterclock::{connection::State, offset::Offset};
+use waterclock::offset::Offset;
+use waterclock_leptos::{Arrived, Live, connection::State};
 
 use crate::{
     browser,
-    live::{Arrived, Live},
     rate::{HEIGHT, Rate, SECONDS},
     reactive::{effect, text},
     settings::Settings,

@@ -1,31 +1,13 @@
 //! What the server says in JSON, as the page reads it. The server writes it with serde.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use codee::{Decoder, Encoder};
 use serde::Serialize;
-use waterclock::{
-    connection::Intervals,
-    event::Event,
-    notice::{Gap, GapReason, Goodbye, GoodbyeReason},
-};
+use waterclock::event::Event;
+use waterclock_leptos::browser::{FromJson, Json, from_json};
 
-use crate::{
-    Snapshot,
-    browser::{FromJson, Json, from_json},
-};
-
-impl FromJson for Event {
-    fn from_json(json: &Json) -> Option<Self> {
-        Some(Self {
-            id: json.parse("id")?,
-            topic: json.parse("topic")?,
-            name: json.parse("name")?,
-            data: json.parse("data")?,
-            time: json.parse("time")?,
-        })
-    }
-}
+use crate::Snapshot;
 
 /// An event in JSON, as the server writes it.
 pub(crate) fn json_of(event: &Event) -> String {
@@ -52,32 +34,6 @@ fn quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
-}
-
-/// What the page needs of [`Hello`](waterclock::notice::Hello).
-impl FromJson for Intervals {
-    fn from_json(json: &Json) -> Option<Self> {
-        Some(Self {
-            heartbeat: Duration::from_millis(json.number("heartbeat_ms")?),
-            retry: Duration::from_millis(json.number("retry_ms")?),
-        })
-    }
-}
-
-impl FromJson for Gap {
-    fn from_json(json: &Json) -> Option<Self> {
-        let told = json.parse::<String>("reason")?;
-        let reason = GapReason::ALL.into_iter().find(|reason| reason.as_str() == told)?;
-        Some(Self { reason, cursor: json.parse("cursor")? })
-    }
-}
-
-impl FromJson for Goodbye {
-    fn from_json(json: &Json) -> Option<Self> {
-        let told = json.parse::<String>("reason")?;
-        let reason = GoodbyeReason::ALL.into_iter().find(|reason| reason.as_str() == told)?;
-        Some(Self { reason, retry_ms: json.number("retry_ms")? })
-    }
 }
 
 impl FromJson for Snapshot {

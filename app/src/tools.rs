@@ -2,14 +2,13 @@
 //! save it. And the keys that do the same.
 
 use leptos::prelude::*;
+use waterclock_leptos::Live;
 
 use crate::{
     browser, details,
     feed::{Feed, Hold},
     filter::Filter,
-    help,
-    live::Live,
-    publish,
+    help, publish,
     reactive::{effect, text},
     read::json_of,
     settings::Settings,

@@ -1,8 +1,8 @@
 //! How things are said on the page.
 
-use waterclock::{
+use waterclock::notice::{Gap, GapReason, GoodbyeReason};
+use waterclock_leptos::{
     connection::{Reason, State},
-    notice::{Gap, GapReason, GoodbyeReason},
     tab::Role,
 };
 

@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    waterclock::properties::a_stream_is_the_same_in_any_pieces(bytes)
+    waterclock::properties::parsing_does_not_depend_on_chunks(bytes)
 });

@@ -619,7 +619,7 @@ async fn a_log_that_it_cannot_use_is_one_clear_line() {
     for (options, line) in [
         (vec![in_data("used")], "is in use by another waterclock"),
         (vec![in_data("file/below")], "cannot be kept in"),
-        (vec![in_data("other")], "log.db is not a log of waterclock"),
+        (vec![in_data("other")], "log.db is not an event log of waterclock"),
         (vec![secret.clone()], "cannot be used: a secret has at least 32 bytes"),
         (vec![no_secret.clone()], "cannot be read: No such file"),
         (vec![secret, no_secret], "cannot be used with"),

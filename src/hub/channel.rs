@@ -1,227 +1,240 @@
-//! Channels: what a publish has to wake. All subscribers of the same patterns share one, so a publish
-//! costs what the subscribers of its own topic cost, and those of other topics sleep on.
+//! Channels: the units that a publish wakes. All subscribers with the same patterns share one. The
+//! cost of a publish depends on the subscribers of its own topic; those of other topics sleep on.
 
 use std::{
     collections::{HashMap, VecDeque},
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     task::Waker,
 };
 
+use parking_lot::Mutex;
 use slab::Slab;
 
-use super::{BATCH, Batch, Frame, Ring};
+use super::{
+    frame::{Batch, Frame},
+    ring::Ring,
+};
 use crate::{
     event::Topic,
     pattern::{Pattern, Patterns},
 };
 
-/// How many sequence numbers a channel remembers at most.
-const MAX_RECENT: usize = 8192;
-/// How many subscribers are woken before others get a turn.
-const WOKEN_AT_ONCE: usize = 64;
+/// Maximum number of sequence numbers that a channel remembers.
+const MAX_HISTORY: usize = 8192;
+/// Number of subscribers that are woken before other tasks get a turn.
+const WAKE_BATCH: usize = 64;
 
-/// The subscribers of the same patterns.
+/// The subscribers with the same patterns.
 #[derive(Debug)]
 pub(super) struct Channel {
-    recent: Mutex<Recent>,
-    /// The sequence number of the newest event of these topics that subscribers may see.
+    history: Mutex<ChannelHistory>,
+    /// The sequence number of the newest visible event of these topics.
     newest: Arc<AtomicU64>,
-    waiting: Mutex<Slab<Waiting>>,
+    waiters: Mutex<Slab<Waiter>>,
 }
 
 /// The newest events of the channel's topics.
 #[derive(Debug)]
-struct Recent {
+struct ChannelHistory {
     /// Their sequence numbers, oldest first.
     sequences: VecDeque<u64>,
-    /// All that came after this one are there.
+    /// All events after this sequence number are in `sequences`.
     complete_after: u64,
-    /// What came last, and the newest sequence number before: what nearly all subscribers want next.
-    latest: Option<(u64, Arc<Batch>)>,
+    /// The last batch, and the newest sequence number before it. Nearly all subscribers want it
+    /// next.
+    last_batch: Option<(u64, Arc<Batch>)>,
 }
 
-/// A subscriber that has once waited.
+/// A subscriber that has waited at least once.
 #[derive(Debug)]
-struct Waiting {
+struct Waiter {
     waker: Waker,
-    /// Whether it waits now.
+    /// `true` if it is waiting now.
     is_waiting: bool,
 }
 
 impl Channel {
-    /// One that hears of what comes after that sequence number.
+    /// Creates a channel for events after the sequence number `newest`.
     fn new(newest: u64) -> Self {
-        let recent = Recent { sequences: VecDeque::new(), complete_after: newest, latest: None };
-        let newest = Arc::new(AtomicU64::new(newest));
-        Self { recent: Mutex::new(recent), newest, waiting: Mutex::default() }
+        let (sequences, last_batch) = (VecDeque::new(), None);
+        let history = ChannelHistory { sequences, complete_after: newest, last_batch };
+        Self {
+            history: Mutex::new(history),
+            newest: Arc::new(AtomicU64::new(newest)),
+            waiters: Mutex::default(),
+        }
     }
 
-    /// Remembers all that the ring has of these topics, so that those who come back after a cut need not
-    /// all read the log.
+    /// Adds all events of these topics that the ring has, so that subscribers that reconnect need
+    /// not all read the log.
     pub(super) fn remember(&self, topics: &Patterns, ring: &Ring) {
-        let recent = &mut *lock(&self.recent);
-        if recent.complete_after <= ring.complete_after() {
+        let history = &mut *self.history.lock();
+        if history.complete_after <= ring.complete_after() {
             return;
         }
         let older = ring.iter().map(|frame| frame.event()).filter(|event| {
-            event.id.sequence <= recent.complete_after && topics.matches(&event.topic)
+            event.id.sequence <= history.complete_after && topics.matches(&event.topic)
         });
-        let newer = mem::take(&mut recent.sequences);
-        recent.sequences = older.map(|event| event.id.sequence).chain(newer).collect();
-        recent.complete_after = ring.complete_after();
+        let newer = mem::take(&mut history.sequences);
+        history.sequences = older.map(|event| event.id.sequence).chain(newer).collect();
+        history.complete_after = ring.complete_after();
     }
 
-    /// The sequence number of the newest event of these topics that may be seen; of a later event of
-    /// another topic, if none of these has come since the channel began.
+    /// Returns the sequence number of the newest visible event of these topics. It may be that of a
+    /// later event of another topic if the channel has had no event yet.
     pub(super) fn newest(&self) -> &Arc<AtomicU64> {
         &self.newest
     }
 
-    /// What came last, if it is all that came after that sequence number.
-    pub(super) fn latest(&self, after: u64) -> Option<Arc<Batch>> {
-        let recent = lock(&self.recent);
-        let (before, batch) = recent.latest.as_ref()?;
+    /// Returns the last batch if it is exactly the events after the sequence number `after`.
+    pub(super) fn last_batch(&self, after: u64) -> Option<Arc<Batch>> {
+        let history = self.history.lock();
+        let (before, batch) = history.last_batch.as_ref()?;
         let first = batch.first()?.event().id.sequence;
         (*before <= after && after < first).then(|| Arc::clone(batch))
     }
 
-    /// The events after that sequence number, at most `limit`; none if it does not remember that far.
+    /// Returns the sequence numbers after `sequence`, at most `limit`, or `None` if the history
+    /// does not reach back that far.
     pub(super) fn after(&self, sequence: u64, limit: usize) -> Option<Vec<u64>> {
-        let recent = lock(&self.recent);
-        if sequence < recent.complete_after {
+        let history = self.history.lock();
+        if sequence < history.complete_after {
             return None;
         }
-        let from = recent.sequences.partition_point(|&recent| recent <= sequence);
-        Some(recent.sequences.range(from..).take(limit).copied().collect())
+        let from = history.sequences.partition_point(|&recent| recent <= sequence);
+        Some(history.sequences.range(from..).take(limit).copied().collect())
     }
 
-    /// Remembers events.
+    /// Adds events to the history.
     pub(super) fn push(&self, frames: &[Arc<Frame>]) {
-        let Recent { sequences, complete_after, .. } = &mut *lock(&self.recent);
+        let ChannelHistory { sequences, complete_after, .. } = &mut *self.history.lock();
         sequences.extend(frames.iter().map(|frame| frame.event().id.sequence));
-        while sequences.len() > MAX_RECENT
+        while sequences.len() > MAX_HISTORY
             && let Some(oldest) = sequences.pop_front()
         {
             *complete_after = oldest;
         }
     }
 
-    /// Lets the subscribers see those events, which were the last to be pushed, and wakes them.
+    /// Makes the events that were pushed last visible to the subscribers, and wakes them.
     pub(super) fn show(&self, frames: Vec<Arc<Frame>>) {
         let Some(newest) = frames.last().map(|last| last.event().id.sequence) else { return };
         let before = self.newest.load(Ordering::Acquire);
-        let is_one_batch = BATCH.fits(&frames);
-        let latest = is_one_batch.then(|| (before, Arc::new(Batch::new(frames))));
-        lock(&self.recent).latest = latest;
+        let is_one_batch = Batch::can_hold(&frames);
+        let last_batch = is_one_batch.then(|| (before, Arc::new(Batch::new(frames))));
+        self.history.lock().last_batch = last_batch;
         self.newest.store(newest, Ordering::Release);
 
-        // Some at a time, so that those who are awake already need not wait for all to be woken.
+        // The lock is released between batches of waiters, so that those that are already awake
+        // need not wait until all are woken.
         let mut from = 0;
         loop {
-            let mut waiting = lock(&self.waiting);
-            let to = (from + WOKEN_AT_ONCE).min(waiting.capacity());
+            let mut waiters = self.waiters.lock();
+            let to = (from + WAKE_BATCH).min(waiters.capacity());
             for key in from..to {
-                if let Some(one) = waiting.get_mut(key)
-                    && mem::take(&mut one.is_waiting)
+                if let Some(waiter) = waiters.get_mut(key)
+                    && mem::take(&mut waiter.is_waiting)
                 {
-                    one.waker.wake_by_ref();
+                    waiter.waker.wake_by_ref();
                 }
             }
-            if to == waiting.capacity() {
+            if to == waiters.capacity() {
                 return;
             }
             from = to;
         }
     }
 
-    /// Wakes that subscriber when there is something newer; remembers it by a key. What has come until
-    /// this returns may not wake it.
+    /// Registers the subscriber to be woken by the next event. Its slot is stored in `key`.
+    ///
+    /// An event that arrives before this returns may not wake it.
     pub(super) fn wait(&self, key: &mut Option<usize>, waker: &Waker) {
-        let mut waiting = lock(&self.waiting);
-        match key.and_then(|key| waiting.get_mut(key)) {
-            Some(one) => {
-                one.is_waiting = true;
-                one.waker.clone_from(waker);
+        let mut waiters = self.waiters.lock();
+        match key.and_then(|key| waiters.get_mut(key)) {
+            Some(waiter) => {
+                waiter.is_waiting = true;
+                waiter.waker.clone_from(waker);
             }
-            None => *key = Some(waiting.insert(Waiting { waker: waker.clone(), is_waiting: true })),
+            None => *key = Some(waiters.insert(Waiter { waker: waker.clone(), is_waiting: true })),
         }
     }
 
-    /// Forgets that subscriber.
+    /// Removes the subscriber with the slot `key`.
     pub(super) fn forget(&self, key: usize) {
-        lock(&self.waiting).try_remove(key);
+        self.waiters.lock().try_remove(key);
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code panics half-way through a change of what the locks hold.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// All channels that have subscribers.
+/// The channels that have subscribers.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    joined: HashMap<Patterns, Joined>,
-    /// Of each pattern that is a topic.
-    of_topic: HashMap<Topic, Vec<Arc<Channel>>>,
-    /// Of each other pattern.
-    of_wildcard: Vec<(Pattern, Arc<Channel>)>,
+    counted: HashMap<Patterns, CountedChannel>,
+    /// The channels with a pattern that is the topic.
+    by_topic: HashMap<Topic, Vec<Arc<Channel>>>,
+    /// The channels with a pattern that has a wildcard.
+    by_wildcard: Vec<(Pattern, Arc<Channel>)>,
 }
 
+/// A channel with the number of its subscribers.
 #[derive(Debug)]
-struct Joined {
+struct CountedChannel {
     channel: Arc<Channel>,
     subscribers: usize,
 }
 
 impl Channels {
-    /// A new subscriber of the channel of those patterns. If it is the first, the channel begins after
-    /// that sequence number.
+    /// Adds a subscriber to the channel of the patterns. If it is the first, the channel is created
+    /// for events after the sequence number `newest`.
     pub(super) fn join(&mut self, patterns: &Patterns, newest: u64) -> Arc<Channel> {
-        if let Some(joined) = self.joined.get_mut(patterns) {
-            joined.subscribers += 1;
-            return Arc::clone(&joined.channel);
+        if let Some(counted) = self.counted.get_mut(patterns) {
+            counted.subscribers += 1;
+            return Arc::clone(&counted.channel);
         }
         let channel = Arc::new(Channel::new(newest));
         for pattern in patterns.iter() {
             match pattern.topic() {
-                Some(topic) => self.of_topic.entry(topic).or_default().push(Arc::clone(&channel)),
-                None => self.of_wildcard.push((pattern.clone(), Arc::clone(&channel))),
+                Some(topic) => {
+                    self.by_topic.entry(topic).or_default().push(Arc::clone(&channel));
+                }
+                None => self.by_wildcard.push((pattern.clone(), Arc::clone(&channel))),
             }
         }
-        let joined = Joined { channel: Arc::clone(&channel), subscribers: 1 };
-        self.joined.insert(patterns.clone(), joined);
+        let counted = CountedChannel { channel: Arc::clone(&channel), subscribers: 1 };
+        self.counted.insert(patterns.clone(), counted);
         channel
     }
 
-    /// A subscriber of those patterns is gone.
+    /// Removes a subscriber from the channel of the patterns, and the channel with its last one.
     pub(super) fn leave(&mut self, patterns: &Patterns) {
-        let Some(joined) = self.joined.get_mut(patterns) else { return };
-        joined.subscribers -= 1;
-        if joined.subscribers > 0 {
+        let Some(counted) = self.counted.get_mut(patterns) else { return };
+        counted.subscribers -= 1;
+        if counted.subscribers > 0 {
             return;
         }
-        let Some(Joined { channel, .. }) = self.joined.remove(patterns) else { return };
+        let Some(CountedChannel { channel, .. }) = self.counted.remove(patterns) else {
+            return;
+        };
         for topic in patterns.iter().filter_map(Pattern::topic) {
-            if let Some(channels) = self.of_topic.get_mut(&topic) {
+            if let Some(channels) = self.by_topic.get_mut(&topic) {
                 channels.retain(|other| !Arc::ptr_eq(other, &channel));
                 if channels.is_empty() {
-                    self.of_topic.remove(&topic);
+                    self.by_topic.remove(&topic);
                 }
             }
         }
-        self.of_wildcard.retain(|(_, other)| !Arc::ptr_eq(other, &channel));
+        self.by_wildcard.retain(|(_, other)| !Arc::ptr_eq(other, &channel));
     }
 
-    /// The channels that an event of that topic is for. One may come twice, by two patterns.
+    /// Returns the channels that an event of `topic` goes to. A channel is repeated if several of
+    /// its patterns match.
     pub(super) fn of(&self, topic: &Topic) -> impl Iterator<Item = &Arc<Channel>> {
-        let wild = self.of_wildcard.iter().filter(|(pattern, _)| pattern.matches(topic));
-        let exact = self.of_topic.get(topic).into_iter().flatten();
-        exact.chain(wild.map(|(_, channel)| channel))
+        let wildcard = self.by_wildcard.iter().filter(|(pattern, _)| pattern.matches(topic));
+        let exact = self.by_topic.get(topic).into_iter().flatten();
+        exact.chain(wildcard.map(|(_, channel)| channel))
     }
 }
 
@@ -254,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn remembers_what_comes_and_forgets_the_oldest() {
+    fn a_channel_remembers_new_events_and_forgets_the_oldest() {
         let channel = Channel::new(10);
         assert_eq!(channel.after(9, 9), None);
         assert_eq!(channel.after(10, 9), Some(vec![]));
@@ -262,13 +275,13 @@ mod tests {
         assert_eq!(channel.after(10, 9), Some(vec![12, 15, 20]));
         assert_eq!(channel.after(13, 1), Some(vec![15]));
         assert_eq!(channel.after(25, 9), Some(vec![]));
-        channel.push(&frames(100..100 + MAX_RECENT as u64));
+        channel.push(&frames(100..100 + MAX_HISTORY as u64));
         assert_eq!(channel.after(19, 9), None);
         assert_eq!(channel.after(20, 2), Some(vec![100, 101]));
     }
 
     #[test]
-    fn what_the_ring_has_is_remembered_once_it_is_needed() {
+    fn events_in_the_ring_are_added_on_demand() {
         let mut ring = Ring::new(10);
         for frame in frames(11..=14) {
             ring.push(frame);
@@ -277,7 +290,7 @@ mod tests {
         channel.push(&frames([15]));
         assert_eq!(channel.after(11, 9), None);
         channel.remember(&patterns("b"), &ring);
-        assert_eq!(channel.after(11, 9), Some(vec![15]), "nothing of its topics");
+        assert_eq!(channel.after(11, 9), Some(vec![15]), "no other event of its topics");
         let channel = Channel::new(14);
         channel.push(&frames([15]));
         for _ in 0..2 {
@@ -288,19 +301,19 @@ mod tests {
     }
 
     #[test]
-    fn what_came_last_is_for_those_who_lack_nothing_else() {
+    fn the_last_batch_is_for_subscribers_that_miss_nothing_else() {
         let channel = Channel::new(10);
         channel.show(frames([12]));
         channel.show(frames([15, 17]));
         for (after, expected) in [(11, false), (12, true), (14, true), (15, false), (17, false)] {
-            assert_eq!(channel.latest(after).is_some(), expected, "{after}");
+            assert_eq!(channel.last_batch(after).is_some(), expected, "{after}");
         }
-        channel.show(frames(20..=20 + BATCH.count as u64));
-        assert!(channel.latest(19).is_none(), "more than one batch");
+        channel.show(frames(20..=20 + Batch::LIMIT.count as u64));
+        assert!(channel.last_batch(19).is_none(), "more than one batch");
     }
 
     #[test]
-    fn only_who_waits_is_woken() {
+    fn only_waiters_are_woken() {
         let channel = Channel::new(0);
         let mut tasks = [(); 100].map(|()| (None, tokio_test::task::spawn(pending::<()>())));
         for (key, task) in &mut tasks {
@@ -314,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn subscribers_of_the_same_patterns_share_a_channel_as_long_as_there_are_any() {
+    fn subscribers_with_the_same_patterns_share_a_channel() {
         let mut channels = Channels::default();
         let first = channels.join(&patterns("a b.*"), 0);
         let second = channels.join(&patterns("b.* a"), 5);
@@ -328,6 +341,6 @@ mod tests {
         assert_eq!((of(&channels, "a"), of(&channels, "b.c")), (1, 0));
         assert!(Arc::ptr_eq(channels.of(&topic("a")).next().unwrap(), &other));
         channels.leave(&patterns("a"));
-        assert!(channels.joined.is_empty() && channels.of_topic.is_empty());
+        assert!(channels.counted.is_empty() && channels.by_topic.is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! A frame: an event and its bytes on the wire, encoded once and shared by all its subscribers. And a batch:
-//! frames that leave together.
+//! Frames and batches: events with their bytes on the wire, which are encoded once and shared by
+//! all subscribers.
 
 use std::{
     ops::Deref,
@@ -9,19 +9,19 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{event::Event, id::CountedId, sse::Block};
+use crate::{event::Event, event_log::ReadLimit, id::CountedId, sse::Block};
 
-/// How an event is written.
+/// The form of an event in an event stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Id, name and data.
+    /// The event's id, name and data are those of the block.
     #[default]
     Plain,
-    /// Unnamed, with the whole event as JSON for data.
+    /// The block has the default name, and [`Event::to_json`] for its data.
     Json,
 }
 
-/// An event with its encodings, each made when first asked for.
+/// An event with its encodings, each of which is made on first use.
 #[derive(Debug)]
 pub struct Frame {
     event: Event,
@@ -32,7 +32,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A frame of an event of the log, not yet encoded.
+    /// Creates a frame of an event that was read from the log.
     pub fn new(event: Event) -> Self {
         Self {
             event,
@@ -43,22 +43,23 @@ impl Frame {
         }
     }
 
-    /// A frame of an event that is just being published, not yet encoded.
-    pub(super) fn just_published(event: Event, at: Instant) -> Self {
-        Self { published: Some(at), ..Self::new(event) }
+    /// Creates a frame of a new event that was enqueued at `published`.
+    pub(super) fn just_published(event: Event, published: Instant) -> Self {
+        Self { published: Some(published), ..Self::new(event) }
     }
 
-    /// The event.
+    /// Returns the event.
     pub fn event(&self) -> &Event {
         &self.event
     }
 
-    /// When the event was given to the hub; none if it was read from the log, later.
+    /// Returns the time at which the event was given to the hub, or `None` if it was read from the
+    /// log.
     pub fn published(&self) -> Option<Instant> {
         self.published
     }
 
-    /// The event as a block of an event stream.
+    /// Returns the event as a block of an event stream.
     pub fn bytes(&self, format: Format) -> &Bytes {
         let bytes = match format {
             Format::Plain => &self.plain,
@@ -67,31 +68,27 @@ impl Frame {
         bytes.get_or_init(|| self.encode(format, &self.event.id))
     }
 
-    /// The same for a stream that has a limit: with how many events it has sent, this one included.
+    /// Returns the event as a block of an event stream with a [`CountedId`]. `sent` is the number
+    /// of events that the stream has sent, including this one.
     pub fn counted_bytes(&self, format: Format, sent: u64) -> Bytes {
         self.encode(format, &CountedId { id: self.event.id, sent })
     }
 
-    /// The event as a message of a WebSocket: `{"event":…}`, in UTF-8.
+    /// Returns the event as a WebSocket message, `{"event":…}`, in UTF-8.
     pub fn message(&self) -> &Bytes {
-        self.message.get_or_init(|| format!("{{\"event\":{}}}", self.event_json()).into())
+        self.message.get_or_init(|| format!("{{\"event\":{}}}", self.event.to_json()).into())
     }
 
-    /// The same for a stream that has a limit: with how many events it has sent, this one included.
+    /// Returns the event as a WebSocket message with a [`CountedId`], `{"event":…,"id":…}`.
     pub fn counted_message(&self, sent: u64) -> Bytes {
         let id = CountedId { id: self.event.id, sent };
-        format!("{{\"event\":{},\"id\":\"{id}\"}}", self.event_json()).into()
+        format!("{{\"event\":{},\"id\":\"{id}\"}}", self.event.to_json()).into()
     }
 
-    fn event_json(&self) -> String {
-        // `null` cannot happen: an event is made of strings, and strings are JSON.
-        serde_json::to_string(&self.event).unwrap_or_else(|_| "null".to_owned())
-    }
-
-    /// About how much memory or wire it takes, in bytes.
+    /// Returns the approximate size in memory or on the wire, in bytes.
     pub(super) fn size(&self) -> usize {
-        const AROUND_THE_DATA: usize = 128;
-        AROUND_THE_DATA + self.event.data.len()
+        const OVERHEAD: usize = 128;
+        OVERHEAD + self.event.data.len()
     }
 
     fn encode(&self, format: Format, id: &impl ToString) -> Bytes {
@@ -100,20 +97,20 @@ impl Frame {
         let (name, data) = match format {
             Format::Plain => (self.event.name.as_str(), &self.event.data),
             Format::Json => {
-                json = self.event_json();
+                json = self.event.to_json();
                 ("message", &json)
             }
         };
         let block = Block { id: Some(&id), name: Some(name), data: Some(data), retry: None };
         let mut bytes = Vec::with_capacity(self.size());
         let encoded = block.encode(&mut bytes);
-        debug_assert_eq!(encoded, Ok(()), "ids and `Name`s have no CR, LF and NUL");
+        debug_assert_eq!(encoded, Ok(()), "ids and names have no CR, LF and NUL");
         bytes.into()
     }
 }
 
-/// Frames that are read together, in order; their bytes are put into one piece once for all who read
-/// them.
+/// Frames that are delivered together, in the order of the log. Their concatenated bytes are made
+/// once for all subscribers.
 #[derive(Debug)]
 pub struct Batch {
     frames: Vec<Arc<Frame>>,
@@ -122,11 +119,20 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Maximum size of a batch.
+    pub(super) const LIMIT: ReadLimit = ReadLimit { count: 512, bytes: 64 * 1024 };
+
+    /// Returns `true` if the frames fit in one batch.
+    pub(super) fn can_hold(frames: &[Arc<Frame>]) -> bool {
+        let bytes = || frames.iter().map(|frame| frame.size()).sum::<usize>();
+        frames.len() <= 1 || frames.len() <= Self::LIMIT.count && bytes() <= Self::LIMIT.bytes
+    }
+
     pub(super) fn new(frames: Vec<Arc<Frame>>) -> Self {
         Self { frames, plain: OnceLock::new(), json: OnceLock::new() }
     }
 
-    /// All events as blocks of an event stream.
+    /// Returns all events as blocks of an event stream.
     pub fn bytes(&self, format: Format) -> Bytes {
         if let [frame] = &self.frames[..] {
             return frame.bytes(format).clone();
@@ -154,7 +160,7 @@ mod tests {
     use crate::{event::Topic, timestamp::Timestamp};
 
     #[test]
-    fn encodings() {
+    fn an_event_has_four_encodings() {
         let frame = Frame::new(Event {
             id: "00000000c10cca11-42".parse().unwrap(),
             topic: Topic::clock(),
@@ -175,8 +181,10 @@ mod tests {
             frame.counted_bytes(Format::Plain, 3),
             "id: 00000000c10cca11-42.3\nevent: tick\ndata: a\ndata: b\n\n"
         );
-        let event = "\"event\":{\"id\":\"00000000c10cca11-42\",\"topic\":\"clock\",\"name\":\"tick\",\
-                     \"data\":\"a\\nb\",\"time\":\"1970-01-01T00:00:00.000Z\"}";
+        let event = concat!(
+            r#""event":{"id":"00000000c10cca11-42","topic":"clock","name":"tick","#,
+            r#""data":"a\nb","time":"1970-01-01T00:00:00.000Z"}"#,
+        );
         assert_eq!(frame.message(), &format!("{{{event}}}"));
         assert_eq!(
             frame.counted_message(3),

@@ -1,25 +1,25 @@
-//! The ring of recent frames, from which subscribers that keep up read.
+//! The ring of recent frames, which serves the subscribers that keep up.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::Frame;
+use super::frame::Frame;
 
-/// How many frames the ring holds at most.
+/// Maximum number of frames in the ring.
 const MAX_COUNT: usize = 8192;
-/// How many bytes the ring holds at most, counted as [`Frame::size`].
+/// Maximum size of the ring in bytes, as the sum of [`Frame::size`].
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// The newest frames of the log, of all topics, without holes.
+/// The newest frames of all topics, with consecutive sequence numbers.
 #[derive(Debug)]
 pub(super) struct Ring {
     frames: VecDeque<Arc<Frame>>,
     bytes: usize,
-    /// The sequence number of the last frame; of the log's newest event while there is none.
+    /// The sequence number of the last frame, or of the log's newest event if the ring is empty.
     newest: u64,
 }
 
 impl Ring {
-    /// An empty ring over a log whose newest event has that sequence number.
+    /// Creates an empty ring over a log whose newest sequence number is `newest`.
     pub(super) fn new(newest: u64) -> Self {
         Self { frames: VecDeque::new(), bytes: 0, newest }
     }
@@ -29,7 +29,7 @@ impl Ring {
     }
 
     pub(super) fn push(&mut self, frame: Arc<Frame>) {
-        debug_assert_eq!(frame.event().id.sequence, self.newest + 1, "without holes");
+        debug_assert_eq!(frame.event().id.sequence, self.newest + 1, "not consecutive");
         self.newest = frame.event().id.sequence;
         self.bytes += frame.size();
         self.frames.push_back(frame);
@@ -39,17 +39,17 @@ impl Ring {
         }
     }
 
-    /// It has all frames after this one.
+    /// Returns the sequence number after which the ring has all frames.
     pub(super) fn complete_after(&self) -> u64 {
         self.newest - self.frames.len() as u64
     }
 
-    /// The frames, oldest first.
+    /// Iterates over the frames, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Frame>> {
         self.frames.iter()
     }
 
-    /// The frame of that sequence number, if the ring has it.
+    /// Returns the frame with that sequence number, or `None` if the ring does not have it.
     pub(super) fn get(&self, sequence: u64) -> Option<&Arc<Frame>> {
         let behind = usize::try_from(self.newest.checked_sub(sequence)?).ok()?;
         let index = self.frames.len().checked_sub(behind + 1)?;
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn has_the_newest() {
+    fn the_ring_has_the_newest_frames() {
         let mut ring = Ring::new(4);
         assert!(ring.get(4).is_none());
         for sequence in 5..=7 {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn is_bounded_in_count_and_bytes() {
+    fn the_ring_is_bounded_in_count_and_bytes() {
         let mut ring = Ring::new(0);
         for sequence in 1..=10_000 {
             ring.push(frame(sequence, 1));

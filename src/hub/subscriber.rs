@@ -1,4 +1,4 @@
-//! A subscriber: a cursor, and the one loop that reads on from it, whether what comes is old or new.
+//! Subscribers: a cursor, and the one loop that reads on from it, for old and new events alike.
 
 use std::{
     collections::HashMap,
@@ -11,158 +11,159 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{BATCH, Batch, Channel, Frame, Recent, Shared};
+use super::{
+    channel::Channel,
+    frame::{Batch, Frame},
+    state::{Fanout, HubState},
+};
 use crate::{
     event::{Event, Topic},
+    event_log::{EventLogError, EventLogFuture},
     id::EventId,
-    log::{LogError, LogFuture},
     notice::{Gap, GapReason},
     pattern::Patterns,
 };
 
-/// A reader of the log.
+/// A reader of the events of some topics, from a cursor on.
 pub struct Subscriber {
-    shared: Arc<Shared>,
-    topics: Patterns,
-    channel: Arc<Channel>,
-    /// By what the channel knows it, once it has waited.
-    key: Option<usize>,
-    /// Everything up to here was taken, or is announced in `gap`.
-    cursor: EventId,
-    /// Everything up to here was read; after the cursor only while `conflated` holds what was.
-    read: u64,
-    /// What was dropped up to here was told of, or need not be.
-    dropped: u64,
-    conflated: Option<Conflated>,
-    /// A gap to tell of before anything else.
-    gap: Option<Gap>,
-    reading: Option<Reading>,
+    pub(super) state: Arc<HubState>,
+    pub(super) topics: Patterns,
+    pub(super) channel: Arc<Channel>,
+    /// Its slot in the channel's list of waiters; `None` until it first waits.
+    pub(super) waiter: Option<usize>,
+    /// All events up to here were delivered, or are announced in `gap`.
+    pub(super) cursor: EventId,
+    /// All events up to here were read. Later than the cursor only while `conflation` holds events.
+    pub(super) read: u64,
+    /// All events that were dropped up to here were announced, or need not be.
+    pub(super) dropped: u64,
+    pub(super) conflation: Option<Conflation>,
+    /// A gap to deliver before any event.
+    pub(super) gap: Option<Gap>,
+    pub(super) pending_read: Option<PendingRead>,
 }
 
-/// A read of the log that is under way.
-struct Reading {
-    /// What was read, and the newest event of the topics that was dropped by the end of it.
-    read: LogFuture<'static, (Vec<Event>, u64)>,
-    /// The newest sequence number of all topics when it began.
+/// A read of the log in progress.
+pub(super) struct PendingRead {
+    /// Resolves to the events, and to the newest event of the topics that was dropped by then.
+    read: EventLogFuture<'static, (Vec<Event>, u64)>,
+    /// The newest sequence number of any topic when the read began.
     newest: u64,
 }
 
-/// What a subscriber that conflates has read and not yet given.
+/// The events that a conflating subscriber has read but not delivered.
 #[derive(Default)]
-struct Conflated {
+pub(super) struct Conflation {
     latest: HashMap<Topic, Arc<Frame>>,
+    /// Number of events that were left out.
     skipped: u64,
 }
 
-/// What a subscriber gets.
+/// A result of [`Subscriber::next`].
 #[derive(Debug)]
-pub enum Step {
+pub enum Delivery {
     /// The next events, at least one.
-    Frames(Arc<Batch>),
-    /// What was asked for is not to be had; reading goes on from the cursor.
+    Events(Arc<Batch>),
+    /// Requested events are missing. Reading continues from [`Subscriber::cursor`].
     Gap(Gap),
 }
 
 impl Subscriber {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        topics: Patterns,
-        channel: Arc<Channel>,
-        cursor: EventId,
-        gap: Option<Gap>,
-        dropped: u64,
-    ) -> Self {
-        let (key, read, conflated, reading) = (None, cursor.sequence, None, None);
-        Self { shared, topics, channel, key, cursor, read, dropped, conflated, gap, reading }
-    }
-
-    /// The same, but when it is behind, it leaves out all but the latest event of each topic.
+    /// Makes the subscriber conflate: while it is behind, it skips all but the newest event of each
+    /// topic.
     #[must_use]
     pub fn conflated(mut self) -> Self {
-        self.conflated = Some(Conflated::default());
+        self.conflation = Some(Conflation::default());
         self
     }
 
-    /// How many events it has left out, if it conflates.
+    /// Returns the number of events that were skipped, or `None` if the subscriber does not
+    /// conflate.
     pub fn skipped(&self) -> Option<u64> {
-        self.conflated.as_ref().map(|conflated| conflated.skipped)
+        self.conflation.as_ref().map(|conflation| conflation.skipped)
     }
 
-    /// The position from which reading goes on, after whatever [`next`](Self::next) gave last.
+    /// Returns the position from which reading continues after the last delivery.
     pub fn cursor(&self) -> EventId {
         self.cursor
     }
 
-    /// The sequence number of the newest event of its topics, as it changes.
+    /// Returns the sequence number of the newest event of the topics, which changes over time.
     pub fn newest(&self) -> Arc<AtomicU64> {
         Arc::clone(self.channel.newest())
     }
 
-    /// Whether a gap is yet to be told.
+    /// Returns `true` if the next delivery is a gap at the requested cursor.
     pub fn has_gap(&self) -> bool {
         self.gap.is_some()
     }
 
-    /// The next events, as soon as there are any, all that are waiting up to 64 KiB. Dropping the
-    /// future loses nothing.
+    /// Waits for the next events, and returns all that are available, at most 64 KiB.
+    ///
+    /// Cancel safe: dropping the future loses no event.
     ///
     /// # Errors
     ///
     /// If the log could not be read.
-    pub async fn next(&mut self) -> Result<Step, LogError> {
+    pub async fn next(&mut self) -> Result<Delivery, EventLogError> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// The same, but none if there is nothing yet.
+    /// Returns the next events, or `None` if there are none yet. Waits only for the log.
     ///
     /// # Errors
     ///
     /// If the log could not be read.
-    pub async fn try_next(&mut self) -> Result<Option<Step>, LogError> {
+    pub async fn try_next(&mut self) -> Result<Option<Delivery>, EventLogError> {
         poll_fn(|context| self.poll_try_next(context)).await
     }
 
-    /// Waits until there may be more than [`try_next`](Self::try_next) has found.
+    /// Waits until [`try_next`](Self::try_next) may return more.
     pub async fn changed(&mut self) {
         poll_fn(|context| self.poll_changed(context)).await;
     }
 
-    /// Polls for what [`next`](Self::next) gives.
+    /// Polls for the result of [`next`](Self::next).
     ///
     /// # Errors
     ///
     /// If the log could not be read.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, LogError>> {
+    pub fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Delivery, EventLogError>> {
         loop {
-            if let Some(step) = ready!(self.poll_try_next(context))? {
-                return Poll::Ready(Ok(step));
+            if let Some(delivery) = ready!(self.poll_try_next(context))? {
+                return Poll::Ready(Ok(delivery));
             }
             ready!(self.poll_changed(context));
         }
     }
 
-    /// Pending only while the log is read.
-    fn poll_try_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Step>, LogError>> {
+    /// Polls for the result of [`try_next`](Self::try_next). Pending only while the log is read.
+    fn poll_try_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Delivery>, EventLogError>> {
         let newest = self.channel.newest().load(Ordering::Acquire);
         loop {
-            match ready!(self.poll_waiting(context))? {
-                Some(Step::Frames(batch)) => {
-                    let Some(conflated) = &mut self.conflated else {
+            match ready!(self.poll_available(context))? {
+                Some(Delivery::Events(batch)) => {
+                    let Some(conflation) = &mut self.conflation else {
                         self.cursor.sequence = self.read;
-                        return Poll::Ready(Ok(Some(Step::Frames(batch))));
+                        return Poll::Ready(Ok(Some(Delivery::Events(batch))));
                     };
-                    conflated.add(&batch);
+                    conflation.add(&batch);
                     if self.read >= newest {
-                        return Poll::Ready(Ok(Some(self.give_conflated())));
+                        return Poll::Ready(Ok(Some(self.deliver_conflated())));
                     }
                 }
                 None if self.holds_conflated() => {
-                    return Poll::Ready(Ok(Some(self.give_conflated())));
+                    return Poll::Ready(Ok(Some(self.deliver_conflated())));
                 }
-                // A gap, or nothing.
-                step => {
+                gap_or_none => {
                     self.cursor.sequence = self.read;
-                    return Poll::Ready(Ok(step));
+                    return Poll::Ready(Ok(gap_or_none));
                 }
             }
         }
@@ -173,98 +174,104 @@ impl Subscriber {
         if has_newer(self.read) {
             return Poll::Ready(());
         }
-        self.channel.wait(&mut self.key, context.waker());
-        // It may have come before we were heard.
+        self.channel.wait(&mut self.waiter, context.waker());
+        // An event may have arrived before the waiter was registered.
         if has_newer(self.read) { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// What can be read on from where we are, if anything. Pending only while the log is read.
-    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Step>, LogError>> {
+    /// Polls for the next batch or gap after the events that were read. Pending only while the log
+    /// is read.
+    fn poll_available(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Delivery>, EventLogError>> {
         if let Some(gap) = self.gap.take() {
-            return Poll::Ready(Ok(Some(Step::Gap(gap))));
+            return Poll::Ready(Ok(Some(Delivery::Gap(gap))));
         }
-        if self.reading.is_none() {
-            // In this order: the channel has heard of all events up to this one.
-            let newest = self.shared.shown.load(Ordering::Acquire);
+        if self.pending_read.is_none() {
+            // The order of the two loads matters: the channel has been notified of all events up to
+            // `newest`.
+            let newest = self.state.shown.load(Ordering::Acquire);
             let of_topics = self.channel.newest().load(Ordering::Acquire);
             if of_topics <= self.read {
                 self.read = self.read.max(newest);
                 return Poll::Ready(Ok(None));
             }
-            if let Some(batch) = self.channel.latest(self.read).or_else(|| self.recent()) {
+            if let Some(batch) = self.channel.last_batch(self.read).or_else(|| self.read_ring()) {
                 self.read = batch.last().map_or(of_topics, |last| last.event().id.sequence);
-                let step = (!batch.is_empty()).then_some(Step::Frames(batch));
-                return Poll::Ready(Ok(step));
+                let delivery = (!batch.is_empty()).then_some(Delivery::Events(batch));
+                return Poll::Ready(Ok(delivery));
             }
-            self.reading = Some(self.read_log(newest));
+            self.pending_read = Some(self.read_log(newest));
         }
-        let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };
-        let (newest, read) = (reading.newest, ready!(reading.read.as_mut().poll(context)));
-        self.reading = None;
+        let Some(pending) = &mut self.pending_read else { return Poll::Ready(Ok(None)) };
+        let (newest, read) = (pending.newest, ready!(pending.read.as_mut().poll(context)));
+        self.pending_read = None;
         let (events, dropped) = read?;
         if dropped > self.read.max(self.dropped) {
-            // First what was read before the gap.
-            let gap = (!self.holds_conflated()).then(|| Step::Gap(self.skip(dropped)));
+            // Conflated events from before the gap are delivered first.
+            let gap = (!self.holds_conflated()).then(|| Delivery::Gap(self.skip(dropped)));
             return Poll::Ready(Ok(gap));
         }
         self.read = events.last().map_or(newest, |last| last.id.sequence).max(self.read);
         let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
-        let batch = (!frames.is_empty()).then(|| Step::Frames(Arc::new(Batch::new(frames))));
+        let batch = (!frames.is_empty()).then(|| Delivery::Events(Arc::new(Batch::new(frames))));
         Poll::Ready(Ok(batch))
     }
 
-    /// The frames after those that were read, if the ring has them all, as many as make a batch. None of
-    /// them: what came is of the time before the channel began.
-    fn recent(&self) -> Option<Arc<Batch>> {
-        let Recent { ring, .. } = &*self.shared.recent();
+    /// Returns the next batch from the ring, or `None` if the ring does not reach back that far.
+    ///
+    /// The batch is empty if the channel's newest event is older than the channel.
+    fn read_ring(&self) -> Option<Arc<Batch>> {
+        let Fanout { ring, .. } = &*self.state.fanout.lock();
         if self.read >= ring.complete_after() {
             self.channel.remember(&self.topics, ring);
         }
-        let sequences = self.channel.after(self.read, BATCH.count)?;
+        let sequences = self.channel.after(self.read, Batch::LIMIT.count)?;
         let mut bytes = 0;
         let frames = sequences.iter().map(|&sequence| ring.get(sequence).cloned());
         let fits = |frame: &Option<Arc<Frame>>| {
             let is_first = bytes == 0;
             bytes += frame.as_ref().map_or(0, |frame| frame.size());
-            is_first || bytes <= BATCH.bytes
+            is_first || bytes <= Batch::LIMIT.bytes
         };
         let frames: Vec<_> = frames.take_while(fits).collect::<Option<_>>()?;
         Some(Arc::new(Batch::new(frames)))
     }
 
-    /// Reads where the ring does not reach.
-    fn read_log(&self, newest: u64) -> Reading {
-        let (shared, topics, after) = (Arc::clone(&self.shared), self.topics.clone(), self.read);
+    /// Begins to read from the log, for events that the ring no longer has.
+    fn read_log(&self, newest: u64) -> PendingRead {
+        let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
         let read = async move {
-            let events = shared.log.read(&topics, after, BATCH).await?;
-            // After the read, so that nothing is dropped between the two unseen.
-            Ok((events, shared.log.dropped(&topics)))
+            let events = state.log.read(&topics, after, Batch::LIMIT).await?;
+            // Asked after the read, so that no event is dropped unnoticed between the two.
+            Ok((events, state.log.dropped(&topics)))
         };
-        Reading { read: Box::pin(read), newest }
+        PendingRead { read: Box::pin(read), newest }
     }
 
-    /// Goes on after what was dropped, and tells of it.
+    /// Continues after the dropped events, and returns the gap that announces them.
     fn skip(&mut self, dropped: u64) -> Gap {
-        let asked = EventId { sequence: self.read, ..self.cursor };
+        let requested = EventId { sequence: self.read, ..self.cursor };
         self.dropped = dropped;
-        self.read = self.read.max(self.shared.log.bounds().start);
-        Gap { reason: GapReason::Expired, cursor: asked.to_string() }
+        self.read = self.read.max(self.state.log.bounds().start);
+        Gap { reason: GapReason::Expired, cursor: requested.to_string() }
     }
 
     fn holds_conflated(&self) -> bool {
-        self.conflated.as_ref().is_some_and(|conflated| !conflated.latest.is_empty())
+        self.conflation.as_ref().is_some_and(|conflation| !conflation.latest.is_empty())
     }
 
-    fn give_conflated(&mut self) -> Step {
+    fn deliver_conflated(&mut self) -> Delivery {
         self.cursor.sequence = self.read;
-        let latest = self.conflated.as_mut().map(|conflated| mem::take(&mut conflated.latest));
+        let latest = self.conflation.as_mut().map(|conflation| mem::take(&mut conflation.latest));
         let mut frames: Vec<_> = latest.unwrap_or_default().into_values().collect();
         frames.sort_unstable_by_key(|frame| frame.event().id.sequence);
-        Step::Frames(Arc::new(Batch::new(frames)))
+        Delivery::Events(Arc::new(Batch::new(frames)))
     }
 }
 
-impl Conflated {
+impl Conflation {
     fn add(&mut self, frames: &[Arc<Frame>]) {
         for frame in frames {
             let older = self.latest.insert(frame.event().topic.clone(), Arc::clone(frame));
@@ -275,10 +282,10 @@ impl Conflated {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
+        if let Some(key) = self.waiter {
             self.channel.forget(key);
         }
-        self.shared.recent().channels.leave(&self.topics);
+        self.state.fanout.lock().channels.leave(&self.topics);
     }
 }
 
@@ -291,10 +298,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::{Event, Name, Topic},
+        event::Draft,
+        event_log::{
+            Appended, Bounds, EventLog, EventLogFuture, MemoryLog, ReadLimit, Rejected, Retention,
+        },
         hub::Hub,
         id::{Cursor, Epoch},
-        log::{Appended, Bounds, Draft, Log, LogFuture, MemoryLog, ReadLimit, Refused, Retention},
         timestamp::Timestamp,
     };
 
@@ -316,7 +325,7 @@ mod tests {
     }
 
     async fn publish_to(hub: &Hub, topic: &str) {
-        hub.publish(topic.parse().unwrap(), Name::default(), String::new()).await.unwrap();
+        hub.publish(Draft::new(topic.parse().unwrap(), "")).await.unwrap();
     }
 
     fn subscribe(hub: &Hub, cursor: Cursor) -> Subscriber {
@@ -331,16 +340,16 @@ mod tests {
         EventId { epoch: Epoch::new(1), sequence }
     }
 
-    /// All that comes without waiting.
+    /// Returns the sequence numbers of all events that are available without waiting.
     async fn take(subscriber: &mut Subscriber) -> Vec<u64> {
         let mut sequences = Vec::new();
         while let Ok(step) = tokio::time::timeout(Duration::from_millis(1), subscriber.next()).await
         {
             match step.unwrap() {
-                Step::Frames(frames) => {
+                Delivery::Events(frames) => {
                     sequences.extend(frames.iter().map(|frame| frame.event().id.sequence));
                 }
-                Step::Gap(gap) => panic!("{gap:?}"),
+                Delivery::Gap(gap) => panic!("{gap:?}"),
             }
         }
         sequences
@@ -348,8 +357,8 @@ mod tests {
 
     async fn gap(subscriber: &mut Subscriber) -> (GapReason, String) {
         match subscriber.next().await.unwrap() {
-            Step::Gap(gap) => (gap.reason, gap.cursor),
-            Step::Frames(frames) => panic!("{} frames", frames.len()),
+            Delivery::Gap(gap) => (gap.reason, gap.cursor),
+            Delivery::Events(frames) => panic!("{} frames", frames.len()),
         }
     }
 
@@ -357,7 +366,7 @@ mod tests {
     async fn replay_and_live_have_no_seam() {
         let hub = hub(10_000);
         publish(&hub, 3000).await;
-        // From far behind, where only the log reaches, through the ring, to what is yet to come.
+        // From the log, through the ring, to live events.
         let mut subscriber = subscribe(&hub, Cursor::After(id(1)));
         let mut sequences = take(&mut subscriber).await;
         publish(&hub, 5).await;
@@ -366,23 +375,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_taken_at_a_time_is_bounded_in_bytes_from_the_log_as_from_the_ring() {
+    async fn batches_from_the_ring_and_from_the_log_are_bounded_in_bytes() {
         let hub = hub(1000);
         let mut live = subscribe(&hub, Cursor::Now);
         for _ in 0..100 {
             let data = "x".repeat(10_000);
-            hub.publish(Topic::clock(), Name::default(), data).await.unwrap();
+            hub.publish(Draft::new(Topic::clock(), data)).await.unwrap();
         }
         let mut behind = subscribe(&hub, Cursor::Earliest);
         for subscriber in [&mut live, &mut behind] {
-            let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+            let Delivery::Events(frames) = subscriber.next().await.unwrap() else {
+                panic!("a gap")
+            };
             assert_eq!(frames.len(), 6);
             assert_eq!(take(subscriber).await, (7..=100).collect::<Vec<_>>());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_each_cursor_starts() {
+    async fn each_cursor_starts_at_its_position() {
         let hub = hub(10);
         publish(&hub, 3).await;
         for (cursor, expected) in [
@@ -397,7 +408,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cursor_that_cannot_be_honoured_is_a_gap_and_then_goes_on() {
+    async fn an_invalid_cursor_is_a_gap_and_then_continues() {
         let hub = hub(2);
         publish(&hub, 5).await;
         let other: EventId = "0000000000000002-4".parse().unwrap();
@@ -412,11 +423,11 @@ mod tests {
             assert_eq!(gap(&mut subscriber).await.0, reason, "{cursor:?}");
             assert_eq!(take(&mut subscriber).await, expected, "{cursor:?}");
         }
-        assert!(!subscribe(&hub, Cursor::After(id(3))).has_gap(), "nothing after it is missing");
+        assert!(!subscribe(&hub, Cursor::After(id(3))).has_gap(), "no event after it is missing");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_subscriber_that_falls_behind_the_retention_is_told() {
+    async fn a_subscriber_that_falls_behind_the_retention_gets_a_gap() {
         let hub = hub(2000);
         let mut subscriber = subscribe(&hub, Cursor::Now);
         publish(&hub, 1).await;
@@ -428,7 +439,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connected_to_a_quiet_log_and_back_after_a_publish_the_event_arrives() {
+    async fn a_cursor_from_an_empty_log_resumes_without_a_gap() {
         let hub = hub(10);
         let cursor = subscribe(&hub, Cursor::Now).cursor();
         publish(&hub, 1).await;
@@ -436,7 +447,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_gets_what_it_asked_for_in_the_order_of_the_log() {
+    async fn subscribers_get_their_topics_in_the_order_of_the_log() {
         let hub = hub(10_000);
         let mut old = hub.subscribe(patterns("a b.*"), Cursor::Now);
         for topic in ["a", "b.c", "c", "b.c.d", "a", "b.d"] {
@@ -450,19 +461,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_subscriber_of_a_quiet_topic_is_not_woken_by_others_and_has_no_false_gap() {
+    async fn a_quiet_topic_causes_neither_wake_ups_nor_false_gaps() {
         let hub = hub(10);
         let mut quiet = hub.subscribe(patterns("quiet"), Cursor::Now);
         publish(&hub, 20_000).await;
         let mut next = tokio_test::task::spawn(quiet.next());
         assert!(next.poll().is_pending());
         publish(&hub, 1).await;
-        assert!(!next.is_woken(), "ten thousand of them would be");
+        assert!(!next.is_woken(), "woken by another topic");
         publish_to(&hub, "quiet").await;
         assert!(next.is_woken());
         drop(next);
         assert_eq!(take(&mut quiet).await, [20_002]);
-        // Nor has one that comes back with a cursor that is older than what the busy topic keeps.
+        // A cursor older than the events of the busy topic causes no gap either.
         let mut back = hub.subscribe(patterns("quiet"), Cursor::After(id(3)));
         assert!(!back.has_gap());
         assert_eq!(take(&mut back).await, [20_002]);
@@ -470,7 +481,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_cursor_of_a_quiet_subscriber_goes_on_with_the_log() {
+    async fn the_cursor_of_a_quiet_subscriber_advances_with_the_log() {
         let hub = hub(10);
         let mut quiet = hub.subscribe(patterns("quiet"), Cursor::Now);
         publish(&hub, 5).await;
@@ -479,17 +490,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_conflates_gets_only_the_latest_of_each_topic_when_it_is_behind() {
+    async fn a_conflating_subscriber_that_is_behind_gets_the_newest_of_each_topic() {
         let hub = hub(10_000);
         let mut subscriber = hub.subscribe(patterns(">"), Cursor::After(id(0))).conflated();
         publish(&hub, 3000).await;
-        let other: Topic = "orders".parse().unwrap();
-        hub.publish(other, Name::default(), String::new()).await.unwrap();
+        publish_to(&hub, "orders").await;
         publish(&hub, 20).await;
         assert_eq!(take(&mut subscriber).await, [3001, 3021]);
         assert_eq!(subscriber.cursor(), id(3021));
         assert_eq!(subscriber.skipped(), Some(3019));
-        // One that keeps up misses nothing.
+        // A subscriber that keeps up misses nothing.
         for sequence in 3022..3030 {
             publish(&hub, 1).await;
             assert_eq!(take(&mut subscriber).await, [sequence]);
@@ -497,7 +507,7 @@ mod tests {
         assert_eq!(subscriber.skipped(), Some(3019));
     }
 
-    /// A log that loses everything up to a place after the first read.
+    /// A log that loses its first events after the first read.
     struct ShrinkingLog {
         log: MemoryLog,
         reads: AtomicU64,
@@ -511,7 +521,7 @@ mod tests {
         }
     }
 
-    impl Log for ShrinkingLog {
+    impl EventLog for ShrinkingLog {
         fn bounds(&self) -> Bounds {
             Bounds { start: self.lost(), ..self.log.bounds() }
         }
@@ -520,8 +530,12 @@ mod tests {
             self.lost()
         }
 
-        fn append(&self, drafts: Vec<Draft>) -> LogFuture<'_, Vec<Result<Appended, Refused>>> {
-            self.log.append(drafts)
+        fn append(
+            &self,
+            drafts: Vec<Draft>,
+            time: Timestamp,
+        ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
+            self.log.append(drafts, time)
         }
 
         fn read<'a>(
@@ -529,34 +543,38 @@ mod tests {
             topics: &'a Patterns,
             after: u64,
             limit: ReadLimit,
-        ) -> LogFuture<'a, Vec<Event>> {
+        ) -> EventLogFuture<'a, Vec<Event>> {
             self.reads.fetch_add(1, Ordering::Relaxed);
             self.log.read(topics, after.max(self.lost()), limit)
         }
 
-        fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> LogFuture<'a, Vec<Event>> {
+        fn latest<'a>(
+            &'a self,
+            topics: &'a Patterns,
+            limit: usize,
+        ) -> EventLogFuture<'a, Vec<Event>> {
             self.log.latest(topics, limit)
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_conflates_gets_what_was_before_a_gap_first() {
+    async fn a_conflating_subscriber_gets_the_events_before_a_gap_first() {
         let hub = Hub::new(ShrinkingLog { log: log(20_000), reads: AtomicU64::new(0) }, || {
             Timestamp::from_millis(0)
         });
-        // So many that the ring lacks those that are lost.
+        // More events than the ring holds, so that the lost ones are missing there, too.
         publish(&hub, 12_000).await;
         let mut subscriber = subscribe(&hub, Cursor::Earliest).conflated();
-        let Step::Frames(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
-        let batch = BATCH.count as u64;
+        let Delivery::Events(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+        let batch = Batch::LIMIT.count as u64;
         assert_eq!(frames.last().unwrap().event().id, id(batch));
-        assert_eq!(subscriber.cursor(), id(batch), "a cut here comes back to the gap");
+        assert_eq!(subscriber.cursor(), id(batch), "a reconnect here gets the gap again");
         assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(batch).to_string()));
         assert_eq!(take(&mut subscriber).await, [12_000]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_latest_events_and_the_cursor_after_them() {
+    async fn the_latest_events_come_with_the_cursor_after_them() {
         let hub = hub(10);
         let clock = Topic::clock().into();
         assert_eq!(hub.latest(&clock, 2).await.unwrap().cursor, id(0));
@@ -570,7 +588,7 @@ mod tests {
     /// A log whose disk is full.
     struct FullLog;
 
-    impl Log for FullLog {
+    impl EventLog for FullLog {
         fn bounds(&self) -> Bounds {
             Bounds { epoch: Epoch::new(1), start: 0, newest: 0 }
         }
@@ -579,24 +597,33 @@ mod tests {
             0
         }
 
-        fn append(&self, _: Vec<Draft>) -> LogFuture<'_, Vec<Result<Appended, Refused>>> {
-            Box::pin(async { Err(LogError::new("no space")) })
+        fn append(
+            &self,
+            _: Vec<Draft>,
+            _: Timestamp,
+        ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
+            Box::pin(async { Err(EventLogError::new("no space")) })
         }
 
-        fn read<'a>(&'a self, _: &'a Patterns, _: u64, _: ReadLimit) -> LogFuture<'a, Vec<Event>> {
+        fn read<'a>(
+            &'a self,
+            _: &'a Patterns,
+            _: u64,
+            _: ReadLimit,
+        ) -> EventLogFuture<'a, Vec<Event>> {
             Box::pin(async { Ok(Vec::new()) })
         }
 
-        fn latest<'a>(&'a self, _: &'a Patterns, _: usize) -> LogFuture<'a, Vec<Event>> {
+        fn latest<'a>(&'a self, _: &'a Patterns, _: usize) -> EventLogFuture<'a, Vec<Event>> {
             Box::pin(async { Ok(Vec::new()) })
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_log_could_not_keep_nobody_sees() {
+    async fn an_event_that_was_not_kept_is_never_seen() {
         let hub = Hub::new(FullLog, || Timestamp::from_millis(0));
         let mut subscriber = subscribe(&hub, Cursor::Now);
-        hub.publish(Topic::clock(), Name::default(), String::new()).await.unwrap_err();
+        hub.publish(Draft::new(Topic::clock(), "")).await.unwrap_err();
         assert!(take(&mut subscriber).await.is_empty());
         assert!(hub.latest(&Topic::clock().into(), 9).await.unwrap().events.is_empty());
     }

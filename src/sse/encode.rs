@@ -1,30 +1,30 @@
-//! The encoder: one block of fields to bytes.
+//! The encoder: one block of fields into bytes.
 
 use std::{io::Write as _, time::Duration};
 
-/// One block of the stream: its fields, and the blank line that ends it.
+/// One block of a stream: its fields, and the blank line that ends it.
 ///
-/// A block without `data` is not dispatched by the reader: it only sets what it names.
+/// A reader does not dispatch a block without `data`. The other fields still take effect.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Block<'a> {
-    /// The reader's last event id from here on. Empty unsets it.
+    /// The reader's last event id from here on. An empty one unsets it.
     pub id: Option<&'a str>,
-    /// What the event is called; none, `message` and empty mean the same.
+    /// The event's name. `None`, `message` and the empty name mean the same.
     pub name: Option<&'a str>,
-    /// How long the reader waits before it connects again. Sent in whole milliseconds.
+    /// Delay before the reader reconnects. It is sent in whole milliseconds.
     pub retry: Option<Duration>,
-    /// The data. Each CR, LF or CRLF in it ends a line, and the reader gets them all as LF.
+    /// The data. Each CR, LF or CRLF in it ends a line, and the reader receives it as LF.
     pub data: Option<&'a str>,
 }
 
-/// A field that would break out of its line.
+/// A field with a character that its line cannot have.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// In an id, NUL makes readers ignore it; CR and LF end it.
-    #[error("an id cannot have CR, LF or NUL in it: {0:?}")]
+    /// The id has CR or LF, which would end it, or NUL, for which readers would ignore it.
+    #[error("an id cannot contain CR, LF or NUL: {0:?}")]
     Id(String),
-    /// In a name, CR and LF end it; NUL is refused alike.
-    #[error("a name cannot have CR, LF or NUL in it: {0:?}")]
+    /// The name has CR or LF, which would end it, or NUL.
+    #[error("a name cannot contain CR, LF or NUL: {0:?}")]
     Name(String),
 }
 
@@ -33,7 +33,7 @@ impl Block<'_> {
     ///
     /// # Errors
     ///
-    /// If the id or the name has CR, LF or NUL in it. Then nothing is appended.
+    /// If the id or the name contains CR, LF or NUL. Then nothing is appended.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let breaks_out = |text: &&str| text.contains(['\r', '\n', '\0']);
         if let Some(id) = self.id.filter(breaks_out) {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn all_fields() {
+    fn all_fields_are_encoded() {
         let block = Block {
             id: Some("a-1"),
             name: Some("created"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_end_of_the_data_ends_a_line() {
+    fn each_line_of_the_data_is_a_line_of_the_block() {
         let data = |data| encode(Block { data: Some(data), ..Block::default() });
         assert_eq!(data(""), "data: \n\n");
         assert_eq!(data("a\nb\rc\r\nd"), "data: a\ndata: b\ndata: c\ndata: d\n\n");
@@ -105,20 +105,20 @@ mod tests {
     }
 
     #[test]
-    fn the_default_name_is_left_out() {
+    fn the_default_name_is_omitted() {
         for name in ["", "message"] {
             assert_eq!(encode(Block { name: Some(name), ..Block::default() }), "\n");
         }
     }
 
     #[test]
-    fn what_breaks_out_of_its_line_is_an_error_and_writes_nothing() {
-        for bad in ["a\rb", "a\nb", "a\0b", "\r\n"] {
+    fn an_invalid_field_is_an_error_and_writes_nothing() {
+        for invalid in ["a\rb", "a\nb", "a\0b", "\r\n"] {
             let mut out = Vec::new();
-            let id = Block { id: Some(bad), data: Some("x"), ..Block::default() };
-            assert_eq!(id.encode(&mut out), Err(EncodeError::Id(bad.to_owned())));
-            let name = Block { name: Some(bad), data: Some("x"), ..Block::default() };
-            assert_eq!(name.encode(&mut out), Err(EncodeError::Name(bad.to_owned())));
+            let id = Block { id: Some(invalid), data: Some("x"), ..Block::default() };
+            assert_eq!(id.encode(&mut out), Err(EncodeError::Id(invalid.to_owned())));
+            let name = Block { name: Some(invalid), data: Some("x"), ..Block::default() };
+            assert_eq!(name.encode(&mut out), Err(EncodeError::Name(invalid.to_owned())));
             assert!(out.is_empty());
         }
     }

@@ -1,5 +1,5 @@
-//! The wire format of Server-Sent Events, `text/event-stream`, as WHATWG HTML 9.2 defines it: an
-//! encoder and a parser.
+//! Encoder and parser of the wire format of Server-Sent Events, `text/event-stream` (WHATWG HTML
+//! 9.2).
 //!
 //! ```
 //! use waterclock::sse::{Block, Message, Parsed, Parser};

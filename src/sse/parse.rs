@@ -1,4 +1,4 @@
-//! The parser: bytes, in chunks cut anywhere, to messages (WHATWG HTML 9.2.5 and 9.2.6).
+//! The parser: bytes, in chunks of any size, into messages (WHATWG HTML 9.2.5 and 9.2.6).
 
 use std::time::Duration;
 
@@ -7,47 +7,47 @@ const BOM: &[u8] = "\u{feff}".as_bytes();
 /// A message that a reader dispatches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its name, `message` unless the stream said otherwise.
+    /// The event's name; `message` if the stream has not set one.
     pub name: String,
-    /// Its data, with LF between lines.
+    /// The data, with LF between lines.
     pub data: String,
-    /// The last event id that the stream has set, in this message or before it.
+    /// The last event id that the stream has set, in this message or earlier.
     pub last_event_id: String,
 }
 
-/// What a stream tells its reader.
+/// An item of a parsed stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// A message to dispatch.
     Message(Message),
-    /// How long to wait before connecting again.
+    /// A new delay before the reader reconnects.
     Retry(Duration),
 }
 
-/// Reads a stream of one connection, chunk by chunk.
+/// An incremental parser of the stream of one connection.
 ///
-/// It holds the line and the block that are not yet ended, whatever their size, and gives each message a
-/// copy of the last id: whoever feeds it from a server that is not to be trusted bounds them
-/// ([`last_event_id`](Self::last_event_id) tells how long that is). A block that the end of the stream
-/// cuts short is never dispatched.
+/// It buffers the current line and block, whatever their size, and copies the last event id into
+/// each message. A client of an untrusted server must bound the number of bytes that it feeds, and
+/// the length of [`last_event_id`](Self::last_event_id). A block that the end of the stream cuts
+/// short is never dispatched.
 #[derive(Debug, Default)]
 pub struct Parser {
     /// The line so far, without its end.
     line: Vec<u8>,
-    /// The last byte was a CR, so that an LF right after it belongs to the same line end.
+    /// `true` if the last byte was a CR. An LF right after it belongs to the same line end.
     after_cr: bool,
-    /// A byte order mark can only stand before the first line's end.
+    /// `true` after the first line, which is the only one that may begin with a byte order mark.
     past_first_line: bool,
-    /// Each line of data so far, with an LF after it.
+    /// The lines of data of the current block, each with an LF after it.
     data: String,
     name: String,
-    /// The id as of the last `id` field; committed by the block's blank line.
+    /// The value of the last `id` field. It takes effect at the end of the block.
     id: String,
     last_event_id: String,
 }
 
 impl Parser {
-    /// Takes the next bytes of the stream; gives what they complete.
+    /// Parses the next bytes of the stream, and returns the items that they complete.
     pub fn feed(&mut self, chunk: &[u8]) -> Vec<Parsed> {
         let mut parsed = Vec::new();
         let mut rest = chunk;
@@ -69,7 +69,7 @@ impl Parser {
         parsed
     }
 
-    /// What the reader sends as `Last-Event-ID` when it connects again.
+    /// Returns the value of `Last-Event-ID` for a reconnect.
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
@@ -80,13 +80,13 @@ impl Parser {
         if !std::mem::replace(&mut self.past_first_line, true) {
             line = line.strip_prefix(BOM).unwrap_or(line);
         }
-        // CR and LF never stand inside a character, so decoding by line is decoding the stream.
+        // CR and LF are never part of a longer UTF-8 character, so each line can be decoded alone.
         let line = String::from_utf8_lossy(line);
         if line.is_empty() {
             self.end_block(parsed);
             return;
         }
-        // A comment has an empty field name, which is none of the four.
+        // A comment has an empty field name, which matches none of the four.
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
@@ -97,7 +97,7 @@ impl Parser {
             "event" => value.clone_into(&mut self.name),
             "id" if !value.contains('\0') => value.clone_into(&mut self.id),
             "retry" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                // More digits than fit is the longest wait that there is.
+                // A number that is too large becomes the longest delay.
                 let millis = value.parse().unwrap_or(u64::MAX);
                 parsed.push(Parsed::Retry(Duration::from_millis(millis)));
             }
@@ -124,7 +124,7 @@ impl Parser {
 mod tests {
     use super::*;
 
-    /// Name, data and last event id of each message.
+    /// Returns the name, data and last event id of each message.
     fn messages(stream: &[u8]) -> Vec<(String, String, String)> {
         let parsed = Parser::default().feed(stream);
         let message = |parsed| match parsed {
@@ -134,8 +134,8 @@ mod tests {
         parsed.into_iter().filter_map(message).collect()
     }
 
-    /// What the web platform's tests of the format look at (`eventsource/format-*`): what the case
-    /// is about, the stream, and the data that are dispatched.
+    /// Runs the cases of the web platform tests `eventsource/format-*`: description, stream, and
+    /// dispatched data.
     #[test]
     fn the_cases_of_the_web_platform_tests() {
         let long_comment = format!("data:1\n:{}\ndata:2\n\n", "x".repeat(2000));
@@ -178,19 +178,19 @@ mod tests {
     }
 
     #[test]
-    fn names_hold_for_their_block_only() {
+    fn a_name_applies_to_its_block_only() {
         let stream = b"event:a\ndata:1\n\ndata:2\n\nevent:b\nevent:c\ndata:3\n\nevent\ndata:4\n\n";
         let names: Vec<_> = messages(stream).into_iter().map(|(name, ..)| name).collect();
         assert_eq!(names, ["a", "message", "c", "message"]);
     }
 
     #[test]
-    fn a_name_of_a_block_without_data_is_forgotten() {
+    fn the_name_of_a_block_without_data_is_discarded() {
         assert_eq!(messages(b"event:a\n\ndata:1\n\n")[0].0, "message");
     }
 
     #[test]
-    fn ids_hold_until_another_is_set() {
+    fn an_id_applies_until_another_is_set() {
         let stream =
             b"id:1\ndata:a\n\ndata:b\n\nid:2\n\ndata:c\n\nid:x\0y\ndata:d\n\nid\ndata:e\n\n";
         let ids: Vec<_> = messages(stream).into_iter().map(|(.., id)| id).collect();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_counts_once_its_block_has_ended() {
+    fn an_id_takes_effect_at_the_end_of_its_block() {
         let mut parser = Parser::default();
         parser.feed(b"id:1\n\nid:2\ndata:x");
         assert_eq!(parser.last_event_id(), "1");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_takes_digits_and_nothing_else() {
+    fn retry_accepts_only_digits() {
         let retry = |value: &str| match &Parser::default()
             .feed(format!("retry:{value}\n").as_bytes())[..]
         {

@@ -1,56 +1,10 @@
-//! JSON, read by the browser's own parser. A parser in WebAssembly, with the code that serde derives
-//! for it, would add a sixth to what the page loads.
+//! JSON for the reader's eyes.
 
-use std::str::FromStr;
-
-use js_sys::{Array, JSON, Reflect};
+use js_sys::JSON;
 use wasm_bindgen::JsValue;
-
-/// A value that was read from JSON.
-pub(crate) struct Json(JsValue);
-
-/// What can be made of a value; none if it is something else.
-pub(crate) trait FromJson: Sized {
-    fn from_json(json: &Json) -> Option<Self>;
-}
-
-/// Reads a value from its text.
-pub(crate) fn from_json<T: FromJson>(text: &str) -> Option<T> {
-    T::from_json(&Json(JSON::parse(text).ok()?))
-}
 
 /// An object or a list in JSON, over several lines; none if the text is something else.
 pub(crate) fn pretty_json(text: &str) -> Option<String> {
     let value = JSON::parse(text).ok().filter(JsValue::is_object)?;
     JSON::stringify_with_replacer_and_space(&value, &JsValue::NULL, &2.into()).ok()?.as_string()
-}
-
-impl Json {
-    /// A member of an object; none if there is none, or it is null.
-    pub(crate) fn get(&self, name: &str) -> Option<Self> {
-        let value = Reflect::get(&self.0, &name.into()).ok()?;
-        (!value.is_null() && !value.is_undefined()).then_some(Self(value))
-    }
-
-    /// A member that is a string, read as a `T`.
-    pub(crate) fn parse<T: FromStr>(&self, name: &str) -> Option<T> {
-        self.get(name)?.0.as_string()?.parse().ok()
-    }
-
-    /// A member that is a number, as the nearest that is whole and not negative.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-    pub(crate) fn number(&self, name: &str) -> Option<u64> {
-        Some(self.get(name)?.0.as_f64()? as u64)
-    }
-
-    /// Whether a member is true.
-    pub(crate) fn is_true(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| value.0.is_truthy())
-    }
-
-    /// A member that is a list, without what is no `T`.
-    pub(crate) fn list<T: FromJson>(&self, name: &str) -> Vec<T> {
-        let list = self.get(name).map(|list| Array::from(&list.0)).unwrap_or_default();
-        list.iter().filter_map(|value| T::from_json(&Self(value))).collect()
-    }
 }

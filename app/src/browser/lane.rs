@@ -22,7 +22,11 @@ use waterclock::{
     transport::Transport,
 };
 
-use super::{FromJson, Incoming, Json, event_source::Source, from_json, now, origin, poll};
+use waterclock_leptos::browser::{
+    FromJson, Incoming, Json, Source, from_json, now, poll_until_dropped,
+};
+
+use super::origin;
 use crate::compare::stats::News;
 
 /// How long a lane waits after its connection was lost, unless the browser does that by itself: as long
@@ -187,7 +191,7 @@ impl Reader {
     /// Polls once.
     async fn ask(&self, url: &str) -> Answer {
         self.tell(News::Asked);
-        let Some(polled) = poll::poll_until_dropped(url).await else {
+        let Some(polled) = poll_until_dropped(url).await else {
             self.tell(News::Lost);
             return Answer::None;
         };

@@ -7,9 +7,8 @@ use leptos::prelude::window;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 use waterclock::{id::EventId, transport::Transport};
+use waterclock_leptos::browser::{FromJson, Json, detail, from_json, poll};
 use web_sys::AbortSignal;
-
-use super::{FromJson, Json, explain::detail, from_json, poll};
 
 /// The name of a new meter.
 pub(crate) fn draw_meter() -> String {
@@ -120,7 +119,7 @@ async fn done(answer: Result<Response, gloo_net::Error>) -> Result<(), String> {
 /// The position of the log after all that there is of those topics.
 pub(crate) async fn position(query: &str) -> Result<EventId, String> {
     let url = format!("/poll?{query}");
-    if let Some(polled) = poll::poll(&url).await {
+    if let Some(polled) = poll(&url).await {
         return Ok(polled.cursor);
     }
     done(Request::get(&url).send().await).await?;

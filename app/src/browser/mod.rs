@@ -2,36 +2,28 @@
 //! effects and event handlers, by what is hydrated, and by what is drawn because of them.
 
 mod dialog;
-mod event_source;
-mod explain;
-mod group;
 mod json;
 mod keep;
 mod keys;
 mod lane;
 mod meter;
 mod offset;
-mod poll;
 mod probe;
 mod publish;
 mod view;
 
-use std::{
-    cell::Cell,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use leptos::prelude::*;
-use send_wrapper::SendWrapper;
 use wasm_bindgen::JsCast as _;
-use waterclock::{connection::Instant, id::EventId, stopwatch::Stopwatch, timestamp::Timestamp};
+use waterclock::{id::EventId, timestamp::Timestamp};
+pub(crate) use waterclock_leptos::browser::{
+    Lifecycle, every_second, is_visible, now, on_lifecycle, poll,
+};
 use web_sys::{Element, HtmlElement, MouseEvent};
 
 pub(crate) use dialog::open_dialog;
-pub use event_source::{EventSourceSignal, Incoming, event_source};
-pub(crate) use explain::explain;
-pub(crate) use group::{Group, GroupNews, count_tabs};
-pub(crate) use json::{FromJson, Json, from_json, pretty_json};
+pub(crate) use json::pretty_json;
 pub(crate) use keep::{
     address_with_fragment, clear_fragment, copy, download, fragment, on_fragment, query, set_query,
     set_setting, setting,
@@ -43,23 +35,9 @@ pub(crate) use meter::{
     read_meter, remember_transfers, to_base64url, transferred,
 };
 pub(crate) use offset::{now as precise_time, offset};
-pub(crate) use poll::{Polled, poll};
 pub(crate) use probe::{PROBE, clear_resource_timings, fetch_probe, resume_probe, service_worker};
 pub(crate) use publish::publish;
 pub(crate) use view::{View, can_scroll, is_above, is_at_end, lay_out, measure};
-
-/// How long the page has been there.
-pub(crate) fn now() -> Instant {
-    thread_local! {
-        static STOPWATCH: Cell<Stopwatch> = Cell::default();
-    }
-    let millis = |millis: f64| Duration::from_secs_f64(millis.max(0.0) / 1000.0);
-    let monotonic = window().performance().map_or(0.0, |performance| performance.now());
-    let mut stopwatch = STOPWATCH.get();
-    let now = stopwatch.read(millis(monotonic), millis(js_sys::Date::now()));
-    STOPWATCH.set(stopwatch);
-    now
-}
 
 /// The time, as the browser's machine has it.
 pub(crate) fn time() -> Timestamp {
@@ -83,52 +61,6 @@ pub(crate) fn origin() -> String {
 /// Says what the tab and the window are called.
 pub(crate) fn set_title(title: &str) {
     document().set_title(title);
-}
-
-/// A number from 0 to 1.
-pub(crate) fn random() -> f64 {
-    js_sys::Math::random()
-}
-
-/// Calls `tick` about once a second until the current owner is cleaned up. Browsers call less often
-/// while the page is hidden.
-pub(crate) fn every_second(tick: impl Fn() + 'static) {
-    let interval = SendWrapper::new(gloo_timers::callback::Interval::new(1000, tick));
-    on_cleanup(move || drop(interval));
-}
-
-/// What happens to a page as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lifecycle {
-    /// It goes: for good, or into the browser's back/forward cache.
-    Hidden,
-    /// It comes out of that cache.
-    Shown,
-    /// It can be seen again.
-    Visible,
-    /// The browser says that it has a network again.
-    Online,
-}
-
-/// Calls `happened` for each of these, until the current owner is cleaned up.
-pub(crate) fn on_lifecycle(happened: impl Fn(Lifecycle) + Copy + 'static) {
-    let on = |name, tell: fn() -> Option<Lifecycle>| {
-        let handle = window_event_listener_untyped(name, move |_| {
-            if let Some(lifecycle) = tell() {
-                happened(lifecycle);
-            }
-        });
-        on_cleanup(move || handle.remove());
-    };
-    on("pagehide", || Some(Lifecycle::Hidden));
-    on("pageshow", || Some(Lifecycle::Shown));
-    on("visibilitychange", || is_visible().then_some(Lifecycle::Visible));
-    on("online", || Some(Lifecycle::Online));
-}
-
-/// Whether the page can be seen.
-pub(crate) fn is_visible() -> bool {
-    !document().hidden()
 }
 
 /// Calls `resized` when the window has another size, until the current owner is cleaned up.

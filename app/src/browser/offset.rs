@@ -6,9 +6,8 @@ use waterclock::{
     offset::{Offset, Sample},
     timestamp::Timestamp,
 };
+use waterclock_leptos::browser::{FromJson, Json, from_json};
 use web_sys::AbortSignal;
-
-use super::{FromJson, Json, from_json};
 
 /// So many questions, one after the other; the quickest answer counts.
 const QUESTIONS: usize = 12;

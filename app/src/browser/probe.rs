@@ -15,9 +15,10 @@ use waterclock_diagnose::{
     FetchError, ProbeEvent, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, RequestEcho, StreamEnd,
     StreamReader, StreamResponse, duration_from_millis,
 };
+use waterclock_leptos::browser::{AbortOnDrop, Incoming, Source};
 use web_sys::{AbortController, ReadableStreamDefaultReader, RequestCache};
 
-use super::{Incoming, event_source::Source, offset, poll::AbortOnDrop};
+use super::offset;
 
 /// Path of the probe.
 pub(crate) const PROBE: &str = "/diagnose/stream";

@@ -3,9 +3,8 @@
 use gloo_net::http::Request;
 use js_sys::encode_uri_component;
 use wasm_bindgen::JsCast as _;
+use waterclock_leptos::browser::detail;
 use web_sys::{FormData, HtmlFormElement, SubmitEvent};
-
-use super::explain::detail;
 
 /// Publishes what a form has in its fields `topic`, `name` and `data`, and answers with what to say of
 /// it.

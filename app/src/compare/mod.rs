@@ -22,6 +22,7 @@ mod table;
 
 use leptos::{prelude::*, task::spawn_local};
 use serde::Serialize;
+use waterclock_leptos::browser::{FromJson, Json};
 
 use self::{
     results::Results,
@@ -30,7 +31,7 @@ use self::{
     table::Table,
 };
 use crate::{
-    browser::{self, FromJson, Json},
+    browser,
     reactive::{effect, text},
 };
 

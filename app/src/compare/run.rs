@@ -8,9 +8,8 @@ use std::{
 
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
-use waterclock::{
-    connection::Instant, id::EventId, offset::Offset, timestamp::Timestamp, transport::Transport,
-};
+use waterclock::{id::EventId, offset::Offset, timestamp::Timestamp, transport::Transport};
+use waterclock_leptos::connection::Instant;
 
 use super::{
     LANES,

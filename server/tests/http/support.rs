@@ -31,10 +31,10 @@ use tokio::{
     task::JoinHandle,
 };
 use waterclock::{
-    event::Name,
+    event::Draft,
+    event_log::{MemoryLog, Retention},
     hub::Hub,
     id::Epoch,
-    log::{MemoryLog, Retention},
     sse::{Message, Parsed, Parser},
     timestamp::Timestamp,
 };
@@ -145,7 +145,7 @@ impl Server {
 
     pub async fn publish_to(&self, topic: &str, data: &str) {
         let topic = topic.parse().unwrap();
-        self.hub.publish(topic, Name::default(), data.to_owned()).await.unwrap();
+        self.hub.publish(Draft::new(topic, data)).await.unwrap();
     }
 
     /// Sends a request without a body, and reads the answer's head.

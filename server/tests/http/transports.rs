@@ -5,7 +5,11 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 use server::{access::Access, streams::StreamLimits};
-use waterclock::{event::Name, notice::GapReason, transport::Transport};
+use waterclock::{
+    event::{Draft, Name},
+    notice::GapReason,
+    transport::Transport,
+};
 
 use crate::{
     readers::{Ask, Item, Reader, Refused},
@@ -94,7 +98,7 @@ async fn events_come_whole_in_order_and_once(transport: Transport) {
         ["", " a ", "two\nlines\n", "\r\r\n", "{\"json\": [\"\\\"]}", "ü €\u{2028}\0😀", &long];
     for (sequence, data) in (2..).zip(data) {
         let name: Name = format!("name {sequence}").parse().unwrap();
-        server.hub.publish("t".parse().unwrap(), name, data.to_owned()).await.unwrap();
+        server.hub.publish(Draft::new("t".parse().unwrap(), data).named(name)).await.unwrap();
     }
     for (sequence, data) in (2..).zip(data) {
         let event = reader.event().await;
@@ -501,11 +505,11 @@ async fn a_burst_comes_whole_in_order_and_once(transport: Transport) {
     let publish = async {
         let mut publishing = Vec::new();
         for number in 0..COUNT {
-            let (topic, data) = ("t".parse().unwrap(), number.to_string());
-            publishing.push(server.hub.enqueue(topic, Name::default(), data, None).await.unwrap());
+            let draft = Draft::new("t".parse().unwrap(), number.to_string());
+            publishing.push(server.hub.enqueue(draft).await.unwrap());
         }
         for publishing in publishing {
-            publishing.kept().await.unwrap();
+            publishing.await.unwrap();
         }
     };
     let (data, ()) = tokio::join!(reader.data(COUNT), publish);

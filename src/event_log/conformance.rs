@@ -1,0 +1,419 @@
+//! Tests that every event log must pass.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    event::{Draft, IdempotencyKey, Name},
+    id::Epoch,
+    pattern::{Pattern, Patterns},
+    timestamp::Timestamp,
+};
+
+/// The time of events in these tests.
+const NOW: Timestamp = Timestamp::from_millis(10_000_000);
+
+/// A log under test.
+struct TestLog {
+    log: Box<dyn EventLog>,
+    #[cfg(feature = "sqlite")]
+    sqlite: Option<(std::sync::Arc<SqliteLog>, tempfile::TempDir)>,
+}
+
+impl TestLog {
+    fn memory(retention: Retention) -> Self {
+        Self {
+            log: Box::new(MemoryLog::new(Epoch::new(1), retention)),
+            #[cfg(feature = "sqlite")]
+            sqlite: None,
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn sqlite(retention: Retention) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = std::sync::Arc::new(SqliteLog::open(folder.path(), retention, || NOW).unwrap());
+        Self { log: Box::new(std::sync::Arc::clone(&log)), sqlite: Some((log, folder)) }
+    }
+
+    /// Creates a log of each kind.
+    fn all(retention: Retention) -> Vec<Self> {
+        vec![
+            Self::memory(retention),
+            #[cfg(feature = "sqlite")]
+            Self::sqlite(retention),
+        ]
+    }
+
+    async fn append_drafts(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, Rejected>> {
+        self.append_at(drafts, NOW).await
+    }
+
+    /// Appends the drafts, and drops what exceeds the retention.
+    async fn append_at(
+        &self,
+        drafts: Vec<Draft>,
+        time: Timestamp,
+    ) -> Vec<Result<Appended, Rejected>> {
+        let appended = self.log.append(drafts, time).await.unwrap();
+        #[cfg(feature = "sqlite")]
+        if let Some((sqlite, _)) = &self.sqlite {
+            sqlite.tidy().await;
+        }
+        appended
+    }
+
+    /// Appends one event to the topic of each letter, in a commit of its own.
+    async fn append(&self, topics: &str) {
+        for topic in topics.chars() {
+            let appended = self.append_drafts(vec![draft(&topic.to_string(), "x")]).await;
+            assert!(matches!(appended[..], [Ok(Appended { is_duplicate: false, .. })]));
+        }
+    }
+
+    async fn read(&self, topics: &str, after: u64, count: usize) -> Vec<u64> {
+        // A read may return less than the limit, so it is repeated.
+        let mut found: Vec<u64> = Vec::new();
+        while found.len() < count {
+            let limit = ReadLimit { count: count - found.len(), bytes: usize::MAX };
+            let after = found.last().copied().unwrap_or(after);
+            let read = self.log.read(&patterns(topics), after, limit).await.unwrap();
+            if read.is_empty() {
+                break;
+            }
+            found.extend(read.iter().map(|event| event.id.sequence));
+        }
+        found
+    }
+
+    async fn latest(&self, topics: &str, limit: usize) -> Vec<u64> {
+        let events = self.log.latest(&patterns(topics), limit).await.unwrap();
+        events.iter().map(|event| event.id.sequence).collect()
+    }
+
+    fn dropped(&self, topics: &str) -> u64 {
+        self.log.dropped(&patterns(topics))
+    }
+
+    /// Returns the sequence numbers before the oldest event and of the newest.
+    fn bounds(&self) -> (u64, u64) {
+        let Bounds { start, newest, .. } = self.log.bounds();
+        (start, newest)
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl<L: EventLog> EventLog for std::sync::Arc<L> {
+    fn bounds(&self) -> Bounds {
+        L::bounds(self)
+    }
+
+    fn dropped(&self, topics: &Patterns) -> u64 {
+        L::dropped(self, topics)
+    }
+
+    fn append(
+        &self,
+        drafts: Vec<Draft>,
+        time: Timestamp,
+    ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
+        L::append(self, drafts, time)
+    }
+
+    fn read<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<crate::event::Event>> {
+        L::read(self, topics, after, limit)
+    }
+
+    fn latest<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        limit: usize,
+    ) -> EventLogFuture<'a, Vec<crate::event::Event>> {
+        L::latest(self, topics, limit)
+    }
+}
+
+fn keeping(count: usize) -> Retention {
+    Retention { count, ..Retention::default() }
+}
+
+fn draft(topic: &str, data: &str) -> Draft {
+    Draft::new(topic.parse().unwrap(), data)
+}
+
+fn keyed(topic: &str, data: &str, publisher: &str, key: &str) -> Draft {
+    let key = IdempotencyKey { publisher: publisher.to_owned(), key: key.to_owned() };
+    draft(topic, data).with_key(key)
+}
+
+fn patterns(text: &str) -> Patterns {
+    Patterns::new(text.split(' ').map(|text| text.parse::<Pattern>().unwrap())).unwrap()
+}
+
+/// Returns the event's sequence number, which is negative for a duplicate.
+fn outcome(appended: &Result<Appended, Rejected>) -> Result<i64, Rejected> {
+    let Appended { event, is_duplicate } = appended.as_ref().map_err(|rejected| *rejected)?;
+    let sequence = event.id.sequence.cast_signed();
+    Ok(if *is_duplicate { -sequence } else { sequence })
+}
+
+#[tokio::test]
+async fn events_are_numbered_from_one_and_read_after_a_sequence_number() {
+    for log in TestLog::all(keeping(10)) {
+        assert_eq!(log.bounds(), (0, 0));
+        let drafts = vec![draft("a", "first"), draft("a", "second")];
+        let appended = log.append_drafts(drafts).await;
+        assert_eq!(appended.iter().map(outcome).collect::<Vec<_>>(), [Ok(1), Ok(2)]);
+        log.append("a").await;
+        assert_eq!(log.bounds(), (0, 3));
+        assert_eq!(log.read("a", 0, 2).await, [1, 2]);
+        assert_eq!(log.read("a", 2, 9).await, [3]);
+        assert!(log.read("a", 3, 9).await.is_empty());
+        assert!(log.read("a", i64::MAX as u64, 9).await.is_empty());
+        assert!(log.read("a", u64::MAX, 9).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_read_as_it_was_appended() {
+    for log in TestLog::all(keeping(10)) {
+        let long = "ü".repeat(32 * 1024);
+        for data in ["", "a\0b", "a\r\nb\nc\rd", "\u{feff}x", &long] {
+            let name: Name = "näme".parse().unwrap();
+            let time = Timestamp::from_millis(9_999_999);
+            let appended = log.append_at(vec![draft("orders.eu", data).named(name)], time).await;
+            let [Ok(Appended { event, is_duplicate: false })] = &appended[..] else {
+                panic!("{appended:?}")
+            };
+            assert_eq!((&*event.data, event.time), (data, time));
+            let topics = patterns("orders.*");
+            let after = event.id.sequence - 1;
+            let limit = ReadLimit { count: 9, bytes: 0 };
+            let read = log.log.read(&topics, after, limit).await.unwrap();
+            assert_eq!(read, std::slice::from_ref(event));
+            assert_eq!(log.log.latest(&topics, 1).await.unwrap(), std::slice::from_ref(event));
+        }
+    }
+}
+
+#[tokio::test]
+async fn topics_are_read_together_in_the_order_of_the_log() {
+    for log in TestLog::all(keeping(10)) {
+        log.append("abcabcba").await;
+        assert_eq!(log.read("a", 0, 9).await, [1, 4, 8]);
+        assert_eq!(log.read("a b", 1, 9).await, [2, 4, 5, 7, 8]);
+        assert_eq!(log.read("a b", 1, 3).await, [2, 4, 5]);
+        assert_eq!(log.read("b c", 0, 9).await, [2, 3, 5, 6, 7]);
+        assert_eq!(log.read(">", 3, 2).await, [4, 5]);
+        assert!(log.read("d", 0, 9).await.is_empty());
+        assert_eq!(log.latest("a b", 3).await, [5, 7, 8]);
+        assert_eq!(log.latest("c", 9).await, [3, 6]);
+        assert!(log.latest("d", 9).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn no_event_of_many_topics_is_left_out() {
+    for log in TestLog::all(keeping(1000)) {
+        let busy = vec![draft("z.busy", "x"); 400];
+        let mut expected = Vec::new();
+        for round in 0..4_u64 {
+            log.append_drafts(busy.clone()).await;
+            let others = (0..40).map(|n| draft(&format!("a.{n}"), "x")).collect();
+            log.append_drafts(others).await;
+            expected.extend((1..=40).map(|n| round * 440 + 400 + n));
+        }
+        for count in [1, 7, 39, 41, 1000] {
+            let limit = ReadLimit { count, bytes: usize::MAX };
+            let (mut found, mut after): (Vec<u64>, _) = (Vec::new(), 0);
+            loop {
+                let read = log.log.read(&patterns("a.*"), after, limit).await.unwrap();
+                assert!(read.len() <= count);
+                let Some(last) = read.last() else { break };
+                after = last.id.sequence;
+                found.extend(read.iter().map(|event| event.id.sequence));
+            }
+            assert_eq!(found, expected, "{count} at a time");
+        }
+        assert_eq!(log.latest("a.*", 50).await, expected[110..]);
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_is_no_longer_busy_is_read_to_its_end() {
+    for log in TestLog::all(keeping(1000)) {
+        for (topic, count) in [("a", 300), ("b", 100), ("a", 1)] {
+            log.append_drafts(vec![draft(topic, "x"); count]).await;
+        }
+        let limit = ReadLimit { count: 5, bytes: usize::MAX };
+        for (after, expected) in [(298, vec![299, 300]), (310, vec![401]), (401, vec![])] {
+            let read = log.log.read(&patterns("a"), after, limit).await.unwrap();
+            let read: Vec<_> = read.iter().map(|event| event.id.sequence).collect();
+            assert!(!read.is_empty() || expected.is_empty(), "after {after}");
+            assert_eq!(read[..read.len().min(2)], expected, "after {after}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_that_exceed_the_retention_are_dropped_and_their_numbers_never_reused() {
+    for log in TestLog::all(keeping(2)) {
+        log.append("aaab").await;
+        assert_eq!(log.bounds(), (1, 4));
+        assert_eq!(log.read(">", 0, 9).await, [2, 3, 4]);
+        let dropped = ["a", "b", "c", ">"].map(|topics| log.dropped(topics));
+        assert_eq!(dropped, [1, 0, 0, 1]);
+        log.append("aaaa").await;
+        assert_eq!(log.bounds(), (3, 8));
+        assert_eq!(log.read(">", 0, 9).await, [4, 7, 8], "each topic keeps its own");
+        assert_eq!(log.dropped("a b"), 6);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_keeps_nothing_still_counts() {
+    for log in TestLog::all(keeping(0)) {
+        log.append("ab").await;
+        assert_eq!(log.bounds(), (2, 2));
+        assert!(log.read(">", 0, 9).await.is_empty());
+        assert_eq!((log.dropped("a"), log.dropped(">")), (1, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_read_is_bounded_in_bytes_but_returns_at_least_one_event() {
+    for log in TestLog::all(keeping(10)) {
+        log.append("aaaaabbbbbb").await;
+        for (bytes, expected) in [(0, vec![2]), (1, vec![2]), (3, vec![2, 3, 4])] {
+            // Of a majority of all events, and of a minority.
+            for topics in ["a b", "a"] {
+                let limit = ReadLimit { count: 9, bytes };
+                let read = log.log.read(&patterns(topics), 1, limit).await.unwrap();
+                let read: Vec<_> = read.iter().map(|event| event.id.sequence).collect();
+                assert_eq!(read, expected, "{topics} {bytes}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_clock_has_its_own_retention() {
+    for log in TestLog::all(Retention { clock_count: 1, ..Retention::default() }) {
+        for topic in ["clock", "other", "clock", "other"] {
+            log.append_drafts(vec![draft(topic, "x")]).await;
+        }
+        assert_eq!(log.read(">", 0, 9).await, [2, 3, 4]);
+    }
+}
+
+#[tokio::test]
+async fn events_that_are_too_old_are_dropped() {
+    let hour = Duration::from_secs(60 * 60);
+    for log in TestLog::all(Retention { age: hour, ..Retention::default() }) {
+        for (topic, seconds) in [("a", 3601), ("b", 1800), ("c", 0)] {
+            let time = Timestamp::from_millis(NOW.as_millis() - seconds * 1000);
+            log.append_at(vec![draft(topic, "x")], time).await;
+        }
+        assert_eq!(log.read(">", 0, 9).await, [2, 3]);
+        assert_eq!((log.dropped("a"), log.dropped("b c")), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn all_topics_together_are_bounded_in_bytes() {
+    let bytes = 1 << 20;
+    for log in TestLog::all(Retention { bytes, ..Retention::default() }) {
+        let data = "x".repeat(1000);
+        for _ in 0..40 {
+            let drafts = (0..100).map(|n| draft(if n % 2 == 0 { "a" } else { "b" }, &data));
+            log.append_drafts(drafts.collect()).await;
+        }
+        let (start, newest) = log.bounds();
+        assert_eq!(newest, 4000);
+        let kept = newest - start;
+        assert!((700..=1000).contains(&kept), "{kept}");
+        assert_eq!(log.read(">", 0, 9999).await, (start + 1..=4000).collect::<Vec<_>>());
+        assert_eq!(log.dropped("a").max(log.dropped("b")), start);
+        #[cfg(feature = "sqlite")]
+        if let Some((_, folder)) = &log.sqlite {
+            let size = |name| folder.path().join(name).metadata().map_or(0, |file| file.len());
+            let size = size("log.db") + size("log.db-wal");
+            assert!(size < 8 << 20, "{size} bytes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_draft_with_a_used_key_is_a_duplicate() {
+    for log in TestLog::all(keeping(3)) {
+        let first = log.append_drafts(vec![
+            keyed("a", "x", "me", "k"),
+            // A duplicate within the same append.
+            keyed("a", "x", "me", "k"),
+            keyed("a", "x", "you", "k"),
+            keyed("b", "x", "me", "k"),
+            keyed("a", "y", "me", "k"),
+            draft("a", "x"),
+        ]);
+        let first = first.await;
+        let reused = Err(Rejected::KeyReused);
+        assert_eq!(
+            first.iter().map(outcome).collect::<Vec<_>>(),
+            [Ok(1), Ok(-1), Ok(2), Ok(3), reused, Ok(4)]
+        );
+        let [Ok(new), Ok(duplicate), ..] = &first[..] else { panic!("{first:?}") };
+        assert_eq!(new.event, duplicate.event);
+        let renamed = keyed("a", "x", "me", "k").named("other".parse().unwrap());
+        let again = log.append_drafts(vec![keyed("a", "x", "me", "k"), renamed]).await;
+        assert_eq!(again.iter().map(outcome).collect::<Vec<_>>(), [Ok(-1), reused]);
+        assert_eq!(log.bounds(), (0, 4));
+        // A key is dropped with its event.
+        log.append("a").await;
+        let late = log.append_drafts(vec![keyed("a", "y", "me", "k")]).await;
+        assert_eq!(outcome(&late[0]), Ok(6));
+    }
+}
+
+#[tokio::test]
+async fn the_topic_limit_is_kept_and_empty_topics_make_room() {
+    for log in TestLog::all(Retention { topics: 2, count: 2, age: Duration::MAX, ..keeping(2) }) {
+        let drafts = ["a", "b", "c", "a"].map(|topic| draft(topic, "x"));
+        let appended = log.append_drafts(drafts.into()).await;
+        let outcomes: Vec<_> = appended.iter().map(outcome).collect();
+        assert_eq!(outcomes, [Ok(1), Ok(2), Err(Rejected::TooManyTopics), Ok(3)]);
+        assert_eq!(log.read(">", 0, 9).await, [1, 2, 3]);
+    }
+    for log in TestLog::all(Retention { topics: 2, ..keeping(0) }) {
+        log.append("abc").await;
+        // `a` was forgotten, so only an upper bound is known of its dropped events.
+        assert_eq!(["a", "b", "c", "d", ">"].map(|topics| log.dropped(topics)), [1, 2, 3, 1, 3]);
+        // A topic that gets an event in the same append is not forgotten.
+        for (topics, expected) in [(["b", "e"], [Ok(4), Ok(5)]), (["d", "a"], [Ok(6), Ok(7)])] {
+            let both = topics.map(|topic| draft(topic, "x"));
+            let appended = log.append_drafts(both.into()).await;
+            assert_eq!(appended.iter().map(outcome).collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(log.bounds(), (7, 7));
+        assert_eq!(["a", "b", "c", "d"].map(|topics| log.dropped(topics)), [7, 5, 5, 6]);
+    }
+    // The topic `clock` is always admitted.
+    for log in TestLog::all(Retention { topics: 1, ..keeping(2) }) {
+        let drafts = ["a", "clock", "b"].map(|topic| draft(topic, "x"));
+        let appended = log.append_drafts(drafts.into()).await;
+        let outcomes: Vec<_> = appended.iter().map(outcome).collect();
+        assert_eq!(outcomes, [Ok(1), Ok(2), Err(Rejected::TooManyTopics)]);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_append_changes_nothing() {
+    for log in TestLog::all(keeping(2)) {
+        assert!(log.append_drafts(Vec::new()).await.is_empty());
+        assert_eq!(log.bounds(), (0, 0));
+    }
+}

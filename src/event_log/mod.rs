@@ -1,0 +1,39 @@
+//! The event log: accepted events in sequence order, within [`Retention`].
+//!
+//! [`MemoryLog`] lives as long as the process. `SqliteLog` (feature `sqlite`) is durable.
+//!
+//! ```
+//! use waterclock::{
+//!     Draft, EventLog, MemoryLog, Retention, Timestamp,
+//!     event_log::ReadLimit, id::Epoch,
+//! };
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let log = MemoryLog::new(Epoch::random(), Retention::default());
+//! let draft = Draft::new("orders.eu".parse()?, "order 7");
+//! let appended = log.append(vec![draft], Timestamp::now()).await?;
+//! assert_eq!(appended[0].as_ref().map(|appended| appended.event.id.sequence), Ok(1));
+//!
+//! let limit = ReadLimit { count: 100, bytes: 1 << 20 };
+//! let orders = "orders.>".parse::<waterclock::Pattern>()?.into();
+//! let events = log.read(&orders, 0, limit).await?;
+//! assert_eq!(events[0].data, "order 7");
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+
+mod memory;
+mod retention;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod store;
+mod topics;
+
+#[cfg(test)]
+mod conformance;
+
+pub use memory::MemoryLog;
+pub use retention::Retention;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{OpenError, SqliteLog};
+pub use store::{Appended, Bounds, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected};

@@ -1,0 +1,66 @@
+//! Errors of the database.
+
+use std::{io, path::PathBuf};
+
+use crate::event_log::store::EventLogError;
+
+/// A reason for which a log cannot be opened. The files are left unchanged.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be created or written to.
+    #[error("the event log cannot be kept in {}: {reason}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's reason.
+        reason: io::Error,
+    },
+    /// Another process has the log open.
+    #[error("the event log in {} is in use by another waterclock", .0.display())]
+    InUse(PathBuf),
+    /// Another program has locked the database.
+    #[error("the event log {} is locked by another program, such as sqlite3", .0.display())]
+    Locked(PathBuf),
+    /// A later version of this program has written the database.
+    #[error(
+        "the event log {} was written by a newer waterclock: its format is {format}, \
+         this program knows {supported}",
+        file.display()
+    )]
+    Newer {
+        /// The database.
+        file: PathBuf,
+        /// The number of its format.
+        format: usize,
+        /// The number of the newest format that this program knows.
+        supported: usize,
+    },
+    /// The file is not a database of this program.
+    #[error("{} is not an event log of waterclock", .0.display())]
+    NotALog(PathBuf),
+    /// The database is corrupt.
+    #[error("the event log {} is damaged: {details}", file.display())]
+    Damaged {
+        /// The database.
+        file: PathBuf,
+        /// A description of the damage.
+        details: String,
+    },
+    /// The database could not be read or written.
+    #[error("the event log {} cannot be opened: {reason}", file.display())]
+    Failed {
+        /// The database.
+        file: PathBuf,
+        /// SQLite's reason.
+        reason: rusqlite::Error,
+    },
+}
+
+impl From<rusqlite::Error> for EventLogError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
+            _ => Self::new(error),
+        }
+    }
+}

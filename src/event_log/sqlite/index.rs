@@ -1,0 +1,25 @@
+//! The summary of the database that the writer and the readers share.
+
+use crate::{
+    event_log::topics::Topics,
+    id::{Epoch, EventId},
+};
+
+/// Summary of the database in memory. Only the writer changes it.
+pub(super) struct Index {
+    pub epoch: Epoch,
+    /// The sequence number before that of the oldest event.
+    pub start: u64,
+    /// The sequence number of the newest durable event.
+    pub newest: u64,
+    /// Number of events of all topics.
+    pub count: usize,
+    /// Bookkeeping with the row id of each topic.
+    pub topics: Topics<i64>,
+}
+
+impl Index {
+    pub fn id(&self, sequence: u64) -> EventId {
+        EventId { epoch: self.epoch, sequence }
+    }
+}

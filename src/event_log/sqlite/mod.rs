@@ -1,0 +1,175 @@
+//! An event log in an SQLite database, which the `sqlite3` tool can inspect.
+//!
+//! # Layout
+//!
+//! | module | contents |
+//! |---|---|
+//! | `index` | the summary of the database in memory |
+//! | `schema` | the tables, their migrations, and the checks when a database is opened |
+//! | `life_file` | the file beside the database that reveals a restored copy |
+//! | `write` | the thread that appends events and drops those that exceed the retention |
+//! | `read` | the pool of connections that read concurrently |
+
+mod error;
+mod index;
+mod life_file;
+mod read;
+mod schema;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+pub use error::OpenError;
+
+use super::{
+    retention::Retention,
+    store::{Appended, Bounds, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected},
+};
+use crate::{
+    event::{Draft, Event},
+    pattern::Patterns,
+    timestamp::Timestamp,
+};
+use index::Index;
+use life_file::LifeFile;
+use read::{ReaderPool, TopicSelection};
+use write::{Command, Writer};
+
+/// A durable event log: appended events survive a crash of the process or the system.
+pub struct SqliteLog {
+    index: Arc<Mutex<Index>>,
+    readers: Arc<ReaderPool>,
+    /// `None` once the log is being closed.
+    commands: Option<mpsc::Sender<Command>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl SqliteLog {
+    /// Opens the log in `folder`. Creates both if they are missing.
+    ///
+    /// `now` is the clock by which events become too old. Blocks, longer for a larger log.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be used, or holds files that this program cannot continue.
+    pub fn open(
+        folder: &Path,
+        retention: Retention,
+        now: impl Fn() -> Timestamp + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        let mut life_file = LifeFile::open(folder)?;
+        let file = life_file.database.clone();
+        let (connection, mut index) = schema::open(&file)?;
+        if !life_file.matches_database(index.newest) {
+            // The next sequence numbers may have been used for other events.
+            index.epoch = schema::begin_life(&connection, &file)?;
+            tracing::warn!(
+                epoch = %index.epoch,
+                "the event log was copied or restored since it was last written here: \
+                 its ids start a new epoch"
+            );
+        }
+        let newest = index.newest;
+        let index = Arc::new(Mutex::new(index));
+        let folder_error = |reason| OpenError::Folder { folder: folder.to_owned(), reason };
+        life_file.begin(newest).map_err(folder_error)?;
+        let writer = Writer::new(connection, life_file, Arc::clone(&index), retention, now);
+        let (commands, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || writer.run(&receiver))
+            .map_err(folder_error)?;
+        let readers = Arc::new(ReaderPool::new(file));
+        Ok(Self { index, readers, commands: Some(commands), writer: Some(thread) })
+    }
+
+    /// Sends a command to the writer, and waits for its reply.
+    async fn command<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, EventLogError> {
+        let closed = || EventLogError::new("the writer has stopped");
+        let (reply, replied) = oneshot::channel();
+        let commands = self.commands.as_ref().ok_or_else(closed)?;
+        commands.send(command(reply)).map_err(|_| closed())?;
+        replied.await.map_err(|_| closed())
+    }
+
+    /// Drops all events that exceed the retention, without waiting until the writer is idle.
+    #[cfg(test)]
+    pub(super) async fn tidy(&self) {
+        self.command(Command::Tidy).await.unwrap();
+    }
+
+    /// Limits the size of the file to `pages`, or to its current size if that is more; `None` lifts
+    /// the limit.
+    #[cfg(test)]
+    async fn limit_pages(&self, pages: Option<u32>) {
+        self.command(|reply| Command::LimitPages { pages, reply }).await.unwrap();
+    }
+}
+
+impl Drop for SqliteLog {
+    /// Waits until pending appends are written.
+    fn drop(&mut self) {
+        // SQLite cleans up when the last connection closes, which must be the one that may write.
+        self.readers.close_idle();
+        self.commands = None;
+        if let Some(writer) = self.writer.take() {
+            // A panic of the thread has already been printed.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl EventLog for SqliteLog {
+    fn bounds(&self) -> Bounds {
+        let Index { epoch, start, newest, .. } = *self.index.lock();
+        Bounds { epoch, start, newest }
+    }
+
+    fn dropped(&self, topics: &Patterns) -> u64 {
+        self.index.lock().topics.dropped(topics)
+    }
+
+    fn append(
+        &self,
+        drafts: Vec<Draft>,
+        time: Timestamp,
+    ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
+        Box::pin(
+            async move { self.command(|reply| Command::Append { drafts, time, reply }).await? },
+        )
+    }
+
+    fn read<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        let selection = TopicSelection::after(&self.index.lock(), topics, after);
+        Box::pin(async move {
+            let Some(selection) = selection else { return Ok(Vec::new()) };
+            self.readers.run(move |connection| selection.read(connection, after, limit)).await
+        })
+    }
+
+    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
+        let selection = TopicSelection::after(&self.index.lock(), topics, 0);
+        Box::pin(async move {
+            let Some(selection) = selection else { return Ok(Vec::new()) };
+            self.readers.run(move |connection| selection.latest(connection, limit)).await
+        })
+    }
+}

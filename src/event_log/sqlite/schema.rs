@@ -1,0 +1,168 @@
+//! The tables of the database, and the checks when it is opened.
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::{error::OpenError, index::Index};
+use crate::{
+    event_log::topics::{TopicEntry, Topics},
+    id::Epoch,
+};
+
+/// "wclk", by which this program and the tool `file` recognize the database.
+const APPLICATION_ID: usize = 0x7763_6c6b;
+/// Each migration brings a file of the format before it to its own. A new file has format 0.
+pub(super) const MIGRATIONS: [&str; 2] = [
+    "CREATE TABLE log (epoch TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT;
+     CREATE TABLE topics (
+         id INTEGER PRIMARY KEY,
+         topic TEXT NOT NULL UNIQUE,
+         dropped INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE events (
+         sequence INTEGER PRIMARY KEY,
+         topic INTEGER NOT NULL REFERENCES topics,
+         name TEXT NOT NULL,
+         time INTEGER NOT NULL,
+         data TEXT NOT NULL
+     ) STRICT;
+     CREATE INDEX events_of_topic ON events (topic, sequence);",
+    "ALTER TABLE events ADD COLUMN publisher TEXT;
+     ALTER TABLE events ADD COLUMN key TEXT;
+     CREATE UNIQUE INDEX events_by_key ON events (topic, publisher, key) WHERE key IS NOT NULL;",
+];
+/// The current format.
+pub(super) const FORMAT: usize = MIGRATIONS.len();
+/// Timeout for a lock that another program holds, such as `sqlite3`.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Size to which SQLite truncates its journal after a checkpoint.
+const JOURNAL_BYTES: u64 = 16 << 20;
+
+/// Opens the database for writing, and migrates it to the current format.
+pub(super) fn open(file: &Path) -> Result<(Connection, Index), OpenError> {
+    let failed = |error: rusqlite::Error| open_error(file, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(file, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, usize>(0));
+    let format = pragma("user_version").map_err(failed)?;
+    let application = pragma("application_id").map_err(failed)?;
+    let is_new = pragma("page_count").map_err(failed)? == 0;
+    if !is_new && application != APPLICATION_ID {
+        return Err(OpenError::NotALog(file.to_owned()));
+    }
+    if format > FORMAT {
+        return Err(OpenError::Newer { file: file.to_owned(), format, supported: FORMAT });
+    }
+    if is_new {
+        // Lets the writer return unused pages to the file system.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
+    } else {
+        check(&connection, file)?;
+    }
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES).map_err(failed)?;
+    migrate(&mut connection, format).map_err(failed)?;
+    let index = build_index(&connection).map_err(failed)?;
+    Ok((connection, index))
+}
+
+/// Checks all pages for damage, but does not compare the indexes with the tables.
+fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+    let found: String = connection
+        .query_one("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| open_error(file, error))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let details = found.lines().collect::<Vec<_>>().join(" ");
+    Err(OpenError::Damaged { file: file.to_owned(), details })
+}
+
+fn migrate(connection: &mut Connection, format: usize) -> rusqlite::Result<()> {
+    let missing = &MIGRATIONS[format..];
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
+    if format == 0 {
+        let epoch = Epoch::random().to_string();
+        transaction.execute("INSERT INTO log (epoch, forgotten) VALUES (?1, 0)", [epoch])?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+/// Gives the log a new epoch.
+pub(super) fn begin_life(connection: &Connection, file: &Path) -> Result<Epoch, OpenError> {
+    let epoch = Epoch::random();
+    let update = connection.execute("UPDATE log SET epoch = ?1", [epoch.to_string()]);
+    update.map(|_| epoch).map_err(|error| open_error(file, error))
+}
+
+/// Summarizes the database.
+fn build_index(connection: &Connection) -> rusqlite::Result<Index> {
+    let (epoch, forgotten): (String, u64) =
+        connection.query_one("SELECT epoch, forgotten FROM log", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let mut by_row_id: HashMap<i64, (String, u64)> = HashMap::new();
+    let mut statement = connection.prepare("SELECT id, topic, dropped FROM topics")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        by_row_id.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+    }
+    let mut kept: HashMap<i64, (usize, u64)> = HashMap::new();
+    let mut statement =
+        connection.prepare("SELECT topic, count(*), max(sequence) FROM events GROUP BY topic")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        kept.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+    }
+    let oldest: Option<u64> =
+        connection.query_one("SELECT min(sequence) FROM events", [], |row| row.get(0))?;
+
+    let mut topics = HashMap::new();
+    let mut newest = forgotten;
+    for (row_id, (topic, dropped)) in by_row_id {
+        let (count, of_topic) = kept.remove(&row_id).unwrap_or((0, 0));
+        newest = newest.max(of_topic).max(dropped);
+        let topic = topic.parse().map_err(|_| damaged("a topic is invalid"))?;
+        topics.insert(topic, TopicEntry { count, newest: of_topic, dropped, place: row_id });
+    }
+    if !kept.is_empty() {
+        return Err(damaged("an event has no topic"));
+    }
+    Ok(Index {
+        epoch: epoch.parse().map_err(|_| damaged("the epoch is invalid"))?,
+        start: oldest.map_or(newest, |oldest| oldest.saturating_sub(1)),
+        newest,
+        count: topics.values().map(|entry| entry.count).sum(),
+        topics: Topics::new(topics, forgotten),
+    })
+}
+
+fn damaged(details: &str) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(code, Some(details.to_owned()))
+}
+
+fn open_error(file: &Path, reason: rusqlite::Error) -> OpenError {
+    let file = file.to_owned();
+    match reason.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked(file),
+        Some(ErrorCode::NotADatabase) => OpenError::NotALog(file),
+        Some(ErrorCode::DatabaseCorrupt) => {
+            OpenError::Damaged { file, details: reason.to_string() }
+        }
+        _ => OpenError::Failed { file, reason },
+    }
+}

@@ -1,0 +1,290 @@
+//! Tests of the SQLite log alone: restarts, restored copies, damage, and concurrent reads.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+use crate::event::{IdempotencyKey, Topic};
+
+/// Name of the database.
+const FILE: &str = "log.db";
+
+const NOW: Timestamp = Timestamp::from_millis(1000);
+
+fn try_open(folder: &TempDir) -> Result<SqliteLog, OpenError> {
+    SqliteLog::open(folder.path(), Retention::default(), || NOW)
+}
+
+fn open(folder: &TempDir) -> SqliteLog {
+    try_open(folder).unwrap()
+}
+
+/// Opens a log that must be refused and left unchanged.
+fn refusal(folder: &TempDir) -> OpenError {
+    let before = fs::read(folder.path().join(FILE)).unwrap();
+    let Err(error) = try_open(folder) else { panic!("it was opened") };
+    assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), before, "nothing is overwritten");
+    assert!(!error.to_string().contains('\n'));
+    error
+}
+
+fn database(folder: &TempDir) -> Connection {
+    Connection::open(folder.path().join(FILE)).unwrap()
+}
+
+fn draft(topic: &str) -> Draft {
+    Draft::new(topic.parse().unwrap(), "x".repeat(100))
+}
+
+async fn append(log: &SqliteLog, topics: &str) {
+    let drafts = topics.chars().map(|topic| draft(&topic.to_string())).collect();
+    let appended = log.append(drafts, NOW).await.unwrap();
+    assert!(
+        appended
+            .iter()
+            .all(|appended| matches!(appended, Ok(Appended { is_duplicate: false, .. })))
+    );
+}
+
+fn all() -> Patterns {
+    Patterns::new([">".parse().unwrap()]).unwrap()
+}
+
+const MANY: ReadLimit = ReadLimit { count: 100_000, bytes: usize::MAX };
+
+async fn read(log: &SqliteLog) -> Vec<u64> {
+    let events = log.read(&all(), 0, MANY).await.unwrap();
+    events.iter().map(|event| event.id.sequence).collect()
+}
+
+#[tokio::test]
+async fn events_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { count: 2, ..Retention::default() };
+    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    append(&log, "aaab").await;
+    let key = IdempotencyKey { publisher: "me".to_owned(), key: "k".to_owned() };
+    let keyed = draft("c").with_key(key);
+    log.append(vec![keyed.clone()], NOW).await.unwrap();
+    log.tidy().await;
+    let (bounds, events) = (log.bounds(), log.read(&all(), 0, MANY).await.unwrap());
+    drop(log);
+
+    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    assert_eq!(log.bounds(), bounds);
+    assert_eq!(log.read(&all(), 0, MANY).await.unwrap(), events);
+    assert_eq!(log.dropped(&Topic::clock().into()), 0);
+    assert_eq!(log.dropped(&all()), 1);
+    let again = log.append(vec![keyed, draft("a")], NOW).await.unwrap();
+    assert_eq!(again[0], Ok(Appended { event: events[3].clone(), is_duplicate: true }));
+    let Ok(Appended { event, is_duplicate: false }) = &again[1] else { panic!("{again:?}") };
+    assert_eq!(event.id.sequence, 6);
+}
+
+#[tokio::test]
+async fn numbers_of_dropped_events_are_not_reused_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { count: 0, topics: 1, ..Retention::default() };
+    for newest in [2, 4] {
+        let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+        append(&log, "a").await;
+        log.tidy().await;
+        append(&log, "b").await;
+        log.tidy().await;
+        assert_eq!((log.bounds().start, log.bounds().newest), (newest, newest));
+    }
+}
+
+#[tokio::test]
+async fn a_restored_copy_starts_a_new_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name| folder.path().join(name);
+    let log = open(&folder);
+    append(&log, "aaa").await;
+    let first = log.bounds().epoch;
+    drop(log);
+    fs::copy(at(FILE), at("copy")).unwrap();
+    assert_eq!(open(&folder).bounds().epoch, first, "the database is the same");
+
+    // Another file in its place, with the same events.
+    fs::rename(at("copy"), at(FILE)).unwrap();
+    let log = open(&folder);
+    let second = log.bounds().epoch;
+    assert_ne!(second, first);
+    assert_eq!(log.bounds().newest, 3, "its events are kept");
+    drop(log);
+    assert_eq!(open(&folder).bounds().epoch, second);
+
+    // An older copy, written into the same file.
+    let copy = fs::read(at(FILE)).unwrap();
+    let log = open(&folder);
+    append(&log, "a").await;
+    drop(log);
+    fs::write(at(FILE), copy).unwrap();
+    let log = open(&folder);
+    assert!(![first, second].contains(&log.bounds().epoch));
+    assert_eq!(log.bounds().newest, 3);
+    drop(log);
+
+    // A database without its life file.
+    let third = open(&folder).bounds().epoch;
+    fs::remove_file(at("log.life")).unwrap();
+    assert_ne!(open(&folder).bounds().epoch, third);
+}
+
+#[tokio::test]
+async fn a_log_of_the_first_format_is_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = database(&folder);
+    old.pragma_update(None, "journal_mode", "WAL").unwrap();
+    old.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    old.execute_batch(
+        "PRAGMA application_id = 0x77636c6b; PRAGMA user_version = 1;
+         INSERT INTO log VALUES ('00000000c10cca11', 0);
+         INSERT INTO topics VALUES (7, 'a', 3), (8, 'b', 0);
+         INSERT INTO events VALUES (4, 7, 'message', 5, 'x'), (5, 8, 'other', 6, 'y');",
+    )
+    .unwrap();
+    drop(old);
+    LifeFile::open(folder.path()).unwrap().begin(5).unwrap();
+
+    let log = open(&folder);
+    let bounds = Bounds { epoch: "00000000c10cca11".parse().unwrap(), start: 3, newest: 5 };
+    assert_eq!(log.bounds(), bounds);
+    assert_eq!(log.dropped(&all()), 3);
+    let events = log.read(&all(), 0, MANY).await.unwrap();
+    assert_eq!((events[1].name.as_str(), &*events[1].data), ("other", "y"));
+    append(&log, "ab").await;
+    drop(log);
+    assert_eq!(read(&open(&folder)).await, [4, 5, 6, 7]);
+}
+
+#[tokio::test]
+async fn unusable_databases_are_refused_and_left_unchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, &"a".repeat(1000)).await;
+    let used = try_open(&folder);
+    assert!(matches!(used, Err(OpenError::InUse(_))));
+    drop(log);
+    let good = fs::read(folder.path().join(FILE)).unwrap();
+
+    // Locked by another program.
+    let other = database(&folder);
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    assert!(matches!(refusal(&folder), OpenError::Locked(_)));
+    drop(other);
+
+    // From a later version.
+    let newer = database(&folder);
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    assert!(matches!(refusal(&folder), OpenError::Newer { format: 99, .. }));
+
+    // Damaged, in the middle and at the end.
+    let file = folder.path().join(FILE);
+    let mut damaged = good.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle..][..5000].fill(7);
+    fs::write(&file, damaged).unwrap();
+    assert!(matches!(refusal(&folder), OpenError::Damaged { .. }));
+    fs::write(&file, &good[..good.len() / 2]).unwrap();
+    assert!(matches!(refusal(&folder), OpenError::Damaged { .. }));
+
+    // Other content.
+    fs::write(&file, "Dear diary, ".repeat(100)).unwrap();
+    assert!(matches!(refusal(&folder), OpenError::NotALog(_)));
+    fs::remove_file(&file).unwrap();
+    database(&folder).execute_batch("CREATE TABLE diary (day TEXT)").unwrap();
+    assert!(matches!(refusal(&folder), OpenError::NotALog(_)));
+
+    // The folder itself is still usable.
+    fs::write(&file, good).unwrap();
+    assert_eq!(read(&open(&folder)).await.len(), 1000);
+}
+
+#[test]
+fn a_folder_that_cannot_be_created_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let opened = SqliteLog::open(&file.join("below"), Retention::default(), || NOW);
+    assert!(matches!(opened, Err(OpenError::Folder { .. })));
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_appends_but_not_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, "ab").await;
+    log.limit_pages(Some(1)).await;
+    let drafts = || vec![draft("a"); 1000];
+    assert!(matches!(log.append(drafts(), NOW).await, Err(EventLogError::DiskFull)));
+    assert_eq!(log.bounds().newest, 2);
+    assert_eq!(read(&log).await, [1, 2]);
+    log.limit_pages(None).await;
+    log.append(drafts(), NOW).await.unwrap();
+    assert_eq!(read(&log).await, (1..=1002).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_readers_miss_only_events_that_count_as_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { count: 10, ..Retention::default() };
+    let log = Arc::new(SqliteLog::open(folder.path(), retention, || NOW).unwrap());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = ["z.>", "z.1 z.2", ">"]
+        .into_iter()
+        .map(|topics| {
+            let topics = Patterns::new(topics.split(' ').map(|text| text.parse().unwrap()));
+            let (topics, log, is_over) = (topics.unwrap(), Arc::clone(&log), is_over.clone());
+            tokio::spawn(async move {
+                let (mut found, mut after, mut lost) = (BTreeSet::new(), 0, 0);
+                loop {
+                    let was_over = is_over.load(Ordering::SeqCst);
+                    let limit = ReadLimit { count: 64, bytes: usize::MAX };
+                    let read = log.read(&topics, after, limit).await.unwrap();
+                    let dropped = log.dropped(&topics);
+                    if dropped > after {
+                        lost = dropped;
+                    }
+                    if read.is_empty() && was_over {
+                        return (topics, found, lost);
+                    }
+                    if let Some(last) = read.last() {
+                        after = last.id.sequence;
+                    }
+                    found.extend(read.into_iter().map(|event| event.id.sequence));
+                }
+            })
+        })
+        .collect();
+    let mut published = Vec::new();
+    for round in 0..200_u64 {
+        let drafts = (0..10).map(|n| draft(&format!("z.{}", (round * 7 + n) % 50))).collect();
+        if round % 3 == 0 {
+            log.tidy().await;
+        }
+        for appended in log.append(drafts, NOW).await.unwrap() {
+            let Ok(Appended { event, is_duplicate: false }) = appended else {
+                panic!("{appended:?}")
+            };
+            published.push(event);
+        }
+    }
+    is_over.store(true, Ordering::SeqCst);
+    assert!(log.dropped(&all()) > 1000, "events were dropped during the reads");
+    for reader in readers {
+        let (topics, found, lost) = reader.await.unwrap();
+        let expected = published.iter().filter(|event| topics.matches(&event.topic));
+        let expected = expected.map(|event| event.id.sequence);
+        let missed: Vec<_> = expected.filter(|n| *n > lost && !found.contains(n)).collect();
+        assert!(missed.is_empty(), "{topics:?}: {missed:?}");
+    }
+}

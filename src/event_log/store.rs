@@ -1,0 +1,117 @@
+//! The trait of all event logs, with its results and errors.
+
+use std::{pin::Pin, sync::Arc};
+
+use crate::{
+    event::{Draft, Event},
+    id::Epoch,
+    pattern::Patterns,
+    timestamp::Timestamp,
+};
+
+/// A future of an [`EventLog`]'s methods, boxed, so that the trait can be used as `dyn EventLog`.
+pub type EventLogFuture<'a, T> =
+    Pin<Box<dyn Future<Output = Result<T, EventLogError>> + Send + 'a>>;
+
+/// A store of accepted events.
+pub trait EventLog: Send + Sync + 'static {
+    /// Returns the range of events that the log holds now.
+    fn bounds(&self) -> Bounds;
+
+    /// Returns the sequence number of the newest dropped event of the topics; 0 if all are kept.
+    ///
+    /// An event that a [`read`](Self::read) missed because it was dropped is counted by the time
+    /// that the read returns.
+    fn dropped(&self, topics: &Patterns) -> u64;
+
+    /// Appends the events that are not rejected, and returns one result for each draft, in their
+    /// order, as soon as the events are durable. The order of the calls is the order in the log.
+    ///
+    /// # Errors
+    ///
+    /// If the events could not be made durable. Then none of them is appended.
+    fn append(
+        &self,
+        drafts: Vec<Draft>,
+        time: Timestamp,
+    ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>>;
+
+    /// Reads events of the topics after the sequence number `after`, oldest first, within `limit`.
+    ///
+    /// May return fewer events than `limit` allows, but returns at least one if any is kept.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    fn read<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>>;
+
+    /// Reads the newest events of the topics, at most `limit`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>>;
+}
+
+/// Maximum size of one read. The first event is returned even if it is larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// Number of events.
+    pub count: usize,
+    /// Bytes of data.
+    pub bytes: usize,
+}
+
+/// The range of events that a log holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The current life of the log.
+    pub epoch: Epoch,
+    /// The sequence number before that of the oldest kept event.
+    pub start: u64,
+    /// The sequence number of the newest event; equal to `start` if no event is kept.
+    pub newest: u64,
+}
+
+/// A draft that the log has accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The event in the log.
+    pub event: Event,
+    /// `true` if an earlier draft with the same key, name and data had already added the event.
+    pub is_duplicate: bool,
+}
+
+/// A reason for which the log rejects a draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// An event with another name or other data has the same key.
+    #[error("the key was used for another event")]
+    KeyReused,
+    /// The topic limit is reached.
+    #[error("there are too many topics")]
+    TooManyTopics,
+}
+
+/// A failed operation of the log.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EventLogError {
+    /// The disk is full. A later attempt may succeed.
+    #[error("the disk is full")]
+    DiskFull,
+    /// Any other failure.
+    #[error("the event log failed")]
+    Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+impl EventLogError {
+    /// Creates a [`Failed`](Self::Failed) with `source`.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Failed(source.into().into())
+    }
+}
