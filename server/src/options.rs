@@ -321,7 +321,8 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:3000 or [::1]:3000")
+    text.parse()
+        .map_err(|_| "expected an address and a port, such as 127.0.0.1:3000 or [::1]:3000")
 }
 
 /// Parses a time from 5 milliseconds, the resolution of timers, to a day.

@@ -8,11 +8,7 @@ use std::{error::Error, io::BufRead, time::Duration};
 use reqwest::{Client, StatusCode};
 
 /// Publishes lines to `url`, which names the topic. `run` identifies this run among others.
-pub(crate) async fn publish(
-    url: &str,
-    run: &str,
-    lines: impl BufRead,
-) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn publish(url: &str, run: &str, lines: impl BufRead) -> Result<(), Box<dyn Error>> {
     let client = Client::new();
     for (number, line) in lines.lines().enumerate() {
         let (line, key) = (line?, format!("{run}-{number}"));

@@ -34,9 +34,7 @@ const NAME_LENGTH: RangeInclusive<usize> = 16..=64;
 /// An invalid or unknown name of a meter.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MeterError {
-    #[error(
-        "{0:?} is not a valid meter name. It must be 16 to 64 random characters of `A-Za-z0-9_-`."
-    )]
+    #[error("{0:?} is not a valid meter name. It must be 16 to 64 random characters of `A-Za-z0-9_-`.")]
     Name(String),
     #[error("There is no such meter, or it has not been used for a long time.")]
     Unknown,

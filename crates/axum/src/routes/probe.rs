@@ -118,8 +118,8 @@ pub(super) async fn get(
         return refuse(GoodbyeReason::Limit);
     };
     context.metrics.stream_opened(0);
-    let echo = describe(&context, &request);
-    let session = ProbeSession::new(probe, StreamRecord::new(context, open), echo);
+    let seen = describe(&context, &request);
+    let session = ProbeSession::new(probe, StreamRecord::new(context, open), seen);
     let chunks = stream::unfold(session, async |mut session| {
         let chunk = session.next().await?;
         Some((Ok::<_, Infallible>(chunk), session))
@@ -159,7 +159,7 @@ struct ProbeSession {
     probe: ProbeParameters,
     record: StreamRecord,
     /// The description of the request, until the first event has carried it.
-    echo: Option<RequestEcho>,
+    seen: Option<RequestEcho>,
     began: Instant,
     /// Time of the beginning by the system's clock, in milliseconds since 1970. That clock may be set
     /// during the probe.
@@ -172,7 +172,7 @@ struct ProbeSession {
 }
 
 impl ProbeSession {
-    fn new(probe: ProbeParameters, record: StreamRecord, echo: RequestEcho) -> Self {
+    fn new(probe: ProbeParameters, record: StreamRecord, seen: RequestEcho) -> Self {
         let context = Arc::clone(&record.context);
         let goodbye = Box::pin(async move {
             let began = context.stop.begun().await;
@@ -182,7 +182,7 @@ impl ProbeSession {
         Self {
             probe,
             record,
-            echo: Some(echo),
+            seen: Some(seen),
             began: Instant::now(),
             began_at: since.as_secs_f64() * 1000.0,
             sent: 0,
@@ -224,14 +224,14 @@ impl ProbeSession {
         self.sent += 1;
         self.record.events += 1;
         self.record.context.metrics.events_sent(1, None);
-        let event = ProbeEvent {
+        let probe = ProbeEvent {
             number: self.sent,
             time: self.began_at + self.began.elapsed().as_secs_f64() * 1000.0,
             // Random, so that compression cannot make it shorter.
             padding: repeat_with(fastrand::alphanumeric).take(self.probe.bytes).collect(),
-            request: self.echo.take(),
+            request: self.seen.take(),
         };
-        let json = serde_json::to_string(&event);
+        let json = serde_json::to_string(&probe);
         let block = Block {
             id: Some(&ProbeEvent::id(self.sent)),
             name: Some(ProbeEvent::NAME),
