@@ -11,10 +11,12 @@ const LAYERS = {
   server: [
     ['main'],
     ['lib'],
-    ['options', 'diagnose'],
-    ['routes'],
-    ['state', 'auth', 'limits', 'compare'],
-    ['net', 'ops'],
+    ['options'],
+    ['routes', 'diagnose'],
+    ['state'],
+    ['auth', 'compare'],
+    ['net'],
+    ['limits', 'ops'],
   ],
 };
 
