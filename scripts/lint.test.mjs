@@ -472,10 +472,10 @@ describe('names', () => {
   });
 
   test('an exception excuses, and must be needed', () => {
-    const exceptions = [{ name: 'X', crates: ['one', 'two'] }];
+    const exceptions = [{ name: 'X', crates: ['one', 'two'], reason: 'a test' }];
     assert.deepEqual(check(two('pub struct X;', 'pub struct X;'), exceptions), []);
     assert.match(check(two('pub struct X;', ''), exceptions)[0], /not needed/);
-    assert.equal(check(two('pub struct X;', 'pub struct X;'), [{ name: 'X', crates: ['one'] }]).length, 2);
+    assert.equal(check(two('pub struct X;', 'pub struct X;'), [{ name: 'X', crates: ['one'], reason: 'a test' }]).length, 2);
   });
 });
 

@@ -11,12 +11,13 @@ const LAYERS = {
   server: [
     ['main'],
     ['lib'],
-    ['options'],
-    ['routes', 'diagnose'],
+    ['options', 'diagnose'],
+    ['routes'],
     ['state'],
     ['auth', 'compare'],
     ['net'],
-    ['limits', 'ops'],
+    ['ops'],
+    ['limits'],
   ],
 };
 
