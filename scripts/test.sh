@@ -80,6 +80,12 @@ clippy_published() {
     done
 }
 
+# The pages in the browser, and those of other programs that render in the browser only.
+clippy_browser() {
+    clippy -p frontend --target wasm32-unknown-unknown
+    clippy -p waterclock-leptos --features csr --target wasm32-unknown-unknown
+}
+
 # Two features of the server that the other steps have the other way round: the site inside, which
 # is empty here, and no page /compare.
 clippy_server() {
@@ -131,7 +137,7 @@ step 'clippy: all crates, and the pages as the server renders them' clippy --all
 step 'clippy: the server with the site inside, without /compare' clippy_server
 step 'clippy: the hub without and with its feature' clippy_hub
 step 'clippy: each published crate by itself' clippy_published
-step 'clippy: the pages in the browser' clippy -p frontend --target wasm32-unknown-unknown
+step 'clippy: the pages in the browser' clippy_browser
 step 'packages for crates.io' package
 step 'types of the end-to-end tests' env --chdir=end2end npx tsc
 step 'licences, sources, duplicates and advisories of dependencies' dependencies
