@@ -55,3 +55,8 @@ pub mod tab;
 
 pub use live::{Live, LiveOptions};
 pub use message::StreamUpdate;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
