@@ -82,6 +82,7 @@ clippy_alone() {
 # The pages in the browser, and those of other programs that render in the browser only.
 clippy_browser() {
     clippy -p frontend --target wasm32-unknown-unknown
+    clippy -p tutorial --lib --no-default-features --features hydrate --target wasm32-unknown-unknown
     clippy -p waterclock-leptos --features csr --target wasm32-unknown-unknown
 }
 
