@@ -1,57 +1,77 @@
-# The commands of the project. Each sets up what it needs first; `make help` lists them.
+# The commands of the project. Each installs what it needs first. `make help` lists them.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-# Set-up, build and tests follow each other; each uses all cores by itself.
+# Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run run-tls watch test test-proxies fuzz build dist bench bench-page bench-transports pictures \
-        setup-build setup-test setup-proxies
+.PHONY: again help run run-tls watch check lint doc unit e2e test test-proxies fuzz build dist bench \
+        bench-page bench-transports pictures setup-build setup-lint setup-test setup-proxies
 
-# Tools that scripts/setup.sh had to put into a folder of their own come first.
+# Tools that scripts/setup.sh has put into folders of their own come first.
 export PATH := $(shell scripts/setup.sh path)
 
-# The release build has a folder of its own for the site, so that `watch` does not overwrite it.
+# The site of the release build is in a folder of its own, so that `watch` does not overwrite it.
 site := target/release/site
 program := target/release/waterclock
 build_pages := cargo leptos build --release --frontend-only
-sources := $(shell find .cargo Cargo.toml Cargo.lock src app server/Cargo.toml server/build.rs server/src crates frontend style public)
+sources := $(shell find .cargo Cargo.toml Cargo.lock src app crates server/Cargo.toml server/build.rs \
+    server/src frontend style public 2>/dev/null)
 
 help: ## List the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "make %-17s %s\n", $$1, $$2 }'
 
-run: setup-build target/release/.built ## Set up, build for release, and serve on http://127.0.0.1:3000
+run: setup-build target/release/.built ## Build for release, and serve on http://127.0.0.1:3000
 	@$(program)
 
-run-tls: setup-build target/release/.built ## The same with TLS and HTTP/2, on https://127.0.0.1:3000, with a certificate of its own
+run-tls: setup-build target/release/.built ## The same on https://127.0.0.1:3000, with HTTP/2 and a self-signed certificate
 	@$(program) --tls-self-signed
 
-watch: setup-build ## Set up, and build, serve and reload on every change (cargo leptos watch)
+watch: setup-build ## Build, serve, and reload after every change (cargo leptos watch)
 	cargo leptos watch
 
-test: setup-test build ## Set up, and run everything that there is to test
-	scripts/test.sh
+# The times are those of a second run on 2 cores, after a small change.
+check: setup-build ## Check that the server and the page compile (@@check)
+	cargo check --quiet --all-targets
+	cargo check --quiet --package frontend --target wasm32-unknown-unknown
 
-test-proxies: setup-proxies build ## Build, and run the tests behind nginx, HAProxy, Caddy and Apache httpd (some minutes)
-	cd end2end && WATERCLOCK_BINARY=$(CURDIR)/$(program) npx playwright test --config proxies.config.ts
+lint: setup-lint ## Run all checks that run no program: format, clippy, import circles, comments, documentation (@@lint)
+	@scripts/test.sh lint
 
-# How long each target is fuzzed.
+doc: setup-build ## Build the documentation into target/doc (@@doc)
+	@scripts/test.sh doc
+
+unit: setup-build ## Run the unit, property and integration tests, and those of the scripts (@@unit)
+	@scripts/test.sh unit
+
+export E2E
+e2e: setup-test build ## Run the tests in Chromium and Firefox (@@e2e); only some with E2E="tabs -g 'a name'"
+	@scripts/test.sh e2e
+
+test: setup-test build ## Run all of these tests, and those behind proxies (@@test)
+	@scripts/test.sh
+
+test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (@@proxies)
+	@scripts/test.sh proxies
+
+# The time that each target is fuzzed for.
 SECONDS ?= 20
 
-fuzz: setup-build ## Look for bytes that break the parsers, SECONDS=20 for each (libFuzzer, or else proptest)
+fuzz: setup-build ## Fuzz the parsers, each for SECONDS=20 (libFuzzer, or else proptest)
 	scripts/fuzz.sh $(SECONDS)
 
-build: setup-build target/release/.built ## Set up, build for release, and say what the first load of the page weighs
+build: setup-build target/release/.built ## Build for release, and print the size of the first load of each page (@@build)
 	@node scripts/size.mjs $(program)
 
-dist: build ## Build, and put the program with the page inside, one file, into target/dist
+dist: build ## Build, and put the program, one file with the pages inside, into target/dist
 	@install -D $(program) target/dist/waterclock
-	@echo 'make: target/dist/waterclock is all there is: copy it wherever the same C library is'
+	@echo 'make: target/dist/waterclock runs on every system with the same C library'
 
-# What make has built and nobody else has since, who may have left the page out.
+# Set if the program is the one that make has built. A plain `cargo build` may have left out the pages.
 ours := $(shell [ -e $(program) ] && ! [ $(program) -nt target/release/.ours ] && echo yes)
 
-# The pages first: the server has them inside. Each has a module of its own, so that / need not load the others'.
-# The stamp is as old as the beginning, so that no edit during the build is lost.
+# The pages are built first, since the server has them inside. Each page has a WebAssembly module of
+# its own, so that / need not load the others'. The stamp has the time of the beginning, so that no
+# edit during the build is lost.
 target/release/.built: $(sources) $(if $(ours),,again)
 	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the page and the server for release (some minutes the first time)'
@@ -66,23 +86,26 @@ target/release/.built: $(sources) $(if $(ours),,again)
 
 again:
 
-bench: build ## Build, and show how fast the server is, beside a raw loop and axum's own Sse (6 minutes)
+bench: build ## Measure the server, next to a raw loop and axum's Sse (6 minutes)
 	cargo build --release --package bench
 	@taskset --cpu-list 1 target/release/bench $(program)
 
-bench-page: setup-test build ## Build, and show what 10,000 events a second do to the page, beside one in React (3 minutes)
+bench-page: setup-test build ## Measure the page at 10,000 events a second, next to one in React (3 minutes)
 	@cd bench/page && npm ci --no-audit --no-fund --silent
 	@node bench/page/run.mjs $(program)
 
-bench-transports: setup-test build ## Build, and show the figures of /compare on this machine, in Chromium (a minute)
+bench-transports: setup-test build ## Measure the transports with /compare in Chromium (1 minute)
 	@node bench/transports.mjs $(program)
 
-pictures: setup-test build ## Put a picture of the pages in each state into end2end/pictures
+pictures: setup-test build ## Save a picture of each page in each state to end2end/pictures
 	@rm -rf end2end/pictures
 	cd end2end && PICTURES=pictures WATERCLOCK_BINARY=$(CURDIR)/$(program) npx playwright test looks
 
 setup-build:
 	@scripts/setup.sh build
+
+setup-lint:
+	@scripts/setup.sh lint
 
 setup-test:
 	@scripts/setup.sh test

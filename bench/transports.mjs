@@ -1,5 +1,5 @@
-// Runs /compare in a headless Chromium on this machine, cuts the connections half-way, and writes the table
-// that the page's "Copy as a table" gives.
+// Runs /compare in a headless Chromium on this machine, cuts the connections half-way, and prints
+// the table that the page copies to the clipboard.
 //
 //   node bench/transports.mjs target/release/waterclock [seconds]
 import { spawn } from 'node:child_process';

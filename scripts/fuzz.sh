@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Looks for bytes that break what is true of any bytes (src/properties.rs, server/src/events/query.rs).
+# Fuzzes the parsers: looks for input that breaks the properties in src/properties.rs and of the
+# query of `/events`.
 #
-#   scripts/fuzz.sh SECONDS   with libFuzzer, each target for so long, where there is a nightly toolchain of Rust and
-#                             a C++ compiler; else with proptest and many cases, as many as PROPTEST_CASES says
+#   scripts/fuzz.sh SECONDS   runs each target for SECONDS
 #
-# What it finds is in fuzz/artifacts/, what it has learnt in fuzz/corpus/; neither is kept in git.
+# With a nightly toolchain of Rust and a C++ compiler it uses libFuzzer. Otherwise it runs the same
+# properties with proptest, PROPTEST_CASES times each. Findings are in fuzz/artifacts/, the learned
+# corpus in fuzz/corpus/; git ignores both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +18,7 @@ say() { printf 'fuzz: %s\n' "$*"; }
 nightly=$(rustup toolchain list 2>/dev/null | grep -o -m 1 '^nightly[^ ]*' || true)
 if [ -z "$nightly" ] || ! command -v c++ >/dev/null; then
     export PROPTEST_CASES=${PROPTEST_CASES:-50000}
-    say "no nightly toolchain, or no C++ compiler: $PROPTEST_CASES cases of each property by proptest instead"
+    say "no nightly toolchain or no C++ compiler: running $PROPTEST_CASES cases of each property with proptest"
     cargo test --quiet --package waterclock --lib properties::
     exec cargo test --quiet --package server --lib events::query::
 fi
@@ -25,7 +27,7 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     say "installing cargo-fuzz $cargo_fuzz (about a minute)"
     cargo "+$nightly" install --quiet --locked --debug "cargo-fuzz@$cargo_fuzz"
 fi
-# Of the versions that the program is built of.
+# The dependencies must have the versions of the program.
 cp Cargo.lock fuzz/Cargo.lock
 say "building the targets with $nightly (some minutes the first time)"
 cargo "+$nightly" fuzz build --sanitizer none
@@ -40,5 +42,5 @@ for target in $(cargo "+$nightly" fuzz list); do
         tail -n 40 "$log" >&2
         exit 1
     fi
-    say "$target: $(awk '/number_of_executed_units/ { print $2 }' "$log") inputs in $seconds s, nothing found"
+    say "$target: $(awk '/number_of_executed_units/ { print $2 }' "$log") inputs in $seconds s, no finding"
 done

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# Brings what building and testing Waterclock need, and skips what is there.
+# Installs what building and testing Waterclock need, and skips what is already there.
 #
-#   scripts/setup.sh build   Rust with wasm32's library, cargo-leptos, wasm-bindgen, wasm-opt
-#   scripts/setup.sh test    all that, cargo-deny, Chromium, Firefox, the packages of the end-to-end tests, and proxies
-#   scripts/setup.sh proxies only what the tests behind proxies need: nginx, HAProxy, Caddy, Apache httpd, Playwright
-#   scripts/setup.sh path    only prints PATH with the folders of our tools on it
+#   scripts/setup.sh build    Rust with the library for wasm32, cargo-leptos, wasm-bindgen, wasm-opt
+#   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
+#   scripts/setup.sh test     the same, Chromium, Firefox, clients and proxies
+#   scripts/setup.sh proxies  only what the tests behind proxies need: nginx, HAProxy, Caddy,
+#                             Apache httpd, Chromium
+#   scripts/setup.sh path     only prints PATH with the folders of our tools in it
 #
-# The ordinary way comes first; where it fails, Debian's packages are the second. A tool of another
-# version on PATH is left alone: ours then goes into a folder of its own in the cache.
+# It tries the ordinary way first, and Debian's packages second. It leaves a tool of another version
+# on PATH alone, and then installs its own into a folder in the cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-rust=1.96.0 # what cargo-leptos needs
+rust=1.96.0 # the minimum for cargo-leptos
 cargo_leptos=0.3.11
-wasm_bindgen=$(sed -n 's/^wasm-bindgen = "=\(.*\)"$/\1/p' Cargo.toml) # crate and command are one version
+# The crate and the command must have the same version.
+wasm_bindgen=$(sed -n 's/^wasm-bindgen = "=\(.*\)"$/\1/p' Cargo.toml)
 binaryen=132
 cargo_deny=0.20.2
 target=wasm32-unknown-unknown
@@ -23,10 +26,11 @@ cargo_bin=${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin
 log=$cache/setup.log
 proxies=$cache/proxies
 
-# Ours first, and what `cargo install` installs, should the user's PATH not have it.
+# Our own tools come first.
 first=$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bin:$cache/cargo-deny-$cargo_deny/bin
 first=$first:$cache/binaryen-$binaryen/node_modules/.bin
-# Last, so that the user's own are preferred: the proxies, and where Debian puts them if they are installed.
+# What `cargo install` installs and the proxies come last, so that the user's own are preferred.
+# Debian installs proxies into /usr/sbin.
 PATH=$first:$PATH:$cargo_bin:/usr/sbin:$proxies/run
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -36,13 +40,13 @@ fail() {
     exit 1
 }
 
-# Runs a command quietly.
+# Runs a command without output.
 try() {
     mkdir -p "$cache"
     "$@" >"$log" 2>&1
 }
 
-# The same; shows its last lines if it fails.
+# Does the same, and shows the last lines of output if the command fails.
 quietly() {
     try "$@" || {
         tail -n 15 "$log" >&2
@@ -60,7 +64,7 @@ as_root() {
     fi
 }
 
-# Installs Debian packages; updates the lists first.
+# Updates the package lists, and installs Debian packages.
 apt_install() {
     command -v apt-get >/dev/null || return 1
     as_root apt-get update &&
@@ -73,7 +77,8 @@ at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
 rust_version() { rustc "$@" --version 2>/dev/null | awk '{ print $2 }'; }
 
-# Whether a toolchain (none: the one in force here) is new enough and builds for wasm32.
+# Succeeds if a toolchain is new enough and builds for wasm32. Without an argument it checks the
+# toolchain in force here.
 rust_is_ready() {
     local version
     version=$(rust_version "$@")
@@ -83,11 +88,11 @@ rust_is_ready() {
 
 builds_for_wasm() {
     mkdir -p target
-    # With link-time optimisation, as the page is built, which not every library allows.
+    # The page is built with link-time optimisation, which not every library allows.
     echo 'pub fn f() {}' | rustc "$@" --crate-type cdylib -C lto=fat --target $target -o target/setup-probe.wasm - 2>/dev/null
 }
 
-# Makes a toolchain that is there the one for this folder.
+# Makes an installed toolchain the one for this folder.
 use_rust() {
     rust_is_ready "+$1" || return 1
     say "using the Rust toolchain '$1' in this folder (rustup override set $1)"
@@ -124,7 +129,8 @@ install_rust() {
     return 1
 }
 
-# Debian has a whole toolchain with its library's source, but wasm32's library we build ourselves.
+# Debian has the toolchain and the source of its library, from which this builds the library for
+# wasm32.
 install_debian_rust() {
     command -v apt-get >/dev/null ||
         fail "Rust $rust or newer with the target $target is needed." \
@@ -156,7 +162,7 @@ install_debian_rust() {
             -Zbuild-std=std,panic_abort,panic_unwind,proc_macro,test
     ) || fail "wasm32's library could not be built; $log says why."
     rm -f "$crate/target/$target/release/deps/"libempty*
-    # An older one that does not do: two of them would be in each other's way.
+    # An older library must go: the compiler refuses to choose between two.
     as_root find "$sysroot/$target/lib" -name '*.rlib' -delete
     as_root cp "$crate/target/$target/release/deps/"*.rlib "$sysroot/$target/lib/"
     rm -rf "$crate"
@@ -181,7 +187,8 @@ cargo_tool() {
         say "installing $command $version into $cargo_bin"
     fi
     say "    (about $minutes minutes on 2 cores; it is compiled without optimisation, to be quick)"
-    # None of them works for long: compiling them is what takes time. What they share is compiled once.
+    # The tools run for seconds, so compiling them is what takes time. A common target folder
+    # compiles their shared dependencies once.
     CARGO_TARGET_DIR=$cache/build CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_INCREMENTAL=false \
         CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false \
         CARGO_PROFILE_DEV_CODEGEN_UNITS=8 \
@@ -192,9 +199,9 @@ cargo_tool() {
 
 set_up_cargo_tools() {
     cargo_tool cargo-leptos "$cargo_leptos" 5 cargo-leptos --locked --features no_downloads
-    # Its lock file names a package that is no longer served, so without --locked.
+    # Not --locked: its lock file names a package that is no longer served.
     cargo_tool wasm-bindgen "$wasm_bindgen" 1 wasm-bindgen-cli --no-default-features --bin wasm-bindgen
-    if [ "$1" = test ]; then
+    if [ "$1" != build ]; then
         cargo_tool cargo-deny "$cargo_deny" 2 cargo-deny --locked --no-default-features
     fi
     rm -rf "$cache/build"
@@ -222,10 +229,10 @@ set_up_wasm_opt() {
 
 # --- end-to-end tests ---
 
-# Whether there is a Chromium that runs, by the rules of the tests themselves.
+# Succeeds if the tests find a Chromium that runs.
 has_chromium() { (cd end2end && node chromium.js >/dev/null 2>&1); }
 
-set_up_end2end() {
+set_up_node_packages() {
     local node
     node=$(node -p process.versions.node 2>/dev/null || true)
     at_least 20.11 "${node:-0}" ||
@@ -237,6 +244,9 @@ set_up_end2end() {
         (cd end2end && quietly npm ci --no-audit --no-fund) || fail "npm could not install them; $log says why."
         touch end2end/node_modules/.package-lock.json
     fi
+}
+
+set_up_chromium() {
     has_chromium && return
     say "installing Chromium for Playwright into its cache (about a minute)"
     (cd end2end && try timeout 300 npx playwright install chromium) && has_chromium && return
@@ -245,7 +255,7 @@ set_up_end2end() {
         fail "Chromium could not be installed." "Install it as your system does, then start again."
 }
 
-# The second browser: Firefox as Debian has it, which Playwright drives as it is.
+# The second browser: Debian's Firefox, which Playwright drives unmodified.
 set_up_firefox() {
     [ -x /usr/bin/firefox-esr ] && return
     say "installing Debian's package firefox-esr (about a minute)"
@@ -253,7 +263,7 @@ set_up_firefox() {
         fail "firefox-esr could not be installed." "Install it as /usr/bin/firefox-esr, then start again."
 }
 
-# What docs/clients.md is written for, besides browsers and Node.js; a test runs it.
+# Clients that docs/clients.md has examples for; a test runs these.
 set_up_clients() {
     command -v curl >/dev/null && command -v python3 >/dev/null && return
     say "installing curl and Python from Debian's packages (under a minute)"
@@ -263,7 +273,8 @@ set_up_clients() {
 
 # --- proxies ---
 
-# Debian's packages, and the libraries they lack, but only unpacked: installed, they would serve on port 80.
+# Unpacks Debian's packages and their libraries. It does not install them: they would serve on port
+# 80.
 set_up_proxies() {
     local missing=() program
     for program in nginx haproxy caddy apache2; do
@@ -287,7 +298,8 @@ unpack_packages() {
     needed=$(apt-get install --simulate --no-install-recommends "$@" 2>"$log" | awk '/^Inst/ { print $2 }')
     [ -n "$needed" ] || return 1
     mkdir -p "$proxies/debs" "$proxies/usr/lib"
-    ln -sfn usr/lib "$proxies/lib" # as Debian has it: older packages say lib, newer usr/lib
+    # Older packages say lib, newer ones usr/lib.
+    ln -sfn usr/lib "$proxies/lib"
     mapfile -t needed <<<"$needed"
     (cd "$proxies/debs" && quietly apt-get download "${needed[@]}") || return 1
     for deb in "$proxies"/debs/*.deb; do
@@ -298,20 +310,22 @@ unpack_packages() {
 
 case ${1:-} in
 path) printf '%s' "$PATH" ;;
-build | test)
+build | lint | test)
     set_up_rust
     set_up_cargo_tools "$1"
     set_up_wasm_opt
+    if [ "$1" != build ]; then set_up_node_packages; fi
     if [ "$1" = test ]; then
-        set_up_end2end
+        set_up_chromium
         set_up_firefox
         set_up_clients
         set_up_proxies
     fi
     ;;
 proxies)
-    set_up_end2end
+    set_up_node_packages
+    set_up_chromium
     set_up_proxies
     ;;
-*) fail "usage: scripts/setup.sh build|test|proxies|path" ;;
+*) fail "usage: scripts/setup.sh build|lint|test|proxies|path" ;;
 esac

@@ -1,6 +1,7 @@
-// Says what the first load of `/` weighs, file by file, as it is and compressed with brotli (quality
-// 11), and fails if it is too much; then the same for the other pages, in all. What is loaded is what the page of a running server names: the
-// document itself, with as many events in it as it ever has, and all that its head links to.
+// Prints the size of the first load of each page: raw, and compressed with brotli (quality 11).
+// Fails if that of `/` is over its limit, whose files it lists one by one. A first load is what the
+// page of a running server names: the document itself, with as many events as it ever has, and all
+// that its head links to.
 //
 //   node scripts/size.mjs target/release/waterclock
 import { spawn } from 'node:child_process';
@@ -13,7 +14,9 @@ import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { brotliCompressSync } from 'node:zlib';
 
+/** The most bytes that the first load of `/` may have, compressed. */
 const limit = 120_000;
+/** The most events in a document. */
 const events = 20;
 
 const folder = mkdtempSync(join(tmpdir(), 'waterclock-'));
@@ -33,7 +36,8 @@ try {
     return Promise.all(
       paths.map(async (path) => {
         const raw = Buffer.from(await (await fetch(url + path)).arrayBuffer());
-        return { path, raw: raw.length, brotli: brotliCompressSync(raw).length }; // Quality 11 is the default.
+        // The quality is 11 by default.
+        return { path, raw: raw.length, brotli: brotliCompressSync(raw).length };
       }),
     );
   };
@@ -44,13 +48,13 @@ try {
   say('raw', 'brotli', 'first load of /');
   for (const { raw, brotli, path } of home) say(raw, brotli, path);
   const brotli = sum(home, 'brotli');
-  say(sum(home, 'raw'), brotli, `in all; the limit is ${limit}`);
+  say(sum(home, 'raw'), brotli, `in total; the limit is ${limit}`);
   for (const page of ['/compare', '/diagnose']) {
     const files = await load(page);
     say(sum(files, 'raw'), sum(files, 'brotli'), `first load of ${page}`);
   }
   if (brotli > limit) {
-    console.error('size: the first load is too heavy; docs/size.md says how to look into it');
+    console.error('size: the first load is too large; docs/size.md says how to find out why');
     process.exitCode = 1;
   }
 } finally {

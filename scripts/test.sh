@@ -1,27 +1,115 @@
 #!/usr/bin/env bash
-# Runs everything that there is to test, and ends with how many tests ran. scripts/setup.sh has
-# brought what it needs, and target/release is built.
+# Runs the tests, and ends with the number of those that passed.
+#
+#   scripts/test.sh           runs all steps
+#   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, e2e, proxies
+#   scripts/test.sh --list    lists the steps and their groups
+#
+# scripts/setup.sh must have brought the tools, and for e2e and proxies `make build` must have built
+# target/release. E2E has arguments for Playwright in the group e2e: E2E="tabs -g 'a name'". A step
+# that fails ends the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+groups='lint doc unit e2e proxies'
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
-# Each step says what it is; a failing one ends the run.
-ran=
-step() {
-    printf '\n== %s\n' "$1"
-    ran="${ran:+$ran; }$1"
-    shift
-    "$@" 2>&1 | tee -a "$output"
+wanted=" $* "
+list=
+if [ "${1:-}" = --list ]; then
+    list=yes
+    wanted=' '
+fi
+for group in $wanted; do
+    case " $groups " in
+    *" $group "*) ;;
+    *)
+        printf 'test: there is no group %s; the groups are: %s\n' "$group" "$groups" >&2
+        exit 2
+        ;;
+    esac
+done
+
+# group NAME...: the following steps belong to these groups.
+group() {
+    current=$*
+    selected=$([ "$wanted" = '  ' ] && echo yes || true)
+    for group in "$@"; do
+        case "$wanted" in *" $group "*) selected=yes ;; esac
+    done
 }
 
-# The features of app for the server and for the page cannot be compiled together, so clippy looks at
-# each set by itself. Without -p, cargo takes the stream, the pages and the server (default-members).
-lint() { cargo clippy --quiet "$@" -- --deny warnings; }
+# step NAME COMMAND...: runs a step if its group was asked for.
+ran=
+step() {
+    local name=$1 begun=$SECONDS
+    shift
+    if [ "$list" ]; then printf '%-10s %s\n' "$current" "$name"; fi
+    [ "$selected" ] || return 0
+    printf '\n== %s\n' "$name"
+    "$@" 2>&1 | tee -a "$output"
+    ran="${ran:+$ran; }$name ($((SECONDS - begun)) s)"
+}
 
-# Known weaknesses in what we are made of, where the list of them can be had.
-advisories() {
+# The members of the workspace that crates.io is to have.
+publishable() {
+    cargo metadata --no-deps --offline --format-version 1 |
+        node -e '
+            const { packages } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+            for (const { name, publish } of packages) if (publish === null) console.log(name);'
+}
+
+clippy() { cargo clippy --quiet "$@" -- --deny warnings; }
+
+# The features of `app` for the server and for the page exclude each other, so clippy checks each
+# side by itself. Without -p, cargo takes the default members. The steps name --all-targets or
+# --examples, even where there are none: dependencies then have the same features in all steps, and
+# are compiled once.
+clippy_waterclock() {
+    clippy -p waterclock --all-targets
+    clippy -p waterclock --all-targets --features hub
+}
+
+# A published crate must name all features that it needs of its dependencies. In a build with other
+# crates or with tests, those can enable the missing ones. waterclock-leptos follows in clippy_browser.
+clippy_alone() {
+    clippy -p waterclock --features hub
+    clippy -p waterclock-diagnose
+    clippy -p waterclock-axum
+}
+
+# The pages in the browser, and those of other programs that render in the browser only.
+clippy_browser() {
+    clippy -p frontend --target wasm32-unknown-unknown
+    clippy -p tutorial --lib --no-default-features --features hydrate --target wasm32-unknown-unknown
+    clippy -p waterclock-leptos --features csr --target wasm32-unknown-unknown
+}
+
+# Two features of the server that the other steps have the other way round: the site inside, which
+# is empty here, and no page /compare.
+clippy_server() {
+    mkdir -p target/empty-site/pkg
+    LEPTOS_SITE_ROOT=target/empty-site MEMORY_SERVE_QUIET=1 \
+        clippy -p server --lib --bins --examples --no-default-features --features embed
+}
+
+package() {
+    local crate crates arguments=()
+    crates=$(publishable)
+    for crate in $crates; do
+        arguments+=(-p "$crate")
+    done
+    cargo package --quiet --offline --no-verify --allow-dirty "${arguments[@]}"
+}
+
+documentation() {
+    RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --no-deps --lib --examples --bin bench
+}
+
+dependencies() {
+    cargo deny --workspace check --hide-inclusion-graph licenses bans sources
+    # Known vulnerabilities, if the database of them can be fetched.
     if timeout 60 cargo deny fetch db >/dev/null 2>&1; then
         cargo deny --workspace check --hide-inclusion-graph advisories
     else
@@ -29,22 +117,48 @@ advisories() {
     fi
 }
 
-step 'format' cargo fmt --all --check
-step 'clippy: the stream, without features' lint -p waterclock --all-targets
-step 'clippy: the stream, the server and the pages it renders' lint --all-targets
-step 'clippy: the server with the page inside' env LEPTOS_SITE_ROOT=target/release/site MEMORY_SERVE_QUIET=1 \
-    cargo clippy --quiet -p server --features embed -- --deny warnings
-step 'clippy: the page in the browser' lint -p frontend --target wasm32-unknown-unknown --target-dir target/front
-step 'documentation' env RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --no-deps
-step 'licences, sources and duplicates of what we are made of' cargo deny --workspace check --hide-inclusion-graph licenses bans sources
-step 'advisories' advisories
-step 'unit, property and integration tests' cargo test --quiet
-step 'types of the end-to-end tests' env --chdir=end2end npx tsc
-step 'end-to-end tests in Chromium and Firefox' env --chdir=end2end \
-    WATERCLOCK_BINARY="$PWD/target/release/waterclock" npx playwright test
-step 'tests behind nginx, HAProxy, Caddy and Apache httpd' env --chdir=end2end \
-    WATERCLOCK_BINARY="$PWD/target/release/waterclock" npx playwright test --config proxies.config.ts
+# Most of the integration tests wait most of the time.
+cargo_test() {
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet
+}
 
-# cargo's lines are "test result: ok. 55 passed; 0 failed; …", Playwright's "  9 passed (12.3s)".
-passed=$(awk '/^test result: ok\./ { n += $4 } /^ +[0-9]+ passed \(/ { n += $1 } END { print n }' "$output")
+playwright() {
+    WATERCLOCK_BINARY="$PWD/target/release/waterclock" env --chdir=end2end npx playwright test "$@"
+}
+
+end_to_end() {
+    local arguments=()
+    if [ "${E2E:-}" ]; then
+        # Split like a command line: quotes keep words together.
+        mapfile -t arguments < <(xargs -n 1 printf '%s\n' <<<"$E2E")
+    fi
+    playwright "${arguments[@]}"
+}
+
+group lint
+step 'format' cargo fmt --all --check
+step 'circles, names and comments' node scripts/lint.mjs
+step 'clippy: all crates, and the pages as the server renders them' clippy --all-targets
+step 'clippy: the server with the site inside, without /compare' clippy_server
+step 'clippy: waterclock without features and with hub only' clippy_waterclock
+step 'clippy: published crates by themselves' clippy_alone
+step 'clippy: the pages in the browser' clippy_browser
+step 'packages for crates.io' package
+step 'types of the end-to-end tests' env --chdir=end2end npx tsc
+step 'licences, sources, duplicates and advisories of dependencies' dependencies
+group lint doc
+step 'documentation' documentation
+group unit
+step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
+step 'unit, property and integration tests, and examples' cargo_test
+group e2e
+step 'end-to-end tests in Chromium and Firefox' end_to_end
+group proxies
+step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
+
+[ "$list" ] && exit
+# The lines of cargo are "test result: ok. 55 passed; 0 failed; …", those of node "ℹ pass 46", and
+# those of Playwright "  9 passed (12.3s)".
+passed=$(awk '/^test result: ok\./ { n += $4 } /^ℹ pass [0-9]+$/ { n += $3 } /^ +[0-9]+ passed \(/ { n += $1 }
+    END { print n + 0 }' "$output")
 printf '\nran: %s\ntests: %s passed, 0 failed\n' "$ran" "$passed"

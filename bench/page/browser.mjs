@@ -1,6 +1,7 @@
-// A Chromium with one page, spoken to over a pipe in its own protocol
-// (https://chromedevtools.github.io/devtools-protocol/). Not Playwright: that has the browser report each
-// message of an EventSource, which alone is a fifth more work for a light page at 10,000 a second.
+// A Chromium with one page, driven over a pipe with the DevTools Protocol
+// (https://chromedevtools.github.io/devtools-protocol/). Not Playwright: it makes the browser
+// report each message of an EventSource, which adds a fifth to the work of a light page at 10,000 a
+// second.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -9,7 +10,8 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { executablePath } from '../../end2end/chromium.js';
 
-// As in end2end/playwright.config.ts: a browser that stays on this machine; root has no sandbox.
+// As in end2end/playwright.config.ts: the browser contacts no other machine, and root has no
+// sandbox.
 const options = [
   '--headless',
   '--remote-debugging-pipe',
@@ -21,7 +23,7 @@ const options = [
   ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
 ];
 
-/** Fails with a sentence for the table if `promise` takes longer than `seconds`. */
+/** Rejects with a message for the table if `promise` takes longer than `seconds`. */
 export async function within(seconds, promise) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -34,15 +36,17 @@ export async function within(seconds, promise) {
   }
 }
 
-/** A new browser with a profile of its own, and an empty page in it. */
+/** Starts a browser with a new profile and an empty page. */
 export async function openBrowser() {
   const profile = mkdtempSync(join(tmpdir(), 'waterclock-'));
   const browser = spawn(executablePath, [...options, `--user-data-dir=${profile}`, 'about:blank'], {
     stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
-    detached: true, // A process group of its own, to be ended as a whole. It ends by itself if we do.
+    // A process group of its own, which `close` kills as a whole. It ends if this process does.
+    detached: true,
   });
   const [, , , input, output] = browser.stdio;
-  input.on('error', () => {}); // It has ended, which `exit` says too.
+  // The browser has ended; `exit` reports that too.
+  input.on('error', () => {});
 
   const waiting = new Map();
   let count = 0;
@@ -74,7 +78,8 @@ export async function openBrowser() {
 
   async function close() {
     if (browser.exitCode === null && browser.signalCode === null) {
-      process.kill(-browser.pid, 'SIGKILL'); // A frozen page would not let it end otherwise.
+      // A frozen page would prevent an ordinary shutdown.
+      process.kill(-browser.pid, 'SIGKILL');
       await once(browser, 'exit');
     }
     rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
@@ -92,12 +97,12 @@ export async function openBrowser() {
       ask,
       close,
       hasCrashed: () => hasCrashed,
-      /** Has a function of the page's that takes JSON call this one. */
+      /** Adds a function `name` to the page, which passes its argument, JSON, to `hear`. */
       async bind(name, hear) {
         bindings.set(name, hear);
         await ask('Runtime.addBinding', { name });
       },
-      /** What the expression is in the page. */
+      /** Returns the value of an expression in the page. */
       async evaluate(expression) {
         const { result, exceptionDetails } = await ask('Runtime.evaluate', { expression, returnByValue: true });
         if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);

@@ -1,16 +1,15 @@
-// What is known of a page's frames, and how it is found out.
+// Measures the frames of a page. A frame is the time from one `requestAnimationFrame` to the next.
+// Each has two figures:
 //
-// A frame is the time from one `requestAnimationFrame` to the next. Two figures are taken of each:
-//
-// - how long it was. A page with nothing to do has one every 16.7 ms (60 Hz), and cannot have them more
-//   often, so this says whether frames were missed, but not how near it came to that.
-// - the work in it: how long the page's main thread ran from this frame to the next, whatever for: events,
-//   scripts, layout, painting, collecting garbage. The kernel says that, not the page. Above 16.7 ms a
-//   frame is missed; what is below is what a user's clicks have.
+// - its length. An idle page has a frame every 16.7 ms (60 Hz), never more often. So the length
+//   shows missed frames, but not how close the page came to missing one.
+// - the work in it: the time that the page's main thread ran during the frame, for events, scripts,
+//   layout, painting and garbage collection. The kernel reports it, not the page. A frame with more
+//   than 16.7 ms of work is missed; the rest of those 16.7 ms is free for the user's input.
 
 /**
- * Runs in the page: calls `report` (a binding) about twice a second, from a frame, with the frames since
- * the last time and with how many events are shown.
+ * Runs in the page. Calls the binding `report` from a frame about twice a second, with the frames
+ * since the last call and the number of events that the page shows.
  */
 export function watch(shown) {
   let frames = [];
@@ -28,9 +27,9 @@ export function watch(shown) {
 }
 
 /**
- * The frames that began between two times: how long they were (`lengths`) and the work in them (`work`), in
- * milliseconds. `left` has times that are left out, as if the clock had stood still: while we collected
- * the page's garbage. `ran` says how long the main thread had run at a time.
+ * Returns the lengths of the frames that began between two times, and the work in them, in
+ * milliseconds. `left` has periods to leave out, as if the clock had stopped: the garbage
+ * collections that we caused. `ran` returns the time that the main thread had run by a given time.
  */
 export function between(start, end, { frames, left, ran }) {
   const [lengths, work] = [[], []];
@@ -40,7 +39,7 @@ export function between(start, end, { frames, left, ran }) {
     let [length, worked] = [to - from, ran(to) - ran(from)];
     for (const pause of left) {
       const [a, b] = [Math.max(from, pause.from), Math.min(to, pause.to)];
-      if (a >= b) continue; // They have nothing in common.
+      if (a >= b) continue; // They do not overlap.
       length -= b - a;
       worked -= ran(b) - ran(a);
     }
@@ -51,7 +50,7 @@ export function between(start, end, { frames, left, ran }) {
   return { lengths, work };
 }
 
-/** The value that this part of the values are not above. */
+/** Returns the smallest value that at least this part of the values do not exceed. */
 export function quantile(values, part) {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.max(Math.ceil(sorted.length * part) - 1, 0)];

@@ -1,15 +1,15 @@
-// What the kernel says about the process that a page runs in (proc(5)); so it is known of a page, too,
-// that has no time to answer.
+// Figures from the kernel about the process of a page (proc(5)). They are available even if the
+// page is too busy to answer.
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
 
-/** The time in milliseconds, as `performance.timeOrigin + performance.now()` is in the page, too. */
+/** Returns the time in milliseconds, on the same scale as in the page. */
 export const now = () => performance.timeOrigin + performance.now();
 
 const read = (pid, file) => readFileSync(`/proc/${pid}/${file}`, 'latin1');
-/** The fields after the name, which may have spaces in it; the first is the third of `man proc`. */
+/** Returns the fields after the name, which may contain spaces. The first is field 3 of proc(5). */
 const stat = (pid) => read(pid, 'stat').replace(/.*\) /s, '').split(' ');
 
-/** The processes below `pid` that run pages. */
+/** Returns the processes below `pid` that run pages. */
 export function renderers(pid) {
   const processes = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -17,7 +17,7 @@ export function renderers(pid) {
       try {
         return [{ pid: Number(name), parent: Number(stat(name)[1]), command: read(name, 'cmdline') }];
       } catch {
-        return []; // It has ended.
+        return []; // The process has ended.
       }
     });
   const below = (parent) =>
@@ -27,21 +27,22 @@ export function renderers(pid) {
     .map((process) => process.pid);
 }
 
-/** Its memory in bytes; what it shares with others, in equal parts. */
+/** Returns the memory in bytes, with a proportional share of shared pages (PSS). */
 export const memory = (pid) => Number(/^Pss:\s+(\d+) kB/m.exec(read(pid, 'smaps_rollup'))[1]) * 1024;
 
-/** How long it has run on processors, all threads together, in milliseconds. */
-export function processorTime(pid) {
+/** Returns the CPU time of all threads, in milliseconds. */
+export function cpuTime(pid) {
   const [user, system] = stat(pid).slice(11, 13).map(Number);
-  return (user + system) * 10; // They are in hundredths of a second.
+  // The kernel counts hundredths of a second.
+  return (user + system) * 10;
 }
 
-/** How long its main thread has run, in milliseconds. */
+/** Returns the CPU time of the main thread, in milliseconds. */
 export const mainThreadTime = (pid) => Number(read(pid, 'schedstat').split(' ')[0]) / 1e6;
 
 /**
- * Follows how long the main thread has run. What the kernel knows of a thread that is running is as old
- * as its last tick, up to 4 ms; the sum is exact.
+ * Samples the CPU time of the main thread. For a running thread the kernel's figure is as old as
+ * the last tick, at most 4 ms. Sums are exact.
  */
 export function followMainThread(pid) {
   const file = openSync(`/proc/${pid}/schedstat`);
@@ -56,7 +57,7 @@ export function followMainThread(pid) {
     }
   }, 2);
 
-  /** How long it had run at a time between the first and the last sample. */
+  /** Returns the CPU time by a given time between the first and the last sample. */
   function ran(at) {
     let [low, high] = [0, samples.length - 1];
     while (high - low > 1) {

@@ -1,5 +1,5 @@
-// The page that tutorials on SSE with React end up with, unchanged: state is an array, each message makes
-// a longer one, and all of it is rendered. Only the URL is not a constant here.
+// The page from tutorials on Server-Sent Events with React, unchanged: the state is an array, each
+// message creates a longer one, and React renders all of it. Only the URL is not a constant here.
 import { useEffect, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 

@@ -1,33 +1,34 @@
-// What 10,000 events a second for 30 s do to a page in Chromium: to Waterclock's own, and beside it to the
-// one in React that tutorials on SSE end up with (react.jsx). `make bench-page` prints one table.
+// Sends 10,000 events a second for 30 s to a page in Chromium: to Waterclock's own, and to the page
+// in React from tutorials on Server-Sent Events (react.jsx). `make bench-page` prints one table.
 //
 //   node run.mjs target/release/waterclock
 //
-// Each page has a server and a browser of its own, one after the other. A page that freezes cannot be
-// asked, so it reports by itself, from its frames (frames.mjs), and the kernel tells the rest
-// (process.mjs). Where it must be asked, it has a deadline.
+// The pages run one after the other, each with a server and a browser of its own. A frozen page
+// does not answer questions. So the page sends reports from its frames (frames.mjs), and the kernel
+// provides the other figures (process.mjs). The few questions have a deadline.
 import { argv } from 'node:process';
 import { setTimeout as pause } from 'node:timers/promises';
 import { openBrowser, within } from './browser.mjs';
 import { between, watch } from './frames.mjs';
-import { followMainThread, mainThreadTime, memory, now, processorTime, renderers } from './process.mjs';
+import { cpuTime, followMainThread, mainThreadTime, memory, now, renderers } from './process.mjs';
 import { publish, serveReact, startWaterclock } from './server.mjs';
 import { print } from './table.mjs';
 
 const rate = 10_000; // events a second
 const seconds = 30;
-const idle = 3; // seconds before that, for comparison
-const patience = 30; // seconds after that, for what the page has not shown yet
-const looks = [0, 10, 20, 30]; // the seconds at which we look at the memory
+const idle = 3; // seconds of idling before that, for comparison
+const patience = 30; // seconds after that, in which the page may catch up
+const looks = [0, 10, 20, 30]; // seconds at which the memory is measured
 
-// How many events a page shows, or says that it has: as its markup has it. These run in the page.
+// The number of events that a page shows or claims to have, read from its markup. These run in the
+// page.
 const shownByWaterclock = () =>
   Number(/^[\d,]+/.exec(document.querySelector('.count').textContent)?.[0].replaceAll(',', '') ?? 0);
 const shownByReact = () => document.querySelector('ul')?.childElementCount ?? 0;
 
 const until = (time) => pause(Math.max(time - now(), 0));
 
-/** The process that the page is in: the one that runs most while the page is told to be busy. */
+/** Returns the process of the page: the one that runs most while the page keeps itself busy. */
 async function findRenderer(browser) {
   const before = renderers(browser.pid).map((pid) => ({ pid, time: mainThreadTime(pid) }));
   await browser.evaluate('for (const end = performance.now() + 300; performance.now() < end; );');
@@ -35,7 +36,10 @@ async function findRenderer(browser) {
   return ran.toSorted((a, b) => b.time - a.time)[0].pid;
 }
 
-/** How large the page's JavaScript objects are, in bytes, without garbage. Adds to `left` when we collected that. */
+/**
+ * Returns the size of the page's JavaScript objects in bytes, without garbage. Adds the period of
+ * the garbage collection to `left`.
+ */
 async function heap(browser, left) {
   const from = await browser.evaluate('performance.timeOrigin + performance.now()');
   await browser.ask('HeapProfiler.collectGarbage');
@@ -44,7 +48,7 @@ async function heap(browser, left) {
   return metrics.find(({ name }) => name === 'JSHeapUsedSize').value;
 }
 
-/** Opens a page in a browser of its own, sends events to `server`, and returns what that did to the page. */
+/** Opens a page in a new browser, publishes to `server`, and returns the measurements. */
 async function measure(server, url, shown) {
   const browser = await openBrowser();
   let mainThread;
@@ -61,7 +65,7 @@ async function measure(server, url, shown) {
     const pid = await within(5, findRenderer(browser));
     mainThread = followMainThread(pid);
 
-    // That its stream is open is known when it shows an event.
+    // The stream is open once the page shows an event.
     for (let tries = 0; last.shown === 0; tries += 1) {
       if (tries === 20) throw new Error(`${url} shows no events`);
       await publish(server.url, 1);
@@ -71,14 +75,14 @@ async function measure(server, url, shown) {
     await pause(idle * 1000);
     const shownBefore = last.shown;
 
-    const processorBefore = processorTime(pid);
+    const cpuBefore = cpuTime(pid);
     const [memories, left] = [[], []];
     const look = async () => {
       const total = memory(pid);
       const objects = await within(5, heap(browser, left)).catch((error) => error);
       memories.push({ total, objects });
     };
-    await look(); // That at 0 s.
+    await look(); // At 0 s.
 
     const start = now();
     const end = start + seconds * 1000;
@@ -88,8 +92,8 @@ async function measure(server, url, shown) {
       await look();
     }
     await until(end);
-    const processor = processorTime(pid) - processorBefore;
-    // A page that has had no frame since has shown nothing since.
+    const cpu = cpuTime(pid) - cpuBefore;
+    // A page without a frame since then has shown nothing since then.
     const asOf = end - last.at < 1000 ? last.at : end;
     const shownAtEnd = last.shown - shownBefore;
     const behind = Math.max((asOf - start) * (rate / 1000) - shownAtEnd, 0);
@@ -100,7 +104,7 @@ async function measure(server, url, shown) {
     while (!isDone() && now() < end + patience * 1000 && !browser.hasCrashed()) await pause(100);
     if (browser.hasCrashed()) throw new Error('the page crashed');
     const hasAnswered = frames.at(-1) > end;
-    if (!hasAnswered) frames.push(now()); // This frame would have been longer still.
+    if (!hasAnswered) frames.push(now()); // The frame has not ended, so it is at least that long.
 
     const seen = { frames, left, ran: mainThread.ran };
     return {
@@ -113,7 +117,7 @@ async function measure(server, url, shown) {
       hasAnswered,
       idle: between(idleFrom, idleFrom + idle * 1000, seen),
       loaded: between(start, end, seen),
-      processor,
+      cpu,
       memories,
     };
   } catch (error) {

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import { json } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 
-/** A server with an empty log. It keeps all, so that a page that is far behind misses nothing. */
+/** Starts a server with an empty event log, which retains all events for slow pages. */
 export async function startWaterclock(program, { keep, origin }) {
   const child = spawn(
     program,
@@ -25,7 +25,7 @@ export async function startWaterclock(program, { keep, origin }) {
   return { url: line.replace('listening on ', ''), stop: () => child.kill('SIGKILL') };
 }
 
-/** The page of react.jsx, as one builds it for production. It reads the stream of the `url` in its query. */
+/** Serves a production build of react.jsx. The page reads the stream at the `url` in its query. */
 export async function serveReact() {
   const { outputFiles } = await build({
     entryPoints: [fileURLToPath(new URL('react.jsx', import.meta.url))],
@@ -48,14 +48,14 @@ export async function serveReact() {
   return { origin: `http://127.0.0.1:${server.address().port}`, stop };
 }
 
-/** An order in about 100 bytes. */
+/** Returns an order in about 100 bytes. */
 const line = (order) =>
   `{"order":${order},"product":"A${1000 + (order % 9000)}","quantity":${1 + (order % 12)},` +
   `"price":${(5 + ((order * 37) % 9500) / 100).toFixed(2)},"currency":"EUR","region":"eu-north"}\n`;
 
 /**
- * Publishes so many events at a steady rate, all in one request, and returns how many the server has accepted.
- * What is due goes out every few milliseconds: late timers delay lines, but lose none.
+ * Publishes `all` events at a steady rate in one request, and returns the number that the server
+ * has accepted. A late timer delays events, but loses none.
  */
 export function publish(url, all, rate = Infinity) {
   return new Promise((resolve, reject) => {

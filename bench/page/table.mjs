@@ -1,40 +1,40 @@
-// The figures as a table for people, with a column a page, and a line that says how they compare.
+// Prints the figures as a table with a column for each page, and a line with their ratios.
 //
-// A median is of all frames, however long; so a page that froze after some good seconds can have a good one.
-// What shows that is the time in frames over 50 ms. The memory of WebAssembly is in the process's, not
-// among the JavaScript objects.
+// A median counts all frames alike, so a page that froze after some good seconds can have a good
+// one. The time in frames over 50 ms shows such a freeze. The memory of WebAssembly counts for the
+// process, not for the JavaScript objects.
 import { quantile } from './frames.mjs';
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const whole = (value) => Math.round(value).toLocaleString('en');
 const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 10e6 ? 1 : 0);
-/** The part of the time that went by in frames of more than 50 ms, which browsers call long. */
+/** Returns the part of the time in frames of more than 50 ms, which browsers call long. */
 const frozen = (lengths) => sum(lengths.filter((length) => length > 50)) / sum(lengths);
 
 const three = (values) => [0.5, 0.99, 1].map((part) => quantile(values, part).toFixed(1)).join(' / ');
 
-/** The rows: what each is called, and its text for a page. */
+/** The rows: the name of each, and its text for a page. */
 const rows = ({ seconds, patience, looks }) => [
   ['idle page, median / p99 / longest'],
   ['  frame, ms', ({ idle }) => three(idle.lengths)],
   ['  work in it, ms', ({ idle }) => three(idle.work)],
-  [`the ${seconds} s, median / p99 / longest`],
+  ['loaded page, median / p99 / longest'],
   [
     '  frame, ms',
-    ({ loaded, hasAnswered }) => three(loaded.lengths) + (hasAnswered ? '' : ` (did not end in ${patience} s more)`),
+    ({ loaded, hasAnswered }) => three(loaded.lengths) + (hasAnswered ? '' : ` (did not end within ${patience} s more)`),
   ],
   ['  work in it, ms', ({ loaded }) => three(loaded.work)],
   ['  frames', ({ loaded }) => whole(loaded.lengths.length)],
   ['  time in frames over 50 ms', ({ loaded }) => `${Math.round(100 * frozen(loaded.lengths))} %`],
-  ['  processor time, s', ({ processor }) => (processor / 1000).toFixed(1)],
+  ['  CPU time, s', ({ cpu }) => (cpu / 1000).toFixed(1)],
   ['events'],
   ['  published', ({ published }) => whole(published)],
   [`  shown at ${seconds} s`, ({ shownAtEnd }) => whole(shownAtEnd)],
-  ['  behind by then', ({ behind }) => whole(behind)],
+  ['  not shown by then', ({ behind }) => whole(behind)],
   [
     '  all shown',
     ({ isDone, doneAfter, shownLater }) => {
-      if (!isDone) return `not in ${patience} s more (${whole(shownLater)})`;
+      if (!isDone) return `not within ${patience} s more (${whole(shownLater)})`;
       return doneAfter < 1000 ? 'within 1 s' : `${(doneAfter / 1000).toFixed(0)} s later`;
     },
   ],
@@ -53,12 +53,12 @@ const rows = ({ seconds, patience, looks }) => [
   ],
 ];
 
-/** What the pages are compared by. */
+/** The figures that the last line compares. */
 const comparisons = [
   ['frames', ({ loaded }) => loaded.lengths.length],
   ['longest frame', ({ loaded }) => quantile(loaded.lengths, 1)],
   ['events shown', ({ shownAtEnd }) => shownAtEnd],
-  ['processor time', ({ processor }) => processor],
+  ['CPU time', ({ cpu }) => cpu],
   ['process memory', ({ memories }) => memories.at(-1).total],
 ];
 
@@ -72,11 +72,11 @@ export function print(columns, setting) {
   for (const line of lines) console.log(line.map((text, column) => text.padEnd(widths[column])).join('  ').trimEnd());
 
   if (columns.some(({ idle }) => idle && quantile(idle.lengths, 0.99) > 20)) {
-    console.log('\nThe idle page missed frames, too: the machine was busy with something else. Better run it again.');
+    console.log('\nThe idle page missed frames too: the machine was busy with other work. Run the benchmark again.');
   }
   if (columns.some(({ hasCrashed }) => hasCrashed)) return;
   const [ours, other] = columns;
   const times = (ratio) => ratio.toFixed(ratio < 1 ? 2 : 1);
   const ratios = comparisons.map(([name, value]) => `${name} x ${times(value(other) / value(ours))}`);
-  console.log(`\n${other.name} beside ${ours.name}: ${ratios.join(', ')}`);
+  console.log(`\n${other.name} compared with ${ours.name}: ${ratios.join(', ')}`);
 }

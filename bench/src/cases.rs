@@ -1,4 +1,4 @@
-//! What is measured.
+//! The benchmarks, and the table that they print.
 
 use std::{
     fs::File,
@@ -9,26 +9,29 @@ use std::{
 };
 
 use crate::{
-    load::{Publisher, Subscribers, Version, data},
-    process::{Kind, Process},
+    load::{HttpVersion, LoadPublisher, SubscriberPool, data},
+    process::{ServerKind, ServerProcess},
 };
 
-/// How often each is measured; the table has the medians.
+/// Runs of each benchmark. The table has their medians.
 const RUNS: usize = 3;
+/// The path that subscribers read.
 const EVENTS: &str = "/events?topic=t";
 
-/// Measures all cases whose name begins so.
-pub fn all(waterclock: &str, only: &str) {
-    println!("server on one core, load on another; medians of {RUNS} runs\n");
+/// Runs all benchmarks whose name begins with `prefix`, and prints the table. `waterclock` is the
+/// path of the program.
+pub fn run(waterclock: &str, prefix: &str) {
+    println!("The server has one core, the load generator another. Medians of {RUNS} runs.\n");
     println!("{:<58} {:>11} {:>11} {:>11}   target", "", "raw loop", "axum", "waterclock");
-    for case in CASES.iter().filter(|case| case.name.starts_with(only)) {
-        (case.measure)(&Bench { waterclock: waterclock.to_owned(), name: case.name });
+    for case in CASES.iter().filter(|case| case.name.starts_with(prefix)) {
+        (case.measure)(&Benchmark { waterclock: waterclock.to_owned(), name: case.name });
     }
 }
 
+/// A benchmark by name.
 struct Case {
     name: &'static str,
-    measure: fn(&Bench),
+    measure: fn(&Benchmark),
 }
 
 const CASES: [Case; 10] = [
@@ -38,84 +41,93 @@ const CASES: [Case; 10] = [
         name: "1,000 subscribers, 10 events/s of 8 KiB",
         measure: |b| b.rate(1000, 10.0, 8192, 1.5),
     },
-    Case { name: "HTTP/2", measure: Bench::http2 },
-    Case { name: "memory", measure: Bench::memory },
-    Case { name: "stalled readers", measure: Bench::stalled },
-    Case { name: "burst", measure: Bench::burst },
-    Case { name: "durable publishes", measure: Bench::publishes },
-    Case { name: "replay", measure: Bench::replay },
-    Case { name: "reconnect", measure: Bench::reconnect },
+    Case { name: "HTTP/2", measure: Benchmark::http2 },
+    Case { name: "memory", measure: Benchmark::memory },
+    Case { name: "stalled readers", measure: Benchmark::stalled },
+    Case { name: "burst", measure: Benchmark::burst },
+    Case { name: "durable publishes", measure: Benchmark::publishes },
+    Case { name: "replay", measure: Benchmark::replay },
+    Case { name: "reconnect", measure: Benchmark::reconnect },
 ];
 
-struct Bench {
+/// A benchmark while it runs.
+struct Benchmark {
+    /// The path of the program.
     waterclock: String,
     name: &'static str,
 }
 
-/// What a run at a rate has shown.
+/// The results of one run at a fixed publishing rate.
 #[derive(Clone)]
-struct Run {
-    /// Microseconds of the server's processor time for each event delivered.
+struct RunResult {
+    /// CPU time of the server per delivered event, in microseconds.
     cost: f64,
-    /// Milliseconds: half, 99% and 99.9% of the events arrive within.
+    /// p50, p99 and p99.9 of the latency, in milliseconds.
     latency: [f64; 3],
-    /// Delivered a second.
+    /// Delivered events per second.
     rate: f64,
 }
 
-impl Bench {
-    fn start(&self, kind: Kind) -> Process {
-        Process::start(kind, &self.waterclock)
+impl Benchmark {
+    fn start(&self, kind: ServerKind) -> ServerProcess {
+        ServerProcess::start(kind, &self.waterclock)
     }
 
-    /// The median of some runs of each kind, one kind after the other.
-    fn medians<const N: usize>(kinds: [Kind; N], measure: impl Fn(Kind) -> f64) -> [f64; N] {
-        let mut found = [const { Vec::new() }; N];
+    /// Measures each kind of server [`RUNS`] times, in turn, and returns the medians.
+    fn medians<const N: usize>(
+        kinds: [ServerKind; N],
+        measure: impl Fn(ServerKind) -> f64,
+    ) -> [f64; N] {
+        let mut values = [const { Vec::new() }; N];
         for _ in 0..RUNS {
-            for (kind, found) in kinds.iter().zip(&mut found) {
-                found.push(measure(*kind));
+            for (kind, values) in kinds.iter().zip(&mut values) {
+                values.push(measure(*kind));
             }
         }
-        found.map(median)
+        values.map(median)
     }
 
-    fn medians_of<const N: usize>(runs: &[Vec<Run>; N], what: &dyn Fn(&Run) -> f64) -> [f64; N] {
-        runs.each_ref().map(|runs| median(runs.iter().map(what).collect()))
+    fn medians_of<const N: usize>(
+        runs: &[Vec<RunResult>; N],
+        figure: &dyn Fn(&RunResult) -> f64,
+    ) -> [f64; N] {
+        runs.each_ref().map(|runs| median(runs.iter().map(figure).collect()))
     }
 
-    /// What delivering costs at that rate.
+    /// Measures CPU time, throughput and latency at a publishing rate.
     fn rate(&self, subscribers: usize, per_second: f64, size: usize, target: f64) {
-        let kinds = [Kind::Raw, Kind::Rival, Kind::Waterclock];
+        let kinds = [ServerKind::Raw, ServerKind::Rival, ServerKind::Waterclock];
         let mut runs = [const { Vec::new() }; 3];
         for _ in 0..RUNS {
             for (kind, runs) in kinds.iter().zip(&mut runs) {
                 let server = self.start(*kind);
-                let version = Version::Http1;
-                runs.push(run(&server, version, subscribers, per_second, size, 5.0));
+                let load = Load { subscribers, per_second, size, seconds: 5.0 };
+                runs.push(load.run(&server, HttpVersion::Http1));
             }
         }
-        let of = |what: &dyn Fn(&Run) -> f64| Self::medians_of(&runs, what);
-        let cost = of(&|run| run.cost);
-        self.ratios("server's CPU per event delivered", "us", cost, Some(target));
-        Self::line("  delivered", "/s", of(&|run| run.rate), "");
+        let medians = |figure: &dyn Fn(&RunResult) -> f64| Self::medians_of(&runs, figure);
+        let cost = medians(&|run| run.cost);
+        self.ratios("CPU per delivered event", "us", cost, target);
+        Self::line("  delivered events", "/s", medians(&|run| run.rate), "");
         for (name, at) in [("p50", 0), ("p99", 1), ("p99.9", 2)] {
-            Self::line(&format!("  latency {name}"), "ms", of(&|run| run.latency[at]), "");
+            Self::line(&format!("  latency {name}"), "ms", medians(&|run| run.latency[at]), "");
         }
     }
 
-    /// What HTTP/2 costs where 100 subscribers share a connection, beside HTTP/1.1 where each has its own.
+    /// Compares HTTP/2, with 100 subscribers on a connection, with HTTP/1.1, with one on each.
     fn http2(&self) {
-        let versions = [Version::Http1, Version::Http2];
+        let versions = [HttpVersion::Http1, HttpVersion::Http2];
         let (mut runs, mut memory) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
         for _ in 0..RUNS {
             for (at, version) in versions.into_iter().enumerate() {
-                runs[at].push(run(&self.start(Kind::Waterclock), version, 1000, 100.0, 100, 5.0));
-                memory[at].push(self.idle(Kind::Waterclock, version));
+                let load = Load { subscribers: 1000, per_second: 100.0, size: 100, seconds: 5.0 };
+                runs[at].push(load.run(&self.start(ServerKind::Waterclock), version));
+                memory[at].push(self.idle(ServerKind::Waterclock, version));
             }
         }
-        let line = |what: &str, unit: &str, [http1, http2]: [f64; 2]| {
+        let line = |name: &str, unit: &str, [http1, http2]: [f64; 2]| {
             println!(
-                "{what:<58} {:>11} {:>11} {:>11}   over HTTP/1.1: {}, so {:.2} times that",
+                "{name:<58} {:>11} {:>11} {:>11}   HTTP/1.1: {}; ratio {:.2}",
                 "",
                 "",
                 figure(http2, unit),
@@ -123,40 +135,41 @@ impl Bench {
                 http2 / http1
             );
         };
-        let of = |what: &dyn Fn(&Run) -> f64| Self::medians_of(&runs, what);
+        let medians = |figure: &dyn Fn(&RunResult) -> f64| Self::medians_of(&runs, figure);
         let name = "HTTP/2, 10 connections of 100 subscribers, 100 events/s";
-        line(&format!("{name}: server's CPU per event delivered"), "us", of(&|run| run.cost));
-        line("  delivered", "/s", of(&|run| run.rate));
+        println!("{name}");
+        line("  CPU per delivered event", "us", medians(&|run| run.cost));
+        line("  delivered events", "/s", medians(&|run| run.rate));
         for (name, at) in [("p50", 0), ("p99", 1), ("p99.9", 2)] {
-            line(&format!("  latency {name}"), "ms", of(&|run| run.latency[at]));
+            line(&format!("  latency {name}"), "ms", medians(&|run| run.latency[at]));
         }
-        line("  PSS per idle subscriber", "kB", memory.map(median));
+        line("  memory per idle subscriber (PSS)", "kB", memory.map(median));
     }
 
-    /// What a subscriber takes that has nothing to do.
+    /// Measures the memory of a subscriber that receives nothing.
     fn memory(&self) {
-        let kinds = [Kind::Raw, Kind::Rival, Kind::Waterclock];
-        let memory = Self::medians(kinds, |kind| self.idle(kind, Version::Http1));
-        Self::line("PSS per idle subscriber", "kB", memory, "at most 10 kB");
+        let kinds = [ServerKind::Raw, ServerKind::Rival, ServerKind::Waterclock];
+        let memory = Self::medians(kinds, |kind| self.idle(kind, HttpVersion::Http1));
+        Self::line("memory per idle subscriber (PSS)", "kB", memory, "at most 10 kB");
     }
 
-    /// How much memory a server takes for each subscriber that has nothing to do, in kB.
-    fn idle(&self, kind: Kind, version: Version) -> f64 {
+    /// Returns the memory that a server uses for each idle subscriber, in kB.
+    fn idle(&self, kind: ServerKind, version: HttpVersion) -> f64 {
         let subscribers = 5000;
         let server = self.start(kind);
-        let mut clients = Subscribers::new(server.address, version, EVENTS);
-        // What is there anyway, once it has been used.
+        let mut clients = SubscriberPool::new(server.address, version, EVENTS);
+        // The server allocates some of its memory only once it is in use.
         clients.connect(100);
         let before = server.memory();
         clients.connect(subscribers);
         (server.memory() - before) / subscribers as f64
     }
 
-    /// Whether those that do not read hold up those that do.
+    /// Measures whether subscribers that do not read slow down those that do.
     fn stalled(&self) {
-        let [alone, beside] = [0, 50].map(|stalled| {
-            let latencies = (0..RUNS).map(|_| {
-                let server = self.start(Kind::Waterclock);
+        let [without, with] = [0, 50].map(|stalled| {
+            let runs = (0..RUNS).map(|_| {
+                let server = self.start(ServerKind::Waterclock);
                 let idle: Vec<_> = (0..stalled)
                     .map(|_| {
                         let mut stream = TcpStream::connect(server.address).unwrap();
@@ -166,64 +179,65 @@ impl Bench {
                     })
                     .collect();
                 let before = server.memory();
-                let run = run(&server, Version::Http1, 200, 50.0, 8192, 20.0);
+                let load = Load { subscribers: 200, per_second: 50.0, size: 8192, seconds: 20.0 };
+                let run = load.run(&server, HttpVersion::Http1);
                 drop(idle);
                 (run.latency[1], server.memory() - before)
             });
-            latencies.collect::<Vec<_>>()
+            runs.collect::<Vec<_>>()
         });
         let p99 = |runs: &[(f64, f64)]| median(runs.iter().map(|run| run.0).collect());
-        let grown = |runs: &[(f64, f64)]| median(runs.iter().map(|run| run.1).collect());
-        let (without, with) = (p99(&alone), p99(&beside));
+        let growth = |runs: &[(f64, f64)]| median(runs.iter().map(|run| run.1).collect());
         println!(
-            "{:<58} {:>11} {:>11} {:>8.2} ms   at most 1.5 times {without:.2} ms, which it is \
-             without: {:.2}",
+            "{:<58} {:>11} {:>11} {:>8.2} ms   at most 1.5 times that without stalled readers, \
+             {:.2} ms; ratio {:.2}",
             "200 readers, 50 stalled, 50 events/s of 8 KiB: p99",
             "",
             "",
-            with,
-            with / without
+            p99(&with),
+            p99(&without),
+            p99(&with) / p99(&without)
         );
         println!(
-            "{:<58} {:>11} {:>11} {:>8.0} kB   without: {:.0} kB",
-            "  memory grown in 20 s",
+            "{:<58} {:>11} {:>11} {:>8.0} kB   without stalled readers: {:.0} kB",
+            "  memory growth in 20 s",
             "",
             "",
-            grown(&beside),
-            grown(&alone)
+            growth(&with),
+            growth(&without)
         );
     }
 
-    /// In how many pieces 100 events arrive that were published at once.
+    /// Counts the writes in which a subscriber receives 100 events that were published at once.
     fn burst(&self) {
-        let [chunks] = Self::medians([Kind::Waterclock], |kind| {
+        let [chunks] = Self::medians([ServerKind::Waterclock], |kind| {
             let server = self.start(kind);
-            let mut clients = Subscribers::new(server.address, Version::Http1, EVENTS);
+            let mut clients = SubscriberPool::new(server.address, HttpVersion::Http1, EVENTS);
             clients.connect(1000);
-            clients.forget();
+            clients.reset();
             let lines: Vec<_> = (0..100).map(|number| data(number, 100)).collect();
-            Publisher::new(server.address).publish("?split=lines", &lines.join("\n"));
-            clients.until_events(100);
-            assert_eq!(clients.missing_and_doubled(100), (0, 0));
+            LoadPublisher::new(server.address).publish("?split=lines", &lines.join("\n"));
+            clients.wait_for_events(100);
+            assert_eq!(clients.missing_and_duplicates(100), (0, 0));
             clients.chunks()
         });
         println!(
             "{:<58} {:>11} {:>11} {chunks:>11.2}   at most 2",
-            "burst of 100 events to 1,000: writes a subscriber", "", ""
+            "burst of 100 events to 1,000 subscribers: writes for each", "", ""
         );
     }
 
-    /// How many publishes are made durable, beside writing as many bytes and waiting for the disk.
+    /// Measures durable publishes, next to writing the same bytes to a file and syncing it.
     fn publishes(&self) {
         const FOR: Duration = Duration::from_secs(3);
-        let [bare, waterclock] = Self::medians([Kind::Raw, Kind::Waterclock], |kind| {
+        let [bare, waterclock] = Self::medians([ServerKind::Raw, ServerKind::Waterclock], |kind| {
             let server = self.start(kind);
-            if kind == Kind::Raw {
+            if kind == ServerKind::Raw {
                 let mut file = File::create(server.data.path().join("bare")).unwrap();
                 let events = data(0, 200).repeat(64);
-                let (begun, mut written) = (Instant::now(), 0);
-                while begun.elapsed() < FOR {
-                    // Over the same place again, as a journal is written.
+                let (start, mut written) = (Instant::now(), 0);
+                while start.elapsed() < FOR {
+                    // Overwrites the same part of the file again, like a journal.
                     if written % 640_000 == 0 {
                         file.rewind().unwrap();
                     }
@@ -231,16 +245,16 @@ impl Bench {
                     file.sync_data().unwrap();
                     written += 64;
                 }
-                return f64::from(written) / begun.elapsed().as_secs_f64();
+                return f64::from(written) / start.elapsed().as_secs_f64();
             }
             let (is_over, published) = (AtomicBool::new(false), AtomicUsize::new(0));
-            let begun = Instant::now();
+            let start = Instant::now();
             std::thread::scope(|scope| {
                 for _ in 0..64 {
                     scope.spawn(|| {
-                        let mut one = Publisher::new(server.address);
+                        let mut connection = LoadPublisher::new(server.address);
                         while !is_over.load(Ordering::Relaxed) {
-                            one.publish("", &data(0, 100));
+                            connection.publish("", &data(0, 100));
                             published.fetch_add(1, Ordering::Relaxed);
                         }
                     });
@@ -248,133 +262,138 @@ impl Bench {
                 std::thread::sleep(FOR);
                 is_over.store(true, Ordering::Relaxed);
             });
-            published.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64()
+            published.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
         });
         println!(
-            "{:<58} {bare:>9.0}/s {:>11} {waterclock:>9.0}/s   at least 0.5 times: {:.2}",
-            "durable publishes of 64 connections",
+            "{:<58} {bare:>9.0}/s {:>11} {waterclock:>9.0}/s   at least half of the raw loop; ratio {:.2}",
+            "durable publishes over 64 connections",
             "",
             waterclock / bare
         );
     }
 
-    /// How fast one that is far behind catches up.
+    /// Measures how fast a subscriber that is far behind catches up.
     fn replay(&self) {
-        const MANY: usize = 100_000;
-        let server = self.start(Kind::Waterclock);
-        let lines: Vec<_> = (0..MANY).map(|number| data(number, 50)).collect();
-        Publisher::new(server.address).publish("?split=lines", &lines.join("\n"));
-        let [rate] = Self::medians([Kind::Waterclock], |_| {
+        const COUNT: usize = 100_000;
+        let server = self.start(ServerKind::Waterclock);
+        let lines: Vec<_> = (0..COUNT).map(|number| data(number, 50)).collect();
+        LoadPublisher::new(server.address).publish("?split=lines", &lines.join("\n"));
+        let [rate] = Self::medians([ServerKind::Waterclock], |_| {
             let path = format!("{EVENTS}&last_event_id=earliest");
-            let mut client = Subscribers::new(server.address, Version::Http1, &path);
-            let begun = Instant::now();
+            let mut client = SubscriberPool::new(server.address, HttpVersion::Http1, &path);
+            let start = Instant::now();
             client.connect(1);
-            client.until_events(MANY);
-            assert_eq!(client.missing_and_doubled(MANY), (0, 0));
-            MANY as f64 / begun.elapsed().as_secs_f64()
+            client.wait_for_events(COUNT);
+            assert_eq!(client.missing_and_duplicates(COUNT), (0, 0));
+            COUNT as f64 / start.elapsed().as_secs_f64()
         });
         println!(
             "{:<58} {:>11} {:>11} {rate:>9.0}/s   at least 500,000/s",
-            "replay of 100,000 events to one", "", ""
+            "replay of 100,000 events to one subscriber", "", ""
         );
     }
 
-    /// How long it takes until all have what they lack who come back at once.
+    /// Measures the time until all subscribers that reconnect at once have caught up.
     fn reconnect(&self) {
         let subscribers = 5000;
-        let kinds = [Kind::Raw, Kind::Waterclock];
+        let kinds = [ServerKind::Raw, ServerKind::Waterclock];
         let [raw, waterclock] = Self::medians(kinds, |kind| {
             let server = self.start(kind);
-            let mut publisher = Publisher::new(server.address);
+            let mut publisher = LoadPublisher::new(server.address);
             for number in 0..200 {
                 publisher.publish("", &data(number, 100));
             }
             let path = match kind {
-                Kind::Raw => "/events?behind=100".to_owned(),
+                ServerKind::Raw => "/events?behind=100".to_owned(),
                 _ => format!("{EVENTS}&last_event_id={}", id(&server, 100)),
             };
-            let mut clients = Subscribers::new(server.address, Version::Http1, &path);
-            let begun = Instant::now();
+            let mut clients = SubscriberPool::new(server.address, HttpVersion::Http1, &path);
+            let start = Instant::now();
             clients.connect_at_once(subscribers);
-            clients.until_events(100);
-            let took = begun.elapsed().as_secs_f64();
-            assert_eq!(clients.missing_and_doubled(100), (0, 0));
+            clients.wait_for_events(100);
+            let took = start.elapsed().as_secs_f64();
+            assert_eq!(clients.missing_and_duplicates(100), (0, 0));
             took
         });
         println!(
-            "{:<58} {raw:>9.2} s {:>11} {waterclock:>9.2} s   at most 3 times: {:.2}",
-            "5,000 reconnect, each 100 events behind: all caught up",
+            "{:<58} {raw:>9.2} s {:>11} {waterclock:>9.2} s   at most 3 times the raw loop; ratio {:.2}",
+            "5,000 reconnects, each 100 events behind: all caught up",
             "",
             waterclock / raw
         );
     }
 
-    fn ratios(&self, what: &str, unit: &str, [raw, rival, own]: [f64; 3], target: Option<f64>) {
-        let times = |value: f64| format!("{value:.1} {unit}");
-        let target = target.map_or(String::new(), |target| {
-            format!(
-                "at most {target} times the raw loop: {:.2} (axum: {:.2})",
-                own / raw,
-                rival / raw
-            )
-        });
+    /// Prints a line with the ratio to the raw loop, which must be at most `target`.
+    fn ratios(&self, name: &str, unit: &str, [raw, rival, own]: [f64; 3], target: f64) {
         println!(
-            "{:<58} {:>11} {:>11} {:>11}   {target}",
-            format!("{}: {what}", self.name),
-            times(raw),
-            times(rival),
-            times(own)
+            "{:<58} {:>11} {:>11} {:>11}   at most {target} times the raw loop; ratio {:.2}, axum {:.2}",
+            format!("{}: {name}", self.name),
+            format!("{raw:.1} {unit}"),
+            format!("{rival:.1} {unit}"),
+            format!("{own:.1} {unit}"),
+            own / raw,
+            rival / raw
         );
     }
 
-    fn line(what: &str, unit: &str, values: [f64; 3], target: &str) {
+    /// Prints a line of the table.
+    fn line(name: &str, unit: &str, values: [f64; 3], target: &str) {
         let [raw, rival, own] = values.map(|value| figure(value, unit));
-        println!("{what:<58} {raw:>11} {rival:>11} {own:>11}   {target}");
+        println!("{name:<58} {raw:>11} {rival:>11} {own:>11}   {target}");
     }
 }
 
-/// Has that many subscribers read for that long.
-fn run(
-    server: &Process,
-    version: Version,
+/// Events that are published at a fixed rate while subscribers read them.
+struct Load {
     subscribers: usize,
     per_second: f64,
+    /// Size of an event, in bytes.
     size: usize,
     seconds: f64,
-) -> Run {
-    let mut clients = Subscribers::new(server.address, version, EVENTS);
-    clients.connect(subscribers);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
-    let count = (per_second * seconds) as usize;
-    let (begun, before) = (Instant::now(), server.processor_time());
-    let publisher = Publisher::new(server.address).run(count, per_second, size);
-    clients.until_events(count);
-    publisher.join().unwrap();
-    let (took, cost) = (begun.elapsed(), server.processor_time().saturating_sub(before));
-    let (missing, doubled) = clients.missing_and_doubled(count);
-    assert_eq!((missing, doubled), (0, 0), "missing and doubled");
-    let delivered = clients.delivered() as f64;
-    let mut latencies = std::mem::take(&mut clients.latencies);
-    latencies.sort_unstable();
-    let latency = [0.5, 0.99, 0.999].map(|part| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
-        let at = (latencies.len() as f64 * part) as usize;
-        latencies[at] as f64 / 1e6
-    });
-    let cost = cost.as_secs_f64() * 1e6 / delivered;
-    Run { cost, latency, rate: delivered / took.as_secs_f64() }
 }
 
-/// The id of the event of that sequence number.
-fn id(server: &Process, sequence: usize) -> String {
+impl Load {
+    /// Runs the load against a server.
+    fn run(&self, server: &ServerProcess, version: HttpVersion) -> RunResult {
+        let mut clients = SubscriberPool::new(server.address, version, EVENTS);
+        clients.connect(self.subscribers);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small number"
+        )]
+        let count = (self.per_second * self.seconds) as usize;
+        let (start, before) = (Instant::now(), server.cpu_time());
+        let publisher = LoadPublisher::new(server.address).run(count, self.per_second, self.size);
+        clients.wait_for_events(count);
+        publisher.join().unwrap();
+        let (took, cost) = (start.elapsed(), server.cpu_time().saturating_sub(before));
+        let (missing, duplicates) = clients.missing_and_duplicates(count);
+        assert_eq!((missing, duplicates), (0, 0), "missing events and duplicates");
+        let delivered = clients.delivered() as f64;
+        let mut latencies = std::mem::take(&mut clients.latencies);
+        latencies.sort_unstable();
+        let latency = [0.5, 0.99, 0.999].map(|part| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+            let at = (latencies.len() as f64 * part) as usize;
+            latencies[at] as f64 / 1e6
+        });
+        let cost = cost.as_secs_f64() * 1e6 / delivered;
+        RunResult { cost, latency, rate: delivered / took.as_secs_f64() }
+    }
+}
+
+/// Returns the id of the event with that sequence number.
+fn id(server: &ServerProcess, sequence: usize) -> String {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.write_all(b"GET /poll HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let cursor = answer.split_once("\"cursor\":\"").unwrap().1;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let cursor = response.split_once("\"cursor\":\"").unwrap().1;
     format!("{}-{sequence}", cursor.split_once('-').unwrap().0)
 }
 
+/// Returns a figure of the table, with its unit.
 fn figure(value: f64, unit: &str) -> String {
     if value < 100.0 { format!("{value:.2} {unit}") } else { format!("{value:.0} {unit}") }
 }

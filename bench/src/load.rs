@@ -1,4 +1,4 @@
-//! The load: subscribers and a publisher.
+//! The load generator: subscribers and a publisher.
 
 use std::{
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
@@ -11,66 +11,68 @@ use std::{
 use memchr::memmem;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
-use crate::http2::{self, Received, STREAMS};
+use crate::http2::{self, ReceivedFrame, STREAMS};
 
-/// What every wait is bounded by.
+/// The longest time that any step may take.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// How many connections are begun before their answers are waited for: fewer than a listen queue holds.
-const AT_ONCE: usize = 100;
+/// Connections that may wait for their response at a time. A listen backlog holds more.
+const MAX_PENDING: usize = 100;
 
-static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// The time that timestamps count from.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn nanos() -> u64 {
-    u64::try_from(BEGUN.elapsed().as_nanos()).unwrap()
+    u64::try_from(START.elapsed().as_nanos()).unwrap()
 }
 
-/// The version of HTTP that subscribers read over.
+/// The version of HTTP that subscribers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// Each has a connection.
+pub enum HttpVersion {
+    /// Each subscriber has a connection of its own.
     Http1,
-    /// Each has a stream of a connection that is full before the next begins.
+    /// [`STREAMS`] subscribers share a connection.
     Http2,
 }
 
 /// Many subscribers in one thread.
-pub struct Subscribers {
+pub struct SubscriberPool {
     poll: Poll,
     events: Events,
     address: SocketAddr,
-    version: Version,
+    version: HttpVersion,
     path: String,
     connections: Vec<Connection>,
-    all: Vec<Subscriber>,
+    subscribers: Vec<Subscriber>,
     buffer: Vec<u8>,
-    /// From an event's publish to its arrival, in nanoseconds.
+    /// Nanoseconds from the publishing of an event to its arrival.
     pub latencies: Vec<u64>,
 }
 
 struct Connection {
     stream: TcpStream,
-    version: Version,
-    /// The number of its first subscriber.
+    version: HttpVersion,
+    /// The index of the first subscriber on this connection.
     first: usize,
-    /// What was received of a frame of HTTP/2 that is not complete yet.
+    /// The beginning of an HTTP/2 frame that is not complete yet.
     rest: Vec<u8>,
 }
 
 #[derive(Default)]
 struct Subscriber {
-    /// What was received of an event that is not complete yet.
+    /// The beginning of an event that is not complete yet.
     rest: Vec<u8>,
-    /// How often each event came, by its number.
+    /// The number of times that each event has arrived, by event number.
     seen: Vec<u8>,
     events: usize,
-    /// Ends of lines as HTTP has them: two a chunk.
+    /// Line ends of the HTTP chunks, two for each chunk.
     line_ends: usize,
-    has_answer: bool,
+    has_response: bool,
 }
 
-impl Subscribers {
-    pub fn new(address: SocketAddr, version: Version, path: &str) -> Self {
-        LazyLock::force(&BEGUN);
+impl SubscriberPool {
+    /// Creates a pool without subscribers. They will send GET requests for `path`.
+    pub fn new(address: SocketAddr, version: HttpVersion, path: &str) -> Self {
+        LazyLock::force(&START);
         Self {
             poll: Poll::new().unwrap(),
             events: Events::with_capacity(1024),
@@ -78,24 +80,24 @@ impl Subscribers {
             version,
             path: path.to_owned(),
             connections: Vec::new(),
-            all: Vec::new(),
+            subscribers: Vec::new(),
             buffer: vec![0; 256 * 1024],
             latencies: Vec::new(),
         }
     }
 
-    /// Connects that many more, and waits until all have an answer.
+    /// Adds `count` subscribers, and waits until all have a response.
     pub fn connect(&mut self, count: usize) {
         for number in 0..count {
             self.add();
-            if number % AT_ONCE == AT_ONCE - 1 {
-                self.until(|all| all.iter().all(|one| one.has_answer));
+            if number % MAX_PENDING == MAX_PENDING - 1 {
+                self.wait_for_responses();
             }
         }
-        self.until(|all| all.iter().all(|one| one.has_answer));
+        self.wait_for_responses();
     }
 
-    /// Connects that many more, as fast as it goes.
+    /// Adds `count` subscribers as fast as possible, and does not wait for responses.
     pub fn connect_at_once(&mut self, count: usize) {
         for _ in 0..count {
             self.add();
@@ -104,12 +106,12 @@ impl Subscribers {
 
     fn add(&mut self) {
         match self.version {
-            Version::Http1 => {
+            HttpVersion::Http1 => {
                 let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", self.path);
                 self.add_connection(request.as_bytes());
             }
-            Version::Http2 => {
-                let number = self.all.len() % STREAMS;
+            HttpVersion::Http2 => {
+                let number = self.subscribers.len() % STREAMS;
                 if number == 0 {
                     self.add_connection(&http2::preface());
                 }
@@ -117,37 +119,37 @@ impl Subscribers {
                 connection.stream.write_all(&http2::get(number, &self.path)).unwrap();
             }
         }
-        self.all.push(Subscriber::default());
+        self.subscribers.push(Subscriber::default());
     }
 
-    fn add_connection(&mut self, begins_with: &[u8]) {
-        // Blocking: the system answers for the server as long as its queue has room.
+    fn add_connection(&mut self, first_bytes: &[u8]) {
+        // Blocking: the kernel accepts connections until the listen backlog is full.
         let mut stream = Blocking::connect(self.address).unwrap();
-        stream.write_all(begins_with).unwrap();
+        stream.write_all(first_bytes).unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut stream = TcpStream::from_std(stream);
         let token = Token(self.connections.len());
         self.poll.registry().register(&mut stream, token, Interest::READABLE).unwrap();
-        let (version, first) = (self.version, self.all.len());
+        let (version, first) = (self.version, self.subscribers.len());
         self.connections.push(Connection { stream, version, first, rest: Vec::new() });
     }
 
-    /// Reads until that is so.
-    fn until(&mut self, is_enough: impl Fn(&[Subscriber]) -> bool) {
+    /// Reads until all subscribers have a response.
+    fn wait_for_responses(&mut self) {
         let end = Instant::now() + DEADLINE;
-        while !is_enough(&self.all) {
-            assert!(Instant::now() < end, "the server does not answer");
+        while !self.subscribers.iter().all(|subscriber| subscriber.has_response) {
+            assert!(Instant::now() < end, "the server does not respond");
             self.read(Duration::from_millis(100));
         }
     }
 
-    /// Reads until each has had so many events, or else nothing comes any more.
-    pub fn until_events(&mut self, count: usize) {
+    /// Reads until each subscriber has received `count` events, or the deadline has passed.
+    pub fn wait_for_events(&mut self, count: usize) {
         let end = Instant::now() + DEADLINE;
         let mut behind = 0;
-        while behind < self.all.len() && Instant::now() < end {
-            // In order, so that who is done is not looked at again.
-            if self.all[behind].events >= count {
+        while behind < self.subscribers.len() && Instant::now() < end {
+            // In order, so that each finished subscriber is checked only once.
+            if self.subscribers[behind].events >= count {
                 behind += 1;
             } else {
                 self.read(Duration::from_millis(100));
@@ -155,12 +157,12 @@ impl Subscribers {
         }
     }
 
-    /// Reads what there is, for at most that long.
+    /// Waits for data for at most `wait`, and reads all of it.
     pub fn read(&mut self, wait: Duration) {
         self.poll.poll(&mut self.events, Some(wait)).unwrap();
         for event in &self.events {
             let connection = &mut self.connections[event.token().0];
-            let subscribers = &mut self.all[connection.first..];
+            let subscribers = &mut self.subscribers[connection.first..];
             loop {
                 match connection.stream.read(&mut self.buffer) {
                     Ok(0) => break,
@@ -178,51 +180,53 @@ impl Subscribers {
         }
     }
 
-    /// How many events have arrived in all.
+    /// Returns the total number of events that have arrived.
     pub fn delivered(&self) -> usize {
-        self.all.iter().map(|one| one.events).sum()
+        self.subscribers.iter().map(|subscriber| subscriber.events).sum()
     }
 
-    /// How many of the events up to that number did not arrive, and how many came more than once.
-    pub fn missing_and_doubled(&self, numbers: usize) -> (usize, usize) {
-        let of_one = |one: &Subscriber| {
-            let there = one.seen.iter().filter(|times| **times > 0).count();
-            (numbers - there, one.events - there)
+    /// Counts, of the first `count` events, those that are missing and those that arrived more than
+    /// once, over all subscribers.
+    pub fn missing_and_duplicates(&self, count: usize) -> (usize, usize) {
+        let of_one = |subscriber: &Subscriber| {
+            let distinct = subscriber.seen.iter().filter(|times| **times > 0).count();
+            (count - distinct, subscriber.events - distinct)
         };
-        self.all.iter().map(of_one).fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
+        self.subscribers.iter().map(of_one).fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
     }
 
-    /// How many chunks each has had on average.
+    /// Returns the mean number of HTTP chunks that a subscriber has received.
     pub fn chunks(&self) -> f64 {
-        let line_ends: usize = self.all.iter().map(|one| one.line_ends).sum();
-        line_ends as f64 / 2.0 / self.all.len() as f64
+        let line_ends: usize = self.subscribers.iter().map(|subscriber| subscriber.line_ends).sum();
+        line_ends as f64 / 2.0 / self.subscribers.len() as f64
     }
 
-    pub fn forget(&mut self) {
+    /// Resets all counters.
+    pub fn reset(&mut self) {
         self.latencies.clear();
-        for one in &mut self.all {
-            one.seen.clear();
-            one.events = 0;
-            one.line_ends = 0;
+        for subscriber in &mut self.subscribers {
+            subscriber.seen.clear();
+            subscriber.events = 0;
+            subscriber.line_ends = 0;
         }
     }
 }
 
 impl Connection {
-    /// Hands its subscribers what is for each.
+    /// Passes received bytes on to the subscribers of the connection.
     fn received(&mut self, bytes: &[u8], to: &mut [Subscriber], latencies: &mut Vec<u64>) {
-        if self.version == Version::Http1 {
+        if self.version == HttpVersion::Http1 {
             return to[0].received(bytes, latencies);
         }
         self.rest.extend(bytes);
         let bytes = std::mem::take(&mut self.rest);
         let mut rest = &bytes[..];
-        while let Some(received) = http2::take(&mut rest) {
+        while let Some(received) = http2::take_frame(&mut rest) {
             match received {
-                Received::Head(number) => to[number].has_answer = true,
-                Received::Data(number, bytes) => to[number].received(bytes, latencies),
-                Received::Question(answer) => self.stream.write_all(&answer).unwrap(),
-                Received::Nothing => {}
+                ReceivedFrame::Head(number) => to[number].has_response = true,
+                ReceivedFrame::Data(number, bytes) => to[number].received(bytes, latencies),
+                ReceivedFrame::NeedsReply(reply) => self.stream.write_all(&reply).unwrap(),
+                ReceivedFrame::Ignored => {}
             }
         }
         self.rest = rest.to_vec();
@@ -230,7 +234,7 @@ impl Connection {
 }
 
 impl Subscriber {
-    /// Of HTTP/1.1 all, of HTTP/2 what follows the head.
+    /// Reads a part of the response: all of it for HTTP/1.1, and only the body for HTTP/2.
     fn received(&mut self, bytes: &[u8], latencies: &mut Vec<u64>) {
         let joined;
         let mut bytes = if self.rest.is_empty() {
@@ -240,17 +244,17 @@ impl Subscriber {
             joined = std::mem::take(&mut self.rest);
             &joined
         };
-        if !self.has_answer {
+        if !self.has_response {
             let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
                 self.rest = bytes.to_vec();
                 return;
             };
             assert!(bytes.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(bytes));
-            self.has_answer = true;
+            self.has_response = true;
             bytes = &bytes[end + 4..];
         }
         let now = nanos();
-        // Blocks end with an empty line; what is after the last of them is not complete.
+        // An empty line ends a block. The bytes after the last one are an incomplete block.
         let complete = memmem::rfind(bytes, b"\n\n").map_or(0, |at| at + 2);
         let (complete, rest) = bytes.split_at(complete);
         self.rest = rest.to_vec();
@@ -265,7 +269,7 @@ impl Subscriber {
             if self.seen.len() <= number {
                 self.seen.resize(number + 1, 0);
             }
-            assert_eq!(self.seen.len(), number + 1, "an event is after a later one");
+            assert_eq!(self.seen.len(), number + 1, "an event arrived after a later one");
             self.seen[number] += 1;
             self.events += 1;
             if sent > 0 {
@@ -275,23 +279,25 @@ impl Subscriber {
     }
 }
 
-/// The data of an event of that number, which is published now, and about so long.
+/// Returns the data of an event: its number, the current time, and padding to about `size` bytes.
 pub fn data(number: usize, size: usize) -> String {
     let text = format!("n{number} {} ", nanos());
     let padding = size.saturating_sub(text.len()).max(1);
     text + &"x".repeat(padding)
 }
 
-/// One that publishes and waits for each answer.
-pub struct Publisher(BufReader<Blocking>);
+/// A publisher that waits for the response to each request.
+pub struct LoadPublisher(BufReader<Blocking>);
 
-impl Publisher {
+impl LoadPublisher {
+    /// Connects to a server.
     pub fn new(address: SocketAddr) -> Self {
         let stream = Blocking::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(BufReader::new(stream))
     }
 
+    /// Publishes `body` to the topic `t`, and waits for the response.
     pub fn publish(&mut self, query: &str, body: &str) {
         let request = format!(
             "POST /events/t{query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
@@ -309,16 +315,16 @@ impl Publisher {
                 length = value.trim().parse().unwrap();
             }
         }
-        let mut answer = vec![0; length];
-        self.0.read_exact(&mut answer).unwrap();
+        let mut response = vec![0; length];
+        self.0.read_exact(&mut response).unwrap();
     }
 
-    /// Publishes that many events at that rate, numbered from 0, in a thread.
+    /// Publishes `count` events at the given rate in a new thread. They are numbered from 0.
     pub fn run(mut self, count: usize, per_second: f64, size: usize) -> JoinHandle<()> {
         std::thread::spawn(move || {
-            let begun = Instant::now();
+            let start = Instant::now();
             for number in 0..count {
-                let due = begun + Duration::from_secs_f64(number as f64 / per_second);
+                let due = start + Duration::from_secs_f64(number as f64 / per_second);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 self.publish("", &data(number, size));
             }

@@ -1,25 +1,26 @@
-//! How fast the server is: `make bench` prints one table. Each figure stands beside that of a raw loop,
-//! which does no more than write the same bytes to as many sockets, and, where that makes sense, of axum's
-//! `Sse` over a broadcast channel, which one would write instead. The machine matters less then.
+//! Benchmarks of the server. `make bench` prints one table. Each figure stands next to that of a
+//! raw loop, which only writes the same bytes to the same number of sockets, and where it makes
+//! sense next to that of axum's `Sse` over a broadcast channel, the usual alternative. The
+//! comparison makes the table depend less on the machine.
 //!
-//! A server has one core for itself, the load has another.
+//! The server has one core to itself, and the load generator has another.
 //!
 //! # Layout
 //!
-//! | module | what is there |
+//! | module | contents |
 //! |---|---|
-//! | `process` | a server as a process: start, processor time, memory |
-//! | `load` | many subscribers in one thread, and what they have seen; a publisher |
-//! | `http2` | the frames of subscribers that share connections |
+//! | `cases` | the benchmarks, and the table |
+//! | `process` | a server as a process: start, CPU time, memory |
+//! | `load` | the load generator: many subscribers in one thread, and a publisher |
+//! | `http2` | the HTTP/2 frames of subscribers that share connections |
 //! | `raw` | the raw loop |
 //! | `rival` | axum's `Sse` over a broadcast channel |
-//! | `cases` | what is measured |
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a program for developers: what fails ends it, and figures are rounded anyway"
+    reason = "a program for developers: it may panic, and it rounds its figures anyway"
 )]
 
 mod cases;
@@ -35,8 +36,8 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["raw"] => raw::serve(),
         ["rival"] => rival::serve(),
-        [waterclock] => cases::all(waterclock, ""),
-        [waterclock, only] => cases::all(waterclock, only),
-        _ => println!("bench <the program waterclock> [the beginning of a case's name]"),
+        [waterclock] => cases::run(waterclock, ""),
+        [waterclock, prefix] => cases::run(waterclock, prefix),
+        _ => println!("usage: bench <path of waterclock> [beginning of the name of a benchmark]"),
     }
 }

@@ -8,36 +8,40 @@ use std::{
     time::Duration,
 };
 
-/// The core that servers run on; the load has the others.
+/// The core that servers run on. The load generator has the others.
 const CORE: &str = "0";
-/// How many ticks a second the kernel counts processor time in (`getconf CLK_TCK`), on all Linux.
-const TICKS: u64 = 100;
+/// Ticks a second in which Linux counts CPU time (`getconf CLK_TCK`).
+const TICKS_PER_SECOND: u64 = 100;
 
-/// What is measured, or stands beside it.
+/// The server to measure, and those to compare it with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ServerKind {
+    /// The raw loop.
     Raw,
+    /// axum's `Sse`.
     Rival,
     Waterclock,
 }
 
-/// A server, until it is dropped.
-pub struct Process {
+/// A running server. Dropping it kills the process.
+pub struct ServerProcess {
     child: Child,
     pub address: SocketAddr,
+    /// The data directory.
     pub data: tempfile::TempDir,
 }
 
-impl Process {
-    pub fn start(kind: Kind, waterclock: &str) -> Self {
-        // Not in /tmp, which may be memory.
+impl ServerProcess {
+    /// Starts a server on a free port, and waits until it listens.
+    pub fn start(kind: ServerKind, waterclock: &str) -> Self {
+        // Not in /tmp, which may be in memory.
         let data = tempfile::tempdir_in("target").unwrap();
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", CORE]);
         match kind {
-            Kind::Raw => command.arg(std::env::current_exe().unwrap()).arg("raw"),
-            Kind::Rival => command.arg(std::env::current_exe().unwrap()).arg("rival"),
-            Kind::Waterclock => command
+            ServerKind::Raw => command.arg(std::env::current_exe().unwrap()).arg("raw"),
+            ServerKind::Rival => command.arg(std::env::current_exe().unwrap()).arg("rival"),
+            ServerKind::Waterclock => command
                 .args([waterclock, "--listen=127.0.0.1:0", "--interval=24h", "--data-dir"])
                 .arg(data.path())
                 .args(["--max-streams-per-address=20000", "--max-streams=12000"])
@@ -47,19 +51,20 @@ impl Process {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().trim_start_matches("listening on http://").parse();
-        Self { child, address: address.expect("its address"), data }
+        Self { child, address: address.expect("a line with the address"), data }
     }
 
-    /// How much processor time it has taken.
-    pub fn processor_time(&self) -> Duration {
+    /// Returns the CPU time that the server has used so far.
+    pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // After the name in brackets, which may be anything: proc_pid_stat(5), fields 14 and 15.
+        // Fields 14 and 15 of proc_pid_stat(5), counted after the name in brackets, which may
+        // contain spaces.
         let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
         let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
-        Duration::from_millis(ticks * 1000 / TICKS)
+        Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
     }
 
-    /// How much memory it has, in kB: what it shares counts in part (PSS).
+    /// Returns the server's memory in kB, with a proportional share of shared pages (PSS).
     pub fn memory(&self) -> f64 {
         let file = format!("/proc/{}/smaps_rollup", self.child.id());
         let text = fs::read_to_string(file).unwrap();
@@ -68,7 +73,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,5 +1,6 @@
-//! The raw loop: writes the bytes of an event to all sockets, one after the other. It knows of HTTP what
-//! the load says, and keeps nothing but what it needs for those who are behind.
+//! The raw loop: a server that writes the bytes of each event to all sockets, one after the other.
+//! It understands only the requests of the load generator, and keeps only the events, for
+//! subscribers that are behind.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -16,19 +17,20 @@ const LISTENER: Token = Token(usize::MAX);
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
     cache-control: no-cache, no-transform\r\ntransfer-encoding: chunked\r\n\r\n";
 
-struct Connection {
+struct RawClient {
     stream: TcpStream,
     received: Vec<u8>,
     is_subscriber: bool,
 }
 
+/// Serves until the process is killed.
 pub fn serve() {
     let mut poll = Poll::new().unwrap();
     let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     println!("listening on http://{}", listener.local_addr().unwrap());
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE).unwrap();
     let mut events = Events::with_capacity(1024);
-    let mut connections: Vec<Option<Connection>> = Vec::new();
+    let mut connections: Vec<Option<RawClient>> = Vec::new();
     let mut frames: Vec<Vec<u8>> = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -39,7 +41,7 @@ pub fn serve() {
                     let token = Token(connections.len());
                     poll.registry().register(&mut stream, token, Interest::READABLE).unwrap();
                     let (received, is_subscriber) = (Vec::new(), false);
-                    connections.push(Some(Connection { stream, received, is_subscriber }));
+                    connections.push(Some(RawClient { stream, received, is_subscriber }));
                 }
                 continue;
             }
@@ -71,8 +73,8 @@ pub fn serve() {
                     }
                     Request::Post { body } => {
                         published.push(body);
-                        let answer = b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n";
-                        let _ = connection.stream.write(answer);
+                        let response = b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n";
+                        let _ = connection.stream.write(response);
                     }
                 }
             }
@@ -89,7 +91,7 @@ pub fn serve() {
     }
 }
 
-/// An event's block in a chunk (RFC 9112, 7.1), as the server writes it.
+/// Returns an event's block in an HTTP chunk (RFC 9112, 7.1), as Waterclock writes it.
 fn frame(number: usize, body: &[u8]) -> Vec<u8> {
     let id = format!("00000000c10cca11-{number}");
     let data = std::str::from_utf8(body).unwrap();
@@ -104,7 +106,7 @@ enum Request {
     Post { body: Vec<u8> },
 }
 
-/// Takes a request of the load's out of what was received.
+/// Takes the first complete request from the received bytes.
 fn take_request(received: &mut Vec<u8>) -> Option<Request> {
     let end = memchr::memmem::find(received, b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&received[..end]).unwrap();

@@ -1,4 +1,4 @@
-//! What one would write instead: axum's `Sse` over a broadcast channel.
+//! The usual alternative: axum's `Sse` over a broadcast channel.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -14,6 +14,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::BroadcastStream};
 
 type Sender = broadcast::Sender<Arc<str>>;
 
+/// Serves until the process is killed.
 pub fn serve() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,22 +1,22 @@
-// What is tried behind each proxy: its configuration of docs/proxies/ as it is, and with what people get wrong, each
-// with the faults that this makes, in the names of docs/diagnose.md.
+// The test cases of each proxy: its configuration of docs/proxies/, unchanged and with common
+// mistakes. Each case lists the faults that follow, by their names in docs/diagnose.md.
 import type { Change, Kind, Setting } from './proxies.ts';
 
 export type Case = Setting & {
   proxy: Kind;
-  /** What was changed. */
+  /** The change in words. */
   setting: string;
   faults: string[];
-  /** What the page finds of that, if it is less. */
+  /** The faults that the page finds, if they are fewer. */
   onPage?: string[];
-  /** What a diagnosis finds of that only sometimes. */
+  /** The faults that a diagnosis finds only sometimes. */
   sometimes?: string[];
-  /** The version of HTTP that the proxy speaks to the server, if it is not 1.1 (or 1.0, which is a fault). */
+  /** The HTTP version between proxy and server, if it is neither 1.1 nor 1.0 (which is a fault). */
   upstream?: 'HTTP/2';
 };
 
-/** The names that the diagnosis has for what it can recognise. HAProxy adds nothing to tell it by. */
-export const recognised: Record<Kind, string | null> = {
+/** The names of the proxies that the diagnosis detects. HAProxy adds no header that reveals it. */
+export const detected: Record<Kind, string | null> = {
   nginx: 'nginx',
   haproxy: null,
   caddy: 'caddy',
@@ -33,7 +33,7 @@ const within = (line: string, more: string): Change => [line, `${line} {\n${more
 
 export const cases: Case[] = [
   { proxy: 'nginx', setting: 'as documented', changes: [], faults: [] },
-  // Over HTTP/1.1 nginx passes each chunk on at once even with its buffers on.
+  // Over HTTP/1.1, nginx passes each chunk on immediately, even with buffering on.
   {
     proxy: 'nginx',
     setting: 'proxy_ignore_headers X-Accel-Buffering',
@@ -71,7 +71,7 @@ export const cases: Case[] = [
     faults: ['idle-timeout'],
   },
 
-  // HAProxy speaks HTTP/1.1 to the server whatever it is told.
+  // HAProxy always uses HTTP/1.1 to the server.
   { proxy: 'haproxy', setting: 'as documented', changes: [], faults: [] },
   {
     proxy: 'haproxy',
@@ -85,7 +85,7 @@ export const cases: Case[] = [
     changes: [also(haproxy, 'http-response wait-for-body time 30s')],
     faults: ['buffering'],
   },
-  // It obeys the stream's `no-transform`.
+  // HAProxy obeys the stream's `no-transform`.
   {
     proxy: 'haproxy',
     setting: 'compression algo gzip',
@@ -99,16 +99,17 @@ export const cases: Case[] = [
     faults: ['idle-timeout'],
   },
 
-  // Caddy speaks HTTP/1.1 to the server, or 2 if told so.
+  // Caddy uses HTTP/1.1 to the server by default.
   { proxy: 'caddy', setting: 'as documented', changes: [], faults: [] },
   { proxy: 'caddy', setting: 'buffer_responses', changes: [within(caddy, 'buffer_responses')], faults: ['buffering'] },
   {
     proxy: 'caddy',
     setting: 'encode gzip',
-    // Only what begins with 512 bytes or more, as a stream does that was resumed.
+    // Caddy compresses streams whose first write has 512 bytes or more, as that of a resumed
+    // stream.
     changes: [also(caddy, 'encode gzip')],
     faults: ['buffering', 'compression'],
-    // The streams that it measures delivery by begin with less.
+    // The first write of the streams of the delivery check is smaller.
     onPage: ['compression'],
   },
   {
@@ -118,7 +119,7 @@ export const cases: Case[] = [
     faults: ['idle-timeout'],
   },
 
-  // mod_proxy_http flushes what it has whenever the server pauses, and mod_buffer gives way to that.
+  // mod_proxy_http flushes whenever the server pauses, and mod_buffer with it.
   { proxy: 'apache', setting: 'as documented', changes: [], faults: [] },
   {
     proxy: 'apache',
@@ -170,7 +171,7 @@ export const cases: Case[] = [
   { proxy: 'nginx', setting: 'without http2', tls: 'HTTP/1.1', changes: [['ssl http2', 'ssl']], faults: [] },
 
   { proxy: 'haproxy', setting: 'as documented', tls: 'HTTP/2', changes: [], faults: [] },
-  // Over TLS it does not wait for more.
+  // Over TLS, HAProxy does not wait for more data to send.
   {
     proxy: 'haproxy',
     setting: 'without alpn, option http-no-delay',
@@ -215,7 +216,8 @@ export const cases: Case[] = [
     faults: [],
   },
 
-  // Of a new connection mod_http2 looks at six requests at once; of one that has had answers, mostly at more.
+  // mod_http2 serves six requests at once on a new connection, and mostly more after the first
+  // responses.
   {
     proxy: 'apache',
     setting: 'as documented',
@@ -246,5 +248,5 @@ export const cases: Case[] = [
   },
 ];
 
-/** A case in words. */
+/** The title of a case. */
 export const title = ({ proxy, tls, setting }: Case) => `${proxy}${tls ? ` over TLS, ${tls}` : ''}: ${setting}`;

@@ -1,4 +1,4 @@
-// `waterclock diagnose` behind each proxy finds the fault that is there, and no other.
+// Behind each proxy, `waterclock diagnose` must find exactly the faults of the case.
 import { expect } from '@playwright/test';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -20,7 +20,7 @@ for (const one of cases) {
     const [output, errors, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]);
 
     expect([0, 1], errors).toContain(code);
-    // Of a stream that is compressed it reads the headers only, so not that it is held back, too.
+    // It reads only the headers of a compressed stream, so it cannot see the buffering.
     const isCompressed = faults.includes('compression');
     const found = expectReport(output, one, faults.filter((fault) => !(isCompressed && fault === 'buffering')));
     expect(code).toBe(found.length ? 1 : 0);

@@ -1,4 +1,5 @@
-// What a plain client sees behind each proxy: the truth that `waterclock diagnose` is held to.
+// Behind each proxy, a plain client must see the faults of the case. This verifies the cases
+// themselves.
 import { expect } from '@playwright/test';
 import * as http from 'node:http';
 import * as http2 from 'node:http2';
@@ -30,7 +31,7 @@ for (const one of cases) {
     }
     if (held) found.push('buffering');
     else if (Math.min(...delays) > 150) found.push('coalescing');
-    // A stream that ends tells its headers even where they are held.
+    // The headers of a stream that ends arrive even if a buffer holds them back.
     const headers = await client.get('/events?topic=test&last_event_id=earliest&limit=1').head;
     if (headers['content-encoding']) found.push('compression');
     if (/HTTP\/1\.0\r\n/.test(await heads.seen)) found.push('http-1.0-upstream');
@@ -47,7 +48,7 @@ for (const one of cases) {
   });
 }
 
-/** Whether it happens within so many milliseconds. */
+/** Returns `true` if the event happens within a number of milliseconds. */
 async function within(limit: number, event: Promise<unknown>): Promise<boolean> {
   let timer;
   const late = new Promise((done) => (timer = setTimeout(done, limit, 'late')));
@@ -56,7 +57,7 @@ async function within(limit: number, event: Promise<unknown>): Promise<boolean> 
   return first !== 'late';
 }
 
-/** Asks for streams as a browser does, which takes compression; in HTTP/2 over one connection. */
+/** Requests streams like a browser: with compression, and over HTTP/2 on one connection. */
 class Client {
   private streams: Stream[] = [];
   private session?: http2.ClientHttp2Session;
@@ -94,7 +95,7 @@ class Stream {
 
   constructor(private request: http.ClientRequest | http2.ClientHttp2Stream) {
     this.head = new Promise((done) => {
-      // Of HTTP/1.1 the answer is read, of HTTP/2 the stream itself.
+      // Over HTTP/1.1 the body is the response, over HTTP/2 it is the stream.
       request.once('response', (answer: http.IncomingMessage | http.IncomingHttpHeaders) => {
         const body = answer instanceof http.IncomingMessage ? answer : (request as http2.ClientHttp2Stream);
         const headers = answer instanceof http.IncomingMessage ? answer.headers : answer;
@@ -104,7 +105,7 @@ class Stream {
           this.text += part;
           this.waiting();
         });
-        body.on('error', () => {}); // it is cut
+        body.on('error', () => {}); // when the stream is cut
         done(headers);
       });
     });
@@ -123,7 +124,7 @@ class Stream {
   }
 }
 
-/** Passes all on to the server, and tells what the first connection began with. */
+/** Forwards connections to the server, and records the first bytes of the first one. */
 async function record(server: string) {
   const { hostname, port } = new URL(server);
   let see: (text: string) => void;

@@ -1,4 +1,4 @@
-// The page /diagnose behind each proxy finds the fault that is there, and no other.
+// Behind each proxy, the page /diagnose must find exactly the faults of the case.
 import { expect } from '@playwright/test';
 import { cases, title } from './cases.ts';
 import { test } from './proxies.ts';
@@ -12,13 +12,12 @@ for (const one of cases) {
     test.setTimeout(120_000);
     await front.start(proxy, server.url, one);
     await page.goto(`${front.url}/diagnose`);
-    await page.getByLabel('Longest silence tried').selectOption('5');
+    await page.getByLabel('Idle period to test').selectOption('5');
     await page.getByRole('button', { name: 'Start' }).click();
     await page.getByRole('button', { name: 'Copy as JSON' }).click({ timeout: 90_000 });
     await expect(page.getByText('Copied.')).toBeVisible();
     const output = await page.evaluate(() => navigator.clipboard.readText());
-    // Over HTTP/1.1 a browser opens six connections, so it cannot see another limit above that; it reads what is
-    // compressed.
+    // Over HTTP/1.1 a browser opens only six connections, which hides any higher limit.
     const found = onPage ?? faults;
     const six = [...found.filter((fault) => fault !== 'connection-limit'), 'six-connections'];
     expectReport(output, one, tls === 'HTTP/2' ? found : six);

@@ -1,5 +1,6 @@
-// Starts a real proxy with its configuration of docs/proxies/: on a free loopback port, without a daemon, and with
-// all that it writes in a folder of its own. scripts/setup.sh brings the programs and says where they are.
+// Starts a real proxy with its configuration of docs/proxies/, on a free loopback port, in the
+// foreground, with its files in a folder of its own. scripts/setup.sh installs the programs and
+// prints their paths.
 import { test as base, type TestInfo } from '@playwright/test';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,27 +12,30 @@ import { Server } from '../tests/server.ts';
 const root = resolve(import.meta.dirname, '../..');
 const path = execFileSync(join(root, 'scripts/setup.sh'), ['path'], { encoding: 'utf8' });
 
-/** Where that program is. */
+/** Returns the path of a program. */
 function program(name: string): string {
   const env = { ...process.env, PATH: path };
   return execFileSync('sh', ['-c', `command -v ${name}`], { env, encoding: 'utf8' }).trim();
 }
 
-/** In a configuration, the right in place of the left. */
+/** A replacement in a configuration: the old text and the new one. */
 export type Change = [string, string];
 
 export type Setting = {
-  /** The version of HTTP that clients speak to it over TLS. It is without TLS if there is none. */
+  /** The HTTP version of clients over TLS. Without it, the proxy has no TLS. */
   tls?: 'HTTP/1.1' | 'HTTP/2';
   changes?: Change[];
 };
 
 type Recipe = {
   file: string;
-  /** How the site comes to listen here: over TLS, with a file that has certificate and key, or without. */
+  /**
+   * The changes that make the site listen on the port: with TLS and a file with certificate and
+   * key, or without.
+   */
   tls: (port: number, certificate: string) => Change[];
   plain: (port: number) => Change[];
-  /** What stands around the site. */
+  /** Wraps the site in a complete configuration. */
   around: (site: string, port: number) => string;
   command: (file: string, folder: string) => [program: string, options: string[]];
 };
@@ -132,11 +136,11 @@ export class Proxy {
     const file = join(folder, recipe.file);
     writeFileSync(file, recipe.around(site, port));
 
-    const log = join(folder, 'log'); // a file, since Apache cannot open a pipe of ours
+    const log = join(folder, 'log'); // a file, because Apache cannot open a pipe of this process
     const output = openSync(log, 'a');
     const child = spawn(...recipe.command(file, folder), {
       cwd: folder,
-      env: { ...process.env, XDG_CONFIG_HOME: folder, XDG_DATA_HOME: folder }, // where Caddy keeps things
+      env: { ...process.env, XDG_CONFIG_HOME: folder, XDG_DATA_HOME: folder }, // for Caddy
       stdio: ['ignore', output, output],
     });
     closeSync(output);
@@ -161,7 +165,7 @@ export class Proxy {
   }
 }
 
-/** For `test.extend`: a proxy that is not started yet, and is stopped after the test. */
+/** For `test.extend`: a proxy that the test starts. It is stopped after the test. */
 export const fixtures = {
   front: async ({}, use: (front: Proxy) => Promise<void>, info: TestInfo) => {
     const proxy = new Proxy(info.outputPath('proxy'));
@@ -170,7 +174,7 @@ export const fixtures = {
   },
 };
 
-/** With that and a server which knows of the proxy; `test` is a topic that anybody may read. */
+/** A test with that and with a server that trusts the proxy. Its topic `test` is public. */
 export const test = base.extend<{ front: Proxy; server: Server }>({
   ...fixtures,
   server: async ({}, use) => {
@@ -181,7 +185,7 @@ export const test = base.extend<{ front: Proxy; server: Server }>({
   },
 });
 
-/** A file with a certificate and its key, as the server makes one for itself. */
+/** Creates a file with a certificate and its key. */
 async function certificate(folder: string): Promise<string> {
   const server = new Server();
   server.data = folder;
@@ -190,7 +194,7 @@ async function certificate(folder: string): Promise<string> {
   return join(folder, 'self-signed.pem');
 }
 
-/** A port that nobody listens on, of those that the system gives to no outgoing connection meanwhile. */
+/** Returns a free port below the range that the system uses for outgoing connections. */
 async function freePort(): Promise<number> {
   for (;;) {
     const port = 10_000 + Math.floor(Math.random() * 20_000);

@@ -1,5 +1,5 @@
-// Behind each proxy, configured as documented, all that the server offers works: page, WebSocket, resuming, and whom
-// it takes the client for.
+// Behind each proxy with its documented configuration, everything must work: the page, WebSocket,
+// resuming, and the address of the client.
 import type { Page } from '@playwright/test';
 import { count, expect, state, streams, test as base } from '../tests/server.ts';
 import { cases, title } from './cases.ts';
@@ -37,18 +37,20 @@ for (const one of cases.filter(({ setting, upstream }) => setting === 'as docume
     const headers = (await page.request.get(`${front.url}/events?limit=1`)).headers();
     expect(headers['content-type']).toBe('text/event-stream');
     expect(headers['cache-control']).toBe('no-cache, no-transform');
-    expect(headers['x-accel-buffering']).toBe(proxy === 'nginx' ? undefined : 'no'); // nginx keeps it to itself
+    // nginx removes the header.
+    expect(headers['x-accel-buffering']).toBe(proxy === 'nginx' ? undefined : 'no');
 
-    // X-Forwarded-For tells it that this is not its own machine, though its Host would.
+    // X-Forwarded-For has the address of another machine, although Host is that of this one.
     const answer = await page.request.post(`${front.url}/events/test`, { data: 'data' });
     expect(answer.status()).toBe(403);
 
     await page.close();
-    await expect.poll(() => streams(server)).toBe(0); // the proxy passes on that the client has left
+    // The proxy closes its connection after the client has.
+    await expect.poll(() => streams(server)).toBe(0);
   });
 }
 
-/** The ids of a stream's events, without the count behind them. */
+/** Returns the ids of a stream's events, without the count at their end. */
 async function read(page: Page, path: string, cursor?: string): Promise<string[]> {
   const text = await page.evaluate(
     async ([path, cursor]) => (await fetch(path, { headers: cursor ? { 'Last-Event-ID': cursor } : {} })).text(),

@@ -1,4 +1,4 @@
-// The page that diagnoses: what it finds where nothing is wrong, and where something is.
+// The page /diagnose: its findings on clean paths and on paths with faults.
 import type { Page } from '@playwright/test';
 import { once } from 'node:events';
 import { createServer, request as ask } from 'node:http';
@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { expect, networkErrors, streams, test } from './server.ts';
 
 test.use({
-  // Firefox asks for none.
+  // Firefox needs no permissions.
   permissions: async ({ browserName }, use) =>
     use(browserName === 'chromium' ? ['clipboard-read', 'clipboard-write'] : []),
 });
@@ -26,11 +26,11 @@ const checks = [
   'round-trip',
 ];
 
-/** Diagnoses, with a silence of 5 s. */
+/** Runs a diagnosis with an idle period of 5 s. */
 async function diagnose(page: Page, url: string) {
   test.setTimeout(90_000);
   await page.goto(`${url}/diagnose`);
-  await page.getByLabel('Longest silence tried').selectOption('5');
+  await page.getByLabel('Idle period to test').selectOption('5');
   await page.getByRole('button', { name: 'Start' }).click();
   await expect(page.getByRole('button', { name: 'Stop' })).toBeVisible();
   await expect(page.getByRole('button', { name: 'Start' })).toBeVisible({ timeout: 60_000 });
@@ -38,7 +38,7 @@ async function diagnose(page: Page, url: string) {
 
 const row = (page: Page, check: string) => page.locator(`[data-check="${check}"]`);
 
-/** What each check has found. */
+/** The verdict of each check. */
 const verdicts = (page: Page) =>
   page
     .locator('[data-check]')
@@ -49,33 +49,33 @@ const all = (verdict: string) => Object.fromEntries(checks.map((check) => [check
 test.describe('over HTTP/2', () => {
   test.use({ ignoreHTTPSErrors: true });
 
-  test('a clean path is found clean', async ({ page, server }, info) => {
+  test('a clean path has no faults', async ({ page, server }, info) => {
     server.data = info.outputPath('data');
     await server.start('--tls-self-signed', '--heartbeat', '2s');
     await diagnose(page, server.url);
-    await expect(page.getByText('Nothing was found: streams work here.')).toBeVisible();
+    await expect(page.getByText('No problems found: streams work here.')).toBeVisible();
     expect(await verdicts(page)).toEqual(all('good'));
     await expect(row(page, 'protocol')).toContainText('HTTP/2');
-    await expect(row(page, 'streams-at-once')).toContainText('30; more were not tried');
-    await expect(page.getByText('no proxy recognised')).toBeVisible();
+    await expect(row(page, 'streams-at-once')).toContainText('all 30 opened; more were not tried');
+    await expect(page.getByText('no proxy detected')).toBeVisible();
     const metrics = await page.evaluate(async () => (await fetch('/metrics')).text());
     expect(metrics).toMatch(/^waterclock_streams_open 0$/m);
   });
 });
 
-test('over HTTP/1.1 a browser has six streams, and the page says what is to be done', async ({ page, server }) => {
+test('over HTTP/1.1 a browser opens six streams, and the page has a remedy', async ({ page, server }) => {
   await server.start('--heartbeat', '2s');
   await diagnose(page, server.url);
   expect(await verdicts(page)).toEqual({ ...all('good'), 'streams-at-once': 'warning' });
-  await expect(row(page, 'streams-at-once')).toContainText('6 of 30 that were tried');
-  await expect(row(page, 'streams-at-once')).toContainText('speak HTTP/2');
+  await expect(row(page, 'streams-at-once')).toContainText('6 of 30 opened');
+  await expect(row(page, 'streams-at-once')).toContainText('Serve HTTP/2 to browsers');
   await expect.poll(() => streams(server)).toBe(0);
 
   await page.getByRole('button', { name: 'Copy as text' }).click();
   await expect(page.getByText('Copied.')).toBeVisible();
   const text = await page.evaluate(() => navigator.clipboard.readText());
   expect(text).toContain(`URL       ${server.url}/\n`);
-  expect(text).toMatch(/^Streams at once +warning +6 of 30 that were tried$/m);
+  expect(text).toMatch(/^Concurrent streams +warning +6 of 30 opened$/m);
   expect(text).toMatch(/^six-connections: /m);
   await page.getByRole('button', { name: 'Copy as JSON' }).click();
   await expect
@@ -83,13 +83,13 @@ test('over HTTP/1.1 a browser has six streams, and the page says what is to be d
     .toHaveLength(checks.length);
 });
 
-test('what is on the way is named, with its mend', { tag: '@chromium' }, async ({ page, server }) => {
+test('a detected proxy has its own remedy', { tag: '@chromium' }, async ({ page, server }) => {
   await server.start('--heartbeat', '2s');
-  // Holds each answer until it is whole, and is a bad copy of nginx.
+  // Holds each response until it is complete, and claims to be nginx.
   await page.route('**/diagnose/stream?*', async (route) => {
     const headersSent = { ...route.request().headers(), 'last-event-id': '' };
     const response = await route.fetch({ headers: headersSent }).catch(() => null);
-    // The page does not want it any more.
+    // The page has aborted the request.
     if (!response) return;
     const headers: Record<string, string> = { ...response.headers(), server: 'nginx/1.22.1' };
     delete headers['cache-control'];
@@ -97,21 +97,21 @@ test('what is on the way is named, with its mend', { tag: '@chromium' }, async (
   });
   await diagnose(page, server.url);
   expect(await verdicts(page)).toMatchObject({ delivery: 'bad', 'first-event': 'bad', headers: 'warning', resume: 'bad' });
-  await expect(page.getByText('On the way: nginx')).toBeVisible();
-  // What two checks have found is mended once.
-  await expect(row(page, 'first-event')).toContainText('nginx: proxy_buffering off;');
+  await expect(page.getByText('Path: nginx')).toBeVisible();
+  // A fault of two findings has its remedy only once.
+  await expect(row(page, 'first-event')).toContainText('nginx: Set proxy_buffering off;');
   await expect(row(page, 'delivery')).toContainText('Events are held back in a buffer');
   await expect(row(page, 'delivery')).not.toContainText('nginx');
   await expect(row(page, 'headers')).toContainText('No Cache-Control');
 });
 
 test.describe('through a service worker', () => {
-  // Firefox tells of requests that are taken back while the worker answers them.
+  // Firefox reports requests that are aborted while the worker responds.
   test.use({ allowedErrors: /ServiceWorker intercepted the request/ });
 
-  test('a service worker between the page and the network is found', async ({ page, server }) => {
+  test('a service worker between the page and the network is detected', async ({ page, server }) => {
     await server.start('--heartbeat', '2s');
-    // Another part of the same site has registered it: our own pages may not.
+    // Another page of the same site registers the worker, because ours may not.
     const script = `
       addEventListener('activate', (event) => event.waitUntil(clients.claim()));
       addEventListener('fetch', (event) => event.respondWith(fetch(event.request)));`;
@@ -143,45 +143,45 @@ test.describe('through a service worker', () => {
   });
 });
 
-test('it can be stopped half-way, and all is closed', async ({ page, server }) => {
+test('a run can be stopped, which closes all streams', async ({ page, server }) => {
   await server.start();
   await page.goto(`${server.url}/diagnose`);
-  await page.getByLabel('Longest silence tried').selectOption('305');
+  await page.getByLabel('Idle period to test').selectOption('305');
   await page.getByRole('button', { name: 'Start' }).click();
   await expect(row(page, 'delivery')).toHaveAttribute('data-verdict', 'running', { timeout: 20_000 });
   await expect.poll(() => streams(server)).toBeGreaterThan(0);
   await page.getByRole('button', { name: 'Stop' }).click();
-  await expect(page.getByText('Stopped before all was looked at.')).toBeVisible();
+  await expect(page.getByText('Stopped before all checks were done.')).toBeVisible();
   await expect.poll(() => streams(server)).toBe(0);
   await expect(page.locator('[data-verdict="running"]')).toHaveCount(0);
 });
 
-test.describe('without a server that answers', () => {
+test.describe('without a server that responds', () => {
   test.use({ allowedErrors: networkErrors });
 
-  test('it says so', async ({ page, server }) => {
+  test('the page says so', async ({ page, server }) => {
     await server.start('--max-streams', '0');
     await page.goto(`${server.url}/diagnose`);
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(page.getByText('The server takes no more streams now.')).toBeVisible();
+    await expect(page.getByText('The server accepts no more streams at the moment.')).toBeVisible();
     await server.kill();
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(page.getByText('The server does not answer')).toBeVisible();
+    await expect(page.getByText('The server does not respond')).toBeVisible();
   });
 
-  test('one that goes half-way is not blamed on the path', async ({ page, server }) => {
+  test('a server that goes down is not a fault of the path', async ({ page, server }) => {
     test.setTimeout(90_000);
     await server.start();
     await page.goto(`${server.url}/diagnose`);
     await page.getByRole('button', { name: 'Start' }).click();
     await expect(row(page, 'delivery')).toHaveAttribute('data-verdict', 'running', { timeout: 20_000 });
     await server.kill();
-    await expect(page.getByText('Not all could be looked at: the server does not answer any more')).toBeVisible({
+    await expect(page.getByText('Not all checks could be completed: the server is gone')).toBeVisible({
       timeout: 30_000,
     });
     const found = await verdicts(page);
     expect(found).toMatchObject({ protocol: 'good', idle: 'unknown', delivery: 'unknown', resume: 'unknown' });
-    // It was told while the server was there: a browser has six connections.
+    // The finding is older than the end of the server: a browser opens six connections.
     expect(Object.entries(found).filter(([, verdict]) => verdict === 'warning' || verdict === 'bad')).toEqual([
       ['streams-at-once', 'warning'],
     ]);

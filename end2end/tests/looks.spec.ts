@@ -189,9 +189,9 @@ const states: Record<string, State> = {
         await route.fulfill({ response, headers });
       });
       await page.goto(`${server.url}/diagnose`);
-      await page.getByLabel('Longest silence tried').selectOption('5');
+      await page.getByLabel('Idle period to test').selectOption('5');
       await page.getByRole('button', { name: 'Start' }).click();
-      await expect(page.getByText(/^Found: \d+ bad/)).toBeVisible({ timeout: 60_000 });
+      await expect(page.getByText(/^Problems found: \d+ bad/)).toBeVisible({ timeout: 60_000 });
     },
   },
   'not-found': {

@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    server::events::properties::a_query_is_read_or_refused(bytes)
+    waterclock_axum::properties::a_query_is_read_or_refused(bytes)
 });

@@ -1,9 +1,9 @@
-//! The program `waterclock`: it reads its options, wires the parts, and serves until it is told to
-//! stop. Or it diagnoses the path to a server.
+//! The program `waterclock`. It reads its options, wires the parts, and serves until shutdown; or
+//! it diagnoses the path to a server.
 
 use std::{
     error::Error,
-    io::{IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -11,16 +11,12 @@ use std::{
 
 use server::{
     diagnose,
-    load::Load,
-    meter::Meters,
-    metrics::Metrics,
-    options::{Command, LogFormat, Options, Store},
-    publish::Running,
-    router::{AppState, StreamSettings, router},
-    serve::{Room, Serving, TimeOuts, listen, serve},
-    stop::Stop,
-    streams::Streams,
-    tls::Tls,
+    limits::{RESERVED_FILES, Timeouts},
+    net::{Capacity, Serving, listen, serve, tls::Tls},
+    ops::output,
+    options::{Command, Options, Store},
+    routes::router,
+    state::AppState,
 };
 use tokio::{
     net::TcpListener,
@@ -35,23 +31,19 @@ use waterclock::{
     timestamp::Timestamp,
 };
 
-/// How many open files are kept for what is no connection: the listeners, the log, and the site's files as they
-/// are read.
-const OTHER_FILES: usize = 64;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if let Some(Command::Diagnose(options)) = &options.command {
         return diagnose::run(options).await.into();
     }
-    start_log(options.log);
-    let max_connections = max_connections(options.stream_limits().in_all);
+    output::start(options.log);
+    let max_connections = max_connections(options.settings().streams.total);
     let started = match start(&options) {
         Ok(started) => started,
         Err(error) => {
-            // For people, like what is wrong with an option, and not part of the log.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            // Like an error in an option, this is for people, whatever the format of the output.
+            let _ = writeln!(io::stderr(), "error: {error}");
             return ExitCode::from(2);
         }
     };
@@ -64,34 +56,22 @@ async fn main() -> ExitCode {
     }
 }
 
-fn start_log(format: LogFormat) {
-    // h2 warns of each PING that nobody has asked for, so that a client could fill the disk.
-    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
-    let directives = format!("h2=error,{}", wanted.as_deref().unwrap_or("info"));
-    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(directives);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
-    }
-}
-
-/// How many connections there may be. Each is an open file, and many systems allow few of them until they are
-/// asked for more.
+/// Computes the maximum number of connections. Each is an open file, and many systems allow few of
+/// them until a program asks for more.
 fn max_connections(max_streams: usize) -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
         tracing::warn!(%error, "the limit of open files could not be raised");
         rlimit::Resource::NOFILE.get_soft()
     });
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let max = limit - OTHER_FILES.min(limit / 2);
+    let max = limit - RESERVED_FILES.min(limit / 2);
     if max < max_streams {
-        tracing::warn!(limit, "the system allows fewer open files than there may be streams");
+        tracing::warn!(limit, "the system's limit of open files is below the limit of streams");
     }
     max
 }
 
-/// What there is once the options have been followed.
+/// The parts that the options have configured.
 struct Started {
     listeners: Vec<TcpListener>,
     tls: Option<Tls>,
@@ -106,25 +86,7 @@ fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
         let listener = listen(address);
         listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
     }
-    let state = AppState {
-        hub: Arc::new(hub(options)?),
-        stream_settings: StreamSettings {
-            heartbeat: options.heartbeat,
-            retry: options.retry,
-            drain: options.drain,
-        },
-        leptos,
-        streams: Streams::new(options.stream_limits()),
-        access: options.access()?,
-        trusted_proxies: options.trusted_proxies(),
-        body_time_out: TimeOuts::default().body,
-        publish_rate: Arc::new(options.publish_rate()),
-        running: Running::default(),
-        meters: Meters::default(),
-        load: Load::default(),
-        metrics: Arc::new(Metrics::default()),
-        stop: Stop::default(),
-    };
+    let state = AppState::new(hub(options)?, options.access()?, options.settings(), leptos);
     Ok(Started { listeners, tls: options.tls()?, state })
 }
 
@@ -139,8 +101,8 @@ fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
     })
 }
 
-/// Serves until a signal, or until a part of it fails; then stops within the time for it, or at once
-/// at a second signal.
+/// Serves until a signal arrives or a part fails. The shutdown ends within the drain time, or at a
+/// second signal.
 async fn run(
     Started { listeners, tls, state }: Started,
     max_connections: usize,
@@ -149,10 +111,10 @@ async fn run(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let serving = Serving {
-        time_outs: TimeOuts::default(),
+        timeouts: Timeouts::default(),
         tls: tls.clone(),
-        room: Room::new(max_connections, Arc::clone(&state.metrics)),
-        streams: state.streams.clone(),
+        capacity: Capacity::new(max_connections, Arc::clone(&state.metrics)),
+        streams: state.events.streams(),
         metrics: Arc::clone(&state.metrics),
         stop: state.stop.clone(),
     };
@@ -162,17 +124,17 @@ async fn run(
     let fingerprint = tls.as_ref().map(Tls::fingerprint);
     if let Some(tls) = tls {
         tracing::info!(file = %tls.file().display(), fingerprint, "certificate");
-        tls.reload();
+        tls.watch();
     }
     let mut servers = JoinSet::new();
     for listener in listeners {
         let address = listener.local_addr()?;
         servers.spawn(serve(listener, router.clone(), serving.clone()));
-        writeln!(std::io::stdout(), "listening on {scheme}://{address}")?;
+        writeln!(io::stdout(), "listening on {scheme}://{address}")?;
     }
     if let Some(fingerprint) = fingerprint.filter(|_| options.tls_self_signed) {
-        // Last, for programs that read no further than where we listen.
-        let _ = writeln!(std::io::stdout(), "the certificate's SHA-256 fingerprint: {fingerprint}");
+        // Last, for programs that read no further than the addresses.
+        let _ = writeln!(io::stdout(), "the certificate's SHA-256 fingerprint: {fingerprint}");
     }
     let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 
@@ -187,7 +149,7 @@ async fn run(
     tokio::select! {
         _ = servers.join_all() => {}
         () = tokio::time::sleep(options.drain) => {
-            tracing::warn!(streams = serving.streams.count(), "stopped before all clients had gone");
+            tracing::warn!(streams = serving.streams.count(), "stopped before all clients had left");
         }
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -195,8 +157,8 @@ async fn run(
     Ok(())
 }
 
-/// Where the page's files are, unless the environment says: beside the program, where a release build
-/// puts them, or else where `cargo leptos watch` does.
+/// Finds the site's files: at `LEPTOS_SITE_ROOT` if it is set, beside the program, where a release
+/// build puts them, or else where `cargo leptos watch` does.
 fn site_root(default: Arc<str>) -> Arc<str> {
     let beside = std::env::current_exe().ok().map(|program| program.with_file_name("site"));
     match beside.as_deref().and_then(Path::to_str) {

@@ -1,4 +1,4 @@
-//! The program's options: each is a flag and an environment variable.
+//! The program's options. Each is a flag and an environment variable.
 
 use std::{
     collections::BTreeSet,
@@ -15,97 +15,96 @@ use clap::{
     CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
 };
 use waterclock::{event_log::Retention, pattern::Pattern};
+use waterclock_axum::{Settings, StreamLimits};
 
 use crate::{
-    access::{Access, AllowedHost, CorsOrigin},
-    client::TrustedProxy,
+    auth::{Access, AllowedHost, CorsOrigin, TokenVerifier, TrustedProxy},
     diagnose::Diagnose,
-    publish::PublishRate,
-    streams::StreamLimits,
-    tls::{Tls, TlsError},
-    token::Tokens,
+    net::tls::{Tls, TlsError},
+    ops::output::OutputFormat,
 };
 
 const AFTER_HELP: &str = "\
 Examples:
   waterclock                                 serve http://127.0.0.1:3000 to this machine
   waterclock --interval 100ms --listen 127.0.0.1:0
-                                             ten ticks a second, on a port that is free
+                                             tick ten times per second, on a free port
   waterclock --listen 0.0.0.0:80 --public-topic clock
-                                             serve the clock to everybody
+                                             serve the clock to everyone
   waterclock --cors-origin http://localhost:5173
-                                             let a page of that origin read, too
-  waterclock diagnose https://clock.example/ say what is between here and that server
+                                             permit reading by pages of that origin
+  waterclock diagnose https://clock.example/ measure the path to a server
 
 Then read the stream: curl -N http://127.0.0.1:3000/events
 
-What is logged, on standard error, says RUST_LOG: info (the default), debug, server=debug, ...
-Exit codes: 0 stopped when asked; 1 failed while running; 2 could not start as asked.";
+Messages go to standard error. Set their level with RUST_LOG: info (the default), debug,
+server=debug, ...
+Exit codes: 0 stopped by a signal; 1 failed while running; 2 could not start.";
 
-/// A live-event server. It streams a clock, one timestamp a second, over Server-Sent Events, and
+/// A live-event server. It streams a clock, one timestamp per second, over Server-Sent Events, and
 /// serves a page that shows it.
 ///
-/// It serves this machine only, unless options say otherwise. Each option is an environment variable
-/// too; where an option can be given several times, commas separate its values there.
+/// It serves only this machine unless options say otherwise. Each option can also be set by an
+/// environment variable. If an option may be repeated, its variable takes a comma-separated list.
 #[derive(Debug, Parser)]
 #[command(name = "waterclock", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Options {
-    /// What to do instead of serving.
+    /// The command to run instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Address and port to serve on; port 0 picks a free one. Can be given several times
+    /// Address and port to serve on; port 0 picks a free one. May be repeated
     /// [default: 127.0.0.1:3000]
     #[arg(long, env = "WATERCLOCK_LISTEN", value_name = "ADDRESS", value_delimiter = ',', value_parser = address)]
     listen: Vec<SocketAddr>,
 
-    /// Time between two ticks of the clock, such as 100ms, 2s or 1m
+    /// Interval of the clock's ticks, such as 100ms, 2s or 1m
     #[arg(long, env = "WATERCLOCK_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub interval: Duration,
 
     /// Time without an event after which a stream sends a heartbeat
     #[arg(long, env = "WATERCLOCK_HEARTBEAT", value_name = "TIME", default_value = "15s", value_parser = duration)]
-    pub heartbeat: Duration,
+    heartbeat: Duration,
 
-    /// How long clients are told to wait before they connect again
+    /// Time that clients are told to wait before they reconnect
     #[arg(long, env = "WATERCLOCK_RETRY", value_name = "TIME", default_value = "2s", value_parser = duration)]
-    pub retry: Duration,
+    retry: Duration,
 
-    /// Where events are kept: in a file, where they outlive the program, or in memory
+    /// Store of the event log: a file, which survives a restart, or memory
     #[arg(long, env = "WATERCLOCK_STORE", value_name = "STORE", default_value = "file")]
     pub store: Store,
 
-    /// The folder of the file; it is made if it is missing
+    /// Folder of the event log's file; created if it is missing
     #[arg(long, env = "WATERCLOCK_DATA_DIR", value_name = "FOLDER", default_value = "data")]
     pub data_dir: PathBuf,
 
-    /// How many events of a topic are kept; of the clock's, at most 3,600
+    /// Maximum number of events kept per topic; for the clock, at most 3,600
     #[arg(long, env = "WATERCLOCK_RETAIN_COUNT", value_name = "COUNT", default_value_t = 100_000)]
     retain_count: usize,
 
-    /// How long events are kept
+    /// Maximum age of events
     #[arg(long, env = "WATERCLOCK_RETAIN_AGE", value_name = "TIME", default_value = "24h", value_parser = age)]
     retain_age: Duration,
 
-    /// About how many bytes of events are kept in all, such as 64MiB or 1GiB
+    /// Approximate maximum size of all events, such as 64MiB or 1GiB
     #[arg(long, env = "WATERCLOCK_RETAIN_BYTES", value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
     retain_bytes: usize,
 
-    /// How many topics may have events at a time; events of further ones are refused
+    /// Maximum number of topics that have events; events of further topics are refused
     #[arg(long, env = "WATERCLOCK_MAX_TOPICS", value_name = "COUNT", default_value_t = 10_000)]
     max_topics: usize,
 
-    /// How many events a second others than this machine may publish, each address; those beyond are
-    /// answered with 429, lines of `split=lines` wait
+    /// Publishes per second and client address; this machine's own are not limited. Further ones
+    /// get 429, and lines of `split=lines` wait
     #[arg(long, env = "WATERCLOCK_MAX_PUBLISHES", value_name = "COUNT", default_value = "1000")]
     max_publishes: NonZeroU32,
 
-    /// How many streams may be open; those beyond are told to come back later
+    /// Maximum number of open streams; further clients are told to come back later
     #[arg(long, env = "WATERCLOCK_MAX_STREAMS", value_name = "COUNT", default_value_t = 10_000)]
     max_streams: usize,
 
-    /// How many of them from one address (of IPv6, from one /64). Behind a proxy that is not trusted all
-    /// come from its own
+    /// Maximum number of open streams per client address (for IPv6, per /64). Behind a proxy that
+    /// is not trusted, all clients have the proxy's address
     #[arg(
         long,
         env = "WATERCLOCK_MAX_STREAMS_PER_ADDRESS",
@@ -114,30 +113,31 @@ pub struct Options {
     )]
     max_streams_per_address: usize,
 
-    /// A topic that anyone may read, not only this machine, or a pattern of topics: `*` stands for one
-    /// token, a last `>` for all the rest. Can be given several times
+    /// A topic that anyone may read, or a pattern of topics: `*` matches one token, a final `>` all
+    /// remaining tokens. May be repeated
     #[arg(long, env = "WATERCLOCK_PUBLIC_TOPIC", value_name = "PATTERN", value_delimiter = ',')]
     public_topic: Vec<Pattern>,
 
-    /// An origin whose pages may read as the server's own may, such as `https://example.org`; `*` for
-    /// all. Can be given several times
+    /// An origin whose pages may read like the server's own, such as `https://example.org`; `*` for
+    /// all. May be repeated
     #[arg(long, env = "WATERCLOCK_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origin: Vec<CorsOrigin>,
 
-    /// A name besides localhost by which this machine may call the server. Can be given several times
+    /// A further host name, in addition to localhost, by which this machine may call the server.
+    /// May be repeated
     #[arg(long, env = "WATERCLOCK_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
     allowed_host: Vec<AllowedHost>,
 
-    /// A proxy, or a network of them, such as 10.0.0.0/8, whose `Forwarded` or `X-Forwarded-For` is
-    /// believed when clients are counted. Can be given several times
+    /// A proxy, or a network of proxies such as 10.0.0.0/8, whose `Forwarded` or `X-Forwarded-For`
+    /// is trusted for client addresses. May be repeated
     #[arg(long, env = "WATERCLOCK_TRUSTED_PROXY", value_name = "ADDRESS", value_delimiter = ',')]
     trusted_proxy: Vec<TrustedProxy>,
 
-    /// A file with the secret that tokens (JSON Web Tokens) are signed with, by HS256
+    /// File with the secret for tokens (JSON Web Tokens) signed with HS256
     #[arg(long, env = "WATERCLOCK_JWT_SECRET_FILE", value_name = "FILE")]
     jwt_secret_file: Option<PathBuf>,
 
-    /// A file with the public key, in PEM, of who signs tokens, by RS256, EdDSA or ES256
+    /// File with the public key, in PEM, for tokens signed with RS256, EdDSA or ES256
     #[arg(
         long,
         env = "WATERCLOCK_JWT_PUBLIC_KEY_FILE",
@@ -146,85 +146,78 @@ pub struct Options {
     )]
     jwt_public_key_file: Option<PathBuf>,
 
-    /// Whom tokens must be for, by their `aud`; without it, tokens that have an `aud` are refused
+    /// Audience that tokens must name in `aud`. Without this option, tokens with an `aud` are
+    /// refused
     #[arg(long, env = "WATERCLOCK_JWT_AUDIENCE", value_name = "AUDIENCE")]
     jwt_audience: Option<String>,
 
-    /// Ask this machine, too, for a token
+    /// Require a token from this machine, too
     #[arg(long, env = "WATERCLOCK_REQUIRE_TOKEN")]
     require_token: bool,
 
-    /// A file with the server's certificate and those between it and a known authority, in PEM: serve
-    /// https, with HTTP/2. Read again when it changes
+    /// File with the certificate chain, in PEM: serve https, with HTTP/2. Reloaded when it changes
     #[arg(long, env = "WATERCLOCK_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
-    /// A file with the certificate's private key, in PEM
+    /// File with the certificate's private key, in PEM
     #[arg(long, env = "WATERCLOCK_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// Serve https with a certificate that is made for this machine's names and those of `--allowed-host`, and
-    /// kept in the data folder. Browsers warn of it
+    /// Serve https with a self-signed certificate for this machine's names and those of
+    /// `--allowed-host`, which is kept in the data folder. Browsers warn about it
     #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
     pub tls_self_signed: bool,
 
-    /// How long a stop may take. Streams are told to come back, spread over that time if there are
-    /// many; a second signal stops at once
+    /// Maximum duration of a shutdown. Streams are told to reconnect, spread over that time if
+    /// there are many; a second signal stops at once
     #[arg(long, env = "WATERCLOCK_DRAIN", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub drain: Duration,
 
-    /// How the log is written
+    /// Format of the messages on standard error
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
-    pub log: LogFormat,
+    pub log: OutputFormat,
 }
 
-/// What to do instead of serving.
+/// The command to run instead of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Measure the path to a server of events, and say what is wrong with it and what mends that
+    /// Measure the path to an event server, and report its faults and their remedies
     Diagnose(Diagnose),
 }
 
-/// Where events are kept.
+/// The store of the event log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Store {
-    /// In a file of `--data-dir`.
+    /// A file in `--data-dir`.
     File,
-    /// Nowhere else; they are gone when the program ends.
+    /// Memory only. Events are gone when the program ends.
     Memory,
 }
 
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// A JSON object a line.
-    Json,
-}
-
 impl Options {
-    /// Reads the program's arguments, the first of which is its name, and the environment.
+    /// Reads the program's arguments, including its name, and the environment.
     ///
     /// # Errors
     ///
-    /// What is wrong with them, or the help that was asked for.
+    /// If they are not valid, or ask for help.
+    ///
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<_> = arguments.into_iter().collect();
         let mut command = Self::command();
         let is_serving =
             arguments.get(1).is_none_or(|name| command.find_subcommand(name).is_none());
-        // The environment is the server's. What is empty there counts as not set, as with other programs.
-        let is_heeded =
+        // The environment is for serving. An empty variable counts as not set, as in other
+        // programs.
+        let is_used =
             |name: &OsStr| is_serving && env::var_os(name).is_none_or(|value| !value.is_empty());
         command = command.mut_args(|arg| match arg.get_env() {
-            Some(name) if !is_heeded(name) => arg.env(None),
+            Some(name) if !is_used(name) => arg.env(None),
             _ => arg,
         });
         let matches = command.try_get_matches_from_mut(arguments)?;
         if let Some(name) = matches.subcommand_name().filter(|_| matches.args_present()) {
             let message = format!(
-                "options of the server cannot be used with '{name}'; its own come after it, see \
+                "options of the server cannot be used with '{name}'; its own options must follow it, see \
                  'waterclock {name} --help'"
             );
             return Err(command.error(ErrorKind::ArgumentConflict, message));
@@ -232,12 +225,12 @@ impl Options {
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 
-    /// Where to listen: what the options say, or else `default`.
+    /// The addresses to listen on, or else `default`.
     pub fn listen(&self, default: SocketAddr) -> Vec<SocketAddr> {
         if self.listen.is_empty() { vec![default] } else { self.listen.clone() }
     }
 
-    /// How much is kept.
+    /// The retention of the event log.
     pub fn retention(&self) -> Retention {
         let clock_count = Retention::default().clock_count.min(self.retain_count);
         Retention {
@@ -245,16 +238,16 @@ impl Options {
             clock_count,
             age: self.retain_age,
             bytes: self.retain_bytes,
-            // One for the clock, which always has its own.
+            // The clock has a topic of its own in addition.
             topics: self.max_topics.saturating_add(1),
         }
     }
 
-    /// With what TLS is spoken, if it is.
+    /// The certificate, if TLS is to be served.
     ///
     /// # Errors
     ///
-    /// If a file of it cannot be used.
+    /// If one of its files cannot be used.
     pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
             return Tls::from_files(certificate, key).map(Some);
@@ -267,7 +260,7 @@ impl Options {
         let local = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let addresses: BTreeSet<IpAddr> = addresses.chain(local).collect();
         let hosts = self.allowed_host.iter().map(ToString::to_string);
-        // As in a URL, an address of IPv6 has brackets around it.
+        // As in a URL, an IPv6 address has brackets.
         let hosts = hosts.map(|host| host.trim_matches(['[', ']']).to_owned());
         let addresses = addresses.iter().map(ToString::to_string);
         let mut names = vec!["localhost".to_owned()];
@@ -279,26 +272,26 @@ impl Options {
         Tls::self_signed(&self.data_dir, &names).map(Some)
     }
 
-    /// How many streams there may be.
-    pub fn stream_limits(&self) -> StreamLimits {
-        StreamLimits { in_all: self.max_streams, per_address: self.max_streams_per_address }
+    /// The settings of the event routes.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            heartbeat: self.heartbeat,
+            retry: self.retry,
+            drain: self.drain,
+            streams: StreamLimits {
+                total: self.max_streams,
+                per_address: self.max_streams_per_address,
+            },
+            publish_rate: self.max_publishes,
+            ..Settings::default()
+        }
     }
 
-    /// How many events a second a client may publish.
-    pub fn publish_rate(&self) -> PublishRate {
-        PublishRate::new(self.max_publishes)
-    }
-
-    /// Whose word on where a request comes from is taken.
-    pub fn trusted_proxies(&self) -> Arc<[TrustedProxy]> {
-        self.trusted_proxy.clone().into()
-    }
-
-    /// Who may read and publish.
+    /// The rules on who may read and publish.
     ///
     /// # Errors
     ///
-    /// If the key for tokens cannot be read, or there is none where it is needed.
+    /// If the key for tokens cannot be read, or is missing.
     pub fn access(&self) -> Result<Access, String> {
         Ok(Access {
             public_topics: self.public_topic.clone().into(),
@@ -306,17 +299,18 @@ impl Options {
             cors_origins: self.cors_origin.clone().into(),
             tokens: self.tokens()?.map(Arc::new),
             is_token_required: self.require_token,
+            trusted_proxies: self.trusted_proxy.clone().into(),
         })
     }
 
-    fn tokens(&self) -> Result<Option<Tokens>, String> {
+    fn tokens(&self) -> Result<Option<TokenVerifier>, String> {
         let audience = self.jwt_audience.as_deref();
         let (file, tokens) = match (&self.jwt_secret_file, &self.jwt_public_key_file) {
-            (Some(file), _) => (file, Tokens::from_secret(&read(file)?, audience)),
-            (None, Some(file)) => (file, Tokens::from_public_key(&read(file)?, audience)),
+            (Some(file), _) => (file, TokenVerifier::from_secret(&read(file)?, audience)),
+            (None, Some(file)) => (file, TokenVerifier::from_public_key(&read(file)?, audience)),
             (None, None) if self.require_token || audience.is_some() => {
                 let needed = "--jwt-secret-file or --jwt-public-key-file";
-                return Err(format!("there are no tokens without {needed}"));
+                return Err(format!("tokens need {needed}"));
             }
             (None, None) => return Ok(None),
         };
@@ -329,34 +323,33 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse()
-        .map_err(|_| "an address and a port are needed, such as 127.0.0.1:3000 or [::1]:3000")
+    text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:3000 or [::1]:3000")
 }
 
-/// Reads a time from 5 milliseconds, which timers can keep, to a day.
+/// Parses a time from 5 milliseconds, the resolution of timers, to a day.
 fn duration(text: &str) -> Result<Duration, &'static str> {
     humantime::parse_duration(text)
         .ok()
         .filter(|time| (Duration::from_millis(5)..=Duration::from_hours(24)).contains(time))
-        .ok_or("a time from 5ms to 24h is needed, such as 500ms, 2s or 1m 30s")
+        .ok_or("expected a time from 5ms to 24h, such as 500ms, 2s or 1m 30s")
 }
 
-/// Reads a time from a second on.
+/// Parses a time of at least one second.
 fn age(text: &str) -> Result<Duration, &'static str> {
     humantime::parse_duration(text)
         .ok()
         .filter(|age| *age >= Duration::from_secs(1))
-        .ok_or("a time of at least a second is needed, such as 90s, 24h or 30days")
+        .ok_or("expected a time of at least one second, such as 90s, 24h or 30days")
 }
 
-/// Reads a number of bytes, with or without a unit of 1024.
+/// Parses a number of bytes, with an optional binary unit.
 fn bytes(text: &str) -> Result<usize, &'static str> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0), ("", 0)];
     units
         .into_iter()
         .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), shift)))
         .and_then(|(number, shift)| number.parse::<usize>().ok()?.checked_mul(1 << shift))
-        .ok_or("a number of bytes is needed, such as 65536, 64MiB or 1GiB")
+        .ok_or("expected a number of bytes, such as 65536, 64MiB or 1GiB")
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Approximate memory of an event besides its data, in bytes.
+/// Approximate memory of an event without its data, in bytes.
 const OVERHEAD: usize = 256;
 
 /// An event log that keeps the newest events in memory, within its retention.

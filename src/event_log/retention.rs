@@ -29,7 +29,7 @@ impl Default for Retention {
         Self {
             count: 100_000,
             clock_count: 3600,
-            age: Duration::from_hours(24),
+            age: Duration::from_secs(24 * 60 * 60),
             bytes: 1 << 30,
             topics: 10_000,
         }

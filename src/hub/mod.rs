@@ -105,8 +105,8 @@ impl Hub {
 
     /// Publishes an event, and returns it as soon as it is durable.
     ///
-    /// Subscribers receive the event after that. It is published even if the future is dropped
-    /// after its first poll.
+    /// Subscribers receive the event after that. Once the draft is in the queue, the event is
+    /// published even if the future is dropped.
     ///
     /// # Errors
     ///

@@ -32,7 +32,7 @@ pub(crate) use meter::{
 };
 pub(crate) use offset::{measure_offset, now as unix_millis};
 pub(crate) use page::{clicked_event, focus, on_resize, origin, set_title, time, utc_offset};
-pub(crate) use probe::{PROBE, forget_requests, probe_again, read_probe, service_worker};
+pub(crate) use probe::{PROBE, clear_resource_timings, fetch_probe, resume_probe, service_worker};
 pub(crate) use publish::publish;
 pub(crate) use scroll::{
     Layout, ScrollPosition, can_scroll, is_above, is_at_end, lay_out, measure,

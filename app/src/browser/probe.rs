@@ -1,131 +1,137 @@
-//! Reads the server's probe as it arrives, for the page that diagnoses.
+//! Reads the server's probe as it arrives, for the page `/diagnose`.
 
 use futures_channel::mpsc::unbounded;
 use futures_util::{
     StreamExt as _,
     future::{Either, select},
 };
-use gloo_net::http::{self, RequestBuilder, Response};
+use gloo_net::http::{Method, RequestBuilder, Response};
 use gloo_timers::future::{TimeoutFuture, sleep};
 use js_sys::{Reflect, Uint8Array};
 use leptos::prelude::window;
 use wasm_bindgen::{JsCast as _, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use waterclock_diagnose::{
-    Answer, End, Method, NoAnswer, PATIENCE, Probe, Question, Reader, Seen, duration,
+    FetchError, ProbeEvent, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, RequestEcho, StreamEnd,
+    StreamReader, StreamResponse, duration_from_millis,
 };
 use waterclock_leptos::browser::{AbortOnDrop, EventSourceHandle, RawMessage, SourceEvent};
 use web_sys::{AbortController, ReadableStreamDefaultReader, RequestCache};
 
 use super::offset;
 
-/// Where the probe is.
+/// Path of the probe.
 pub(crate) const PROBE: &str = "/diagnose/stream";
-/// How long `EventSource` is told to wait before it connects again, in milliseconds.
+/// Reconnect delay that the probe sends to `EventSource`, in milliseconds.
 const RETRY: u32 = 100;
 
-/// Asks for the probe, and reads its answer, as long as the question says at most. What is not read any more is cut
-/// off. `note` is told whenever there is more.
-pub(crate) async fn read_probe(
-    question: &Question,
-    note: impl Fn(&Reader),
-) -> Result<Answer, NoAnswer> {
-    let abort = AbortController::new().map_err(|_| NoAnswer::NotReached)?;
+/// Requests the probe and reads the response, until its end or its timeout. Calls `on_read` after
+/// each read. Dropping the future aborts the request.
+pub(crate) async fn fetch_probe(
+    request: &ProbeRequest,
+    on_read: impl Fn(&StreamReader),
+) -> Result<StreamResponse, FetchError> {
+    let abort = AbortController::new().map_err(|_| FetchError::Unreachable)?;
     let abort = AbortOnDrop(abort);
-    let mut over = sleep(question.within());
-    let request = RequestBuilder::new(&format!("{PROBE}?{}", question.query()))
-        .method(match question.method {
-            Method::Get => http::Method::GET,
-            Method::Post => http::Method::POST,
+    let mut timeout = sleep(request.timeout());
+    let http_request = RequestBuilder::new(&format!("{PROBE}?{}", request.query()))
+        .method(match request.method {
+            ProbeMethod::Get => Method::GET,
+            ProbeMethod::Post => Method::POST,
         })
         .header("accept", waterclock::sse::CONTENT_TYPE)
-        // As `EventSource` asks; and who keeps nothing lets go of what is cut off at once.
+        // As `EventSource` does. Without caching, the browser closes an aborted request at once.
         .cache(RequestCache::NoStore)
         .abort_signal(Some(&abort.0.signal()));
-    let asked = offset::now();
-    let cut = || NoAnswer::Cut(duration(offset::now() - asked).unwrap_or_default());
-    let answer = in_time(request.send(), &mut over).await.ok_or(NoAnswer::TimedOut)?;
-    let answer = answer.map_err(|_| cut())?;
-    let body = body_of(&answer).ok_or_else(cut)?;
-    let mut reader = Reader::default();
+    let requested_at = offset::now();
+    let cut = || {
+        let after = duration_from_millis(offset::now() - requested_at);
+        FetchError::Cut(after.unwrap_or_default())
+    };
+    let response = before(&mut timeout, http_request.send()).await.ok_or(FetchError::TimedOut)?;
+    let response = response.map_err(|_| cut())?;
+    let body = body_reader(&response).ok_or_else(cut)?;
+    let mut reader = StreamReader::default();
     let end = loop {
-        match in_time(JsFuture::from(body.read()), &mut over).await {
-            None => break End::TimedOut,
-            Some(Err(_)) => break End::Cut,
-            Some(Ok(chunk)) => match bytes_of(&chunk) {
-                None => break End::Complete,
+        match before(&mut timeout, JsFuture::from(body.read())).await {
+            None => break StreamEnd::TimedOut,
+            Some(Err(_)) => break StreamEnd::Cut,
+            Some(Ok(chunk)) => match chunk_bytes(&chunk) {
+                None => break StreamEnd::Complete,
                 Some(bytes) => reader.feed(&bytes, offset::now()),
             },
         }
-        note(&reader);
+        on_read(&reader);
     };
-    Ok(Answer {
-        status: answer.status(),
-        headers: answer.headers().entries().collect(),
-        asked,
-        ended: offset::now(),
+    Ok(StreamResponse {
+        status: response.status(),
+        headers: response.headers().entries().collect(),
+        requested_at,
+        ended_at: offset::now(),
         end,
         reader,
     })
 }
 
-/// What that gives, unless the time is over before.
-async fn in_time<F: Future>(future: F, over: &mut TimeoutFuture) -> Option<F::Output> {
-    match select(Box::pin(future), over).await {
+/// Returns the output of a future, or `None` if the timeout elapses first.
+async fn before<F: Future>(timeout: &mut TimeoutFuture, future: F) -> Option<F::Output> {
+    match select(Box::pin(future), timeout).await {
         Either::Left((output, _)) => Some(output),
         Either::Right(_) => None,
     }
 }
 
-fn body_of(answer: &Response) -> Option<ReadableStreamDefaultReader> {
-    answer.body()?.get_reader().dyn_into().ok()
+fn body_reader(response: &Response) -> Option<ReadableStreamDefaultReader> {
+    response.body()?.get_reader().dyn_into().ok()
 }
 
-/// The bytes that a read has given; none at the end.
-fn bytes_of(chunk: &JsValue) -> Option<Vec<u8>> {
+/// Returns the bytes of a read, or `None` at the end of the body.
+fn chunk_bytes(chunk: &JsValue) -> Option<Vec<u8>> {
     let value = Reflect::get(chunk, &"value".into()).ok()?;
     value.dyn_ref::<Uint8Array>().map(Uint8Array::to_vec)
 }
 
-/// What the server saw when `EventSource` came back after the probe's first event; none if it did not in time.
-pub(crate) async fn probe_again() -> Option<Seen> {
-    let (told, mut news) = unbounded();
-    let _source =
-        EventSourceHandle::open(&format!("{PROBE}?retry={RETRY}"), &[Probe::NAME], move |news| {
-            // Nobody may be waiting any more.
-            let _ = told.unbounded_send(news);
-        });
-    let mut over = sleep(PATIENCE);
-    let mut probes = 0;
-    while let Some(Some(news)) = in_time(news.next(), &mut over).await {
-        let SourceEvent::Message(RawMessage { data, .. }) = news else { continue };
-        probes += 1;
-        if probes == 2 {
-            return serde_json::from_str::<Probe>(&data).ok()?.request;
+/// Lets `EventSource` reconnect after the probe's first event, and returns that request as the
+/// server received it. Returns `None` if it takes too long.
+pub(crate) async fn resume_probe() -> Option<RequestEcho> {
+    let (sender, mut receiver) = unbounded();
+    let url = format!("{PROBE}?retry={RETRY}");
+    let _source = EventSourceHandle::open(&url, &[ProbeEvent::NAME], move |event| {
+        // Sending fails only after the timeout.
+        let _ = sender.unbounded_send(event);
+    });
+    let mut timeout = sleep(RESPONSE_TIMEOUT);
+    let mut events = 0;
+    while let Some(Some(event)) = before(&mut timeout, receiver.next()).await {
+        let SourceEvent::Message(RawMessage { data, .. }) = event else { continue };
+        events += 1;
+        if events == 2 {
+            return serde_json::from_str::<ProbeEvent>(&data).ok()?.request;
         }
     }
     None
 }
 
-/// Forgets the requests that were made, of which browsers remember so many only (Resource Timing).
-pub(crate) fn forget_requests() {
+/// Clears the browser's list of requests (Resource Timing), whose length is limited.
+pub(crate) fn clear_resource_timings() {
     if let Some(performance) = window().performance() {
         performance.clear_resource_timings();
     }
 }
 
-/// Whether a service worker controls this page, and whether it has answered requests for the probe: by `workerStart`
-/// (Resource Timing), or, in Firefox, which does not tell that, by an answer that no protocol has brought.
+/// Returns two flags: `true` if a service worker controls this page, and `true` if it has answered
+/// a request for the probe. The sign of that is `workerStart` (Resource Timing). Firefox does not
+/// set it; there, the sign is a response without a protocol.
 pub(crate) fn service_worker() -> (bool, bool) {
     let get = |of: &JsValue, name: &str| Reflect::get(of, &name.into()).unwrap_or_default();
     let workers = get(&window().navigator(), "serviceWorker");
-    let controls = workers.is_object() && get(&workers, "controller").is_object();
+    let is_controlled = workers.is_object() && get(&workers, "controller").is_object();
     let entries = window().performance().map(|all| all.get_entries_by_type("resource"));
-    let answered = entries.unwrap_or_default().iter().any(|entry| {
+    let is_intercepted = entries.unwrap_or_default().iter().any(|entry| {
         let text = |name| get(&entry, name).as_string().unwrap_or_default();
         let number = |name| get(&entry, name).as_f64().unwrap_or_default();
-        let is_answer = text("name").contains(PROBE) && number("responseStatus") > 0.0;
-        is_answer && (number("workerStart") > 0.0 || text("nextHopProtocol").is_empty())
+        let is_response = text("name").contains(PROBE) && number("responseStatus") > 0.0;
+        is_response && (number("workerStart") > 0.0 || text("nextHopProtocol").is_empty())
     });
-    (controls, controls && answered)
+    (is_controlled, is_controlled && is_intercepted)
 }

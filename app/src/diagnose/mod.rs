@@ -1,41 +1,41 @@
-//! The page `/diagnose`: what the path between this browser and the server does to a stream, and what mends it.
-//! What is found is judged by [`waterclock_diagnose`], as in a terminal.
+//! The page `/diagnose`: the faults of the path between this browser and the server, with their
+//! remedies. The rules are those of the crate [`waterclock_diagnose`], as in the terminal.
 //!
 //! # Layout
 //!
-//! | module | what is there |
+//! | module | content |
 //! |---|---|
-//! | `run` | a run: asks for the probe as each check needs it |
+//! | `run` | one run of the diagnosis, and the signals that show it |
 
 mod run;
 
 use leptos::{prelude::*, task::spawn_local};
-use waterclock_diagnose::{Check, Fault, Finding, Report};
+use waterclock_diagnose::{Check, Fault, Finding, Report, remedies};
 
-use self::run::{Phase, Run};
+use self::run::{DEFAULT_IDLE, DiagnosisPhase, DiagnosisRun};
 use crate::{browser, reactive::text};
 
-/// For how long a silence can be tried: in seconds, and in words.
-const SILENCES: [(&str, &str); 5] =
-    [("5", "5 s"), ("20", "20 s"), ("65", "65 s"), ("130", "130 s"), ("305", "305 s")];
+/// The idle periods to choose from, in seconds.
+const IDLE_PERIODS: [u64; 5] = [5, DEFAULT_IDLE, 65, 130, 305];
 
-/// The page.
+/// The page `/diagnose`.
 #[component]
 pub(crate) fn Diagnose() -> impl IntoView {
-    let run = Run::new();
-    let rows = Check::ALL.map(|check| view! { <Row run check /> });
+    let run = DiagnosisRun::new();
+    let rows = Check::ALL.iter().map(|check| view! { <Row run check=*check /> });
     let path = text(move || {
         run.report.with(|report| {
-            let path = report.as_ref().map(|report| report.path.words());
-            path.map_or(String::new(), |path| format!("On the way: {path}."))
+            let path = report.as_ref().map(|report| report.path.describe());
+            path.map_or(String::new(), |path| format!("Path: {path}."))
         })
     });
     view! {
         <header>
             <h1>"Diagnose"</h1>
             <p>
-                "What is between this page and the server, and what it does to a stream: whether events arrive as \
-                 they are sent, what a silence survives, what gets through. "
+                "Measures the path between this browser and the server: whether events arrive as \
+                 they are sent, how long a stream can stay idle, and which headers and fields \
+                 arrive. "
                 <a href="/">"The live stream"</a>
             </p>
         </header>
@@ -47,14 +47,14 @@ pub(crate) fn Diagnose() -> impl IntoView {
         </main>
         <footer>
             <noscript>
-                <p>"The checks are made by a script, and there is none without JavaScript."</p>
+                <p>"The checks need JavaScript."</p>
             </noscript>
-            <p>"The same in a terminal: " <code>"waterclock diagnose " <Origin /></code></p>
+            <p>"In a terminal: " <code>"waterclock diagnose " <Origin /></code></p>
         </footer>
     }
 }
 
-/// The address of this server, once the browser is there to tell it.
+/// The origin of this server, which only the browser knows.
 #[component]
 fn Origin() -> impl IntoView {
     let origin = RwSignal::new("URL".to_owned());
@@ -62,24 +62,24 @@ fn Origin() -> impl IntoView {
     view! { {origin} }
 }
 
-/// Start, stop, and how long a silence is tried.
+/// The controls of a run, and its status.
 #[component]
-fn Buttons(run: Run) -> impl IntoView {
-    let is_running = Signal::derive(move || run.phase.get() == Phase::Running);
+fn Buttons(run: DiagnosisRun) -> impl IntoView {
+    let is_running = Signal::derive(move || run.phase.get() == DiagnosisPhase::Running);
     let start = text(move || if is_running.get() { "Stop" } else { "Start" }.to_owned());
     let status = text(move || {
         let report = run.report.read();
         let done = report.as_ref().map_or(0, |report| report.findings.len());
         if is_running.get() {
-            format!("{done} of {} checks are done", Check::ALL.len())
+            format!("{done} of {} checks done", Check::ALL.len())
         } else {
             run.status.get()
         }
     });
-    let options = SILENCES.map(|(seconds, words)| {
+    let options = IDLE_PERIODS.map(|seconds| {
         view! {
-            <option value=seconds selected=seconds == "20">
-                {words}
+            <option value=seconds selected=seconds == DEFAULT_IDLE>
+                {format!("{seconds} s")}
             </option>
         }
     });
@@ -87,16 +87,16 @@ fn Buttons(run: Run) -> impl IntoView {
         <div class="buttons">
             <button
                 type="button"
-                disabled=move || run.phase.get() == Phase::Idle
+                disabled=move || run.phase.get() == DiagnosisPhase::Inert
                 on:click=move |_| run.toggle()
             >
                 {start}
             </button>
             <label>
-                "Longest silence tried "
+                "Idle period to test "
                 <select
                     disabled=is_running
-                    on:change=move |event| run.silence.set(event_target_value(&event))
+                    on:change=move |event| run.idle.set(event_target_value(&event))
                 >
                     {options.collect_view()}
                 </select>
@@ -106,9 +106,9 @@ fn Buttons(run: Run) -> impl IntoView {
     }
 }
 
-/// A check: what it found, and what mends that.
+/// One check: its finding, and the remedies for its faults.
 #[component]
-fn Row(run: Run, check: Check) -> impl IntoView {
+fn Row(run: DiagnosisRun, check: Check) -> impl IntoView {
     let found = Memo::new(move |_| {
         run.report.with(|report| {
             let report = report.as_ref()?;
@@ -122,55 +122,55 @@ fn Row(run: Run, check: Check) -> impl IntoView {
         None => String::new(),
     });
     let verdict = text(move || match &*found.read() {
-        Some(Finding { verdict, .. }) => verdict.title().to_owned(),
-        None if is_running() => "looking…".to_owned(),
+        Some(Finding { verdict, .. }) => verdict.to_string(),
+        None if is_running() => "running…".to_owned(),
         None => String::new(),
     });
     let measured = text(move || match &*found.read() {
         Some(finding) => sentence(&finding.measured),
         None => check.question().to_owned(),
     });
-    let mends = move || {
+    let faults = move || {
         let report = run.report.read();
         let faults = found.read().as_ref().map(|finding| finding.faults.clone());
-        let faults = faults.unwrap_or_default().into_iter();
-        let of_faults = faults.map(|fault| {
-            let mends = report.as_ref().filter(|report| is_first(report, fault, check));
-            let mends = mends.map(|report| report.mends(fault));
-            let mends = mends.unwrap_or_default().into_iter().map(|mend| {
-                let of = mend.intermediary.map(|one| format!("{}: ", one.title()));
-                view! { <p>{of} {with_code(&mend.text)}</p> }
+        let faults = faults.unwrap_or_default().into_iter().map(|fault| {
+            // A fault of several findings has its remedies only once.
+            let report = report.as_ref().filter(|report| is_first(report, fault, check));
+            let remedies = report.map(|report| remedies(fault, &report.path.intermediaries));
+            let remedies = remedies.unwrap_or_default().into_iter().map(|remedy| {
+                let place = remedy.intermediary.map(|one| format!("{}: ", one.title()));
+                view! { <p>{place} {with_code(&remedy.text)}</p> }
             });
             view! {
                 <h3>{with_code(&sentence(fault.title()))}</h3>
-                {mends.collect_view()}
+                {remedies.collect_view()}
             }
         });
-        of_faults.collect_view()
+        faults.collect_view()
     };
     view! {
         <li data-check=check.as_str() data-verdict=key>
             <h2>{check.title()}</h2>
             <span class="verdict">{verdict}</span>
             <p class="measured">{move || with_code(&measured.read())}</p>
-            <div class="mends">{mends}</div>
+            <div class="remedies">{faults}</div>
         </li>
     }
 }
 
-/// Whether no check above that one has found that fault: what mends it is said once.
+/// Returns `true` if `check` is the first one with this fault.
 fn is_first(report: &Report, fault: Fault, check: Check) -> bool {
     let has_it = |finding: &&Finding| finding.faults.contains(&fault);
     report.findings.iter().find(has_it).is_none_or(|finding| finding.check == check)
 }
 
-/// With a capital letter, unless it begins with code.
+/// Capitalizes the first letter.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// What stands in backticks as code.
+/// Renders the parts in backticks as code.
 fn with_code(text: &str) -> impl IntoView + use<> {
     let pieces = text.split('`').map(str::to_owned).enumerate();
     pieces
@@ -186,35 +186,35 @@ fn with_code(text: &str) -> impl IntoView + use<> {
         .collect_view()
 }
 
-/// What can be done with a report.
+/// The buttons that copy the report.
 #[component]
-fn Share(run: Run) -> impl IntoView {
-    let has_none = move || !run.is_complete.get();
-    let said = RwSignal::new(String::new());
-    let copy = move |write: fn(&Report) -> String| {
-        let written = run.report.with_untracked(|report| report.as_ref().map(write));
+fn Share(run: DiagnosisRun) -> impl IntoView {
+    let is_hidden = move || !run.is_complete.get();
+    let status = RwSignal::new(String::new());
+    let copy = move |format: fn(&Report) -> String| {
+        let formatted = run.report.with_untracked(|report| report.as_ref().map(format));
         spawn_local(async move {
-            let Some(written) = written else { return };
-            let words = if browser::copy(&written).await {
+            let Some(formatted) = formatted else { return };
+            let message = if browser::copy(&formatted).await {
                 "Copied."
             } else {
-                // Only HTTPS and this machine have a clipboard.
-                browser::download("waterclock-diagnose.txt", &written);
-                "Saved: the browser lets this page copy nothing."
+                // Browsers allow the clipboard only over HTTPS and on localhost.
+                browser::download("waterclock-diagnose.txt", &formatted);
+                "Saved as a file, because the browser does not let this page copy."
             };
-            let _ = said.try_set(words.to_owned());
+            let _ = status.try_set(message.to_owned());
         });
     };
     let json = |report: &Report| serde_json::to_string_pretty(report).unwrap_or_default();
     view! {
-        <div class="buttons share" hidden=has_none>
+        <div class="buttons share" hidden=is_hidden>
             <button type="button" class="quiet" on:click=move |_| copy(Report::to_string)>
                 "Copy as text"
             </button>
             <button type="button" class="quiet" on:click=move |_| copy(json)>
                 "Copy as JSON"
             </button>
-            <p role="status">{said}</p>
+            <p role="status">{status}</p>
         </div>
     }
 }

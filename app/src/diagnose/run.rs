@@ -1,4 +1,4 @@
-//! A run of the checks in the page. What is asked for, and what it means, is [`waterclock_diagnose`]'s.
+//! One run of the diagnosis in the page. The rules are those of the crate [`waterclock_diagnose`].
 
 use std::time::Duration;
 
@@ -7,50 +7,53 @@ use gloo_timers::future::sleep;
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
 use waterclock_diagnose::{
-    Answer, Check, Client, Finding, NoAnswer, Pace, Path, Plan, Protocol, Question, Reader, Report,
-    Seen, judge, recognise,
+    Check, DiagnosisOptions, FetchError, Finding, PathInfo, ProbeClient, ProbeRequest, Protocol,
+    Report, RequestEcho, Schedule, StreamReader, StreamResponse, assess, detect_intermediaries,
+    diagnose,
 };
 
 use crate::{
-    browser::{self, Lifecycle, read_probe},
+    browser::{self, Lifecycle},
     reactive::effect,
 };
 
-/// How many streams at once are tried.
+/// Number of concurrent streams to try.
 const STREAMS: usize = 30;
+/// Default length of the idle period to test, in seconds.
+pub(super) const DEFAULT_IDLE: u64 = 20;
 
-/// What there is to do.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// The page is not awake.
-    Idle,
+pub(super) enum DiagnosisPhase {
+    /// The page is not hydrated yet.
+    Inert,
     /// A run can be started.
     Ready,
     Running,
 }
 
-/// The run, and what is shown of it.
+/// A run, and the signals that show it.
 #[derive(Clone, Copy)]
-pub(crate) struct Run {
-    /// How long a silence is tried, in seconds.
-    pub(crate) silence: RwSignal<String>,
-    pub(crate) phase: RwSignal<Phase>,
-    /// What was found so far.
-    pub(crate) report: RwSignal<Option<Report>>,
-    /// What is being looked at.
-    pub(crate) running: RwSignal<Vec<Check>>,
-    /// How it has ended, or why it could not begin.
-    pub(crate) status: RwSignal<String>,
-    /// Whether all checks were made.
-    pub(crate) is_complete: RwSignal<bool>,
+pub(super) struct DiagnosisRun {
+    /// Length of the idle period to test, in seconds.
+    pub(super) idle: RwSignal<String>,
+    pub(super) phase: RwSignal<DiagnosisPhase>,
+    /// The report, with the findings so far.
+    pub(super) report: RwSignal<Option<Report>>,
+    /// The checks that are in progress.
+    pub(super) running: RwSignal<Vec<Check>>,
+    /// The summary, or the reason why the run could not start or finish.
+    pub(super) status: RwSignal<String>,
+    /// `true` if all checks were made.
+    pub(super) is_complete: RwSignal<bool>,
     handle: StoredValue<Option<SendWrapper<AbortHandle>>>,
 }
 
-impl Run {
-    pub(crate) fn new() -> Self {
+impl DiagnosisRun {
+    pub(super) fn new() -> Self {
         let run = Self {
-            silence: RwSignal::new("20".to_owned()),
-            phase: RwSignal::new(Phase::Idle),
+            idle: RwSignal::new(DEFAULT_IDLE.to_string()),
+            phase: RwSignal::new(DiagnosisPhase::Inert),
             report: RwSignal::default(),
             running: RwSignal::default(),
             status: RwSignal::default(),
@@ -58,9 +61,10 @@ impl Run {
             handle: StoredValue::default(),
         };
         effect(move || {
-            run.phase.set(Phase::Ready);
+            run.phase.set(DiagnosisPhase::Ready);
             browser::on_lifecycle(move |happened| {
-                if happened == Lifecycle::Hidden && run.phase.get_untracked() == Phase::Running {
+                let is_running = run.phase.get_untracked() == DiagnosisPhase::Running;
+                if happened == Lifecycle::Hidden && is_running {
                     run.stop();
                 }
             });
@@ -69,9 +73,9 @@ impl Run {
         run
     }
 
-    /// Starts, or stops.
-    pub(crate) fn toggle(self) {
-        if self.phase.get_untracked() == Phase::Ready {
+    /// Starts a run, or stops the current one.
+    pub(super) fn toggle(self) {
+        if self.phase.get_untracked() == DiagnosisPhase::Ready {
             self.start();
         } else {
             self.stop();
@@ -79,16 +83,16 @@ impl Run {
     }
 
     fn start(self) {
-        self.phase.set(Phase::Running);
+        self.phase.set(DiagnosisPhase::Running);
         self.report.set(None);
         self.is_complete.set(false);
         self.status.set(String::new());
-        let (measured, handle) = abortable(self.measure());
+        let (measurement, handle) = abortable(self.measure());
         self.handle.set_value(Some(SendWrapper::new(handle)));
         spawn_local(async move {
-            let Ok(result) = measured.await else { return };
-            // The page may be gone.
-            let _ = self.phase.try_set(Phase::Ready);
+            let Ok(result) = measurement.await else { return };
+            // The signals may be gone, together with the page.
+            let _ = self.phase.try_set(DiagnosisPhase::Ready);
             let _ = self.running.try_set(Vec::new());
             let _ = self.is_complete.try_set(result.is_ok());
             let summary = self.report.try_with(|report| report.as_ref().map(Report::summary));
@@ -101,32 +105,35 @@ impl Run {
 
     fn stop(self) {
         self.abort();
-        self.phase.set(Phase::Ready);
+        self.phase.set(DiagnosisPhase::Ready);
         self.running.set(Vec::new());
-        self.status.set("Stopped before all was looked at.".to_owned());
+        self.status.set("Stopped before all checks were done.".to_owned());
     }
 
-    /// Closes all that is open.
+    /// Closes all streams.
     fn abort(self) {
         if let Some(Some(handle)) = self.handle.try_get_value() {
             handle.abort();
         }
     }
 
-    /// How it has ended, or why it could not begin.
+    /// Makes all checks. Returns the reason if the run could not start or finish.
     async fn measure(self) -> Result<(), String> {
-        browser::forget_requests();
-        self.begin(&[Check::Protocol]);
-        let first = usable(self.ask(Question::get(Pace::ONE), |_| ()).await)?;
-        let seen = first.reader.seen.clone().unwrap_or_default();
-        let path = Path {
+        browser::clear_resource_timings();
+        self.on_start(&[Check::Protocol]);
+        let first = usable(self.fetch(ProbeRequest::get(Schedule::SINGLE), |_| ()).await)?;
+        let echo = first.reader.echo.clone().unwrap_or_default();
+        let path = PathInfo {
             client: Protocol::parse(&browser::protocol()),
-            server: Protocol::parse(&seen.version),
-            intermediaries: recognise(first.headers(), seen.headers()),
+            server: Protocol::parse(&echo.version),
+            intermediaries: detect_intermediaries(first.headers(), echo.headers()),
         };
-        let silence = self.silence.with_untracked(|seconds| seconds.parse().unwrap_or(20));
-        let plan =
-            Plan { protocol: path.client, silence: Duration::from_secs(silence), streams: STREAMS };
+        let idle = self.idle.with_untracked(|seconds| seconds.parse().unwrap_or(DEFAULT_IDLE));
+        let options = DiagnosisOptions {
+            protocol: path.client,
+            idle: Duration::from_secs(idle),
+            streams: STREAMS,
+        };
         let origin = browser::origin();
         self.report.set(Some(Report {
             url: format!("{origin}/"),
@@ -136,33 +143,37 @@ impl Run {
             findings: Vec::new(),
             path,
         }));
-        let was_there = waterclock_diagnose::run(&self, &first, plan).await;
-        let (controls, answered) = browser::service_worker();
-        self.tell(judge::service_worker(controls, answered));
-        was_there.map_err(|why| format!("Not all could be looked at: {why}."))
+        let result = diagnose(&self, &first, options).await;
+        let (is_controlled, is_intercepted) = browser::service_worker();
+        self.on_finding(assess::service_worker(is_controlled, is_intercepted));
+        result.map_err(|lost| format!("Not all checks could be completed: {lost}."))
     }
 }
 
-impl Client for Run {
+impl ProbeClient for DiagnosisRun {
     const IS_BROWSER: bool = true;
 
-    async fn ask(&self, question: Question, note: impl Fn(&Reader)) -> Result<Answer, NoAnswer> {
-        read_probe(&question, note).await
+    async fn fetch(
+        &self,
+        request: ProbeRequest,
+        on_read: impl Fn(&StreamReader),
+    ) -> Result<StreamResponse, FetchError> {
+        browser::fetch_probe(&request, on_read).await
     }
 
-    async fn resume(&self) -> Option<Seen> {
-        browser::probe_again().await
+    async fn resume(&self) -> Option<RequestEcho> {
+        browser::resume_probe().await
     }
 
-    async fn sleep(&self, time: Duration) {
-        sleep(time).await;
+    async fn sleep(&self, duration: Duration) {
+        sleep(duration).await;
     }
 
-    fn begin(&self, checks: &[Check]) {
+    fn on_start(&self, checks: &[Check]) {
         let _ = self.running.try_update(|running| running.extend(checks));
     }
 
-    fn tell(&self, finding: Finding) {
+    fn on_finding(&self, finding: Finding) {
         let _ = self.running.try_update(|running| running.retain(|one| *one != finding.check));
         let _ = self.report.try_update(|report| {
             if let Some(Report { findings, .. }) = report {
@@ -173,20 +184,18 @@ impl Client for Run {
     }
 }
 
-/// The first answer, if something can be measured by it.
-fn usable(first: Result<Answer, NoAnswer>) -> Result<Answer, String> {
+/// Returns the first response if it is one of the probe, or else the reason in words.
+fn usable(first: Result<StreamResponse, FetchError>) -> Result<StreamResponse, String> {
     let first = first.map_err(|_| {
-        "The server does not answer: it cannot be reached, or other tabs have all the connections that \
+        "The server does not respond: it cannot be reached, or other tabs use all connections that \
          the browser opens to it."
     })?;
     if first.reader.goodbye().is_some() {
-        return Err("The server takes no more streams now. Try again later.".to_owned());
+        return Err("The server accepts no more streams at the moment. Try again later.".to_owned());
     }
-    if first.reader.seen.is_none() {
+    if first.reader.echo.is_none() {
         let status = first.status;
-        return Err(format!(
-            "Something else than the server answers: status {status}, and no probe."
-        ));
+        return Err(format!("The response is not that of the server's probe (status {status})."));
     }
     Ok(first)
 }

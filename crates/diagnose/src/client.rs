@@ -1,126 +1,170 @@
-//! Who asks for the probe: the terminal or a page, each in its own way. What is asked for, and what comes.
+//! The client side of the diagnosis: the requests for the probe, the responses, and the trait of
+//! the HTTP client that carries them.
 
 use std::time::Duration;
 
-use crate::{Check, Finding, Pace, Reader, Seen};
+use crate::{check::Check, finding::Finding, probe::RequestEcho, stream_reader::StreamReader};
 
-/// How long an answer is waited for, besides what it is meant to last.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of a response, in addition to the planned duration of its stream.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a [`run`](crate::run) needs of its surroundings.
-pub trait Client {
-    /// Whether it is a browser, which has its own limit of connections.
+/// An HTTP client with which [`diagnose`](crate::diagnose) measures the path. A terminal and a page
+/// each have their own.
+pub trait ProbeClient {
+    /// `true` for a browser, which limits its own connections.
     const IS_BROWSER: bool;
 
-    /// Asks for the probe, and reads its answer for [`within`](Question::within) at most. `note` is told whenever
-    /// there is more. What is dropped before its end is closed.
-    fn ask(
+    /// Requests the probe and reads the response until its end, or for
+    /// [`timeout`](ProbeRequest::timeout) at most. Calls `on_read` after each read. If the future
+    /// is dropped early, the client must close the stream.
+    fn fetch(
         &self,
-        question: Question,
-        note: impl Fn(&Reader),
-    ) -> impl Future<Output = Result<Answer, NoAnswer>>;
+        request: ProbeRequest,
+        on_read: impl Fn(&StreamReader),
+    ) -> impl Future<Output = Result<StreamResponse, FetchError>>;
 
-    /// What the server sees of a stream that is resumed after the probe's first event; none if it does not tell
-    /// within [`PATIENCE`].
-    fn resume(&self) -> impl Future<Output = Option<Seen>>;
+    /// Resumes a stream after the probe's first event, and returns that request as the server
+    /// received it. Returns `None` if the server does not respond within [`RESPONSE_TIMEOUT`].
+    fn resume(&self) -> impl Future<Output = Option<RequestEcho>>;
 
-    /// Waits for so long.
-    fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
+    /// Waits for a duration.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
 
-    /// These are looked at now, until each is told.
-    fn begin(&self, checks: &[Check]);
+    /// Called when checks begin. Each of them ends with a call of
+    /// [`on_finding`](Self::on_finding).
+    fn on_start(&self, checks: &[Check]);
 
-    /// Takes what a check has found.
-    fn tell(&self, finding: Finding);
+    /// Called with the result of a check.
+    fn on_finding(&self, finding: Finding);
 }
 
-/// The method of a request.
+/// The method of a [`ProbeRequest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// As `EventSource` asks.
+pub enum ProbeMethod {
+    /// GET, as `EventSource` uses it.
     Get,
-    /// As those ask who give up on GET.
+    /// POST, as clients use it that cannot stream over GET.
     Post,
 }
 
-/// What is asked for.
+/// A request for the probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// The request's method.
-    pub method: Method,
-    /// What the probe is to send.
-    pub pace: Pace,
-    /// Whether compression is accepted, through which a terminal measures nothing but headers. Browsers always
-    /// accept it.
+pub struct ProbeRequest {
+    /// The method of the request.
+    pub method: ProbeMethod,
+    /// The events to be sent.
+    pub schedule: Schedule,
+    /// `true` if the request accepts compression. A terminal measures only headers through it; a
+    /// browser always accepts it.
     pub accepts_compression: bool,
-    /// Makes the URL another one, for who keeps answers, or asks for each URL once at a time, as browsers do.
-    pub number: Option<String>,
+    /// A text that makes the URL unique. It bypasses caches, and the browser's own queue of
+    /// requests to the same URL.
+    pub nonce: Option<String>,
 }
 
-impl Question {
-    /// A GET for a probe of that pace.
-    pub fn get(pace: Pace) -> Self {
-        Self { method: Method::Get, pace, accepts_compression: false, number: None }
+impl ProbeRequest {
+    /// Creates a GET request.
+    pub fn get(schedule: Schedule) -> Self {
+        Self { method: ProbeMethod::Get, schedule, accepts_compression: false, nonce: None }
     }
 
-    /// The query of its URL, without `?`.
+    /// Returns the query of the URL, without `?`.
     pub fn query(&self) -> String {
-        let Pace { events, every, bytes } = self.pace;
-        let number = self.number.as_ref().map(|number| format!("&number={number}"));
-        let number = number.unwrap_or_default();
-        format!("events={events}&every={}&bytes={bytes}{number}", every.as_millis())
+        let Schedule { events, interval, padding } = self.schedule;
+        let nonce = self.nonce.as_ref().map(|nonce| format!("&nonce={nonce}"));
+        let nonce = nonce.unwrap_or_default();
+        format!("events={events}&every={}&bytes={padding}{nonce}", interval.as_millis())
     }
 
-    /// How long its answer may take as a whole.
-    pub fn within(&self) -> Duration {
-        self.pace.lasts() + PATIENCE
+    /// Returns the time limit for the whole response.
+    pub fn timeout(&self) -> Duration {
+        self.schedule.duration() + RESPONSE_TIMEOUT
     }
 }
 
-/// An answer, and what was read of it. All times are by the client's clock, in milliseconds since 1970.
+/// The events that the probe is asked to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Number of events.
+    pub events: u32,
+    /// Time from one event to the next.
+    pub interval: Duration,
+    /// Size of the padding in each event, in bytes.
+    pub padding: u32,
+}
+
+impl Schedule {
+    /// A single event, sent immediately.
+    pub const SINGLE: Self = Self { events: 1, interval: Duration::ZERO, padding: 0 };
+    /// A single event that is long enough to be compressed: Caddy compresses only responses whose
+    /// first write has 512 bytes or more.
+    pub const COMPRESSIBLE: Self = Self { padding: 4096, ..Self::SINGLE };
+    /// Three seconds of small events, for the streams that are open at the same time. They are
+    /// never idle for long, because an idle stream might be cut.
+    pub const CONCURRENT: Self =
+        Self { events: 13, interval: Duration::from_millis(250), padding: 0 };
+    /// Two seconds of small events.
+    pub const SLOW: Self = Self { events: 20, interval: Duration::from_millis(100), padding: 0 };
+    /// Two seconds of large events: with the text around the padding, 1 kB each.
+    pub const BURST: Self = Self { events: 128, interval: Duration::from_millis(15), padding: 910 };
+    /// Twelve seconds of small events.
+    pub const LONG: Self = Self { events: 13, interval: Duration::from_secs(1), padding: 0 };
+
+    /// Returns the time from the first to the last event.
+    pub fn duration(self) -> Duration {
+        self.interval * self.events.saturating_sub(1)
+    }
+}
+
+/// A response, and all that was read of its stream. Times are by the client's clock, in
+/// milliseconds since 1970.
 #[derive(Debug)]
-pub struct Answer {
-    /// Its status.
+pub struct StreamResponse {
+    /// The status code.
     pub status: u16,
-    /// Its headers, as far as they are text and the client may see them.
+    /// The headers that are text and that the client has access to.
     pub headers: Vec<(String, String)>,
-    /// When it was asked for.
-    pub asked: f64,
-    /// When reading has ended.
-    pub ended: f64,
-    /// How reading has ended.
-    pub end: End,
-    /// What was read.
-    pub reader: Reader,
+    /// Time of the request.
+    pub requested_at: f64,
+    /// Time at which reading ended.
+    pub ended_at: f64,
+    /// The reason why reading ended.
+    pub end: StreamEnd,
+    /// The content of the stream.
+    pub reader: StreamReader,
 }
 
-impl Answer {
-    /// Its headers.
+impl StreamResponse {
+    /// Returns the headers as [`detect_intermediaries`](crate::detect_intermediaries) takes them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }
 }
 
-/// How reading an answer has ended.
+/// The reason why reading a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// What was wanted is there.
-    Enough,
-    /// The answer was complete.
+pub enum StreamEnd {
+    /// The client stopped, because it has read as much as it needs.
+    Stopped,
+    /// The response is complete.
     Complete,
     /// The connection broke.
     Cut,
-    /// The time was over.
+    /// The timeout elapsed.
     TimedOut,
 }
 
-/// Why there is no answer at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoAnswer {
-    /// There is no connection.
-    NotReached,
-    /// The connection broke, so long after the request; where that cannot be told from the former, too.
+/// The reason why there is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// No connection could be opened.
+    #[error("the connection failed")]
+    Unreachable,
+    /// The connection broke this long after the request. A client that cannot distinguish this from
+    /// `Unreachable` must report this.
+    #[error("the connection broke")]
     Cut(Duration),
-    /// None came in time.
+    /// No response arrived within the timeout.
+    #[error("the request timed out")]
     TimedOut,
 }

@@ -1,184 +1,152 @@
-//! Whether events arrive as they are sent, and if not, what holds them back: a number of bytes, a time, or all of
-//! them until the end.
+//! The delivery check: it finds buffers on the path by the arrival times of events.
 //!
-//! A buffer has events that were sent one after the other arrive together. Which kind it is, is told from two
-//! streams: one of few bytes, and one of many. What has the same bytes in both is a buffer of bytes, what has the
-//! same time is one of time. A hiccup of the network or of a busy machine has some events arrive together, too,
-//! but not most of them; a slow line has them late, but not together.
+//! A buffer makes events arrive together that were sent one after the other. Two streams show its
+//! kind: one with few bytes, and one with many. If the groups of events that arrive together have
+//! the same size in both, the buffer is limited by bytes. If they span the same time, it is limited
+//! by time. A hiccup of the network or a busy machine also makes some events arrive together, but
+//! not most of them. A slow connection delays events, but does not group them.
 
-use std::time::Duration;
+use crate::{
+    check::Check,
+    fault::Fault,
+    finding::{Finding, Verdict},
+    format::{format_bytes, format_millis},
+    stream_reader::Arrival,
+};
 
-use crate::{Check, Fault, Finding, Verdict, bytes, time};
-
-/// How an event of the probe came.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Arrival {
-    /// When it was sent, by the server's clock: milliseconds since 1970.
-    pub sent: f64,
-    /// When it arrived, by the client's clock: milliseconds since 1970.
-    pub arrived: f64,
-    /// How many bytes it has on the wire.
-    pub bytes: u64,
-}
-
-/// What the probe is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// How many events.
-    pub events: u32,
-    /// How long from one to the next.
-    pub every: Duration,
-    /// How many bytes of padding in each.
-    pub bytes: u32,
-}
-
-impl Pace {
-    /// One event, at once.
-    pub const ONE: Self = Self { events: 1, every: Duration::ZERO, bytes: 0 };
-
-    /// How long the stream lasts.
-    pub fn lasts(self) -> Duration {
-        self.every * self.events.saturating_sub(1)
-    }
-}
-
-/// Those of the streams that are measured: [`Delivery::slow`], [`Delivery::burst`] and [`Delivery::long`].
-pub const PACES: [Pace; 3] = [
-    Pace { events: 20, every: Duration::from_millis(100), bytes: 0 },
-    // With what is around the padding, a kB each.
-    Pace { events: 128, every: Duration::from_millis(15), bytes: 910 },
-    Pace { events: 13, every: Duration::from_secs(1), bytes: 0 },
-];
-
-/// When most events wait so long for others, they are held back: longer than a hiccup.
-const HELD: f64 = 300.0;
-/// When nearly all wait so long, it is no accident either.
+/// Minimum median wait of held-back events, in milliseconds. It is longer than a hiccup.
+const HELD_BACK: f64 = 300.0;
+/// Minimum wait of coalesced events, in milliseconds. At least 80 % of the events must wait that
+/// long, which rules out a coincidence.
 const COALESCED: f64 = 60.0;
-/// What part of the time between two events is too short for them not to have come together.
+/// Maximum time between the arrivals of events in one group, as a part of the send interval.
 const TOGETHER: f64 = 0.3;
-/// Who waits so long of two seconds may have waited for their end.
+/// Minimum wait, in milliseconds, of an event that may have waited for the end of a stream of two
+/// seconds.
 const LONG_WAIT: f64 = 1200.0;
-/// What was let go together arrives no further apart.
+/// Maximum time between the arrivals of events that were released together, in milliseconds.
 const HICCUP: f64 = 50.0;
-/// When a burst takes so much longer than it was sent in, the line is slow.
-const SLOW_LINE: f64 = 500.0;
+/// Minimum delay of the end of a burst over a slow connection, in milliseconds.
+const SLOW_CONNECTION: f64 = 500.0;
+/// Minimum number of events from which delivery can be assessed.
+const MIN_EVENTS: usize = 5;
 
-/// What arrived of the streams that are measured. An empty one was not.
+/// The arrivals on the streams of the delivery check. A stream that was not requested is empty.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Delivery {
-    /// Few bytes, for two seconds.
+pub struct DeliveryTrace {
+    /// Arrivals of [`Schedule::SLOW`](crate::Schedule::SLOW).
     pub slow: Vec<Arrival>,
-    /// Many, for two seconds.
+    /// Arrivals of [`Schedule::BURST`](crate::Schedule::BURST).
     pub burst: Vec<Arrival>,
-    /// Few, for some more seconds; only if [`needs_long`](Self::needs_long).
+    /// Arrivals of [`Schedule::LONG`](crate::Schedule::LONG); only if
+    /// [`needs_long`](Self::needs_long).
     pub long: Vec<Arrival>,
 }
 
-/// What holds events back.
+/// The limit at which a buffer passes events on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Buffer {
-    /// Until it has so many.
+    /// A size in bytes.
     Bytes(u64),
-    /// For so many milliseconds.
+    /// A time in milliseconds.
     Time(f64),
-    /// Whichever comes first.
+    /// A size in bytes or a time in milliseconds, whichever comes first.
     Either(u64, f64),
-    /// Until the stream ends.
+    /// The end of the stream.
     All,
 }
 
-impl Delivery {
-    /// Whether the first two streams were held back nearly as a whole, so that only a longer one can tell for how
-    /// long.
+impl DeliveryTrace {
+    /// Returns `true` if most of the first two streams was held back, so that only the long stream
+    /// can show the time limit of the buffer.
     pub fn needs_long(&self) -> bool {
         let longest = |flow: &Flow| flow.groups.iter().map(|group| group.wait).fold(0.0, f64::max);
         let [slow, burst, _] = self.flows();
-        slow.is_held() && slow.typical().is_none() && longest(&burst) >= LONG_WAIT
+        slow.is_held_back() && slow.typical().is_none() && longest(&burst) >= LONG_WAIT
     }
 
-    /// Whether events are held back. Quicker than [`judge`](Self::judge), and of one stream only.
-    pub fn is_held(arrivals: &[Arrival]) -> bool {
-        Flow::of(arrivals, quickest(arrivals)).is_held()
+    /// Returns `true` if the events of one stream were held back. See [`assess`](Self::assess) for
+    /// the full assessment.
+    pub fn is_held_back(arrivals: &[Arrival]) -> bool {
+        Flow::of(arrivals, min_latency(arrivals)).is_held_back()
     }
 
     fn flows(&self) -> [Flow; 3] {
         let streams = [&self.slow, &self.burst, &self.long];
-        let quickest =
-            streams.iter().map(|arrivals| quickest(arrivals)).fold(f64::INFINITY, f64::min);
-        streams.map(|arrivals| Flow::of(arrivals, quickest))
+        let min_latency =
+            streams.iter().map(|arrivals| min_latency(arrivals)).fold(f64::INFINITY, f64::min);
+        streams.map(|arrivals| Flow::of(arrivals, min_latency))
     }
 
-    /// What it means.
-    pub fn judge(&self) -> Finding {
+    /// Assesses how events arrived, compared with how they were sent.
+    pub fn assess(&self) -> Finding {
         let check = Check::Delivery;
-        if self.slow.len() < 5 {
-            return Finding::unknown(check, "there were too few events to tell");
+        if self.slow.len() < MIN_EVENTS {
+            return Finding::unknown(check, "too few events arrived to tell");
         }
         let flows = self.flows();
         let [slow, burst, _] = &flows;
-        if slow.is_held() {
+        if slow.is_held_back() {
             let measured = match buffer(&flows) {
-                Buffer::Bytes(held) => format!("something holds back about {}", bytes(held)),
-                Buffer::Time(held) => {
-                    format!("something holds events back for about {}", millis(held))
+                Buffer::Bytes(size) => format!("a buffer holds back about {}", format_bytes(size)),
+                Buffer::Time(time) => {
+                    format!("a buffer holds events back for about {}", format_millis(time))
                 }
-                Buffer::Either(held, for_) => format!(
-                    "something holds back about {}, but no longer than about {}",
-                    bytes(held),
-                    millis(for_)
+                Buffer::Either(size, time) => format!(
+                    "a buffer holds back about {}, for at most about {}",
+                    format_bytes(size),
+                    format_millis(time)
                 ),
                 Buffer::All => {
-                    let lasted = |stream: &[Arrival]| {
-                        let (first, last) = ends(stream.iter().map(|arrival| arrival.sent));
+                    let duration = |stream: &[Arrival]| {
+                        let (first, last) = bounds(stream.iter().map(|arrival| arrival.sent));
                         last - first
                     };
-                    let longest = lasted(&self.slow).max(lasted(&self.long));
-                    let most: u64 = self.burst.iter().map(|arrival| arrival.bytes).sum();
+                    let longest = duration(&self.slow).max(duration(&self.long));
+                    let size: u64 = self.burst.iter().map(|arrival| arrival.bytes).sum();
                     format!(
-                        "something holds back everything until the stream ends (it was tried with {} and {})",
-                        bytes(most),
-                        millis(longest)
+                        "everything is held back until the stream ends (tested with {} and {})",
+                        format_bytes(size),
+                        format_millis(longest)
                     )
                 }
             };
-            return Finding::wrong(check, Verdict::Bad, measured, [Fault::Buffering]);
+            return Finding::new(check, Verdict::Bad, measured, [Fault::Buffering]);
         }
-        let coalesced = slow.waits(0.2);
-        if coalesced >= COALESCED {
-            let measured =
-                format!("events wait for each other, mostly up to {}", millis(slow.waits(0.5)));
-            return Finding::wrong(check, Verdict::Warning, measured, [Fault::Coalescing]);
+        if slow.wait_quantile(0.2) >= COALESCED {
+            let wait = format_millis(slow.wait_quantile(0.5));
+            let measured = format!("events wait to be sent together, typically for up to {wait}");
+            return Finding::new(check, Verdict::Warning, measured, [Fault::Coalescing]);
         }
-        let late = quantile(slow.late.iter().copied(), 0.9);
-        let mut measured = format!("as they are sent, give or take {}", millis(late));
-        let burst_late = burst.late.last().copied().unwrap_or_default();
-        if burst_late > SLOW_LINE {
-            let total: u64 = self.burst.iter().map(|arrival| arrival.bytes).sum();
-            let (first, last) = ends(self.burst.iter().map(|arrival| arrival.arrived));
-            let took = millis(last - first);
-            let total = bytes(total);
-            measured = format!("{measured}; {total} of a burst took {took}: the line is slow");
+        let delay = quantile(slow.delays.iter().copied(), 0.9);
+        let mut measured = format!("as they are sent, p90 jitter {}", format_millis(delay));
+        let burst_delay = burst.delays.last().copied().unwrap_or_default();
+        if burst_delay > SLOW_CONNECTION {
+            let size: u64 = self.burst.iter().map(|arrival| arrival.bytes).sum();
+            let (first, last) = bounds(self.burst.iter().map(|arrival| arrival.arrived));
+            let (size, took) = (format_bytes(size), format_millis(last - first));
+            measured = format!("{measured}; a burst of {size} took {took}: the connection is slow");
         }
         Finding::good(check, measured)
     }
 }
 
-/// What holds events back, if something does: told from how they came slowly, in a burst, and for long.
+/// Estimates the limit of a buffer from its effect on the slow, the burst and the long stream.
 fn buffer([slow, burst, long]: &[Flow; 3]) -> Buffer {
     match (slow.typical(), burst.typical()) {
         (Some(few), Some(many)) => {
-            let is_like = |a: f64, b: f64| a.max(b) <= 2.0 * a.min(b);
-            #[expect(clippy::cast_precision_loss, reason = "it is compared roughly")]
-            if is_like(few.bytes as f64, many.bytes as f64) {
+            let is_similar = |a: f64, b: f64| a.max(b) <= 2.0 * a.min(b);
+            #[expect(clippy::cast_precision_loss, reason = "the comparison is rough")]
+            if is_similar(few.bytes as f64, many.bytes as f64) {
                 Buffer::Bytes(many.bytes)
-            } else if is_like(few.held, many.held) {
+            } else if is_similar(few.held, many.held) {
                 Buffer::Time(few.held)
             } else {
                 Buffer::Either(many.bytes, few.held)
             }
         }
         (Some(few), None) if burst.groups.len() == 1 => Buffer::Time(few.held),
-        // A kB is enough for it to pass on.
+        // Each event of the burst exceeds the limit, so the limit is below 1 kB.
         (Some(few), None) => Buffer::Bytes(few.bytes),
         (None, many) => match (long.typical(), many) {
             (Some(long), _) => Buffer::Time(long.held),
@@ -188,75 +156,75 @@ fn buffer([slow, burst, long]: &[Flow; 3]) -> Buffer {
     }
 }
 
-/// The time that the quickest took, in milliseconds, give or take the clocks' difference.
-fn quickest(arrivals: &[Arrival]) -> f64 {
-    let delays = arrivals.iter().map(|arrival| arrival.arrived - arrival.sent);
-    delays.fold(f64::INFINITY, f64::min)
+/// Returns the shortest time from sending to arrival, in milliseconds, plus the clock offset.
+fn min_latency(arrivals: &[Arrival]) -> f64 {
+    let latencies = arrivals.iter().map(|arrival| arrival.arrived - arrival.sent);
+    latencies.fold(f64::INFINITY, f64::min)
 }
 
-/// How the events of a stream came.
+/// The events of a stream, grouped by arrival.
 struct Flow {
-    /// Those that came together.
     groups: Vec<Group>,
-    /// How much later each came than the one that was quickest, in milliseconds.
-    late: Vec<f64>,
+    /// The delay of each event beyond the minimum latency, in milliseconds.
+    delays: Vec<f64>,
 }
 
-/// Events that came together.
+/// Events that arrived together.
 #[derive(Clone, Copy, Debug)]
 struct Group {
     events: usize,
-    /// Without half an event: the last of them may have been more than was needed.
+    /// Size in bytes, less half an event: a buffer of bytes need not be full exactly at the end of
+    /// the last event.
     bytes: u64,
-    /// How long the first has waited for the last, in milliseconds.
+    /// Time for which the first event waited for the last, in milliseconds.
     wait: f64,
-    /// That, and the time to the next one's sending: how long a buffer of time would have held them.
+    /// The wait plus one send interval, in milliseconds: an estimate of a buffer's time limit.
     held: f64,
 }
 
 impl Flow {
-    /// `quickest` is the time that the way takes, give or take the clocks' difference, in milliseconds.
-    fn of(arrivals: &[Arrival], quickest: f64) -> Self {
+    /// Groups arrivals. `min_latency` is the shortest time from sending to arrival on this path, in
+    /// milliseconds, plus the clock offset.
+    fn of(arrivals: &[Arrival], min_latency: f64) -> Self {
         let gaps = arrivals.windows(2).map(|pair| pair[1].sent - pair[0].sent);
-        let every = quantile(gaps, 0.5);
-        // From then on what was held back may have come because the stream has ended, all at once even if a busy
-        // machine took it in in several pieces.
-        let end = arrivals.last().map_or(0.0, |last| last.sent) + quickest - every / 2.0;
+        let interval = quantile(gaps, 0.5);
+        // A buffer may have released the rest because the stream ended. That is one group, even if
+        // a busy machine read it in several pieces.
+        let end = arrivals.last().map_or(0.0, |last| last.sent) + min_latency - interval / 2.0;
         let together = |one: &Arrival, next: &Arrival| {
-            let between = next.arrived - one.arrived;
-            // It was let go with the one before, and has met a hiccup.
-            let was_due = next.sent + quickest + every / 2.0 <= one.arrived;
-            let hiccup = (3.0 * every).min(HICCUP);
-            one.arrived >= end
-                || between <= (TOGETHER * every).max(1.0)
-                || was_due && between <= hiccup
+            let gap = next.arrived - one.arrived;
+            // It was released with the event before, and a hiccup delayed it.
+            let was_due = next.sent + min_latency + interval / 2.0 <= one.arrived;
+            let hiccup = (3.0 * interval).min(HICCUP);
+            one.arrived >= end || gap <= (TOGETHER * interval).max(1.0) || was_due && gap <= hiccup
         };
         let groups = arrivals.chunk_by(together).map(|group| {
-            let (first, last) = ends(group.iter().map(|arrival| arrival.sent));
+            let (first, last) = bounds(group.iter().map(|arrival| arrival.sent));
             let bytes: u64 = group.iter().map(|arrival| arrival.bytes).sum();
             Group {
                 events: group.len(),
                 bytes: bytes - bytes / (2 * group.len() as u64),
                 wait: last - first,
-                held: last - first + every,
+                held: last - first + interval,
             }
         });
-        let late = arrivals.iter().map(|arrival| arrival.arrived - arrival.sent - quickest);
-        Self { groups: groups.collect(), late: late.collect() }
+        let delays = arrivals.iter().map(|arrival| arrival.arrived - arrival.sent - min_latency);
+        Self { groups: groups.collect(), delays: delays.collect() }
     }
 
-    /// How long that part of the events waits at most.
-    fn waits(&self, part: f64) -> f64 {
+    /// Returns a quantile of the time for which events waited, in milliseconds.
+    fn wait_quantile(&self, part: f64) -> f64 {
         let each = |group: &Group| std::iter::repeat_n(group.wait, group.events);
         quantile(self.groups.iter().flat_map(each), part)
     }
 
-    fn is_held(&self) -> bool {
-        self.waits(0.5) >= HELD
+    fn is_held_back(&self) -> bool {
+        self.wait_quantile(0.5) >= HELD_BACK
     }
 
-    /// The group that most events are in, of those that did not come because the stream has ended; none if there
-    /// is none, or events come one by one.
+    /// Returns the median group, weighted by events. The last group is left out, because the end of
+    /// the stream may have released it. Returns `None` if no group is left, or if events arrived
+    /// one by one.
     fn typical(&self) -> Option<Group> {
         let (_, complete) = self.groups.split_last()?;
         let mut groups: Vec<_> = complete.to_vec();
@@ -271,7 +239,7 @@ impl Flow {
     }
 }
 
-/// The value that this part of them does not exceed; 0 of none.
+/// Returns the quantile of some values, or 0 if they are empty.
 fn quantile(values: impl Iterator<Item = f64>, part: f64) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -279,20 +247,17 @@ fn quantile(values: impl Iterator<Item = f64>, part: f64) -> f64 {
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a part of a small number"
+        reason = "the index is small and not negative"
     )]
-    let at = (values.len() as f64 * part) as usize;
-    values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or_default()
+    let index = (values.len() as f64 * part) as usize;
+    values.get(index.min(values.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| {
-        (least.min(value), most.max(value))
+/// Returns the least and the greatest of some values.
+fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, greatest), value| {
+        (least.min(value), greatest.max(value))
     })
-}
-
-fn millis(millis: f64) -> String {
-    time(Duration::try_from_secs_f64(millis / 1000.0).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -300,32 +265,36 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::client::Schedule;
 
-    /// A way that events take.
+    /// A simulated path.
     #[derive(Clone, Debug, Default)]
-    struct Way {
-        /// What is held back until it is so many bytes.
+    struct SimulatedPath {
+        /// Size limit of a buffer, in bytes.
         bytes: Option<u64>,
-        /// For how many milliseconds something is held back.
+        /// Time limit of a buffer, in milliseconds.
         time: Option<f64>,
         is_held_to_end: bool,
+        /// Latency in milliseconds.
         latency: f64,
-        /// How much later each event may come, in milliseconds.
+        /// Extra latency of each event, in milliseconds.
         jitter: Vec<f64>,
-        /// From when on nothing comes for how long, in milliseconds.
+        /// Pauses in which nothing arrives: start and duration, in milliseconds.
         stalls: Vec<(f64, f64)>,
-        /// How many bytes a millisecond pass.
+        /// Bandwidth in bytes per millisecond.
         rate: Option<f64>,
+        /// Clock offset in milliseconds.
         clock: f64,
     }
 
-    impl Way {
+    impl SimulatedPath {
         #[expect(clippy::cast_precision_loss)]
-        fn arrivals(&self, pace: Pace) -> Vec<Arrival> {
-            let every = pace.every.as_secs_f64() * 1000.0;
-            let size = 113 + u64::from(pace.bytes);
-            let sent: Vec<f64> = (0..pace.events).map(|number| f64::from(number) * every).collect();
-            // When the buffer lets go of each.
+        fn arrivals(&self, schedule: Schedule) -> Vec<Arrival> {
+            let interval = schedule.interval.as_secs_f64() * 1000.0;
+            let size = 113 + u64::from(schedule.padding);
+            let sent: Vec<f64> =
+                (0..schedule.events).map(|number| f64::from(number) * interval).collect();
+            // The time at which the buffer releases each event.
             let mut passed = vec![0.0; sent.len()];
             let mut first = 0;
             let mut held = 0;
@@ -363,35 +332,36 @@ mod tests {
                         arrived = from + lasts;
                     }
                 }
-                // They keep their order.
+                // Events stay in order.
                 last = last.max(arrived);
                 Arrival { sent: sent + self.clock, arrived: last, bytes: size }
             });
             each.collect()
         }
 
-        fn delivery(&self) -> Delivery {
-            let [slow, mut burst, mut long] = PACES.map(|pace| self.arrivals(pace));
-            // One after the other.
+        fn trace(&self) -> DeliveryTrace {
+            let [slow, mut burst, mut long] =
+                [Schedule::SLOW, Schedule::BURST, Schedule::LONG].map(|one| self.arrivals(one));
+            // The streams follow each other.
             for (stream, begins) in [(&mut burst, 3000.0), (&mut long, 6000.0)] {
                 for arrival in stream {
                     arrival.sent += begins;
                     arrival.arrived += begins;
                 }
             }
-            let mut delivery = Delivery { slow, burst, long: Vec::new() };
-            if delivery.needs_long() {
-                delivery.long = long;
+            let mut trace = DeliveryTrace { slow, burst, long: Vec::new() };
+            if trace.needs_long() {
+                trace.long = long;
             }
-            delivery
+            trace
         }
 
-        fn judge(&self) -> Finding {
-            self.delivery().judge()
+        fn assess(&self) -> Finding {
+            self.trace().assess()
         }
 
         fn buffer(&self) -> Buffer {
-            buffer(&self.delivery().flows())
+            buffer(&self.trace().flows())
         }
     }
 
@@ -400,16 +370,17 @@ mod tests {
     }
 
     #[test]
-    fn a_straight_way() {
-        let finding = Way { latency: 40.0, clock: 7e6, ..Way::default() }.judge();
+    fn a_clean_path_delivers_events_as_they_are_sent() {
+        let finding =
+            SimulatedPath { latency: 40.0, clock: 7e6, ..SimulatedPath::default() }.assess();
         assert_eq!(finding.verdict, Verdict::Good);
-        assert_eq!(finding.measured, "as they are sent, give or take 0.0 ms");
+        assert_eq!(finding.measured, "as they are sent, p90 jitter 0.0 ms");
     }
 
     #[test]
-    fn what_a_buffer_is_called() {
-        let held = |way: Way| {
-            let finding = way.judge();
+    fn each_kind_of_buffer_is_described_with_its_limit() {
+        let held = |path: SimulatedPath| {
+            let finding = path.assess();
             assert_eq!(
                 (finding.verdict, &finding.faults[..]),
                 (Verdict::Bad, &[Fault::Buffering][..])
@@ -417,71 +388,80 @@ mod tests {
             finding.measured
         };
         assert_eq!(
-            held(Way { bytes: Some(16 * 1024), ..Way::default() }),
-            "something holds back about 16 kB"
+            held(SimulatedPath { bytes: Some(16 * 1024), ..SimulatedPath::default() }),
+            "a buffer holds back about 16 kB"
         );
         assert_eq!(
-            held(Way { time: Some(4050.0), ..Way::default() }),
-            "something holds events back for about 5 s"
+            held(SimulatedPath { time: Some(4050.0), ..SimulatedPath::default() }),
+            "a buffer holds events back for about 5 s"
         );
         assert_eq!(
-            held(Way { time: Some(550.0), bytes: Some(4096), ..Way::default() }),
-            "something holds back about 4.5 kB, but no longer than about 600 ms"
+            held(SimulatedPath {
+                time: Some(550.0),
+                bytes: Some(4096),
+                ..SimulatedPath::default()
+            }),
+            "a buffer holds back about 4.5 kB, for at most about 600 ms"
         );
         assert_eq!(
-            held(Way { is_held_to_end: true, ..Way::default() }),
-            "something holds back everything until the stream ends (it was tried with 128 kB and 12 s)"
+            held(SimulatedPath { is_held_to_end: true, ..SimulatedPath::default() }),
+            "everything is held back until the stream ends (tested with 128 kB and 12 s)"
         );
     }
 
-    /// `HAProxy` leaves it to the system to wait for more to send, which is 200 ms.
+    /// Without `option http-no-delay`, `HAProxy` lets the system wait 200 ms for more data to send.
     #[test]
-    fn a_fifth_of_a_second_each_time_is_a_warning() {
-        let finding = Way { time: Some(205.0), ..Way::default() }.judge();
+    fn coalescing_is_a_warning() {
+        let finding = SimulatedPath { time: Some(205.0), ..SimulatedPath::default() }.assess();
         assert_eq!(finding.verdict, Verdict::Warning);
         assert_eq!(finding.faults, [Fault::Coalescing]);
-        assert_eq!(finding.measured, "events wait for each other, mostly up to 200 ms");
+        assert_eq!(finding.measured, "events wait to be sent together, typically for up to 200 ms");
     }
 
     #[test]
-    fn a_slow_line_is_no_buffer() {
-        let finding = Way { rate: Some(20.0), ..Way::default() }.judge();
+    fn a_slow_connection_is_not_a_buffer() {
+        let finding = SimulatedPath { rate: Some(20.0), ..SimulatedPath::default() }.assess();
         assert_eq!(finding.verdict, Verdict::Good);
-        assert!(finding.measured.ends_with("took 6.5 s: the line is slow"), "{}", finding.measured);
+        let expected = "took 6.5 s: the connection is slow";
+        assert!(finding.measured.ends_with(expected), "{}", finding.measured);
     }
 
     #[test]
-    fn what_comes_at_the_end_in_two_pieces_was_held_until_the_end() {
-        let mut delivery = Way { is_held_to_end: true, ..Way::default() }.delivery();
-        delivery.burst[80..].iter_mut().for_each(|arrival| arrival.arrived += 40.0);
-        assert!(delivery.needs_long());
-        let measured = delivery.judge().measured;
-        assert!(measured.starts_with("something holds back everything"), "{measured}");
+    fn a_stream_that_arrives_at_its_end_in_two_pieces_was_held_back_as_a_whole() {
+        let mut trace = SimulatedPath { is_held_to_end: true, ..SimulatedPath::default() }.trace();
+        trace.burst[80..].iter_mut().for_each(|arrival| arrival.arrived += 40.0);
+        assert!(trace.needs_long());
+        let measured = trace.assess().measured;
+        assert!(measured.starts_with("everything is held back"), "{measured}");
     }
 
     #[test]
-    fn too_few_to_tell() {
-        assert_eq!(Delivery::default().judge().verdict, Verdict::Unknown);
-        let slow = Way::default().arrivals(Pace { events: 4, ..PACES[0] });
-        assert_eq!(Delivery { slow, ..Delivery::default() }.judge().verdict, Verdict::Unknown);
+    fn too_few_events_are_inconclusive() {
+        assert_eq!(DeliveryTrace::default().assess().verdict, Verdict::Unknown);
+        let slow = SimulatedPath::default().arrivals(Schedule { events: 4, ..Schedule::SLOW });
+        assert_eq!(
+            DeliveryTrace { slow, ..DeliveryTrace::default() }.assess().verdict,
+            Verdict::Unknown
+        );
     }
 
     proptest! {
         #[test]
-        fn a_busy_machine_is_not_called_a_buffer(
+        fn a_busy_machine_is_not_a_buffer(
             latency in 0.0..500.0,
             clock in -1e6..1e6,
             jitter in some_jitter(25.0),
             stalls in proptest::collection::vec((0.0..2500.0, 0.0..250.0), 0..4),
             rate in proptest::option::of(5.0..1000.0),
         ) {
-            let way = Way { latency, jitter, stalls, rate, clock, ..Way::default() };
-            prop_assert_eq!(way.judge().verdict, Verdict::Good);
+            let base = SimulatedPath::default();
+            let path = SimulatedPath { latency, jitter, stalls, rate, clock, ..base };
+            prop_assert_eq!(path.assess().verdict, Verdict::Good);
         }
 
         #[test]
-        fn a_wild_network_is_not_called_a_buffer(jitter in some_jitter(200.0)) {
-            let finding = Way { jitter, ..Way::default() }.judge();
+        fn a_network_with_jitter_is_not_a_buffer(jitter in some_jitter(200.0)) {
+            let finding = SimulatedPath { jitter, ..SimulatedPath::default() }.assess();
             prop_assert_ne!(finding.verdict, Verdict::Bad);
         }
 
@@ -493,14 +473,15 @@ mod tests {
             stall in (0.0..2500.0, 0.0..40.0),
             long_stall in (0.0..2500.0, 0.0..200.0),
         ) {
-            let way = Way { bytes: Some(bytes), latency, jitter, stalls: vec![stall], ..Way::default() };
-            prop_assert_eq!(way.judge().verdict, Verdict::Bad);
-            let stalled = Way { stalls: vec![stall, long_stall], ..way.clone() };
-            prop_assert_eq!(stalled.judge().verdict, Verdict::Bad);
-            let Buffer::Bytes(found) = way.buffer() else {
-                return Err(TestCaseError::fail(format!("{:?}", way.buffer())));
+            let (bytes_limit, stalls, base) = (Some(bytes), vec![stall], SimulatedPath::default());
+            let path = SimulatedPath { bytes: bytes_limit, latency, jitter, stalls, ..base };
+            prop_assert_eq!(path.assess().verdict, Verdict::Bad);
+            let stalled = SimulatedPath { stalls: vec![stall, long_stall], ..path.clone() };
+            prop_assert_eq!(stalled.assess().verdict, Verdict::Bad);
+            let Buffer::Bytes(found) = path.buffer() else {
+                return Err(TestCaseError::fail(format!("{:?}", path.buffer())));
             };
-            // It lets go with the event that fills it; a hiccup may have joined two.
+            // The event that fills the buffer releases it. A hiccup may have joined two groups.
             prop_assert!((bytes * 7 / 10..=bytes * 21 / 10 + 1100).contains(&found), "{}", found);
         }
 
@@ -510,33 +491,37 @@ mod tests {
             latency in 0.0..500.0,
             jitter in some_jitter(3.0),
         ) {
-            let way = Way { time: Some(time), latency, jitter, ..Way::default() };
-            prop_assert_eq!(way.judge().verdict, Verdict::Bad);
-            let Buffer::Time(found) = way.buffer() else {
-                return Err(TestCaseError::fail(format!("{:?}", way.buffer())));
+            let base = SimulatedPath::default();
+            let path = SimulatedPath { time: Some(time), latency, jitter, ..base };
+            prop_assert_eq!(path.assess().verdict, Verdict::Bad);
+            let Buffer::Time(found) = path.buffer() else {
+                return Err(TestCaseError::fail(format!("{:?}", path.buffer())));
             };
-            // To the next event.
-            let every = if time < 1900.0 { 100.0 } else { 1000.0 };
-            prop_assert!((time * 0.9 - every..=time * 1.1 + every).contains(&found), "{}", found);
+            // To within one event.
+            let interval = if time < 1900.0 { 100.0 } else { 1000.0 };
+            let expected = time * 0.9 - interval..=time * 1.1 + interval;
+            prop_assert!(expected.contains(&found), "{}", found);
         }
 
         #[test]
-        fn one_of_both_is_found(bytes in 2000_u64..20_000, time in 450.0..1500.0) {
-            let way = Way { bytes: Some(bytes), time: Some(time), ..Way::default() };
-            prop_assert_eq!(way.judge().verdict, Verdict::Bad);
-            prop_assert!(!matches!(way.buffer(), Buffer::All), "{:?}", way.buffer());
+        fn a_buffer_of_bytes_and_time_is_found(bytes in 2000_u64..20_000, time in 450.0..1500.0) {
+            let base = SimulatedPath::default();
+            let path = SimulatedPath { bytes: Some(bytes), time: Some(time), ..base };
+            prop_assert_eq!(path.assess().verdict, Verdict::Bad);
+            prop_assert!(!matches!(path.buffer(), Buffer::All), "{:?}", path.buffer());
         }
 
         #[test]
-        fn what_holds_all_is_found(
+        fn a_buffer_of_everything_is_found(
             latency in 0.0..500.0,
             jitter in some_jitter(3.0),
-            // What comes at the end is taken in piece by piece.
+            // The end is read piece by piece.
             rate in proptest::option::of(400.0..2000.0),
         ) {
-            let way = Way { is_held_to_end: true, latency, jitter, rate, ..Way::default() };
-            prop_assert_eq!(way.judge().verdict, Verdict::Bad);
-            prop_assert_eq!(way.buffer(), Buffer::All);
+            let base = SimulatedPath::default();
+            let path = SimulatedPath { is_held_to_end: true, latency, jitter, rate, ..base };
+            prop_assert_eq!(path.assess().verdict, Verdict::Bad);
+            prop_assert_eq!(path.buffer(), Buffer::All);
         }
     }
 }

@@ -1,23 +1,43 @@
-//! What can be wrong with a path.
+//! The faults that a path can have.
 
-/// What is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use serde::Serialize;
+use strum::{Display, IntoStaticStr, VariantArray};
+
+/// A fault of the path. The names in kebab case are stable.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Display,
+    IntoStaticStr,
+    VariantArray,
+    Serialize,
+)]
+#[strum(serialize_all = "kebab-case")]
+#[serde(into = "&'static str")]
 pub enum Fault {
-    /// Whom the client reaches answers in HTTP/1.0, which has no way to go on on one connection.
+    /// The response uses HTTP/1.0, which cannot stream over a persistent connection.
+    #[strum(serialize = "http-1.0")]
     Http10,
-    /// The server is asked in HTTP/1.0.
+    /// The server receives the request over HTTP/1.0.
+    #[strum(serialize = "http-1.0-upstream")]
     Http10Upstream,
-    /// A browser opens only six connections to a host over HTTP/1.1.
+    /// The browser opens only six connections to a host over HTTP/1.1.
     SixConnections,
-    /// Fewer streams than were tried could be open.
+    /// Something limits the number of concurrent streams.
     ConnectionLimit,
-    /// The first event takes long.
+    /// The first event is late.
     LateFirstEvent,
     /// Events are held back in a buffer.
     Buffering,
-    /// Events wait for each other for a moment.
+    /// Events are delayed for a moment, to be sent together.
     Coalescing,
-    /// Some events did not arrive, or not in order.
+    /// Some events did not arrive, or arrived out of order.
     EventsLost,
     /// Comments do not arrive.
     CommentsLost,
@@ -27,19 +47,19 @@ pub enum Fault {
     IdsLost,
     /// The stream is compressed, which holds events back.
     Compression,
-    /// It is not `text/event-stream` any more, which browsers refuse.
+    /// The content type is not `text/event-stream`, so browsers reject the stream.
     ContentType,
-    /// `Cache-Control` does not say any more that the stream is not to be kept and not to be changed.
+    /// `Cache-Control` no longer forbids to cache and to transform the stream.
     CacheControl,
-    /// An answer is given out twice.
+    /// The same response was served twice.
     Cached,
-    /// The stream is cut in a silence.
+    /// The stream is cut while it is idle.
     IdleTimeout,
     /// `Last-Event-ID` does not reach the server.
     LastEventIdLost,
-    /// A POST is refused.
+    /// POST requests are refused.
     PostRefused,
-    /// Events of a GET's answer are held back, those of a POST's are not.
+    /// Events of a GET are held back, those of a POST are not.
     GetUnlikePost,
     /// A service worker answers the page's requests.
     ServiceWorker,
@@ -48,68 +68,24 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All that there are.
-    pub const ALL: [Self; 21] = [
-        Self::Http10,
-        Self::Http10Upstream,
-        Self::SixConnections,
-        Self::ConnectionLimit,
-        Self::LateFirstEvent,
-        Self::Buffering,
-        Self::Coalescing,
-        Self::EventsLost,
-        Self::CommentsLost,
-        Self::RetryLost,
-        Self::IdsLost,
-        Self::Compression,
-        Self::ContentType,
-        Self::CacheControl,
-        Self::Cached,
-        Self::IdleTimeout,
-        Self::LastEventIdLost,
-        Self::PostRefused,
-        Self::GetUnlikePost,
-        Self::ServiceWorker,
-        Self::ClockOff,
-    ];
+    /// All faults, in the order of the checks that find them.
+    pub const ALL: &[Self] = Self::VARIANTS;
 
-    /// Its name, which stays.
+    /// Returns the name in kebab case.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http10 => "http-1.0",
-            Self::Http10Upstream => "http-1.0-upstream",
-            Self::SixConnections => "six-connections",
-            Self::ConnectionLimit => "connection-limit",
-            Self::LateFirstEvent => "late-first-event",
-            Self::Buffering => "buffering",
-            Self::Coalescing => "coalescing",
-            Self::EventsLost => "events-lost",
-            Self::CommentsLost => "comments-lost",
-            Self::RetryLost => "retry-lost",
-            Self::IdsLost => "ids-lost",
-            Self::Compression => "compression",
-            Self::ContentType => "content-type",
-            Self::CacheControl => "cache-control",
-            Self::Cached => "cached",
-            Self::IdleTimeout => "idle-timeout",
-            Self::LastEventIdLost => "last-event-id-lost",
-            Self::PostRefused => "post-refused",
-            Self::GetUnlikePost => "get-unlike-post",
-            Self::ServiceWorker => "service-worker",
-            Self::ClockOff => "clock-off",
-        }
+        self.into()
     }
 
-    /// What it is, in words.
+    /// Returns a description of a few words.
     pub fn title(self) -> &'static str {
         match self {
-            Self::Http10 => "the answer is in HTTP/1.0",
-            Self::Http10Upstream => "the server is asked in HTTP/1.0",
-            Self::SixConnections => "a browser opens only six connections over HTTP/1.1",
-            Self::ConnectionLimit => "something limits how many streams can be open",
-            Self::LateFirstEvent => "the first event takes long",
+            Self::Http10 => "the response uses HTTP/1.0",
+            Self::Http10Upstream => "the server receives the request over HTTP/1.0",
+            Self::SixConnections => "the browser opens only six connections over HTTP/1.1",
+            Self::ConnectionLimit => "something limits the number of concurrent streams",
+            Self::LateFirstEvent => "the first event is late",
             Self::Buffering => "events are held back in a buffer",
-            Self::Coalescing => "events wait for each other",
+            Self::Coalescing => "events are delayed to be sent together",
             Self::EventsLost => "events are lost",
             Self::CommentsLost => "comments are lost",
             Self::RetryLost => "`retry` is lost",
@@ -117,11 +93,11 @@ impl Fault {
             Self::Compression => "the stream is compressed",
             Self::ContentType => "the content type was changed",
             Self::CacheControl => "`Cache-Control` was changed",
-            Self::Cached => "a cache answers",
-            Self::IdleTimeout => "the stream is cut in a silence",
+            Self::Cached => "a response came from a cache",
+            Self::IdleTimeout => "an idle stream is cut",
             Self::LastEventIdLost => "`Last-Event-ID` does not reach the server",
-            Self::PostRefused => "a POST is refused",
-            Self::GetUnlikePost => "a GET that lasts is held back, a POST is not",
+            Self::PostRefused => "POST requests are refused",
+            Self::GetUnlikePost => "a long GET is held back, a POST is not",
             Self::ServiceWorker => "a service worker answers the page's requests",
             Self::ClockOff => "the clocks are far apart",
         }

@@ -1,118 +1,104 @@
-//! Which proxies there are, and what each is recognised by: the headers that it adds to what it passes on.
+//! The proxies that a diagnosis detects, and the headers that reveal them.
 
-/// What may stand between a client and a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use serde::Serialize;
+use strum::{Display, IntoStaticStr, VariantArray};
+
+/// A proxy, load balancer or CDN between a client and a server. The names in kebab case are stable.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Display,
+    IntoStaticStr,
+    VariantArray,
+    Serialize,
+)]
+#[strum(serialize_all = "kebab-case")]
+#[serde(into = "&'static str")]
 pub enum Intermediary {
-    /// nginx, and what is made of it. It has its own `Server` in each answer
-    /// ([proxy_hide_header](https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_hide_header)).
+    /// nginx and servers derived from it, detected by `Server` in the response
+    /// ([`proxy_hide_header`][nginx-header]).
+    ///
+    /// [nginx-header]: https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_hide_header
     Nginx,
-    /// `HAProxy`. It adds no header by itself, so it is recognised only where it was told to; else by what it
-    /// does.
+    /// `HAProxy`. It adds no header by default, so it is detected only where it is configured to
+    /// set `Via` or `Server`.
+    #[strum(serialize = "haproxy")]
     HaProxy,
-    /// Caddy: `Via: 1.1 Caddy`
-    /// ([reverse_proxy](https://caddyserver.com/docs/caddyfile/directives/reverse_proxy#defaults)).
+    /// Caddy, detected by `Via: 1.1 Caddy`
+    /// ([`reverse_proxy`](https://caddyserver.com/docs/caddyfile/directives/reverse_proxy)).
     Caddy,
-    /// Apache httpd: `X-Forwarded-Server` in requests
-    /// ([mod_proxy](https://httpd.apache.org/docs/2.4/mod/mod_proxy.html#x-headers)), its own `Server`.
+    /// Apache httpd, detected by `X-Forwarded-Server` in the request
+    /// ([`mod_proxy`](https://httpd.apache.org/docs/2.4/mod/mod_proxy.html#x-headers)) or by its
+    /// own `Server`.
     Apache,
-    /// Varnish: `X-Varnish` ([its book](https://varnish-cache.org/docs/trunk/users-guide/increasing-your-hitrate.html)).
+    /// Varnish, detected by `X-Varnish` ([users' guide][varnish]).
+    ///
+    /// [varnish]: https://varnish-cache.org/docs/trunk/users-guide/increasing-your-hitrate.html
     Varnish,
-    /// Envoy: `x-envoy-*`
-    /// ([headers](https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter#http-headers-consumed)).
+    /// Envoy, detected by `x-envoy-*` (*HTTP headers* in the documentation of its router).
     Envoy,
-    /// Traefik: `X-Forwarded-Server` as Apache has it, and `X-Forwarded-Port`, which Apache has not
-    /// ([forwarded headers](https://doc.traefik.io/traefik/getting-started/faq/#what-are-the-forwarded-headers-when-proxying-http-requests)).
+    /// Traefik, detected by `X-Forwarded-Server` together with `X-Forwarded-Port`, which Apache
+    /// does not send ([FAQ](https://doc.traefik.io/traefik/getting-started/faq/)).
     Traefik,
-    /// Cloudflare: `CF-Ray`
+    /// Cloudflare, detected by `CF-Ray`
     /// ([headers](https://developers.cloudflare.com/fundamentals/reference/http-headers/)).
     Cloudflare,
-    /// Amazon `CloudFront`: `X-Amz-Cf-Id`
-    /// ([headers](https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/RequestAndResponseBehaviorCustomOrigin.html)).
+    /// Amazon `CloudFront`, detected by `X-Amz-Cf-Id` (*Request and response behavior for
+    /// custom origins* in its developer guide).
+    #[strum(serialize = "cloudfront")]
     CloudFront,
-    /// Amazon's Application Load Balancer: `X-Amzn-Trace-Id`
-    /// ([tracing](https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-request-tracing.html)).
+    /// AWS Application Load Balancer, detected by `X-Amzn-Trace-Id` (*Request tracing* in its
+    /// user guide).
     AwsLoadBalancer,
-    /// Amazon API Gateway: `x-amz-apigw-id`, or `apigw-requestid`.
+    /// Amazon API Gateway, detected by `x-amz-apigw-id` or `apigw-requestid`.
     AwsApiGateway,
-    /// Google Cloud's load balancer: `Via: 1.1 google`
+    /// Google Cloud Load Balancing, detected by `Via: 1.1 google`
     /// ([target proxies](https://cloud.google.com/load-balancing/docs/https#target-proxies)).
     GoogleCloud,
-    /// Azure Front Door: `X-Azure-Ref`
+    /// Azure Front Door, detected by `X-Azure-Ref`
     /// ([headers](https://learn.microsoft.com/azure/frontdoor/front-door-http-headers-protocol)).
     AzureFrontDoor,
-    /// Azure Application Gateway: `x-appgw-trace-id`
-    /// ([how it works](https://learn.microsoft.com/azure/application-gateway/how-application-gateway-works#modifications-to-the-request)).
+    /// Azure Application Gateway, detected by `x-appgw-trace-id` ([modified
+    /// headers][azure]).
+    ///
+    /// [azure]: https://learn.microsoft.com/azure/application-gateway/how-application-gateway-works
     AzureApplicationGateway,
-    /// Fastly: `Fastly-FF`, `X-Served-By: cache-…`
+    /// Fastly, detected by `Fastly-FF` or `X-Served-By: cache-…`
     /// ([headers](https://www.fastly.com/documentation/reference/http/http-headers/)).
     Fastly,
-    /// Heroku's router: `Via: 1.1 vegur`, or `heroku-router`
+    /// Heroku's router, detected by `Via: 1.1 vegur` or `heroku-router`
     /// ([routing](https://devcenter.heroku.com/articles/http-routing#heroku-headers)).
     Heroku,
-    /// Vercel: `X-Vercel-Id` ([headers](https://vercel.com/docs/headers/request-headers)).
+    /// Vercel, detected by `X-Vercel-Id`
+    /// ([headers](https://vercel.com/docs/headers/request-headers)).
     Vercel,
-    /// Netlify: `X-NF-Request-ID`.
+    /// Netlify, detected by `X-NF-Request-ID`.
     Netlify,
-    /// Fly.io: `Fly-Request-Id` ([headers](https://fly.io/docs/networking/request-headers/)).
+    /// Fly.io, detected by `Fly-Request-Id`
+    /// ([headers](https://fly.io/docs/networking/request-headers/)).
     Fly,
-    /// Something that says that it is there, and no more.
+    /// An unidentified proxy: only `Via`, `Forwarded` or `X-Forwarded-For` reveal it.
     Unknown,
 }
 
 impl Intermediary {
-    /// All that there are.
-    pub const ALL: [Self; 20] = [
-        Self::Nginx,
-        Self::HaProxy,
-        Self::Caddy,
-        Self::Apache,
-        Self::Varnish,
-        Self::Envoy,
-        Self::Traefik,
-        Self::Cloudflare,
-        Self::CloudFront,
-        Self::AwsLoadBalancer,
-        Self::AwsApiGateway,
-        Self::GoogleCloud,
-        Self::AzureFrontDoor,
-        Self::AzureApplicationGateway,
-        Self::Fastly,
-        Self::Heroku,
-        Self::Vercel,
-        Self::Netlify,
-        Self::Fly,
-        Self::Unknown,
-    ];
-    /// Those that most servers stand behind.
-    pub const USUAL: [Self; 4] = [Self::Nginx, Self::HaProxy, Self::Caddy, Self::Apache];
+    /// All intermediaries.
+    pub const ALL: &[Self] = Self::VARIANTS;
+    /// The reverse proxies that most servers run behind.
+    pub const COMMON: [Self; 4] = [Self::Nginx, Self::HaProxy, Self::Caddy, Self::Apache];
 
-    /// Its name, which stays.
+    /// Returns the name in kebab case.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Nginx => "nginx",
-            Self::HaProxy => "haproxy",
-            Self::Caddy => "caddy",
-            Self::Apache => "apache",
-            Self::Varnish => "varnish",
-            Self::Envoy => "envoy",
-            Self::Traefik => "traefik",
-            Self::Cloudflare => "cloudflare",
-            Self::CloudFront => "cloudfront",
-            Self::AwsLoadBalancer => "aws-load-balancer",
-            Self::AwsApiGateway => "aws-api-gateway",
-            Self::GoogleCloud => "google-cloud",
-            Self::AzureFrontDoor => "azure-front-door",
-            Self::AzureApplicationGateway => "azure-application-gateway",
-            Self::Fastly => "fastly",
-            Self::Heroku => "heroku",
-            Self::Vercel => "vercel",
-            Self::Netlify => "netlify",
-            Self::Fly => "fly",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 
-    /// As it calls itself.
+    /// Returns the name that people know it by.
     pub fn title(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
@@ -124,9 +110,9 @@ impl Intermediary {
             Self::Traefik => "Traefik",
             Self::Cloudflare => "Cloudflare",
             Self::CloudFront => "Amazon CloudFront",
-            Self::AwsLoadBalancer => "Amazon's Application Load Balancer",
+            Self::AwsLoadBalancer => "AWS Application Load Balancer",
             Self::AwsApiGateway => "Amazon API Gateway",
-            Self::GoogleCloud => "Google Cloud's load balancer",
+            Self::GoogleCloud => "Google Cloud Load Balancing",
             Self::AzureFrontDoor => "Azure Front Door",
             Self::AzureApplicationGateway => "Azure Application Gateway",
             Self::Fastly => "Fastly",
@@ -134,156 +120,175 @@ impl Intermediary {
             Self::Vercel => "Vercel",
             Self::Netlify => "Netlify",
             Self::Fly => "Fly.io",
-            Self::Unknown => "a proxy that does not say which",
+            Self::Unknown => "an unidentified proxy",
         }
     }
 }
 
-/// One that was recognised.
+/// An intermediary that was detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recognised {
-    /// Which.
+pub struct Detection {
+    /// The intermediary.
     pub intermediary: Intermediary,
-    /// By what, in words.
-    pub by: String,
+    /// The header that revealed it, in words.
+    pub evidence: String,
 }
 
-/// Where a header is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum In {
+/// The message that a header belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Display)]
+enum HeaderSide {
+    /// The request, as the server received it.
+    #[strum(serialize = "the request")]
     Request,
-    Answer,
+    /// The response, as the client received it.
+    #[strum(serialize = "the response")]
+    Response,
 }
 
-/// By which header each is recognised, if its value begins with that or, in a list, has that in it. In lower
-/// case.
-#[rustfmt::skip]
-const SIGNS: [(Intermediary, In, &str, &str); 49] = [
-    (Intermediary::Cloudflare, In::Answer, "cf-ray", ""),
-    (Intermediary::Cloudflare, In::Answer, "server", "cloudflare"),
-    (Intermediary::Cloudflare, In::Request, "cf-ray", ""),
-    (Intermediary::Cloudflare, In::Request, "cdn-loop", "cloudflare"),
-    (Intermediary::CloudFront, In::Answer, "x-amz-cf-id", ""),
-    (Intermediary::CloudFront, In::Answer, "via", "(cloudfront)"),
-    (Intermediary::CloudFront, In::Request, "x-amz-cf-id", ""),
-    (Intermediary::CloudFront, In::Request, "via", "(cloudfront)"),
-    (Intermediary::Fastly, In::Answer, "x-served-by", "cache-"),
-    (Intermediary::Fastly, In::Request, "fastly-ff", ""),
-    (Intermediary::Fastly, In::Request, "fastly-client-ip", ""),
-    (Intermediary::Fastly, In::Request, "cdn-loop", "fastly"),
-    (Intermediary::AzureFrontDoor, In::Answer, "x-azure-ref", ""),
-    (Intermediary::AzureFrontDoor, In::Request, "x-azure-fdid", ""),
-    (Intermediary::AzureFrontDoor, In::Request, "x-azure-ref", ""),
-    (Intermediary::AzureApplicationGateway, In::Answer, "server", "microsoft-azure-application-gateway"),
-    (Intermediary::AzureApplicationGateway, In::Request, "x-appgw-trace-id", ""),
-    (Intermediary::GoogleCloud, In::Answer, "via", "1.1 google"),
-    (Intermediary::GoogleCloud, In::Request, "via", "1.1 google"),
-    (Intermediary::GoogleCloud, In::Request, "x-cloud-trace-context", ""),
-    (Intermediary::AwsApiGateway, In::Answer, "x-amz-apigw-id", ""),
-    (Intermediary::AwsApiGateway, In::Answer, "apigw-requestid", ""),
-    (Intermediary::AwsApiGateway, In::Request, "x-amzn-apigateway-api-id", ""),
-    (Intermediary::AwsLoadBalancer, In::Answer, "server", "awselb"),
-    (Intermediary::AwsLoadBalancer, In::Request, "x-amzn-trace-id", ""),
-    (Intermediary::Heroku, In::Answer, "via", "vegur"),
-    (Intermediary::Heroku, In::Answer, "via", "heroku-router"),
-    (Intermediary::Heroku, In::Request, "via", "vegur"),
-    (Intermediary::Heroku, In::Request, "via", "heroku-router"),
-    (Intermediary::Vercel, In::Answer, "x-vercel-id", ""),
-    (Intermediary::Vercel, In::Request, "x-vercel-id", ""),
-    (Intermediary::Netlify, In::Answer, "x-nf-request-id", ""),
-    (Intermediary::Netlify, In::Request, "x-nf-request-id", ""),
-    (Intermediary::Fly, In::Answer, "fly-request-id", ""),
-    (Intermediary::Fly, In::Request, "fly-request-id", ""),
-    (Intermediary::Envoy, In::Answer, "x-envoy-upstream-service-time", ""),
-    (Intermediary::Envoy, In::Answer, "server", "envoy"),
-    (Intermediary::Envoy, In::Request, "x-envoy-expected-rq-timeout-ms", ""),
-    (Intermediary::Varnish, In::Answer, "x-varnish", ""),
-    (Intermediary::Varnish, In::Request, "x-varnish", ""),
-    (Intermediary::Nginx, In::Answer, "server", "nginx"),
-    (Intermediary::Nginx, In::Answer, "server", "openresty"),
-    (Intermediary::Caddy, In::Answer, "via", "caddy"),
-    (Intermediary::Caddy, In::Answer, "server", "caddy"),
-    (Intermediary::Caddy, In::Request, "via", "caddy"),
-    (Intermediary::Apache, In::Answer, "via", "(apache/"),
-    (Intermediary::Apache, In::Request, "via", "(apache/"),
-    (Intermediary::HaProxy, In::Answer, "via", "haproxy"),
-    (Intermediary::HaProxy, In::Answer, "server", "haproxy"),
-];
+/// A header that reveals an intermediary: the message it is in, its name, and the beginning of its
+/// value. In the list headers `via` and `cdn-loop`, the text may be anywhere in the value.
+type Sign = (Intermediary, HeaderSide, &'static str, &'static str);
 
-/// Recognises what a request and its answer have passed, by the headers that the client sees of the answer and
-/// that the server saw of the request. Each is told once.
-pub fn recognise<'a>(
-    answer: impl IntoIterator<Item = (&'a str, &'a str)>,
+/// The signs, with names and values in lower case.
+#[rustfmt::skip]
+const SIGNS: &[Sign] = {
+    use HeaderSide::{Request, Response};
+    use Intermediary::{
+        Apache, AwsApiGateway, AwsLoadBalancer, AzureApplicationGateway, AzureFrontDoor,
+        Caddy, CloudFront, Cloudflare, Envoy, Fastly, Fly, GoogleCloud, HaProxy, Heroku,
+        Netlify, Nginx, Varnish, Vercel,
+    };
+    &[
+        (Cloudflare, Response, "cf-ray", ""),
+        (Cloudflare, Response, "server", "cloudflare"),
+        (Cloudflare, Request, "cf-ray", ""),
+        (Cloudflare, Request, "cdn-loop", "cloudflare"),
+        (CloudFront, Response, "x-amz-cf-id", ""),
+        (CloudFront, Response, "via", "(cloudfront)"),
+        (CloudFront, Request, "x-amz-cf-id", ""),
+        (CloudFront, Request, "via", "(cloudfront)"),
+        (Fastly, Response, "x-served-by", "cache-"),
+        (Fastly, Request, "fastly-ff", ""),
+        (Fastly, Request, "fastly-client-ip", ""),
+        (Fastly, Request, "cdn-loop", "fastly"),
+        (AzureFrontDoor, Response, "x-azure-ref", ""),
+        (AzureFrontDoor, Request, "x-azure-fdid", ""),
+        (AzureFrontDoor, Request, "x-azure-ref", ""),
+        (AzureApplicationGateway, Response, "server", "microsoft-azure-application-gateway"),
+        (AzureApplicationGateway, Request, "x-appgw-trace-id", ""),
+        (GoogleCloud, Response, "via", "1.1 google"),
+        (GoogleCloud, Request, "via", "1.1 google"),
+        (GoogleCloud, Request, "x-cloud-trace-context", ""),
+        (AwsApiGateway, Response, "x-amz-apigw-id", ""),
+        (AwsApiGateway, Response, "apigw-requestid", ""),
+        (AwsApiGateway, Request, "x-amzn-apigateway-api-id", ""),
+        (AwsLoadBalancer, Response, "server", "awselb"),
+        (AwsLoadBalancer, Request, "x-amzn-trace-id", ""),
+        (Heroku, Response, "via", "vegur"),
+        (Heroku, Response, "via", "heroku-router"),
+        (Heroku, Request, "via", "vegur"),
+        (Heroku, Request, "via", "heroku-router"),
+        (Vercel, Response, "x-vercel-id", ""),
+        (Vercel, Request, "x-vercel-id", ""),
+        (Netlify, Response, "x-nf-request-id", ""),
+        (Netlify, Request, "x-nf-request-id", ""),
+        (Fly, Response, "fly-request-id", ""),
+        (Fly, Request, "fly-request-id", ""),
+        (Envoy, Response, "x-envoy-upstream-service-time", ""),
+        (Envoy, Response, "server", "envoy"),
+        (Envoy, Request, "x-envoy-expected-rq-timeout-ms", ""),
+        (Varnish, Response, "x-varnish", ""),
+        (Varnish, Request, "x-varnish", ""),
+        (Nginx, Response, "server", "nginx"),
+        (Nginx, Response, "server", "openresty"),
+        (Caddy, Response, "via", "caddy"),
+        (Caddy, Response, "server", "caddy"),
+        (Caddy, Request, "via", "caddy"),
+        (Apache, Response, "via", "(apache/"),
+        (Apache, Request, "via", "(apache/"),
+        (HaProxy, Response, "via", "haproxy"),
+        (HaProxy, Response, "server", "haproxy"),
+    ]
+};
+
+/// Detects the intermediaries on the path by the headers of the response as the client received it,
+/// and by the headers of the request as the server received it. Each intermediary is listed once.
+pub fn detect_intermediaries<'a>(
+    response: impl IntoIterator<Item = (&'a str, &'a str)>,
     request: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> Vec<Recognised> {
-    let answer = answer.into_iter().map(|(name, value)| (In::Answer, name, value));
-    let request = request.into_iter().map(|(name, value)| (In::Request, name, value));
-    let headers: Vec<_> = answer
+) -> Vec<Detection> {
+    let response = response.into_iter().map(|(name, value)| (HeaderSide::Response, name, value));
+    let request = request.into_iter().map(|(name, value)| (HeaderSide::Request, name, value));
+    let headers: Vec<_> = response
         .chain(request)
         .map(|(side, name, value)| (side, name.to_ascii_lowercase(), value))
         .collect();
-    let mut recognised: Vec<Recognised> = Vec::new();
-    let mut add = |intermediary, (side, name, value): &(In, String, &str)| {
-        if recognised.iter().all(|one| one.intermediary != intermediary) {
-            let side = if *side == In::Answer { "the answer" } else { "the request" };
-            // A value may be long, and tell more than which proxy it is.
+    let mut detections: Vec<Detection> = Vec::new();
+    let mut add = |intermediary, (side, name, value): &(HeaderSide, String, &str)| {
+        if detections.iter().all(|detection| detection.intermediary != intermediary) {
+            // A value may be long, and may contain more than the proxy's name.
             let value: String = value.chars().take(60).collect();
-            let by = format!("`{name}: {value}` in {side}");
-            recognised.push(Recognised { intermediary, by });
+            let evidence = format!("`{name}: {value}` in {side}");
+            detections.push(Detection { intermediary, evidence });
         }
     };
     for (intermediary, side, name, sign) in SIGNS {
         let is_sign = |value: &str| {
             let value = value.to_ascii_lowercase();
-            if matches!(name, "via" | "cdn-loop") {
+            if matches!(*name, "via" | "cdn-loop") {
                 value.contains(sign)
             } else {
                 value.starts_with(sign)
             }
         };
-        let mut found = headers.iter().filter(|header| header.0 == side && header.1 == name);
+        let mut found = headers.iter().filter(|header| header.0 == *side && header.1 == *name);
         if let Some(header) = found.find(|header| is_sign(header.2)) {
-            add(intermediary, header);
+            add(*intermediary, header);
         }
     }
     let find = |side, name| headers.iter().find(|header| header.0 == side && header.1 == name);
-    if let Some(server) = find(In::Answer, "server") {
+    if let Some(server) = find(HeaderSide::Response, "server") {
         let product = server.2.split(['/', ' ']).next().unwrap_or_default();
-        // Not Apache Traffic Server, which is another.
+        // The whole name: Apache Traffic Server is a different product.
         if product.eq_ignore_ascii_case("apache") {
             add(Intermediary::Apache, server);
         }
     }
-    if let Some(header) = find(In::Request, "x-forwarded-server") {
-        let has_port = find(In::Request, "x-forwarded-port").is_some();
+    if let Some(header) = find(HeaderSide::Request, "x-forwarded-server") {
+        let has_port = find(HeaderSide::Request, "x-forwarded-port").is_some();
         add(if has_port { Intermediary::Traefik } else { Intermediary::Apache }, header);
     }
-    if recognised.is_empty() {
-        let names =
-            [(In::Answer, "via"), (In::Request, "via"), (In::Request, "forwarded"), FORWARDED_FOR];
-        if let Some((side, name, value)) = names.iter().find_map(|(side, name)| find(*side, name)) {
-            let side = if *side == In::Answer { "the answer" } else { "the request" };
+    if detections.is_empty() {
+        let header = UNIDENTIFIED.into_iter().find_map(|(side, name)| find(side, name));
+        if let Some((side, name, value)) = header {
+            // The other headers contain the client's address.
             let value = if *name == "via" { format!(": {value}") } else { String::new() };
-            let by = format!("`{name}{value}` in {side}");
-            recognised.push(Recognised { intermediary: Intermediary::Unknown, by });
+            let evidence = format!("`{name}{value}` in {side}");
+            detections.push(Detection { intermediary: Intermediary::Unknown, evidence });
         }
     }
-    recognised
+    detections
 }
 
-const FORWARDED_FOR: (In, &str) = (In::Request, "x-forwarded-for");
+/// The headers that reveal a proxy, but not its product.
+const UNIDENTIFIED: [(HeaderSide, &str); 4] = [
+    (HeaderSide::Response, "via"),
+    (HeaderSide::Request, "via"),
+    (HeaderSide::Request, "forwarded"),
+    (HeaderSide::Request, "x-forwarded-for"),
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(answer: &[(&str, &str)], request: &[(&str, &str)]) -> Vec<&'static str> {
-        let recognised = recognise(answer.iter().copied(), request.iter().copied());
-        recognised.into_iter().map(|one| one.intermediary.as_str()).collect()
+    fn names(response: &[(&str, &str)], request: &[(&str, &str)]) -> Vec<&'static str> {
+        let detections = detect_intermediaries(response.iter().copied(), request.iter().copied());
+        detections.into_iter().map(|detection| detection.intermediary.as_str()).collect()
     }
 
     #[test]
-    fn by_the_answer() {
+    fn response_headers_reveal_a_proxy() {
         for (header, expected) in [
             (("Server", "nginx/1.22.1"), "nginx"),
             (("server", "openresty/1.25.3.1"), "nginx"),
@@ -312,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn by_what_the_server_saw() {
+    fn request_headers_reveal_a_proxy() {
         for (headers, expected) in [
             (&[("x-forwarded-server", "a"), ("x-forwarded-for", "b")][..], "apache"),
             (&[("x-forwarded-server", "a"), ("x-forwarded-port", "80")], "traefik"),
@@ -327,22 +332,22 @@ mod tests {
     }
 
     #[test]
-    fn several_on_one_path_each_once() {
-        let answer = [("server", "cloudflare"), ("cf-ray", "x"), ("via", "1.1 Caddy")];
-        assert_eq!(names(&answer, &[("cf-ray", "x")]), ["cloudflare", "caddy"]);
+    fn several_proxies_on_one_path_are_listed_once_each() {
+        let response = [("server", "cloudflare"), ("cf-ray", "x"), ("via", "1.1 Caddy")];
+        assert_eq!(names(&response, &[("cf-ray", "x")]), ["cloudflare", "caddy"]);
     }
 
     #[test]
-    fn none_where_nothing_tells_of_one() {
-        let answer = [("server", "ApacheTrafficServer"), ("content-type", "text/event-stream")];
-        assert_eq!(names(&answer, &[("host", "nginx"), ("connection", "close")]), [""; 0]);
+    fn unrelated_headers_reveal_nothing() {
+        let response = [("server", "ApacheTrafficServer"), ("content-type", "text/event-stream")];
+        assert_eq!(names(&response, &[("host", "nginx"), ("connection", "close")]), [""; 0]);
     }
 
     #[test]
-    fn by_what_in_words_and_not_whose_address() {
-        let one = &recognise([("Server", "nginx/1.22.1")], [])[0];
-        assert_eq!(one.by, "`server: nginx/1.22.1` in the answer");
-        let one = &recognise([], [("x-forwarded-for", "192.0.2.1")])[0];
-        assert_eq!(one.by, "`x-forwarded-for` in the request");
+    fn the_evidence_names_the_header_but_not_the_address_of_the_client() {
+        let detection = &detect_intermediaries([("Server", "nginx/1.22.1")], [])[0];
+        assert_eq!(detection.evidence, "`server: nginx/1.22.1` in the response");
+        let detection = &detect_intermediaries([], [("x-forwarded-for", "192.0.2.1")])[0];
+        assert_eq!(detection.evidence, "`x-forwarded-for` in the request");
     }
 }

@@ -1,227 +1,233 @@
-//! All that was found of a path: as text, fit for a ticket, and as JSON.
+//! The report of a diagnosis: as text for a ticket, and as JSON.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-
 use waterclock::timestamp::Timestamp;
 
-use crate::{Fault, Finding, Intermediary, Mend, Protocol, Recognised, Verdict, mends};
+use crate::{
+    check::Check,
+    fault::Fault,
+    finding::{Finding, Verdict},
+    intermediary::{Detection, Intermediary},
+    protocol::Protocol,
+    remedy::{Remedy, remedies},
+};
 
-/// What is known of the path itself.
+/// The participants of a path, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Path {
-    /// What the client speaks to whom it reaches.
+pub struct PathInfo {
+    /// The version of HTTP in which the client received the response.
     pub client: Option<Protocol>,
-    /// What the server was asked in.
+    /// The version of HTTP in which the server received the request.
     pub server: Option<Protocol>,
-    /// Those recognised.
-    pub intermediaries: Vec<Recognised>,
+    /// The intermediaries that were detected.
+    pub intermediaries: Vec<Detection>,
 }
 
-/// All that was found.
+/// A report on a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What was asked for.
+    /// The URL that the user entered.
     pub url: String,
-    /// What was measured.
+    /// The URL of the stream that was measured.
     pub stream: String,
-    /// When.
+    /// Time of the diagnosis.
     pub time: Timestamp,
-    /// Whether the server helped, by its probe.
+    /// `true` if the server has a probe, `false` if an ordinary stream was measured.
     pub is_probe: bool,
-    /// What is on the way.
-    pub path: Path,
-    /// What each check has told.
+    /// The participants.
+    pub path: PathInfo,
+    /// The findings, in the order of [`Check::ALL`].
     pub findings: Vec<Finding>,
 }
 
-impl Path {
-    /// What it leads through, in words.
-    pub fn words(&self) -> String {
+impl PathInfo {
+    /// Describes the intermediaries in words.
+    pub fn describe(&self) -> String {
         if self.intermediaries.is_empty() {
-            return "no proxy recognised (HAProxy never is: it adds no header)".to_owned();
+            return "no proxy detected (HAProxy adds no header, so it never is)".to_owned();
         }
-        let words = |one: &Recognised| format!("{} (by {})", one.intermediary.title(), one.by);
-        self.intermediaries.iter().map(words).collect::<Vec<_>>().join(", ")
+        let describe = |detection: &Detection| {
+            format!("{} (by {})", detection.intermediary.title(), detection.evidence)
+        };
+        self.intermediaries.iter().map(describe).collect::<Vec<_>>().join(", ")
     }
 }
 
 impl Report {
-    /// The worst verdict; that one could not tell counts for nothing unless it is all there is.
+    /// Returns the most serious verdict. [`Verdict::Unknown`] is the least serious one.
     pub fn outcome(&self) -> Verdict {
         let verdicts = self.findings.iter().map(|finding| finding.verdict);
         verdicts.max().unwrap_or(Verdict::Unknown)
     }
 
-    /// What the program exits with: 1 if something is bad, or there is a warning with a mend; else 0.
+    /// Returns the exit code of the program: 1 if a finding is bad, or is a warning with a fault;
+    /// otherwise 0.
     pub fn exit_code(&self) -> u8 {
-        let is_found = |finding: &Finding| match finding.verdict {
+        let is_problem = |finding: &Finding| match finding.verdict {
             Verdict::Bad => true,
             Verdict::Warning => !finding.faults.is_empty(),
             Verdict::Good | Verdict::Unknown => false,
         };
-        u8::from(self.findings.iter().any(is_found))
+        u8::from(self.findings.iter().any(is_problem))
     }
 
-    /// What mends a fault on this path.
-    pub fn mends(&self, fault: Fault) -> Vec<Mend> {
-        mends(fault, &self.path.intermediaries)
-    }
-
-    /// What all of it comes to, in a sentence.
+    /// Summarizes the report in one sentence.
     pub fn summary(&self) -> String {
         let count =
             |verdict| self.findings.iter().filter(|finding| finding.verdict == verdict).count();
         match (count(Verdict::Bad), count(Verdict::Warning), count(Verdict::Unknown)) {
-            (0, 0, 0) => "Nothing was found: streams work here.".to_owned(),
-            (0, 0, unknown) => format!("Nothing was found; {unknown} could not be told."),
-            (0, 1, _) => "Found: 1 warning.".to_owned(),
-            (0, warnings, _) => format!("Found: {warnings} warnings."),
-            (bad, 0, _) => format!("Found: {bad} bad."),
-            (bad, 1, _) => format!("Found: {bad} bad, 1 warning."),
-            (bad, warnings, _) => format!("Found: {bad} bad, {warnings} warnings."),
+            (0, 0, 0) => "No problems found: streams work here.".to_owned(),
+            (0, 0, 1) => "No problems found; 1 check was inconclusive.".to_owned(),
+            (0, 0, unknown) => format!("No problems found; {unknown} checks were inconclusive."),
+            (0, 1, _) => "Problems found: 1 warning.".to_owned(),
+            (0, warnings, _) => format!("Problems found: {warnings} warnings."),
+            (bad, 0, _) => format!("Problems found: {bad} bad."),
+            (bad, 1, _) => format!("Problems found: {bad} bad, 1 warning."),
+            (bad, warnings, _) => format!("Problems found: {bad} bad, {warnings} warnings."),
         }
+    }
+
+    /// Returns the beginning of the text: the URL and the time. It is for programs that print each
+    /// finding as soon as it is known.
+    pub fn head(&self) -> impl fmt::Display + '_ {
+        ReportHead(self)
+    }
+
+    /// Returns the end of the text: the path, the faults with their remedies, and the summary. It
+    /// is for programs that have already printed the findings.
+    pub fn tail(&self) -> impl fmt::Display + '_ {
+        ReportTail(self)
     }
 }
 
-/// A finding on one line, in columns.
+/// Formats a finding as one line with columns.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { check, verdict, measured, .. } = self;
-        write!(f, "{:<24}{:<16}{measured}", check.title(), verdict.title())
+        write!(f, "{:<24}{verdict:<16}{measured}", check.title())
     }
 }
 
-/// Text for a ticket: what was measured, when, what is on the way, a line for each check, and beneath it what mends
-/// what is wrong.
+/// Formats the report as text: the URL and the time, a line for each finding, the path, the faults
+/// with their remedies, and the summary.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", Head(self))?;
+        writeln!(f, "{}", ReportHead(self))?;
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
         }
-        write!(f, "\n{}", Tail(self))
+        write!(f, "\n{}", ReportTail(self))
     }
 }
 
-impl Report {
-    /// The text's beginning, for who tells the findings as they come: what was measured, and when.
-    pub fn head(&self) -> impl fmt::Display + '_ {
-        Head(self)
-    }
+struct ReportHead<'a>(&'a Report);
 
-    /// The text's end, for who has told the findings already: what is on the way, what is wrong and what mends it,
-    /// and what all comes to.
-    pub fn tail(&self) -> impl fmt::Display + '_ {
-        Tail(self)
-    }
-}
-
-struct Head<'a>(&'a Report);
-
-impl fmt::Display for Head<'_> {
+impl fmt::Display for ReportHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { url, stream, time, is_probe, .. } = self.0;
-        let by = if *is_probe { "Waterclock's probe" } else { "the stream itself: no probe there" };
+        let source = if *is_probe { "Waterclock's probe" } else { "no probe, the stream itself" };
         writeln!(f, "URL       {url}")?;
-        writeln!(f, "Measured  {stream} ({by})")?;
+        writeln!(f, "Measured  {stream} ({source})")?;
         writeln!(f, "Time      {time}")
     }
 }
 
-struct Tail<'a>(&'a Report);
+struct ReportTail<'a>(&'a Report);
 
-impl fmt::Display for Tail<'_> {
+impl fmt::Display for ReportTail<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let report = self.0;
-        writeln!(f, "Path      {}", report.path.words())?;
-        // A fault that two checks have found is mended once.
-        let mut told = Vec::new();
-        for fault in report.findings.iter().flat_map(|finding| &finding.faults) {
-            if told.contains(fault) {
+        let Report { path, findings, .. } = self.0;
+        writeln!(f, "Path      {}", path.describe())?;
+        // A fault of several findings is described only once.
+        let mut described = Vec::new();
+        for fault in findings.iter().flat_map(|finding| &finding.faults) {
+            if described.contains(fault) {
                 continue;
             }
-            told.push(*fault);
+            described.push(*fault);
             writeln!(f, "\n{fault}: {}", fault.title())?;
-            for Mend { intermediary, text } in report.mends(*fault) {
+            for Remedy { intermediary, text } in remedies(*fault, &path.intermediaries) {
                 match intermediary {
                     Some(intermediary) => writeln!(f, "  {}: {text}", intermediary.title())?,
                     None => writeln!(f, "  {text}")?,
                 }
             }
         }
-        writeln!(f, "\n{}", report.summary())
+        writeln!(f, "\n{}", self.0.summary())
     }
 }
 
-/// The report as JSON has it; docs/diagnose.md has the names.
+/// The JSON form of a report. The keys are stable; `docs/diagnose.md` in the repository lists them.
 #[derive(Serialize)]
-struct View<'a> {
+struct ReportJson<'a> {
     url: &'a str,
     stream: &'a str,
     time: Timestamp,
     probe: bool,
-    path: ViewOfPath<'a>,
+    path: PathJson<'a>,
     outcome: Verdict,
-    findings: Vec<ViewOfFinding<'a>>,
+    findings: Vec<FindingJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct ViewOfPath<'a> {
+struct PathJson<'a> {
     client: Option<Protocol>,
     server: Option<Protocol>,
-    intermediaries: Vec<ViewOfIntermediary<'a>>,
+    intermediaries: Vec<DetectionJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct ViewOfIntermediary<'a> {
+struct DetectionJson<'a> {
     name: Intermediary,
     title: &'static str,
     by: &'a str,
 }
 
 #[derive(Serialize)]
-struct ViewOfFinding<'a> {
-    check: crate::Check,
+struct FindingJson<'a> {
+    check: Check,
     title: &'static str,
     verdict: Verdict,
     measured: &'a str,
-    faults: Vec<ViewOfFault>,
+    faults: Vec<FaultJson>,
 }
 
 #[derive(Serialize)]
-struct ViewOfFault {
+struct FaultJson {
     name: Fault,
     title: &'static str,
-    mends: Vec<Mend>,
+    #[serde(rename = "mends")]
+    remedies: Vec<Remedy>,
 }
 
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let intermediaries = self.path.intermediaries.iter().map(|one| ViewOfIntermediary {
-            name: one.intermediary,
-            title: one.intermediary.title(),
-            by: &one.by,
+        let detections = &self.path.intermediaries;
+        let intermediaries = detections.iter().map(|detection| DetectionJson {
+            name: detection.intermediary,
+            title: detection.intermediary.title(),
+            by: &detection.evidence,
         });
-        let fault = |fault: &Fault| ViewOfFault {
+        let fault = |fault: &Fault| FaultJson {
             name: *fault,
             title: fault.title(),
-            mends: self.mends(*fault),
+            remedies: remedies(*fault, detections),
         };
-        let findings = self.findings.iter().map(|finding| ViewOfFinding {
+        let findings = self.findings.iter().map(|finding| FindingJson {
             check: finding.check,
             title: finding.check.title(),
             verdict: finding.verdict,
             measured: &finding.measured,
             faults: finding.faults.iter().map(fault).collect(),
         });
-        let view = View {
+        let json = ReportJson {
             url: &self.url,
             stream: &self.stream,
             time: self.time,
             probe: self.is_probe,
-            path: ViewOfPath {
+            path: PathJson {
                 client: self.path.client,
                 server: self.path.server,
                 intermediaries: intermediaries.collect(),
@@ -229,7 +235,7 @@ impl Serialize for Report {
             outcome: self.outcome(),
             findings: findings.collect(),
         };
-        view.serialize(serializer)
+        json.serialize(serializer)
     }
 }
 
@@ -238,7 +244,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Check, recognise};
+    use crate::intermediary::detect_intermediaries;
 
     fn report(findings: Vec<Finding>) -> Report {
         Report {
@@ -246,27 +252,27 @@ mod tests {
             stream: "https://clock.example/diagnose/stream".to_owned(),
             time: Timestamp::from_millis(1_795_330_841_217),
             is_probe: true,
-            path: Path {
+            path: PathInfo {
                 client: Some(Protocol::Http2),
                 server: None,
-                intermediaries: recognise([("server", "nginx/1.22.1")], []),
+                intermediaries: detect_intermediaries([("server", "nginx/1.22.1")], []),
             },
             findings,
         }
     }
 
-    fn held() -> Vec<Finding> {
-        let held = "something holds back about 4.0 kB";
+    fn held_back() -> Vec<Finding> {
+        let measured = "a buffer holds back about 4.0 kB";
         vec![
             Finding::good(Check::Protocol, "HTTP/1.1 at both ends"),
-            Finding::wrong(Check::FirstEvent, Verdict::Bad, "only after 2 s", [Fault::Buffering]),
-            Finding::wrong(Check::Delivery, Verdict::Bad, held, [Fault::Buffering]),
+            Finding::new(Check::FirstEvent, Verdict::Bad, "only after 2 s", [Fault::Buffering]),
+            Finding::new(Check::Delivery, Verdict::Bad, measured, [Fault::Buffering]),
         ]
     }
 
     #[test]
-    fn as_text() {
-        let text = report(held()).to_string();
+    fn the_text_lists_each_fault_once() {
+        let text = report(held_back()).to_string();
         let expected = "\
 URL       https://clock.example/
 Measured  https://clock.example/diagnose/stream (Waterclock's probe)
@@ -274,31 +280,35 @@ Time      2026-11-22T07:00:41.217Z
 
 Protocol                good            HTTP/1.1 at both ends
 First event             bad             only after 2 s
-Delivery                bad             something holds back about 4.0 kB
+Delivery                bad             a buffer holds back about 4.0 kB
 
-Path      nginx (by `server: nginx/1.22.1` in the answer)
+Path      nginx (by `server: nginx/1.22.1` in the response)
 
 buffering: events are held back in a buffer
-  nginx: `proxy_buffering off;` in the location";
+  nginx: Set `proxy_buffering off;`";
         assert!(text.starts_with(expected), "{text}");
-        assert!(text.ends_with("\n\nFound: 2 bad.\n"), "{text}");
+        assert!(text.ends_with("\n\nProblems found: 2 bad.\n"), "{text}");
         assert_eq!(text.matches("proxy_buffering off").count(), 1, "{text}");
     }
 
     #[test]
-    fn as_json() {
-        let mut value = serde_json::to_value(report(held())).unwrap();
-        let mends = value["findings"][2]["faults"][0]["mends"].take();
-        assert_eq!(mends[0]["intermediary"], "nginx");
+    fn the_json_has_the_documented_keys() {
+        let mut value = serde_json::to_value(report(held_back())).unwrap();
+        let remedies = value["findings"][2]["faults"][0]["mends"].take();
+        assert_eq!(remedies[0]["intermediary"], "nginx");
         assert_eq!(
             value["findings"][2],
             json!({
                 "check": "delivery",
                 "title": "Delivery",
                 "verdict": "bad",
-                "measured": "something holds back about 4.0 kB",
+                "measured": "a buffer holds back about 4.0 kB",
                 "faults": [
-                    {"name": "buffering", "title": "events are held back in a buffer", "mends": null},
+                    {
+                        "name": "buffering",
+                        "title": "events are held back in a buffer",
+                        "mends": null,
+                    },
                 ],
             })
         );
@@ -314,7 +324,11 @@ buffering: events are held back in a buffer
                     "client": "HTTP/2",
                     "server": null,
                     "intermediaries": [
-                        {"name": "nginx", "title": "nginx", "by": "`server: nginx/1.22.1` in the answer"},
+                        {
+                            "name": "nginx",
+                            "title": "nginx",
+                            "by": "`server: nginx/1.22.1` in the response",
+                        },
                     ],
                 },
                 "outcome": "bad",
@@ -324,19 +338,19 @@ buffering: events are held back in a buffer
     }
 
     #[test]
-    fn outcomes_and_exit_codes() {
+    fn the_outcome_is_the_most_serious_verdict() {
         let check = Check::RoundTrip;
         let good = Finding::good(check, "");
         let unknown = Finding::unknown(check, "");
-        let warning = Finding::wrong(check, Verdict::Warning, "", []);
-        let mendable = Finding::wrong(check, Verdict::Warning, "", [Fault::ClockOff]);
-        let bad = Finding::wrong(check, Verdict::Bad, "", [Fault::Cached]);
+        let warning = Finding::new(check, Verdict::Warning, "", []);
+        let fixable = Finding::new(check, Verdict::Warning, "", [Fault::ClockOff]);
+        let bad = Finding::new(check, Verdict::Bad, "", [Fault::Cached]);
         for (findings, outcome, code) in [
             (vec![], Verdict::Unknown, 0),
             (vec![unknown.clone()], Verdict::Unknown, 0),
             (vec![unknown.clone(), good.clone()], Verdict::Good, 0),
             (vec![warning, good.clone()], Verdict::Warning, 0),
-            (vec![mendable, good], Verdict::Warning, 1),
+            (vec![fixable, good], Verdict::Warning, 1),
             (vec![bad, unknown], Verdict::Bad, 1),
         ] {
             let report = report(findings);

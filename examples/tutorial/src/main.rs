@@ -1,10 +1,11 @@
 //! The server: a route that ticks once a second, and the page. To run it:
 //!
 //! ```sh
-//! cargo build -p tutorial --lib --features hydrate --target wasm32-unknown-unknown
+//! cargo build -p tutorial --lib --no-default-features --features hydrate \
+//!     --target wasm32-unknown-unknown
 //! wasm-bindgen --target web --out-dir target/tutorial \
 //!     target/wasm32-unknown-unknown/debug/tutorial.wasm
-//! cargo run -p tutorial --features ssr
+//! cargo run -p tutorial
 //! ```
 
 use std::{convert::Infallible, time::Duration};

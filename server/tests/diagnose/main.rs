@@ -1,6 +1,6 @@
-//! `waterclock diagnose` against the server itself, and against proxies that each do one thing wrong: it names
-//! that, and nothing else.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails a test")]
+//! `waterclock diagnose` against the server itself, and against proxies with one fault each. It
+//! must find that fault, and no other.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod proxy;
 
@@ -17,17 +17,17 @@ use tokio::{
     time::timeout,
 };
 
-/// What every wait in these tests is bounded by.
+/// Timeout of every wait.
 const DEADLINE: Duration = Duration::from_secs(100);
 
-/// The server; it ends with the test.
-struct Server {
+/// A server that ends with the test.
+struct TestServer {
     address: SocketAddr,
     child: Child,
     _data: TempDir,
 }
 
-impl Server {
+impl TestServer {
     async fn start(options: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_waterclock"))
@@ -47,14 +47,14 @@ impl Server {
     }
 }
 
-/// What the program has said.
-struct Said {
+/// The exit code and the output of the program.
+struct ProgramOutput {
     code: i32,
     stdout: String,
     stderr: String,
 }
 
-impl Said {
+impl ProgramOutput {
     fn report(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.stdout, self.stderr))
@@ -66,7 +66,7 @@ fn command(options: &[&str]) -> Command {
     command
         .arg("diagnose")
         .args(options)
-        // This machine's own way out is not to be measured.
+        // The machine's own proxy must not be part of the path.
         .env_remove("http_proxy")
         .env_remove("HTTP_PROXY")
         .env_remove("https_proxy")
@@ -77,9 +77,9 @@ fn command(options: &[&str]) -> Command {
     command
 }
 
-async fn diagnose(options: &[&str]) -> Said {
-    let output = timeout(DEADLINE, command(options).output()).await.expect("ends").unwrap();
-    Said {
+async fn diagnose(options: &[&str]) -> ProgramOutput {
+    let output = timeout(DEADLINE, command(options).output()).await.expect("the end").unwrap();
+    ProgramOutput {
         code: output.status.code().unwrap(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
@@ -97,7 +97,7 @@ fn finding<'a>(report: &'a Value, check: &str) -> &'a Value {
     findings.iter().find(|finding| finding["check"] == check).expect(check)
 }
 
-/// In the order of the report.
+/// The checks in the order of the report.
 const CHECKS: [&str; 11] = [
     "protocol",
     "streams-at-once",
@@ -113,16 +113,16 @@ const CHECKS: [&str; 11] = [
 ];
 
 #[tokio::test]
-async fn on_a_straight_path_nothing_is_found() {
-    let server = Server::start(&["--heartbeat=1s"]).await;
+async fn a_clean_path_has_no_faults() {
+    let server = TestServer::start(&["--heartbeat=1s"]).await;
     let url = format!("http://{}/events?topic=x", server.address);
     let (json, text) = (
         [&*url, "--json", "--idle=1500ms", "--streams=8"],
         [&*url, "--idle=1500ms", "--streams=200"],
     );
-    let (said, text) = tokio::join!(diagnose(&json), diagnose(&text));
-    let report = said.report();
-    assert_eq!(said.code, 0, "{report:#}");
+    let (output, text) = tokio::join!(diagnose(&json), diagnose(&text));
+    let report = output.report();
+    assert_eq!(output.code, 0, "{report:#}");
     assert_eq!(report["outcome"], "good", "{report:#}");
     assert_eq!(report["url"], format!("http://{}/events?…", server.address));
     assert_eq!(report["stream"], format!("http://{}/diagnose/stream", server.address));
@@ -141,44 +141,44 @@ async fn on_a_straight_path_nothing_is_found() {
         let keys: Vec<_> = finding.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys.len(), 5, "{keys:?}");
         assert!(!finding["measured"].as_str().unwrap().is_empty());
-        // Progress, a line each.
-        assert!(said.stderr.contains(finding["measured"].as_str().unwrap()), "{}", said.stderr);
+        // Progress, one line for each finding.
+        assert!(output.stderr.contains(finding["measured"].as_str().unwrap()), "{}", output.stderr);
     }
 
     assert_eq!((text.code, &*text.stderr), (0, ""), "{}", text.stdout);
-    let expected = "Streams at once         good            200; more were not tried\n";
+    let expected = "Concurrent streams      good            all 200 opened; more were not tried\n";
     assert!(text.stdout.contains(expected), "{}", text.stdout);
     assert!(text.stdout.starts_with("URL       http://"), "{}", text.stdout);
     assert!(
-        text.stdout.ends_with("\n\nNothing was found: streams work here.\n"),
+        text.stdout.ends_with("\n\nNo problems found: streams work here.\n"),
         "{}",
         text.stdout
     );
 }
 
-#[expect(clippy::too_many_lines, reason = "it is a table")]
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[tokio::test]
-async fn each_misdeed_of_a_proxy_is_named() {
-    let server = Server::start(&[]).await;
+async fn each_fault_of_a_proxy_is_found() {
+    let server = TestServer::start(&[]).await;
     let cases: Vec<(Proxy, &[&str], &str, &str)> = vec![
         (Proxy::default(), &[], "delivery", "as they are sent"),
         (
             Proxy { holds_bytes: 8 * 1024, ..Proxy::default() },
             &["buffering"],
             "delivery",
-            "something holds back about 8.",
+            "a buffer holds back about 8.",
         ),
         (
             Proxy { holds_for: Some(Duration::from_millis(700)), ..Proxy::default() },
             &["buffering"],
             "delivery",
-            "something holds events back for about ",
+            "a buffer holds events back for about ",
         ),
         (
             Proxy { holds_all: true, ..Proxy::default() },
             &["buffering"],
             "delivery",
-            "something holds back everything until the stream ends",
+            "everything is held back until the stream ends",
         ),
         (
             Proxy { holds_all: true, holds_gets_only: true, ..Proxy::default() },
@@ -193,7 +193,7 @@ async fn each_misdeed_of_a_proxy_is_named() {
             "cut after 1.",
         ),
         (
-            // As nginx does without any setting, but sooner. What is cut is not taken for a limit.
+            // Like nginx with default settings, but with a shorter timeout. A cut is not a limit.
             Proxy {
                 holds_bytes: 4096,
                 cuts_after: Some(Duration::from_millis(1100)),
@@ -201,12 +201,12 @@ async fn each_misdeed_of_a_proxy_is_named() {
             },
             &["buffering", "idle-timeout"],
             "delivery",
-            "something holds back about ",
+            "a buffer holds back about ",
         ),
         (
-            // It does not compress what is short.
+            // Compresses only long responses.
             Proxy {
-                answers: |head| {
+                responds: |head| {
                     let compressed = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                                       Cache-Control: no-cache, no-transform\r\n\
                                       Content-Encoding: br\r\nConnection: close\r\n\r\n";
@@ -217,7 +217,7 @@ async fn each_misdeed_of_a_proxy_is_named() {
             },
             &["compression"],
             "headers",
-            "compressed by `br`",
+            "compressed with `br`",
         ),
         (
             Proxy {
@@ -233,7 +233,7 @@ async fn each_misdeed_of_a_proxy_is_named() {
         ),
         (
             Proxy {
-                answer: |line| Some(line.replace("text/event-stream", "text/plain")),
+                response: |line| Some(line.replace("text/event-stream", "text/plain")),
                 ..Proxy::default()
             },
             &["content-type"],
@@ -242,7 +242,7 @@ async fn each_misdeed_of_a_proxy_is_named() {
         ),
         (
             Proxy {
-                answer: |line| Some(line.replace("no-cache, no-transform", "max-age=60")),
+                response: |line| Some(line.replace("no-cache, no-transform", "max-age=60")),
                 ..Proxy::default()
             },
             &["cache-control"],
@@ -251,14 +251,14 @@ async fn each_misdeed_of_a_proxy_is_named() {
         ),
         (
             Proxy {
-                answer: |line| {
+                response: |line| {
                     Some(line.replace("x-accel-buffering: no", "content-encoding: gzip"))
                 },
                 ..Proxy::default()
             },
             &["compression"],
             "headers",
-            "compressed by `gzip`",
+            "compressed with `gzip`",
         ),
         (
             Proxy { passes: |line| !line.starts_with(':'), ..Proxy::default() },
@@ -287,65 +287,69 @@ async fn each_misdeed_of_a_proxy_is_named() {
         (
             Proxy {
                 request: |line| Some(line.replace(" HTTP/1.1", " HTTP/1.0")),
-                // The server answers as it is asked, the proxy as it is.
-                answer: |line| Some(line.replace("HTTP/1.0", "HTTP/1.1")),
+                // The server responds in the version of the request, the proxy in its own.
+                response: |line| Some(line.replace("HTTP/1.0", "HTTP/1.1")),
                 ..Proxy::default()
             },
             &["http-1.0-upstream"],
             "protocol",
-            "HTTP/1.1 to here, HTTP/1.0 to the server",
-        ),
-        (
-            Proxy { answer: |line| Some(line.replace("HTTP/1.1", "HTTP/1.0")), ..Proxy::default() },
-            &["http-1.0"],
-            "protocol",
-            "HTTP/1.0 to here, HTTP/1.1 to the server",
+            "HTTP/1.1 at the client, HTTP/1.0 at the server",
         ),
         (
             Proxy {
-                answers: |head| {
-                    let refused = "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                response: |line| Some(line.replace("HTTP/1.1", "HTTP/1.0")),
+                ..Proxy::default()
+            },
+            &["http-1.0"],
+            "protocol",
+            "HTTP/1.0 at the client, HTTP/1.1 at the server",
+        ),
+        (
+            Proxy {
+                responds: |head| {
+                    let refused = "HTTP/1.1 405 Method Not Allowed\r\n\
+                                   Content-Length: 0\r\nConnection: close\r\n\r\n";
                     head.starts_with("POST").then_some(refused)
                 },
                 ..Proxy::default()
             },
             &["post-refused"],
             "post",
-            "a POST is answered 405",
+            "a POST is refused with status 405",
         ),
         (
             Proxy { connections: 4, ..Proxy::default() },
             &["connection-limit"],
             "streams-at-once",
-            "of 6 that were tried",
+            "of 6 opened",
         ),
         (
-            // What it gives out again, it does not ask for again either.
+            // Requests that hit the cache do not reach the server, and neither do their headers.
             Proxy { caches: true, ..Proxy::default() },
             &["cached", "last-event-id-lost"],
             "headers",
-            "an answer came from a cache",
+            "a response came from a cache",
         ),
     ];
     let server = server.address;
     join_all(cases.into_iter().map(async |(proxy, expected, check, measured)| {
         let url = format!("http://{}", proxy.before(server).await);
-        let said = diagnose(&[&url, "--json", "--idle=2500ms", "--streams=6"]).await;
-        let report = said.report();
+        let output = diagnose(&[&url, "--json", "--idle=2500ms", "--streams=6"]).await;
+        let report = output.report();
         assert_eq!(faults(&report), expected.iter().copied().collect(), "{check}: {report:#}");
-        assert_eq!(said.code, i32::from(!expected.is_empty()), "{check}");
+        assert_eq!(output.code, i32::from(!expected.is_empty()), "{check}");
         let found = finding(&report, check)["measured"].as_str().unwrap();
         assert!(found.contains(measured), "{check}: {found}");
     }))
     .await;
 }
 
-/// Diagnoses, and does something to the server as soon as that check is told.
+/// Diagnoses, and calls `meanwhile` as soon as the finding of a check is printed.
 async fn while_diagnosing(
-    server: &mut Server,
+    server: &mut TestServer,
     check: &str,
-    meanwhile: impl AsyncFnOnce(&mut Server),
-) -> Said {
+    meanwhile: impl AsyncFnOnce(&mut TestServer),
+) -> ProgramOutput {
     let url = format!("http://{}", server.address);
     let mut child = command(&[&url, "--json", "--idle=3s", "--streams=4"])
         .stdout(Stdio::piped())
@@ -368,55 +372,55 @@ async fn while_diagnosing(
         }
         child.wait_with_output().await.unwrap()
     };
-    let output = timeout(DEADLINE, follow).await.expect("ends");
+    let output = timeout(DEADLINE, follow).await.expect("the end");
     let stdout = String::from_utf8(output.stdout).unwrap();
-    Said { code: output.status.code().unwrap(), stdout, stderr: stderr.join("\n") }
+    ProgramOutput { code: output.status.code().unwrap(), stdout, stderr: stderr.join("\n") }
 }
 
 #[tokio::test]
-async fn a_server_that_goes_meanwhile_is_no_fault_of_the_path() {
-    // The silence and the slow streams are open then.
-    let check = "Streams at once";
-    let mut killed = Server::start(&[]).await;
+async fn a_server_that_goes_down_is_not_a_fault_of_the_path() {
+    // At this time, the idle stream and the slow streams are open.
+    let check = "Concurrent streams";
+    let mut killed = TestServer::start(&[]).await;
     let killed = while_diagnosing(&mut killed, check, async |server| {
         server.child.kill().await.unwrap();
     });
-    let mut stopped = Server::start(&[]).await;
+    let mut stopped = TestServer::start(&[]).await;
     let stopped = while_diagnosing(&mut stopped, check, async |server| {
         let id = server.child.id().unwrap().to_string();
         assert!(Command::new("kill").arg(id).status().await.unwrap().success());
     });
     let (killed, stopped) = tokio::join!(killed, stopped);
-    for said in [killed, stopped] {
-        let report = said.report();
+    for output in [killed, stopped] {
+        let report = output.report();
         assert_eq!(faults(&report), BTreeSet::new(), "{report:#}");
         assert_eq!(finding(&report, "idle")["verdict"], "unknown", "{report:#}");
         assert_eq!(finding(&report, "streams-at-once")["verdict"], "good", "{report:#}");
-        let line = "\nerror: the checks were not finished: the server does not answer any more: there was no answer";
-        assert!(said.stderr.ends_with(line), "{}", said.stderr);
-        assert_eq!(said.code, 2);
+        let line = "\nerror: not all checks could be completed: the server is gone: no response";
+        assert!(output.stderr.ends_with(line), "{}", output.stderr);
+        assert_eq!(output.code, 2);
     }
 }
 
 #[tokio::test]
-async fn a_limit_of_the_server_is_none_of_the_path() {
-    let server = Server::start(&["--max-streams=3"]).await;
-    let said =
+async fn a_limit_of_the_server_is_not_a_fault_of_the_path() {
+    let server = TestServer::start(&["--max-streams=3"]).await;
+    let output =
         diagnose(&[&format!("http://{}", server.address), "--json", "--idle=500ms", "--streams=6"])
             .await;
-    let report = said.report();
+    let report = output.report();
     assert_eq!(faults(&report), BTreeSet::new(), "{report:#}");
     let found = finding(&report, "streams-at-once");
-    assert_eq!(found["measured"], "3 of 6; the server itself takes no more now (`limit`)");
-    assert_eq!((said.code, &found["verdict"]), (0, &"unknown".into()), "{report:#}");
+    assert_eq!(found["measured"], "3 of 6 opened; the server refused the rest (`limit`)");
+    assert_eq!((output.code, &found["verdict"]), (0, &"unknown".into()), "{report:#}");
 }
 
 #[tokio::test]
-async fn who_is_recognised_is_told_what_to_set() {
-    let server = Server::start(&[]).await;
+async fn a_detected_proxy_has_its_own_remedy() {
+    let server = TestServer::start(&[]).await;
     let nginx = Proxy {
         holds_bytes: 4096,
-        answer: |line| Some(line.replace("x-accel-buffering: no", "Server: nginx/1.22.1")),
+        response: |line| Some(line.replace("x-accel-buffering: no", "Server: nginx/1.22.1")),
         ..Proxy::default()
     };
     let url = format!("http://{}", nginx.before(server.address).await);
@@ -426,38 +430,38 @@ async fn who_is_recognised_is_told_what_to_set() {
     let report = json.report();
     let intermediary = &report["path"]["intermediaries"][0];
     assert_eq!(intermediary["name"], "nginx");
-    assert_eq!(intermediary["by"], "`server: nginx/1.22.1` in the answer");
-    let mends = finding(&report, "delivery")["faults"][0]["mends"].as_array().unwrap();
-    assert_eq!(mends.len(), 1);
-    assert_eq!(mends[0]["intermediary"], "nginx");
-    assert!(mends[0]["text"].as_str().unwrap().starts_with("`proxy_buffering off;`"));
+    assert_eq!(intermediary["by"], "`server: nginx/1.22.1` in the response");
+    let remedies = finding(&report, "delivery")["faults"][0]["mends"].as_array().unwrap();
+    assert_eq!(remedies.len(), 1);
+    assert_eq!(remedies[0]["intermediary"], "nginx");
+    assert!(remedies[0]["text"].as_str().unwrap().starts_with("Set `proxy_buffering off;`"));
 
     assert_eq!(text.code, 1);
     assert!(text.stdout.contains("Path      nginx (by "), "{}", text.stdout);
-    assert!(text.stdout.contains("\n  nginx: `proxy_buffering off;`"), "{}", text.stdout);
+    assert!(text.stdout.contains("\n  nginx: Set `proxy_buffering off;`"), "{}", text.stdout);
 }
 
 #[tokio::test]
-async fn a_stream_without_a_probe_is_measured_as_far_as_it_goes() {
-    let server = Server::start(&["--interval=100ms"]).await;
+async fn a_server_without_a_probe_is_measured_as_far_as_possible() {
+    let server = TestServer::start(&["--interval=100ms"]).await;
     let other = Proxy {
-        answers: |head| {
+        responds: |head| {
             let none = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             head.starts_with("GET /diagnose").then_some(none)
         },
         ..Proxy::default()
     };
     let url = format!("http://{}/events", other.before(server.address).await);
-    let said = diagnose(&[&url, "--json", "--idle=1s", "--streams=5"]).await;
-    let report = said.report();
-    assert_eq!((said.code, &report["probe"]), (0, &Value::Bool(false)), "{report:#}");
+    let output = diagnose(&[&url, "--json", "--idle=1s", "--streams=5"]).await;
+    let report = output.report();
+    assert_eq!((output.code, &report["probe"]), (0, &Value::Bool(false)), "{report:#}");
     assert_eq!(report["stream"], url);
     for check in CHECKS {
         let expected = match check {
             "protocol" | "streams-at-once" | "first-event" | "headers" | "idle" | "round-trip" => {
                 "good"
             }
-            // The server has no comments in its events.
+            // The server sends no comments with its events.
             _ => "unknown",
         };
         assert_eq!(finding(&report, check)["verdict"], expected, "{check}: {report:#}");
@@ -465,13 +469,13 @@ async fn a_stream_without_a_probe_is_measured_as_far_as_it_goes() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_measured_is_one_clear_line() {
-    let server = Server::start(&["--max-streams=0"]).await;
+async fn an_error_is_one_line_with_advice() {
+    let server = TestServer::start(&["--max-streams=0"]).await;
     let full = format!("http://{}", server.address);
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let closed = format!("http://{closed}/");
     let token = Proxy {
-        answers: |head| {
+        responds: |head| {
             let refused =
                 "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             (!head.contains("Bearer let-me-in")).then_some(refused)
@@ -481,59 +485,60 @@ async fn what_cannot_be_measured_is_one_clear_line() {
     let token = format!("http://{}", token.before(server.address).await);
     let (live, nothing) = (format!("{full}/health/live"), format!("{full}/nothing"));
     for (options, line) in [
-        (
-            vec!["clock.example"],
-            "error: invalid value 'clock.example' for '<URL>': an address is needed",
-        ),
+        (vec!["clock.example"], "error: invalid value 'clock.example' for '<URL>': expected a URL"),
         (
             vec!["http://h/", "--idle=1h"],
-            "error: invalid value '1h' for '--idle <TIME>': a time from",
+            "error: invalid value '1h' for '--idle <TIME>': expected a time from",
         ),
         (vec!["http://h/", "--streams=201"], "error: invalid value '201' for '--streams <COUNT>'"),
         (vec!["http://h/", "--header=x"], "error: invalid value 'x' for '--header <HEADER>'"),
         (vec![], "error: the following required arguments were not provided"),
         (vec![&*closed], "cannot be reached: Connection refused"),
-        (vec![&*full], "takes no more streams just now (limit). Try again later"),
-        (vec![&*live], "is no stream of events: its content type is \"text/plain; charset=utf-8\""),
-        (vec![&*nothing], "answers 404 Not Found, and there is no Waterclock either"),
-        (vec![&*token], "answers 401 Unauthorized. A token may be needed: --header"),
+        (vec![&*full], "accepts no more streams at the moment (limit). Try again later"),
+        (vec![&*live], "is not an event stream: its content type is \"text/plain; charset=utf-8\""),
+        (vec![&*nothing], "responds with 404 Not Found, and is not a Waterclock server"),
+        (vec![&*token], "responds with 401 Unauthorized. If it needs a token: --header"),
         (
             vec![&*token, "--header", "Authorization: Bearer let-me-in"],
-            "takes no more streams just now",
+            "accepts no more streams at the moment",
         ),
     ] {
-        let said = diagnose(&options).await;
-        assert_eq!((said.code, &*said.stdout), (2, ""), "{options:?}: {}", said.stderr);
-        assert!(said.stderr.starts_with("error: "), "{options:?}: {}", said.stderr);
-        assert!(said.stderr.contains(line), "{options:?}: {}", said.stderr);
+        let output = diagnose(&options).await;
+        assert_eq!((output.code, &*output.stdout), (2, ""), "{options:?}: {}", output.stderr);
+        assert!(output.stderr.starts_with("error: "), "{options:?}: {}", output.stderr);
+        assert!(output.stderr.contains(line), "{options:?}: {}", output.stderr);
     }
 }
 
 #[tokio::test]
-async fn over_tls_it_speaks_http_2_and_takes_an_unknown_certificate_only_if_asked_to() {
-    let server = Server::start(&["--heartbeat=1s", "--tls-self-signed"]).await;
+async fn over_tls_it_uses_http_2_and_accepts_an_unknown_certificate_only_with_insecure() {
+    let server = TestServer::start(&["--heartbeat=1s", "--tls-self-signed"]).await;
     let url = format!("https://{}", server.address);
-    let said = diagnose(&[&url]).await;
-    assert_eq!(said.code, 2, "{}", said.stderr);
-    assert!(said.stderr.contains("With --insecure, any certificate will do"), "{}", said.stderr);
+    let output = diagnose(&[&url]).await;
+    assert_eq!(output.code, 2, "{}", output.stderr);
+    assert!(
+        output.stderr.contains("To accept any certificate, use --insecure"),
+        "{}",
+        output.stderr
+    );
     let trusting = [&*url, "--json", "--insecure", "--idle=1500ms", "--streams=200"];
     let old = [&trusting[..], &["--http1"]].concat();
-    let (said, old) = tokio::join!(diagnose(&trusting), diagnose(&old));
-    for (said, version) in [(said, "HTTP/2"), (old, "HTTP/1.1")] {
-        let report = said.report();
-        assert_eq!(said.code, 0, "{report:#}");
+    let (output, old) = tokio::join!(diagnose(&trusting), diagnose(&old));
+    for (output, version) in [(output, "HTTP/2"), (old, "HTTP/1.1")] {
+        let report = output.report();
+        assert_eq!(output.code, 0, "{report:#}");
         let path = &report["path"];
         assert_eq!((&path["client"], &path["server"]), (&version.into(), &version.into()));
         assert_eq!(finding(&report, "streams-at-once")["verdict"], "good", "{report:#}");
     }
-    let server = Server::start(&["--heartbeat=1s"]).await;
+    let server = TestServer::start(&["--heartbeat=1s"]).await;
     let url = format!("http://{}", server.address);
-    let said = diagnose(&[&url, "--json", "--http2", "--idle=1500ms"]).await;
-    assert_eq!(said.report()["path"]["client"], "HTTP/2", "with prior knowledge");
+    let output = diagnose(&[&url, "--json", "--http2", "--idle=1500ms"]).await;
+    assert_eq!(output.report()["path"]["client"], "HTTP/2", "with prior knowledge");
 }
 
-/// Who answers all that comes with those bytes, and closes. Its address.
-async fn who_answers(bytes: &'static [u8]) -> SocketAddr {
+/// Starts a server that responds with the same bytes to everything. Returns its address.
+async fn serve_bytes(bytes: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -548,40 +553,41 @@ async fn who_answers(bytes: &'static [u8]) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn who_mixes_up_http_and_https_is_told_so() {
-    let (plain, tls) = (Server::start(&[]).await, Server::start(&["--tls-self-signed"]).await);
+async fn an_error_suggests_the_other_scheme() {
+    let (plain, tls) =
+        (TestServer::start(&[]).await, TestServer::start(&["--tls-self-signed"]).await);
     // Alerts of TLS (RFC 8446, 6): protocol_version, no_application_protocol.
-    let alert = who_answers(b"\x15\x03\x03\x00\x02\x02\x46").await;
-    let no_protocol = who_answers(b"\x15\x03\x03\x00\x02\x02\x78").await;
-    let old = who_answers(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
-    let silent = who_answers(b"").await;
+    let alert = serve_bytes(b"\x15\x03\x03\x00\x02\x02\x46").await;
+    let no_protocol = serve_bytes(b"\x15\x03\x03\x00\x02\x02\x78").await;
+    let old = serve_bytes(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+    let silent = serve_bytes(b"").await;
     for (scheme, address, option, hint) in [
-        ("https", plain.address, "--json", "What answers there does not speak TLS: try http://"),
-        ("https", old, "--http2", "What answers there does not speak TLS: try http://"),
-        ("https", silent, "--json", "If it does not speak TLS, try http://"),
-        ("http", tls.address, "--json", "If that port speaks TLS, try https://"),
-        ("http", alert, "--json", "If it speaks TLS, try https://"),
-        ("http", silent, "--json", "If it speaks TLS, try https://"),
-        ("http", tls.address, "--http2", "If it speaks TLS, try https://"),
+        ("https", plain.address, "--json", "The server does not use TLS: try http://"),
+        ("https", old, "--http2", "The server does not use TLS: try http://"),
+        ("https", silent, "--json", "If the server does not use TLS, try http://"),
+        ("http", tls.address, "--json", "If the port uses TLS, try https://"),
+        ("http", alert, "--json", "If the server uses TLS, try https://"),
+        ("http", silent, "--json", "If the server uses TLS, try https://"),
+        ("http", tls.address, "--http2", "If the server uses TLS, try https://"),
     ] {
-        let said = diagnose(&[&format!("{scheme}://{address}/events"), option]).await;
-        assert_eq!((said.code, &*said.stdout), (2, ""), "{}", said.stderr);
+        let output = diagnose(&[&format!("{scheme}://{address}/events"), option]).await;
+        assert_eq!((output.code, &*output.stdout), (2, ""), "{}", output.stderr);
         let hint = format!("{hint}{address}/events");
-        assert!(said.stderr.contains(&hint), "{scheme} {option} {hint}: {}", said.stderr);
+        assert!(output.stderr.contains(&hint), "{scheme} {option} {hint}: {}", output.stderr);
     }
-    let perhaps = "f it does not speak HTTP/2, leave out --http2\n";
-    let surely = "It does not speak that version of HTTP: leave out --http1 or --http2\n";
+    let perhaps = "f the server does not support HTTP/2, leave out --http2\n";
+    let surely = "The server does not support that version of HTTP: leave out --http1 or --http2\n";
     for (scheme, address, hint) in
         [("http", old, perhaps), ("http", tls.address, perhaps), ("https", no_protocol, surely)]
     {
-        let said = diagnose(&[&format!("{scheme}://{address}"), "--http2"]).await;
-        assert_eq!(said.code, 2);
-        assert!(said.stderr.ends_with(hint), "{scheme} {hint}: {}", said.stderr);
+        let output = diagnose(&[&format!("{scheme}://{address}"), "--http2"]).await;
+        assert_eq!(output.code, 2);
+        assert!(output.stderr.ends_with(hint), "{scheme} {hint}: {}", output.stderr);
     }
 }
 
 #[tokio::test]
-async fn a_header_is_not_sent_where_a_redirection_leads() {
+async fn a_header_is_not_sent_to_another_origin() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", elsewhere.local_addr().unwrap());
     let asked = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -595,9 +601,13 @@ async fn a_header_is_not_sent_where_a_redirection_leads() {
             let _ = client.read_to_end(&mut Vec::new()).await;
         }
     });
-    let said = diagnose(&[&format!("http://{address}/"), "--header", "X-Key: secret"]).await;
-    assert_eq!(said.code, 2, "{}", said.stderr);
-    assert!(said.stderr.contains("which is not sent your headers"), "{}", said.stderr);
+    let output = diagnose(&[&format!("http://{address}/"), "--header", "X-Key: secret"]).await;
+    assert_eq!(output.code, 2, "{}", output.stderr);
+    assert!(
+        output.stderr.contains("your headers are not sent to another origin"),
+        "{}",
+        output.stderr
+    );
     let nobody = timeout(Duration::ZERO, elsewhere.accept()).await;
-    assert!(nobody.is_err(), "it was asked all the same");
+    assert!(nobody.is_err(), "no request");
 }

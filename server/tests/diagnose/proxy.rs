@@ -1,4 +1,4 @@
-//! A small reverse proxy that does to a stream what bad proxies do.
+//! A small reverse proxy with the faults of bad proxies.
 
 use std::{
     collections::HashMap,
@@ -14,34 +14,34 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// What it does; by default, nothing but to pass on.
+/// A reverse proxy and its faults. The default has none.
 #[derive(Clone)]
 pub struct Proxy {
-    /// Holds back until there are so many bytes.
+    /// Size of the buffer in bytes; 0 for none.
     pub holds_bytes: usize,
-    /// Holds back for so long.
+    /// Time for which the buffer holds data.
     pub holds_for: Option<Duration>,
-    /// Holds back until the end.
+    /// Holds everything until the end.
     pub holds_all: bool,
-    /// Does so with answers to GET only.
+    /// Limits the buffer to responses to GET.
     pub holds_gets_only: bool,
-    /// Cuts after so long a silence.
+    /// Idle time after which a stream is cut.
     pub cuts_after: Option<Duration>,
-    /// So many connections are served at once, others wait.
+    /// Number of connections that are served at the same time. Others wait.
     pub connections: usize,
-    /// Gives out a complete answer again to who asks for the same.
+    /// Caches complete responses.
     pub caches: bool,
-    /// Answers itself, by a request's head.
-    pub answers: fn(&str) -> Option<&'static str>,
-    /// Changes a line of a request's head; none leaves it out.
+    /// Responds in place of the server, given the head of a request.
+    pub responds: fn(&str) -> Option<&'static str>,
+    /// Changes a line of a request's head, or removes it.
     pub request: fn(&str) -> Option<String>,
-    /// Changes a line of an answer's head.
-    pub answer: fn(&str) -> Option<String>,
-    /// Leaves out lines of the stream.
+    /// Changes a line of a response's head, or removes it.
+    pub response: fn(&str) -> Option<String>,
+    /// Returns `false` for lines of the stream to remove.
     pub passes: fn(&str) -> bool,
 }
 
-/// Answers, by the first lines of the requests.
+/// Responses, by the first lines of their requests.
 type Cache = Mutex<HashMap<String, Vec<u8>>>;
 
 impl Default for Proxy {
@@ -54,16 +54,16 @@ impl Default for Proxy {
             cuts_after: None,
             connections: 1000,
             caches: false,
-            answers: |_| None,
+            responds: |_| None,
             request: |line| Some(line.to_owned()),
-            answer: |line| Some(line.to_owned()),
+            response: |line| Some(line.to_owned()),
             passes: |_| true,
         }
     }
 }
 
 impl Proxy {
-    /// Stands before that server from now on.
+    /// Starts the proxy in front of a server. Returns its address.
     pub async fn before(self, server: SocketAddr) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -75,7 +75,7 @@ impl Proxy {
                 let connections = Arc::clone(&connections);
                 tokio::spawn(async move {
                     let _permit = connections.acquire().await.unwrap();
-                    // What a client or the server breaks off is over.
+                    // Errors come from connections that the client or the server closes.
                     let _ = proxy.serve(client, server, &cache).await;
                 });
             }
@@ -91,28 +91,28 @@ impl Proxy {
     ) -> std::io::Result<()> {
         let mut client = BufReader::new(client);
         let head = head_of(&mut client).await?;
-        if let Some(answer) = (self.answers)(&head) {
-            client.write_all(answer.as_bytes()).await?;
+        if let Some(response) = (self.responds)(&head) {
+            client.write_all(response.as_bytes()).await?;
             return client.shutdown().await;
         }
         let is_cacheable = self.caches && head.starts_with("GET ");
         let line = head.lines().next().unwrap_or_default();
         let known = cache.lock().unwrap().get(line).cloned();
-        if let Some(answer) = known {
-            client.write_all(&answer).await?;
+        if let Some(response) = known {
+            client.write_all(&response).await?;
             return client.shutdown().await;
         }
         let request = changed(&head, self.request);
         let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
         let mut upstream = BufReader::new(TcpStream::connect(server).await?);
         upstream.write_all(request.as_bytes()).await?;
-        let answer = head_of(&mut upstream).await?;
-        let is_chunked = answer.contains("transfer-encoding: chunked");
-        let mut answer = changed(&answer, |line| {
+        let response = head_of(&mut upstream).await?;
+        let is_chunked = response.contains("transfer-encoding: chunked");
+        let mut response = changed(&response, |line| {
             (!line.starts_with("transfer-encoding") && !line.starts_with("connection"))
-                .then(|| (self.answer)(line))?
+                .then(|| (self.response)(line))?
         });
-        answer = answer.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+        response = response.replacen("\r\n", "\r\nconnection: close\r\n", 1);
 
         let (sender, mut chunks) = mpsc::channel(1);
         let reader = tokio::spawn(async move {
@@ -123,7 +123,7 @@ impl Proxy {
             }
         });
         let holds = !self.holds_gets_only || head.starts_with("GET");
-        let mut kept = answer.into_bytes();
+        let mut kept = response.into_bytes();
         let mut all = Vec::new();
         let mut flush_at = None;
         if !(holds && (self.holds_all || self.holds_bytes > 0)) {
@@ -143,11 +143,11 @@ impl Proxy {
                     continue;
                 }
                 () = &mut silence => {
-                    // As if it had never been there: not even the chunks are ended.
+                    // Closes the connection without the last chunk.
                     reader.abort();
                     return Ok(());
                 }
-                // The client leaves.
+                // The client closed the connection.
                 _ = client.fill_buf() => {
                     reader.abort();
                     return Ok(());
@@ -184,7 +184,7 @@ impl Proxy {
     }
 }
 
-/// The lines up to the empty one.
+/// Reads the lines up to the empty one.
 async fn head_of(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -200,7 +200,7 @@ fn changed(head: &str, change: impl Fn(&str) -> Option<String>) -> String {
     lines.map(|line| line + "\r\n").collect::<String>() + "\r\n"
 }
 
-/// The next piece of an answer's body.
+/// Reads the next piece of a response's body.
 async fn next(stream: &mut BufReader<TcpStream>, is_chunked: bool) -> Option<Vec<u8>> {
     if !is_chunked {
         let mut bytes = vec![0; 8192];

@@ -80,7 +80,7 @@ pub(super) struct TopicSelection {
     topics: HashMap<i64, Topic>,
     /// The newest event that may be read. A later one may belong to a topic that is new since.
     newest: u64,
-    /// `true` if the topics have so many of all events that a scan of all is the fastest way.
+    /// `true` if the topics have at least half of all events, so that scanning all is fastest.
     is_majority: bool,
 }
 

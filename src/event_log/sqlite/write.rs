@@ -37,7 +37,7 @@ const URGENT: AppendVolume = AppendVolume { events: 1000, bytes: 8 << 20 };
 /// Number of events that are dropped at a time, unless more than half as many were appended in the
 /// meantime.
 const SLICE: usize = 500;
-/// Approximate size of an event in the file besides its data, in bytes.
+/// Approximate size of an event in the file without its data, in bytes.
 const OVERHEAD: usize = 64;
 /// Number of unused pages that are returned to the file system at a time.
 const VACUUM_PAGES: usize = 1000;

@@ -1,0 +1,254 @@
+//! Admission of events, which all ways to publish share: topic, permission, expiry, rate,
+//! idempotency key and size. The ways differ only in how an event is framed.
+
+use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
+
+use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER, request::Parts};
+use waterclock::{
+    event::{Draft, IdempotencyKey, InvalidName, InvalidTopic, Name, Topic},
+    event_log::{EventLogError, Rejected},
+    hub::{Frame, PublishError, Publishing},
+    timestamp::Timestamp,
+};
+
+use crate::{
+    idempotency::KeyReservation,
+    limits::{MAX_DATA, MAX_KEY},
+    policy::{Denied, Publisher},
+    problem::{Problem, Refusal},
+    state::PublishContext,
+};
+
+/// A publish that was not accepted. Its event is not in the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishRejection {
+    #[error("{0:?} is {InvalidTopic}.")]
+    Topic(String),
+    #[error("{name:?} cannot be the name of an event: {why}.")]
+    Name { name: String, why: InvalidName },
+    #[error("{0:?} is not a way to split. `split` must be `lines`, or be left out.")]
+    Split(String),
+    #[error("An event's data may be at most {MAX_DATA} bytes long.")]
+    DataTooLong,
+    #[error("An event's data must be UTF-8. Encode binary data, for example as Base64.")]
+    NotUtf8,
+    #[error("The event's data did not arrive in time.")]
+    BodyTimeout,
+    #[error("The request's body violates HTTP/1.1 (RFC 9112, 7.1).")]
+    MalformedBody,
+    /// The client is gone, so nobody reads this.
+    #[error("The request's body is incomplete.")]
+    IncompleteBody,
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("The token is refused: it expired at {0}.")]
+    Expired(Timestamp),
+    #[error("This client publishes too many events per second. `Retry-After` says when to retry.")]
+    RateLimited(Duration),
+    #[error("`Idempotency-Key` must be given once, as 1 to {MAX_KEY} ASCII characters.")]
+    Key,
+    #[error("`Idempotency-Key` identifies one event, so it cannot be combined with `split=lines`.")]
+    KeyOfLines,
+    #[error(
+        "This `Idempotency-Key` was used for an event with another name or other data. Use a new key."
+    )]
+    KeyReused,
+    #[error(
+        "An event with this `Idempotency-Key` is being published. Retry when that request is done."
+    )]
+    KeyInFlight,
+    #[error("The limit on topics that have events is reached. The option --max-topics sets it.")]
+    TooManyTopics,
+    #[error("The server's disk is full. The event was not stored, and nobody has seen it.")]
+    DiskFull,
+    #[error("The event was not stored, and nobody has seen it. The server's output says why.")]
+    NotStored,
+    #[error("The server is shutting down.")]
+    Stopping,
+}
+
+impl PublishRejection {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Topic(_)
+            | Self::Name { .. }
+            | Self::Split(_)
+            | Self::NotUtf8
+            | Self::MalformedBody
+            | Self::IncompleteBody
+            | Self::Key
+            | Self::KeyOfLines => StatusCode::BAD_REQUEST,
+            // A token that has expired is an invalid one.
+            Self::Denied(_) | Self::Expired(_) => StatusCode::UNAUTHORIZED,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::KeyInFlight => StatusCode::CONFLICT,
+            Self::DataTooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotStored => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyTopics | Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+        }
+    }
+}
+
+impl From<PublishRejection> for Problem {
+    fn from(rejection: PublishRejection) -> Self {
+        let problem = Self::new(rejection.status(), rejection.to_string());
+        match rejection {
+            PublishRejection::Denied(denied) => denied.into(),
+            PublishRejection::Expired(_) => Denied::InvalidToken(rejection.to_string()).into(),
+            PublishRejection::RateLimited(wait) => {
+                problem.with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))
+            }
+            PublishRejection::DataTooLong => problem.refused_as(Refusal::TooLong),
+            PublishRejection::MalformedBody => problem.refused_as(Refusal::Malformed).closing(),
+            PublishRejection::BodyTimeout => problem.refused_as(Refusal::BodyTimeout).closing(),
+            _ => problem,
+        }
+    }
+}
+
+impl From<PublishError> for PublishRejection {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Rejected(Rejected::KeyReused) => Self::KeyReused,
+            PublishError::Rejected(Rejected::TooManyTopics) => Self::TooManyTopics,
+            PublishError::EventLog(error) => error.into(),
+        }
+    }
+}
+
+impl From<EventLogError> for PublishRejection {
+    fn from(error: EventLogError) -> Self {
+        tracing::error!(error = &error as &dyn Error, "an event could not be stored");
+        match error {
+            EventLogError::DiskFull => Self::DiskFull,
+            EventLogError::Failed(_) => Self::NotStored,
+        }
+    }
+}
+
+/// Permission for one caller to publish to one topic.
+pub(crate) struct Grant {
+    context: Arc<PublishContext>,
+    topic: Topic,
+    publisher: Publisher,
+    client: IpAddr,
+}
+
+impl Grant {
+    /// Checks the topic, the caller's permission, and its expiry: a connection may outlive a token.
+    pub(crate) fn new(
+        context: &Arc<PublishContext>,
+        request: &Parts,
+        topic: &str,
+    ) -> Result<Self, PublishRejection> {
+        let topic = topic.parse().map_err(|_| PublishRejection::Topic(topic.to_owned()))?;
+        let publisher = context.policy.may_publish(request, &topic)?;
+        let client = context.policy.client_address(request);
+        let grant = Self { context: Arc::clone(context), topic, publisher, client };
+        grant.check_expiry()?;
+        Ok(grant)
+    }
+
+    /// Time left until the permission ends; `None` for a permission that does not expire.
+    pub(crate) fn time_left(&self) -> Option<(Duration, PublishRejection)> {
+        let expires = self.publisher.expires?;
+        let left = expires.since(self.context.hub.now());
+        Some((left, PublishRejection::Expired(expires)))
+    }
+
+    fn check_expiry(&self) -> Result<(), PublishRejection> {
+        let expired = self.publisher.expires.filter(|expires| *expires <= self.context.hub.now());
+        expired.map_or(Ok(()), |expires| Err(PublishRejection::Expired(expires)))
+    }
+
+    /// Counts an event towards the client's rate.
+    pub(crate) fn count(&self) -> Result<(), PublishRejection> {
+        if !self.publisher.is_rate_limited {
+            return Ok(());
+        }
+        self.context.rate.count(self.client).map_err(PublishRejection::RateLimited)
+    }
+
+    /// Counts an event towards the client's rate, as soon as the rate permits it.
+    pub(crate) async fn wait_and_count(&self) {
+        if self.publisher.is_rate_limited {
+            self.context.rate.wait_and_count(self.client).await;
+        }
+    }
+
+    /// Reserves an idempotency key while its event is in flight.
+    pub(crate) fn reserve(
+        &self,
+        key: Option<String>,
+    ) -> Result<Option<KeyReservation>, PublishRejection> {
+        let Some(key) = key else { return Ok(None) };
+        if key.is_empty() || key.len() > MAX_KEY {
+            return Err(PublishRejection::Key);
+        }
+        let key = IdempotencyKey { publisher: self.publisher.name.clone(), key };
+        let reservation = self.context.keys.reserve(self.topic.clone(), key);
+        reservation.map(Some).ok_or(PublishRejection::KeyInFlight)
+    }
+
+    /// Hands an event to the hub. Events that are handed over in sequence keep that order.
+    pub(crate) async fn enqueue(
+        &self,
+        name: Name,
+        data: String,
+        reservation: Option<KeyReservation>,
+    ) -> Result<InFlight, PublishRejection> {
+        check_size(&data)?;
+        self.check_expiry()?;
+        let key = reservation.as_ref().map(|reservation| reservation.key().clone());
+        let draft = Draft { topic: self.topic.clone(), name, data, key };
+        let publishing = self.context.hub.enqueue(draft).await?;
+        Ok(InFlight { publishing, reservation })
+    }
+}
+
+/// Checks the length of an event's data.
+pub(crate) fn check_size(data: &str) -> Result<(), PublishRejection> {
+    if data.len() > MAX_DATA { Err(PublishRejection::DataTooLong) } else { Ok(()) }
+}
+
+/// Parses an event's name; without one it is the default.
+pub(crate) fn parse_name(name: Option<&str>) -> Result<Name, PublishRejection> {
+    let name = name.unwrap_or_default();
+    name.parse().map_err(|why| PublishRejection::Name { name: name.to_owned(), why })
+}
+
+/// An event on its way to the log.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    publishing: Publishing,
+    reservation: Option<KeyReservation>,
+}
+
+impl InFlight {
+    /// Waits until the event is durable.
+    pub(crate) async fn stored(self) -> Result<Arc<Frame>, PublishRejection> {
+        let stored = self.publishing.await;
+        drop(self.reservation);
+        Ok(stored?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_the_event_log_has_a_status_of_its_own() {
+        for (error, status) in [
+            (PublishError::Rejected(Rejected::KeyReused), 422),
+            (PublishError::Rejected(Rejected::TooManyTopics), 507),
+            (PublishError::EventLog(EventLogError::DiskFull), 507),
+            (PublishError::EventLog(EventLogError::new("broken")), 500),
+        ] {
+            assert_eq!(Problem::from(PublishRejection::from(error)).status(), status);
+        }
+    }
+}

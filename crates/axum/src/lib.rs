@@ -1,0 +1,183 @@
+//! Live events in an axum app: Server-Sent Events, WebSocket and polling over the hub of
+//! [`waterclock`], and publishing over HTTP.
+//!
+//! A client that reconnects resumes exactly after the last event that it received. A slow client
+//! delays nobody, and catches up from the event log. Events that can no longer be replayed are
+//! announced, never skipped in silence.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use axum::{Router, routing::get};
+//! use waterclock::{event::Draft, hub::Hub};
+//! use waterclock_axum::EventRoutes;
+//!
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let hub = Arc::new(Hub::in_memory());
+//! let app: Router = Router::new()
+//!     .route("/", get(async || "Read /events?topic=orders.*"))
+//!     .merge(EventRoutes::new(Arc::clone(&hub)).router());
+//!
+//! hub.publish(Draft::new("orders.eu".parse()?, "a new order")).await?;
+//! # let _ = app;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Serve the app with `axum::serve`. By default anyone may read, and nobody may publish over HTTP;
+//! a [`Policy`] decides otherwise.
+//!
+//! # Layout
+//!
+//! | module | content |
+//! |---|---|
+//! | `routes` | the table of routes, and a file per route |
+//! | `subscription`, `query` | a validated, authorized subscription request |
+//! | `session` | the event loop of one connected client |
+//! | `sse` | its encoding as `text/event-stream` |
+//! | `admission`, `publish_rate`, `idempotency` | the checks that all ways to publish share |
+//! | `state` | the state of the routes, in the parts that each needs |
+//! | [`policy`] | the hook that decides who may read and publish what |
+//! | [`problem`] | the error type of the HTTP edge (RFC 9457) |
+//! | [`limits`] | every limit |
+//! | [`streams`] | the registry of open streams |
+//! | [`metrics`] | counters for Prometheus |
+//! | [`stop`] | the shutdown signal |
+//! | [`connection`] | the connection below a WebSocket |
+//! | [`AcceptHook`] | a hook that is called when a subscription is accepted |
+
+/// The example in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+mod accept_hook;
+mod admission;
+pub mod connection;
+mod idempotency;
+pub mod limits;
+pub mod metrics;
+pub mod policy;
+pub mod problem;
+mod publish_rate;
+mod query;
+mod routes;
+mod session;
+mod sse;
+mod state;
+pub mod stop;
+pub mod streams;
+mod subscription;
+
+use std::sync::Arc;
+
+use axum::Router;
+use waterclock::hub::Hub;
+
+pub use accept_hook::AcceptHook;
+pub use connection::{ConnectionCloser, GracefulClose};
+pub use limits::{Settings, StreamLimits};
+pub use metrics::{EndReason, StreamMetrics};
+pub use policy::{Denied, Expiry, Policy, Publisher, ReadOnly};
+pub use problem::{Problem, Refusal};
+#[cfg(feature = "probe")]
+pub use routes::probe;
+pub use stop::Stop;
+pub use streams::OpenStreams;
+
+#[cfg(feature = "properties")]
+pub use query::properties;
+
+use idempotency::KeysInFlight;
+use publish_rate::PublishRate;
+use state::{PublishContext, RoutesState, StreamContext};
+
+/// Builds the router of the event routes over a hub.
+#[derive(Clone)]
+pub struct EventRoutes {
+    hub: Arc<Hub>,
+    policy: Arc<dyn Policy>,
+    settings: Settings,
+    metrics: Arc<StreamMetrics>,
+    stop: Stop,
+    streams: OpenStreams,
+}
+
+impl EventRoutes {
+    /// Creates the routes with default settings and the policy [`ReadOnly`].
+    pub fn new(hub: impl Into<Arc<Hub>>) -> Self {
+        let settings = Settings::default();
+        Self {
+            hub: hub.into(),
+            policy: Arc::new(ReadOnly),
+            settings,
+            metrics: Arc::default(),
+            stop: Stop::default(),
+            streams: OpenStreams::new(settings.streams),
+        }
+    }
+
+    /// Sets the policy.
+    #[must_use]
+    pub fn policy(self, policy: impl Policy) -> Self {
+        Self { policy: Arc::new(policy), ..self }
+    }
+
+    /// Sets heartbeat, retry time and limits.
+    #[must_use]
+    pub fn settings(self, settings: Settings) -> Self {
+        Self { settings, streams: OpenStreams::new(settings.streams), ..self }
+    }
+
+    /// Sets the counters, to share them with a registry.
+    #[must_use]
+    pub fn metrics(self, metrics: Arc<StreamMetrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Sets the shutdown signal. Once it is given, streams say goodbye, and polls are answered.
+    #[must_use]
+    pub fn stop(self, stop: Stop) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// The registry of open streams, for counting them and for waiting until all have ended.
+    pub fn streams(&self) -> OpenStreams {
+        self.streams.clone()
+    }
+
+    /// The routes `/events`, `/events/{topic}`, `/poll` and `/ws`.
+    pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        routes::event_routes().with_state(self.state())
+    }
+
+    /// The route `/diagnose/stream`: a short stream made to be measured. It reveals nothing of any
+    /// topic, so anyone may read it, within limits.
+    #[cfg(feature = "probe")]
+    pub fn probe_router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        routes::probe_routes().with_state(self.state())
+    }
+
+    fn state(&self) -> RoutesState {
+        let Self { hub, policy, settings, metrics, stop, streams } = self.clone();
+        let streaming = StreamContext {
+            hub: Arc::clone(&hub),
+            settings,
+            streams,
+            metrics: Arc::clone(&metrics),
+            stop: stop.clone(),
+            started: tokio::time::Instant::now(),
+        };
+        let publishing = PublishContext {
+            hub,
+            policy: Arc::clone(&policy),
+            rate: PublishRate::new(settings.publish_rate),
+            keys: KeysInFlight::default(),
+            body_timeout: settings.body_timeout,
+            metrics,
+            stop,
+        };
+        RoutesState { policy, streaming: Arc::new(streaming), publishing: Arc::new(publishing) }
+    }
+}

@@ -1,0 +1,68 @@
+//! Every limit of the event routes in one place: fixed ones as constants, adjustable ones in
+//! [`Settings`].
+
+use std::{num::NonZeroU32, time::Duration};
+
+/// Maximum number of patterns of one subscription.
+pub const MAX_PATTERNS: usize = 64;
+/// Maximum length of an event's data, in bytes.
+pub const MAX_DATA: usize = 64 * 1024;
+/// Maximum length of an idempotency key, in bytes.
+pub const MAX_KEY: usize = 255;
+/// Longest time that a poll may ask to wait, in seconds. Most proxies wait longer than that.
+pub const MAX_WAIT: u64 = 55;
+
+/// Maximum length of a WebSocket message from a client that may publish, in bytes. JSON may spend
+/// six bytes on one character of an event's data.
+pub(crate) const MAX_MESSAGE: usize = 6 * MAX_DATA + 4096;
+/// Maximum length of a WebSocket message from a client that may only read, in bytes. It is long
+/// enough to be answered with the reason. An incomplete message occupies memory as long as its
+/// client answers pings.
+pub(crate) const MAX_READER_MESSAGE: usize = 4096;
+/// Maximum number of one client's publishes in flight, per connection or per upload of lines.
+/// Beyond it, nothing more is read from the client.
+pub(crate) const MAX_IN_FLIGHT: usize = 256;
+/// Approximate maximum length of the answer to a poll, in bytes.
+pub(crate) const MAX_POLL_BYTES: usize = 256 * 1024;
+/// Number of clients with a publish rate of their own before idle ones are forgotten.
+pub(crate) const MAX_RATED_CLIENTS: usize = 10_000;
+
+/// Limits on open streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Maximum number of open streams in total.
+    pub total: usize,
+    /// Maximum number of open streams per client address.
+    pub per_address: usize,
+}
+
+/// Adjustable behaviour of the event routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Time without an event after which a stream sends a heartbeat.
+    pub heartbeat: Duration,
+    /// Time that clients are told to wait before they reconnect.
+    pub retry: Duration,
+    /// Time that a shutdown may take. The goodbyes of the streams are spread over most of it.
+    pub drain: Duration,
+    /// Limits on open streams.
+    pub streams: StreamLimits,
+    /// Publishes per second and client address, for callers whose
+    /// [`Publisher`](crate::Publisher) is rate-limited.
+    pub publish_rate: NonZeroU32,
+    /// Time that a client may take to send an event's data.
+    pub body_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            retry: Duration::from_secs(2),
+            drain: Duration::from_secs(10),
+            streams: StreamLimits { total: 10_000, per_address: 1000 },
+            publish_rate: const { NonZeroU32::new(1000).expect("not zero") },
+            body_timeout: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Counters of streams, polls and events, for Prometheus.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use strum::{IntoStaticStr, VariantArray};
+use waterclock::{
+    hub::Hub,
+    notice::{GapReason, GoodbyeReason},
+};
+
+use crate::streams::OpenStreams;
+
+/// Bucket bounds for the number of events replayed at the start of a stream.
+const REPLAY_EVENTS: [f64; 7] = [0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0];
+
+/// Bucket bounds for the time from a publish to a write, in seconds.
+const SECONDS: [f64; 12] =
+    [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0];
+
+/// The counters of the event routes.
+///
+/// ```
+/// use prometheus_client::{encoding::text::encode, registry::Registry};
+/// use waterclock_axum::StreamMetrics;
+///
+/// let metrics = StreamMetrics::default();
+/// let mut registry = Registry::default();
+/// metrics.register(&mut registry);
+/// let mut text = String::new();
+/// encode(&mut text, &registry)?;
+/// assert!(text.contains("streams_open 0"));
+/// # Ok::<_, std::fmt::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct StreamMetrics {
+    uploads_open: Gauge,
+    polls_waiting: Gauge,
+    streams_open: Gauge,
+    streams: Counter,
+    streams_ended: CounterByReason,
+    behind_streams: Gauge,
+    behind_events: Gauge<u64, AtomicU64>,
+    events_published: Counter,
+    events_sent: Counter,
+    events_skipped: Counter,
+    bytes_sent: Counter,
+    replay_events: Histogram,
+    gaps: CounterByReason,
+    publish_to_write: Histogram,
+}
+
+/// The reason for which a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum EndReason {
+    /// The client left, or did not read for too long.
+    ClientLeft,
+    /// The stream sent the number of events that was asked for.
+    End,
+    /// The server is shutting down.
+    Draining,
+    /// The limit on open streams is reached.
+    Limit,
+    /// The client's token has expired.
+    Expired,
+    /// The event log could not be read.
+    LogFailed,
+    /// The client broke the rules of the transport.
+    Refused,
+}
+
+impl EndReason {
+    /// The reason as written in metrics and output.
+    pub(crate) fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl From<GoodbyeReason> for EndReason {
+    fn from(reason: GoodbyeReason) -> Self {
+        match reason {
+            GoodbyeReason::Draining => Self::Draining,
+            GoodbyeReason::Limit => Self::Limit,
+            GoodbyeReason::Expired => Self::Expired,
+        }
+    }
+}
+
+/// The only label of metrics that are counted by reason.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// The reason, in kebab case.
+    pub reason: &'static str,
+}
+
+/// A counter per reason.
+pub type CounterByReason = Family<ReasonLabel, Counter>;
+
+/// Creates counters that start at 0, since a rate needs a value before the first increment.
+pub fn counters_by_reason(reasons: impl IntoIterator<Item = &'static str>) -> CounterByReason {
+    let counters = CounterByReason::default();
+    for reason in reasons {
+        drop(counters.get_or_create(&ReasonLabel { reason }));
+    }
+    counters
+}
+
+/// An increment of a gauge that is undone on drop.
+#[derive(Debug)]
+pub struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    /// Increments the gauge.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Default for StreamMetrics {
+    fn default() -> Self {
+        Self {
+            uploads_open: Gauge::default(),
+            polls_waiting: Gauge::default(),
+            streams_open: Gauge::default(),
+            streams: Counter::default(),
+            streams_ended: counters_by_reason(EndReason::VARIANTS.iter().map(Into::into)),
+            behind_streams: Gauge::default(),
+            behind_events: Gauge::default(),
+            events_published: Counter::default(),
+            events_sent: Counter::default(),
+            events_skipped: Counter::default(),
+            bytes_sent: Counter::default(),
+            replay_events: Histogram::new(REPLAY_EVENTS),
+            gaps: counters_by_reason(GapReason::ALL.map(GapReason::as_str)),
+            publish_to_write: Histogram::new(SECONDS),
+        }
+    }
+}
+
+impl StreamMetrics {
+    /// Registers the metrics. Names of counters get the suffix `_total` when they are written.
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry;
+        r.register("lines_open", "Open requests that publish lines", self.uploads_open.clone());
+        r.register("polls_waiting", "Polls that wait for events", self.polls_waiting.clone());
+        r.register("streams_open", "Open event streams", self.streams_open.clone());
+        r.register("streams", "Event streams opened", self.streams.clone());
+        r.register(
+            "streams_ended",
+            "Event streams ended or refused by a limit, by reason",
+            self.streams_ended.clone(),
+        );
+        r.register(
+            "streams_behind",
+            "Event streams that have yet to send events of the log",
+            self.behind_streams.clone(),
+        );
+        r.register(
+            "lag_events",
+            "Events that the stream furthest behind has yet to pass",
+            self.behind_events.clone(),
+        );
+        r.register("events_published", "Events published", self.events_published.clone());
+        r.register("events_sent", "Events sent, counted per stream", self.events_sent.clone());
+        r.register(
+            "events_skipped",
+            "Events skipped by conflating streams",
+            self.events_skipped.clone(),
+        );
+        r.register_with_unit(
+            "sent",
+            "Bytes of event streams, without the HTTP framing",
+            Unit::Bytes,
+            self.bytes_sent.clone(),
+        );
+        r.register(
+            "replay_events",
+            "Events of the log between a stream's cursor and its start",
+            self.replay_events.clone(),
+        );
+        r.register("gaps", "Gaps announced, by reason", self.gaps.clone());
+        r.register_with_unit(
+            "publish_to_write",
+            "Time from the publish of the oldest event in a write to that write",
+            Unit::Seconds,
+            self.publish_to_write.clone(),
+        );
+    }
+
+    /// Updates the gauges that are measured, not counted. Must be called before the metrics are
+    /// encoded.
+    pub fn measure(&self, hub: &Hub, streams: &OpenStreams) {
+        let lag = streams.lag();
+        self.streams_open.set(gauge(streams.count()));
+        self.behind_streams.set(gauge(lag.streams));
+        self.behind_events.set(lag.events);
+        self.events_published.inner().store(hub.published(), Ordering::Relaxed);
+    }
+
+    /// Counts an upload of lines as open until the guard is dropped.
+    pub(crate) fn upload_open(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.uploads_open)
+    }
+
+    /// Counts a poll as waiting until the guard is dropped.
+    pub(crate) fn poll_waiting(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.polls_waiting)
+    }
+
+    /// Counts a stream that was opened the given number of events behind the newest.
+    pub(crate) fn stream_opened(&self, replay: u64) {
+        self.streams.inc();
+        #[expect(clippy::cast_precision_loss, reason = "the value only selects a bucket")]
+        self.replay_events.observe(replay as f64);
+    }
+
+    /// Counts a stream that has ended.
+    pub(crate) fn stream_ended(&self, reason: EndReason) {
+        self.streams_ended.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Counts events that a stream has sent, with the time since the oldest was published if it was
+    /// live.
+    pub(crate) fn events_sent(&self, events: u64, since_publish: Option<Duration>) {
+        self.events_sent.inc_by(events);
+        if let Some(since) = since_publish {
+            self.publish_to_write.observe(since.as_secs_f64());
+        }
+    }
+
+    /// Counts bytes that a stream has sent.
+    pub(crate) fn bytes_sent(&self, bytes: usize) {
+        self.bytes_sent.inc_by(bytes as u64);
+    }
+
+    /// Counts events that a conflating stream has skipped.
+    pub(crate) fn events_skipped(&self, events: u64) {
+        self.events_skipped.inc_by(events);
+    }
+
+    /// Counts a gap that was announced.
+    pub(crate) fn gap(&self, reason: GapReason) {
+        self.gaps.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+}
+
+/// Converts a count to the type of a gauge.
+pub fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,134 @@
+//! The one error type of the HTTP edge: `application/problem+json` (RFC 9457).
+//!
+//! Each domain has an error enum of its own, which converts into a [`Problem`] where a handler
+//! returns it.
+
+use std::{borrow::Cow, fmt};
+
+use axum::{
+    Json,
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{CONNECTION, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+/// A refused request: an HTTP status, and a sentence that says what would be accepted.
+///
+/// ```
+/// use axum::{http::StatusCode, response::IntoResponse as _};
+/// use waterclock_axum::Problem;
+///
+/// let problem = Problem::new(StatusCode::NOT_FOUND, "There is no such order.");
+/// assert_eq!(problem.into_response().status(), 404);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    refusal: Option<Refusal>,
+    closes: bool,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The class of a refused request that may be part of an attack. The response carries it as an
+/// extension, so that a layer can count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request is not valid HTTP/1.1, or can be read in more than one way.
+    Malformed,
+    /// The request's body exceeds a limit.
+    TooLong,
+    /// The request comes from an untrusted origin or address.
+    Untrusted,
+    /// The request's body did not arrive in time.
+    BodyTimeout,
+}
+
+/// The JSON body of a problem. It has no `type`, so `title` is that of the status (RFC 9457,
+/// 4.2.1).
+#[derive(Debug, Serialize)]
+pub struct ProblemBody<'a> {
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// Creates a problem with the given status. `detail` is shown to the client.
+    pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, detail: detail.into(), refusal: None, closes: false, headers: Vec::new() }
+    }
+
+    /// The answer to a path that offers other methods only. axum adds the `Allow` header.
+    pub fn method_not_allowed() -> Self {
+        let detail = "This resource does not support the method. The `Allow` header lists those it supports.";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+    }
+
+    /// Adds a header to the response.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Marks the response as a refusal of the given class.
+    #[must_use]
+    pub fn refused_as(mut self, refusal: Refusal) -> Self {
+        self.refusal = Some(refusal);
+        self
+    }
+
+    /// Closes the connection after the response, since the start of the next request is unknown.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
+    /// Appends a sentence to the detail.
+    #[must_use]
+    pub fn with_note(mut self, note: &str) -> Self {
+        self.detail = format!("{} {note}", self.detail).into();
+        self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The JSON body.
+    pub fn body(&self) -> ProblemBody<'_> {
+        ProblemBody {
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        headers.extend(self.headers);
+        if let Some(refusal) = self.refusal {
+            response.extensions_mut().insert(refusal);
+        }
+        response
+    }
+}

@@ -1,0 +1,43 @@
+//! `GET /events`: an event stream (WHATWG HTML 9.2) from the client's cursor on.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use futures_util::StreamExt as _;
+use waterclock::transport::Transport;
+
+use crate::{
+    sse::{self, SseEncoder},
+    state::StreamContext,
+    subscription::Subscription,
+};
+
+/// Answers with the stream.
+pub(super) async fn get(
+    State(context): State<Arc<StreamContext>>,
+    subscription: Subscription,
+) -> Response {
+    subscription.accept(Transport::Sse);
+    if subscription.complete().is_some() {
+        // A browser stops reconnecting at 204 No Content (WHATWG HTML 9.2.3).
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let encoder = SseEncoder(subscription.format());
+    match subscription.open(context, encoder) {
+        Ok(session) => sse::response(Body::from_stream(session.map(Ok::<_, Infallible>))),
+        Err((_, goodbye)) => sse::response(Body::from(goodbye)),
+    }
+}
+
+/// Answers with the head of the stream, and opens nothing.
+pub(super) async fn head(subscription: Subscription) -> Response {
+    if subscription.complete().is_some() {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    sse::response(Body::empty())
+}

@@ -1,0 +1,247 @@
+//! `GET /poll`: the events after a cursor as one response. With `wait` it is long polling (RFC
+//! 6202).
+
+use std::{
+    error::Error,
+    mem,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{
+        HeaderValue, StatusCode, Uri,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use serde::Serialize;
+use tokio::time::Instant;
+use waterclock::{
+    event::Event,
+    event_log::EventLogError,
+    hub::{Delivery, Subscriber},
+    id::EventId,
+    notice::Gap,
+    transport::Transport,
+};
+
+use crate::{
+    limits::{MAX_POLL_BYTES, MAX_WAIT},
+    problem::Problem,
+    state::StreamContext,
+    subscription::Subscription,
+};
+
+/// Number of bytes that are made before the response begins. Most responses are complete by then,
+/// and have a `Content-Length`.
+const FIRST_BYTES: usize = 32 * 1024;
+/// Number of bytes that are handed on at a time.
+const CHUNK: usize = 16 * 1024;
+
+/// An error of a poll.
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    #[error(
+        "{0:?} is not a valid time to wait. `wait` must be a whole number of seconds from 0 to \
+         {MAX_WAIT}, or be left out."
+    )]
+    Wait(String),
+    #[error("The events could not be read. The server's output says why.")]
+    Read,
+}
+
+impl From<PollError> for Problem {
+    fn from(error: PollError) -> Self {
+        let status = match error {
+            PollError::Wait(_) => StatusCode::BAD_REQUEST,
+            PollError::Read => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+/// Answers with the events after the cursor. With `wait`, an empty response is held back until
+/// there is an event or the time is over.
+pub(super) async fn get(
+    State(context): State<Arc<StreamContext>>,
+    subscription: Subscription,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let wait = wait(&uri)?;
+    let end = Instant::now() + wait;
+    subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
+    let max_events = subscription.max_events();
+    let mut answer = PollAnswer::new(subscription.subscribe(&context.hub), max_events);
+    let mut is_complete = answer.fill().await.map_err(unreadable)?;
+    let waiting = context.metrics.poll_waiting();
+    while answer.is_empty() {
+        tokio::select! {
+            () = answer.subscriber.changed() => {}
+            () = tokio::time::sleep_until(end) => break,
+            _ = context.stop.begun() => break,
+        }
+        is_complete = answer.fill().await.map_err(unreadable)?;
+    }
+    drop(waiting);
+    let body = if is_complete {
+        answer.finish();
+        answer.text.freeze().into()
+    } else {
+        Body::from_stream(stream::try_unfold(answer, |mut answer| async {
+            let chunk = answer.chunk().await.inspect_err(print_error)?;
+            Ok::<_, EventLogError>(chunk.map(|chunk| (chunk, answer)))
+        }))
+    };
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// The JSON of one response. A long one is read and written as the client takes it, so that a slow
+/// client occupies little memory.
+struct PollAnswer {
+    subscriber: Subscriber,
+    /// Number of events that may still be added.
+    events_left: usize,
+    /// JSON that was written and not taken yet.
+    text: BytesMut,
+    /// Number of bytes written in total.
+    written: usize,
+    /// Separator before the next event.
+    separator: &'static str,
+    trailer: Trailer,
+    is_finished: bool,
+}
+
+/// The members after the events.
+#[derive(Serialize)]
+struct Trailer {
+    /// Cursor for the next poll.
+    cursor: EventId,
+    gap: Option<Gap>,
+    /// Whether there are more events already.
+    more: bool,
+}
+
+impl PollAnswer {
+    const START: &str = "{\"events\":[";
+
+    fn new(subscriber: Subscriber, events_left: usize) -> Self {
+        Self {
+            trailer: Trailer { cursor: subscriber.cursor(), gap: None, more: false },
+            subscriber,
+            events_left,
+            text: BytesMut::new(),
+            written: 0,
+            separator: Self::START,
+            is_finished: false,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.separator == Self::START && self.trailer.gap.is_none()
+    }
+
+    /// Adds events until there are none left, or enough bytes to begin the response. Returns `true`
+    /// if none are left.
+    async fn fill(&mut self) -> Result<bool, EventLogError> {
+        while self.written < FIRST_BYTES {
+            if !self.read().await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Adds the next events. Returns `false` if there are no more for this response.
+    async fn read(&mut self) -> Result<bool, EventLogError> {
+        match self.subscriber.try_next().await? {
+            Some(Delivery::Events(batch)) => {
+                let taken = &batch[..batch.len().min(self.events_left)];
+                self.events_left -= taken.len();
+                self.trailer.cursor = match taken.last() {
+                    Some(last) if taken.len() < batch.len() => last.event().id,
+                    _ => self.subscriber.cursor(),
+                };
+                for frame in taken {
+                    self.write(frame.event());
+                }
+            }
+            Some(Delivery::Gap(gap)) if self.is_empty() => {
+                self.trailer.gap = Some(gap);
+                self.trailer.cursor = self.subscriber.cursor();
+            }
+            // One response has room for one gap, before its events. The next poll finds this one.
+            Some(Delivery::Gap(_)) => return Ok(false),
+            None => {
+                self.trailer.cursor = self.subscriber.cursor();
+                return Ok(false);
+            }
+        }
+        Ok(self.events_left > 0 && self.written < MAX_POLL_BYTES)
+    }
+
+    fn write(&mut self, event: &Event) {
+        let before = self.text.len();
+        self.text.extend_from_slice(mem::replace(&mut self.separator, ",").as_bytes());
+        self.text.extend_from_slice(event.to_json().as_bytes());
+        self.written += self.text.len() - before;
+    }
+
+    /// Writes the end of the JSON.
+    fn finish(&mut self) {
+        if self.separator == Self::START {
+            self.text.extend_from_slice(Self::START.as_bytes());
+        }
+        self.trailer.more =
+            self.subscriber.newest().load(Ordering::Relaxed) > self.trailer.cursor.sequence;
+        // Serialization cannot fail: the trailer consists of strings, numbers and booleans.
+        let trailer = serde_json::to_string(&self.trailer).unwrap_or_default();
+        self.text.extend_from_slice(b"],");
+        // Its members belong to the same object as the events.
+        self.text.extend_from_slice(trailer.trim_start_matches('{').as_bytes());
+        self.is_finished = true;
+    }
+
+    /// Takes the next chunk. Returns `None` after the last one.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, EventLogError> {
+        while self.text.is_empty() && !self.is_finished {
+            if !self.read().await? {
+                self.finish();
+            }
+        }
+        let chunk = self.text.split_to(CHUNK.min(self.text.len())).freeze();
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
+}
+
+fn print_error(error: &EventLogError) {
+    tracing::error!(error = error as &dyn Error, "events could not be read");
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unreadable(error: EventLogError) -> PollError {
+    print_error(&error);
+    PollError::Read
+}
+
+/// Reads `wait` from the query.
+fn wait(uri: &Uri) -> Result<Duration, PollError> {
+    let query = uri.query().unwrap_or_default();
+    let Some((_, wait)) =
+        form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "wait").last()
+    else {
+        return Ok(Duration::ZERO);
+    };
+    match wait.parse() {
+        Ok(seconds @ 0..=MAX_WAIT) => Ok(Duration::from_secs(seconds)),
+        _ => Err(PollError::Wait(wait.into_owned())),
+    }
+}

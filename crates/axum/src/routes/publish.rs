@@ -1,0 +1,79 @@
+//! `POST` or `PUT /events/{topic}`: publishes an event.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+};
+use waterclock::event::Name;
+
+use super::{body, lines};
+use crate::{
+    admission::{Grant, PublishRejection, parse_name},
+    problem::Problem,
+    state::PublishContext,
+};
+
+/// Answers 201 with the event, once it is durable. Its data is the request's body, whatever the
+/// content type. With `split=lines`, each line of the body is published as soon as it arrives, and
+/// the response counts them.
+pub(super) async fn post(
+    State(context): State<Arc<PublishContext>>,
+    Path(topic): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let (head, payload) = request.into_parts();
+    let grant = Grant::new(&context, &head, &topic)?;
+    let Parameters { name, split } = Parameters::parse(&head.uri)?;
+    let key = idempotency_key(&head.headers)?;
+    if split {
+        if key.is_some() {
+            return Err(PublishRejection::KeyOfLines.into());
+        }
+        return lines::publish(&context, &grant, name, payload).await;
+    }
+    let reservation = grant.reserve(key)?;
+    grant.count()?;
+    let data = tokio::time::timeout(context.body_timeout, body::read(payload)).await;
+    let data = data.map_err(|_| PublishRejection::BodyTimeout)??;
+    let data = String::from_utf8(data).map_err(|_| PublishRejection::NotUtf8)?;
+    let frame = grant.enqueue(name, data, reservation).await?.stored().await?;
+    let json = [(CONTENT_TYPE, "application/json")];
+    Ok((StatusCode::CREATED, json, frame.event().to_json()).into_response())
+}
+
+/// Reads `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), with or without quotes.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, PublishRejection> {
+    let mut values = headers.get_all("idempotency-key").into_iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(PublishRejection::Key);
+    }
+    let key = value.to_str().unwrap_or_default().trim();
+    let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    Ok(Some(key.to_owned()))
+}
+
+/// The query of a publish.
+struct Parameters {
+    name: Name,
+    split: bool,
+}
+
+impl Parameters {
+    fn parse(uri: &Uri) -> Result<Self, PublishRejection> {
+        let mut parameters = Self { name: Name::default(), split: false };
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            match (&*name, &*value) {
+                ("name", name) => parameters.name = parse_name(Some(name))?,
+                ("split", "lines") => parameters.split = true,
+                ("split", _) => return Err(PublishRejection::Split(value.into_owned())),
+                _ => {} // Unknown parameters are ignored.
+            }
+        }
+        Ok(parameters)
+    }
+}

@@ -1,0 +1,447 @@
+//! The event loop of one connected client.
+//!
+//! A session sends `hello`, then what its subscriber reads, with heartbeats while there is nothing.
+//! It ends when the client leaves, the limit is reached, the token expires, or the server shuts
+//! down. The transport decides how each part is written.
+
+use std::{
+    error::Error,
+    future::pending,
+    mem,
+    num::NonZeroU64,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
+use tokio::time::Instant;
+use tracing::Span;
+use waterclock::{
+    hub::{Batch, Delivery, Frame, Subscriber},
+    id::CountedId,
+    notice::{End, Gap, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice},
+};
+
+use crate::{
+    limits::Settings, metrics::EndReason, policy::Expiry, state::StreamContext, stop::Stop,
+    streams::OpenStream,
+};
+
+/// Time between the goodbyes of two streams in a shutdown, if the drain time allows it.
+const BETWEEN_GOODBYES: Duration = Duration::from_millis(1);
+/// Share of the drain time over which the goodbyes are spread. The rest is for slow clients.
+const GOODBYES_SHARE: f64 = 0.8;
+/// Factor on the usual retry time for clients of a full server.
+const FULL_RETRY: f64 = 5.0;
+
+/// The encoding of a stream, which differs between transports.
+pub(crate) trait Encoder {
+    /// The unit in which a stream is written.
+    type Chunk;
+
+    /// Encodes events that leave together.
+    fn events(&self, batch: &Batch) -> Self::Chunk;
+
+    /// Encodes events of a stream with a limit. The first of them is the `first`th of the stream.
+    fn counted_events(&self, frames: &[Arc<Frame>], first: u64) -> Self::Chunk;
+
+    /// Encodes a notice. With a position, it sets the client's cursor; with `retry`, the time after
+    /// which the client reconnects.
+    fn notice<N: Notice>(
+        &self,
+        notice: &N,
+        position: Option<&str>,
+        retry: Option<Duration>,
+    ) -> Self::Chunk;
+
+    /// Length of a chunk in bytes, without the framing of the protocol below.
+    fn length(chunk: &Self::Chunk) -> usize;
+}
+
+/// The number of events after which a stream ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// Number of events to send in total.
+    pub(crate) events: NonZeroU64,
+    /// Number of events sent, including those of earlier connections.
+    pub(crate) sent: u64,
+}
+
+/// One open stream. The work per event is minimal, since each subscriber pays for it.
+pub(crate) struct Session<E> {
+    record: StreamRecord,
+    subscriber: Subscriber,
+    encoder: E,
+    limit: Option<Limit>,
+    /// Events that the subscriber had skipped when they were last counted.
+    skipped: u64,
+    /// Time at which the last chunk was made.
+    sent: Instant,
+    /// Time of the goodbye, once the server shuts down.
+    goodbye: Option<Instant>,
+    /// Time at which the client's permission ends.
+    expires: Option<Instant>,
+    /// The one future of [`next_signal`]. The set polls it only after its own waker has fired, not
+    /// for every event.
+    signals: FuturesUnordered<Pin<Box<dyn Future<Output = Signal> + Send>>>,
+    phase: Phase,
+}
+
+enum Phase {
+    Hello,
+    Events,
+    /// The limit is reached.
+    End,
+    Over,
+}
+
+/// A reason to act without an event.
+enum Signal {
+    /// The server has begun to shut down.
+    Stop(Instant),
+    /// The time of this stream's goodbye has come.
+    Goodbye,
+    /// The permission has ended.
+    Expired,
+    /// A heartbeat may be due.
+    Heartbeat,
+}
+
+/// Waits for the next signal. Earlier arms take precedence.
+async fn next_signal(
+    stop: Stop,
+    goodbye: Option<Instant>,
+    expires: Option<Instant>,
+    heartbeat: Instant,
+) -> Signal {
+    tokio::select! {
+        biased;
+        began = stop.begun(), if goodbye.is_none() => Signal::Stop(began),
+        () = sleep_until(goodbye) => Signal::Goodbye,
+        () = sleep_until(expires) => Signal::Expired,
+        () = tokio::time::sleep_until(heartbeat) => Signal::Heartbeat,
+    }
+}
+
+impl<E: Encoder + Unpin> Stream for Session<E> {
+    type Item = E::Chunk;
+
+    /// Makes the next chunk when the connection has room for it.
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<E::Chunk>> {
+        let chunk = match self.phase {
+            Phase::Hello => {
+                self.phase = Phase::Events;
+                self.hello()
+            }
+            Phase::Events => match ready!(self.poll_events(context)) {
+                Some(chunk) => chunk,
+                None => return Poll::Ready(None),
+            },
+            Phase::End => self.end(),
+            Phase::Over => return Poll::Ready(None),
+        };
+        self.sent = Instant::now();
+        self.record.context.metrics.bytes_sent(E::length(&chunk));
+        Poll::Ready(Some(chunk))
+    }
+}
+
+impl<E: Encoder> Session<E> {
+    /// Starts a session without a limit and an expiry.
+    pub(crate) fn new(
+        context: Arc<StreamContext>,
+        open: OpenStream,
+        subscriber: Subscriber,
+        encoder: E,
+    ) -> Self {
+        let behind = context.hub.newest().saturating_sub(subscriber.cursor().sequence);
+        context.metrics.stream_opened(behind);
+        tracing::info!(connection = open.number(), cursor = %subscriber.cursor(), "stream opened");
+        Self {
+            record: StreamRecord::new(context, open),
+            subscriber,
+            encoder,
+            limit: None,
+            skipped: 0,
+            sent: Instant::now(),
+            goodbye: None,
+            expires: None,
+            signals: FuturesUnordered::new(),
+            phase: Phase::Hello,
+        }
+    }
+
+    /// Ends the session after a number of events.
+    pub(crate) fn limited(self, limit: Option<Limit>) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Ends the session when the permission ends.
+    pub(crate) fn expiring(self, expires: Expiry) -> Self {
+        let now = self.record.context.hub.now();
+        Self { expires: expires.map(|expires| self.sent + expires.since(now)), ..self }
+    }
+
+    /// Ends the session of a client that has broken the rules of the transport.
+    pub(crate) fn refuse(&mut self) {
+        self.finish(EndReason::Refused);
+    }
+
+    /// Number of events sent.
+    pub(crate) fn events(&self) -> u64 {
+        self.record.events
+    }
+
+    /// The reason for the end; [`EndReason::ClientLeft`] while the session goes on.
+    pub(crate) fn end_reason(&self) -> EndReason {
+        self.record.end_reason
+    }
+
+    fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<E::Chunk>> {
+        // Signals come first, so that a steady flow of events does not delay a shutdown.
+        if let Poll::Ready(chunk) = self.poll_signals(context) {
+            return Poll::Ready(Some(chunk));
+        }
+        let Poll::Ready(delivery) = self.subscriber.poll_next(context) else {
+            // The subscriber may have passed events of other topics.
+            self.record.open.passed(self.subscriber.cursor().sequence);
+            return Poll::Pending;
+        };
+        let chunk = match delivery {
+            Ok(Delivery::Events(batch)) => Some(self.batch(&batch)),
+            Ok(Delivery::Gap(gap)) => Some(self.gap(&gap)),
+            Err(error) => {
+                // The client reconnects with its cursor, as after any lost connection.
+                self.finish(EndReason::LogFailed);
+                let _span = self.record.span.enter();
+                let error = &error as &dyn Error;
+                tracing::error!(connection = self.record.open.number(), error, "stream failed");
+                None
+            }
+        };
+        Poll::Ready(chunk)
+    }
+
+    /// Acts on signals until one of them makes a chunk, or no signal is left.
+    fn poll_signals(&mut self, context: &mut Context<'_>) -> Poll<E::Chunk> {
+        loop {
+            if self.signals.is_empty() {
+                let StreamContext { stop, settings, .. } = &*self.record.context;
+                let heartbeat = self.sent + settings.heartbeat;
+                let next = next_signal(stop.clone(), self.goodbye, self.expires, heartbeat);
+                self.signals.push(Box::pin(next));
+            }
+            let Some(signal) = ready!(self.signals.poll_next_unpin(context)) else { continue };
+            if let Some(chunk) = self.act_on(&signal) {
+                return Poll::Ready(chunk);
+            }
+        }
+    }
+
+    /// Returns the chunk to send for a signal, if there is one.
+    fn act_on(&mut self, signal: &Signal) -> Option<E::Chunk> {
+        let settings = &self.record.context.settings;
+        match *signal {
+            Signal::Stop(began) => {
+                self.goodbye = Some(goodbye_at(&self.record.context, began));
+                None
+            }
+            Signal::Goodbye => {
+                self.finish(EndReason::Draining);
+                Some(self.goodbye(GoodbyeReason::Draining))
+            }
+            Signal::Expired => {
+                self.finish(EndReason::Expired);
+                Some(self.goodbye(GoodbyeReason::Expired))
+            }
+            // In most cases something else was sent in the meantime.
+            Signal::Heartbeat if self.sent.elapsed() < settings.heartbeat => None,
+            Signal::Heartbeat => Some(self.heartbeat()),
+        }
+    }
+
+    /// Encodes a batch as one chunk, so that it leaves in one write.
+    fn batch(&mut self, batch: &Batch) -> E::Chunk {
+        let mut frames = &batch[..];
+        let chunk = match &mut self.limit {
+            Some(Limit { events, sent }) => {
+                let left =
+                    usize::try_from(events.get().saturating_sub(*sent)).unwrap_or(usize::MAX);
+                frames = &frames[..frames.len().min(left)];
+                let first = *sent + 1;
+                *sent += frames.len() as u64;
+                if *sent >= events.get() {
+                    self.phase = Phase::End;
+                }
+                self.encoder.counted_events(frames, first)
+            }
+            None => self.encoder.events(batch),
+        };
+        let StreamRecord { context, open, opened, events, .. } = &mut self.record;
+        *events += frames.len() as u64;
+        open.passed(self.subscriber.cursor().sequence);
+        let published = frames.first().and_then(|frame| frame.published());
+        // Events from before the stream was opened are a replay, whose delay says nothing.
+        let published = published.filter(|at| at >= opened);
+        context.metrics.events_sent(frames.len() as u64, published.map(|at| at.elapsed()));
+        if let Some(skipped) = self.subscriber.skipped() {
+            context.metrics.events_skipped(skipped - mem::replace(&mut self.skipped, skipped));
+        }
+        chunk
+    }
+
+    fn hello(&self) -> E::Chunk {
+        let StreamContext { hub, settings, .. } = &*self.record.context;
+        let kept = hub.kept();
+        let hello = Hello {
+            time: hub.now(),
+            connection: self.record.open.number(),
+            heartbeat_ms: millis(settings.heartbeat),
+            retry_ms: millis(settings.retry),
+            oldest: kept.map(|(oldest, _)| oldest),
+            newest: kept.map(|(_, newest)| newest),
+        };
+        // Before a gap, the client keeps its own cursor until the gap is announced.
+        let position = (!self.subscriber.has_gap()).then(|| self.position());
+        self.encoder.notice(&hello, position.as_deref(), Some(settings.retry))
+    }
+
+    fn gap(&self, gap: &Gap) -> E::Chunk {
+        let _span = self.record.span.enter();
+        let connection = self.record.open.number();
+        // The client chose the cursor, so its length is bounded before it is printed.
+        let cursor: String = gap.cursor.chars().take(64).collect();
+        tracing::info!(connection, reason = gap.reason.as_str(), ?cursor, "gap");
+        self.record.context.metrics.gap(gap.reason);
+        self.encoder.notice(gap, Some(&self.position()), None)
+    }
+
+    fn heartbeat(&self) -> E::Chunk {
+        self.record.open.passed(self.subscriber.cursor().sequence);
+        let time = self.record.context.hub.now();
+        let heartbeat = Heartbeat { time, skipped: self.subscriber.skipped() };
+        self.encoder.notice(&heartbeat, Some(&self.position()), None)
+    }
+
+    fn end(&mut self) -> E::Chunk {
+        self.finish(EndReason::End);
+        let sent = self.limit.map_or(0, |limit| limit.sent);
+        self.encoder.notice(&End { sent }, None, None)
+    }
+
+    fn goodbye(&self, reason: GoodbyeReason) -> E::Chunk {
+        goodbye(&self.record.context.settings, &self.encoder, reason)
+    }
+
+    fn finish(&mut self, reason: EndReason) {
+        self.phase = Phase::Over;
+        self.record.end_reason = reason;
+    }
+
+    /// The id from which the client can resume.
+    fn position(&self) -> String {
+        let id = self.subscriber.cursor();
+        match self.limit {
+            Some(Limit { sent, .. }) => CountedId { id, sent }.to_string(),
+            None => id.to_string(),
+        }
+    }
+}
+
+/// Sleeps until `time`, or forever without one.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+/// Draws the time of a stream's goodbye in a shutdown that began at `began`.
+pub(crate) fn goodbye_at(context: &StreamContext, began: Instant) -> Instant {
+    let spread = goodbyes_spread(context.streams.count(), context.settings.drain);
+    began + spread.mul_f64(fastrand::f64())
+}
+
+/// Time over which the goodbyes of `streams` streams are spread, so that their clients do not
+/// reconnect all at once.
+fn goodbyes_spread(streams: usize, drain: Duration) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    BETWEEN_GOODBYES.saturating_mul(streams).min(drain.mul_f64(GOODBYES_SHARE))
+}
+
+/// Encodes a goodbye. Its retry time is one to two times the usual one, so that clients spread.
+pub(crate) fn goodbye<E: Encoder>(
+    settings: &Settings,
+    encoder: &E,
+    reason: GoodbyeReason,
+) -> E::Chunk {
+    let usual = match reason {
+        GoodbyeReason::Draining | GoodbyeReason::Expired => settings.retry,
+        GoodbyeReason::Limit => settings.retry.mul_f64(FULL_RETRY),
+    };
+    let retry = usual.mul_f64(1.0 + fastrand::f64());
+    encoder.notice(&Goodbye { reason, retry_ms: millis(retry) }, None, Some(retry))
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The record of one stream, which is counted and printed when it is dropped.
+pub(crate) struct StreamRecord {
+    pub(crate) context: Arc<StreamContext>,
+    open: OpenStream,
+    opened: Instant,
+    /// Number of events sent.
+    pub(crate) events: u64,
+    /// Reason for the end; [`EndReason::ClientLeft`] until another one is known.
+    pub(crate) end_reason: EndReason,
+    /// The span of the connection.
+    span: Span,
+}
+
+impl StreamRecord {
+    /// Starts the record of a stream.
+    pub(crate) fn new(context: Arc<StreamContext>, open: OpenStream) -> Self {
+        Self {
+            context,
+            open,
+            opened: Instant::now(),
+            events: 0,
+            end_reason: EndReason::ClientLeft,
+            span: Span::current(),
+        }
+    }
+}
+
+impl Drop for StreamRecord {
+    fn drop(&mut self) {
+        let Self { context, open, opened, events, end_reason, span } = self;
+        let _span = span.enter();
+        context.metrics.stream_ended(*end_reason);
+        let lasted = opened.elapsed();
+        tracing::info!(
+            connection = open.number(),
+            ?lasted,
+            events,
+            end = end_reason.as_str(),
+            "stream closed"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goodbyes_are_spread_and_leave_time_for_slow_clients() {
+        let drain = Duration::from_secs(10);
+        assert_eq!(goodbyes_spread(1, drain), Duration::from_millis(1));
+        assert_eq!(goodbyes_spread(2500, drain), Duration::from_millis(2500));
+        assert_eq!(goodbyes_spread(10_000, drain), Duration::from_secs(8));
+        assert_eq!(goodbyes_spread(usize::MAX, drain), Duration::from_secs(8));
+    }
+}

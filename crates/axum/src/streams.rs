@@ -1,0 +1,223 @@
+//! The registry of open streams: it enforces their limits, knows the position of each, and tells
+//! when the last one has ended.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use waterclock::hub::Subscriber;
+
+use crate::limits::StreamLimits;
+
+/// The open streams of a server. Clones share one registry.
+#[derive(Clone, Debug)]
+pub struct OpenStreams(Arc<Registry>);
+
+#[derive(Debug)]
+struct Registry {
+    limits: StreamLimits,
+    entries: Mutex<Entries>,
+    /// Number of open streams. Updated only while `entries` is locked.
+    count: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    /// Number of the stream that was opened last.
+    last: u64,
+    by_number: HashMap<u64, Position>,
+    per_address: HashMap<IpAddr, usize>,
+}
+
+/// The position of a stream in the event log.
+#[derive(Debug)]
+struct Position {
+    /// Sequence number up to which the stream has sent or skipped events.
+    passed: Arc<AtomicU64>,
+    /// Sequence number of the newest event that matches its patterns.
+    newest: Arc<AtomicU64>,
+}
+
+impl Position {
+    fn behind(&self) -> u64 {
+        self.newest.load(Ordering::Relaxed).saturating_sub(self.passed.load(Ordering::Relaxed))
+    }
+}
+
+/// The registration of one open stream. Dropping it removes the stream from the registry.
+#[derive(Debug)]
+pub(crate) struct OpenStream {
+    streams: OpenStreams,
+    number: u64,
+    address: IpAddr,
+    passed: Arc<AtomicU64>,
+}
+
+/// The distance between streams and the newest events that match their patterns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Number of streams that are behind.
+    pub streams: usize,
+    /// Events of the log, of any topic, that the furthest one has yet to pass.
+    pub events: u64,
+}
+
+impl OpenStreams {
+    /// Creates an empty registry.
+    pub(crate) fn new(limits: StreamLimits) -> Self {
+        let registry =
+            Registry { limits, entries: Mutex::default(), count: watch::Sender::default() };
+        Self(Arc::new(registry))
+    }
+
+    /// Registers a stream of `subscriber`. Returns `None` if a limit is reached.
+    pub(crate) fn open(&self, address: IpAddr, subscriber: &Subscriber) -> Option<OpenStream> {
+        self.register(address, subscriber.cursor().sequence, subscriber.newest())
+    }
+
+    /// Registers a stream that reads no events, and so is never behind. Returns `None` if a limit
+    /// is reached.
+    #[cfg(feature = "probe")]
+    pub(crate) fn open_without_events(&self, address: IpAddr) -> Option<OpenStream> {
+        self.register(address, 0, Arc::default())
+    }
+
+    fn register(
+        &self,
+        address: IpAddr,
+        position: u64,
+        newest: Arc<AtomicU64>,
+    ) -> Option<OpenStream> {
+        let mut entries = self.0.entries.lock();
+        let of_address = entries.per_address.get(&address).copied().unwrap_or(0);
+        let StreamLimits { total, per_address } = self.0.limits;
+        if entries.by_number.len() >= total || of_address >= per_address {
+            return None;
+        }
+        entries.per_address.insert(address, of_address + 1);
+        entries.last += 1;
+        let number = entries.last;
+        let passed = Arc::new(AtomicU64::new(position));
+        entries.by_number.insert(number, Position { passed: Arc::clone(&passed), newest });
+        self.0.count.send_replace(entries.by_number.len());
+        Some(OpenStream { streams: self.clone(), number, address, passed })
+    }
+
+    /// Number of open streams.
+    pub fn count(&self) -> usize {
+        *self.0.count.borrow()
+    }
+
+    /// Waits for the last open stream to end. Returns at once if no stream is open.
+    pub async fn ended(&self) {
+        // Cannot fail: `self` holds the sender.
+        let _ = self.0.count.subscribe().wait_for(|&count| count == 0).await;
+    }
+
+    /// Measures the lag of the open streams.
+    pub fn lag(&self) -> Lag {
+        let entries = self.0.entries.lock();
+        let behind = entries.by_number.values().map(Position::behind).filter(|&events| events > 0);
+        behind.fold(Lag::default(), |lag, events| Lag {
+            streams: lag.streams + 1,
+            events: lag.events.max(events),
+        })
+    }
+}
+
+impl OpenStream {
+    /// Number of the stream, counted from 1 since the server's start.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Notes that the stream has passed a sequence number.
+    pub(crate) fn passed(&self, position: u64) {
+        self.passed.store(position, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let mut entries = self.streams.0.entries.lock();
+        entries.by_number.remove(&self.number);
+        if let Some(count) = entries.per_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                entries.per_address.remove(&self.address);
+            }
+        }
+        self.streams.0.count.send_replace(entries.by_number.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const B: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+
+    fn open(
+        streams: &OpenStreams,
+        address: IpAddr,
+        position: u64,
+        newest: u64,
+    ) -> Option<OpenStream> {
+        streams.register(address, position, Arc::new(AtomicU64::new(newest)))
+    }
+
+    #[test]
+    fn streams_are_limited_in_total_and_per_address() {
+        let streams = OpenStreams::new(StreamLimits { total: 3, per_address: 2 });
+        let first = open(&streams, A, 0, 10).unwrap();
+        let second = open(&streams, A, 0, 10).unwrap();
+        assert!(open(&streams, A, 0, 10).is_none(), "two of that address");
+        let third = open(&streams, B, 0, 10).unwrap();
+        assert!(open(&streams, B, 0, 10).is_none(), "three in total");
+        assert_eq!((first.number(), second.number(), third.number()), (1, 2, 3));
+        drop(second);
+        assert_eq!(open(&streams, A, 0, 10).unwrap().number(), 4);
+        drop((first, third));
+        assert_eq!(streams.count(), 0);
+        assert!(
+            streams.0.entries.lock().per_address.is_empty(),
+            "closed streams leave nothing behind"
+        );
+    }
+
+    #[test]
+    fn lag_counts_streams_and_the_furthest_distance() {
+        let streams = OpenStreams::new(StreamLimits { total: 4, per_address: 4 });
+        assert_eq!(streams.lag(), Lag::default());
+        let (first, second) =
+            (open(&streams, A, 4, 10).unwrap(), open(&streams, A, 6, 10).unwrap());
+        let _third = open(&streams, A, 10, 10).unwrap();
+        let _of_a_quiet_topic = open(&streams, A, 3, 2).unwrap();
+        assert_eq!(streams.lag(), Lag { streams: 2, events: 6 });
+        first.passed(10);
+        second.passed(9);
+        assert_eq!(streams.lag(), Lag { streams: 1, events: 1 });
+    }
+
+    #[tokio::test]
+    async fn ended_resolves_after_the_last_stream() {
+        let streams = OpenStreams::new(StreamLimits { total: 3, per_address: 3 });
+        streams.ended().await;
+        let stream = open(&streams, A, 0, 10).unwrap();
+        let ended = tokio::spawn({
+            let streams = streams.clone();
+            async move { streams.ended().await }
+        });
+        assert!(!ended.is_finished());
+        drop(stream);
+        ended.await.unwrap();
+    }
+}

@@ -1,0 +1,121 @@
+//! A validated, authorized subscription request, which all transports share.
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderValue, request::Parts},
+};
+use waterclock::{
+    event::Topic,
+    hub::{Format, Hub, Subscriber},
+    id::{CountedId, Cursor},
+    notice::GoodbyeReason,
+    pattern::Patterns,
+    transport::Transport,
+};
+
+use crate::{
+    accept_hook::AcceptHook,
+    metrics::EndReason,
+    policy::Expiry,
+    problem::Problem,
+    query::Query,
+    session::{Encoder, Limit, Session, goodbye},
+    state::{RoutesState, StreamContext},
+};
+
+/// A validated, authorized subscription request.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    topics: Patterns,
+    cursor: Cursor,
+    conflate: bool,
+    format: Format,
+    limit: Option<Limit>,
+    expires: Expiry,
+    client: IpAddr,
+    accept_hook: Option<AcceptHook>,
+}
+
+impl FromRequestParts<RoutesState> for Subscription {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &RoutesState) -> Result<Self, Problem> {
+        let Query { patterns, format, conflate, limit, last_event_id } =
+            Query::parse(parts.uri.query().unwrap_or_default())?;
+        let topics = Patterns::new(patterns).unwrap_or(Topic::clock().into());
+        let expires = state.policy.may_read(parts, &topics)?;
+        let client = state.policy.client_address(parts);
+        // The id that a browser sends when it reconnects is newer than the one in the page's URL.
+        // It is UTF-8, which `HeaderValue::to_str` would refuse.
+        let header = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
+        let header = header.map(String::from_utf8_lossy).filter(|text| !text.is_empty());
+        let text = header.map(Cow::into_owned).or(last_event_id);
+        let cursor = Cursor::parse(text.as_deref());
+        let counted = text.and_then(|text| text.parse().ok());
+        let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
+        let limit = limit.map(|events| Limit { events, sent });
+        let accept_hook = parts.extensions.get().cloned();
+        Ok(Self { topics, cursor, conflate, format, limit, expires, client, accept_hook })
+    }
+}
+
+impl Subscription {
+    /// Subscribes to the hub.
+    pub(crate) fn subscribe(self, hub: &Hub) -> Subscriber {
+        let subscriber = hub.subscribe(self.topics, self.cursor);
+        if self.conflate { subscriber.conflated() } else { subscriber }
+    }
+
+    /// Calls the request's [`AcceptHook`], if it has one.
+    pub(crate) fn accept(&self, transport: Transport) {
+        if let Some(hook) = &self.accept_hook {
+            hook.call(transport);
+        }
+    }
+
+    /// The format of the events.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Maximum number of events, for one answer.
+    pub(crate) fn max_events(&self) -> usize {
+        let limit = self.limit.map(|limit| limit.events.get());
+        limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    }
+
+    /// Number of events that the client has received, if that is the limit it asked for.
+    pub(crate) fn complete(&self) -> Option<u64> {
+        let Limit { events, sent } = self.limit?;
+        (sent >= events.get()).then_some(sent)
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    ///
+    /// The reason and the only chunk to send, if no stream can be opened. An HTTP error would make
+    /// a browser give up for good.
+    pub(crate) fn open<E: Encoder>(
+        self,
+        context: Arc<StreamContext>,
+        encoder: E,
+    ) -> Result<Session<E>, (EndReason, E::Chunk)> {
+        let refuse = |reason: GoodbyeReason| {
+            context.metrics.stream_ended(reason.into());
+            Err((reason.into(), goodbye(&context.settings, &encoder, reason)))
+        };
+        if context.stop.has_begun() {
+            return refuse(GoodbyeReason::Draining);
+        }
+        let Self { limit, expires, client, .. } = self;
+        let subscriber = self.subscribe(&context.hub);
+        let Some(open) = context.streams.open(client, &subscriber) else {
+            tracing::info!("the limit on open streams is reached");
+            return refuse(GoodbyeReason::Limit);
+        };
+        Ok(Session::new(context, open, subscriber, encoder).limited(limit).expiring(expires))
+    }
+}

@@ -1,0 +1,678 @@
+//! The assessments: the finding of each check, given its observations.
+//!
+//! The delivery check has its own module; see
+//! [`DeliveryTrace::assess`](crate::DeliveryTrace::assess).
+
+use std::time::Duration;
+
+use waterclock::{notice::GoodbyeReason, offset::Offset, sse};
+
+use crate::{
+    check::Check,
+    client::{Schedule, StreamEnd, StreamResponse},
+    delivery::DeliveryTrace,
+    fault::Fault,
+    finding::{Finding, Verdict},
+    format::{duration_from_millis, format_duration, format_millis},
+    probe::RequestEcho,
+    protocol::Protocol,
+    stream_reader::StreamReader,
+};
+
+/// Maximum time to the first event.
+pub const MAX_FIRST_EVENT: Duration = Duration::from_secs(2);
+/// Maximum clock offset.
+const MAX_CLOCK_OFFSET: Duration = Duration::from_secs(2);
+/// Maximum round-trip time that is good.
+const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
+/// Maximum time between the first events of streams that were open at the same time. It is less
+/// than the duration of [`Schedule::CONCURRENT`].
+pub const MAX_START_GAP: Duration = Duration::from_millis(2500);
+/// Part of the idle period after which a stream counts as having survived it.
+const ALMOST_ALL: f64 = 0.98;
+/// Number of connections that a browser opens to one host over HTTP/1.1.
+pub const BROWSER_CONNECTIONS: usize = 6;
+
+/// Measurement of the checks that need the probe, on a server without one.
+pub const NO_PROBE: &str = "the server has no Waterclock probe";
+
+/// Assesses the versions of HTTP: of the response as the client received it, and of the request as
+/// the server received it.
+pub fn protocol(client: Option<Protocol>, server: Option<Protocol>) -> Finding {
+    let check = Check::Protocol;
+    let measured = match (client, server) {
+        (Some(client), Some(server)) if client == server => format!("{client} at both ends"),
+        (Some(client), Some(server)) => format!("{client} at the client, {server} at the server"),
+        (Some(client), None) => format!("{client} at the client, not known at the server"),
+        (None, Some(server)) => format!("{server} at the server, not known at the client"),
+        (None, None) => return Finding::unknown(check, "no HTTP version is known"),
+    };
+    let mut faults = Vec::new();
+    if client == Some(Protocol::Http10) {
+        faults.push(Fault::Http10);
+    }
+    if server == Some(Protocol::Http10) {
+        faults.push(Fault::Http10Upstream);
+    }
+    let verdict = if faults.is_empty() { Verdict::Good } else { Verdict::Warning };
+    Finding::new(check, verdict, measured, faults)
+}
+
+/// Returns the number of streams that were open at the same time, out of those that were requested
+/// together with [`Schedule::CONCURRENT`].
+///
+/// `started` has the times of their first events by the server's clock, in milliseconds. The times
+/// of arrival would not do: a buffer may hold all events back until the end.
+pub fn count_concurrent(started: &[f64]) -> usize {
+    let first = started.iter().copied().fold(f64::INFINITY, f64::min);
+    let max_gap = MAX_START_GAP.as_secs_f64() * 1000.0;
+    started.iter().filter(|time| **time < first + max_gap).count()
+}
+
+/// Assesses the number of concurrent streams: those that opened, out of those that were tried.
+pub fn concurrent_streams(
+    open: usize,
+    tried: usize,
+    protocol: Option<Protocol>,
+    is_browser: bool,
+) -> Finding {
+    let check = Check::ConcurrentStreams;
+    if open >= tried {
+        return Finding::good(check, format!("all {open} opened; more were not tried"));
+    }
+    if open == 0 {
+        // The other checks open one stream at a time, so this is not a limit of zero.
+        return Finding::unknown(check, format!("none of {tried} had an event in time"));
+    }
+    let measured = format!("{open} of {tried} opened");
+    let is_http1 = protocol.is_none_or(|protocol| protocol <= Protocol::Http11);
+    if is_browser && is_http1 && open >= BROWSER_CONNECTIONS - 1 {
+        // Another page may use one of the connections.
+        return Finding::new(check, Verdict::Warning, measured, [Fault::SixConnections]);
+    }
+    let verdict = if open < BROWSER_CONNECTIONS { Verdict::Bad } else { Verdict::Warning };
+    Finding::new(check, verdict, measured, [Fault::ConnectionLimit])
+}
+
+/// Assesses the number of concurrent streams if the server itself refused some of them. This is not
+/// a fault of the path.
+pub fn refused_streams(open: usize, tried: usize, reason: GoodbyeReason) -> Finding {
+    let reason = reason.as_str();
+    let measured = format!("{open} of {tried} opened; the server refused the rest (`{reason}`)");
+    Finding::unknown(Check::ConcurrentStreams, measured)
+}
+
+/// Assesses the time to the first event, measured from the request; `Err` has the time waited
+/// without any event. A late first event is explained by `is_held_back`: the whole stream was.
+pub fn first_event(took: Result<Duration, Duration>, is_held_back: bool) -> Finding {
+    let check = Check::FirstEvent;
+    let fault = if is_held_back { Fault::Buffering } else { Fault::LateFirstEvent };
+    match took {
+        Ok(took) if took <= MAX_FIRST_EVENT && !is_held_back => {
+            Finding::good(check, format!("after {}", format_duration(took)))
+        }
+        Ok(took) => {
+            let measured = format!("only after {}", format_duration(took));
+            let verdict = if is_held_back { Verdict::Bad } else { Verdict::Warning };
+            Finding::new(check, verdict, measured, [fault])
+        }
+        Err(waited) => {
+            let measured = format!("none within {}", format_duration(waited));
+            Finding::new(check, Verdict::Bad, measured, [fault])
+        }
+    }
+}
+
+/// Fields of a stream: `true` if the stream has them, their name, and the fault if they are lost.
+fn seen_fields(reader: &StreamReader) -> [(bool, &'static str, Fault); 3] {
+    [
+        (reader.has_comment(), "comments", Fault::CommentsLost),
+        (reader.retry.is_some(), "`retry`", Fault::RetryLost),
+        (reader.has_ids(), "ids", Fault::IdsLost),
+    ]
+}
+
+/// Joins the names of the fields that a stream has, or of those that it has not.
+fn join_fields(fields: &[(bool, &'static str, Fault)], are_seen: bool) -> String {
+    let fields = fields.iter().filter(|field| field.0 == are_seen);
+    fields.map(|field| field.1).collect::<Vec<_>>().join(", ")
+}
+
+/// Measurement of a stream that has all fields.
+const ALL_FIELDS: &str = "comments, `retry` and ids arrive";
+
+/// Assesses the delivery of comments, `retry` and ids in a stream of the probe.
+pub fn fields(reader: &StreamReader) -> Finding {
+    let check = Check::Fields;
+    if reader.messages.is_empty() {
+        return Finding::unknown(check, "no event arrived");
+    }
+    let fields = seen_fields(reader);
+    let faults: Vec<_> = fields.iter().filter(|field| !field.0).map(|field| field.2).collect();
+    if faults.is_empty() {
+        return Finding::good(check, ALL_FIELDS);
+    }
+    let is_bad = faults.contains(&Fault::IdsLost);
+    let verdict = if is_bad { Verdict::Bad } else { Verdict::Warning };
+    Finding::new(check, verdict, format!("lost: {}", join_fields(&fields, false)), faults)
+}
+
+/// Assesses the delivery of comments, `retry` and ids in a stream that may have been sent without
+/// them.
+pub fn fields_without_probe(reader: &StreamReader) -> Finding {
+    let check = Check::Fields;
+    let fields = seen_fields(reader);
+    match (join_fields(&fields, true), join_fields(&fields, false)) {
+        (_, missing) if missing.is_empty() => Finding::good(check, ALL_FIELDS),
+        (seen, _) if seen.is_empty() => Finding::unknown(
+            check,
+            "no comments, `retry` or ids seen; the server may not send them",
+        ),
+        (seen, missing) => Finding::unknown(
+            check,
+            format!("seen: {seen}; not seen: {missing} (the server may not send them)"),
+        ),
+    }
+}
+
+/// Assesses the headers of a response to a request that accepts compression, like those of
+/// browsers.
+///
+/// `is_cached` is `true` if a response was served twice. `is_waterclock` is `true` if the server is
+/// a Waterclock, which sends `Cache-Control: no-cache, no-transform`.
+pub fn headers<'a>(
+    headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+    is_cached: bool,
+    is_waterclock: bool,
+) -> Finding {
+    let headers: Vec<_> = headers.into_iter().collect();
+    // Several headers of one name are equivalent to one with commas (RFC 9110, section 5.3).
+    let get = |wanted: &str| {
+        let found = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        let values: Vec<_> = found.map(|(_, value)| value.trim().to_ascii_lowercase()).collect();
+        (!values.is_empty()).then(|| values.join(", "))
+    };
+    let mut problems = Vec::new();
+    let mut verdict = Verdict::Good;
+    let mut add = |fault, severity, measured: String| {
+        verdict = verdict.max(severity);
+        problems.push((fault, measured));
+    };
+    let content_type = get("content-type").unwrap_or_default();
+    if content_type.split(';').next().map(str::trim) != Some(sse::CONTENT_TYPE) {
+        let measured = format!("the content type is `{content_type}`");
+        add(Fault::ContentType, Verdict::Bad, measured);
+    }
+    if let Some(encoding) = get("content-encoding").filter(|encoding| encoding != "identity") {
+        let measured = format!("compressed with `{encoding}` if the client accepts it");
+        add(Fault::Compression, Verdict::Bad, measured);
+    }
+    let cache_control = get("cache-control").unwrap_or_default();
+    let has = |directive: &str| cache_control.split(',').any(|part| part.trim() == directive);
+    let is_complete = (has("no-cache") || has("no-store")) && has("no-transform");
+    // Other servers need not send the header.
+    if is_waterclock && !is_complete {
+        let measured = match &*cache_control {
+            "" => "no `Cache-Control`".to_owned(),
+            other => format!("`Cache-Control` is `{other}`"),
+        };
+        add(Fault::CacheControl, Verdict::Warning, measured);
+    }
+    let age = get("age").and_then(|age| age.parse::<u64>().ok()).unwrap_or_default();
+    let is_hit = get("x-cache").is_some_and(|value| value.starts_with("hit"));
+    if is_cached || age > 0 || is_hit {
+        add(Fault::Cached, Verdict::Bad, "a response came from a cache".to_owned());
+    }
+    if problems.is_empty() {
+        let measured = "the content type is right; not compressed, not cached";
+        return Finding::good(Check::Headers, measured);
+    }
+    let (faults, measured): (Vec<_>, Vec<_>) = problems.into_iter().unzip();
+    Finding::new(Check::Headers, verdict, measured.join("; "), faults)
+}
+
+/// Returns the reason why a response says nothing about the path: its status is not 200, or the
+/// server ended the stream with a `goodbye`. Returns `None` if it can be assessed.
+pub fn refusal(response: &StreamResponse) -> Option<String> {
+    if response.status != 200 {
+        return Some(format!("the response status was {}", response.status));
+    }
+    let reason = response.reader.goodbye()?;
+    Some(format!("the server ended the stream (`{}`)", reason.as_str()))
+}
+
+/// Assesses a stream that lost events or reordered them. Returns `None` if it is complete.
+pub fn lost_events(response: &StreamResponse, schedule: Schedule) -> Option<Finding> {
+    if response.reader.is_complete(schedule.events) {
+        return None;
+    }
+    let end = match response.end {
+        StreamEnd::Cut => ", then the stream was cut",
+        StreamEnd::TimedOut => ", then no more until the timeout",
+        StreamEnd::Stopped | StreamEnd::Complete => "",
+    };
+    let (arrived, events) = (response.reader.numbers.len(), schedule.events);
+    let order = if arrived < events as usize { "" } else { " in a different order" };
+    let measured = format!("{arrived} of {events} events arrived{order}{end}");
+    Some(Finding::new(Check::Delivery, Verdict::Bad, measured, [Fault::EventsLost]))
+}
+
+/// Assesses a stream of two events with an idle period between them. `heartbeat` is the server's
+/// heartbeat interval, `tried` the length of the idle period.
+pub fn idle_stream(response: &StreamResponse, heartbeat: Duration, tried: Duration) -> Finding {
+    let StreamResponse { reader, requested_at, ended_at, end, .. } = response;
+    if let Some(reason) = refusal(response) {
+        return Finding::unknown(Check::Idle, reason);
+    }
+    if reader.is_complete(2) {
+        return idle(None, Some(heartbeat), tried);
+    }
+    let since = |time: f64| duration_from_millis(ended_at - time).unwrap_or_default();
+    if *end != StreamEnd::TimedOut && since(*requested_at) > tried.mul_f64(ALMOST_ALL) {
+        let reason = "the event after the idle period did not arrive";
+        return Finding::unknown(Check::Idle, reason);
+    }
+    // The idle period began with the first event, unless a buffer held that back.
+    let began = reader.messages.last().map_or(*requested_at, |(_, arrived)| *arrived);
+    // A stream without its second event is as good as cut, even if the connection is open.
+    idle(Some(since(began).min(tried)), Some(heartbeat), tried)
+}
+
+/// Assesses an idle period.
+///
+/// `cut_after` is the idle time after which the stream was cut; `None` if it survived. `heartbeat`
+/// is the server's heartbeat interval, if known. `tried` is the length of the idle period.
+pub fn idle(cut_after: Option<Duration>, heartbeat: Option<Duration>, tried: Duration) -> Finding {
+    let check = Check::Idle;
+    let faults = [Fault::IdleTimeout];
+    let survived = format_duration(tried);
+    match (cut_after, heartbeat) {
+        (Some(cut), Some(heartbeat)) => {
+            let measured = |margin| {
+                let (cut, heartbeat) = (format_duration(cut), format_duration(heartbeat));
+                format!("cut after {cut} without data; the heartbeat (every {heartbeat}) {margin}")
+            };
+            // With equal times, either may come first.
+            if cut <= heartbeat + heartbeat / 10 {
+                Finding::new(check, Verdict::Bad, measured("comes too late"), faults)
+            } else if cut < 2 * heartbeat {
+                Finding::new(check, Verdict::Warning, measured("comes only just in time"), faults)
+            } else {
+                Finding::good(check, measured("comes in time"))
+            }
+        }
+        (Some(cut), None) => {
+            let measured = format!("cut after {} without data", format_duration(cut));
+            Finding::new(check, Verdict::Bad, measured, faults)
+        }
+        (None, Some(heartbeat)) => {
+            let interval = format_duration(heartbeat);
+            if tried < heartbeat {
+                Finding::unknown(
+                    check,
+                    format!(
+                        "survives {survived} without data, but the heartbeat comes only every \
+                         {interval}: try a longer time"
+                    ),
+                )
+            } else {
+                let measured = format!(
+                    "survives {survived} without data; the heartbeat comes every {interval}"
+                );
+                Finding::good(check, measured)
+            }
+        }
+        (None, None) => Finding::good(check, format!("survives {survived} without data")),
+    }
+}
+
+/// Assesses the delivery of `Last-Event-ID`: the id that was sent, and the request as the server
+/// received it.
+pub fn resume(sent: &str, echo: Option<&RequestEcho>) -> Finding {
+    let check = Check::Resume;
+    let Some(echo) = echo else {
+        return Finding::unknown(check, "the server did not report the request");
+    };
+    match &echo.last_event_id {
+        Some(id) if id == sent => Finding::good(check, "reaches the server"),
+        Some(id) => {
+            let id: String = id.chars().take(40).collect();
+            let measured = format!("reaches the server as `{id}` instead of `{sent}`");
+            Finding::new(check, Verdict::Bad, measured, [Fault::LastEventIdLost])
+        }
+        None => {
+            let measured = "does not reach the server, so a reconnect loses events";
+            Finding::new(check, Verdict::Bad, measured, [Fault::LastEventIdLost])
+        }
+    }
+}
+
+/// Assesses the response to a POST, if there is one, compared with a GET for the same schedule.
+/// `is_get_held_back` is `true` if the events of the GET were held back.
+pub fn post(
+    response: Option<&StreamResponse>,
+    schedule: Schedule,
+    is_get_held_back: bool,
+) -> Finding {
+    let check = Check::Post;
+    let Some(response) = response else {
+        return Finding::unknown(check, "no response to a POST");
+    };
+    if response.status != 200 {
+        let measured = format!("a POST is refused with status {}", response.status);
+        return Finding::new(check, Verdict::Warning, measured, [Fault::PostRefused]);
+    }
+    if let Some(reason) = refusal(response) {
+        return Finding::unknown(check, reason);
+    }
+    if lost_events(response, schedule).is_some() {
+        return Finding::unknown(check, "some events of the POST did not arrive");
+    }
+    match (DeliveryTrace::is_held_back(&response.reader.arrivals), is_get_held_back) {
+        (false, true) => {
+            let measured = "events of a GET are held back, those of a POST are not";
+            Finding::new(check, Verdict::Bad, measured, [Fault::GetUnlikePost])
+        }
+        (true, false) => {
+            Finding::good(check, "events of a POST are held back, those of a GET are not")
+        }
+        (true, true) => Finding::good(check, "treated alike: both are held back"),
+        (false, false) => Finding::good(check, "treated alike"),
+    }
+}
+
+/// Assesses a service worker. `is_controlled` is `true` if one controls the page, `is_intercepted`
+/// if it answered a request for the probe.
+pub fn service_worker(is_controlled: bool, is_intercepted: bool) -> Finding {
+    let check = Check::ServiceWorker;
+    match (is_controlled, is_intercepted) {
+        (_, true) => {
+            let measured = "a service worker answers the requests for the stream";
+            Finding::new(check, Verdict::Warning, measured, [Fault::ServiceWorker])
+        }
+        (true, false) => Finding::good(check, "present, but it leaves the stream alone"),
+        (false, false) => Finding::good(check, "none"),
+    }
+}
+
+/// Assesses the clock offset.
+pub fn clock(offset: Option<Offset>) -> Finding {
+    let check = Check::Clock;
+    let Some(Offset { millis, uncertainty }) = offset else {
+        return Finding::unknown(check, "the server's time is not known");
+    };
+    let direction = if millis < 0.0 { "behind" } else { "ahead" };
+    let measured = format!(
+        "the server's clock is {} {direction}, give or take {}",
+        format_millis(millis.abs()),
+        format_millis(uncertainty)
+    );
+    let duration = |millis| duration_from_millis(millis).unwrap_or_default();
+    if duration(millis.abs()) > MAX_CLOCK_OFFSET + duration(uncertainty) {
+        return Finding::new(check, Verdict::Warning, measured, [Fault::ClockOff]);
+    }
+    Finding::good(check, measured)
+}
+
+/// Assesses the shortest round-trip time, measured to the end of the response.
+pub fn round_trip(shortest: Option<Duration>) -> Finding {
+    let check = Check::RoundTrip;
+    let Some(shortest) = shortest else {
+        return Finding::unknown(check, "no response");
+    };
+    let verdict = if shortest > MAX_ROUND_TRIP { Verdict::Warning } else { Verdict::Good };
+    Finding::new(check, verdict, format_duration(shortest), [])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream_reader::Arrival;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[track_caller]
+    fn is(finding: &Finding, verdict: Verdict, faults: &[Fault], measured: &str) {
+        assert_eq!((finding.verdict, &*finding.faults), (verdict, faults), "{}", finding.measured);
+        assert_eq!(finding.measured, measured);
+    }
+
+    #[test]
+    fn http_1_0_at_either_end_is_a_warning() {
+        use Protocol::{Http2, Http10, Http11};
+        is(
+            &protocol(Some(Http2), Some(Http11)),
+            Verdict::Good,
+            &[],
+            "HTTP/2 at the client, HTTP/1.1 at the server",
+        );
+        is(&protocol(Some(Http11), Some(Http11)), Verdict::Good, &[], "HTTP/1.1 at both ends");
+        is(
+            &protocol(Some(Http10), Some(Http10)),
+            Verdict::Warning,
+            &[Fault::Http10, Fault::Http10Upstream],
+            "HTTP/1.0 at both ends",
+        );
+        assert_eq!(protocol(None, None).verdict, Verdict::Unknown);
+        assert_eq!(protocol(Some(Http2), None).verdict, Verdict::Good);
+    }
+
+    #[test]
+    fn too_few_concurrent_streams_are_a_limit() {
+        use Protocol::{Http2, Http11};
+        assert_eq!(concurrent_streams(32, 32, Some(Http11), false).verdict, Verdict::Good);
+        assert_eq!(concurrent_streams(0, 32, Some(Http2), false).verdict, Verdict::Unknown);
+        for (open, protocol, is_browser, verdict, fault) in [
+            (6, Http11, true, Verdict::Warning, Fault::SixConnections),
+            (5, Http11, true, Verdict::Warning, Fault::SixConnections),
+            (3, Http11, true, Verdict::Bad, Fault::ConnectionLimit),
+            (6, Http2, true, Verdict::Warning, Fault::ConnectionLimit),
+            (6, Http11, false, Verdict::Warning, Fault::ConnectionLimit),
+            (1, Http2, false, Verdict::Bad, Fault::ConnectionLimit),
+        ] {
+            let finding = concurrent_streams(open, 32, Some(protocol), is_browser);
+            is(&finding, verdict, &[fault], &format!("{open} of 32 opened"));
+        }
+    }
+
+    #[test]
+    fn a_late_first_event_is_explained_by_a_buffer() {
+        is(&first_event(Ok(Duration::from_millis(20)), false), Verdict::Good, &[], "after 20 ms");
+        let late = [Fault::LateFirstEvent];
+        is(&first_event(Ok(seconds(3)), false), Verdict::Warning, &late, "only after 3 s");
+        is(&first_event(Ok(seconds(2)), true), Verdict::Bad, &[Fault::Buffering], "only after 2 s");
+        is(&first_event(Err(seconds(10)), false), Verdict::Bad, &late, "none within 10 s");
+    }
+
+    #[test]
+    fn a_lost_field_is_a_fault_only_if_the_server_sends_it() {
+        let read = |stream: &str| {
+            let mut reader = StreamReader::default();
+            reader.feed(stream.as_bytes(), 0.0);
+            reader
+        };
+        let all = read(": x\nretry: 1\nid: 1\ndata: x\n\n");
+        is(&fields(&all), Verdict::Good, &[], "comments, `retry` and ids arrive");
+        let none = read("data: x\n\n");
+        let faults = [Fault::CommentsLost, Fault::RetryLost, Fault::IdsLost];
+        is(&fields(&none), Verdict::Bad, &faults, "lost: comments, `retry`, ids");
+        let finding = fields(&read("retry: 1\nid: 1\ndata: x\n\n"));
+        is(&finding, Verdict::Warning, &[Fault::CommentsLost], "lost: comments");
+        assert_eq!(fields(&StreamReader::default()).verdict, Verdict::Unknown);
+        assert_eq!(fields_without_probe(&all).verdict, Verdict::Good);
+        let measured = "no comments, `retry` or ids seen; the server may not send them";
+        is(&fields_without_probe(&none), Verdict::Unknown, &[], measured);
+        let finding = fields_without_probe(&read("id: 1\ndata: x\n\n"));
+        let measured = "seen: ids; not seen: comments, `retry` (the server may not send them)";
+        is(&finding, Verdict::Unknown, &[], measured);
+    }
+
+    #[test]
+    fn each_header_that_breaks_a_stream_is_a_fault() {
+        const SENT: [(&str, &str); 2] =
+            [("content-type", "text/event-stream"), ("cache-control", "no-cache, no-transform")];
+        let with = |headers: &[(&'static str, &'static str)], is_cached| {
+            let others = SENT.iter().filter(|sent| headers.iter().all(|one| one.0 != sent.0));
+            let all: Vec<_> = others.chain(headers).copied().collect();
+            super::headers(all, is_cached, true)
+        };
+        assert_eq!(with(&[], false).verdict, Verdict::Good);
+        assert_eq!(with(&[("content-type", "text/event-stream; charset=utf-8")], false).faults, []);
+        for (header, verdict, fault) in [
+            (("content-type", "text/html"), Verdict::Bad, Fault::ContentType),
+            (("content-type", ""), Verdict::Bad, Fault::ContentType),
+            (("content-encoding", "gzip"), Verdict::Bad, Fault::Compression),
+            (("cache-control", "no-cache"), Verdict::Warning, Fault::CacheControl),
+            (("cache-control", "max-age=60"), Verdict::Warning, Fault::CacheControl),
+            (("age", "3"), Verdict::Bad, Fault::Cached),
+            (("x-cache", "HIT"), Verdict::Bad, Fault::Cached),
+        ] {
+            let finding = with(&[header], false);
+            assert_eq!(
+                (finding.verdict, &finding.faults[..]),
+                (verdict, &[fault][..]),
+                "{header:?}"
+            );
+        }
+        assert_eq!(with(&[], true).faults, [Fault::Cached]);
+        // Other servers need not send `Cache-Control`.
+        let finding = headers([("Content-Type", "text/event-stream")], false, false);
+        assert_eq!(finding.verdict, Verdict::Good);
+    }
+
+    #[test]
+    fn a_cut_of_an_idle_stream_is_compared_with_the_heartbeat() {
+        let heartbeat = Some(seconds(15));
+        let fault = [Fault::IdleTimeout];
+        is(
+            &idle(None, heartbeat, seconds(20)),
+            Verdict::Good,
+            &[],
+            "survives 20 s without data; the heartbeat comes every 15 s",
+        );
+        is(
+            &idle(Some(seconds(1)), heartbeat, seconds(20)),
+            Verdict::Bad,
+            &fault,
+            "cut after 1 s without data; the heartbeat (every 15 s) comes too late",
+        );
+        assert_eq!(idle(Some(seconds(16)), heartbeat, seconds(60)).verdict, Verdict::Bad);
+        assert_eq!(idle(Some(seconds(20)), heartbeat, seconds(60)).verdict, Verdict::Warning);
+        assert_eq!(idle(Some(seconds(60)), heartbeat, seconds(90)).verdict, Verdict::Good);
+        assert_eq!(idle(None, heartbeat, seconds(5)).verdict, Verdict::Unknown);
+        assert_eq!(idle(None, None, seconds(5)).verdict, Verdict::Good);
+        is(
+            &idle(Some(seconds(5)), None, seconds(9)),
+            Verdict::Bad,
+            &fault,
+            "cut after 5 s without data",
+        );
+    }
+
+    #[test]
+    fn last_event_id_must_arrive_unchanged() {
+        let echo = |id: Option<&str>| RequestEcho {
+            last_event_id: id.map(str::to_owned),
+            ..RequestEcho::default()
+        };
+        assert_eq!(resume("probe-7", Some(&echo(Some("probe-7")))).verdict, Verdict::Good);
+        for received in [None, Some("x")] {
+            assert_eq!(resume("probe-7", Some(&echo(received))).faults, [Fault::LastEventIdLost]);
+        }
+        assert_eq!(resume("probe-7", None).verdict, Verdict::Unknown);
+    }
+
+    /// A response whose events arrived as they were sent, or all at the end.
+    fn response(status: u16, is_held_back: bool) -> StreamResponse {
+        let mut reader = StreamReader::default();
+        for number in 1..=20 {
+            let sent = f64::from(number) * 100.0;
+            let arrived = if is_held_back { 2000.0 } else { sent };
+            reader.arrivals.push(Arrival { sent, arrived, bytes: 100 });
+            reader.numbers.push(number);
+        }
+        StreamResponse {
+            status,
+            headers: Vec::new(),
+            requested_at: 0.0,
+            ended_at: 2000.0,
+            end: StreamEnd::Complete,
+            reader,
+        }
+    }
+
+    #[test]
+    fn a_post_is_compared_with_a_get() {
+        const SCHEDULE: Schedule = Schedule { events: 20, ..Schedule::SINGLE };
+        let post = |response: Option<&StreamResponse>, is_get_held_back| {
+            super::post(response, SCHEDULE, is_get_held_back)
+        };
+        let (prompt, held) = (response(200, false), response(200, true));
+        assert_eq!(post(Some(&prompt), false).verdict, Verdict::Good);
+        assert_eq!(post(Some(&held), false).verdict, Verdict::Good);
+        assert_eq!(post(Some(&held), true).verdict, Verdict::Good);
+        assert_eq!(post(Some(&prompt), true).faults, [Fault::GetUnlikePost]);
+        assert_eq!(post(None, false).verdict, Verdict::Unknown);
+        is(
+            &post(Some(&response(405, false)), false),
+            Verdict::Warning,
+            &[Fault::PostRefused],
+            "a POST is refused with status 405",
+        );
+        let mut cut = response(200, false);
+        cut.reader.numbers.pop();
+        assert_eq!(post(Some(&cut), true).verdict, Verdict::Unknown);
+        let mut ended = response(200, false);
+        ended.reader.feed(b"event: goodbye\ndata: {\"reason\":\"limit\",\"retry_ms\":1}\n\n", 0.0);
+        is(
+            &post(Some(&ended), true),
+            Verdict::Unknown,
+            &[],
+            "the server ended the stream (`limit`)",
+        );
+    }
+
+    #[test]
+    fn lost_and_reordered_events_are_distinguished() {
+        let schedule = Schedule { events: 20, ..Schedule::SINGLE };
+        let mut response = response(200, false);
+        assert_eq!(lost_events(&response, schedule), None);
+        response.reader.numbers.swap(1, 2);
+        let finding = lost_events(&response, schedule).unwrap();
+        assert_eq!(finding.measured, "20 of 20 events arrived in a different order");
+        response.reader.numbers.remove(2);
+        for (end, words) in
+            [(StreamEnd::Complete, ""), (StreamEnd::Cut, ", then the stream was cut")]
+        {
+            response.end = end;
+            let measured = format!("19 of 20 events arrived{words}");
+            let finding = lost_events(&response, schedule).unwrap();
+            is(&finding, Verdict::Bad, &[Fault::EventsLost], &measured);
+        }
+    }
+
+    #[test]
+    fn a_service_worker_is_a_warning_only_if_it_answers() {
+        assert_eq!(service_worker(true, true).faults, [Fault::ServiceWorker]);
+        assert_eq!(service_worker(true, false).verdict, Verdict::Good);
+        assert_eq!(service_worker(false, false).measured, "none");
+    }
+
+    #[test]
+    fn clocks_far_apart_and_slow_round_trips_are_warnings() {
+        let apart = |millis| clock(Some(Offset { millis, uncertainty: 10.0 }));
+        is(
+            &apart(-30.0),
+            Verdict::Good,
+            &[],
+            "the server's clock is 30 ms behind, give or take 10 ms",
+        );
+        assert_eq!(apart(3000.0).faults, [Fault::ClockOff]);
+        assert_eq!(clock(None).verdict, Verdict::Unknown);
+        assert_eq!(round_trip(Some(Duration::from_millis(20))).measured, "20 ms");
+        assert_eq!(round_trip(Some(seconds(2))).verdict, Verdict::Warning);
+        assert_eq!(round_trip(None).verdict, Verdict::Unknown);
+    }
+}

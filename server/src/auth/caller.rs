@@ -1,0 +1,205 @@
+//! The caller of a request: local or not, and its token.
+
+use axum::http::{
+    Method,
+    header::{AUTHORIZATION, COOKIE, ORIGIN},
+    request::Parts,
+};
+use waterclock::{
+    event::Topic,
+    pattern::{Pattern, Patterns},
+    timestamp::Timestamp,
+};
+use waterclock_axum::{Expiry, Publisher};
+
+use super::{
+    access::Access,
+    error::{AuthError, COOKIE_NAME},
+    origin::{NotLocal, RequestOrigin, is_named_origin, is_origin_of, locality, requested_host},
+    token::{InvalidToken, Token},
+};
+
+/// The caller of a request.
+#[derive(Debug)]
+pub struct Caller {
+    /// Origin of a local request, or the sign by which it is not local.
+    locality: Result<RequestOrigin, NotLocal>,
+    /// The same, or [`NotLocal::TokenRequired`] if local requests need a token, too.
+    trust: Result<RequestOrigin, NotLocal>,
+    token: Result<Option<Token>, InvalidToken>,
+}
+
+/// The permission by which a caller reads. Callers with the same permission may share what they
+/// read.
+#[derive(Debug, Hash)]
+pub enum ReadPermission<'a> {
+    /// No token was needed.
+    Open,
+    /// A token: its subject, and the patterns it lists.
+    Token(&'a str, &'a [Pattern]),
+}
+
+impl Caller {
+    /// Identifies the caller of a request at the given time.
+    pub fn identify(request: &Parts, access: &Access, now: Timestamp) -> Self {
+        let locality = locality(request, &access.allowed_hosts, &access.cors_origins);
+        let trust = if access.is_token_required { Err(NotLocal::TokenRequired) } else { locality };
+        Self { locality, trust, token: verify_token(request, access, now) }
+    }
+
+    /// Decides whether the caller may read all the given topics, and until when.
+    ///
+    /// # Errors
+    ///
+    /// If the request is not local, a topic is not public, and no valid token lists it.
+    pub fn may_read(&self, topics: &Patterns, access: &Access) -> Result<Expiry, AuthError> {
+        let covers = |allowed: &[Pattern], pattern| allowed.iter().any(|one| one.covers(pattern));
+        if self.trust.is_ok() || topics.iter().all(|topic| covers(&access.public_topics, topic)) {
+            return Ok(None);
+        }
+        let token = self.token(access, AuthError::ReadNotLocal)?;
+        let is_allowed =
+            |pattern| covers(&token.subscribe, pattern) || covers(&access.public_topics, pattern);
+        match topics.iter().find(|pattern| !is_allowed(pattern)) {
+            None => Ok(Some(token.expires)),
+            Some(pattern) => Err(AuthError::NotListed {
+                claim: "subscribe",
+                pattern: pattern.to_string(),
+                listed: token.subscribe.clone(),
+            }),
+        }
+    }
+
+    /// The permission by which the caller may read all the given topics.
+    ///
+    /// # Errors
+    ///
+    /// As [`may_read`](Self::may_read).
+    pub fn read_permission(
+        &self,
+        topics: &Patterns,
+        access: &Access,
+    ) -> Result<ReadPermission<'_>, AuthError> {
+        Ok(match (self.may_read(topics, access)?, &self.token) {
+            (Some(_), Ok(Some(token))) => ReadPermission::Token(&token.publisher, &token.subscribe),
+            _ => ReadPermission::Open,
+        })
+    }
+
+    /// Decides whether the caller may publish to a topic.
+    ///
+    /// # Errors
+    ///
+    /// If the request is not local, or comes from a page of another origin, and no valid token
+    /// lists the topic. Nobody may publish to the topic of the clock.
+    pub fn may_publish(&self, topic: &Topic, access: &Access) -> Result<Publisher, AuthError> {
+        if *topic == Topic::clock() {
+            return Err(AuthError::ReservedTopic);
+        }
+        let why = match self.trust {
+            Ok(RequestOrigin::Own) => {
+                // Local publishes have no rate limit: nobody else suffers from them.
+                let name = "local".to_owned();
+                return Ok(Publisher { name, expires: None, is_rate_limited: false });
+            }
+            Ok(RequestOrigin::MayRead) => NotLocal::Origin,
+            Err(why) => why,
+        };
+        let token = self.token(access, |_| AuthError::PublishNotLocal(why))?;
+        if token.publish.iter().any(|pattern| pattern.matches(topic)) {
+            let (name, expires) = (token.publisher.clone(), Some(token.expires));
+            return Ok(Publisher { name, expires, is_rate_limited: true });
+        }
+        Err(AuthError::NotListed {
+            claim: "publish",
+            pattern: topic.to_string(),
+            listed: token.publish.clone(),
+        })
+    }
+
+    /// Returns `true` if there are topics to which the caller may publish.
+    pub fn may_publish_some(&self) -> bool {
+        let token = self.token.as_ref().ok().and_then(Option::as_ref);
+        self.trust == Ok(RequestOrigin::Own) || token.is_some_and(|token| !token.publish.is_empty())
+    }
+
+    /// Requires a local request.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::NotLocal`] for any other request.
+    pub fn require_local(&self) -> Result<(), AuthError> {
+        self.locality.map(drop).map_err(AuthError::NotLocal)
+    }
+
+    /// Requires a request of the server's own pages, or of a program on this machine, where those
+    /// need no token.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::NotLocal`] for any other request.
+    pub fn require_own(&self) -> Result<(), AuthError> {
+        match self.trust {
+            Ok(RequestOrigin::Own) => Ok(()),
+            Ok(RequestOrigin::MayRead) => Err(AuthError::NotLocal(NotLocal::Origin)),
+            Err(why) => Err(AuthError::NotLocal(why)),
+        }
+    }
+
+    /// Returns the token of a request that needs one. `without_tokens` makes the error if the
+    /// server uses no tokens.
+    fn token(
+        &self,
+        access: &Access,
+        without_tokens: impl FnOnce(NotLocal) -> AuthError,
+    ) -> Result<&Token, AuthError> {
+        match &self.token {
+            Ok(Some(token)) => Ok(token),
+            Err(invalid) => Err(AuthError::InvalidToken(invalid.clone())),
+            Ok(None) if access.tokens.is_some() => Err(AuthError::MissingToken),
+            Ok(None) => Err(without_tokens(self.trust.err().unwrap_or(NotLocal::Origin))),
+        }
+    }
+}
+
+/// Verifies the token of a request. A token in a cookie counts only if no page of another origin
+/// made the browser send it.
+fn verify_token(
+    request: &Parts,
+    access: &Access,
+    now: Timestamp,
+) -> Result<Option<Token>, InvalidToken> {
+    let Some(tokens) = &access.tokens else { return Ok(None) };
+    let headers = &request.headers;
+    if let Some(header) = headers.get(AUTHORIZATION) {
+        // RFC 6750, 2.1. The scheme is case-insensitive (RFC 9110, 11.1).
+        let text = header.to_str().unwrap_or_default();
+        let (scheme, token) = text.split_once(' ').unwrap_or_default();
+        return if scheme.eq_ignore_ascii_case("bearer") {
+            tokens.verify(token.trim(), now).map(Some)
+        } else {
+            Err(InvalidToken::NotBearer)
+        };
+    }
+    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let cookies = cookies.flat_map(|value| value.split(';'));
+    let mut cookies = cookies.filter_map(|cookie| cookie.trim().split_once('='));
+    let Some((_, token)) = cookies.find(|(name, _)| *name == COOKIE_NAME) else {
+        return Ok(None);
+    };
+    let host = requested_host(request).ok().flatten();
+    let is_foreign = |origin| !is_origin_of(origin, host.as_ref());
+    let reads = [Method::GET, Method::HEAD].contains(&request.method);
+    let is_allowed = |origin| reads && is_named_origin(origin, &access.cors_origins);
+    let mut foreign = headers.get_all(ORIGIN).iter().filter(|origin| is_foreign(origin)).peekable();
+    let is_foreign = foreign.peek().is_some();
+    if !foreign.all(is_allowed) {
+        return Ok(None);
+    }
+    let mut token = tokens.verify(token.trim(), now)?;
+    if is_foreign {
+        // Such a page may only read. A WebSocket is requested by GET, and could publish.
+        token.publish.clear();
+    }
+    Ok(Some(token))
+}

@@ -1,0 +1,71 @@
+//! Denied permissions.
+
+use waterclock::{event::Topic, pattern::Pattern};
+use waterclock_axum::Denied;
+
+use super::{origin::NotLocal, token::InvalidToken};
+
+/// The cookie that may carry a token where no header can be set, as with `EventSource`.
+pub(super) const COOKIE_NAME: &str = "waterclock_token";
+
+/// A denied permission, with the reason.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The token is not valid.
+    #[error("The token is refused: {0}.")]
+    InvalidToken(InvalidToken),
+    /// The request has no token, and needs one.
+    #[error(
+        "A token is required: `Authorization: Bearer` with a JSON Web Token, or the cookie \
+         `{COOKIE_NAME}`."
+    )]
+    MissingToken,
+    /// The token does not list the topic.
+    #[error("The token's `{claim}` does not list `{pattern}`. It lists {}.", list(listed))]
+    NotListed {
+        /// The claim that lists patterns.
+        claim: &'static str,
+        /// The topic or pattern that was asked for.
+        pattern: String,
+        /// The patterns that the claim lists.
+        listed: Vec<Pattern>,
+    },
+    /// The topic is reserved for the server.
+    #[error("Only the server itself publishes to `{}`. Use another topic.", Topic::CLOCK)]
+    ReservedTopic,
+    /// Only local requests may publish without a token.
+    #[error("Only the server's own machine may publish, and the request is not local: {0}.")]
+    PublishNotLocal(NotLocal),
+    /// Only local requests may read the topic without a token.
+    #[error("This topic is not public, and the request is not local: {0}.")]
+    ReadNotLocal(NotLocal),
+    /// The resource is for local requests only.
+    #[error("This is for the server's own machine only, and the request is not local: {0}.")]
+    NotLocal(NotLocal),
+    /// A page of another origin asks for a WebSocket.
+    #[error(
+        "A page of the origin {0:?} may not open a WebSocket here, since it is not the server's own \
+         (`Host` differs). The option --cors-origin permits other origins."
+    )]
+    ForeignOrigin(String),
+}
+
+impl From<AuthError> for Denied {
+    fn from(error: AuthError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AuthError::InvalidToken(_) => Self::InvalidToken(detail),
+            AuthError::MissingToken => Self::Unauthenticated(detail),
+            AuthError::NotListed { .. } | AuthError::ReservedTopic => Self::Forbidden(detail),
+            AuthError::PublishNotLocal(_)
+            | AuthError::ReadNotLocal(_)
+            | AuthError::NotLocal(_)
+            | AuthError::ForeignOrigin(_) => Self::Untrusted(detail),
+        }
+    }
+}
+
+fn list(patterns: &[Pattern]) -> String {
+    let list: Vec<_> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
+    if list.is_empty() { "nothing".to_owned() } else { list.join(", ") }
+}

@@ -1,0 +1,41 @@
+//! The server's limits in one place. Those of the event routes are in [`waterclock_axum::limits`].
+
+use std::time::Duration;
+
+/// Number of open files that are reserved for other purposes than connections: listeners, the event
+/// log, and the site's files while they are read.
+pub const RESERVED_FILES: usize = 64;
+/// Number of events that a page contains when it arrives.
+pub const PAGE_EVENTS: usize = 20;
+
+/// Time limits for clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the connection to its first byte.
+    pub first_byte: Duration,
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For the head of a request, counted from the connection or from the end of the last response.
+    pub head: Duration,
+    /// For reading any part of what is being sent; in HTTP/2, of any one response.
+    pub write: Duration,
+    /// For a request, in HTTP/2. After that time without one, a ping asks for a sign of life.
+    pub ping: Duration,
+    /// For any sign of life, in HTTP/2: received bytes, or progress in reading. Longer than `ping`
+    /// by the time that a slow reader may take, who must first read what was sent before the ping.
+    /// Its system may not report progress before it has read most of that.
+    pub silence: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            first_byte: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            ping: Duration::from_secs(20),
+            silence: Duration::from_mins(2),
+        }
+    }
+}

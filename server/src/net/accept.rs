@@ -1,0 +1,100 @@
+//! The accept loop.
+
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    capacity::{Capacity, Slot},
+    protocol,
+    serving::Serving,
+};
+
+/// Length of the listen backlog: the number of clients that may reconnect at once after an outage.
+/// Clients beyond it retry after a second. The system may allow fewer.
+const BACKLOG: u32 = 8192;
+/// Pause after the system could not accept a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Minimum time between two messages about that.
+const REPORT_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Starts to listen. Must be called within a runtime.
+///
+/// # Errors
+///
+/// If the address is in use, or does not belong to this machine.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Like tokio's own `bind`, so that an address can be reused at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves until shutdown. Then the streams say goodbye, requests are answered until the last stream
+/// has ended, and requests in flight are completed. The caller bounds the time that this may take.
+pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
+    let serving = Arc::new(serving);
+    let closing = CancellationToken::new();
+    let connections = TaskTracker::new();
+    let mut drained = pin!(async {
+        serving.stop.begun().await;
+        serving.streams.ended().await;
+    });
+    let mut reported: Option<Instant> = None;
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &serving.capacity) => accepted,
+            () = &mut drained => break,
+        };
+        match accepted {
+            Ok((stream, address, slot)) => {
+                let guards = (serving.metrics.connection_open(), connections.token(), slot);
+                let (router, closing) = (router.clone(), closing.clone());
+                let serving = Arc::clone(&serving);
+                tokio::spawn(protocol::serve(stream, address, router, serving, closing, guards));
+            }
+            // The client left before its connection was accepted.
+            Err(error) if is_of_client(&error) => {}
+            Err(error) => {
+                if reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
+                    tracing::error!(%error, "no connection can be accepted; retrying");
+                    reported = Some(Instant::now());
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    closing.cancel();
+    connections.close();
+    connections.wait().await;
+}
+
+/// Accepts a connection as soon as a slot is free.
+async fn accept(
+    listener: &TcpListener,
+    capacity: &Capacity,
+) -> io::Result<(TcpStream, SocketAddr, Slot)> {
+    let slot = capacity.acquire().await;
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, slot))
+}
+
+fn is_of_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
+}

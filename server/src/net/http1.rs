@@ -1,0 +1,121 @@
+//! An HTTP/1.1 connection (RFC 9112).
+
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use axum::http::{HeaderValue, Request, StatusCode, header::CONNECTION};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Notify,
+};
+
+use super::{
+    connection::{Connection, is_write_timeout},
+    serving::Serving,
+};
+use crate::ops::metrics::{RefusalReason, TimedOut};
+
+/// Maximum size of a request's head, in bytes (431 beyond it), and size of hyper's buffer for a
+/// client that does not read, give or take one chunk.
+const BUFFER: usize = 32 * 1024;
+
+/// The end of a connection that its requests do not cause.
+enum ConnectionEnd {
+    /// The client left before its response was complete.
+    ClientLeft,
+    /// The connection must close after the requests in flight.
+    Closing,
+}
+
+impl Connection {
+    /// Serves HTTP/1.1. With `stream`, a client's leave is noticed there. In TLS it arrives as
+    /// bytes, so reading on notices it.
+    pub(super) async fn http1<S>(self, socket: S, stream: Option<&TcpStream>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Serving { timeouts, metrics, stop, .. } = &*self.serving;
+        let answering = Notify::new();
+        let has_served = AtomicBool::new(false);
+        let service = service_fn(|request: Request<Incoming>| {
+            has_served.store(true, Ordering::Relaxed);
+            self.tap.begin_request();
+            if request.body().is_end_stream() {
+                answering.notify_one();
+            }
+            let response = self.respond(request);
+            async {
+                let mut response = response.await;
+                if stop.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    // The client must send its next request elsewhere.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(timeouts.head)
+            .max_buf_size(BUFFER)
+            .half_close(stream.is_some())
+            .serve_connection(TokioIo::new(socket), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        // The set polls its future only after that one's own waker has fired, not for every event.
+        let mut end = FuturesUnordered::from_iter([async {
+            tokio::select! {
+                () = left(stream, &answering) => ConnectionEnd::ClientLeft,
+                () = self.closing.cancelled() => ConnectionEnd::Closing,
+            }
+        }]);
+        let served = tokio::select! {
+            // Requests that have arrived take precedence over closing an idle connection.
+            biased;
+            served = &mut connection => served,
+            Some(end) = end.next() => match end {
+                ConnectionEnd::ClientLeft => return,
+                ConnectionEnd::Closing => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
+        let Err(error) = served else { return };
+        if error.is_timeout() {
+            let is_idle = has_served.load(Ordering::Relaxed);
+            metrics.timed_out(if is_idle { TimedOut::Idle } else { TimedOut::Head });
+        } else if is_write_timeout(&error) {
+            metrics.timed_out(TimedOut::Write);
+        } else if error.is_parse_too_large() {
+            metrics.refused(RefusalReason::TooLong);
+        } else if error.is_parse() {
+            metrics.refused(RefusalReason::Malformed);
+        }
+        self.failed(&error);
+    }
+}
+
+/// Waits until the client leaves during a response, with nothing more to send. hyper does not
+/// notice that unless it keeps a read buffer of 8 KiB for each client.
+async fn left(stream: Option<&TcpStream>, answering: &Notify) {
+    let Some(stream) = stream else { return std::future::pending().await };
+    loop {
+        answering.notified().await;
+        match stream.peek(&mut [0]).await {
+            Ok(0) | Err(_) => return,
+            // The client has sent another request, which hyper reads after this one.
+            Ok(_) => {}
+        }
+    }
+}

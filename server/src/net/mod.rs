@@ -1,0 +1,41 @@
+//! Sockets: serves a router from listeners until shutdown.
+//!
+//! The accept loop is our own, on hyper-util, since no ready-made one has all of this: a timeout
+//! before a connection's first byte, small send buffers, so that a slow reader occupies little
+//! memory, and a shutdown that keeps answering while streams say goodbye.
+//!
+//! # Layout
+//!
+//! | module | content |
+//! |---|---|
+//! | `accept` | the accept loop |
+//! | `serving` | the parts that it needs |
+//! | `protocol` | the protocol of a connection, from its first bytes |
+//! | `http1`, `http2` | the protocols |
+//! | `connection` | the state of a connection that they share |
+//! | `socket` | its socket, with a write timeout and a graceful close |
+//! | `peer` | its other end |
+//! | `tap` | its byte counts, for requests that ask for them |
+//! | `signs_of_life` | signs of life of its client |
+//! | `capacity` | the limit on open connections |
+//! | `tls` | the certificate |
+
+mod accept;
+mod capacity;
+mod connection;
+mod http1;
+mod http2;
+mod peer;
+mod protocol;
+mod serving;
+mod signs_of_life;
+mod socket;
+mod tap;
+pub mod tls;
+
+pub use accept::{listen, serve};
+pub use capacity::Capacity;
+pub use peer::Peer;
+pub use serving::Serving;
+#[cfg(feature = "compare")]
+pub(crate) use tap::{ByteCounter, Tap};

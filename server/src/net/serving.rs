@@ -1,0 +1,26 @@
+//! The parts that serving needs in addition to a router.
+
+use std::sync::Arc;
+
+use waterclock_axum::{OpenStreams, Stop};
+
+use super::{capacity::Capacity, tls::Tls};
+use crate::{limits::Timeouts, ops::metrics::Metrics};
+
+/// The parts that serving needs in addition to a router.
+#[derive(Clone)]
+pub struct Serving {
+    /// Time limits for clients.
+    pub timeouts: Timeouts,
+    /// The certificate; without it, plain HTTP is served.
+    pub tls: Option<Tls>,
+    /// The limit on open connections. Further connections wait in the listen backlog: a refused
+    /// client would retry at once, and gain nothing.
+    pub capacity: Capacity,
+    /// The open streams, which a shutdown waits for.
+    pub streams: OpenStreams,
+    /// Counters of connections.
+    pub metrics: Arc<Metrics>,
+    /// The shutdown signal.
+    pub stop: Stop,
+}

@@ -1,0 +1,171 @@
+//! Byte counts of a connection, for requests that ask for them (`meter=…`). A connection without
+//! such a request pays one addition per read and the load of a flag per read and write. Without the
+//! feature `compare`, this module does nothing.
+
+#[cfg(feature = "compare")]
+mod counting {
+    use std::{
+        fmt::Debug,
+        net::Shutdown,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+    };
+
+    use parking_lot::Mutex;
+    use socket2::SockRef;
+    use tokio::net::TcpStream;
+
+    /// The receiver of a connection's byte counts.
+    pub(crate) trait ByteCounter: Debug + Send + Sync {
+        /// Returns `true` if received bytes are counted as they arrive, and `false` if they are
+        /// counted with the first bytes of the response, since they may belong to the next request.
+        fn counts_at_once(&self) -> bool;
+
+        /// Counts bytes that the server has received.
+        fn received(&self, bytes: u64);
+
+        /// Counts bytes that the server has sent.
+        fn sent(&self, bytes: u64);
+    }
+
+    /// The tap of one connection. Every request has it as an extension.
+    #[derive(Debug)]
+    pub(crate) struct Tap {
+        stream: Arc<TcpStream>,
+        /// Whether several requests may be in flight at once (HTTP/2).
+        is_shared: AtomicBool,
+        /// Whether there is a counter. While there is none, no lock is taken.
+        is_open: AtomicBool,
+        counter: Mutex<Option<Arc<dyn ByteCounter>>>,
+    }
+
+    impl Tap {
+        pub(crate) fn new(stream: &Arc<TcpStream>) -> Self {
+            Self {
+                stream: Arc::clone(stream),
+                is_shared: AtomicBool::new(false),
+                is_open: AtomicBool::new(false),
+                counter: Mutex::default(),
+            }
+        }
+
+        /// Notes that several requests may be in flight at once.
+        pub(crate) fn share(&self) {
+            self.is_shared.store(true, Ordering::Relaxed);
+        }
+
+        /// Returns `true` if several requests may be in flight at once.
+        pub(crate) fn is_shared(&self) -> bool {
+            self.is_shared.load(Ordering::Relaxed)
+        }
+
+        /// Stops counting, since another request begins.
+        pub(crate) fn begin_request(&self) {
+            if self.is_open.load(Ordering::Relaxed) {
+                self.is_open.store(false, Ordering::Relaxed);
+                *self.counter.lock() = None;
+            }
+        }
+
+        /// Counts for the request in flight.
+        pub(crate) fn open(&self, counter: Arc<dyn ByteCounter>) {
+            *self.counter.lock() = Some(counter);
+            // One task at a time reads, answers and writes a connection.
+            self.is_open.store(true, Ordering::Relaxed);
+        }
+
+        /// The present counter.
+        pub(crate) fn counter(&self) -> Option<Arc<dyn ByteCounter>> {
+            let is_open = self.is_open.load(Ordering::Relaxed);
+            if is_open { self.counter.lock().clone() } else { None }
+        }
+
+        /// Counts bytes that were received and discarded.
+        pub(crate) fn received(&self, bytes: usize) {
+            if let Some(counter) = self.counter() {
+                counter.received(bytes as u64);
+            }
+        }
+
+        /// Closes the connection at once, like a network that fails.
+        pub(crate) fn cut(&self) {
+            // Fails if the connection is closed already.
+            let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Both);
+        }
+    }
+
+    /// The counts of one socket.
+    #[derive(Debug)]
+    pub(crate) struct SocketCounts {
+        tap: Arc<Tap>,
+        /// Bytes received since bytes were last sent. They belong to the next response's request.
+        received: u64,
+    }
+
+    impl SocketCounts {
+        pub(crate) fn new(tap: &Arc<Tap>) -> Self {
+            Self { tap: Arc::clone(tap), received: 0 }
+        }
+
+        pub(crate) fn received(&mut self, bytes: usize) {
+            match self.tap.counter() {
+                Some(counter) if counter.counts_at_once() => counter.received(bytes as u64),
+                _ => self.received += bytes as u64,
+            }
+        }
+
+        pub(crate) fn sent(&mut self, bytes: usize) {
+            if let Some(counter) = self.tap.counter() {
+                counter.received(self.received);
+                counter.sent(bytes as u64);
+            }
+            self.received = 0;
+        }
+    }
+}
+
+#[cfg(not(feature = "compare"))]
+mod nothing {
+    #![expect(clippy::unused_self, reason = "the same methods as with the feature")]
+
+    use std::sync::Arc;
+
+    use tokio::net::TcpStream;
+
+    #[derive(Debug)]
+    pub(crate) struct Tap;
+
+    impl Tap {
+        pub(crate) fn new(_: &Arc<TcpStream>) -> Self {
+            Self
+        }
+
+        pub(crate) fn share(&self) {}
+
+        pub(crate) fn received(&self, _: usize) {}
+
+        pub(crate) fn begin_request(&self) {}
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct SocketCounts;
+
+    impl SocketCounts {
+        pub(crate) fn new(_: &Arc<Tap>) -> Self {
+            Self
+        }
+
+        pub(crate) fn received(&mut self, _: usize) {}
+
+        pub(crate) fn sent(&mut self, _: usize) {}
+    }
+}
+
+#[cfg(feature = "compare")]
+pub(super) use counting::SocketCounts;
+#[cfg(feature = "compare")]
+pub(crate) use counting::{ByteCounter, Tap};
+#[cfg(not(feature = "compare"))]
+pub(super) use nothing::{SocketCounts, Tap};

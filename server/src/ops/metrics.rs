@@ -1,0 +1,149 @@
+//! The server's counters, for Prometheus.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+use strum::{IntoStaticStr, VariantArray};
+use waterclock::hub::Hub;
+use waterclock_axum::{
+    OpenStreams, StreamMetrics,
+    metrics::{CounterByReason, GaugeGuard, ReasonLabel, counters_by_reason, gauge},
+};
+
+/// The server's counters.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    streams: Arc<StreamMetrics>,
+    connections_open: Gauge,
+    connections_max: Gauge,
+    connections_full: Counter,
+    connections: Counter,
+    timed_out: CounterByReason,
+    refused: CounterByReason,
+}
+
+/// The part that a client did not complete in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum TimedOut {
+    /// The first byte of a connection.
+    FirstByte,
+    /// The TLS handshake.
+    Handshake,
+    /// The head of the first request.
+    Head,
+    /// The head of a further request. Most clients have nothing more to ask.
+    Idle,
+    /// The body of a request.
+    Body,
+    /// Reading a response.
+    Write,
+    /// A sign of life (HTTP/2).
+    Ping,
+}
+
+/// The reason for refusing a connection or a request that may be an attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum RefusalReason {
+    /// Not valid HTTP/1.1, or readable in more than one way.
+    Malformed,
+    /// A head or an event's data beyond the limits.
+    TooLong,
+    /// A request from elsewhere, or from a page of another origin, for what only this machine may
+    /// do.
+    Foreign,
+    /// A failed TLS handshake.
+    Tls,
+    /// Plain HTTP to a TLS port.
+    NoTls,
+    /// A violation of HTTP/2, or excessive use of it.
+    #[strum(serialize = "http2")]
+    Http2,
+}
+
+impl Metrics {
+    /// Creates the counters, and registers those of streams with them.
+    pub fn new(streams: Arc<StreamMetrics>) -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("waterclock"),
+            streams,
+            connections_open: Gauge::default(),
+            connections_max: Gauge::default(),
+            connections_full: Counter::default(),
+            connections: Counter::default(),
+            timed_out: counters_by_reason(TimedOut::VARIANTS.iter().map(Into::into)),
+            refused: counters_by_reason(RefusalReason::VARIANTS.iter().map(Into::into)),
+        };
+        metrics.register();
+        metrics
+    }
+
+    /// Registers each metric. Names of counters get the suffix `_total` when they are written.
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("connections_open", "Open connections", self.connections_open.clone());
+        r.register(
+            "connections_max",
+            "Maximum number of open connections",
+            self.connections_max.clone(),
+        );
+        r.register(
+            "connections_full",
+            "Times that the maximum was reached, so that further connections wait",
+            self.connections_full.clone(),
+        );
+        r.register("connections", "Accepted connections", self.connections.clone());
+        r.register(
+            "connections_timed_out",
+            "Connections closed by a timeout, by the part that did not arrive",
+            self.timed_out.clone(),
+        );
+        r.register(
+            "refused",
+            "Refused connections and requests that may be attacks, by reason",
+            self.refused.clone(),
+        );
+        self.streams.register(r);
+    }
+
+    /// Writes all metrics as `OpenMetrics` text.
+    pub fn encode(&self, hub: &Hub, streams: &OpenStreams) -> String {
+        self.streams.measure(hub, streams);
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub fn connection_open(&self) -> GaugeGuard {
+        self.connections.inc();
+        GaugeGuard::new(&self.connections_open)
+    }
+
+    /// Sets the maximum number of open connections.
+    pub fn set_max_connections(&self, max: usize) {
+        self.connections_max.set(gauge(max));
+    }
+
+    /// Counts that the maximum was reached.
+    pub fn capacity_reached(&self) {
+        self.connections_full.inc();
+    }
+
+    /// Counts a connection that was closed by a timeout.
+    pub fn timed_out(&self, part: TimedOut) {
+        self.timed_out.get_or_create(&ReasonLabel { reason: part.into() }).inc();
+    }
+
+    /// Counts a connection or a request that was refused.
+    pub fn refused(&self, reason: RefusalReason) {
+        self.refused.get_or_create(&ReasonLabel { reason: reason.into() }).inc();
+    }
+}

@@ -1,0 +1,31 @@
+//! The answer to unknown paths.
+
+use app::Page;
+use axum::{
+    extract::{Request, State},
+    http::{
+        HeaderValue, StatusCode,
+        header::{ACCEPT, CACHE_CONTROL, VARY},
+    },
+    response::{IntoResponse as _, Response},
+};
+use leptos::config::LeptosOptions;
+use waterclock_axum::Problem;
+
+use super::pages::render;
+
+/// Answers 404: with a page to browsers, and with a problem to all others.
+pub(super) async fn not_found(State(options): State<LeptosOptions>, request: Request) -> Response {
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let mut response = if accept.is_some_and(|accept| accept.contains("text/html")) {
+        render(&options, Page::NotFound, request).await
+    } else {
+        let detail =
+            "There is nothing at this path. Events are at `/events`, their page is at `/`.";
+        Problem::new(StatusCode::NOT_FOUND, detail).into_response()
+    };
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}

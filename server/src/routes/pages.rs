@@ -1,0 +1,154 @@
+//! The pages, rendered with the latest events in them.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
+
+use any_spawner::Executor;
+use app::{Assets, Page, compare::CompareData, home::HomeData, shell};
+use axum::{
+    Extension, Router,
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderValue, Uri,
+        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST},
+    },
+    response::Response,
+    routing::get,
+};
+use leptos::{config::LeptosOptions, nonce::use_nonce, prelude::use_context};
+use leptos_axum::{ResponseOptions, render_app_to_stream_with_context};
+use waterclock::{
+    event::Topic,
+    hub::{Hub, Latest},
+    pattern::{Pattern, Patterns},
+};
+
+use super::{headers::page_policy, site};
+use crate::{
+    auth::{Access, Caller, ReadPermission},
+    limits::PAGE_EVENTS,
+    state::AppState,
+};
+
+/// The routes of the pages.
+pub(super) fn router() -> Router<AppState> {
+    // Leptos renders on tokio. An error means that an earlier router has set that already.
+    let _ = Executor::init_tokio();
+    let router = Router::new().route("/", get(home)).route("/diagnose", get(diagnose_page));
+    if cfg!(feature = "compare") { router.route("/compare", get(compare_page)) } else { router }
+}
+
+async fn compare_page(
+    State(options): State<LeptosOptions>,
+    Extension(caller): Extension<Arc<Caller>>,
+    request: Request,
+) -> Response {
+    let data = CompareData { may_load: caller.require_own().is_ok() };
+    render(&options, Page::Compare(data), request).await
+}
+
+async fn diagnose_page(State(options): State<LeptosOptions>, request: Request) -> Response {
+    render(&options, Page::Diagnose, request).await
+}
+
+async fn home(
+    State(options): State<LeptosOptions>,
+    State(hub): State<Arc<Hub>>,
+    State(access): State<Access>,
+    Extension(caller): Extension<Arc<Caller>>,
+    request: Request,
+) -> Response {
+    let data = home_data(&hub, &access, &caller, request.uri(), request.headers()).await;
+    render(&options, Page::Home(data), request).await
+}
+
+/// Answers with a page.
+pub(super) async fn render(options: &LeptosOptions, page: Page, request: Request) -> Response {
+    let options = options.clone();
+    let connect = reload_source(&options);
+    let context = move || set_policy(&connect);
+    let assets = Assets { url: site::url, are_split: site::has(&options, "/pkg/compare.js") };
+    let document = move || shell(options.clone(), assets, page.clone());
+    let mut response = render_app_to_stream_with_context(context, document)(request).await;
+    // A page contains events, so only its reader may store it, and must revalidate it.
+    let private = HeaderValue::from_static("private, no-cache");
+    response.headers_mut().insert(CACHE_CONTROL, private);
+    response
+}
+
+/// Permits the page's own scripts, which have the nonce that Leptos has drawn for this response.
+fn set_policy(connect: &str) {
+    // leptos_axum provides both. Without them, the response has the policy that loads nothing.
+    let (Some(nonce), Some(response)) = (use_nonce(), use_context::<ResponseOptions>()) else {
+        return;
+    };
+    if let Ok(policy) = HeaderValue::try_from(page_policy(&nonce, connect)) {
+        response.insert_header(CONTENT_SECURITY_POLICY, policy);
+    }
+}
+
+/// The source from which `cargo leptos watch` tells pages to reload, for the policy.
+fn reload_source(options: &LeptosOptions) -> String {
+    if std::env::var_os("LEPTOS_WATCH").is_none() {
+        return String::new();
+    }
+    format!(" ws://*:{}", options.reload_external_port.unwrap_or(options.reload_port))
+}
+
+/// The topics of a query: separated by spaces, or in repeated parameters.
+fn topics(uri: &Uri) -> Vec<String> {
+    form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        .filter(|(name, _)| name == "topic")
+        .flat_map(|(_, topics)| topics.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
+/// The content of the page before its stream begins.
+async fn home_data(
+    hub: &Hub,
+    access: &Access,
+    caller: &Caller,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> HomeData {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let topics = topics(uri);
+    let pairs = topics.iter().map(|topic| ("topic", topic));
+    let data = HomeData {
+        topics: topics.join(" "),
+        query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
+        host: host.to_owned(),
+        may_publish: caller.may_publish_some(),
+        ..HomeData::default()
+    };
+
+    // The stream will refuse an invalid pattern, and say why.
+    let patterns: Result<Vec<Pattern>, _> = topics.iter().map(|topic| topic.parse()).collect();
+    let Ok(patterns) = patterns else { return data };
+    let patterns = Patterns::new(patterns).unwrap_or(Topic::clock().into());
+    let Ok(permission) = caller.read_permission(&patterns, access) else {
+        return HomeData { is_refused: true, ..data };
+    };
+    let data = HomeData { group: group(&permission, &patterns), ..data };
+    match hub.latest(&patterns, PAGE_EVENTS).await {
+        Ok(Latest { events, cursor }) => HomeData { events, cursor: Some(cursor), ..data },
+        Err(error) => {
+            // The page works without them, and its stream reports the error.
+            tracing::error!(error = &error as &dyn std::error::Error, "a page has no events");
+            data
+        }
+    }
+}
+
+/// The name that tabs share if they read the same topics by the same permission. It reveals nothing
+/// else.
+fn group(permission: &ReadPermission<'_>, patterns: &Patterns) -> String {
+    // This hasher gives the same result on each server, as long as pages live.
+    let mut hasher = DefaultHasher::new();
+    permission.hash(&mut hasher);
+    patterns.iter().for_each(|pattern| pattern.hash(&mut hasher));
+    // The number is the version of the format in which tabs talk to each other.
+    format!("waterclock-2-{:016x}", hasher.finish())
+}

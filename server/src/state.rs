@@ -1,0 +1,90 @@
+//! The state that the routes share, in the parts that each needs.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use leptos::config::LeptosOptions;
+use waterclock::hub::Hub;
+use waterclock_axum::{EventRoutes, Settings, Stop, StreamMetrics};
+
+#[cfg(feature = "compare")]
+use crate::compare::{load::Load, meter::Meters};
+use crate::{auth::Access, ops::metrics::Metrics};
+
+/// The state of the router.
+#[derive(Clone)]
+pub struct AppState {
+    /// The hub.
+    pub hub: Arc<Hub>,
+    /// The routes of events, and the registry of open streams.
+    pub events: EventRoutes,
+    /// The rules on who may read and publish.
+    pub access: Access,
+    /// Names and places of the site's files.
+    pub leptos: LeptosOptions,
+    /// The server's counters.
+    pub metrics: Arc<Metrics>,
+    /// The shutdown signal.
+    pub stop: Stop,
+    /// The meters of pages that compare transports.
+    #[cfg(feature = "compare")]
+    pub meters: Meters,
+    /// The built-in load.
+    #[cfg(feature = "compare")]
+    pub load: Load,
+}
+
+impl AppState {
+    /// Builds the state of a server.
+    pub fn new(
+        hub: impl Into<Arc<Hub>>,
+        access: Access,
+        settings: Settings,
+        leptos: LeptosOptions,
+    ) -> Self {
+        let hub = hub.into();
+        let stop = Stop::default();
+        let stream_metrics = Arc::new(StreamMetrics::default());
+        let events = EventRoutes::new(Arc::clone(&hub))
+            .policy(access.clone())
+            .settings(settings)
+            .metrics(Arc::clone(&stream_metrics))
+            .stop(stop.clone());
+        Self {
+            hub,
+            events,
+            access,
+            leptos,
+            metrics: Arc::new(Metrics::new(stream_metrics)),
+            stop,
+            #[cfg(feature = "compare")]
+            meters: Meters::default(),
+            #[cfg(feature = "compare")]
+            load: Load::default(),
+        }
+    }
+}
+
+/// Implements `FromRef` for parts of the state.
+macro_rules! parts {
+    ($($(#[$attribute:meta])* $part:ty = $field:ident),+ $(,)?) => {
+        $($(#[$attribute])* impl FromRef<AppState> for $part {
+            fn from_ref(state: &AppState) -> Self {
+                state.$field.clone()
+            }
+        })+
+    };
+}
+
+parts! {
+    Arc<Hub> = hub,
+    EventRoutes = events,
+    Access = access,
+    LeptosOptions = leptos,
+    Arc<Metrics> = metrics,
+    Stop = stop,
+    #[cfg(feature = "compare")]
+    Meters = meters,
+    #[cfg(feature = "compare")]
+    Load = load,
+}
