@@ -30,7 +30,8 @@ test('the server is gone for a minute', async ({ page, server }, info) => {
   expectConsecutive(await sequences(page));
 });
 
-// Responses to the request for the stream, in the server's place, and the page's message about them.
+// Responses to the request for the stream, in the server's place, and the page's message about
+// them.
 const replacements: [string, RequestListener, string][] = [
   ['404', (_, answer) => answer.writeHead(404).end(), 'The server answered with status 404'],
   ['500', (_, answer) => answer.writeHead(500).end('oops'), 'The server answered with status 500'],

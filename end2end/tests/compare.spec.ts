@@ -172,8 +172,8 @@ test.describe('when connections fail', () => {
     await stop(page, server);
     for (const [name, { figures, server: counted }] of await results(page)) {
       const { missing, doubled, reconnects } = figures;
-      // The counts of both servers, without those of the first since its last reading. An event has at least 143
-      // bytes, and the first server has sent most events.
+      // The counts of both servers, without those of the first since its last reading. An event has
+      // at least 143 bytes, and the first server has sent most events.
       expect(counted!.sent / figures.events).toBeGreaterThan(100);
       expect([name, missing, doubled, reconnects]).toEqual([name, 0, 0, 1]);
     }
@@ -202,7 +202,7 @@ test.describe('when connections fail', () => {
     await expect(problem).toHaveText('Choose at least one transport.');
     await page.getByRole('checkbox', { name: 'SSE' }).check();
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(problem).toContainText('`rate` is 1 to 1000 events a second');
+    await expect(problem).toContainText('`rate` must be 1 to 1000 events per second');
     await page.getByRole('radio', { name: 'Topics' }).check();
     await page.getByRole('textbox', { name: 'Topics' }).fill('a..b');
     await page.getByRole('button', { name: 'Start' }).click();

@@ -1,5 +1,5 @@
-// The pages in Firefox, which reconnects by rules of its own: after 5 s by default, and after fewer kinds of
-// errors.
+// The pages in Firefox, which reconnects by rules of its own: after 5 s by default, and after fewer
+// kinds of errors.
 import { createServer } from 'node:http';
 import { count, expect, expectConsecutive, networkErrors, sequences, state, streams, test } from './server.ts';
 

@@ -10,7 +10,7 @@ async function startWithTls(server: Server, folder: string, ...options: string[]
   expect(server.url).toMatch(/^https:/);
 }
 
-/** Opens streams in the page. Returns functions that count those with a `hello` and those with events. */
+/** Opens streams in the page. The result counts those with a `hello`, and those with events. */
 async function openStreams(page: Page, streams: number) {
   await page.evaluate((streams) => {
     const opened = { hellos: 0, last: new Set<number>() };

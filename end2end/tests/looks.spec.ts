@@ -1,5 +1,5 @@
-// The pages in each state, at three widths and in both colour schemes: they fit, and axe finds no violations.
-// `make pictures` puts screenshots into end2end/pictures, for people to look at.
+// The pages in each state, at three widths and in both colour schemes: they fit, and axe finds no
+// violations. `make pictures` puts screenshots into end2end/pictures, for people to look at.
 import { AxeBuilder } from '@axe-core/playwright';
 import type { Page, TestInfo } from '@playwright/test';
 import { count, expect, networkErrors, type Server, state, test } from './server.ts';
@@ -135,7 +135,7 @@ const states: Record<string, State> = {
     enter: async (page, server) => {
       await states.live.enter(page, server);
       await page.getByRole('searchbox', { name: 'Filter' }).fill('00.100 topic:a..b');
-      await expect(page.getByText('"a..b" is not a pattern')).toBeVisible();
+      await expect(page.getByText('"a..b" is not a topic pattern')).toBeVisible();
     },
   },
   details: {

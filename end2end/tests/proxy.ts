@@ -1,5 +1,5 @@
-// A proxy that parses only the request lines of HTTP/1.1. It counts the bytes by the class of their request,
-// and can delay the server's data.
+// A proxy that parses only the request lines of HTTP/1.1. It counts the bytes by the class of their
+// request, and can delay the server's data.
 import { connect, createServer, type AddressInfo, type Server as Listener, type Socket } from 'node:net';
 
 export type Counts = { received: number; sent: number; requests: number };
@@ -37,7 +37,8 @@ export class Proxy {
     client.setNoDelay();
     server.setNoDelay();
     client.on('data', (bytes) => {
-      // A browser sends the head of a request in one piece, and only after the response to the one before.
+      // A browser sends the head of a request in one piece, and only after the response to the one
+      // before.
       const target = /^(?:GET|POST|DELETE) (\S+) HTTP\/1\.1\r\n/.exec(bytes.toString('latin1'))?.[1];
       if (target !== undefined) {
         client.of = this.classify(target);

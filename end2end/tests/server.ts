@@ -1,5 +1,5 @@
-// A Waterclock server for one test: starts it on its own port, reads its output, kills it, and starts it
-// again. The `test` of this module fails on any error in the browser's console.
+// A Waterclock server for one test: starts it on its own port, reads its output, kills it, and
+// starts it again. The `test` of this module fails on any error in the browser's console.
 import { type Browser, expect, test as base, type Page } from '@playwright/test';
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { createHmac } from 'node:crypto';
@@ -87,8 +87,8 @@ export const test = base.extend<Fixtures, { browser: Browser }>({
   },
   allowedErrors: [undefined, { option: true }],
   noErrors: [
-    // Depends on `server` for the order: the check is over before the server is killed, which would be an
-    // error in the console of an open page.
+    // Depends on `server` for the order: the check is over before the server is killed, which would
+    // be an error in the console of an open page.
     async ({ page, server: _, allowedErrors }, use) => {
       const errors: string[] = [];
       page.on('pageerror', (error) => errors.push(String(error)));
@@ -102,7 +102,7 @@ export const test = base.extend<Fixtures, { browser: Browser }>({
   ],
 });
 
-/** Playwright sets the colour scheme of every page by a command that Firefox ESR 153 does not know yet. */
+/** Playwright sets the colour scheme by a command that Firefox ESR 153 does not know yet. */
 function tolerateColorScheme(browser: Browser) {
   // These are internals of Playwright, whose version is pinned.
   const { _transport: transport } = (browser as any)._connection.toImpl(browser)._connection;
@@ -138,8 +138,9 @@ export async function count(page: Page): Promise<number> {
   return Number((await page.locator('.count').textContent())!.split(' ')[0]);
 }
 
-/** Returns the sequence numbers of the events in the list, oldest first. They come from Export, because only
- * the rows in view are in the document, and without a file, for which Playwright cannot wait in Firefox. */
+/** Returns the sequence numbers of the events in the list, oldest first. They come from Export,
+ * because only the rows in view are in the document. No file is saved: Playwright cannot wait for
+ * one in Firefox. */
 export async function sequences(page: Page): Promise<number[]> {
   return page.evaluate(async () => {
     const [{ createObjectURL }, { click }] = [URL, HTMLAnchorElement.prototype];

@@ -118,7 +118,8 @@ test.describe('tabs', () => {
     await server.start(...fast, '--heartbeat', '1s');
     const [leader, tab] = await open(context, server.url, 2);
     await expect(sharing(tab)).toHaveText('2 tabs, 1 connection');
-    // Like a tab that the browser has put to sleep, it handles nothing while it waits for this response.
+    // Like a tab that the browser has put to sleep, it handles nothing while it waits for this
+    // response.
     const asleep = leader.evaluate(() => {
       const request = new XMLHttpRequest();
       request.open('GET', '/poll?topic=quiet&wait=30', false);

@@ -19,7 +19,7 @@ test('reads until the token expires, and continues with a new one', async ({ pag
   };
 
   await page.goto(server.url);
-  await expect(page.getByText('A token is needed')).toBeVisible();
+  await expect(page.getByText('A token is required')).toBeVisible();
 
   await setToken(seconds() + 4);
   await page.goto(server.url);
