@@ -22,34 +22,29 @@ use crate::{
 
 /// Writes [`TabEffect::Ask`](crate::tab::TabEffect::Ask).
 pub(crate) fn ask() -> Vec<String> {
-    vec!["ask".to_owned()]
+    owned(&["ask"])
 }
 
 /// Writes [`TabEffect::Announce`](crate::tab::TabEffect::Announce).
 pub(crate) fn announce(status: &LeaderStatus) -> Vec<String> {
     let LeaderStatus { state, reason, cursor, heartbeat } = status;
     let wait = if let ConnectionState::Waiting { until } = *state { until } else { Duration::ZERO };
-    let mut fields = vec![
-        "status".to_owned(),
-        state.as_str().to_owned(),
-        whole_millis(wait),
-        id_or_empty(*cursor),
-        whole_millis(*heartbeat),
-    ];
+    let (wait, heartbeat) = (whole_millis(wait), whole_millis(*heartbeat));
+    let cursor = id_or_empty(*cursor);
+    let mut fields = owned(&["status", state.as_str(), &wait, &cursor, &heartbeat]);
     fields.extend(match reason {
-        None => vec![],
-        Some(DisconnectReason::Goodbye(reason)) => {
-            vec!["goodbye".to_owned(), reason.as_str().to_owned()]
+        None => Vec::new(),
+        Some(DisconnectReason::Goodbye(reason)) => owned(&["goodbye", reason.as_str()]),
+        Some(DisconnectReason::Unreachable) => owned(&["unreachable"]),
+        Some(DisconnectReason::Offline) => owned(&["offline"]),
+        Some(DisconnectReason::Recovered) => owned(&["recovered"]),
+        Some(DisconnectReason::Status { status, detail: None }) => {
+            owned(&["status", &status.to_string()])
         }
-        Some(DisconnectReason::Unreachable) => vec!["unreachable".to_owned()],
-        Some(DisconnectReason::Offline) => vec!["offline".to_owned()],
-        Some(DisconnectReason::Recovered) => vec!["recovered".to_owned()],
-        Some(DisconnectReason::Status { status, detail }) => {
-            ["status".to_owned(), status.to_string()].into_iter().chain(detail.clone()).collect()
+        Some(DisconnectReason::Status { status, detail: Some(detail) }) => {
+            owned(&["status", &status.to_string(), detail])
         }
-        Some(DisconnectReason::ContentType(content_type)) => {
-            vec!["content-type".to_owned(), content_type.clone()]
-        }
+        Some(DisconnectReason::ContentType(content_type)) => owned(&["content-type", content_type]),
     });
     fields
 }
@@ -57,8 +52,7 @@ pub(crate) fn announce(status: &LeaderStatus) -> Vec<String> {
 /// Writes [`TabEffect::Relay`](crate::tab::TabEffect::Relay) of a message.
 pub(crate) fn relay(after: Option<EventId>, message: &RawMessage) -> Vec<String> {
     let RawMessage { name, last_event_id, data } = message;
-    let [name, last_event_id] = [(*name).to_owned(), last_event_id.clone()];
-    vec!["message".to_owned(), id_or_empty(after), name, last_event_id, data.clone()]
+    owned(&["message", &id_or_empty(after), name, last_event_id, data])
 }
 
 /// Reads the post of another tab. Returns `None` if it is malformed.
@@ -105,6 +99,10 @@ fn parse_reason(fields: &[&str]) -> Option<DisconnectReason> {
         ["content-type", content_type] => DisconnectReason::ContentType(content_type.to_owned()),
         _ => return None,
     })
+}
+
+fn owned(fields: &[&str]) -> Vec<String> {
+    fields.iter().map(ToString::to_string).collect()
 }
 
 /// Writes whole milliseconds. Formatting the `u128` of `Duration::as_millis` would add 1 kB to the
