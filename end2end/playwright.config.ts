@@ -1,5 +1,6 @@
-// End-to-end tests in Chromium; and in Firefox firefox.spec.ts, and what other files have that differs by browser (not
-// tagged @chromium). Each test starts a server of its own (see tests/server.ts), since some of them kill it.
+// End-to-end tests in Chromium. Firefox runs firefox.spec.ts, and the tests of other files that
+// depend on the browser (not tagged @chromium). Each test starts its own server (tests/server.ts),
+// because some of them kill it.
 import { defineConfig } from '@playwright/test';
 import { executablePath } from './chromium.js';
 

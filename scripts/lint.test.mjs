@@ -406,11 +406,11 @@ describe('openings', () => {
 describe('names', () => {
   const pack = (name) => `[package]\nname = "${name}"\n`;
   const check = (files, exceptions = []) => names.check(tree(files), { exceptions }).problems;
-  const one = (texts) =>
-    check({
-      'Cargo.toml': pack('one'),
-      ...Object.fromEntries(texts.map((text, at) => [`src/m${at}.rs`, text])),
-    });
+  const one = (texts) => {
+    const sources = texts.map((text, at) => [`src/m${at}.rs`, text]);
+    const lib = texts.map((_, at) => `mod m${at};`).join(' ');
+    return check({ 'Cargo.toml': pack('one'), 'src/lib.rs': lib, ...Object.fromEntries(sources) });
+  };
 
   test('a private name may occur once in a crate', () => {
     for (const kind of [
@@ -447,7 +447,8 @@ describe('names', () => {
     assert.deepEqual(
       check({
         'Cargo.toml': pack('one'),
-        'src/lib.rs': 'struct X;',
+        'src/lib.rs': '#[cfg(test)] mod tests; struct X;',
+        'src/tests.rs': 'struct X;',
         'tests/a.rs': 'struct X;',
         'examples/a.rs': 'struct X;',
       }),

@@ -66,18 +66,25 @@ clippy() { cargo clippy --quiet "$@" -- --deny warnings; }
 # side by itself. Without -p, cargo takes the default members. The steps name --all-targets or
 # --examples, even where there are none: dependencies then have the same features in all steps, and
 # are compiled once.
-clippy_hub() {
+clippy_waterclock() {
     clippy -p waterclock --all-targets
     clippy -p waterclock --all-targets --features hub
 }
 
-# The published crates one by one: each must name all features that it needs of its dependencies.
-clippy_published() {
-    local crate crates
-    crates=$(publishable)
-    for crate in $crates; do
-        clippy -p "$crate"
-    done
+# A published crate must name all features that it needs of its dependencies. In a build with other
+# crates or with tests, those can enable the missing ones. waterclock-leptos follows in
+# clippy_browser.
+clippy_alone() {
+    clippy -p waterclock --features hub
+    clippy -p waterclock-diagnose
+    clippy -p waterclock-axum
+}
+
+# The pages in the browser, and those of other programs that render in the browser only.
+clippy_browser() {
+    clippy -p frontend --target wasm32-unknown-unknown
+    clippy -p tutorial --lib --no-default-features --features hydrate --target wasm32-unknown-unknown
+    clippy -p waterclock-leptos --features csr --target wasm32-unknown-unknown
 }
 
 # Two features of the server that the other steps have the other way round: the site inside, which
@@ -94,7 +101,7 @@ package() {
     for crate in $crates; do
         arguments+=(-p "$crate")
     done
-    cargo package --quiet --no-verify --allow-dirty "${arguments[@]}"
+    cargo package --quiet --offline --no-verify --allow-dirty "${arguments[@]}"
 }
 
 documentation() {
@@ -109,6 +116,11 @@ dependencies() {
     else
         echo 'the database of advisories cannot be fetched here: not checked'
     fi
+}
+
+# Most of the integration tests wait most of the time.
+cargo_test() {
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet
 }
 
 playwright() {
@@ -129,9 +141,9 @@ step 'format' cargo fmt --all --check
 step 'circles, names and comments' node scripts/lint.mjs
 step 'clippy: all crates, and the pages as the server renders them' clippy --all-targets
 step 'clippy: the server with the site inside, without /compare' clippy_server
-step 'clippy: the hub without and with its feature' clippy_hub
-step 'clippy: each published crate by itself' clippy_published
-step 'clippy: the pages in the browser' clippy -p frontend --target wasm32-unknown-unknown
+step 'clippy: waterclock without features and with hub only' clippy_waterclock
+step 'clippy: published crates by themselves' clippy_alone
+step 'clippy: the pages in the browser' clippy_browser
 step 'packages for crates.io' package
 step 'types of the end-to-end tests' env --chdir=end2end npx tsc
 step 'licences, sources, duplicates and advisories of dependencies' dependencies
@@ -139,7 +151,7 @@ group lint doc
 step 'documentation' documentation
 group unit
 step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
-step 'unit, property and integration tests, and examples' cargo test --quiet
+step 'unit, property and integration tests, and examples' cargo_test
 group e2e
 step 'end-to-end tests in Chromium and Firefox' end_to_end
 group proxies

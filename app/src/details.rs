@@ -1,4 +1,4 @@
-//! All about one event, in a dialog.
+//! The dialog with the details of an event.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use waterclock::event::Event;
 
 use crate::{
     browser,
+    event_json::event_json,
     feed::{Feed, Hold},
     reactive::text,
-    read::json_of,
-    time::{date_and_time, epoch},
+    time::{date_and_time, unix_time},
 };
 
-/// Opens the dialog. The list holds still, so that the events before and after stay there.
+/// Opens the dialog. The list is held, so that the previous and the next event stay in it.
 pub(crate) fn open(feed: Feed, event: Arc<Event>) {
     if feed.hold.get_untracked().is_none() {
         feed.hold(Hold::Scrolled);
@@ -22,19 +22,24 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
         let event = RwSignal::new(event);
         let step = move |forward: bool| {
             let id = event.read_untracked().id;
-            if let Some(next) = feed.beside(id, forward) {
+            if let Some(next) = feed.neighbour(id, forward) {
                 event.set(next);
             }
         };
-        let said = RwSignal::new(String::new());
+        let message = RwSignal::new(String::new());
         let copy = move |text: String| {
             spawn_local(async move {
                 let has_copied = browser::copy(&text).await;
-                let words =
-                    if has_copied { "Copied." } else { "The browser allows that over HTTPS only." };
-                said.set(words.to_owned());
+                let text = if has_copied {
+                    "Copied."
+                } else {
+                    "The browser allows copying only over HTTPS."
+                };
+                message.set(text.to_owned());
             });
         };
+        let copy_data = move |_| copy(event.read_untracked().data.clone());
+        let copy_event = move |_| copy(event_json(&event.read_untracked()));
         let field = |read: fn(&Event) -> String| text(move || read(&event.read()));
         view! {
             <dl>
@@ -44,20 +49,33 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
                 <dt>"Time"</dt><dd>{field(times)}</dd>
                 <dt>"Data"</dt><dd>{field(|event| format!("{} bytes", event.data.len()))}</dd>
             </dl>
-            <pre tabindex="0">{field(|event| browser::pretty_json(&event.data).unwrap_or_else(|| event.data.clone()))}</pre>
+            <pre tabindex="0">{field(pretty_data)}</pre>
             <p class="buttons">
-                <button type="button" class="quiet" on:click=move |_| copy(event.read_untracked().data.clone())>"Copy data"</button>
-                <button type="button" class="quiet" on:click=move |_| copy(json_of(&event.read_untracked()))>"Copy event"</button>
-                <button type="button" class="quiet" on:click=move |_| step(false)>"Previous"</button>
-                <button type="button" class="quiet" on:click=move |_| step(true)>"Next"</button>
-                <output>{said}</output>
+                <button type="button" class="quiet" on:click=copy_data>
+                    "Copy data"
+                </button>
+                <button type="button" class="quiet" on:click=copy_event>
+                    "Copy event"
+                </button>
+                <button type="button" class="quiet" on:click=move |_| step(false)>
+                    "Previous"
+                </button>
+                <button type="button" class="quiet" on:click=move |_| step(true)>
+                    "Next"
+                </button>
+                <output>{message}</output>
             </p>
         }
     });
 }
 
-/// In UTC, where the reader is, and in Unix time, a line each.
+/// Returns the data, formatted if it is an object or a list in JSON.
+fn pretty_data(event: &Event) -> String {
+    browser::pretty_json(&event.data).unwrap_or_else(|| event.data.clone())
+}
+
+/// Writes the time in UTC, in local time, and in Unix time, a line each.
 fn times(event: &Event) -> String {
     let time = event.time;
-    format!("{time}\n{}\n{}", date_and_time(time, browser::minutes_ahead(time)), epoch(time))
+    format!("{time}\n{}\n{}", date_and_time(time, browser::utc_offset(time)), unix_time(time))
 }

@@ -1,102 +1,96 @@
-//! The reactive list behind the page: each message is added to a ring outside the signals, and one
-//! signal tells the view, at most once an animation frame, what to show of it.
+//! The reactive list behind the page. Each update is added to a ring outside the signals. One
+//! signal tells the view what to show of it, at most once per animation frame.
 
 use std::sync::Arc;
 
 use leptos::{html::Div, prelude::*};
 use waterclock::{event::Event, id::EventId};
-use waterclock_leptos::Arrived;
+use waterclock_leptos::StreamUpdate;
 
 use crate::{
-    browser::{self, View},
+    browser::{self, Layout, ScrollPosition},
     filter::Filter,
     reactive::effect,
-    ring::{Content, Ring, Row},
+    ring::{Ring, Row, RowContent},
 };
 
-/// So many rows above and below those in view are in the document too, so that a short scroll shows
-/// them at once. Fewer while the end is followed, when all of them are others in each frame.
+/// Number of rows above and below the visible ones that are in the document too, so that a short
+/// scroll shows them at once.
 const OVERSCAN: usize = 8;
+/// The same while the end is followed, in all. It is smaller, since all rows change in each frame.
 const OVERSCAN_AT_END: usize = 3;
 
-/// Why the list holds still.
+/// The reason why the list does not follow the newest events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// The reader has scrolled up; it goes on at the end.
+    /// The reader has scrolled up. The list continues when they scroll to the end.
     Scrolled,
-    /// The reader has said so; it goes on when told to.
+    /// The reader has paused the list.
     Paused,
 }
 
-/// What is shown of what there is.
+/// The visible part of the list, and the numbers about it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Frame {
+pub(crate) struct Viewport {
     /// The rows in the document, oldest first.
     pub(crate) rows: Vec<Arc<Row>>,
-    /// How many rows are above them.
-    pub(crate) above: usize,
-    /// How many there are in all.
-    pub(crate) total: usize,
-    /// How high one is, in pixels.
-    pub(crate) row: f64,
-    /// How many events there were.
+    pub(crate) layout: Layout,
+    /// Number of events received.
     pub(crate) events: u64,
-    /// How many of them are no longer kept.
+    /// Number of events that are no longer kept.
     pub(crate) evicted: u64,
-    /// How many to show have come since the list holds still.
+    /// Number of events to show that have come since the list is held.
     pub(crate) new: usize,
-    /// How many match the filter, if there is one.
+    /// Number of events that match the filter, if one is set.
     pub(crate) matching: Option<usize>,
 }
 
-impl Frame {
-    /// The part of `shown` that is in view: its end, if that is followed. `now` is what there is by now.
-    fn of(shown: &Ring, now: &Ring, view: View, is_at_end: bool) -> Self {
+impl Viewport {
+    /// Returns the part of `shown` in view, or its end if that is followed. `current` is the ring
+    /// as it is now.
+    fn of(shown: &Ring, current: &Ring, position: ScrollPosition, is_at_end: bool) -> Self {
         let rows = shown.shown();
         let overscan = if is_at_end { OVERSCAN_AT_END } else { 2 * OVERSCAN };
-        let visible = view.rows_in_view() + overscan;
+        let visible = position.rows_in_view() + overscan;
         let last_first = rows.len().saturating_sub(visible);
-        let above = view.rows_above().saturating_sub(OVERSCAN).min(last_first);
+        let above = position.rows_above().saturating_sub(OVERSCAN).min(last_first);
         let above = if is_at_end { last_first } else { above };
         Self {
             rows: rows.iter().skip(above).take(visible).cloned().collect(),
-            above,
-            total: rows.len(),
-            row: view.row,
-            events: now.events(),
-            evicted: now.evicted(),
-            new: now.shown_since(shown),
+            layout: Layout { above, total: rows.len(), row_height: position.row_height },
+            events: current.events(),
+            evicted: current.evicted(),
+            new: current.shown_since(shown),
             matching: shown.matching(),
         }
     }
 }
 
-/// The list of what has arrived.
+/// The list of events received.
 #[derive(Clone, Copy)]
 pub(crate) struct Feed {
-    pub(crate) frame: RwSignal<Frame>,
-    /// Why the list holds still, if it does.
+    pub(crate) viewport: RwSignal<Viewport>,
     pub(crate) hold: RwSignal<Option<Hold>>,
     /// The element that scrolls.
     pub(crate) scroller: NodeRef<Div>,
     ring: StoredValue<Ring>,
-    /// What there was when the list began to hold still.
+    /// The ring at the time when the list was held.
     held: StoredValue<Option<Ring>>,
     is_frame_due: StoredValue<bool>,
-    /// Where the list was scrolled to when its end was last shown, in pixels. The reader has scrolled up
-    /// if it is above; the end may also have moved because the window has another size.
+    /// Scroll position when the end was last shown, in pixels. The reader has scrolled up if the
+    /// list is above it. The end alone does not tell: it also moves when the window is resized.
     end: StoredValue<i32>,
 }
 
 impl Feed {
-    /// A list that begins with those events.
+    /// Creates a list that starts with these events.
     pub(crate) fn new(events: Vec<Event>) -> Self {
         let mut ring = Ring::new();
         for event in events {
-            ring.push(Content::Event(Arc::new(event)));
+            ring.push(RowContent::Event(Arc::new(event)));
         }
         let feed = Self {
-            frame: RwSignal::new(Frame::of(&ring, &ring, View::default(), true)),
+            viewport: RwSignal::new(Viewport::of(&ring, &ring, ScrollPosition::default(), true)),
             hold: RwSignal::default(),
             scroller: NodeRef::new(),
             ring: StoredValue::new(ring),
@@ -109,9 +103,9 @@ impl Feed {
             browser::on_resize(move || feed.request_frame());
         });
         effect(move || {
-            let frame = feed.frame.read();
+            let layout = feed.viewport.read().layout;
             let is_at_end = feed.hold.get().is_none();
-            let top = browser::lay_out(feed.scroller, &frame, is_at_end);
+            let top = browser::lay_out(feed.scroller, layout, is_at_end);
             if let Some(top) = top {
                 feed.end.set_value(top);
             }
@@ -119,19 +113,19 @@ impl Feed {
         feed
     }
 
-    /// Adds what the stream has brought.
-    pub(crate) fn add(self, arrived: Arrived) {
-        let content = match arrived {
-            Arrived::Event(event) => Content::Event(event),
-            Arrived::Opened => Content::Opened(browser::time()),
-            Arrived::Gap(gap) => Content::Gap(gap, browser::time()),
-            Arrived::Notice => return,
+    /// Adds an update of the stream.
+    pub(crate) fn add(self, update: StreamUpdate) {
+        let content = match update {
+            StreamUpdate::Event(event) => RowContent::Event(event),
+            StreamUpdate::Opened => RowContent::Opened(browser::time()),
+            StreamUpdate::Gap(gap) => RowContent::Gap(gap, browser::time()),
+            StreamUpdate::Notice => return,
         };
         self.ring.update_value(|ring| ring.push(content));
         self.request_frame();
     }
 
-    /// Shows only what the filter lets through.
+    /// Sets the filter.
     pub(crate) fn set_filter(self, filter: &Filter) {
         self.ring.update_value(|ring| ring.set_filter(filter.clone()));
         self.held
@@ -139,29 +133,29 @@ impl Feed {
         self.request_frame();
     }
 
-    /// Keeps so many rows.
+    /// Sets the maximum number of rows.
     pub(crate) fn set_max_rows(self, max_rows: usize) {
         self.ring.update_value(|ring| ring.set_max_rows(max_rows));
         self.request_frame();
     }
 
-    /// Holds still, while more arrives.
-    pub(crate) fn hold(self, why: Hold) {
+    /// Keeps the list as it is, while further events are counted.
+    pub(crate) fn hold(self, hold: Hold) {
         if self.held.with_value(Option::is_none) {
             self.held.set_value(Some(self.ring.get_value()));
         }
-        self.hold.set(Some(why));
+        self.hold.set(Some(hold));
         self.request_frame();
     }
 
-    /// Follows the newest.
+    /// Follows the newest events.
     pub(crate) fn follow(self) {
         self.held.set_value(None);
         self.hold.set(None);
         self.request_frame();
     }
 
-    /// The reader has scrolled, or is about to scroll up.
+    /// Handles a scroll, or the intention to scroll up.
     pub(crate) fn scrolled(self, is_upwards: bool) {
         let is_at_end = browser::is_at_end(self.scroller);
         let is_above = !is_at_end && browser::is_above(self.scroller, self.end.get_value());
@@ -174,25 +168,25 @@ impl Feed {
         }
     }
 
-    /// What the list shows, all of it, oldest first.
+    /// Returns all rows that the list shows, oldest first.
     pub(crate) fn shown(self) -> Vec<Arc<Row>> {
         let shown = |ring: &Ring| ring.shown().iter().cloned().collect();
         let held = self.held.with_value(|held| held.as_ref().map(shown));
         held.unwrap_or_else(|| self.ring.with_value(shown))
     }
 
-    /// The newest event that the list shows.
+    /// Returns the newest event that the list shows.
     pub(crate) fn newest(self) -> Option<Arc<Event>> {
         self.shown().iter().rev().find_map(|row| row.event().cloned())
     }
 
-    /// The event of that id, if the list shows it.
+    /// Returns the event of that id, if the list shows it.
     pub(crate) fn find(self, id: EventId) -> Option<Arc<Event>> {
         self.shown().iter().find_map(|row| row.event().filter(|event| event.id == id).cloned())
     }
 
-    /// The one after that one, or before it.
-    pub(crate) fn beside(self, id: EventId, forward: bool) -> Option<Arc<Event>> {
+    /// Returns the event after the one of that id, or before it.
+    pub(crate) fn neighbour(self, id: EventId, forward: bool) -> Option<Arc<Event>> {
         let shown = self.shown();
         let mut events = shown.iter().filter_map(|row| row.event());
         let mut before = None;
@@ -215,12 +209,13 @@ impl Feed {
     fn draw(self) {
         // The page may be gone meanwhile.
         let _ = self.is_frame_due.try_set_value(false);
-        let Some(view) = browser::measure(self.scroller) else { return };
+        let Some(position) = browser::measure(self.scroller) else { return };
         let is_at_end = self.hold.get_untracked().is_none();
-        let frame = self.ring.with_value(|ring| {
-            self.held
-                .with_value(|held| Frame::of(held.as_ref().unwrap_or(ring), ring, view, is_at_end))
+        let viewport = self.ring.with_value(|ring| {
+            self.held.with_value(|held| {
+                Viewport::of(held.as_ref().unwrap_or(ring), ring, position, is_at_end)
+            })
         });
-        self.frame.set(frame);
+        self.viewport.set(viewport);
     }
 }

@@ -1,22 +1,22 @@
-//! Which events the list shows: all those in which every term of a text is found.
+//! The filter of the list: a text of several terms, all of which an event must match.
 
 use waterclock::{event::Event, pattern::Pattern};
 
-/// What is looked for. As text: words, or several in `"quotes"`, that the topic, the name or the data
-/// contain, whatever the case of their ASCII letters; `name:` and a name; `topic:` and a pattern.
+/// A filter. Its terms are words, or phrases in `"quotes"`, that the topic, the name or the data
+/// must contain, ignoring ASCII case; `name:` and a name; `topic:` and a pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter(Vec<Term>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Term {
-    /// In ASCII lower case.
+    /// A word or a phrase, in ASCII lower case.
     Text(String),
     Name(String),
     Topic(Pattern),
 }
 
 impl Filter {
-    /// Reads a filter; what is no pattern is an error, and is told.
+    /// Parses a filter. Returns the pattern as an error if it is invalid.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let term = |word: String| {
             if let Some(name) = word.strip_prefix("name:") {
@@ -27,14 +27,15 @@ impl Filter {
                 Ok(Term::Text(word.to_ascii_lowercase()))
             }
         };
-        words(text).into_iter().map(term).collect::<Result<_, _>>().map(Self)
+        split_terms(text).into_iter().map(term).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether it lets everything through.
+    /// Returns `true` if every event matches.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// Returns `true` if an event matches all terms.
     pub(crate) fn matches(&self, event: &Event) -> bool {
         self.0.iter().all(|term| match term {
             Term::Name(name) => event.name.as_str() == name,
@@ -47,10 +48,11 @@ impl Filter {
     }
 }
 
-/// The words of a text. What is between quotes, at the beginning of one or after `name:`, is one; a quote that
-/// nothing closes is a letter, so that a piece of JSON can be looked for as it is.
-fn words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
+/// Splits a text into its terms. A phrase in quotes, alone or after `name:`, is one term. A quote
+/// without a closing quote is an ordinary character, so that a piece of JSON can be searched for as
+/// it is.
+fn split_terms(text: &str) -> Vec<String> {
+    let mut terms = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let kind = if rest.starts_with("name:") { "name:" } else { "" };
@@ -67,14 +69,14 @@ fn words(text: &str) -> Vec<String> {
                 (rest[..end].to_owned(), end)
             }
         };
-        words.push(word);
+        terms.push(word);
         rest = rest[end..].trim_start();
     }
-    words.retain(|word| !word.is_empty());
-    words
+    terms.retain(|term| !term.is_empty());
+    terms
 }
 
-/// Whether a text contains another, which is in ASCII lower case.
+/// Returns `true` if a text contains another, ignoring ASCII case. `wanted` must be in lower case.
 fn contains(text: &str, wanted: &str) -> bool {
     let (text, wanted) = (text.as_bytes(), wanted.as_bytes());
     let Some((first, rest)) = wanted.split_first() else { return true };
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn every_term_is_found() {
+    fn every_term_must_match() {
         for filter in [
             "",
             " ",
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_hold_words_together() {
+    fn quotes_join_words() {
         for (text, expected) in [
             ("a  b", vec!["a", "b"]),
             ("\"a  b\" c", vec!["a  b", "c"]),
@@ -145,12 +147,12 @@ mod tests {
             ("\"a\":1,\"b c", vec!["\"a\":1,\"b", "c"]),
             ("\"\" \"", vec!["\""]),
         ] {
-            assert_eq!(words(text), expected, "{text}");
+            assert_eq!(split_terms(text), expected, "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_pattern_is_told() {
+    fn an_invalid_pattern_is_returned() {
         assert_eq!(Filter::parse("x topic:a..b"), Err("a..b".to_owned()));
         assert_eq!(Filter::parse("topic:"), Err(String::new()));
     }

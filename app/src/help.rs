@@ -1,32 +1,32 @@
-//! The sheet of help: the keys, how to filter, and the settings that are seldom changed.
+//! The help dialog: the keys, the filter, and rarely changed settings.
 
 use leptos::prelude::*;
 
 use crate::{
     browser,
-    settings::{MAX_ROWS, Settings},
+    settings::{ROW_LIMITS, Settings},
 };
 
-/// What never changes.
+/// The constant part, as HTML.
 const TEXT: &str = "<h2>Help</h2><dl>\
-    <dt><kbd>?</kbd><dd>This help\
-    <dt><kbd>s</kbd><dd>Stop, or connect\
-    <dt><kbd>p</kbd><dd>Pause the list, or go on\
-    <dt><kbd>f</kbd><dd>Follow the newest\
-    <dt><kbd>/</kbd><dd>Filter\
+    <dt><kbd>?</kbd><dd>Help\
+    <dt><kbd>s</kbd><dd>Stop or connect\
+    <dt><kbd>p</kbd><dd>Pause or resume the list\
+    <dt><kbd>f</kbd><dd>Follow the newest events\
+    <dt><kbd>/</kbd><dd>Focus the filter\
     <dt><kbd>d</kbd><dd>Details of the newest event\
-    <dt><kbd>t</kbd><dd>Write times otherwise\
-    <dt><kbd>e</kbd><dd>Export what the list shows\
-    <dt><kbd>Esc</kbd><dd>Close this\
-    </dl><p>A filter is words that an event contains, <code>\"several words\"</code>, \
-    <code>name:created</code>, <code>topic:orders.*</code>. All of them must match.</p>";
+    <dt><kbd>t</kbd><dd>Next time format\
+    <dt><kbd>e</kbd><dd>Export the list\
+    <dt><kbd>Esc</kbd><dd>Close a dialog\
+    </dl><p>A filter is made of words, <code>\"quoted phrases\"</code>, \
+    <code>name:created</code> and <code>topic:orders.*</code>. An event must match all.</p>";
 
-/// Opens the sheet.
+/// Opens the dialog.
 pub(crate) fn open(settings: Settings) {
     browser::open_dialog("Help", move || {
-        let rows = MAX_ROWS.map(|rows| {
-            let is_chosen = settings.rows.get_untracked() == rows;
-            view! { <option selected=is_chosen>{rows.to_string()}</option> }
+        let rows = ROW_LIMITS.map(|rows| {
+            let is_selected = settings.rows.get_untracked() == rows;
+            view! { <option selected=is_selected>{rows.to_string()}</option> }
         });
         view! {
             <div inner_html=TEXT></div>
@@ -37,10 +37,10 @@ pub(crate) fn open(settings: Settings) {
                     prop:checked=settings.has_shortcuts
                     on:change:target=move |event| settings.set_shortcuts(event.target().checked())
                 />
-                <label for="shortcuts">" These keys do something"</label>
+                <label for="shortcuts">" Enable these keys"</label>
             </p>
             <p>
-                <label for="rows">"Lines that the list keeps "</label>
+                <label for="rows">"Maximum number of lines in the list "</label>
                 <select
                     id="rows"
                     on:change:target=move |event| {

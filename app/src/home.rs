@@ -1,44 +1,87 @@
-//! The page `/`: the connection's state, the button that stops the stream and starts it again, and
-//! the list of what it has said.
+//! The page `/`: the state of the connection, the button that stops and starts the stream, and the
+//! list of events.
 
 use leptos::prelude::*;
+use serde::Serialize;
+use waterclock::{event::Event, id::EventId};
 use waterclock_diagnose::Protocol;
-use waterclock_leptos::{Live, Stream, connection::State};
-
-use crate::{
-    Snapshot, browser,
-    feed::Feed,
-    list::{Counts, List},
-    pace::{Pace, PaceView},
-    reactive::{effect, text},
-    settings::Settings,
-    tools::{Tools, shortcuts},
-    words::{reason_in_words, sharing_in_words, state_in_words, state_key, title_with},
+use waterclock_leptos::{
+    ConnectionState, Live, LiveOptions,
+    browser::{FromJson, Json},
 };
 
-/// A connection that comes and goes is not told more often, in seconds.
-const SPEAK_EVERY: u64 = 10;
+use crate::{
+    browser,
+    feed::Feed,
+    gauges::{Gauges, GaugesView},
+    labels::{document_title, reason_label, sharing_label, state_label},
+    list::{Counts, List},
+    reactive::{effect, text},
+    settings::Settings,
+    toolbar::{Toolbar, shortcuts},
+};
+
+/// Minimum time between two announcements of the state by a screen reader, in seconds.
+const ANNOUNCE_EVERY: u64 = 10;
+
+/// The data of the page when the server renders it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HomeData {
+    /// The latest events, oldest first.
+    pub events: Vec<Event>,
+    /// The cursor after which the stream continues.
+    pub cursor: Option<EventId>,
+    /// The patterns of topics from the page's address, with spaces between them. They may be
+    /// invalid. Empty for the default.
+    pub topics: String,
+    /// The patterns as the query of a stream: `topic=a&topic=b`.
+    pub query: String,
+    /// Name of the group of tabs that share one connection: they read the same topics with the same
+    /// permission.
+    pub group: String,
+    /// Host and port of the server, as the browser has requested them.
+    pub host: String,
+    /// `true` if the reader may not read the events.
+    pub is_refused: bool,
+    /// `true` if the reader may publish.
+    pub may_publish: bool,
+}
+
+impl FromJson for HomeData {
+    fn from_json(json: &Json) -> Option<Self> {
+        Some(Self {
+            events: json.list("events"),
+            cursor: json.parse("cursor"),
+            topics: json.parse("topics")?,
+            query: json.parse("query")?,
+            group: json.parse("group")?,
+            host: json.parse("host")?,
+            is_refused: json.is_true("is_refused"),
+            may_publish: json.is_true("may_publish"),
+        })
+    }
+}
 
 /// The page.
 #[component]
-pub(crate) fn Home(given: Snapshot) -> impl IntoView {
-    let Snapshot { events, cursor, topics, query, group, host, is_refused, may_publish } = given;
+pub(crate) fn Home(data: HomeData) -> impl IntoView {
+    let HomeData { events, cursor, topics, query, group, host, is_refused, may_publish } = data;
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
     let command = command(&host, query.clone());
 
     let settings = Settings::new();
     let feed = Feed::new(events);
-    let pace = Pace::new(settings);
-    let live = Live::new(Stream { query, cursor, group }, move |arrived| {
-        pace.note(&arrived);
-        feed.add(arrived);
+    let gauges = Gauges::new(settings);
+    let live = Live::new(LiveOptions { query, cursor, group }, move |update| {
+        gauges.record(&update);
+        feed.add(update);
     });
     let protocol = RwSignal::new(String::new());
     effect(move || {
-        let words = Protocol::parse(&browser::protocol()).map(Protocol::as_str);
-        protocol.set(words.unwrap_or_default().to_owned());
+        let name = Protocol::parse(&browser::protocol()).map(Protocol::as_str);
+        protocol.set(name.unwrap_or_default().to_owned());
     });
-    let sharing = text(move || sharing_in_words(live.role(), &live.state(), live.tabs()));
+    let sharing = text(move || sharing_label(live.role(), &live.state(), live.tabs()));
     shortcuts(feed, live, settings);
     view! {
         <header>
@@ -48,33 +91,33 @@ pub(crate) fn Home(given: Snapshot) -> impl IntoView {
                 <p class="sharing">{sharing}</p>
                 <p class="protocol">{protocol}</p>
                 <Counts feed />
-                <PaceView pace live />
+                <GaugesView gauges live />
             </div>
         </header>
         <main>
             <Topics topics />
-            <Tools feed settings may_publish />
+            <Toolbar feed settings may_publish />
             <List feed settings is_refused />
         </main>
         <footer>
             <noscript>
                 <p>
-                    "Without JavaScript this page shows what had happened when you opened it. \
+                    "Without JavaScript, this page shows the events up to the time you opened it. \
                      Reload it for more, or read the stream in a terminal."
                 </p>
             </noscript>
-            <p>"The same stream in a terminal: " <code>{command}</code></p>
+            <p>"Read this stream in a terminal: " <code>{command}</code></p>
             <p>
-                <a href="/compare">"The same by WebSocket and polling, compared"</a> " · "
-                <a href="/diagnose">"What is between you and the server"</a>
+                <a href="/compare">"Compare with WebSocket and polling"</a> " · "
+                <a href="/diagnose">"Diagnose the connection"</a>
             </p>
         </footer>
     }
 }
 
-/// How to read the same stream in a terminal.
+/// Returns the command that reads the same stream in a terminal.
 fn command(host: &str, query: String) -> Signal<String> {
-    // Until the browser knows better: behind a proxy, the server does not know what it is called.
+    // Behind a proxy, the server does not know its own address, but the browser does.
     let origin = RwSignal::new(format!("http://{host}"));
     effect(move || origin.set(browser::origin()));
     text(move || match (origin.get(), &*query) {
@@ -83,54 +126,55 @@ fn command(host: &str, query: String) -> Signal<String> {
     })
 }
 
-/// How the connection is, and the button.
+/// The state of the connection, and the button.
 #[component]
 fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
-    let words = text(move || match live.reason() {
-        Some(reason) => format!("{}. {}", state_in_words(&live.state()), reason_in_words(&reason)),
-        None => state_in_words(&live.state()).to_owned(),
+    let label = text(move || match live.reason() {
+        Some(reason) => format!("{}. {}", state_label(&live.state()), reason_label(&reason)),
+        None => state_label(&live.state()).to_owned(),
     });
-    let is_idle = Signal::derive(move || live.state() == State::Idle);
-    let key = text(move || state_key(&live.state()).to_owned());
+    let is_idle = Signal::derive(move || live.state() == ConnectionState::Idle);
+    let key = text(move || live.state().as_str().to_owned());
     let button = text(move || if live.is_wanted() { "Stop" } else { "Connect" }.to_owned());
     let countdown = text(move || countdown(&live.state(), live));
-    effect(move || browser::set_title(&title_with(&live.state(), &title)));
+    effect(move || browser::set_title(&document_title(&live.state(), &title)));
     view! {
         <p class="status" data-state=key>
-            <span class="state">{words}</span>
+            <span class="state">{label}</span>
             <span class="countdown">{countdown}</span>
         </p>
-        <p class="hidden" role="status">{spoken(words, settings.seconds)}</p>
+        <p class="hidden" role="status">{announced(label, settings.seconds)}</p>
         <button type="button" disabled=is_idle on:click=move |_| live.toggle()>
             {button}
         </button>
     }
 }
 
-/// What screen readers say of it: what it is at a full second, and at most every [`SPEAK_EVERY`].
-fn spoken(words: Signal<String>, seconds: RwSignal<u64>) -> RwSignal<String> {
-    let spoken = RwSignal::new(String::new());
+/// Returns the text for screen readers: the label at a full second, at most every
+/// [`ANNOUNCE_EVERY`].
+fn announced(label: Signal<String>, seconds: RwSignal<u64>) -> RwSignal<String> {
+    let announced = RwSignal::new(String::new());
     let last = StoredValue::new(None);
     effect(move || {
         let second = seconds.get();
-        let may_speak = last.get_value().is_none_or(|last| second >= last + SPEAK_EVERY);
-        let words = words.get_untracked();
-        if second > 0 && may_speak && *spoken.read_untracked() != words {
+        let is_due = last.get_value().is_none_or(|last| second >= last + ANNOUNCE_EVERY);
+        let label = label.get_untracked();
+        if second > 0 && is_due && *announced.read_untracked() != label {
             last.set_value(Some(second));
-            spoken.set(words);
+            announced.set(label);
         }
     });
-    spoken
+    announced
 }
 
-/// How long until the next try. It is not spoken: it changes every second.
-fn countdown(state: &State, live: Live) -> String {
-    let State::Waiting { until } = *state else { return String::new() };
-    format!(". Next try in {} s", until.saturating_sub(live.now()).as_secs() + 1)
+/// Describes the time until the next attempt. It is not announced, because it changes every second.
+fn countdown(state: &ConnectionState, live: Live) -> String {
+    let ConnectionState::Waiting { until } = *state else { return String::new() };
+    format!(". Retrying in {} s", until.saturating_sub(live.now()).as_secs() + 1)
 }
 
-/// Which topics are shown. Others are another page, so that each has its own address, and it needs no
-/// script.
+/// The form that chooses the topics. Other topics are another page, so that each has its own
+/// address, and the form works without a script.
 #[component]
 fn Topics(topics: String) -> impl IntoView {
     view! {

@@ -1,4 +1,4 @@
-//! The list of what the stream has said, oldest first, and the numbers about it.
+//! The list of events, oldest first, and the numbers about it.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use waterclock::{
 
 use crate::{
     browser, details,
-    feed::{Feed, Frame},
+    feed::{Feed, Viewport},
+    labels::gap_label,
     reactive::text,
-    ring::{Content, Row},
-    settings::{Settings, Times},
-    time::{TimeFormat, ago, epoch, time_of_day},
-    words::gap_in_words,
+    ring::{Row, RowContent},
+    settings::{Settings, TimeDisplay},
+    time::{TimeFormat, relative_time, time_of_day, unix_time},
 };
 
-/// How much of an event's data a row has, in bytes; more than fits on a line.
+/// Maximum length of the data in a row, in bytes: more than fits on a line.
 const MAX_DATA: usize = 512;
 
-/// How many events there were.
+/// The numbers of events.
 #[component]
 pub(crate) fn Counts(feed: Feed) -> impl IntoView {
     let counts = text(move || {
-        let Frame { events, evicted, matching, .. } = *feed.frame.read();
+        let Viewport { events, evicted, matching, .. } = *feed.viewport.read();
         let all = if events == 1 { "1 event".to_owned() } else { format!("{events} events") };
         let matching = matching.map(|n| format!(", {n} match the filter")).unwrap_or_default();
         let evicted = match evicted {
@@ -40,21 +40,21 @@ pub(crate) fn Counts(feed: Feed) -> impl IntoView {
 /// The rows, oldest first. Only those in view are in the document.
 #[component]
 pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl IntoView {
-    let has_rows = Signal::derive(move || feed.frame.read().total > 0);
-    let nothing =
-        if is_refused { "These events are not public." } else { "Nothing has happened yet." };
-    // A row never changes: one whose time is written otherwise is another. If each of them listened to the
-    // settings instead, these would remember all rows that there ever were.
+    let has_rows = Signal::derive(move || feed.viewport.read().layout.total > 0);
+    let placeholder = if is_refused { "These events are not public." } else { "No events yet." };
+    // A row never changes. If the format of times changes, all rows are replaced. If each row
+    // subscribed to the settings instead, these would keep a subscription of every row that ever
+    // existed.
     let rows = move || {
         let times = settings.times();
-        let rows = feed.frame.read().rows.clone();
+        let rows = feed.viewport.read().rows.clone();
         rows.into_iter().map(move |row| (row, times)).collect::<Vec<_>>()
     };
     let follows = Signal::derive(move || feed.hold.get().is_none());
-    let new = text(move || format!("{} new", feed.frame.read().new));
-    // Also where there is nothing to scroll, so that no scroll follows.
+    let new = text(move || format!("{} new", feed.viewport.read().new));
+    // Handled even if the list cannot scroll and no scroll event follows.
     let on_wheel = move |wheel: ev::WheelEvent| {
-        // With Ctrl it makes the page larger.
+        // With Ctrl, the wheel zooms the page.
         if !wheel.ctrl_key() {
             feed.scrolled(wheel.delta_y() < 0.0);
         }
@@ -80,8 +80,8 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
                         <RowItem row times />
                     </For>
                 </ol>
-                <p class="empty" hidden=has_rows>{nothing}</p>
-                // In it, so that a wheel over the button scrolls the list.
+                <p class="empty" hidden=has_rows>{placeholder}</p>
+                // Inside the scroller, so that a wheel over the button scrolls the list.
                 <div class="end">
                     <button type="button" hidden=follows on:click=move |_| feed.follow()>
                         {new}
@@ -94,29 +94,30 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
 
 /// One row: an event, or a mark.
 #[component]
-fn RowItem(row: Arc<Row>, times: Times) -> impl IntoView {
+fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
     let (kind, time, event, about) = match &row.content {
-        Content::Event(event) => ("event", event.time, Some(event), about(event)),
-        Content::Opened(time) => ("mark", *time, None, "Stream opened".to_owned()),
-        Content::Gap(gap, time) => ("mark gap", *time, None, gap_in_words(gap).to_owned()),
+        RowContent::Event(event) => ("event", event.time, Some(event), about(event)),
+        RowContent::Opened(time) => ("mark", *time, None, "Stream opened".to_owned()),
+        RowContent::Gap(gap, time) => ("mark gap", *time, None, gap_label(gap).to_owned()),
     };
     let data = event.map_or("", |event| event.data.trim_start());
     let data =
         if data.is_empty() { "(empty)" } else { &data[..data.floor_char_boundary(MAX_DATA)] };
+    let sequence = event.map(|event| event.id.sequence.to_string()).unwrap_or_default();
     view! {
         <li class=kind data-id=event.map(|event| event.id.to_string())>
             <time datetime=time.to_string()>{write_time(time, times)}</time>
-            // Not one of the stops of the tab key: there are many, and they come and go.
+            // The tab key skips these buttons: they are many, and they come and go.
             <button type="button" class="data" tabindex="-1" hidden=event.is_none()>
                 {data.to_owned()}
             </button>
             <span class="about">{about}</span>
-            <code class="id">{event.map(|event| event.id.sequence.to_string()).unwrap_or_default()}</code>
+            <code class="id">{sequence}</code>
         </li>
     }
 }
 
-/// Of which topic and name an event is; nothing where that goes without saying.
+/// Returns the topic and the name of an event, and nothing for a tick of the clock.
 fn about(event: &Event) -> String {
     if event.topic == Topic::clock() && event.name == Name::default() {
         String::new()
@@ -125,11 +126,11 @@ fn about(event: &Event) -> String {
     }
 }
 
-fn write_time(time: Timestamp, times: Times) -> String {
+fn write_time(time: Timestamp, times: TimeDisplay) -> String {
     match times.format {
         TimeFormat::Utc => time_of_day(time, 0),
-        TimeFormat::Local => time_of_day(time, browser::minutes_ahead(time)),
-        TimeFormat::Epoch => epoch(time),
-        TimeFormat::Ago => ago(time, browser::time()),
+        TimeFormat::Local => time_of_day(time, browser::utc_offset(time)),
+        TimeFormat::Unix => unix_time(time),
+        TimeFormat::Relative => relative_time(time, browser::time()),
     }
 }

@@ -1,16 +1,16 @@
-//! The form that publishes an event, where the reader may.
+//! The dialog that publishes an event.
 
 use leptos::{ev::SubmitEvent, prelude::*, task::spawn_local};
 
 use crate::browser;
 
-/// Opens the form.
+/// Opens the dialog.
 pub(crate) fn open() {
     browser::open_dialog("Publish an event", move || {
-        let said = RwSignal::new(String::new());
+        let message = RwSignal::new(String::new());
         let publish = move |event: SubmitEvent| {
             event.prevent_default();
-            spawn_local(async move { said.set(browser::publish(&event).await) });
+            spawn_local(async move { message.set(browser::publish(&event).await) });
         };
         view! {
             <h2>"Publish an event"</h2>
@@ -22,7 +22,7 @@ pub(crate) fn open() {
                 <label for="publish-data">"Data"</label>
                 <textarea id="publish-data" name="data" rows="3"></textarea>
                 <button type="submit">"Publish"</button>
-                <output>{said}</output>
+                <output>{message}</output>
             </form>
         }
     });

@@ -1,4 +1,5 @@
-//! Leptos's effects and derived signals, boxed: its part of them is in the page once, not once for each.
+//! Leptos's effects and derived signals, boxed. Their generic code is then in the page once, not
+//! once for each use.
 
 use leptos::prelude::{Effect, Signal};
 
@@ -10,7 +11,7 @@ pub(crate) fn effect(run: impl FnMut() + 'static) {
     boxed(Box::new(run));
 }
 
-/// A text that changes with the signals that it is made of.
+/// Derives a text from other signals.
 pub(crate) fn text(read: impl Fn() -> String + Send + Sync + 'static) -> Signal<String> {
     fn boxed(read: Box<dyn Fn() -> String + Send + Sync>) -> Signal<String> {
         Signal::derive(read)

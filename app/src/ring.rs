@@ -1,4 +1,5 @@
-//! What the list is of: the latest events, with marks where the stream was opened or events are missing.
+//! The rows of the list: the latest events, with marks where the stream has opened or events are
+//! missing.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -6,36 +7,36 @@ use waterclock::{event::Event, notice::Gap, timestamp::Timestamp};
 
 use crate::filter::Filter;
 
-/// How many rows are kept at first.
+/// Default maximum number of rows.
 pub(crate) const DEFAULT_ROWS: usize = 10_000;
-/// How much data they may have in all, in bytes. The newest row is kept whatever its size.
+/// Maximum size of the data of all rows, in bytes. The newest row is kept whatever its size.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// A row of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Tells rows apart; each has a higher one than those before it.
+    /// A unique number, higher than those of all rows before.
     pub(crate) key: u64,
-    pub(crate) content: Content,
+    pub(crate) content: RowContent,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
+pub(crate) enum RowContent {
     /// An event.
     Event(Arc<Event>),
-    /// The stream has opened, at that time.
+    /// The stream has opened at this time.
     Opened(Timestamp),
-    /// Events are missing here; that was told at that time.
+    /// Events are missing here, as reported at this time.
     Gap(Gap, Timestamp),
 }
 
-/// The rows, oldest first, and which of them a filter lets through. Clones share the events.
+/// The rows, oldest first, and those that match the filter. Clones share the events.
 #[derive(Clone, Debug)]
 pub(crate) struct Ring {
     rows: VecDeque<Arc<Row>>,
-    /// Those of `rows` that the filter lets through, if there is one. Marks always are.
+    /// The `rows` that match the filter, if one is set. Marks always match.
     matches: Option<VecDeque<Arc<Row>>>,
-    /// How many of those are events.
+    /// Number of events in `matches`.
     matching: usize,
     filter: Filter,
     max_rows: usize,
@@ -60,34 +61,34 @@ impl Ring {
         }
     }
 
-    /// The rows to show.
+    /// Returns the rows to show.
     pub(crate) fn shown(&self) -> &VecDeque<Arc<Row>> {
         self.matches.as_ref().unwrap_or(&self.rows)
     }
 
-    /// How many events there were.
+    /// Returns the number of events received.
     pub(crate) fn events(&self) -> u64 {
         self.events
     }
 
-    /// How many of them are no longer kept.
+    /// Returns the number of events that are no longer kept.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// How many of those kept the filter lets through, if there is one.
+    /// Returns the number of kept events that match the filter, if one is set.
     pub(crate) fn matching(&self) -> Option<usize> {
         self.matches.as_ref().map(|_| self.matching)
     }
 
-    /// How many events to show have come since `earlier`, as far as they are kept.
+    /// Returns the number of kept events to show that have come since `earlier`.
     pub(crate) fn shown_since(&self, earlier: &Self) -> usize {
         let new = self.shown().iter().rev().take_while(|row| row.key >= earlier.next_key);
         new.filter(|row| row.event().is_some()).count()
     }
 
-    /// Adds a row, and drops the oldest if it is one too many.
-    pub(crate) fn push(&mut self, content: Content) {
+    /// Adds a row, and drops the oldest ones over the limits.
+    pub(crate) fn push(&mut self, content: RowContent) {
         let row = Arc::new(Row { key: self.next_key, content });
         self.next_key += 1;
         self.events += u64::from(row.event().is_some());
@@ -102,17 +103,17 @@ impl Ring {
         self.evict();
     }
 
-    /// Keeps so many rows.
+    /// Sets the maximum number of rows.
     pub(crate) fn set_max_rows(&mut self, max_rows: usize) {
         self.max_rows = max_rows.max(1);
         self.evict();
     }
 
-    /// Shows only what the filter lets through.
+    /// Sets the filter.
     pub(crate) fn set_filter(&mut self, filter: Filter) {
-        let lets_through = |row: &&Arc<Row>| row.event().is_none_or(|event| filter.matches(event));
+        let is_match = |row: &&Arc<Row>| row.event().is_none_or(|event| filter.matches(event));
         self.matches =
-            (!filter.is_empty()).then(|| self.rows.iter().filter(lets_through).cloned().collect());
+            (!filter.is_empty()).then(|| self.rows.iter().filter(is_match).cloned().collect());
         let matches = self.matches.iter().flatten();
         self.matching = matches.filter(|row| row.event().is_some()).count();
         self.filter = filter;
@@ -134,11 +135,11 @@ impl Ring {
 }
 
 impl Row {
-    /// The event, unless it is a mark.
+    /// Returns the event, unless the row is a mark.
     pub(crate) fn event(&self) -> Option<&Arc<Event>> {
         match &self.content {
-            Content::Event(event) => Some(event),
-            Content::Opened(_) | Content::Gap(..) => None,
+            RowContent::Event(event) => Some(event),
+            RowContent::Opened(_) | RowContent::Gap(..) => None,
         }
     }
 
@@ -153,8 +154,8 @@ mod tests {
 
     use super::*;
 
-    fn event(sequence: u64, data: String) -> Content {
-        Content::Event(Arc::new(Event {
+    fn event(sequence: u64, data: String) -> RowContent {
+        RowContent::Event(Arc::new(Event {
             id: EventId { epoch: Epoch::new(1), sequence },
             topic: "t".parse().unwrap(),
             name: "n".parse().unwrap(),
@@ -177,27 +178,27 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_latest_and_counts_the_others() {
+    fn the_latest_rows_are_kept_and_the_others_counted() {
         let mut ring = odd_and_even(4, 10);
         assert_eq!(sequences(&ring), [7, 8, 9, 10]);
         assert_eq!((ring.events(), ring.evicted(), ring.matching()), (10, 6, None));
-        ring.push(Content::Opened(Timestamp::from_millis(0)));
+        ring.push(RowContent::Opened(Timestamp::from_millis(0)));
         assert_eq!((ring.events(), ring.evicted(), ring.shown().len()), (10, 7, 4));
         ring.set_max_rows(2);
         assert_eq!(sequences(&ring), [10]);
     }
 
     #[test]
-    fn a_filter_is_for_what_is_there_and_what_comes() {
+    fn a_filter_applies_to_present_and_future_rows() {
         let mut ring = odd_and_even(6, 6);
-        ring.push(Content::Opened(Timestamp::from_millis(0)));
+        ring.push(RowContent::Opened(Timestamp::from_millis(0)));
         ring.set_filter(Filter::parse("even").unwrap());
         assert_eq!(sequences(&ring), [2, 4, 6]);
         assert_eq!(ring.matching(), Some(3));
-        assert_eq!(ring.shown().len(), 4, "marks are not filtered");
+        assert_eq!(ring.shown().len(), 4, "marks always match");
         ring.push(event(7, "odd".to_owned()));
         ring.push(event(8, "even".to_owned()));
-        assert_eq!(sequences(&ring), [4, 6, 8], "as few as are kept");
+        assert_eq!(sequences(&ring), [4, 6, 8], "the older ones are no longer kept");
         ring.set_filter(Filter::default());
         assert_eq!(sequences(&ring), [4, 5, 6, 7, 8]);
     }
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_stays_as_it_is() {
+    fn a_clone_does_not_change() {
         let mut ring = odd_and_even(4, 4);
         let copy = ring.clone();
         for n in 5..=8 {

@@ -1,44 +1,47 @@
-//! What the reader has chosen: kept in the page's address, so that a link shows the same, and in the
-//! browser, for the next visit.
+//! The reader's choices. They are kept in the page's address, so that a link shows the same, and in
+//! the browser's storage, for the next visit.
 
 use leptos::prelude::*;
 
 use crate::{browser, reactive::effect, ring::DEFAULT_ROWS, time::TimeFormat};
 
-/// How many rows the list may keep.
-pub(crate) const MAX_ROWS: [usize; 3] = [1000, DEFAULT_ROWS, 100_000];
+/// Possible values of the maximum number of rows.
+pub(crate) const ROW_LIMITS: [usize; 3] = [1000, DEFAULT_ROWS, 100_000];
 
 /// The settings.
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
-    /// What the list is to show.
+    /// Text of the filter.
     pub(crate) filter: RwSignal<String>,
     pub(crate) time: RwSignal<TimeFormat>,
-    /// How many rows the list keeps.
+    /// Maximum number of rows in the list.
     pub(crate) rows: RwSignal<usize>,
-    /// Whether single keys do something.
+    /// `true` if keyboard shortcuts are enabled.
     pub(crate) has_shortcuts: RwSignal<bool>,
-    /// Seconds since the page began, for what changes with time.
+    /// Time since the page was loaded, in seconds.
     pub(crate) seconds: RwSignal<u64>,
 }
 
-/// How times are written at the moment.
+/// The current format of times. Two equal values give equal texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Times {
+pub(crate) struct TimeDisplay {
     pub(crate) format: TimeFormat,
-    /// Which second it is, if that makes a difference.
+    /// The current second, if the format depends on it.
     second: u64,
 }
 
 impl Settings {
-    /// How times are written.
-    pub(crate) fn times(self) -> Times {
+    /// Returns the current format of times.
+    pub(crate) fn times(self) -> TimeDisplay {
         let format = self.time.get();
-        Times { format, second: if format == TimeFormat::Ago { self.seconds.get() } else { 0 } }
+        TimeDisplay {
+            format,
+            second: if format == TimeFormat::Relative { self.seconds.get() } else { 0 },
+        }
     }
 
-    /// The defaults, as the server renders; in the browser, then what the address says, or the last
-    /// visit had.
+    /// Creates the default settings, which the server renders. In the browser they then change to
+    /// those of the address, or of the last visit.
     pub(crate) fn new() -> Self {
         let settings = Self {
             filter: RwSignal::default(),
@@ -54,7 +57,7 @@ impl Settings {
                 settings.time.set(time);
             }
             let rows = browser::setting("rows").and_then(|rows| rows.parse().ok());
-            if let Some(rows) = rows.filter(|rows| MAX_ROWS.contains(rows)) {
+            if let Some(rows) = rows.filter(|rows| ROW_LIMITS.contains(rows)) {
                 settings.rows.set(rows);
             }
             settings.has_shortcuts.set(browser::setting("shortcuts").as_deref() != Some("off"));

@@ -1,4 +1,4 @@
-// What goes wrong between the page and its server, and that the page comes back from it.
+// Failures between the page and its server, from which the page recovers.
 import { createServer, type RequestListener } from 'node:http';
 import type { Page } from '@playwright/test';
 import { count, expect, expectConsecutive, networkErrors, sequences, state, streams, test } from './server.ts';
@@ -8,8 +8,8 @@ const stream = '**/events?*';
 
 test.use({ allowedErrors: networkErrors });
 
-/** Waits until the page is live and has so many events more. */
-async function goesOn(page: Page, more = 5) {
+/** Waits until the page is live and has received more events. */
+async function continues(page: Page, more = 5) {
   await expect(state(page)).toHaveText('Live', { timeout: 15_000 });
   const before = await count(page);
   await expect.poll(() => count(page)).toBeGreaterThan(before + more);
@@ -20,18 +20,19 @@ test('the server is gone for a minute', async ({ page, server }, info) => {
   await page.clock.install();
   await server.start(...fast);
   await page.goto(server.url);
-  await goesOn(page);
+  await continues(page);
   await server.kill();
-  await expect(state(page)).toHaveText('Connection lost, trying again');
+  await expect(state(page)).toHaveText('Connection lost, reconnecting');
   await page.clock.runFor(60_000);
-  await expect(state(page)).toHaveText(/Connection lost, trying again|Nothing heard for long, connecting anew/);
+  await expect(state(page)).toHaveText(/Connection lost, reconnecting|No heartbeat, reconnecting/);
   await server.start(...fast);
-  await goesOn(page);
+  await continues(page);
   expectConsecutive(await sequences(page));
 });
 
-// What answers in the server's place when the stream is asked for, and what the page says of it.
-const instead: [string, RequestListener, string][] = [
+// Responses to the request for the stream, in the server's place, and the page's message about
+// them.
+const replacements: [string, RequestListener, string][] = [
   ['404', (_, answer) => answer.writeHead(404).end(), 'The server answered with status 404'],
   ['500', (_, answer) => answer.writeHead(500).end('oops'), 'The server answered with status 500'],
   [
@@ -54,22 +55,22 @@ const instead: [string, RequestListener, string][] = [
     'The server answered with text/html; charset=utf-8, which is not a stream',
   ],
 ];
-for (const [name, listener, words] of instead) {
+for (const [name, listener, message] of replacements) {
   test(`${name} instead of a stream`, async ({ page, server }, info) => {
     server.data = info.outputPath('data');
     await server.start(...fast);
     await page.goto(server.url);
-    await goesOn(page);
+    await continues(page);
     await server.kill();
     const other = createServer(listener);
     const { hostname, port } = new URL(server.url);
     await new Promise<void>((ready) => other.listen(Number(port), hostname, ready));
-    await expect(state(page)).toHaveText(`No connection. ${words}`);
-    await expect(page.getByText(/Next try in \d+ s/)).toBeVisible();
+    await expect(state(page)).toHaveText(`No connection. ${message}`);
+    await expect(page.getByText(/Retrying in \d+ s/)).toBeVisible();
     other.close();
     other.closeAllConnections();
     await server.start(...fast);
-    await goesOn(page);
+    await continues(page);
     expectConsecutive(await sequences(page));
   });
 }
@@ -82,53 +83,53 @@ test('a redirect to a stream is followed', async ({ page, server }) => {
     return route.fulfill({ status: 307, headers: { location: `${url.pathname}${url.search}&again` } });
   });
   await page.goto(server.url);
-  await goesOn(page);
+  await continues(page);
   expectConsecutive(await sequences(page));
 });
 
-test('204: there is no more, and it is not asked again', async ({ page, server }) => {
+test('204 ends the stream, and there is no further request', async ({ page, server }) => {
   await server.start(...fast);
-  let asked = 0;
-  await page.route(stream, (route) => (asked++, route.fulfill({ status: 204 })));
+  let requests = 0;
+  await page.route(stream, (route) => (requests++, route.fulfill({ status: 204 })));
   await page.clock.install();
   await page.goto(server.url);
-  await expect(state(page)).toHaveText('Stopped. The server says that there is no more');
-  const before = asked;
+  await expect(state(page)).toHaveText('Stopped. The stream has ended');
+  const before = requests;
   await page.clock.runFor(120_000);
-  expect(asked).toBe(before);
+  expect(requests).toBe(before);
   await page.unroute(stream);
   await page.getByRole('button', { name: 'Connect' }).click();
-  await goesOn(page);
+  await continues(page);
 });
 
-test('a proxy that accepts and says nothing', async ({ page, server }) => {
+test('a proxy that accepts and stays silent', async ({ page, server }) => {
   await server.start(...fast);
   await page.clock.install();
   await page.route(stream, () => {}); // Never answered.
   await page.goto(server.url);
   await expect(state(page)).toHaveText('Connecting');
   await page.clock.runFor(50_000);
-  await expect(state(page)).toHaveText('Nothing heard for long, connecting anew');
+  await expect(state(page)).toHaveText('No heartbeat, reconnecting');
   await page.unroute(stream);
   await page.clock.runFor(50_000);
-  await goesOn(page);
+  await continues(page);
   expectConsecutive(await sequences(page));
   expect(await streams(server)).toBe(1);
 });
 
-test('no network for a while: with the network it comes back at once', async ({ page, context, server }, info) => {
+test('offline for a while: the page reconnects as soon as it is online', async ({ page, context, server }, info) => {
   server.data = info.outputPath('data');
-  // Left to itself, the browser would wait for as long as that.
+  // By itself, the browser would wait for ten minutes.
   const patient = ['--interval', '100ms', '--retry', '10min'];
   await server.start(...patient);
   await page.goto(server.url);
-  await goesOn(page);
+  await continues(page);
   await context.setOffline(true);
   await server.kill();
-  await expect(state(page)).toHaveText('Connection lost, trying again');
+  await expect(state(page)).toHaveText('Connection lost, reconnecting');
   await server.start(...patient);
   await context.setOffline(false);
-  await goesOn(page);
+  await continues(page);
   expectConsecutive(await sequences(page));
 });
 
@@ -136,22 +137,22 @@ test('the machine sleeps for hours', async ({ page, server }) => {
   await page.clock.install();
   await server.start(...fast);
   await page.goto(server.url);
-  await goesOn(page);
+  await continues(page);
   for (let i = 0; i < 3; i++) {
     await page.clock.fastForward('05:00:00');
-    await goesOn(page);
+    await continues(page);
   }
   expectConsecutive(await sequences(page));
   expect(await streams(server)).toBe(1);
 });
 
-test('hidden for long: no timer runs and nothing is drawn', async ({ page, server }) => {
+test('hidden for long: no timer runs, and nothing is rendered', async ({ page, server }) => {
   await page.clock.install();
   await server.start(...fast, '--heartbeat', '1s');
   await page.goto(server.url);
-  await goesOn(page);
+  await continues(page);
   await page.clock.pauseAt(new Date(await page.evaluate(() => Date.now() + 1000)));
-  // Asked otherwise than by a stream: those are counted here.
+  // Not by a stream, because this test counts streams.
   const newest = async () => {
     const { events } = await (await fetch(`${server.url}/poll?last_event_id=earliest`)).json();
     return events.length;
@@ -160,7 +161,7 @@ test('hidden for long: no timer runs and nothing is drawn', async ({ page, serve
   await expect.poll(newest, { timeout: 10_000 }).toBeGreaterThan(then + 50);
   expect(await count(page)).toBe(drawn);
   await page.clock.resume();
-  await goesOn(page);
+  await continues(page);
   expectConsecutive(await sequences(page));
   expect(server.log.filter((line) => line.includes('stream opened'))).toHaveLength(1);
 });
@@ -169,10 +170,10 @@ test('the clock of the machine is set, forwards and back', async ({ page, server
   await page.clock.install();
   await server.start(...fast);
   await page.goto(server.url);
-  await goesOn(page);
+  await continues(page);
   for (const day of ['2030-01-01', '1990-01-01', '2026-06-01']) {
     await page.clock.setSystemTime(new Date(day));
-    await goesOn(page);
+    await continues(page);
   }
   expectConsecutive(await sequences(page));
   expect(await streams(server)).toBe(1);
@@ -213,6 +214,6 @@ test('a hundred thousand events under the filter', async ({ page, server }) => {
     await expect(counted).toContainText(`${matching(text)} match the filter`);
   }
   await filter.fill('');
-  // One line says that the stream was opened.
+  // One line is the mark "Stream opened".
   expectConsecutive(await sequences(page));
 });

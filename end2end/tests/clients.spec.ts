@@ -1,4 +1,4 @@
-// What docs/clients.md says, done.
+// The examples of docs/clients.md.
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -8,7 +8,7 @@ import { expect, test } from './server.ts';
 const run = promisify(execFile);
 const document = readFileSync(resolve(import.meta.dirname, '../../docs/clients.md'), 'utf8');
 
-/** The example in that language. */
+/** Returns the example in a language. */
 function example(language: string): string {
   const found = new RegExp('```' + language + '\n(.*?)```', 's').exec(document);
   expect(found, language).not.toBeNull();
@@ -17,7 +17,7 @@ function example(language: string): string {
 
 test('curl', async ({ server }) => {
   await server.start();
-  // The stream does not end by itself.
+  // Without a limit, the stream would not end.
   const script = example('sh').replace('earliest"', 'earliest&limit=1"');
   const { stdout } = await run('bash', ['-ec', script], { env: { ...process.env, URL: server.url } });
   expect(stdout).toMatch(/"topic":"orders.eu","name":"created","data":"a new order"/);
@@ -33,7 +33,7 @@ test('JavaScript, in a page', async ({ page, server }) => {
   expect((await logged).text()).toMatch(/^[0-9a-f]{16}-\d+ a new order$/);
 });
 
-test('Python, which comes back after the server was killed', async ({ server }, testInfo) => {
+test('Python, which reconnects after the server was killed', async ({ server }, testInfo) => {
   server.data = testInfo.outputPath('data');
   await server.start();
   const script = `${example('python')}

@@ -1,4 +1,4 @@
-// The page that compares the transports: what it says against what is known otherwise.
+// The page `/compare`: its figures against independent measurements.
 import type { Page } from '@playwright/test';
 import { Proxy } from './proxy.ts';
 import { expect, networkErrors, type Server, streams, test } from './server.ts';
@@ -7,7 +7,7 @@ test.use({ permissions: ['clipboard-read', 'clipboard-write'] });
 
 const transports = ['sse', 'websocket', 'long-poll', 'poll'] as const;
 
-type Lane = {
+type Result = {
   transport: (typeof transports)[number];
   figures: { events: number; missing: number; doubled: number; requests: number; reconnects: number };
   latency?: { p50: number; longest: number; bars: number[] };
@@ -15,15 +15,15 @@ type Lane = {
   server?: { connections: number; received: number; sent: number };
 };
 
-/** What a run has found, by transport: what "Copy as JSON" copies. */
-async function results(page: Page): Promise<Map<string, Lane>> {
+/** Returns the results by transport, as "Copy as JSON" copies them. */
+async function results(page: Page): Promise<Map<string, Result>> {
   await page.getByRole('button', { name: 'Copy as JSON' }).click();
   await expect(page.getByText('JSON copied.')).toBeVisible();
   const { lanes } = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
-  return new Map(lanes.map((lane: Lane) => [lane.transport, lane]));
+  return new Map(lanes.map((result: Result) => [result.transport, result]));
 }
 
-/** A figure of a lane, as the table has it. */
+/** Returns a cell of the table. */
 const cell = (page: Page, row: string | RegExp, transport: string) =>
   page.getByRole('row', { name: row }).locator(`td[data-transport="${transport}"]`);
 
@@ -36,7 +36,7 @@ async function start(page: Page, url: string) {
   await expect(page.getByText('Running for')).toBeVisible();
 }
 
-/** Waits until each lane has so many events. */
+/** Waits until each transport has delivered a number of events. */
 async function untilEvents(page: Page, events: number) {
   for (const transport of transports) {
     await expect.poll(() => figure(page, 'Events', transport), { timeout: 20_000 }).toBeGreaterThanOrEqual(events);
@@ -55,18 +55,18 @@ async function publish(server: Server, topic: string, count: number) {
   }
 }
 
-test('every lane has every event once, and the log agrees', async ({ page, server }) => {
+test('every transport delivers every event once, and the log agrees', async ({ page, server }) => {
   await server.start();
   await start(page, `${server.url}/compare?rate=50&every=250`);
   await untilEvents(page, 100);
   await stop(page, server);
-  const lanes = await results(page);
-  expect([...lanes.keys()]).toEqual(transports);
-  for (const [name, lane] of lanes) {
-    const { events, missing, doubled, reconnects } = lane.figures;
+  const found = await results(page);
+  expect([...found.keys()]).toEqual(transports);
+  for (const [name, result] of found) {
+    const { events, missing, doubled, reconnects } = result.figures;
     expect([name, missing, doubled, reconnects]).toEqual([name, 0, 0, 0]);
-    expect(lane.latency!.bars.reduce((sum, count) => sum + count)).toBe(events);
-    expect(lane.server!.sent / events).toBeGreaterThan(200);
+    expect(result.latency!.bars.reduce((sum, count) => sum + count)).toBe(events);
+    expect(result.server!.sent / events).toBeGreaterThan(200);
   }
   // The load ends with the run.
   const { cursor } = await (await fetch(`${server.url}/poll?topic=waterclock.load`)).json();
@@ -75,7 +75,7 @@ test('every lane has every event once, and the log agrees', async ({ page, serve
   expect(after.events).toEqual([]);
 });
 
-test('a delay on the way of one lane is in its latency and in no other', async ({ page, server }) => {
+test('a delay of one transport is in its latency and in no other', async ({ page, server }) => {
   await server.start();
   const proxy = new Proxy((target) => new URL(target, 'http://x').pathname);
   await proxy.start(server.url);
@@ -84,9 +84,9 @@ test('a delay on the way of one lane is in its latency and in no other', async (
   await start(page, `${proxy.url}/compare?rate=20&every=250`);
   await untilEvents(page, 40);
   await stop(page, server);
-  const lanes = await results(page);
-  const median = (transport: string) => lanes.get(transport)!.latency!.p50;
-  // The clocks are one, so what is off is the questions' round trip and the 0.5 ms of whole milliseconds.
+  const found = await results(page);
+  const median = (transport: string) => found.get(transport)!.latency!.p50;
+  // Both use one clock. The error is the round trip of `GET /time`, and 0.5 ms of rounding.
   expect(median('websocket')).toBeGreaterThan(delay - 5);
   expect(median('websocket')).toBeLessThan(delay + 200);
   expect(median('sse')).toBeLessThan(200);
@@ -94,19 +94,19 @@ test('a delay on the way of one lane is in its latency and in no other', async (
   proxy.stop();
 });
 
-test('polling takes half its interval and a round trip', async ({ page, server }) => {
+test('the mean of polling is half an interval and a round trip', async ({ page, server }) => {
   await server.start();
   await start(page, `${server.url}/compare?rate=100&every=500&lanes=poll`);
   await expect.poll(() => figure(page, 'Events', 'poll'), { timeout: 20_000 }).toBeGreaterThan(600);
   await expect(page.getByRole('columnheader')).toHaveText([/Polling/]);
-  const theory = /^(\d+) ms$/.exec((await cell(page, 'Mean in theory', 'poll').textContent())!);
+  const theory = /^(\d+) ms$/.exec((await cell(page, 'Theoretical mean', 'poll').textContent())!);
   expect(Number(theory![1])).toBeGreaterThanOrEqual(250);
   const mean = Number(/^(\d+) ms$/.exec((await cell(page, /^Mean \d/, 'poll').textContent())!)![1]);
-  // Six hundred events at random moments: their mean strays by a few per cent.
+  // The mean of six hundred events at random times varies by a few per cent.
   expect(Math.abs(mean - Number(theory![1]))).toBeLessThan(75);
 });
 
-test('bytes are those that a proxy between them counts', async ({ page, server }) => {
+test('bytes are equal to the count of a proxy between them', async ({ page, server }) => {
   await server.start();
   const proxy = new Proxy((target) => {
     const { pathname, searchParams } = new URL(target, 'http://x');
@@ -128,58 +128,58 @@ test('bytes are those that a proxy between them counts', async ({ page, server }
       .toEqual([transport, proxy.counts.get(transport)]);
   }
   const { sent } = proxy.counts.get('sse')!;
-  expect(await figure(page, 'Bytes down for an event', 'sse')).toBe(Math.floor(sent / 30));
+  expect(await figure(page, 'Bytes down per event', 'sse')).toBe(Math.floor(sent / 30));
   proxy.stop();
 });
 
 test.describe('when connections fail', () => {
   test.use({ allowedErrors: networkErrors });
 
-  test('a cut loses nothing on any lane', async ({ page, server }) => {
+  test('a cut loses no event on any transport', async ({ page, server }) => {
     await server.start('--retry', '300ms');
     await start(page, `${server.url}/compare?rate=50&every=250`);
     await untilEvents(page, 30);
     await page.getByRole('button', { name: 'Cut the connections' }).click();
     for (const transport of transports) {
-      await expect(cell(page, 'Cut: had all after', transport)).toHaveText(/^[\d.]+ m?s$/, { timeout: 15_000 });
+      await expect(cell(page, 'Cut: caught up after', transport)).toHaveText(/^[\d.]+ m?s$/, { timeout: 15_000 });
     }
     await stop(page, server);
-    const lanes = await results(page);
-    for (const [name, { figures, cut }] of lanes) {
+    const found = await results(page);
+    for (const [name, { figures, cut }] of found) {
       const { missing, doubled } = figures;
-      const { lost, opened, caught_up } = (cut as Exclude<Lane['cut'], string>).over;
+      const { lost, opened, caught_up } = (cut as Exclude<Result['cut'], string>).over;
       expect([name, missing, doubled, lost]).toEqual([name, 0, 0, 0]);
       expect(caught_up).toBeGreaterThanOrEqual(opened);
     }
     for (const pushed of ['sse', 'websocket']) {
-      const { figures, cut, server: counted } = lanes.get(pushed)!;
+      const { figures, cut, server: counted } = found.get(pushed)!;
       expect([figures.reconnects, counted!.connections]).toEqual([1, 2]);
-      expect((cut as Exclude<Lane['cut'], string>).over.replayed).toBeGreaterThan(0);
+      expect((cut as Exclude<Result['cut'], string>).over.replayed).toBeGreaterThan(0);
     }
   });
 
-  test('a server that is killed and comes back loses nothing', async ({ page, server }, info) => {
+  test('a restart of the server loses no event', async ({ page, server }, info) => {
     server.data = info.outputPath('data');
     await server.start('--interval', '100ms', '--retry', '300ms');
     await start(page, `${server.url}/compare?topic=clock&every=250`);
     await untilEvents(page, 40);
     await server.kill();
-    // All of them: polling notices only when it asks next.
-    await expect(page.getByRole('columnheader', { name: /lost, trying again/ })).toHaveCount(4);
+    // Polling notices only with its next request.
+    await expect(page.getByRole('columnheader', { name: /lost, reconnecting/ })).toHaveCount(4);
     const before = await figure(page, 'Events', 'sse');
     await server.start('--interval', '100ms', '--retry', '300ms');
     await untilEvents(page, before + 10);
     await stop(page, server);
     for (const [name, { figures, server: counted }] of await results(page)) {
       const { missing, doubled, reconnects } = figures;
-      // Of both servers, but for what the first has sent since it was asked last. An event is 143 bytes or more,
-      // and the first server has sent most of them.
+      // The counts of both servers, without those of the first since its last reading. An event has
+      // at least 143 bytes, and the first server has sent most events.
       expect(counted!.sent / figures.events).toBeGreaterThan(100);
       expect([name, missing, doubled, reconnects]).toEqual([name, 0, 0, 1]);
     }
   });
 
-  test('that other tabs have all connections is said', async ({ page, context, server }) => {
+  test('a message says that other tabs use all connections', async ({ page, context, server }) => {
     await server.start();
     const other = await context.newPage();
     await other.goto(`${server.url}/nowhere`);
@@ -188,21 +188,21 @@ test.describe('when connections fail', () => {
     await other.evaluate(() => Array.from({ length: 6 }, () => new EventSource('/events')));
     await expect.poll(() => streams(server)).toBe(6);
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(page.getByRole('alert')).toContainText('other tabs have all the connections', { timeout: 10_000 });
+    await expect(page.getByRole('alert')).toContainText('other tabs use all', { timeout: 10_000 });
     await other.close();
     await page.getByRole('button', { name: 'Start' }).click();
     await untilEvents(page, 5);
   });
 
-  test('what cannot be run is said, and can be mended', async ({ page, server }) => {
+  test('invalid input has a message, and can be corrected', async ({ page, server }) => {
     await server.start();
     await page.goto(`${server.url}/compare?lanes=none&rate=0`);
     const problem = page.getByRole('alert');
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(problem).toHaveText('Choose a lane.');
+    await expect(problem).toHaveText('Choose at least one transport.');
     await page.getByRole('checkbox', { name: 'SSE' }).check();
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(problem).toContainText('`rate` is 1 to 1000 events a second');
+    await expect(problem).toContainText('`rate` must be 1 to 1000 events per second');
     await page.getByRole('radio', { name: 'Topics' }).check();
     await page.getByRole('textbox', { name: 'Topics' }).fill('a..b');
     await page.getByRole('button', { name: 'Start' }).click();
@@ -210,24 +210,24 @@ test.describe('when connections fail', () => {
     await page.getByRole('textbox', { name: 'Topics' }).fill('clock');
     await page.getByRole('button', { name: 'Start' }).click();
     await expect.poll(() => figure(page, 'Events', 'sse')).toBeGreaterThan(0);
-    await expect(problem).toHaveCount(0); // Empty, it is not there for anybody.
+    await expect(problem).toHaveCount(0); // An empty alert has no role.
     await expect(page.getByRole('columnheader')).toHaveCount(1);
     const kept = Object.fromEntries(new URL(page.url()).searchParams);
     expect(kept).toEqual({ lanes: 'sse', topic: 'clock', every: '1000' });
   });
 });
 
-test('who comes through a proxy makes no load, and reads what is public', async ({ page, server }) => {
+test('a reader behind a proxy cannot generate a load, and reads public topics', async ({ page, server }) => {
   await server.start('--public-topic', 'clock', '--interval', '100ms');
   await page.setExtraHTTPHeaders({ via: '1.1 proxy' });
   await page.goto(`${server.url}/compare`);
-  await expect(page.getByText('may have the server make a load')).toBeVisible();
+  await expect(page.getByText('may generate a load')).toBeVisible();
   await expect(page.getByRole('radio', { name: 'A load of' })).toBeDisabled();
   await start(page, `${server.url}/compare?every=250`);
   await untilEvents(page, 5);
 });
 
-test('results are in a link, as they were', async ({ page, context, server }) => {
+test('a link contains the results', async ({ page, context, server }) => {
   await server.start();
   await start(page, `${server.url}/compare?rate=50&every=250&lanes=sse+poll`);
   await expect.poll(() => figure(page, 'Events', 'sse')).toBeGreaterThan(20);
@@ -238,20 +238,20 @@ test('results are in a link, as they were', async ({ page, context, server }) =>
     return page.evaluate(() => navigator.clipboard.readText());
   };
   const table = await copied('Copy as a table', 'Table');
-  expect(table).toMatch(/^\| \| SSE \| Polling \|\n\|---\|---:\|---:\|\n\| Half took at most \| [\d.]+ ms \|/);
+  expect(table).toMatch(/^\| \| SSE \| Polling \|\n\|---\|---:\|---:\|\n\| p50 \| [\d.]+ ms \|/);
   const link = await copied('Copy a link', 'Link');
   const other = await context.newPage();
   await other.goto(link);
-  await expect(other.getByText('Results of a run, from a link')).toBeVisible();
+  await expect(other.getByText('Results from a link')).toBeVisible();
   expect(await other.locator('table').innerText()).toBe(await page.locator('table').innerText());
   expect(await other.locator('.about').innerText()).toBe(await page.locator('.about').innerText());
   expect(await other.locator('svg .bars').first().getAttribute('d')).toMatch(/^M\d+ 24v-/);
-  // In a page that is there already it is shown, too, and a run takes it out of the address.
+  // An open page shows the results of a new fragment, and a run removes the fragment.
   const third = await context.newPage();
   await third.goto(link.split('#')[0]);
   await expect(third.getByRole('button', { name: 'Start' })).toBeEnabled();
   await third.evaluate((hash) => (location.hash = hash), new URL(link).hash);
-  await expect(third.getByText('Results of a run, from a link')).toBeVisible();
+  await expect(third.getByText('Results from a link')).toBeVisible();
   await third.getByRole('button', { name: 'Start' }).click();
   await expect(third.getByText('Running for')).toBeVisible();
   expect(new URL(third.url()).hash).toBe('');
@@ -262,12 +262,12 @@ test('results are in a link, as they were', async ({ page, context, server }) =>
   await expect(other.locator('table')).toHaveCount(0);
 });
 
-test('a run that is stopped while it starts leaves nothing behind', async ({ page, server }) => {
+test('a run that is stopped while it starts leaves nothing running', async ({ page, server }) => {
   await server.start();
-  let asked = 0;
+  let requests = 0;
   await page.route('**/time', async (route) => {
-    // The second is held back, until the run was stopped.
-    if (++asked === 2) await page.getByRole('button', { name: 'Stop' }).click();
+    // The second request continues only after the run was stopped.
+    if (++requests === 2) await page.getByRole('button', { name: 'Stop' }).click();
     await route.continue();
   });
   await page.goto(`${server.url}/compare?rate=100`);
@@ -277,16 +277,16 @@ test('a run that is stopped while it starts leaves nothing behind', async ({ pag
   await expect(page.getByRole('button', { name: 'Start' })).toBeEnabled();
   await expect(page.locator('table')).toHaveCount(0);
   expect(await streams(server)).toBe(0);
-  // None runs: another may begin.
+  // No load is running, so another can start.
   expect((await fetch(`${server.url}/load?rate=1&seconds=1`, { method: 'POST' })).status).toBe(201);
 });
 
-test('leaving the page closes its lanes', async ({ page, server }) => {
+test('leaving the page closes its connections', async ({ page, server }) => {
   await server.start();
   await start(page, `${server.url}/compare?topic=clock`);
   await expect.poll(() => streams(server)).toBe(2);
   await page.goto(server.url);
-  await expect.poll(() => streams(server)).toBe(1); // That of the live page.
+  await expect.poll(() => streams(server)).toBe(1); // The stream of the live page.
 });
 
 test('each page loads its own module only', async ({ page, server }) => {

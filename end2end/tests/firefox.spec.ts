@@ -1,5 +1,5 @@
-// The same page in Firefox, which reconnects by rules of its own: after 5 s unless told otherwise, and on
-// fewer errors.
+// The pages in Firefox, which reconnects by rules of its own: after 5 s by default, and after fewer
+// kinds of errors.
 import { createServer } from 'node:http';
 import { count, expect, expectConsecutive, networkErrors, sequences, state, streams, test } from './server.ts';
 
@@ -7,7 +7,7 @@ const fast = ['--interval', '100ms', '--retry', '200ms'];
 
 test.use({ allowedErrors: networkErrors });
 
-test('ticks, stops, and goes on where it ended', async ({ page, server }) => {
+test('ticks, stops, and resumes after the last event', async ({ page, server }) => {
   await server.start(...fast);
   await page.goto(server.url);
   await expect(state(page)).toHaveText('Live');
@@ -23,13 +23,13 @@ test('ticks, stops, and goes on where it ended', async ({ page, server }) => {
   expectConsecutive(await sequences(page));
 });
 
-test('misses nothing when the server is killed and started again with its log', async ({ page, server }, info) => {
+test('misses nothing when the server restarts with its log', async ({ page, server }, info) => {
   server.data = info.outputPath('data');
   await server.start(...fast);
   await page.goto(server.url);
   await expect.poll(() => count(page)).toBeGreaterThan(5);
   await server.kill();
-  await expect(state(page)).toHaveText('Connection lost, trying again');
+  await expect(state(page)).toHaveText('Connection lost, reconnecting');
   const before = await count(page);
   await server.start(...fast);
   await expect(state(page)).toHaveText('Live');
@@ -37,7 +37,7 @@ test('misses nothing when the server is killed and started again with its log', 
   expectConsecutive(await sequences(page));
 });
 
-test('comes back when Firefox has given up', async ({ page, server }) => {
+test('reconnects when Firefox has given up', async ({ page, server }) => {
   await server.start(...fast);
   await page.goto(server.url);
   await expect(state(page)).toHaveText('Live');
@@ -52,7 +52,7 @@ test('comes back when Firefox has given up', async ({ page, server }) => {
   await expect(state(page)).toHaveText('Live', { timeout: 20_000 });
 });
 
-test('tabs share one connection, and the next takes it over', async ({ context, server }) => {
+test('tabs share one connection, and the next tab takes it over', async ({ context, server }) => {
   await server.start(...fast);
   const tabs = [];
   for (let i = 0; i < 3; i++) {
@@ -78,13 +78,13 @@ test('compares the transports', async ({ page, server }) => {
   await page.getByRole('button', { name: 'Start' }).click();
   const row = (name: string) => page.getByRole('row').filter({ has: page.getByRole('rowheader', { name, exact: true }) });
   const cells = (name: string) => row(name).getByRole('cell').allTextContents();
-  // Firefox takes its time beside other tests.
+  // Firefox is slow while other tests run.
   const patience = { timeout: 20_000 };
   const enough = async () => (await cells('Events')).filter((events) => Number(events) > 50).length;
   await expect.poll(enough, patience).toBe(4);
   await page.getByRole('button', { name: 'Cut the connections' }).click();
-  await expect.poll(async () => (await cells('Cut: had all after')).join(' '), patience).toMatch(/^([\d.]+ m?s ?){4}$/);
+  await expect.poll(async () => (await cells('Cut: caught up after')).join(' '), patience).toMatch(/^([\d.]+ m?s ?){4}$/);
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible(patience);
-  for (const name of ['Missing', 'Doubled', 'Cut: lost']) expect(await cells(name)).toEqual(['0', '0', '0', '0']);
+  for (const name of ['Missing', 'Duplicates', 'Cut: lost']) expect(await cells(name)).toEqual(['0', '0', '0', '0']);
 });

@@ -1,4 +1,4 @@
-// The page `/`: the clock arrives, stops, goes on, and comes back after whatever happens.
+// The page `/`: the clock arrives, stops, resumes, and survives failures of the server.
 import { createServer, type Server as HttpServer } from 'node:http';
 import { count, expect, expectConsecutive, networkErrors, sequences, state, test } from './server.ts';
 
@@ -19,7 +19,7 @@ test('shows the clock, a tick a second', async ({ page, server }) => {
   expect(Date.parse(ticks[1]) - Date.parse(ticks[0])).toBe(1000);
 });
 
-test('is rendered with the latest events, and goes on after them', async ({ page, server }) => {
+test('is rendered with the latest events, and continues after them', async ({ page, server }) => {
   await server.start(...fast);
   await expect
     .poll(async () => (await (await fetch(server.url)).text()).match(/class="event"/g)?.length ?? 0)
@@ -30,7 +30,7 @@ test('is rendered with the latest events, and goes on after them', async ({ page
   expectConsecutive(await sequences(page));
 });
 
-test('Stop closes the connection, and Connect goes on where the list ended', async ({ page, server }) => {
+test('Stop closes the connection, and Connect resumes after the last event', async ({ page, server }) => {
   await server.start(...fast);
   await page.goto(server.url);
   await expect.poll(() => count(page)).toBeGreaterThan(3);
@@ -40,7 +40,7 @@ test('Stop closes the connection, and Connect goes on where the list ended', asy
   await expect(page).toHaveTitle('■ Stopped · Waterclock');
   await server.logs(/stream closed connection=1 lasted=\d\S+ events=\d+ end="client-left"/);
   const stopped = await sequences(page);
-  // The server's clock goes on, the list does not.
+  // The server's clock continues, the list does not.
   await expect.poll(() => server.newest()).toBeGreaterThan(stopped.at(-1)! + 5);
   expect(await sequences(page)).toEqual(stopped);
 
@@ -61,7 +61,7 @@ test('leaving the page closes the connection', async ({ page, server }) => {
   await server.logs(/stream closed connection=1 .*end="client-left"/);
 });
 
-test('the list keeps as many lines as it is told to, and counts the others', async ({ page, server }) => {
+test('the list keeps a maximum of lines, and counts the others', async ({ page, server }) => {
   await server.start('--interval', '5ms');
   await page.addInitScript(() => localStorage.setItem('waterclock.rows', '1000'));
   await page.goto(server.url);
@@ -69,7 +69,7 @@ test('the list keeps as many lines as it is told to, and counts the others', asy
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(state(page)).toHaveText('Stopped');
   const kept = await sequences(page);
-  // One line says that the stream was opened, if that is still there.
+  // One line may be the mark "Stream opened".
   expect(kept.length).toBeGreaterThanOrEqual(999);
   expect(kept.length).toBeLessThanOrEqual(1000);
   expectConsecutive(kept);
@@ -81,7 +81,7 @@ test('the list keeps as many lines as it is told to, and counts the others', asy
 test.describe('topics', () => {
   test.use({ allowedErrors: networkErrors });
 
-  test('shows those of its address, and others when asked', async ({ page, server }) => {
+  test('are those of the address, and can be changed', async ({ page, server }) => {
   await server.start(...fast);
   const publish = async (topic: string, data: string) => {
     const answer = await fetch(`${server.url}/events/${topic}?name=made`, { method: 'POST', body: data });
@@ -119,7 +119,7 @@ test.describe('topics', () => {
 test.describe('publishing', () => {
   test.use({ allowedErrors: networkErrors });
 
-  test('from the page, and what went wrong is said', async ({ page, server }) => {
+  test('from the page, with a message about a failure', async ({ page, server }) => {
     await server.start(...fast);
     await page.goto(`${server.url}/?topic=chat`);
     await expect(state(page)).toHaveText('Live');
@@ -157,13 +157,13 @@ for (const colorScheme of ['light', 'dark'] as const) {
 test.describe('without the server', () => {
   test.use({ allowedErrors: networkErrors });
 
-  test('killed and started again with its log, nothing is missing', async ({ page, server }, info) => {
+  test('restarted with its log: nothing is missing', async ({ page, server }, info) => {
     server.data = info.outputPath('data');
     await server.start(...fast, '--retry', '200ms');
     await page.goto(server.url);
     await expect.poll(() => count(page)).toBeGreaterThan(3);
     await server.kill();
-    await expect(state(page)).toHaveText('Connection lost, trying again');
+    await expect(state(page)).toHaveText('Connection lost, reconnecting');
     const before = await sequences(page);
 
     await server.start(...fast, '--retry', '200ms');
@@ -172,25 +172,25 @@ test.describe('without the server', () => {
     await expect(page.getByText(/events? (may be )?missing/i)).toHaveCount(0);
   });
 
-  test('killed and started again without its log, the page comes back by itself', async ({ page, server }) => {
+  test('restarted without its log: the page reconnects by itself', async ({ page, server }) => {
     await server.start(...fast, '--retry', '200ms');
     await page.goto(server.url);
     await expect.poll(() => count(page)).toBeGreaterThan(3);
     await server.kill();
-    await expect(state(page)).toHaveText('Connection lost, trying again');
+    await expect(state(page)).toHaveText('Connection lost, reconnecting');
     const before = await sequences(page);
 
     await server.start(...fast, '--retry', '200ms');
     await expect(state(page)).toHaveText('Live');
     await expect(page.getByText('New log: events may be missing')).toBeVisible();
     await expect.poll(() => count(page)).toBeGreaterThan(before.length + 3);
-    // A new log counts from 1, and nothing of what it has is missing.
+    // The new log counts from 1, and none of its events is missing.
     const after = (await sequences(page)).slice(before.length);
     expect(after[0]).toBe(1);
     expectConsecutive(after);
   });
 
-  test('when the browser gives up, the page says why and tries again', async ({ page, server }) => {
+  test('when the browser gives up, the page shows the reason and retries', async ({ page, server }) => {
     await server.start(...fast, '--retry', '200ms');
     await page.goto(server.url);
     await expect(state(page)).toHaveText('Live');
@@ -200,7 +200,7 @@ test.describe('without the server', () => {
     await expect(state(page)).toHaveText(
       'No connection. The server answered with status 503',
     );
-    await expect(page.getByText(/Next try in \d+ s/)).toBeVisible();
+    await expect(page.getByText(/Retrying in \d+ s/)).toBeVisible();
     await expect(page).toHaveTitle('△ No connection · Waterclock');
 
     other.close();
@@ -210,7 +210,7 @@ test.describe('without the server', () => {
     await expect(page.getByRole('button', { name: 'Stop' })).toBeEnabled();
   });
 
-  test('Stop also ends the waiting', async ({ page, server }) => {
+  test('Stop also ends a backoff', async ({ page, server }) => {
     await server.start(...fast, '--retry', '200ms');
     await page.goto(server.url);
     await expect(state(page)).toHaveText('Live');
@@ -231,10 +231,10 @@ async function listen(http: HttpServer, url: string) {
 }
 
 test.describe('without JavaScript', () => {
-  // The module that will not run is loaded all the same.
+  // The browser preloads the module that will not run.
   test.use({ javaScriptEnabled: false, allowedErrors: /was preloaded using link preload but not used/ });
 
-  test('reads the latest events, and how to read the stream', async ({ page, server }) => {
+  test('shows the latest events, and how to read the stream', async ({ page, server }) => {
     await server.start(...fast);
     await expect
       .poll(async () => {
@@ -247,17 +247,17 @@ test.describe('without JavaScript', () => {
     await expect(page.getByRole('button', { name: 'Connect' })).toBeDisabled();
     await page.getByRole('textbox', { name: 'Topics' }).fill('nothing.*');
     await page.getByRole('button', { name: 'Show' }).click();
-    await expect(page.getByText('Nothing has happened yet.')).toBeVisible();
+    await expect(page.getByText('No events yet.')).toBeVisible();
     await page.goBack();
     await expect(page.locator('noscript p')).toBeVisible();
     await expect(page.getByText(`curl -N ${server.url}/events`)).toBeVisible();
   });
 });
 
-test.describe('a page that is not there', () => {
+test.describe('an unknown path', () => {
   test.use({ allowedErrors: networkErrors });
 
-  test('says so, and leads back', async ({ page, server }) => {
+  test('shows a page that leads back', async ({ page, server }) => {
     await server.start();
     const answer = await page.goto(`${server.url}/nowhere`);
     expect(answer?.status()).toBe(404);

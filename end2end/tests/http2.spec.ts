@@ -1,4 +1,4 @@
-// The server over TLS, where browsers speak HTTP/2 to it.
+// The server over TLS, where browsers use HTTP/2.
 import type { Page } from '@playwright/test';
 import { count, expect, expectConsecutive, networkErrors, sequences, type Server, state, test } from './server.ts';
 
@@ -10,7 +10,7 @@ async function startWithTls(server: Server, folder: string, ...options: string[]
   expect(server.url).toMatch(/^https:/);
 }
 
-/** Opens that many streams in the page, and says how many have begun. */
+/** Opens streams in the page. The result counts those with a `hello`, and those with events. */
 async function openStreams(page: Page, streams: number) {
   await page.evaluate((streams) => {
     const opened = { hellos: 0, last: new Set<number>() };
@@ -27,7 +27,7 @@ async function openStreams(page: Page, streams: number) {
   };
 }
 
-test('the live page says what it came over, and misses nothing when the server is gone for a while', async ({
+test('the live page shows the protocol, and misses nothing when the server restarts', async ({
   page,
   server,
 }, info) => {
@@ -38,9 +38,9 @@ test('the live page says what it came over, and misses nothing when the server i
   await expect(page.locator('.sharing')).toHaveText('1 tab, 1 connection');
   await expect.poll(() => count(page)).toBeGreaterThan(5);
   await server.kill();
-  await expect(state(page)).toHaveText('Connection lost, trying again');
+  await expect(state(page)).toHaveText('Connection lost, reconnecting');
   const before = await count(page);
-  // The certificate is the same: the browser was told to take any, but a person has not to be asked again.
+  // The certificate stays the same, so that a person is not asked again. This browser accepts any.
   await startWithTls(server, info.outputPath('data'), ...fast);
   await expect.poll(() => count(page), { timeout: 20_000 }).toBeGreaterThan(before + 5);
   expectConsecutive(await sequences(page));
@@ -56,7 +56,7 @@ test('thirty streams in one tab', async ({ page, server }, info) => {
   expect(metrics).toMatch(/^waterclock_connections_open 1$/m);
 });
 
-test('over HTTP/1.1 six of thirty, and the live page says which it is', async ({ page, server }) => {
+test('over HTTP/1.1 six of thirty streams open, and the live page shows the protocol', async ({ page, server }) => {
   await server.start('--interval', '100ms');
   await page.goto(server.url);
   await expect(page.locator('.protocol')).toHaveText('HTTP/1.1');
@@ -68,7 +68,7 @@ test('over HTTP/1.1 six of thirty, and the live page says which it is', async ({
   expect(await streams.begun()).toBe(6);
 });
 
-test('compares the transports, and says what they share', async ({ page, server }, info) => {
+test('compares the transports, and shows their shared connection', async ({ page, server }, info) => {
   await startWithTls(server, info.outputPath('data'));
   await page.goto(`${server.url}/compare?rate=50&every=250`);
   await page.getByRole('button', { name: 'Start' }).click();
@@ -77,13 +77,13 @@ test('compares the transports, and says what they share', async ({ page, server 
   const patience = { timeout: 20_000 };
   const enough = async () => (await row('Events').allTextContents()).filter((events) => Number(events) > 100).length;
   await expect.poll(enough, patience).toBe(4);
-  await expect(row('Bytes down for an event')).toHaveText(['–', /^\d+$/, '–', '–']);
+  await expect(row('Bytes down per event')).toHaveText(['–', /^\d+$/, '–', '–']);
   await expect(page.getByText('have shared one connection')).toBeVisible();
-  // One connection has all but the WebSocket, also the page's question to cut it.
+  // One connection carries everything but the WebSocket, even the request to cut it.
   await page.getByRole('button', { name: 'Cut the connections' }).click();
-  const had = async () => (await row('Cut: had all after').allTextContents()).join(' ');
+  const had = async () => (await row('Cut: caught up after').allTextContents()).join(' ');
   await expect.poll(had, patience).toMatch(/^([\d.]+ m?s ?){4}$/);
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible(patience);
-  for (const name of ['Missing', 'Doubled', 'Cut: lost']) await expect(row(name)).toHaveText(['0', '0', '0', '0']);
+  for (const name of ['Missing', 'Duplicates', 'Cut: lost']) await expect(row(name)).toHaveText(['0', '0', '0', '0']);
 });

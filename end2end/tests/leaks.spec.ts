@@ -1,10 +1,10 @@
-// What is opened and closed again leaves nothing behind.
+// Opening and closing the stream leaks nothing.
 import type { CDPSession, Page } from '@playwright/test';
 import { count, expect, state, streams, test } from './server.ts';
 
 type Kept = { sources: number; channels: number; functions: number; promises: number; nodes: number; wasm: number };
 
-/** What the page keeps, after its garbage was collected. */
+/** Counts the objects of the page, after a garbage collection. */
 async function kept(page: Page, cdp: CDPSession): Promise<Kept> {
   await cdp.send('HeapProfiler.collectGarbage');
   const alive = async (constructor: string) => {
@@ -41,15 +41,15 @@ test('a thousand times opened and closed', async ({ page, context, server }) => 
   await expect(state(page)).toHaveText('Live');
   const cdp = await context.newCDPSession(page);
   await cdp.send('Performance.enable');
-  /** Stops and connects, so many times, each time until the stream is live. */
+  /** Stops and connects repeatedly, each time until the stream is live. */
   const cycle = (times: number) =>
     page.evaluate(async (times) => {
       const [button, state] = ['header button', '.state'].map((name) => document.querySelector<HTMLElement>(name)!);
-      // Timers would wait at least 4 ms.
+      // A timer would take at least 4 ms.
       const { port1, port2 } = new MessageChannel();
       const task = () => new Promise((done) => ((port1.onmessage = done), port2.postMessage(null)));
-      const becomes = async (words: string) => {
-        while (state.textContent !== words) await task();
+      const becomes = async (label: string) => {
+        while (state.textContent !== label) await task();
       };
       for (let i = 0; i < times; i++) {
         button.click();
@@ -60,7 +60,7 @@ test('a thousand times opened and closed', async ({ page, context, server }) => 
       port1.close();
     }, times);
 
-  // The list has its thousand lines, and everything its size.
+  // Fill the list and all buffers first.
   await fetch(`${server.url}/events/t?split=lines`, { method: 'POST', body: 'x\n'.repeat(1000) });
   await expect.poll(() => count(page)).toBe(1000);
   await cycle(200);
@@ -72,7 +72,7 @@ test('a thousand times opened and closed', async ({ page, context, server }) => 
   for (const what of ['functions', 'promises', 'nodes'] as const) {
     expect(after[what] - before[what], what).toBeLessThan(50);
   }
-  // A page of WebAssembly: 65 bytes for each time would be one.
+  // A page of WebAssembly memory: a leak of 65 bytes per cycle would need one.
   expect(after.wasm - before.wasm).toBeLessThanOrEqual(65_536);
   await expect.poll(() => streams(server)).toBe(1);
 });

@@ -1,5 +1,5 @@
-// Lighthouse on the page, as on a desktop. Accessibility and best practices are asserted; performance,
-// which depends on the machine, is only told.
+// Lighthouse on the page, with a desktop's settings. Accessibility and best practices are asserted.
+// Performance depends on the machine and is only printed.
 import { chromium } from '@playwright/test';
 import lighthouse, { desktopConfig } from 'lighthouse';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';

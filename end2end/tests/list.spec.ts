@@ -1,4 +1,4 @@
-// The list, and what can be done with it.
+// The list and its tools.
 import { readFileSync } from 'node:fs';
 import type { Page } from '@playwright/test';
 import { count, expect, expectConsecutive, sequences, type Server, state, test } from './server.ts';
@@ -13,7 +13,7 @@ const newer = (page: Page) => page.getByRole('button', { name: /^\d+ new$/ });
 const isAtEnd = (page: Page) =>
   page.locator('.scroller').evaluate((list) => list.scrollHeight - list.clientHeight - list.scrollTop <= 2);
 
-test('follows the newest; scrolled up it holds still, and goes on at the end', async ({ page, server }) => {
+test('follows the newest events, is held while scrolled up, and continues at the end', async ({ page, server }) => {
   await server.start('--interval', '20ms');
   await page.goto(server.url);
   await expect.poll(() => count(page)).toBeGreaterThan(60);
@@ -23,7 +23,7 @@ test('follows the newest; scrolled up it holds still, and goes on at the end', a
   await page.locator('.scroller').hover();
   await page.mouse.wheel(0, -300);
   await expect(newer(page)).toBeVisible();
-  // The wheel has had its time.
+  // By now the wheel's smooth scrolling is over.
   await expect(newer(page)).toHaveText(/\d\d new/);
   const shown = await rows(page).allTextContents();
   await expect(newer(page)).toHaveText(/[5-9]\d new|\d\d\d new/);
@@ -39,7 +39,7 @@ test('follows the newest; scrolled up it holds still, and goes on at the end', a
   expectConsecutive(await sequences(page));
 });
 
-test('Pause holds the list still while more is received', async ({ page, server }) => {
+test('Pause holds the list while further events are counted', async ({ page, server }) => {
   await server.start('--interval', '20ms');
   await page.goto(server.url);
   await expect.poll(() => count(page)).toBeGreaterThan(20);
@@ -53,7 +53,7 @@ test('Pause holds the list still while more is received', async ({ page, server 
   expectConsecutive(await sequences(page));
 });
 
-test('a filter shows what matches, counts it, and is in the address', async ({ page, server }) => {
+test('a filter shows and counts the matching events, and is in the address', async ({ page, server }) => {
   await server.start('--interval', '1h');
   await page.goto(`${server.url}/?topic=%3E`);
   await expect(state(page)).toHaveText('Live');
@@ -83,14 +83,14 @@ test('a filter shows what matches, counts it, and is in the address', async ({ p
   await expect(rows(page)).toHaveCount(2);
 
   await filter.fill('topic:a..b');
-  await expect(page.getByRole('alert')).toHaveText('"a..b" is not a pattern of topics');
+  await expect(page.getByRole('alert')).toHaveText('"a..b" is not a topic pattern');
   await filter.fill('');
   await expect(page.getByRole('alert')).toBeHidden();
   await expect(rows(page)).toHaveCount(4);
   expect(new URL(page.url()).searchParams.has('filter')).toBe(false);
 });
 
-test('the details of an event: all of it, its JSON over lines, and copied', async ({ page, context, server }) => {
+test('the details of an event: all fields, formatted JSON, and copying', async ({ page, context, server }) => {
   await context.grantPermissions(['clipboard-read', 'clipboard-write']);
   await server.start('--interval', '1h');
   await page.goto(`${server.url}/?topic=t`);
@@ -121,7 +121,7 @@ test('the details of an event: all of it, its JSON over lines, and copied', asyn
   await expect(page.locator('dialog')).toHaveCount(0);
 });
 
-test('Export saves what the list shows, an event a line', async ({ page, server }) => {
+test('Export saves the events that the list shows, one per line', async ({ page, server }) => {
   await server.start('--interval', '1h');
   await page.goto(`${server.url}/?topic=t`);
   await expect(state(page)).toHaveText('Live');
@@ -137,16 +137,16 @@ test('Export saves what the list shows, an event a line', async ({ page, server 
   const { events } = await (await fetch(`${server.url}/poll?topic=t&last_event_id=earliest`)).json();
   expect(await saved()).toEqual(events);
   await page.getByRole('searchbox', { name: 'Filter' }).fill('t');
-  await expect(rows(page)).toHaveCount(3); // The topic has one.
+  await expect(rows(page)).toHaveCount(3); // The topic contains a `t`.
   await page.getByRole('searchbox', { name: 'Filter' }).fill('three');
   await expect(rows(page)).toHaveCount(1);
   expect(await saved()).toEqual([events[2]]);
 });
 
-test.describe('times', () => {
+test.describe('time formats', () => {
   test.use({ timezoneId: 'Asia/Kolkata' });
 
-  test('are written as chosen, and the choice is remembered', async ({ page, server }) => {
+  test('apply to the list, and are remembered', async ({ page, server }) => {
     await server.start('--interval', '1h');
     await publish(server, 't', 'x');
     const { events } = await (await fetch(`${server.url}/poll?topic=t&last_event_id=earliest`)).json();
@@ -156,19 +156,19 @@ test.describe('times', () => {
     const shown = rows(page).locator('time');
     const ofDay = (time: number) => new Date(time).toISOString().slice(11, 23);
     await expect(shown).toHaveText(ofDay(time));
-    const times = page.getByRole('combobox', { name: 'Times' });
+    const times = page.getByRole('combobox', { name: 'Time format' });
     await times.selectOption('Local time');
     await expect(shown).toHaveText(ofDay(time + 330 * 60_000));
     await times.selectOption('Unix time');
     await expect(shown).toHaveText((time / 1000).toFixed(3));
-    await times.selectOption('How long ago');
+    await times.selectOption('Relative time');
     await expect(shown).toHaveText(/^\d s ago$/);
     expect(new URL(page.url()).searchParams.get('time')).toBe('ago');
     await page.locator('.scroller').focus();
     await page.keyboard.press('t');
     await expect(times).toHaveValue('utc');
     await expect(shown).toHaveText(ofDay(time));
-    await times.selectOption('How long ago');
+    await times.selectOption('Relative time');
     await page.goto(`${server.url}/?topic=t`);
     await expect(shown).toHaveText(/^\d+ s ago$/);
     await expect(times).toHaveValue('ago');
@@ -177,7 +177,7 @@ test.describe('times', () => {
   });
 });
 
-test('keys do what the tools do, unless they are typed or switched off', async ({ page, server }) => {
+test('keys do the same as the tools, unless they are typed into a field or disabled', async ({ page, server }) => {
   await server.start('--interval', '50ms');
   await page.goto(server.url);
   await expect(state(page)).toHaveText('Live');
@@ -190,7 +190,7 @@ test('keys do what the tools do, unless they are typed or switched off', async (
   await page.keyboard.press('f');
   await expect(newer(page)).toBeHidden();
   await page.keyboard.press('t');
-  await expect(page.getByRole('combobox', { name: 'Times' })).toHaveValue('local');
+  await expect(page.getByRole('combobox', { name: 'Time format' })).toHaveValue('local');
   await page.keyboard.press('d');
   await expect(page.getByRole('dialog', { name: 'Event' })).toBeVisible();
   await page.keyboard.press('Escape');
@@ -204,7 +204,7 @@ test('keys do what the tools do, unless they are typed or switched off', async (
 
   await page.keyboard.press('?');
   const help = page.getByRole('dialog', { name: 'Help' });
-  await help.getByLabel('These keys do something').uncheck();
+  await help.getByLabel('Enable these keys').uncheck();
   await help.getByRole('button', { name: 'Close' }).click();
   await expect(help).toBeHidden();
   for (const key of ['s', 'p', 'd', '?']) await page.keyboard.press(key);
@@ -218,24 +218,24 @@ test('keys do what the tools do, unless they are typed or switched off', async (
   await expect(state(page)).toHaveText('Live');
 });
 
-test('the pace: events a second, and the lag by the server’s clock', async ({ page, server }) => {
+test('the gauges: events per second, and the lag by the server’s clock', async ({ page, server }) => {
   await server.start('--interval', '100ms');
   await page.goto(server.url);
-  const pace = page.locator('.pace');
-  await expect(pace).toHaveText(/^\d+ events\/s · lag -?\d+ ms ± \d+ ms$/, { timeout: 10_000 });
-  await expect(page.getByRole('img', { name: /^Events a second in the last minute: \d+ now, \d+ at most$/ })).toBeVisible();
-  await expect.poll(async () => Number((await pace.textContent())!.split(' ')[0])).toBeGreaterThan(5);
+  const gauges = page.locator('.gauges');
+  await expect(gauges).toHaveText(/^\d+ events\/s · lag -?\d+ ms ± \d+ ms$/, { timeout: 10_000 });
+  await expect(page.getByRole('img', { name: /^Events per second in the last minute: \d+ now, \d+ at most$/ })).toBeVisible();
+  await expect.poll(async () => Number((await gauges.textContent())!.split(' ')[0])).toBeGreaterThan(5);
 
-  // A server whose clock is an hour ahead of ours: what it has just sent is an hour old by that.
+  // If the server's clock were an hour ahead, a new event with our time would be an hour old.
   await page.route('**/time', async (route) => {
     const { time } = await (await route.fetch()).json();
     await route.fulfill({ json: { time: new Date(Date.parse(time) + 3_600_000).toISOString() } });
   });
   await page.reload();
-  await expect(pace).toHaveText(/lag 36\d{5} ms/, { timeout: 10_000 });
+  await expect(gauges).toHaveText(/lag 36\d{5} ms/, { timeout: 10_000 });
 });
 
-test('is spoken at most every ten seconds, and the list not at all', async ({ page, server }) => {
+test('the state is announced at most every ten seconds, and the list not at all', async ({ page, server }) => {
   await page.clock.install();
   await server.start('--interval', '100ms');
   await page.goto(server.url);

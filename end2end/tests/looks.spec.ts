@@ -1,18 +1,17 @@
-// How the pages look in each state: at three widths and in both colour schemes they fit, and axe finds
-// nothing to object to. The pictures are for people to look at: `make pictures` puts them into
-// end2end/pictures.
+// The pages in each state, at three widths and in both colour schemes: they fit, and axe finds no
+// violations. `make pictures` puts screenshots into end2end/pictures, for people to look at.
 import { AxeBuilder } from '@axe-core/playwright';
 import type { Page, TestInfo } from '@playwright/test';
 import { count, expect, networkErrors, type Server, state, test } from './server.ts';
 
 type State = {
-  /** What the server is started with. */
+  /** Options of the server. */
   options?: string[];
   /** Brings the page into the state. */
   enter: (page: Page, server: Server) => Promise<void>;
 };
 
-/** Answers for the stream in the server's place. */
+/** Answers requests for the stream, in the server's place. */
 const answer = (page: Page, status: number, body: string, contentType: string) =>
   page.route('**/events?*', (route) => route.fulfill({ status, body, contentType }));
 
@@ -22,7 +21,7 @@ const states: Record<string, State> = {
     enter: async (page, server) => {
       await page.route('**/events?*', () => {}); // Never answered.
       await page.goto(server.url);
-      await expect(page.getByText('Nothing has happened yet.')).toBeVisible();
+      await expect(page.getByText('No events yet.')).toBeVisible();
     },
   },
   connecting: {
@@ -51,7 +50,7 @@ const states: Record<string, State> = {
     enter: async (page, server) => {
       await states.live.enter(page, server);
       await server.kill();
-      await expect(state(page)).toHaveText('Connection lost, trying again');
+      await expect(state(page)).toHaveText('Connection lost, reconnecting');
     },
   },
   gap: {
@@ -77,7 +76,7 @@ const states: Record<string, State> = {
     options: ['--interval', '100ms', '--max-streams', '0'],
     enter: async (page, server) => {
       await page.goto(server.url);
-      await expect(state(page)).toContainText('The server has as many streams as it allows');
+      await expect(state(page)).toContainText('The server has reached its limit of streams');
     },
   },
   forbidden: {
@@ -136,7 +135,7 @@ const states: Record<string, State> = {
     enter: async (page, server) => {
       await states.live.enter(page, server);
       await page.getByRole('searchbox', { name: 'Filter' }).fill('00.100 topic:a..b');
-      await expect(page.getByText('"a..b" is not a pattern')).toBeVisible();
+      await expect(page.getByText('"a..b" is not a topic pattern')).toBeVisible();
     },
   },
   details: {
@@ -168,7 +167,7 @@ const states: Record<string, State> = {
       const events = page.getByRole('row', { name: 'Events' }).getByRole('cell').last();
       await expect.poll(async () => Number(await events.textContent())).toBeGreaterThan(50);
       await page.getByRole('button', { name: 'Cut the connections' }).click();
-      await expect(page.getByRole('row', { name: 'Cut: had all after' })).not.toContainText('not yet');
+      await expect(page.getByRole('row', { name: 'Cut: caught up after' })).not.toContainText('not yet');
       await page.getByRole('button', { name: 'Stop' }).click();
       await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible();
     },
@@ -182,7 +181,7 @@ const states: Record<string, State> = {
   'diagnose-found': {
     options: ['--heartbeat', '2s'],
     enter: async (page, server) => {
-      // Holds each answer until it is whole.
+      // Buffers each response until it is complete.
       await page.route('**/diagnose/stream?*', async (route) => {
         const response = await route.fetch().catch(() => null);
         if (!response) return;
@@ -244,7 +243,7 @@ test.describe('looks, without JavaScript', () => {
     await server.start('--interval', '100ms');
     await expect.poll(() => server.newest()).toBeGreaterThan(3);
     await page.goto(server.url);
-    // axe is a script itself.
+    // axe is a script, too.
     await look(page, 'no-script', info, { withAxe: false });
   });
 });

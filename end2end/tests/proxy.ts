@@ -1,14 +1,14 @@
-// A proxy that knows nothing of the server but HTTP/1.1's request lines: it counts the bytes that cross it, by
-// the path of the request they belong to, and can hold back what the server says.
+// A proxy that parses only the request lines of HTTP/1.1. It counts the bytes by the class of their
+// request, and can delay the server's data.
 import { connect, createServer, type AddressInfo, type Server as Listener, type Socket } from 'node:net';
 
 export type Counts = { received: number; sent: number; requests: number };
 
 export class Proxy {
   url = '';
-  /** By what `classify` says of a request's target. */
+  /** Counts by class. */
   counts = new Map<string, Counts>();
-  /** For how many milliseconds what the server says is held back, by the same. */
+  /** Delays of the server's data in milliseconds, by class. */
   delays = new Map<string, number>();
   private listener!: Listener;
   private sockets = new Set<Socket>();
@@ -22,7 +22,7 @@ export class Proxy {
     this.url = `http://127.0.0.1:${(this.listener.address() as AddressInfo).port}`;
   }
 
-  /** Whether connections are open whose last request was of that class. */
+  /** Counts the open connections whose last request was of a class. */
   open(of: string): number {
     return [...this.sockets].filter((socket) => (socket as Socket & { of?: string }).of === of).length;
   }
@@ -37,7 +37,8 @@ export class Proxy {
     client.setNoDelay();
     server.setNoDelay();
     client.on('data', (bytes) => {
-      // A browser sends a request's head at once, and none before the answer to the one before is there.
+      // A browser sends the head of a request in one piece, and only after the response to the one
+      // before.
       const target = /^(?:GET|POST|DELETE) (\S+) HTTP\/1\.1\r\n/.exec(bytes.toString('latin1'))?.[1];
       if (target !== undefined) {
         client.of = this.classify(target);

@@ -1,5 +1,5 @@
-// A Waterclock server for one test: starts it on a port of its own, reads what it logs, kills it, and
-// starts it again. And the `test` to use, which fails on any error in the browser's console.
+// A Waterclock server for one test: starts it on its own port, reads its output, kills it, and
+// starts it again. The `test` of this module fails on any error in the browser's console.
 import { type Browser, expect, test as base, type Page } from '@playwright/test';
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { createHmac } from 'node:crypto';
@@ -16,7 +16,7 @@ export class Server {
   log: string[] = [];
   program = binary;
   spawnOptions: SpawnOptions = { cwd: root };
-  /** Where it keeps its log, if it keeps one. */
+  /** Folder of its event log, if it is kept on disk. */
   data?: string;
   private process?: ChildProcess;
   private port = 0;
@@ -48,7 +48,7 @@ export class Server {
     }
   }
 
-  /** The sequence number of the newest event, as the server's `hello` tells it. */
+  /** Returns the sequence number of the newest event, from the server's `hello`. */
   async newest(): Promise<number> {
     const stop = new AbortController();
     const answer = await fetch(`${this.url}/events`, { signal: stop.signal });
@@ -58,7 +58,7 @@ export class Server {
     return Number(/"newest":"\w+-(\d+)"/.exec(hello)?.[1] ?? 0);
   }
 
-  /** Waits for a line of the log. */
+  /** Waits for a line of the server's output. */
   async logs(line: RegExp) {
     await expect.poll(() => this.log.join('\n')).toMatch(line);
   }
@@ -67,7 +67,7 @@ export class Server {
 type Fixtures = {
   /** Not started yet. */
   server: Server;
-  /** Which errors in the console are no failure of this test. */
+  /** Errors in the console that do not fail the test. */
   allowedErrors: RegExp | undefined;
   noErrors: void;
 };
@@ -87,8 +87,8 @@ export const test = base.extend<Fixtures, { browser: Browser }>({
   },
   allowedErrors: [undefined, { option: true }],
   noErrors: [
-    // Named for the order: what depends on the server is over before the server is killed, which
-    // would be an error in the console of a page that is still open.
+    // Depends on `server` for the order: the check is over before the server is killed, which would
+    // be an error in the console of an open page.
     async ({ page, server: _, allowedErrors }, use) => {
       const errors: string[] = [];
       page.on('pageerror', (error) => errors.push(String(error)));
@@ -102,9 +102,9 @@ export const test = base.extend<Fixtures, { browser: Browser }>({
   ],
 });
 
-/** Playwright tells every page a colour scheme by a command that Firefox ESR 153 does not know yet. */
+/** Playwright sets the colour scheme by a command that Firefox ESR 153 does not know yet. */
 function tolerateColorScheme(browser: Browser) {
-  // Not part of what Playwright documents; its version is pinned.
+  // These are internals of Playwright, whose version is pinned.
   const { _transport: transport } = (browser as any)._connection.toImpl(browser)._connection;
   const { onmessage } = transport;
   transport.onmessage = (message: { id?: number; error?: string; message?: string }) => {
@@ -113,7 +113,7 @@ function tolerateColorScheme(browser: Browser) {
   };
 }
 
-/** The browser's own words for a server that is gone or answers with an error. */
+/** The browser's own messages about a server that is down or answers with an error. */
 export const networkErrors =
   /net::ERR_|Failed to load resource|EventSource's response has a|Firefox can’t establish|connection to .* was interrupted/;
 
@@ -124,22 +124,23 @@ export function sign(secret: string, claims: object): string {
   return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
 }
 
-/** How many streams the server has open. */
+/** Returns the number of streams that the server has open. */
 export async function streams(server: Server): Promise<number> {
   const metrics = await (await fetch(`${server.url}/metrics`)).text();
   return Number(/^waterclock_streams_open (\d+)/m.exec(metrics)![1]);
 }
 
-/** How the connection is, in the page's words. */
+/** Locates the state of the connection. */
 export const state = (page: Page) => page.locator('.state');
 
-/** How many events there were. */
+/** Returns the number of events received. */
 export async function count(page: Page): Promise<number> {
   return Number((await page.locator('.count').textContent())!.split(' ')[0]);
 }
 
-/** The sequence numbers of the events in the list, oldest first: what Export would save, since only few of
- * them are in the document, and Playwright cannot wait for Firefox to save a file. */
+/** Returns the sequence numbers of the events in the list, oldest first. They come from Export,
+ * because only the rows in view are in the document. No file is saved: Playwright cannot wait for
+ * one in Firefox. */
 export async function sequences(page: Page): Promise<number[]> {
   return page.evaluate(async () => {
     const [{ createObjectURL }, { click }] = [URL, HTMLAnchorElement.prototype];
@@ -155,7 +156,7 @@ export async function sequences(page: Page): Promise<number[]> {
   });
 }
 
-/** That many consecutive numbers, from the first of the list on. */
+/** Expects consecutive numbers. */
 export function expectConsecutive(numbers: number[]) {
   expect(numbers).toEqual(numbers.map((_, i) => numbers[0] + i));
 }

@@ -1,18 +1,18 @@
-// What browsers are told about the page, and the files that come with it.
+// The page's Content Security Policy, and its files.
 import { request } from 'node:http';
 import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { binary, expect, networkErrors, state, test } from './server.ts';
 
-test.describe('a script that is not ours', () => {
+test.describe('a foreign script', () => {
   test.use({ allowedErrors: /Content Security Policy|Failed to load resource/ });
 
   test('does not run', async ({ page, server }) => {
     await server.start();
     await page.goto(server.url);
     await expect(state(page)).toHaveText('Live');
-    // A script, and an attribute of an image that cannot be loaded.
+    // A script element, and an event handler of an image that cannot be loaded.
     const refused = await page.evaluate(async () => {
       const violations: string[] = [];
       const both = new Promise<void>((done) => {
@@ -32,8 +32,8 @@ test.describe('a script that is not ours', () => {
   });
 });
 
-// Where `cargo leptos` has built the program, it reads the files from disk, under plain names.
-test.describe('one file', () => {
+// The program that `cargo leptos` builds reads the files from disk, under plain names.
+test.describe('the single file', () => {
   test.skip(!process.env.WATERCLOCK_BINARY, 'the program of `make build` has the files inside');
   test.use({ allowedErrors: networkErrors });
 
@@ -52,7 +52,7 @@ test.describe('one file', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test('files are compressed, kept for good, and change their names when they change', async ({ server }) => {
+  test('files are compressed, immutable, and named by their content', async ({ server }) => {
     await server.start();
     const html = await (await fetch(server.url)).text();
     const paths = [...html.matchAll(/<link [^>]*href="([^"]+)"/g)].map((link) => link[1]);
@@ -75,7 +75,7 @@ test.describe('one file', () => {
     }
   });
 
-  test('a file under its plain name is asked for again', async ({ server }) => {
+  test('a file under its plain name is revalidated', async ({ server }) => {
     await server.start();
     const answer = await fetch(`${server.url}/favicon.svg`);
     expect(answer.headers.get('cache-control')).toBe('no-cache');
@@ -84,11 +84,11 @@ test.describe('one file', () => {
     expect(again.status).toBe(304);
   });
 
-  test('nothing but the files is served', async ({ server }) => {
+  test('other files are not served', async ({ server }) => {
     await server.start();
     for (const path of ['/../Cargo.toml', '/%2e%2e/Cargo.toml', '/..%2fCargo.toml', '/pkg/../../Cargo.toml', '/pkg/']) {
       const status = await new Promise((resolve, reject) => {
-        // Unlike `fetch`, this leaves the path as it is.
+        // `fetch` would normalize the path.
         const asked = request(server.url, { path }, (answer) => resolve(answer.resume().statusCode));
         asked.on('error', reject).end();
       });

@@ -1,4 +1,4 @@
-// What the browser's own `EventSource` makes of a stream, without our page's rules.
+// The browser's own `EventSource`, without the page's rules.
 import { expect, networkErrors, test } from './server.ts';
 
 type Seen = { data: string[]; ends: string[]; gaps: number; state: number };
@@ -7,7 +7,7 @@ test.describe('a stream with a limit', () => {
   test.use({ allowedErrors: networkErrors });
 
   for (const [cut, limit] of [[false, 20], [true, 200]] as const) {
-    test(cut ? 'goes on to as many in all when it was cut' : 'ends, and the browser stops', async ({ page, server }) => {
+    test(cut ? 'keeps its limit when it is cut' : 'ends, and the browser stops', async ({ page, server }) => {
       const options = ['--interval', '20ms', '--retry', '100ms'];
       await server.start(...options);
       await page.goto(server.url);

@@ -1,4 +1,4 @@
-// Tabs share one connection: however many there are, and whatever happens to the one that has it.
+// Tabs share one connection, even if the tab that holds it is closed, crashes or sleeps.
 import { type BrowserContext, chromium, type Page } from '@playwright/test';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
@@ -7,10 +7,10 @@ import { count, expect, expectConsecutive, networkErrors, sequences, sign, state
 
 const fast = ['--interval', '10ms', '--retry', '200ms'];
 
-// A trace has pictures of every tab whenever it changes: four times as long as the tests take.
+// A trace records every tab. The tests would take four times as long.
 test.use({ trace: 'off' });
 
-/** Opens so many tabs. */
+/** Opens several tabs. */
 async function open(context: BrowserContext, url: string, count: number): Promise<Page[]> {
   const tabs: Page[] = [];
   for (let i = 0; i < count; i++) tabs.push(await openOne(context, url));
@@ -45,14 +45,14 @@ test.describe('tabs', () => {
     await expect(sharing(tabs[0])).toHaveText('1 tab, 1 connection');
   });
 
-  test('the one that has it is closed ten times over, and nobody misses anything', async ({ context, server }) => {
+  test('the leader is closed ten times in a row, and no tab misses an event', async ({ context, server }) => {
     test.setTimeout(60_000);
     await server.start(...fast);
-    const owners = await open(context, server.url, 10);
+    const leaders = await open(context, server.url, 10);
     const tabs = await open(context, server.url, 2);
-    for (const owner of owners) {
+    for (const leader of leaders) {
       const before = await Promise.all(tabs.map(count));
-      await owner.close();
+      await leader.close();
       for (const [i, tab] of tabs.entries()) {
         await expect.poll(() => count(tab)).toBeGreaterThan(before[i] + 20);
       }
@@ -68,7 +68,7 @@ test.describe('tabs', () => {
     await expect.poll(() => streams(server)).toBe(0);
   });
 
-  test('Stop is for one tab; another takes the connection', async ({ context, server }) => {
+  test('Stop stops one tab, and another takes over the connection', async ({ context, server }) => {
     await server.start(...fast);
     const [first, second] = await open(context, server.url, 2);
     await expect(sharing(first)).toHaveText('2 tabs, 1 connection');
@@ -87,7 +87,7 @@ test.describe('tabs', () => {
     expectConsecutive(await sequences(first));
   });
 
-  test('other topics are another connection', async ({ context, server }) => {
+  test('tabs with other topics have another connection', async ({ context, server }) => {
     await server.start(...fast);
     const clock = await openOne(context, server.url);
     const other = await openOne(context, `${server.url}/?topic=other+clock`);
@@ -98,12 +98,12 @@ test.describe('tabs', () => {
     expect(await streams(server)).toBe(2);
   });
 
-  test('the process of the one that has it dies', async ({ context, server }) => {
+  test('the leader crashes', async ({ context, server }) => {
     await server.start(...fast);
-    const [owner, tab] = await open(context, server.url, 2);
+    const [leader, tab] = await open(context, server.url, 2);
     await expect(sharing(tab)).toHaveText('2 tabs, 1 connection');
-    const crashed = owner.waitForEvent('crash');
-    (await context.newCDPSession(owner)).send('Page.crash').catch(() => {});
+    const crashed = leader.waitForEvent('crash');
+    (await context.newCDPSession(leader)).send('Page.crash').catch(() => {});
     await crashed;
     await expect(sharing(tab)).toHaveText('1 tab, 1 connection');
     const before = await count(tab);
@@ -113,13 +113,14 @@ test.describe('tabs', () => {
     expectConsecutive(await sequences(tab));
   });
 
-  test('the one that has it no longer runs', async ({ context, server }) => {
+  test('the leader sleeps', async ({ context, server }) => {
     test.setTimeout(90_000);
     await server.start(...fast, '--heartbeat', '1s');
-    const [owner, tab] = await open(context, server.url, 2);
+    const [leader, tab] = await open(context, server.url, 2);
     await expect(sharing(tab)).toHaveText('2 tabs, 1 connection');
-    // As a tab that the browser has put to sleep, it waits for an answer and handles nothing else.
-    const asleep = owner.evaluate(() => {
+    // Like a tab that the browser has put to sleep, it handles nothing while it waits for this
+    // response.
+    const asleep = leader.evaluate(() => {
       const request = new XMLHttpRequest();
       request.open('GET', '/poll?topic=quiet&wait=30', false);
       request.send();
@@ -127,27 +128,27 @@ test.describe('tabs', () => {
     let isAsleep = true;
     asleep.then(() => (isAsleep = false));
     const before = await count(tab);
-    // What was under way to it still arrives.
+    // More than the messages that were in flight before.
     await expect.poll(() => count(tab), { timeout: 25_000 }).toBeGreaterThan(before + 200);
     expect(isAsleep).toBe(true);
     await asleep;
-    await expect(sharing(owner)).toHaveText('2 tabs, 1 connection');
+    await expect(sharing(leader)).toHaveText('2 tabs, 1 connection');
     await expect.poll(() => streams(server)).toBe(1);
-    const after = await count(owner);
-    await expect.poll(() => count(owner)).toBeGreaterThan(after + 20);
-    for (const one of [owner, tab]) expectConsecutive(await sequences(one));
+    const after = await count(leader);
+    await expect.poll(() => count(leader)).toBeGreaterThan(after + 20);
+    for (const one of [leader, tab]) expectConsecutive(await sequences(one));
   });
 
-  test('that there is no more is for all of them', async ({ context, server }) => {
+  test('the end of the stream is for all tabs', async ({ context, server }) => {
     await server.start(...fast);
     const tabs = await open(context, server.url, 3);
     for (const tab of tabs) await expect(sharing(tab)).toHaveText('3 tabs, 1 connection');
-    let asked = 0;
-    await context.route('**/events?*', (route) => (asked++, route.fulfill({ status: 204 })));
+    let requests = 0;
+    await context.route('**/events?*', (route) => (requests++, route.fulfill({ status: 204 })));
     await server.kill();
-    for (const tab of tabs) await expect(state(tab)).toHaveText('Stopped. The server says that there is no more');
-    // The browser's own try, and ours for the reason.
-    expect(asked).toBeLessThanOrEqual(2);
+    for (const tab of tabs) await expect(state(tab)).toHaveText('Stopped. The stream has ended');
+    // The browser's own attempt, and the page's request for the reason.
+    expect(requests).toBeLessThanOrEqual(2);
     await context.unroute('**/events?*');
     await server.start(...fast);
     for (const tab of tabs) await tab.getByRole('button', { name: 'Connect' }).click();
@@ -155,9 +156,9 @@ test.describe('tabs', () => {
     expect(await streams(server)).toBe(1);
   });
 
-  test('a page that goes away and comes back from the browser’s cache', async ({ server }) => {
+  test('a page goes into the back/forward cache and comes back', async ({ server }) => {
     await server.start(...fast);
-    // Playwright switches the cache off.
+    // Playwright disables the cache.
     const { launchOptions } = config.projects![0].use!;
     const browser = await chromium.launch({
       ...launchOptions,
@@ -165,45 +166,45 @@ test.describe('tabs', () => {
     });
     try {
       const context = await browser.newContext();
-      const [owner, tab] = await open(context, server.url, 2);
+      const [leader, tab] = await open(context, server.url, 2);
       await expect(sharing(tab)).toHaveText('2 tabs, 1 connection');
-      await owner.evaluate(() => Object.assign(window, { isKept: true }));
-      await owner.goto(`${server.url}/openapi.json`);
+      await leader.evaluate(() => Object.assign(window, { isKept: true }));
+      await leader.goto(`${server.url}/openapi.json`);
       await expect(sharing(tab)).toHaveText('1 tab, 1 connection');
       const before = await count(tab);
       await expect.poll(() => count(tab)).toBeGreaterThan(before + 20);
-      await owner.goBack({ waitUntil: 'commit' });
+      await leader.goBack({ waitUntil: 'commit' });
       await expect(sharing(tab)).toHaveText('2 tabs, 1 connection');
-      expect(await owner.evaluate(() => 'isKept' in window)).toBe(true);
-      await expect.poll(() => count(owner)).toBeGreaterThan(before + 20);
+      expect(await leader.evaluate(() => 'isKept' in window)).toBe(true);
+      await expect.poll(() => count(leader)).toBeGreaterThan(before + 20);
       expect(await streams(server)).toBe(1);
-      for (const one of [owner, tab]) expectConsecutive(await sequences(one));
+      for (const one of [leader, tab]) expectConsecutive(await sequences(one));
     } finally {
       await browser.close();
     }
   });
 
-  test('without Web Locks each has its own, and says so', async ({ context, server }) => {
+  test('without Web Locks, each tab has its own connection and says so', async ({ context, server }) => {
     await server.start(...fast);
     await context.addInitScript(() => Object.defineProperty(Navigator.prototype, 'locks', { value: undefined }));
     for (const tab of await open(context, server.url, 2)) {
-      await expect(sharing(tab)).toContainText('A connection for this tab alone');
+      await expect(sharing(tab)).toContainText('This tab has its own connection');
       await expect(state(tab)).toHaveText('Live');
     }
     expect(await streams(server)).toBe(2);
   });
 
-  test('locks that are refused are as none', async ({ context, server }) => {
+  test('refused locks are like no locks', async ({ context, server }) => {
     await server.start(...fast);
     await context.addInitScript(() => {
       LockManager.prototype.request = () => Promise.reject(new DOMException('denied', 'SecurityError'));
     });
     const tab = await openOne(context, server.url);
-    await expect(sharing(tab)).toContainText('A connection for this tab alone');
+    await expect(sharing(tab)).toContainText('This tab has its own connection');
     await expect(state(tab)).toHaveText('Live');
   });
 
-  test('without storage they share all the same', async ({ context, server }) => {
+  test('tabs share a connection without storage, too', async ({ context, server }) => {
     await server.start(...fast);
     await context.addInitScript(() => {
       Object.defineProperty(window, 'localStorage', {
@@ -214,12 +215,12 @@ test.describe('tabs', () => {
     });
     const tabs = await open(context, server.url, 2);
     for (const tab of tabs) await expect(sharing(tab)).toHaveText('2 tabs, 1 connection');
-    await tabs[0].getByRole('combobox', { name: 'Times' }).selectOption('Unix time');
+    await tabs[0].getByRole('combobox', { name: 'Time format' }).selectOption('Unix time');
     await expect(tabs[0].locator('.rows time').first()).toHaveText(/^\d+\.\d{3}$/);
     expect(await streams(server)).toBe(1);
   });
 
-  test('readers with other permission do not share', async ({ context, server }, info) => {
+  test('readers with different permissions do not share', async ({ context, server }, info) => {
     const secret = randomBytes(32).toString('hex');
     const file = info.outputPath('secret');
     writeFileSync(file, secret);

@@ -1,11 +1,11 @@
-// A page whose reader has a token in a cookie, since `EventSource` sends no headers.
+// A page whose reader has a token in a cookie, because `EventSource` sends no headers.
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { count, expect, expectConsecutive, networkErrors, sequences, sign, state, test } from './server.ts';
 
 test.use({ allowedErrors: networkErrors });
 
-test('reads until the token expires, and goes on with a new one', async ({ page, server, context }, info) => {
+test('reads until the token expires, and continues with a new one', async ({ page, server, context }, info) => {
   test.setTimeout(90_000);
   const [secret, file] = [randomBytes(32).toString('hex'), info.outputPath('secret')];
   writeFileSync(file, `${secret}\n`);
@@ -19,13 +19,13 @@ test('reads until the token expires, and goes on with a new one', async ({ page,
   };
 
   await page.goto(server.url);
-  await expect(page.getByText('A token is needed')).toBeVisible();
+  await expect(page.getByText('A token is required')).toBeVisible();
 
   await setToken(seconds() + 4);
   await page.goto(server.url);
   await expect(state(page)).toHaveText('Live');
-  await expect(page.getByText('The permission to read has expired')).toBeVisible({ timeout: 15_000 });
-  // It was told to come back in 3 to 6 s.
+  await expect(page.getByText('The access token has expired')).toBeVisible({ timeout: 15_000 });
+  // The goodbye has asked it to reconnect in 3 to 6 s.
   const refused = page.getByText('status 401: The token is refused: it expired at');
   await expect(refused).toBeVisible({ timeout: 15_000 });
   const before = await sequences(page);
@@ -34,6 +34,6 @@ test('reads until the token expires, and goes on with a new one', async ({ page,
   await expect(state(page)).toHaveText('Live', { timeout: 20_000 });
   await expect.poll(() => count(page)).toBeGreaterThan(before.length + 3);
   expectConsecutive(await sequences(page));
-  // The log never tells a token.
+  // The server's output never has a token.
   expect(server.log.join('\n')).not.toMatch(/eyJ/);
 });

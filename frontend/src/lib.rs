@@ -1,7 +1,8 @@
-//! The WebAssembly entry points: they wake the page that the server has rendered. Each page calls its own.
+//! The WebAssembly entry points: they wake the page that the server has rendered. Each page calls
+//! its own.
 //!
-//! A release is built twice, once with each feature, so that no page loads another's code; with both, which
-//! is the default, there is one module for all of them.
+//! A release is built twice, once with each feature, so that no page loads another's code; with
+//! both, which is the default, there is one module for all of them.
 
 #[cfg(any(feature = "home", feature = "compare", feature = "diagnose"))]
 use wasm_bindgen::prelude::wasm_bindgen;

@@ -1,6 +1,6 @@
 // Looks for type names that occur twice: a name may occur once in a crate, private ones included,
 // and a public one (`pub`, not `pub(crate)`) once in the workspace. Tests are left out.
-import { crateRoots } from './modules.mjs';
+import { crateRoots, readCrate } from './modules.mjs';
 import { outerAttributes, withoutTests } from './rust.mjs';
 
 /** Names that may occur more than once. An entry that no longer excuses anything is an error. */
@@ -52,10 +52,14 @@ export function typesIn(tokens) {
 
 export function check(tree, { exceptions = EXCEPTIONS } = {}) {
   const crates = tree.packages().flatMap((pack) => {
-    const sources = tree.below(pack, 'src').filter((path) => path.endsWith('.rs'));
-    // Each example is a program of its own.
-    const examples = crateRoots(tree, pack).filter((path) => /(^|\/)examples\//.test(path));
-    return [{ name: pack.name, files: sources }, ...examples.map((path) => ({ name: path, files: [path] }))];
+    const roots = crateRoots(tree, pack);
+    // The library and the programs of a package count as one crate, and each example as another.
+    const inSource = roots.filter((root) => tree.below(pack, 'src').includes(root));
+    const examples = roots.filter((root) => /(^|\/)examples\//.test(root));
+    return [
+      { name: pack.name, files: filesOf(tree, inSource) },
+      ...examples.map((root) => ({ name: root, files: filesOf(tree, [root]) })),
+    ];
   });
   const types = crates.flatMap(({ name: crate, files }) =>
     files.flatMap((path) =>
@@ -83,9 +87,17 @@ export function check(tree, { exceptions = EXCEPTIONS } = {}) {
     if (new Set(among.map(({ crate }) => crate)).size > 1) report(among[0].name, among, 'the workspace');
   }
   for (const exception of exceptions) {
-    if (!used.has(exception)) problems.push(`the exception for ${exception.name} in names.mjs is not needed`);
+    const isHere = exception.crates.every((name) => crates.some((crate) => crate.name === name));
+    if (isHere && !used.has(exception)) {
+      problems.push(`the exception for ${exception.name} in names.mjs is not needed`);
+    }
   }
   return { summary: `${types.length} types, ${problems.length} names that occur twice`, notes: [], problems };
+}
+
+/** The files of crates, given by their roots, without those that only tests compile. */
+function filesOf(tree, roots) {
+  return [...new Set(roots.flatMap((root) => readCrate(tree, root)).map(({ file }) => file))];
 }
 
 /** The elements in groups of equal keys, sorted by key. */

@@ -21,9 +21,9 @@ pub struct Timeouts {
     pub write: Duration,
     /// For a request, in HTTP/2. After that time without one, a ping asks for a sign of life.
     pub ping: Duration,
-    /// For any sign of life, in HTTP/2: received bytes, or progress in reading. Longer than `ping` by
-    /// the time that a slow reader may take, who must first read what was sent before the ping. Its
-    /// system may not report progress before it has read most of that.
+    /// For any sign of life, in HTTP/2: received bytes, or progress in reading. Longer than `ping`
+    /// by the time that a slow reader may take, who must first read what was sent before the ping.
+    /// Its system may not report progress before it has read most of that.
     pub silence: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! The program `waterclock`. It reads its options, wires the parts, and serves until shutdown; or it
-//! diagnoses the path to a server.
+//! The program `waterclock`. It reads its options, wires the parts, and serves until shutdown; or
+//! it diagnoses the path to a server.
 
 use std::{
     error::Error,
@@ -56,8 +56,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Computes the maximum number of connections. Each is an open file, and many systems allow few of them
-/// until a program asks for more.
+/// Computes the maximum number of connections. Each is an open file, and many systems allow few of
+/// them until a program asks for more.
 fn max_connections(max_streams: usize) -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
         tracing::warn!(%error, "the limit of open files could not be raised");
@@ -157,8 +157,8 @@ async fn run(
     Ok(())
 }
 
-/// Finds the site's files: at `LEPTOS_SITE_ROOT` if it is set, beside the program, where a release build
-/// puts them, or else where `cargo leptos watch` does.
+/// Finds the site's files: at `LEPTOS_SITE_ROOT` if it is set, beside the program, where a release
+/// build puts them, or else where `cargo leptos watch` does.
 fn site_root(default: Arc<str>) -> Arc<str> {
     let beside = std::env::current_exe().ok().map(|program| program.with_file_name("site"));
     match beside.as_deref().and_then(Path::to_str) {

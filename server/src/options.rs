@@ -94,8 +94,8 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_MAX_TOPICS", value_name = "COUNT", default_value_t = 10_000)]
     max_topics: usize,
 
-    /// Publishes per second and client address; this machine's own are not limited. Further ones get
-    /// 429, and lines of `split=lines` wait
+    /// Publishes per second and client address; this machine's own are not limited. Further ones
+    /// get 429, and lines of `split=lines` wait
     #[arg(long, env = "WATERCLOCK_MAX_PUBLISHES", value_name = "COUNT", default_value = "1000")]
     max_publishes: NonZeroU32,
 
@@ -103,8 +103,8 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_MAX_STREAMS", value_name = "COUNT", default_value_t = 10_000)]
     max_streams: usize,
 
-    /// Maximum number of open streams per client address (for IPv6, per /64). Behind a proxy that is
-    /// not trusted, all clients have the proxy's address
+    /// Maximum number of open streams per client address (for IPv6, per /64). Behind a proxy that
+    /// is not trusted, all clients have the proxy's address
     #[arg(
         long,
         env = "WATERCLOCK_MAX_STREAMS_PER_ADDRESS",
@@ -123,13 +123,13 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origin: Vec<CorsOrigin>,
 
-    /// A further host name, in addition to localhost, by which this machine may call the server. May be
-    /// repeated
+    /// A further host name, in addition to localhost, by which this machine may call the server.
+    /// May be repeated
     #[arg(long, env = "WATERCLOCK_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
     allowed_host: Vec<AllowedHost>,
 
-    /// A proxy, or a network of proxies such as 10.0.0.0/8, whose `Forwarded` or `X-Forwarded-For` is
-    /// trusted for client addresses. May be repeated
+    /// A proxy, or a network of proxies such as 10.0.0.0/8, whose `Forwarded` or `X-Forwarded-For`
+    /// is trusted for client addresses. May be repeated
     #[arg(long, env = "WATERCLOCK_TRUSTED_PROXY", value_name = "ADDRESS", value_delimiter = ',')]
     trusted_proxy: Vec<TrustedProxy>,
 
@@ -146,7 +146,8 @@ pub struct Options {
     )]
     jwt_public_key_file: Option<PathBuf>,
 
-    /// Audience that tokens must name in `aud`. Without this option, tokens with an `aud` are refused
+    /// Audience that tokens must name in `aud`. Without this option, tokens with an `aud` are
+    /// refused
     #[arg(long, env = "WATERCLOCK_JWT_AUDIENCE", value_name = "AUDIENCE")]
     jwt_audience: Option<String>,
 
@@ -167,8 +168,8 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
     pub tls_self_signed: bool,
 
-    /// Maximum duration of a shutdown. Streams are told to reconnect, spread over that time if there
-    /// are many; a second signal stops at once
+    /// Maximum duration of a shutdown. Streams are told to reconnect, spread over that time if
+    /// there are many; a second signal stops at once
     #[arg(long, env = "WATERCLOCK_DRAIN", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub drain: Duration,
 
@@ -205,7 +206,8 @@ impl Options {
         let mut command = Self::command();
         let is_serving =
             arguments.get(1).is_none_or(|name| command.find_subcommand(name).is_none());
-        // The environment is for serving. An empty variable counts as not set, as in other programs.
+        // The environment is for serving. An empty variable counts as not set, as in other
+        // programs.
         let is_used =
             |name: &OsStr| is_serving && env::var_os(name).is_none_or(|value| !value.is_empty());
         command = command.mut_args(|arg| match arg.get_env() {
@@ -321,8 +323,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse()
-        .map_err(|_| "expected an address and a port, such as 127.0.0.1:3000 or [::1]:3000")
+    text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:3000 or [::1]:3000")
 }
 
 /// Parses a time from 5 milliseconds, the resolution of timers, to a day.

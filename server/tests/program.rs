@@ -1,5 +1,5 @@
-//! The program `waterclock` itself: how it starts, what it says, how it stops.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails a test")]
+//! The program `waterclock`: its start, its output, and its shutdown.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails a test")]
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,28 +30,30 @@ use frames::{
     frame, head, preface, setting,
 };
 
-/// What every wait in these tests is bounded by.
+/// Limit of every wait in these tests.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// A running program.
 struct Program {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
-    /// Where its log is, if a test does not say.
+    /// Folder of the event log, unless a test sets another.
     _data: TempDir,
 }
 
 impl Program {
     fn start(options: &[&str]) -> Self {
-        // As none at all.
-        Self::start_logging("", options)
+        // An empty `RUST_LOG` counts as not set.
+        Self::start_with_level("", options)
     }
 
-    /// One whose log is of that level and above: it is kept in a pipe until the end, which has little room.
-    fn start_logging(level: &str, options: &[&str]) -> Self {
+    /// Starts with messages of `level` and above. They must be few, since they stay in a pipe of
+    /// small capacity until the end.
+    fn start_with_level(level: &str, options: &[&str]) -> Self {
         Self::run(Command::new(env!("CARGO_BIN_EXE_waterclock")), level, options)
     }
 
-    /// One that may have so many open files, and logs warnings.
+    /// Starts with a limit of `count` open files, and prints warnings.
     fn start_with_files(count: usize, options: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         let program = env!("CARGO_BIN_EXE_waterclock");
@@ -74,12 +76,12 @@ impl Program {
         Self { child, stdout, _data: data }
     }
 
-    /// Where it listens, as it says; each time the next address.
+    /// Returns the next address that the program prints.
     async fn address(&mut self) -> SocketAddr {
         self.line().await.strip_prefix("listening on http://").unwrap().parse().unwrap()
     }
 
-    /// The next line of what it says.
+    /// Returns the next line of the standard output.
     async fn line(&mut self) -> String {
         timeout(DEADLINE, self.stdout.next_line()).await.expect("a line").unwrap().unwrap()
     }
@@ -89,7 +91,7 @@ impl Program {
         assert!(Command::new("kill").args([name, &id]).status().await.unwrap().success());
     }
 
-    /// How many bytes of memory it has (proc(5)).
+    /// Returns the resident memory in bytes (proc(5)).
     #[cfg(target_os = "linux")]
     fn memory(&self) -> u64 {
         let file = format!("/proc/{}/status", self.child.id().unwrap());
@@ -98,7 +100,7 @@ impl Program {
         1024 * resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     }
 
-    /// Its exit code, and all that it has written to standard error.
+    /// Waits for the end. Returns the exit code, and all of the standard error.
     async fn end(self) -> (i32, String) {
         let Self { child, _data, .. } = self;
         let output = timeout(DEADLINE, child.wait_with_output()).await.expect("ends").unwrap();
@@ -106,12 +108,14 @@ impl Program {
     }
 }
 
+/// Connects, and sends a request.
 async fn request(address: SocketAddr, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
 
+/// Reads until the end of the connection.
 async fn rest(mut stream: TcpStream) -> String {
     let mut text = String::new();
     timeout(DEADLINE, stream.read_to_string(&mut text)).await.expect("ends").unwrap();
@@ -122,10 +126,10 @@ async fn get(address: SocketAddr, path: &str) -> String {
     rest(request(address, &format!("GET {path} HTTP/1.0\r\n\r\n")).await).await
 }
 
-/// A client that has sent half a request, and then says nothing.
+/// Connects, sends half a request, and stays silent.
 async fn silent_client(address: SocketAddr) -> TcpStream {
     let stream = request(address, "GET /events HT").await;
-    // By the time that others have been served, it has been heard.
+    // Once others have been served, the server has read the half request.
     for _ in 0..10 {
         get(address, "/health/live").await;
     }
@@ -133,7 +137,7 @@ async fn silent_client(address: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn it_listens_on_each_address_and_says_where() {
+async fn the_program_prints_each_address_that_it_listens_on() {
     let mut program = Program::start(&["--listen=127.0.0.1:0", "--listen=127.0.0.1:0"]);
     let (first, second) = (program.address().await, program.address().await);
     assert_ne!(first.port(), second.port());
@@ -143,7 +147,7 @@ async fn it_listens_on_each_address_and_says_where() {
 }
 
 #[tokio::test]
-async fn what_it_cannot_start_with_is_one_clear_line() {
+async fn a_start_failure_is_one_clear_line() {
     let mut program = Program::start(&["--listen=127.0.0.1:0"]);
     let taken = program.address().await;
     for (option, line) in [
@@ -152,14 +156,14 @@ async fn what_it_cannot_start_with_is_one_clear_line() {
             format!("error: cannot listen on {taken}: Address already in use"),
         ),
         (
-            // An address for documentation (RFC 5737), which no machine has.
+            // An address that is reserved for documentation (RFC 5737).
             "--listen=192.0.2.1:3000".to_owned(),
             "error: cannot listen on 192.0.2.1:3000: Cannot assign requested address".to_owned(),
         ),
         (
             "--listen=nowhere".to_owned(),
-            "error: invalid value 'nowhere' for '--listen <ADDRESS>': an address and a port are \
-             needed, such as 127.0.0.1:3000 or [::1]:3000"
+            "error: invalid value 'nowhere' for '--listen <ADDRESS>': expected an address and a \
+             port, such as 127.0.0.1:3000 or [::1]:3000"
                 .to_owned(),
         ),
         ("--nonsense".to_owned(), "error: unexpected argument '--nonsense' found".to_owned()),
@@ -175,51 +179,51 @@ async fn what_it_cannot_start_with_is_one_clear_line() {
     }
 }
 
-/// What the program says with these arguments and variables: its exit code, and its standard error.
-async fn said(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+/// Runs the program to its end. Returns the exit code and the standard error.
+async fn run_to_end(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waterclock"));
     command.args(arguments).envs(variables.iter().copied()).kill_on_drop(true);
-    // This machine's own way out is not to be taken.
+    // A proxy of the machine must not be used.
     command.env("NO_PROXY", "127.0.0.1");
     let output = timeout(DEADLINE, command.output()).await.expect("ends").unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[tokio::test]
-async fn a_diagnosis_does_not_heed_the_environment_of_the_server() {
+async fn diagnose_ignores_the_environment_of_the_server() {
     let variables = [("WATERCLOCK_LISTEN", "bad"), ("WATERCLOCK_TLS_CERT", "chain.pem")];
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (code, stderr) = said(&["diagnose", &format!("http://{closed}/")], &variables).await;
+    let (code, stderr) = run_to_end(&["diagnose", &format!("http://{closed}/")], &variables).await;
     assert_eq!(code, 2);
     assert!(stderr.contains("cannot be reached: Connection refused"), "{stderr}");
-    let (code, stderr) = said(&[], &variables).await;
+    let (code, stderr) = run_to_end(&[], &variables).await;
     assert_eq!(code, 2);
     assert!(stderr.starts_with("error: invalid value 'bad' for '--listen"), "{stderr}");
 }
 
 #[tokio::test]
-async fn a_variable_that_is_empty_counts_as_not_set() {
+async fn an_empty_variable_counts_as_not_set() {
     let help = Command::new(env!("CARGO_BIN_EXE_waterclock")).arg("--help").output();
     let help = String::from_utf8(timeout(DEADLINE, help).await.unwrap().unwrap().stdout).unwrap();
     let names = help.split("[env: ").skip(1).map(|rest| rest.split_once('=').unwrap().0);
     let variables: Vec<_> = names.map(|name| (name, "")).collect();
     assert!(variables.len() > 20, "{help}");
-    // All options are read before it is found that this address is no machine's (RFC 5737).
+    // All options are read before listening fails on this address (RFC 5737).
     let data = tempfile::tempdir().unwrap();
     let options = ["--listen=192.0.2.1:3000", &format!("--data-dir={}", data.path().display())];
-    let (code, stderr) = said(&options, &variables).await;
+    let (code, stderr) = run_to_end(&options, &variables).await;
     assert_eq!(code, 2);
     assert!(stderr.starts_with("error: cannot listen on 192.0.2.1:3000: "), "{stderr}");
 }
 
 #[tokio::test]
-async fn with_a_self_signed_certificate_it_says_https_and_the_fingerprint_which_stays() {
+async fn a_self_signed_certificate_has_a_stable_fingerprint_that_is_printed() {
     let data = tempfile::tempdir().unwrap();
     let folder = format!("--data-dir={}", data.path().display());
     let options = ["--listen=127.0.0.1:0", "--tls-self-signed", &folder];
     let mut fingerprints = HashSet::new();
     for _ in 0..2 {
-        let mut program = Program::start_logging("warn", &options);
+        let mut program = Program::start_with_level("warn", &options);
         let line = program.line().await;
         assert!(line.starts_with("listening on https://127.0.0.1:"), "{line}");
         fingerprints.insert(program.line().await);
@@ -233,16 +237,16 @@ async fn with_a_self_signed_certificate_it_says_https_and_the_fingerprint_which_
     let expected = format!("the certificate's SHA-256 fingerprint: {}", bytes.join(":"));
     assert_eq!(fingerprints, HashSet::from([expected]));
 
-    // Whoever has a certificate of their own knows it.
+    // The fingerprint of a certificate from files appears in the messages only.
     let file = file.display();
     let files = [format!("--tls-cert={file}"), format!("--tls-key={file}")];
     let mut program = Program::start(&["--listen=127.0.0.1:0", &files[0], &files[1]]);
     assert!(program.line().await.starts_with("listening on https://127.0.0.1:"));
     program.signal("-TERM").await;
     assert_eq!(timeout(DEADLINE, program.stdout.next_line()).await.unwrap().unwrap(), None);
-    let (code, log) = program.end().await;
+    let (code, stderr) = program.end().await;
     assert_eq!(code, 0);
-    assert!(log.contains(&format!("fingerprint=\"{}\"", bytes.join(":"))), "{log}");
+    assert!(stderr.contains(&format!("fingerprint=\"{}\"", bytes.join(":"))), "{stderr}");
 
     let missing = ["--tls-cert=missing.pem", "--tls-key=missing.pem", &folder];
     let (code, stderr) = Program::start(&missing).end().await;
@@ -251,31 +255,31 @@ async fn with_a_self_signed_certificate_it_says_https_and_the_fingerprint_which_
 }
 
 #[tokio::test]
-async fn a_certificate_that_cannot_be_read_to_its_end_does_not_hold_up_a_stop() {
+async fn an_unreadable_certificate_does_not_delay_a_shutdown() {
     let data = tempfile::tempdir().unwrap();
     let folder = format!("--data-dir={}", data.path().display());
     let mut program = Program::start(&["--listen=127.0.0.1:0", "--tls-self-signed", &folder]);
     assert!(program.line().await.starts_with("listening on https://127.0.0.1:"));
-    // A pipe gives nothing to its reader until its writer does.
+    // Reading from a pipe blocks until its writer writes.
     let pipe = data.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().await.unwrap().success());
     std::fs::rename(&pipe, data.path().join("self-signed.pem")).unwrap();
     let file = data.path().join("self-signed.pem");
-    // Opened once it is being read.
+    // The pipe can be opened once the program reads it.
     let mut writer = tokio::fs::OpenOptions::new();
     let opened = timeout(DEADLINE, writer.write(true).open(file)).await;
-    let _writer = opened.expect("it is read").unwrap();
+    let _writer = opened.expect("the program reads the pipe").unwrap();
     program.signal("-TERM").await;
     assert_eq!(program.end().await.0, 0);
 }
 
 #[tokio::test]
-async fn asked_to_stop_it_says_goodbye_and_exits_with_0() {
+async fn a_signal_causes_goodbyes_and_exit_code_0() {
     for signal in ["-TERM", "-INT"] {
         let mut program = Program::start(&["--listen=127.0.0.1:0"]);
         let mut stream = request(program.address().await, "GET /events HTTP/1.0\r\n\r\n").await;
-        let mut some = [0; 300];
-        stream.read_exact(&mut some).await.unwrap();
+        let mut part = [0; 300];
+        stream.read_exact(&mut part).await.unwrap();
         program.signal(signal).await;
         let rest = rest(stream).await;
         assert!(rest.contains("event: goodbye\ndata: {\"reason\":\"draining\","), "{rest}");
@@ -284,7 +288,7 @@ async fn asked_to_stop_it_says_goodbye_and_exits_with_0() {
 }
 
 #[tokio::test]
-async fn it_stops_within_its_time_whatever_a_client_does() {
+async fn a_shutdown_ends_within_the_drain_time() {
     let mut program = Program::start(&["--listen=127.0.0.1:0", "--drain=100ms"]);
     let _silent = silent_client(program.address().await).await;
     program.signal("-TERM").await;
@@ -292,7 +296,7 @@ async fn it_stops_within_its_time_whatever_a_client_does() {
 }
 
 #[tokio::test]
-async fn a_second_signal_stops_it_at_once() {
+async fn a_second_signal_stops_the_program_at_once() {
     let mut program = Program::start(&["--listen=127.0.0.1:0", "--drain=1h"]);
     let _silent = silent_client(program.address().await).await;
     program.signal("-TERM").await;
@@ -302,7 +306,7 @@ async fn a_second_signal_stops_it_at_once() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_thousand_long_polls_that_wait_take_little_memory() {
+async fn a_thousand_waiting_long_polls_take_little_memory() {
     const COUNT: u64 = 1000;
     let mut program = Program::start(&["--listen=127.0.0.1:0", "--store=memory"]);
     let address = program.address().await;
@@ -317,20 +321,20 @@ async fn a_thousand_long_polls_that_wait_take_little_memory() {
     let waiting = async { while !get(address, "/metrics").await.contains(&all) {} };
     timeout(DEADLINE, waiting).await.expect("all wait");
     let each = program.memory().saturating_sub(before) / COUNT;
-    // A few buffers, unoptimised.
-    assert!(each < 32 * 1024, "{each} bytes for each");
+    // Each takes a few buffers in an unoptimised build.
+    assert!(each < 32 * 1024, "{each} bytes each");
     let event = "POST /events/t HTTP/1.0\r\nContent-Length: 1\r\n\r\nx";
     assert!(rest(request(address, event).await).await.starts_with("HTTP/1.0 201"));
     for poll in polls {
-        let answer = rest(poll).await;
-        assert_eq!(answer.matches("\"data\":\"x\"").count(), 1, "{answer}");
+        let response = rest(poll).await;
+        assert_eq!(response.matches("\"data\":\"x\"").count(), 1, "{response}");
     }
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_thousand_half_open_connections_take_little_memory_and_hold_up_nobody() {
-    // A head of 32 KiB, the data of an event, or as much of a stream: no connection has it all.
+async fn a_thousand_half_open_connections_take_little_memory_and_delay_nobody() {
+    // A connection buffers a head of 32 KiB, the data of an event, or as much of a stream.
     const BUFFERED: u64 = 96 * 1024;
     let mut program = Program::start(&["--listen=127.0.0.1:0", "--store=memory"]);
     let address = program.address().await;
@@ -358,31 +362,31 @@ async fn a_thousand_half_open_connections_take_little_memory_and_hold_up_nobody(
     for _ in 0..100 {
         assert!(get(address, "/health/live").await.starts_with("HTTP/1.0 200"));
     }
-    // And the one that asks.
+    // The connection that reads the metric is open, too.
     let all = format!("\nwaterclock_connections_open {}\n", count + 1);
     let counted = async { while !get(address, "/metrics").await.contains(&all) {} };
     timeout(DEADLINE, counted).await.expect("all are counted");
     let each = program.memory().saturating_sub(before) / count;
-    assert!(each < BUFFERED, "{each} bytes for each");
+    assert!(each < BUFFERED, "{each} bytes each");
 }
 
-/// Sends that, reads what comes, and waits until the server has closed the connection.
+/// Sends bytes, and reads until the server closes the connection.
 #[cfg(target_os = "linux")]
 async fn attack(address: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let (mut read, mut write) = stream.split();
-    let mut answer = Vec::new();
-    let both = async { tokio::join!(write.write_all(bytes), read.read_to_end(&mut answer)) };
-    // Either may be cut off.
+    let mut response = Vec::new();
+    let both = async { tokio::join!(write.write_all(bytes), read.read_to_end(&mut response)) };
+    // Both directions may be cut off.
     let _ = timeout(DEADLINE, both).await.expect("closed by the server");
 }
 
-/// Waits until a line of `/metrics` is that.
+/// Waits until `/metrics` contains a line.
 #[cfg(target_os = "linux")]
-async fn until_metric(address: SocketAddr, line: &str) {
-    let is_there =
+async fn wait_for_metric(address: SocketAddr, line: &str) {
+    let is_listed =
         async { while !get(address, "/metrics").await.lines().any(|found| found == line) {} };
-    timeout(DEADLINE, is_there).await.expect(line);
+    timeout(DEADLINE, is_listed).await.expect(line);
 }
 
 #[cfg(target_os = "linux")]
@@ -390,7 +394,8 @@ async fn until_metric(address: SocketAddr, line: &str) {
 async fn attacks_over_http_2_take_little_memory() {
     const GROWTH: u64 = 16 << 20;
     const ROUNDS: usize = 3;
-    let mut program = Program::start_logging("warn", &["--listen=127.0.0.1:0", "--store=memory"]);
+    let mut program =
+        Program::start_with_level("warn", &["--listen=127.0.0.1:0", "--store=memory"]);
     let address = program.address().await;
     get(address, "/metrics").await;
     let before = program.memory();
@@ -408,28 +413,28 @@ async fn attacks_over_http_2_take_little_memory() {
         attack(address, &continuations).await;
     }
     let refused = "waterclock_refused_total{reason=\"http2\"}";
-    until_metric(address, &format!("{refused} {}", 2 * ROUNDS)).await;
+    wait_for_metric(address, &format!("{refused} {}", 2 * ROUNDS)).await;
     let growth = program.memory().saturating_sub(before);
     assert!(growth < GROWTH, "{growth} bytes");
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_a_client_does_not_read_of_a_thousand_streams_of_http_2_is_bounded() {
+async fn unread_data_of_a_thousand_http_2_streams_is_bounded() {
     const COUNT: u32 = 1000;
     let event =
         format!("POST /events/t HTTP/1.0\r\nContent-Length: 60000\r\n\r\n{}", "x".repeat(60_000));
     for (path, kib_each) in [
-        // The bytes of an event are there once for all streams,
+        // All streams share the encoded event,
         ("/events?topic=t", 32),
-        // unless each has numbers of its own: one is in h2's buffer, one waits for room there.
+        // unless its ids have counts. Then one is in h2's buffer, and one waits for space there.
         ("/events?topic=t&limit=1000", 160),
-        // One event of the answer, as the next is written when it was taken.
+        // One event of the response is buffered. The next is encoded when that one was taken.
         ("/poll?topic=t&last_event_id=earliest", 96),
     ] {
         for window in [0, 0x7fff_ffff] {
             let options = ["--listen=127.0.0.1:0", "--store=memory"];
-            let mut program = Program::start_logging("warn", &options);
+            let mut program = Program::start_with_level("warn", &options);
             let address = program.address().await;
             for _ in 0..10 {
                 rest(request(address, &event).await).await;
@@ -441,7 +446,7 @@ async fn what_a_client_does_not_read_of_a_thousand_streams_of_http_2_is_bounded(
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(&attack).await.unwrap();
             if path.starts_with("/events") {
-                until_metric(address, &format!("waterclock_streams_open {COUNT}")).await;
+                wait_for_metric(address, &format!("waterclock_streams_open {COUNT}")).await;
             }
             let mut most = 0;
             for _ in 0..10 {
@@ -449,17 +454,17 @@ async fn what_a_client_does_not_read_of_a_thousand_streams_of_http_2_is_bounded(
                 most = most.max(program.memory());
             }
             let each = most.saturating_sub(before) / 1024 / u64::from(COUNT);
-            assert!(each < kib_each, "{path}: {each} KiB for each, with a window of {window}");
+            assert!(each < kib_each, "{path}: {each} KiB each, with a window of {window}");
         }
     }
 }
 
-/// Asks on a connection that stays open; the answer's body.
-async fn ask(stream: &mut BufReader<TcpStream>, path: &str) -> String {
+/// Requests a path on a persistent connection, and returns the body of the response.
+async fn get_persistent(stream: &mut BufReader<TcpStream>, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let (mut line, mut length) = (String::new(), 0);
-    while timeout(DEADLINE, stream.read_line(&mut line)).await.expect("an answer").unwrap() > 2 {
+    while timeout(DEADLINE, stream.read_line(&mut line)).await.expect("a response").unwrap() > 2 {
         if let Some(value) = line.strip_prefix("content-length: ") {
             length = value.trim().parse().unwrap();
         }
@@ -470,103 +475,103 @@ async fn ask(stream: &mut BufReader<TcpStream>, path: &str) -> String {
     String::from_utf8(body).unwrap()
 }
 
-/// Waits until these are lines of `/metrics`.
-async fn until_metrics(stream: &mut BufReader<TcpStream>, lines: &[&str]) {
-    let are_there = async {
+/// Waits until `/metrics` contains all of these lines.
+async fn wait_for_metrics(stream: &mut BufReader<TcpStream>, lines: &[&str]) {
+    let is_listed = async {
         loop {
-            let metrics = ask(stream, "/metrics").await;
+            let metrics = get_persistent(stream, "/metrics").await;
             if lines.iter().all(|line| metrics.lines().any(|found| found == *line)) {
                 return;
             }
         }
     };
-    timeout(DEADLINE, are_there).await.unwrap_or_else(|_| panic!("{lines:?}"));
+    timeout(DEADLINE, is_listed).await.unwrap_or_else(|_| panic!("{lines:?}"));
 }
 
 #[tokio::test]
-async fn when_there_are_as_many_connections_as_open_files_allow_others_wait_and_it_is_said_once() {
+async fn connections_beyond_the_limit_of_open_files_wait_with_one_warning() {
     const POLL: &str = "GET /poll?topic=t&wait=55 HTTP/1.0\r\n\r\n";
-    const ROOM: usize = 80;
+    const CAPACITY: usize = 80;
     let options = ["--listen=127.0.0.1:0", "--store=memory", "--max-streams=10"];
-    // 64 of them are for other things.
-    let mut program = Program::start_with_files(64 + ROOM, &options);
+    // The program reserves 64 files for other purposes.
+    let mut program = Program::start_with_files(64 + CAPACITY, &options);
     let address = program.address().await;
-    let mut asking = BufReader::new(TcpStream::connect(address).await.unwrap());
-    until_metrics(&mut asking, &["waterclock_connections_max 80"]).await;
+    let mut persistent = BufReader::new(TcpStream::connect(address).await.unwrap());
+    wait_for_metrics(&mut persistent, &["waterclock_connections_max 80"]).await;
     let mut open = Vec::new();
     for _ in 0..10 {
         open.push(request(address, "GET /events HTTP/1.0\r\n\r\n").await);
     }
-    until_metrics(&mut asking, &["waterclock_streams_open 10"]).await;
+    wait_for_metrics(&mut persistent, &["waterclock_streams_open 10"]).await;
     let goodbye = get(address, "/events").await;
     assert!(goodbye.contains("event: goodbye\ndata: {\"reason\":\"limit\""), "{goodbye}");
 
-    while open.len() < ROOM - 1 {
+    while open.len() < CAPACITY - 1 {
         open.push(request(address, POLL).await);
     }
     let full = ["waterclock_connections_open 80", "waterclock_connections_full_total 1"];
-    until_metrics(&mut asking, &full).await;
+    wait_for_metrics(&mut persistent, &full).await;
     let newcomer = request(address, "GET /health/live HTTP/1.0\r\n\r\n").await;
     for _ in 0..10 {
-        ask(&mut asking, "/health/live").await;
+        get_persistent(&mut persistent, "/health/live").await;
     }
     let read = newcomer.try_read(&mut [0]);
     assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "it waits");
     drop(open.pop());
     assert!(rest(newcomer).await.starts_with("HTTP/1.0 200"));
-    // A place that is filled again soon is no end of it.
+    // A single free slot does not end the full state.
     open.push(request(address, POLL).await);
-    until_metrics(&mut asking, &full).await;
+    wait_for_metrics(&mut persistent, &full).await;
 
     open.clear();
-    until_metrics(&mut asking, &["waterclock_connections_open 1"]).await;
-    while open.len() < ROOM - 1 {
+    wait_for_metrics(&mut persistent, &["waterclock_connections_open 1"]).await;
+    while open.len() < CAPACITY - 1 {
         open.push(request(address, POLL).await);
     }
     let again = ["waterclock_connections_open 80", "waterclock_connections_full_total 2"];
-    until_metrics(&mut asking, &again).await;
+    wait_for_metrics(&mut persistent, &again).await;
     program.signal("-TERM").await;
-    let (code, log) = program.end().await;
-    assert_eq!((code, log.matches("others wait").count()), (0, 2), "{log}");
+    let (code, stderr) = program.end().await;
+    assert_eq!((code, stderr.matches("further connections wait").count()), (0, 2), "{stderr}");
 }
 
 #[tokio::test]
-async fn what_a_client_sends_does_not_fill_the_log() {
+async fn a_client_cannot_fill_the_output_with_messages() {
     let mut program = Program::start(&["--listen=127.0.0.1:0"]);
     let mut stream = TcpStream::connect(program.address().await).await.unwrap();
-    let answers = frame(PING, 1, 0, b"unasked!").repeat(1000);
+    let acknowledgements = frame(PING, 1, 0, b"unasked!").repeat(1000);
     let last = frame(PING, 0, 0, b"the last");
-    stream.write_all(&[preface(), answers, last].concat()).await.unwrap();
+    stream.write_all(&[preface(), acknowledgements, last].concat()).await.unwrap();
     let mut bytes = Vec::new();
     while !bytes.windows(8).any(|window| window == b"the last") {
-        let read = timeout(DEADLINE, stream.read_buf(&mut bytes)).await.expect("an answer");
+        let read = timeout(DEADLINE, stream.read_buf(&mut bytes)).await.expect("a response");
         assert!(read.unwrap() > 0);
     }
     drop(stream);
     program.signal("-TERM").await;
-    let (_, log) = program.end().await;
-    assert!(log.lines().count() < 20, "{log}");
+    let (_, stderr) = program.end().await;
+    assert!(stderr.lines().count() < 20, "{stderr}");
 }
 
 #[tokio::test]
-async fn its_log_can_be_json() {
+async fn the_output_can_be_json() {
     let mut program = Program::start(&["--listen=127.0.0.1:0", "--log=json"]);
     let mut stream = request(program.address().await, "GET /events HTTP/1.0\r\n\r\n").await;
     let peer = stream.local_addr().unwrap().to_string();
     stream.read_exact(&mut [0; 300]).await.unwrap();
     program.signal("-TERM").await;
     rest(stream).await;
-    let (code, log) = program.end().await;
+    let (code, stderr) = program.end().await;
     assert_eq!(code, 0);
     let lines: Vec<serde_json::Value> =
-        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-    let closed = lines.iter().find(|line| line["message"] == "stream closed").expect(&log);
+        stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let closed = lines.iter().find(|line| line["message"] == "stream closed").expect(&stderr);
     assert_eq!(closed["end"], "draining");
-    assert_eq!(closed["span"]["peer"], peer, "a span a connection");
+    assert_eq!(closed["span"]["peer"], peer, "the span names the client");
 }
 
 #[tokio::test]
-async fn its_help_names_each_option_and_its_variable() {
+async fn the_help_names_each_option_and_its_variable() {
     let program = Command::new(env!("CARGO_BIN_EXE_waterclock")).arg("--help").output();
     let help =
         String::from_utf8(timeout(DEADLINE, program).await.unwrap().unwrap().stdout).unwrap();
@@ -596,15 +601,15 @@ async fn its_help_names_each_option_and_its_variable() {
         "log",
     ] {
         let variable = format!("WATERCLOCK_{}", option.replace('-', "_").to_uppercase());
-        let is_there =
+        let is_listed =
             help.contains(&format!("--{option} <")) || help.contains(&format!("--{option}\n"));
-        assert!(is_there, "{option}: {help}");
+        assert!(is_listed, "{option}: {help}");
         assert!(help.contains(&format!("[env: {variable}=]")), "{variable}: {help}");
     }
 }
 
 #[tokio::test]
-async fn a_log_that_it_cannot_use_is_one_clear_line() {
+async fn an_unusable_event_log_or_key_is_one_clear_line() {
     let data = tempfile::tempdir().unwrap();
     let at = |name: &str| data.path().join(name);
     let in_data = |folder: &str| format!("--data-dir={}", at(folder).display());
@@ -620,11 +625,17 @@ async fn a_log_that_it_cannot_use_is_one_clear_line() {
         (vec![in_data("used")], "is in use by another waterclock"),
         (vec![in_data("file/below")], "cannot be kept in"),
         (vec![in_data("other")], "log.db is not an event log of waterclock"),
-        (vec![secret.clone()], "cannot be used: a secret has at least 32 bytes"),
+        (vec![secret.clone()], "cannot be used: a secret must have at least 32 bytes"),
         (vec![no_secret.clone()], "cannot be read: No such file"),
         (vec![secret, no_secret], "cannot be used with"),
-        (vec!["--require-token".to_owned()], "there are no tokens without --jwt-secret-file or"),
-        (vec!["--jwt-audience=x".to_owned()], "there are no tokens without --jwt-secret-file or"),
+        (
+            vec!["--require-token".to_owned()],
+            "error: tokens need --jwt-secret-file or --jwt-public-key-file",
+        ),
+        (
+            vec!["--jwt-audience=x".to_owned()],
+            "error: tokens need --jwt-secret-file or --jwt-public-key-file",
+        ),
     ] {
         let mut options: Vec<_> = options.iter().map(String::as_str).collect();
         options.push("--listen=127.0.0.1:0");
@@ -634,10 +645,10 @@ async fn a_log_that_it_cannot_use_is_one_clear_line() {
     }
 }
 
-/// A client that publishes one event after the other until the server is gone. What it was told.
+/// Publishes one event after the other until the server is gone. Returns the acknowledged events.
 async fn publish(address: SocketAddr, publisher: String) -> Vec<Event> {
     let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
-    let mut kept = Vec::new();
+    let mut acknowledged = Vec::new();
     for number in 0.. {
         let body = format!("{publisher} {number}");
         let head = format!(
@@ -649,7 +660,7 @@ async fn publish(address: SocketAddr, publisher: String) -> Vec<Event> {
             break;
         }
         let mut line = String::new();
-        // The body of the answer is one line of JSON, without a line feed, as long as the head says.
+        // The body is a line of JSON without a line feed. The head gives its length.
         let mut length = 0;
         while stream.read_line(&mut line).await.is_ok_and(|read| read > 2) {
             if let Some(value) = line.strip_prefix("content-length: ") {
@@ -657,19 +668,19 @@ async fn publish(address: SocketAddr, publisher: String) -> Vec<Event> {
             }
             line.clear();
         }
-        let mut answer = vec![0; length];
-        if length == 0 || stream.read_exact(&mut answer).await.is_err() {
+        let mut response = vec![0; length];
+        if length == 0 || stream.read_exact(&mut response).await.is_err() {
             break;
         }
-        let event: Event = serde_json::from_slice(&answer).unwrap();
+        let event: Event = serde_json::from_slice(&response).unwrap();
         assert_eq!(event.data, body);
-        kept.push(event);
+        acknowledged.push(event);
     }
-    kept
+    acknowledged
 }
 
-/// Reads all topics after a cursor, until the server is gone, or, if that is asked for, up to the event
-/// that was the newest at the beginning.
+/// Reads all topics after a cursor, until the server is gone. With `until_newest`, reads only up to
+/// the event that was the newest at the beginning.
 async fn subscribe(
     address: SocketAddr,
     cursor: &mut String,
@@ -698,12 +709,12 @@ async fn subscribe(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_16_publish_20_times_over_it_loses_and_doubles_nothing() {
+async fn twenty_kills_during_publishing_cause_no_losses_or_duplicates() {
     let data = tempfile::tempdir().unwrap();
     let data = format!("--data-dir={}", data.path().display());
     let start = || Program::start(&["--listen=127.0.0.1:0", "--interval=24h", &data]);
     let (mut cursor, mut seen) = ("earliest".to_owned(), Vec::new());
-    let mut kept: Vec<Event> = Vec::new();
+    let mut acknowledged: Vec<Event> = Vec::new();
     for round in 0..20 {
         let mut program = start();
         let address = program.address().await;
@@ -711,7 +722,7 @@ async fn killed_while_16_publish_20_times_over_it_loses_and_doubles_nothing() {
             .map(|number| tokio::spawn(publish(address, format!("{round} {number}"))))
             .collect();
         let kill = async {
-            // In the middle, at another place each time.
+            // Each round kills the program after another number of events.
             let enough = 100 + round * 37 % 200;
             let published = async {
                 while !get(address, "/metrics").await.lines().any(|line| {
@@ -724,7 +735,7 @@ async fn killed_while_16_publish_20_times_over_it_loses_and_doubles_nothing() {
         };
         tokio::join!(kill, subscribe(address, &mut cursor, &mut seen, false));
         for publisher in publishers {
-            kept.extend(publisher.await.unwrap());
+            acknowledged.extend(publisher.await.unwrap());
         }
     }
 
@@ -733,12 +744,12 @@ async fn killed_while_16_publish_20_times_over_it_loses_and_doubles_nothing() {
     subscribe(address, &mut cursor, &mut seen, true).await;
     let (mut all, mut from) = (Vec::new(), "earliest".to_owned());
     subscribe(address, &mut from, &mut all, true).await;
-    assert_eq!(seen, all, "subscribers have resumed, and seen each once, in order");
+    assert_eq!(seen, all, "the resumed subscriber has seen each event once, in order");
     let ids: HashMap<_, _> = all.iter().cloned().collect();
     assert_eq!(ids.len(), all.len(), "no id was used twice");
     assert_eq!(all.iter().map(|(_, data)| data).collect::<HashSet<_>>().len(), all.len());
-    assert!(kept.len() > 20 * 100 - 20 * 16);
-    for Event { id, data, .. } in kept {
-        assert_eq!(ids.get(&id.to_string()), Some(&data), "answered 201, so it is there");
+    assert!(acknowledged.len() > 20 * 100 - 20 * 16);
+    for Event { id, data, .. } in acknowledged {
+        assert_eq!(ids.get(&id.to_string()), Some(&data), "an acknowledged event is in the log");
     }
 }

@@ -1,4 +1,4 @@
-//! A dialog in front of the page (WHATWG HTML 4.11.4), which is there only while it is open.
+//! A modal dialog (WHATWG HTML 4.11.4). It is in the document only while it is open.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -6,14 +6,14 @@ use leptos::{mount::mount_to, prelude::*};
 use wasm_bindgen::{JsCast as _, closure::Closure};
 use web_sys::HtmlDialogElement;
 
-/// Opens a dialog with that content, and a button that closes it.
+/// Opens a dialog with this content and a button that closes it.
 pub(crate) fn open_dialog<N: IntoView<State: 'static>>(
     label: &str,
     content: impl FnOnce() -> N + 'static,
 ) {
     let Ok(dialog) = document().create_element("dialog") else { return };
     let dialog: HtmlDialogElement = dialog.unchecked_into();
-    // None of this fails for an element that was just made.
+    // None of this fails for a new element.
     let _ = dialog.set_attribute("aria-label", label);
     let _ = document().body().map(|body| body.append_child(&dialog));
     let content = mount_to(dialog.clone().unchecked_into(), move || {

@@ -1,4 +1,4 @@
-//! How far the browser's clock is from the server's (`GET /time`).
+//! The offset between the browser's clock and the server's (`GET /time`).
 
 use gloo_net::http::Request;
 use leptos::prelude::window;
@@ -9,39 +9,39 @@ use waterclock::{
 use waterclock_leptos::browser::{FromJson, Json, from_json};
 use web_sys::AbortSignal;
 
-/// So many questions, one after the other; the quickest answer counts.
-const QUESTIONS: usize = 12;
-/// How long an answer may take, in milliseconds.
-const PATIENCE: u32 = 5000;
+/// Number of requests, one after the other. The fastest one counts.
+const REQUESTS: usize = 12;
+/// Timeout of a request, in milliseconds.
+const TIMEOUT: u32 = 5000;
 
-/// The server's time.
-struct Time(Timestamp);
+/// The response to `GET /time`.
+struct ServerTime(Timestamp);
 
-impl FromJson for Time {
+impl FromJson for ServerTime {
     fn from_json(json: &Json) -> Option<Self> {
         json.parse("time").map(Self)
     }
 }
 
-/// Asks the server for its time; none if it does not tell.
-pub(crate) async fn offset() -> Option<Offset> {
+/// Measures the offset. Returns `None` if the server does not answer.
+pub(crate) async fn measure_offset() -> Option<Offset> {
     let mut samples = Vec::new();
-    for _ in 0..QUESTIONS {
-        let signal = AbortSignal::timeout_with_u32(PATIENCE);
+    for _ in 0..REQUESTS {
+        let signal = AbortSignal::timeout_with_u32(TIMEOUT);
         let sent = now();
-        let Ok(answer) = Request::get("/time").abort_signal(Some(&signal)).send().await else {
+        let Ok(response) = Request::get("/time").abort_signal(Some(&signal)).send().await else {
             break;
         };
         let received = now();
-        let Ok(text) = answer.text().await else { break };
-        if let Some(Time(server)) = from_json(&text) {
+        let Ok(text) = response.text().await else { break };
+        if let Some(ServerTime(server)) = from_json(&text) {
             samples.push(Sample { sent, server, received });
         }
     }
     Offset::of(&samples)
 }
 
-/// The time by the browser's clock: milliseconds since 1970, with decimals.
+/// Returns the time by the browser's clock, in milliseconds since 1970, with decimals.
 pub(crate) fn now() -> f64 {
     window().performance().map_or(0.0, |performance| performance.time_origin() + performance.now())
 }

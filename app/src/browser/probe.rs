@@ -15,7 +15,7 @@ use waterclock_diagnose::{
     FetchError, ProbeEvent, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, RequestEcho, StreamEnd,
     StreamReader, StreamResponse, duration_from_millis,
 };
-use waterclock_leptos::browser::{AbortOnDrop, Incoming, Source};
+use waterclock_leptos::browser::{AbortOnDrop, EventSourceHandle, RawMessage, SourceEvent};
 use web_sys::{AbortController, ReadableStreamDefaultReader, RequestCache};
 
 use super::offset;
@@ -96,14 +96,14 @@ fn chunk_bytes(chunk: &JsValue) -> Option<Vec<u8>> {
 pub(crate) async fn resume_probe() -> Option<RequestEcho> {
     let (sender, mut receiver) = unbounded();
     let url = format!("{PROBE}?retry={RETRY}");
-    let _source = Source::open(&url, &[ProbeEvent::NAME], move |incoming| {
+    let _source = EventSourceHandle::open(&url, &[ProbeEvent::NAME], move |event| {
         // Sending fails only after the timeout.
-        let _ = sender.unbounded_send(incoming);
+        let _ = sender.unbounded_send(event);
     });
     let mut timeout = sleep(RESPONSE_TIMEOUT);
     let mut events = 0;
-    while let Some(Some(incoming)) = before(&mut timeout, receiver.next()).await {
-        let Incoming::Message { data, .. } = incoming else { continue };
+    while let Some(Some(event)) = before(&mut timeout, receiver.next()).await {
+        let SourceEvent::Message(RawMessage { data, .. }) = event else { continue };
         events += 1;
         if events == 2 {
             return serde_json::from_str::<ProbeEvent>(&data).ok()?.request;

@@ -1,13 +1,13 @@
-//! Publishing, as `curl` would do it.
+//! Publishing from a form (`POST /events/{topic}`).
 
 use gloo_net::http::Request;
 use js_sys::encode_uri_component;
 use wasm_bindgen::JsCast as _;
-use waterclock_leptos::browser::detail;
+use waterclock_leptos::browser::problem_detail;
 use web_sys::{FormData, HtmlFormElement, SubmitEvent};
 
-/// Publishes what a form has in its fields `topic`, `name` and `data`, and answers with what to say of
-/// it.
+/// Publishes the fields `topic`, `name` and `data` of a form. Returns a text that describes the
+/// result.
 pub(crate) async fn publish(event: &SubmitEvent) -> String {
     let form = event.target().and_then(|target| target.dyn_into::<HtmlFormElement>().ok());
     let fields = form.as_ref().and_then(|form| FormData::new_with_form(form).ok());
@@ -20,11 +20,11 @@ pub(crate) async fn publish(event: &SubmitEvent) -> String {
     let Ok(request) = Request::post(&url).body(data) else { return String::new() };
     match request.send().await {
         Err(_) => "The server cannot be reached.".to_owned(),
-        Ok(answer) if answer.ok() => "Published.".to_owned(),
-        Ok(answer) => {
-            let status = answer.status();
+        Ok(response) if response.ok() => "Published.".to_owned(),
+        Ok(response) => {
+            let status = response.status();
             let otherwise = || format!("The server answered with status {status}.");
-            detail(answer).await.unwrap_or_else(otherwise)
+            problem_detail(response).await.unwrap_or_else(otherwise)
         }
     }
 }

@@ -1,47 +1,47 @@
-//! How long a lane's events took.
+//! The latencies of a transport's events.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// So many events count, the latest.
-pub(crate) const LATEST: usize = 10_000;
-/// Bars of the plot for a tenfold.
+/// Number of events that count: the latest ones.
+pub(crate) const WINDOW: usize = 10_000;
+/// Bars of the plot per decade.
 const BARS_PER_DECADE: usize = 10;
-/// From 0.1 ms to 100 s.
+/// Decades of the plot: from 0.1 ms to 100 s.
 const DECADES: usize = 6;
-/// Where the plot begins, in milliseconds.
+/// Left edge of the plot, in milliseconds.
 const BEGIN: f64 = 0.1;
 /// Bars of the plot.
 pub(crate) const BARS: usize = BARS_PER_DECADE * DECADES;
 
-/// The latest events' latencies.
+/// The latencies of the latest events.
 #[derive(Debug, Default)]
-pub(crate) struct Latencies(VecDeque<f64>);
+pub(crate) struct LatencyWindow(VecDeque<f64>);
 
-/// What they say. All in milliseconds.
+/// A summary of latencies, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Summary {
+pub(crate) struct LatencySummary {
     pub(crate) p50: f64,
     pub(crate) p95: f64,
     pub(crate) p99: f64,
     pub(crate) longest: f64,
     pub(crate) mean: f64,
-    /// How many events took so long: bars of the same width on a logarithmic scale.
+    /// A histogram, with bars of the same width on a logarithmic scale.
     pub(crate) bars: Vec<u32>,
 }
 
-impl Latencies {
-    /// An event took so many milliseconds.
+impl LatencyWindow {
+    /// Adds the latency of an event, in milliseconds.
     pub(crate) fn add(&mut self, millis: f64) {
-        if self.0.len() == LATEST {
+        if self.0.len() == WINDOW {
             self.0.pop_front();
         }
         self.0.push_back(millis);
     }
 
-    /// None if there was no event.
-    pub(crate) fn summary(&self) -> Option<Summary> {
+    /// Returns `None` without events.
+    pub(crate) fn summary(&self) -> Option<LatencySummary> {
         let mut sorted: Vec<f64> = self.0.iter().copied().collect();
         sorted.sort_unstable_by(f64::total_cmp);
         let longest = *sorted.last()?;
@@ -51,11 +51,11 @@ impl Latencies {
         }
         #[expect(clippy::cast_precision_loss, reason = "they are few")]
         let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
-        let quantile = |per_cent| quantile(&sorted, per_cent);
-        Some(Summary {
-            p50: quantile(50),
-            p95: quantile(95),
-            p99: quantile(99),
+        let percentile = |percent| percentile(&sorted, percent);
+        Some(LatencySummary {
+            p50: percentile(50),
+            p95: percentile(95),
+            p99: percentile(99),
             longest,
             mean,
             bars,
@@ -63,17 +63,17 @@ impl Latencies {
     }
 }
 
-/// The least that so many per cent are not above (the nearest rank).
-fn quantile(sorted: &[f64], per_cent: usize) -> f64 {
-    let rank = (sorted.len() * per_cent).div_ceil(100);
+/// Returns a percentile by the nearest-rank method.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// How far to the right of the plot that is: 0 to [`BARS`].
-pub(crate) fn across(millis: f64) -> f64 {
+/// Returns the horizontal position of a latency in the plot, from 0 to [`BARS`].
+pub(crate) fn x_of(millis: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "they are few")]
     let (per_decade, bars) = (BARS_PER_DECADE as f64, BARS as f64);
-    // What the clocks' uncertainty makes negative is at the left.
+    // The uncertainty of the clocks can make a latency negative. It is then at the left edge.
     ((millis / BEGIN).max(1.0).log10() * per_decade).min(bars)
 }
 
@@ -83,7 +83,7 @@ fn bar(millis: f64) -> usize {
         clippy::cast_sign_loss,
         reason = "from 0 to the number of bars"
     )]
-    let bar = across(millis) as usize;
+    let bar = x_of(millis) as usize;
     bar.min(BARS - 1)
 }
 
@@ -95,32 +95,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_nearest_ranks() {
-        let mut latencies = Latencies::default();
+    fn percentiles_are_nearest_ranks() {
+        let mut latencies = LatencyWindow::default();
         assert_eq!(latencies.summary(), None);
         latencies.add(7.0);
-        let Summary { p50, p95, p99, longest, mean, .. } = latencies.summary().unwrap();
+        let LatencySummary { p50, p95, p99, longest, mean, .. } = latencies.summary().unwrap();
         assert_eq!([p50, p95, p99, longest, mean], [7.0; 5]);
-        let mut latencies = Latencies::default();
+        let mut latencies = LatencyWindow::default();
         for millis in (1..=200).rev() {
             latencies.add(f64::from(millis));
         }
-        let Summary { p50, p95, p99, longest, mean, .. } = latencies.summary().unwrap();
+        let LatencySummary { p50, p95, p99, longest, mean, .. } = latencies.summary().unwrap();
         assert_eq!([p50, p95, p99, longest, mean], [100.0, 190.0, 198.0, 200.0, 100.5]);
     }
 
     #[test]
-    fn only_the_latest_count() {
-        let mut latencies = Latencies::default();
+    fn only_the_latest_events_count() {
+        let mut latencies = LatencyWindow::default();
         latencies.add(1e9);
-        for _ in 0..LATEST {
+        for _ in 0..WINDOW {
             latencies.add(1.0);
         }
         assert_eq!(latencies.summary().unwrap().longest, 1.0);
     }
 
     #[test]
-    fn where_bars_are() {
+    fn each_latency_has_its_bar() {
         for (millis, expected) in [
             (-3.0, 0),
             (0.0, 0),
@@ -138,7 +138,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_event_is_in_a_bar(latencies in proptest::collection::vec(-10.0..1e7_f64, 1..50)) {
-            let mut all = Latencies::default();
+            let mut all = LatencyWindow::default();
             for &millis in &latencies {
                 all.add(millis);
             }

@@ -1,32 +1,35 @@
-//! The page `/compare`: SSE, WebSocket, long polling and polling on the same stream, measured.
+//! The page `/compare`: Server-Sent Events, WebSocket, long polling and polling, measured on the
+//! same stream.
 //!
 //! # Layout
 //!
-//! | module | what is there |
+//! | module | contents |
 //! |---|---|
-//! | `run` | a run: opens the lanes, counts, and asks the server what it counts |
-//! | `stats` | what is known of each lane; pure |
-//! | `ids`, `latency` | which events are missing or doubled, and how long they took; pure |
-//! | `results` | what a run has found, as it is shown, linked to, and pasted |
-//! | `setup` | the form: what is compared |
-//! | `table`, `plot` | the results |
+//! | `comparison` | a run: the clients, their statistics, and the server's meter |
+//! | `stats` | the statistics by transport; pure |
+//! | `seen_ids`, `latency` | missing and duplicate events, and latencies; pure |
+//! | `results` | the results of a run, as they are shown, linked to, and copied |
+//! | `setup` | the form |
+//! | `table`, `column`, `plot`, `format` | the table of results |
 
-mod ids;
+mod column;
+mod comparison;
+mod format;
 mod latency;
 mod plot;
 mod results;
-mod run;
+mod seen_ids;
 mod setup;
-pub(crate) mod stats;
+mod stats;
 mod table;
 
 use leptos::{prelude::*, task::spawn_local};
-use serde::Serialize;
-use waterclock_leptos::browser::{FromJson, Json};
+
+pub use setup::CompareData;
 
 use self::{
+    comparison::{Comparison, ComparisonPhase},
     results::Results,
-    run::{Phase, Run},
     setup::{Setup, SetupForm},
     table::Table,
 };
@@ -35,124 +38,112 @@ use crate::{
     reactive::{effect, text},
 };
 
-/// How many lanes there are.
-const LANES: usize = 4;
-
-/// What stands before the results in the fragment of an address.
+/// Start of a fragment with results.
 const FRAGMENT: &str = "results=";
-
-/// What the page knows when it arrives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Given {
-    /// Whether the reader may have the server make a load.
-    pub may_load: bool,
-}
-
-impl FromJson for Given {
-    fn from_json(json: &Json) -> Option<Self> {
-        Some(Self { may_load: json.is_true("may_load") })
-    }
-}
 
 /// The page.
 #[component]
-pub(crate) fn Compare(given: Given) -> impl IntoView {
-    let setup = Setup::new(given);
-    let run = Run::new(setup);
+pub(crate) fn Compare(data: CompareData) -> impl IntoView {
+    let setup = Setup::new(data);
+    let comparison = Comparison::new(setup);
     let protocol = RwSignal::new(String::new());
     effect(move || {
         protocol.set(browser::protocol());
-        show_linked(run);
-        browser::on_fragment(move || show_linked(run));
+        show_linked(comparison);
+        browser::on_fragment(move || show_linked(comparison));
     });
-    let is_fixed = Signal::derive(move || run.phase.get() != Phase::Ready);
+    let is_fixed = Signal::derive(move || comparison.phase.get() != ComparisonPhase::Ready);
     view! {
         <header>
             <h1>"Compare"</h1>
             <p>
-                "The same events by Server-Sent Events, WebSocket, long polling and polling, at the same time, \
-                 measured on the way to you. "
+                "The same events over Server-Sent Events, WebSocket, long polling and polling, at \
+                 the same time, measured in this browser. "
                 <a href="/">"The live stream"</a>
             </p>
         </header>
         <main class="compare">
-            <SetupForm setup given is_fixed protocol />
-            <Buttons run />
-            <p class="bad" role="alert">{run.problem}</p>
-            <Table results=run.results />
-            <Share run />
+            <SetupForm setup data is_fixed protocol />
+            <Buttons comparison />
+            <p class="bad" role="alert">{comparison.problem}</p>
+            <Table results=comparison.results />
+            <Share comparison />
             <Explanation />
         </main>
         <footer>
             <noscript>
-                <p>"The lanes are run by a script, and there is none without JavaScript."</p>
+                <p>"The comparison runs in the browser and needs JavaScript."</p>
             </noscript>
         </footer>
     }
 }
 
-/// Shows the results that the address has, if it has any.
-fn show_linked(run: Run) {
-    let results = browser::fragment();
-    let results = results.strip_prefix(FRAGMENT).and_then(browser::from_base64url);
-    if let Some(results) = results.and_then(|json| Results::from_json(&json)) {
-        run.show(results);
+/// Shows the results in the page's address, if it has any.
+fn show_linked(comparison: Comparison) {
+    let fragment = browser::fragment();
+    let json = fragment.strip_prefix(FRAGMENT).and_then(browser::from_base64url);
+    if let Some(results) = json.and_then(|json| Results::from_json(&json)) {
+        comparison.show(results);
     }
 }
 
-/// Start, stop, cut.
+/// The buttons that start, stop and cut, and the status.
 #[component]
-fn Buttons(run: Run) -> impl IntoView {
+fn Buttons(comparison: Comparison) -> impl IntoView {
     let start = text(move || {
-        match run.phase.get() {
-            Phase::Idle | Phase::Ready => "Start",
-            Phase::Starting | Phase::Running => "Stop",
+        match comparison.phase.get() {
+            ComparisonPhase::Idle | ComparisonPhase::Ready => "Start",
+            ComparisonPhase::Starting | ComparisonPhase::Running => "Stop",
         }
         .to_owned()
     });
-    // What is seen changes each second, which nobody wants to hear.
-    let spoken = text(move || {
-        match run.phase.get() {
-            Phase::Starting => "Starting",
-            Phase::Running => "Running",
-            Phase::Ready if run.results.with(Option::is_some) => "Stopped",
-            Phase::Idle | Phase::Ready => "",
+    // The visible status changes each second, too often for a screen reader.
+    let announced = text(move || {
+        match comparison.phase.get() {
+            ComparisonPhase::Starting => "Starting",
+            ComparisonPhase::Running => "Running",
+            ComparisonPhase::Ready if comparison.results.with(Option::is_some) => "Stopped",
+            ComparisonPhase::Idle | ComparisonPhase::Ready => "",
         }
         .to_owned()
     });
-    let is_idle = move || run.phase.get() == Phase::Idle;
-    let is_not_running = move || run.phase.get() != Phase::Running;
+    let is_idle = move || comparison.phase.get() == ComparisonPhase::Idle;
+    let is_not_running = move || comparison.phase.get() != ComparisonPhase::Running;
     view! {
         <div class="buttons">
-            <button type="button" disabled=is_idle on:click=move |_| run.toggle()>
+            <button type="button" disabled=is_idle on:click=move |_| comparison.toggle()>
                 {start}
             </button>
-            <button type="button" class="quiet" disabled=is_not_running on:click=move |_| run.cut()>
+            <button
+                type="button"
+                class="quiet"
+                disabled=is_not_running
+                on:click=move |_| comparison.cut()
+            >
                 "Cut the connections"
             </button>
-            <p>{run.status}</p>
-            <p class="hidden" role="status">{spoken}</p>
+            <p>{comparison.status}</p>
+            <p class="hidden" role="status">{announced}</p>
         </div>
     }
 }
 
-/// What can be done with results.
+/// The buttons that copy the results.
 #[component]
-fn Share(run: Run) -> impl IntoView {
-    let has_none = move || run.results.with(Option::is_none);
-    let said = RwSignal::new(String::new());
+fn Share(comparison: Comparison) -> impl IntoView {
+    let is_empty = move || comparison.results.with(Option::is_none);
+    let message = RwSignal::new(String::new());
     let copy = move |what: &'static str, write: fn(&Results) -> String| {
-        let written = run.results.with_untracked(|results| results.as_ref().map(write));
+        let written = comparison.results.with_untracked(|results| results.as_ref().map(write));
         spawn_local(async move {
             let Some(written) = written else { return };
-            let words = if browser::copy(&written).await {
+            let text = if browser::copy(&written).await {
                 format!("{what} copied.")
             } else {
-                // Only HTTPS and this machine have a clipboard.
                 browser::download("waterclock-compare.txt", &written);
-                format!("{what} saved: the browser lets this page copy nothing.")
+                format!("{what} saved as a file: the browser does not let this page copy.")
             };
-            let _ = said.try_set(words);
+            let _ = message.try_set(text);
         });
     };
     let link = |results: &Results| {
@@ -160,22 +151,26 @@ fn Share(run: Run) -> impl IntoView {
         browser::address_with_fragment(&format!("{FRAGMENT}{results}"))
     };
     view! {
-        <div class="buttons share" hidden=has_none>
+        <div class="buttons share" hidden=is_empty>
             <button type="button" class="quiet" on:click=move |_| copy("Link", link)>
-                "Copy a link to this"
+                "Copy a link"
             </button>
-            <button type="button" class="quiet" on:click=move |_| copy("Table", Results::to_markdown)>
+            <button
+                type="button"
+                class="quiet"
+                on:click=move |_| copy("Table", Results::to_markdown)
+            >
                 "Copy as a table"
             </button>
             <button type="button" class="quiet" on:click=move |_| copy("JSON", Results::to_json)>
                 "Copy as JSON"
             </button>
-            <p role="status">{said}</p>
+            <p role="status">{message}</p>
         </div>
     }
 }
 
-/// What the figures mean.
+/// The meaning of the figures.
 #[component]
 fn Explanation() -> impl IntoView {
     view! {
@@ -184,36 +179,42 @@ fn Explanation() -> impl IntoView {
             <dl>
                 <dt>"Latency"</dt>
                 <dd>
-                    "From when the server took an event to when this page had it, for the latest 10,000; \
-                     those do not count that came late for the button's cut. The server's clock is compared with this machine's by twelve questions, of which the \
-                     quickest counts, again each minute and after waking. That is right to half of its round \
-                     trip: if one way takes longer than the other, nobody can tell from here."
+                    "The time from the server's acceptance of an event to its arrival in this \
+                     page, for the latest 10,000 events. Events that were late because of a cut do \
+                     not count. The offset between the server's clock and this machine's is \
+                     measured with twelve requests, of which the fastest counts, and again each \
+                     minute and after the machine has slept. The error is at most half of that \
+                     request's round-trip time. If one direction is slower than the other, no \
+                     measurement from here can show it."
                 </dd>
                 <dt>"Plot"</dt>
                 <dd>
-                    "How many events took how long. Each tick is ten times the one before. Lines: half, \
-                     95% and 99% of the events; dashed: the mean that polling has in theory, half its \
-                     interval and a round trip."
+                    "The number of events by latency, on a logarithmic scale with a tick for each \
+                     factor of ten. The lines are p50, p95 and p99. The dashed line is the \
+                     theoretical mean of polling: half an interval and a round trip."
                 </dd>
-                <dt>"Missing, doubled"</dt>
+                <dt>"Missing, duplicates"</dt>
                 <dd>
-                    "By the events' ids: what another lane has brought or the log has, and this lane has \
-                     passed without bringing; and what it has brought again."
+                    "By the ids of the events. An event is missing if another transport or the log \
+                     has it, and this transport has continued after it. A duplicate was delivered \
+                     before."
                 </dd>
                 <dt>"Bytes"</dt>
                 <dd>
-                    "What the server has seen cross the socket for the lane, with headers and framing, \
-                     without TCP and IP; with TLS, where it is spoken. Over HTTP/2 lanes share a connection: \
-                     what crosses it is told below the table. The browser knows less: of polls the content, and 300 bytes for \
-                     the head whatever that has; of open streams and WebSockets nothing."
+                    "The bytes that the server has counted on the transport's sockets, with \
+                     headers and framing, without TCP and IP. With TLS, they are counted where it \
+                     is spoken. Over HTTP/2, transports share a connection, whose bytes are shown \
+                     below the table. The browser's count has less: for polls the content, plus \
+                     300 bytes for the head whatever its size is, and nothing for open streams and \
+                     WebSockets."
                 </dd>
                 <dt>"Cut"</dt>
                 <dd>
-                    "The server closes all connections of the lanes as a network would that fails. \
-                     EventSource then waits by itself, as long as the server has told it, and a WebSocket \
-                     for 2 s, as this page does. Polling asks again when it would have anyway. A long poll \
-                     that fails waits for 2 s, too; but browsers ask again by themselves, at once, if a \
-                     connection that was used before fails before the answer begins."
+                    "The server closes all connections of the comparison, like a failing network \
+                     would. EventSource then waits for the server's retry time, and this page's \
+                     WebSocket for 2 s. Polling continues with its next request. A failed long \
+                     poll waits for 2 s, too. However, if a reused connection fails before the \
+                     response begins, the browser itself repeats the request at once."
                 </dd>
             </dl>
         </section>

@@ -1,71 +1,88 @@
-//! What is compared: the form above the results. It is kept in the page's address, so that a link runs the
-//! same.
+//! The form above the results. Its values are kept in the page's address, so that a link starts the
+//! same comparison.
 
 use leptos::prelude::*;
-use waterclock::transport::Transport;
+use serde::Serialize;
+use waterclock::{event::Topic, transport::Transport};
+use waterclock_leptos::browser::{FromJson, Json};
 
 use super::{
-    Given, LANES,
-    results::{millis_of, name},
+    format::{transport_label, whole_millis},
+    seen_ids::TRANSPORTS,
 };
 use crate::{
     browser,
     reactive::{effect, text},
 };
 
-/// How often the polling lane may ask, in milliseconds.
+/// Possible intervals of polling, in milliseconds.
 const INTERVALS: [u64; 8] = [100, 250, 500, 1000, 2000, 5000, 10_000, 30_000];
 
-/// Connections to a server that a browser opens at most over HTTP/1.1, for all its tabs.
+/// Maximum number of connections that a browser opens to a server over HTTP/1.1, for all its tabs.
 const MAX_CONNECTIONS: usize = 6;
 
-/// Where the events come from.
+/// The data of the page when the server renders it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CompareData {
+    /// `true` if the reader may make the server publish a load.
+    pub may_load: bool,
+}
+
+impl FromJson for CompareData {
+    fn from_json(json: &Json) -> Option<Self> {
+        Some(Self { may_load: json.is_true("may_load") })
+    }
+}
+
+/// The kind of events to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// The topics that the reader names.
+pub(crate) enum EventSelection {
+    /// The topics that the reader has entered.
     Topics,
     /// The built-in load.
     Load,
 }
 
-/// What is chosen.
+/// The values of the form.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup {
-    /// Which transports, in the order of [`Transport::ALL`].
-    lanes: RwSignal<[bool; LANES]>,
-    /// In milliseconds.
-    pub(crate) every: RwSignal<u64>,
-    pub(crate) source: RwSignal<Source>,
-    /// Patterns, with spaces between them.
+    /// The selected transports, in the order of [`Transport::ALL`].
+    selected: RwSignal<[bool; TRANSPORTS]>,
+    /// Interval of polling, in milliseconds.
+    pub(crate) poll_interval: RwSignal<u64>,
+    pub(crate) selection: RwSignal<EventSelection>,
+    /// Patterns of topics, with spaces between them.
     topics: RwSignal<String>,
-    /// Events a second.
+    /// Events per second of the load.
     pub(crate) rate: RwSignal<String>,
-    /// Bytes of each.
+    /// Size of each event of the load, in bytes.
     pub(crate) size: RwSignal<String>,
 }
 
 impl Setup {
-    /// The defaults, as the server renders; in the browser, then what the address says.
-    pub(crate) fn new(given: Given) -> Self {
+    /// Creates the default setup, which the server renders. In the browser it then changes to that
+    /// of the address.
+    pub(crate) fn new(data: CompareData) -> Self {
+        let selection = if data.may_load { EventSelection::Load } else { EventSelection::Topics };
         let setup = Self {
-            lanes: RwSignal::new([true; LANES]),
-            every: RwSignal::new(1000),
-            source: RwSignal::new(if given.may_load { Source::Load } else { Source::Topics }),
+            selected: RwSignal::new([true; TRANSPORTS]),
+            poll_interval: RwSignal::new(1000),
+            selection: RwSignal::new(selection),
             topics: RwSignal::new("clock".to_owned()),
             rate: RwSignal::new("10".to_owned()),
             size: RwSignal::new("100".to_owned()),
         };
         effect(move || {
-            if let Some(lanes) = browser::query("lanes") {
-                let is_chosen = |lane: Transport| lanes.split(' ').any(|of| of == lane.as_str());
-                setup.lanes.set(Transport::ALL.map(is_chosen));
+            if let Some(names) = browser::query("lanes") {
+                let is_named = |of: Transport| names.split(' ').any(|name| name == of.as_str());
+                setup.selected.set(Transport::ALL.map(is_named));
             }
-            let every = browser::query("every").and_then(|every| every.parse().ok());
-            if let Some(every) = every.filter(|every| INTERVALS.contains(every)) {
-                setup.every.set(every);
+            let interval = browser::query("every").and_then(|interval| interval.parse().ok());
+            if let Some(interval) = interval.filter(|interval| INTERVALS.contains(interval)) {
+                setup.poll_interval.set(interval);
             }
             if let Some(topics) = browser::query("topic") {
-                setup.source.set(Source::Topics);
+                setup.selection.set(EventSelection::Topics);
                 setup.topics.set(topics);
             }
             for (name, field) in [("rate", setup.rate), ("size", setup.size)] {
@@ -77,32 +94,32 @@ impl Setup {
         setup
     }
 
-    /// Has the address say what is chosen.
-    pub(crate) fn keep(self) {
-        let lanes = self.lanes();
-        let all = lanes.len() == LANES;
-        let lanes: Vec<_> = lanes.into_iter().map(Transport::as_str).collect();
-        browser::set_query("lanes", &if all { String::new() } else { lanes.join(" ") });
-        browser::set_query("every", &self.every.get_untracked().to_string());
-        let is_load = self.source.get_untracked() == Source::Load;
-        let of = |is_said: bool, field: RwSignal<String>| {
-            if is_said { field.get_untracked() } else { String::new() }
+    /// Saves the setup in the page's address.
+    pub(crate) fn save(self) {
+        let transports = self.transports();
+        let are_all = transports.len() == TRANSPORTS;
+        let names: Vec<_> = transports.into_iter().map(Transport::as_str).collect();
+        browser::set_query("lanes", &if are_all { String::new() } else { names.join(" ") });
+        browser::set_query("every", &self.poll_interval.get_untracked().to_string());
+        let is_load = self.selection.get_untracked() == EventSelection::Load;
+        let of = |is_used: bool, field: RwSignal<String>| {
+            if is_used { field.get_untracked() } else { String::new() }
         };
         browser::set_query("topic", &of(!is_load, self.topics));
         browser::set_query("rate", &of(is_load, self.rate));
         browser::set_query("size", &of(is_load, self.size));
     }
 
-    /// The transports that are chosen.
-    pub(crate) fn lanes(self) -> Vec<Transport> {
-        chosen(self.lanes.get_untracked())
+    /// Returns the selected transports.
+    pub(crate) fn transports(self) -> Vec<Transport> {
+        transports_of(self.selected.get_untracked())
     }
 
-    /// The topics as the query of a stream.
+    /// Returns the topics as the query of a stream.
     pub(crate) fn query(self) -> String {
-        let topics = match self.source.get_untracked() {
-            Source::Load => waterclock::event::Topic::load().to_string(),
-            Source::Topics => self.topics.get_untracked(),
+        let topics = match self.selection.get_untracked() {
+            EventSelection::Load => Topic::load().to_string(),
+            EventSelection::Topics => self.topics.get_untracked(),
         };
         let topics = topics.split_whitespace().map(|topic| {
             let topic = js_sys::encode_uri_component(topic);
@@ -112,66 +129,67 @@ impl Setup {
         if query.is_empty() { "topic=clock".to_owned() } else { query }
     }
 
-    /// What is read, in words.
-    pub(crate) fn in_words(self) -> String {
-        match self.source.get_untracked() {
-            Source::Load => format!(
+    /// Describes the events that are read.
+    pub(crate) fn description(self) -> String {
+        match self.selection.get_untracked() {
+            EventSelection::Load => format!(
                 "A load of {} events/s, {} bytes each",
                 self.rate.get_untracked(),
                 self.size.get_untracked()
             ),
-            Source::Topics => {
+            EventSelection::Topics => {
                 let topics = self.topics.get_untracked();
                 if topics.trim().is_empty() { "clock".to_owned() } else { topics }
             }
         }
     }
 
-    /// How many connections of the browser's few the lanes take, if they are few.
+    /// Returns a warning about the limit of connections, if it applies.
     fn warning(self, protocol: &str) -> String {
         if !protocol.starts_with("http/1") {
             return String::new();
         }
-        let lanes = chosen(self.lanes.get());
-        let held = lanes.iter().filter(|lane| matches!(lane, Transport::Sse | Transport::LongPoll));
-        let held = held.count();
-        let polls = usize::from(lanes.contains(&Transport::Poll));
-        // One is for what the page itself asks.
+        let transports = transports_of(self.selected.get());
+        let is_held = |of: &&Transport| matches!(of, Transport::Sse | Transport::LongPoll);
+        let held = transports.iter().filter(is_held).count();
+        let polls = usize::from(transports.contains(&Transport::Poll));
+        // The page's own requests need one.
         let free = MAX_CONNECTIONS - held - polls - 1;
         format!(
-            "This page came over HTTP/1.1: the browser opens at most {MAX_CONNECTIONS} connections to the \
-             server, for all its tabs together. These lanes hold {held} all the time, and need {} now \
-             and then. Other tabs may have {free}; if they have more, lanes wait for them. WebSockets do not \
+            "This page was loaded over HTTP/1.1. The browser opens at most {MAX_CONNECTIONS} \
+             connections to the server, for all its tabs together. The selected transports hold \
+             {held} of them all the time and need {} from time to time, so {free} are left for \
+             other tabs. If other tabs use more, transports have to wait. WebSockets do not \
              count.",
             polls + 1,
         )
     }
 }
 
-fn chosen(lanes: [bool; LANES]) -> Vec<Transport> {
-    let lanes = Transport::ALL.into_iter().zip(lanes);
-    lanes.filter(|(_, is_chosen)| *is_chosen).map(|(lane, _)| lane).collect()
+fn transports_of(selected: [bool; TRANSPORTS]) -> Vec<Transport> {
+    let transports = Transport::ALL.into_iter().zip(selected);
+    transports.filter(|(_, is_selected)| *is_selected).map(|(transport, _)| transport).collect()
 }
 
 /// The form.
 #[component]
 pub(crate) fn SetupForm(
     setup: Setup,
-    given: Given,
-    /// Nothing may be changed now.
+    data: CompareData,
+    /// `true` while nothing may be changed.
     is_fixed: Signal<bool>,
     protocol: RwSignal<String>,
 ) -> impl IntoView {
-    let no_load = (!given.may_load).then_some(
-        "Only a page on the server's own machine, without a token, may have the server make a load.",
+    let no_load = (!data.may_load).then_some(
+        "Only a page on the server's own machine, without a token, may generate a load.",
     );
     let warning = text(move || setup.warning(&protocol.read()));
     view! {
         <fieldset class="setup" disabled=is_fixed>
-            <legend class="hidden">"What to compare"</legend>
-            <Lanes setup />
+            <legend class="hidden">"Setup"</legend>
+            <Transports setup />
             <Interval setup />
-            <Events setup given />
+            <Events setup data />
             <p class="note">{no_load}</p>
             <p class="note">{warning}</p>
         </fieldset>
@@ -179,46 +197,50 @@ pub(crate) fn SetupForm(
 }
 
 #[component]
-fn Lanes(setup: Setup) -> impl IntoView {
-    let lanes = Transport::ALL.into_iter().enumerate().map(|(i, transport)| {
-        let is_chosen = move || setup.lanes.with(|lanes| lanes[i]);
+fn Transports(setup: Setup) -> impl IntoView {
+    let transports = Transport::ALL.into_iter().enumerate().map(|(i, transport)| {
+        let is_selected = move || setup.selected.with(|selected| selected[i]);
         view! {
             <label>
                 <input
                     type="checkbox"
                     checked=true
-                    prop:checked=is_chosen
+                    prop:checked=is_selected
                     on:change:target=move |event| {
-                        setup.lanes.update(|lanes| lanes[i] = event.target().checked());
+                        setup.selected.update(|selected| selected[i] = event.target().checked());
                     }
                 />
-                {name(transport)}
+                {transport_label(transport)}
             </label>
         }
     });
     view! {
-        <div class="choice" role="group" aria-label="Lanes">
-            <span class="of">"Lanes"</span>
-            {lanes.collect_view()}
+        <div class="choice" role="group" aria-label="Transports">
+            <span class="of">"Transports"</span>
+            {transports.collect_view()}
         </div>
     }
 }
 
 #[component]
 fn Interval(setup: Setup) -> impl IntoView {
-    let every = text(move || setup.every.get().to_string());
-    let intervals = INTERVALS.map(|every| {
-        view! { <option value=every.to_string() selected=every == 1000>{millis_of(every)}</option> }
+    let value = text(move || setup.poll_interval.get().to_string());
+    let intervals = INTERVALS.map(|interval| {
+        view! {
+            <option value=interval.to_string() selected=interval == 1000>
+                {whole_millis(interval)}
+            </option>
+        }
     });
     view! {
         <div class="choice">
-            <label class="of" for="every">"Polling every"</label>
+            <label class="of" for="every">"Polling interval"</label>
             <select
                 id="every"
-                prop:value=every
+                prop:value=value
                 on:change:target=move |event| {
-                    if let Ok(every) = event.target().value().parse() {
-                        setup.every.set(every);
+                    if let Ok(interval) = event.target().value().parse() {
+                        setup.poll_interval.set(interval);
                     }
                 }
             >
@@ -228,11 +250,11 @@ fn Interval(setup: Setup) -> impl IntoView {
     }
 }
 
-/// Which events: of a load, or of topics.
+/// The choice between a load and topics.
 #[component]
-fn Events(setup: Setup, given: Given) -> impl IntoView {
-    let is = move |source| Signal::derive(move || setup.source.get() == source);
-    let is_not = move |source| Signal::derive(move || setup.source.get() != source);
+fn Events(setup: Setup, data: CompareData) -> impl IntoView {
+    let is = move |selection| Signal::derive(move || setup.selection.get() == selection);
+    let is_not = move |selection| Signal::derive(move || setup.selection.get() != selection);
     let number = move |label, max, field: RwSignal<String>| {
         view! {
             <input
@@ -240,7 +262,7 @@ fn Events(setup: Setup, given: Given) -> impl IntoView {
                 min="0"
                 max=max
                 aria-label=label
-                disabled=is_not(Source::Load)
+                disabled=is_not(EventSelection::Load)
                 prop:value=field
                 on:input:target=move |event| field.set(event.target().value())
             />
@@ -253,16 +275,16 @@ fn Events(setup: Setup, given: Given) -> impl IntoView {
                 <input
                     type="radio"
                     name="source"
-                    disabled=!given.may_load
-                    checked=given.may_load
-                    prop:checked=is(Source::Load)
-                    on:change=move |_| setup.source.set(Source::Load)
+                    disabled=!data.may_load
+                    checked=data.may_load
+                    prop:checked=is(EventSelection::Load)
+                    on:change=move |_| setup.selection.set(EventSelection::Load)
                 />
                 "A load of"
             </label>
-            {number("Events a second", "1000", setup.rate)}
+            {number("Events per second", "1000", setup.rate)}
             " events/s, "
-            {number("Bytes each", "65536", setup.size)}
+            {number("Bytes per event", "65536", setup.size)}
             " bytes each"
         </div>
         <div class="choice">
@@ -271,9 +293,9 @@ fn Events(setup: Setup, given: Given) -> impl IntoView {
                 <input
                     type="radio"
                     name="source"
-                    checked=!given.may_load
-                    prop:checked=is(Source::Topics)
-                    on:change=move |_| setup.source.set(Source::Topics)
+                    checked=!data.may_load
+                    prop:checked=is(EventSelection::Topics)
+                    on:change=move |_| setup.selection.set(EventSelection::Topics)
                 />
                 "Topics"
             </label>
@@ -283,7 +305,7 @@ fn Events(setup: Setup, given: Given) -> impl IntoView {
                 autocapitalize="none"
                 autocomplete="off"
                 spellcheck="false"
-                disabled=is_not(Source::Topics)
+                disabled=is_not(EventSelection::Topics)
                 prop:value=setup.topics
                 on:input:target=move |event| setup.topics.set(event.target().value())
             />

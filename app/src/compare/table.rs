@@ -1,78 +1,60 @@
-//! The results as a table: a column for each lane.
+//! The results as a table: a column for each transport.
 
 use leptos::prelude::*;
 use waterclock::transport::Transport;
 
 use super::{
+    column::Column,
+    format::transport_label,
     plot::Plot,
-    results::{LaneResult, ROWS, Results, health_in_words, name},
+    results::{METRICS, Results, health_label},
 };
 use crate::reactive::text;
 
-/// The results, live or from a link.
+/// The results of a run in this page, or of a link.
 #[component]
 pub(crate) fn Table(results: RwSignal<Option<Results>>) -> impl IntoView {
-    let lanes = Memo::new(move |_| {
+    let transports = Memo::new(move |_| {
         results.with(|results| {
-            let lanes = results.as_ref().map(|results| results.lanes.iter());
-            lanes.map(|lanes| lanes.map(|lane| lane.transport).collect::<Vec<_>>())
+            let transports = results.as_ref().map(|results| results.transports.iter());
+            transports.map(|of| of.map(|result| result.transport).collect::<Vec<_>>())
         })
     });
-    // It is drawn anew only when there are other lanes; within it, texts change.
-    move || lanes.get().map(|lanes| table(&lanes, results))
+    // The table is rendered again only for other transports. Otherwise only its texts change.
+    move || transports.get().map(|transports| table(&transports, results))
 }
 
-/// A lane's column.
-#[derive(Clone, Copy)]
-pub(crate) struct Column {
-    results: RwSignal<Option<Results>>,
-    transport: Transport,
-}
-
-impl Column {
-    /// A text of it that changes with the results.
-    pub(crate) fn text(self, write: fn(&Results, &LaneResult) -> String) -> Signal<String> {
-        text(move || {
-            self.results
-                .with(|results| {
-                    let results = results.as_ref()?;
-                    let is_ours = |lane: &&LaneResult| lane.transport == self.transport;
-                    Some(write(results, results.lanes.iter().find(is_ours)?))
-                })
-                .unwrap_or_default()
-        })
-    }
-}
-
-fn table(lanes: &[Transport], results: RwSignal<Option<Results>>) -> impl IntoView + use<> {
-    let columns: Vec<_> = lanes.iter().map(|&transport| Column { results, transport }).collect();
+fn table(transports: &[Transport], results: RwSignal<Option<Results>>) -> impl IntoView + use<> {
+    let columns: Vec<_> =
+        transports.iter().map(|&transport| Column { results, transport }).collect();
     let heads = columns.iter().map(|column| {
-        let health = column.text(|results, lane| {
-            if results.is_running { health_in_words(lane.figures.health) } else { "" }.to_owned()
+        let health = column.text(|results, result| {
+            if results.is_running { health_label(result.counters.health) } else { "" }.to_owned()
         });
         view! {
             <th scope="col">
-                {name(column.transport)} <span class="health">{health}</span>
+                {transport_label(column.transport)} <span class="health">{health}</span>
             </th>
         }
     });
-    let plots = columns.iter().map(|&lane| view! { <td><Plot lane /></td> });
-    let rows = ROWS.iter().map(|row| {
+    let plots = columns.iter().map(|&column| view! { <td><Plot column /></td> });
+    let rows = METRICS.iter().map(|metric| {
         let cells = columns.iter().map(|column| {
-            view! { <td data-transport=column.transport.as_str()>{column.text(row.text)}</td> }
+            view! { <td data-transport=column.transport.as_str()>{column.text(metric.text)}</td> }
         });
-        let is_of_no_use = Memo::new(move |_| {
-            results.with(|results| results.as_ref().is_none_or(|results| !row.is_of_use(results)))
+        let is_hidden = Memo::new(move |_| {
+            results
+                .with(|results| results.as_ref().is_none_or(|results| !metric.has_values(results)))
         });
         view! {
-            <tr hidden=is_of_no_use>
-                <th scope="row">{row.label}</th>
+            <tr hidden=is_hidden>
+                <th scope="row">{metric.label}</th>
                 {cells.collect_view()}
             </tr>
         }
     });
     let about =
-        text(move || results.with(|of| of.as_ref().map(Results::about)).unwrap_or_default());
+        text(move || results.with(|of| of.as_ref().map(Results::description)).unwrap_or_default());
     view! {
         <div class="results" tabindex="0" role="region" aria-label="Results">
             <table>

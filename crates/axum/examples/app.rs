@@ -1,5 +1,5 @@
-//! An axum app with live events. Stop the server for a while, or go offline: the page resumes after the
-//! last event that it has received.
+//! An axum app with live events. Stop the server for a while, or go offline: the page resumes after
+//! the last event that it has received.
 //!
 //! `cargo run -p waterclock-axum --example app`, then open <http://127.0.0.1:3001>.
 

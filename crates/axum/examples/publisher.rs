@@ -1,5 +1,5 @@
-//! A publisher: each line of standard input becomes an event, exactly once, however often the connection
-//! fails. An idempotency key lets the server recognize a line that is sent again.
+//! A publisher: each line of standard input becomes an event, exactly once, however often the
+//! connection fails. An idempotency key lets the server recognize a line that is sent again.
 //!
 //! `ls | cargo run -p waterclock-axum --example publisher -- http://127.0.0.1:3000/events/files`
 
@@ -8,7 +8,11 @@ use std::{error::Error, io::BufRead, time::Duration};
 use reqwest::{Client, StatusCode};
 
 /// Publishes lines to `url`, which names the topic. `run` identifies this run among others.
-pub(crate) async fn publish(url: &str, run: &str, lines: impl BufRead) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn publish(
+    url: &str,
+    run: &str,
+    lines: impl BufRead,
+) -> Result<(), Box<dyn Error>> {
     let client = Client::new();
     for (number, line) in lines.lines().enumerate() {
         let (line, key) = (line?, format!("{run}-{number}"));

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use waterclock::transport::Transport;
 
-/// A request extension that is called when the request's subscription is accepted, before the response
-/// begins. Refused requests do not call it.
+/// A request extension that is called when the request's subscription is accepted, before the
+/// response begins. Refused requests do not call it.
 #[derive(Clone)]
 pub struct AcceptHook(Arc<dyn Fn(Transport) + Send + Sync>);
 

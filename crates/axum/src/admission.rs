@@ -1,5 +1,5 @@
-//! Admission of events, which all ways to publish share: topic, permission, expiry, rate, idempotency
-//! key and size. The ways differ only in how an event is framed.
+//! Admission of events, which all ways to publish share: topic, permission, expiry, rate,
+//! idempotency key and size. The ways differ only in how an event is framed.
 
 use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 

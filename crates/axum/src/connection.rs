@@ -11,7 +11,8 @@ pub trait GracefulClose: Send + Sync {
     fn close(self: Arc<Self>) -> BoxFuture<'static, ()>;
 }
 
-/// A request extension that a server may insert, so that a [WebSocket](crate::EventRoutes) is closed gracefully.
+/// A request extension that a server may insert, so that a [WebSocket](crate::EventRoutes) is
+/// closed gracefully.
 #[derive(Clone)]
 pub struct ConnectionCloser(Arc<dyn GracefulClose>);
 

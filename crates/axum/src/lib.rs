@@ -25,8 +25,8 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Serve the app with `axum::serve`. By default anyone may read, and nobody may publish over HTTP; a
-//! [`Policy`] decides otherwise.
+//! Serve the app with `axum::serve`. By default anyone may read, and nobody may publish over HTTP;
+//! a [`Policy`] decides otherwise.
 //!
 //! # Layout
 //!

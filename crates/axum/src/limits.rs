@@ -12,15 +12,15 @@ pub const MAX_KEY: usize = 255;
 /// Longest time that a poll may ask to wait, in seconds. Most proxies wait longer than that.
 pub const MAX_WAIT: u64 = 55;
 
-/// Maximum length of a WebSocket message from a client that may publish, in bytes. JSON may spend six
-/// bytes on one character of an event's data.
+/// Maximum length of a WebSocket message from a client that may publish, in bytes. JSON may spend
+/// six bytes on one character of an event's data.
 pub(crate) const MAX_MESSAGE: usize = 6 * MAX_DATA + 4096;
-/// Maximum length of a WebSocket message from a client that may only read, in bytes. It is long enough
-/// to be answered with the reason. An incomplete message occupies memory as long as its client answers
-/// pings.
+/// Maximum length of a WebSocket message from a client that may only read, in bytes. It is long
+/// enough to be answered with the reason. An incomplete message occupies memory as long as its
+/// client answers pings.
 pub(crate) const MAX_READER_MESSAGE: usize = 4096;
-/// Maximum number of one client's publishes in flight, per connection or per upload of lines. Beyond
-/// it, nothing more is read from the client.
+/// Maximum number of one client's publishes in flight, per connection or per upload of lines.
+/// Beyond it, nothing more is read from the client.
 pub(crate) const MAX_IN_FLIGHT: usize = 256;
 /// Approximate maximum length of the answer to a poll, in bytes.
 pub(crate) const MAX_POLL_BYTES: usize = 256 * 1024;

@@ -55,8 +55,8 @@ pub trait Policy: Send + Sync + 'static {
     fn may_read(&self, request: &Parts, topics: &Patterns) -> Result<Expiry, Denied>;
 
     /// Decides whether a request may publish to a topic. The default denies it: a server can always
-    /// publish by calling its hub. Over a WebSocket this is asked for each publish, with the head of
-    /// the request that opened it.
+    /// publish by calling its hub. Over a WebSocket this is asked for each publish, with the head
+    /// of the request that opened it.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ pub struct Publisher {
     pub name: String,
     /// End of the permission.
     pub expires: Expiry,
-    /// Whether its publishes count towards [`Settings::publish_rate`](crate::Settings).
+    /// `true` if its publishes count towards [`Settings::publish_rate`](crate::Settings).
     pub is_rate_limited: bool,
 }
 

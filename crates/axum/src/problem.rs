@@ -47,7 +47,8 @@ pub enum Refusal {
     BodyTimeout,
 }
 
-/// The JSON body of a problem. It has no `type`, so `title` is that of the status (RFC 9457, 4.2.1).
+/// The JSON body of a problem. It has no `type`, so `title` is that of the status (RFC 9457,
+/// 4.2.1).
 #[derive(Debug, Serialize)]
 pub struct ProblemBody<'a> {
     title: &'static str,

@@ -104,7 +104,8 @@ pub mod properties {
         }
     }
 
-    /// Checks that a query is either a 400, or keeps its meaning when it is written and parsed again.
+    /// Checks that a query is either a 400, or keeps its meaning when it is written and parsed
+    /// again.
     ///
     /// # Panics
     ///

@@ -1,8 +1,8 @@
 //! The event loop of one connected client.
 //!
-//! A session sends `hello`, then what its subscriber reads, with heartbeats while there is nothing. It
-//! ends when the client leaves, the limit is reached, the token expires, or the server shuts down. The
-//! transport decides how each part is written.
+//! A session sends `hello`, then what its subscriber reads, with heartbeats while there is nothing.
+//! It ends when the client leaves, the limit is reached, the token expires, or the server shuts
+//! down. The transport decides how each part is written.
 
 use std::{
     error::Error,

@@ -82,8 +82,8 @@ impl OpenStreams {
         self.register(address, subscriber.cursor().sequence, subscriber.newest())
     }
 
-    /// Registers a stream that reads no events, and so is never behind. Returns `None` if a limit is
-    /// reached.
+    /// Registers a stream that reads no events, and so is never behind. Returns `None` if a limit
+    /// is reached.
     #[cfg(feature = "probe")]
     pub(crate) fn open_without_events(&self, address: IpAddr) -> Option<OpenStream> {
         self.register(address, 0, Arc::default())

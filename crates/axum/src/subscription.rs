@@ -96,8 +96,8 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// The reason and the only chunk to send, if no stream can be opened. An HTTP error would make a
-    /// browser give up for good.
+    /// The reason and the only chunk to send, if no stream can be opened. An HTTP error would make
+    /// a browser give up for good.
     pub(crate) fn open<E: Encoder>(
         self,
         context: Arc<StreamContext>,

@@ -1,92 +1,114 @@
-//! The connection rules: when a page opens its stream, gives it up, and comes back. A pure function
-//! from a state and an input to a state and effects, so that it is tested without a browser.
+//! The connection rules: a page opens its stream, reconnects with backoff, and resumes after the
+//! last event.
 //!
-//! `EventSource` reconnects by itself while its `readyState` is `CONNECTING` (WHATWG HTML 9.2.3), and
-//! those tries are left alone. It gives up when it says `CLOSED`: after an answer that is not 200, or
-//! not a stream. Then these rules ask why, wait with full jitter, and open a new one with the cursor.
-//! A connection that says nothing for three heartbeat intervals is taken for dead and replaced.
+//! [`Connection::step`] is a pure function from a state and an input to a state and effects, so the
+//! rules are tested without a browser.
 //!
-//! Which of several tabs has the connection is the matter of [`tab`](crate::tab).
+//! `EventSource` reconnects by itself while its `readyState` is `CONNECTING` (WHATWG HTML 9.2.3).
+//! These rules leave those attempts alone. After a response that is not 200, or not a stream,
+//! `EventSource` gives up and its `readyState` is `CLOSED`. Then the rules ask the server for the
+//! reason, wait with exponential backoff and full jitter, and open a new connection with the
+//! cursor. A connection that stays silent for three heartbeat intervals counts as dead and is
+//! replaced.
+//!
+//! [`tab`](crate::tab) decides which of several tabs holds the connection.
 
 use std::time::Duration;
 
 use waterclock::{id::EventId, notice::GoodbyeReason};
 
-/// The longest first wait; each further one may be twice as long.
-pub const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The longest wait of all.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// A connection that lived this long starts the waits anew.
-pub const STABLE: Duration = Duration::from_secs(10);
-/// So many heartbeat intervals of silence make a connection stale.
-pub const SILENT_INTERVALS: u32 = 3;
-/// What is taken for the intervals until the server's `hello` has told its own.
+/// Upper bound of the first backoff. The bound doubles with each further failure.
+pub const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+/// Upper bound of any backoff.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Time after which a live connection counts as stable, and the backoff starts over.
+pub const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// Number of silent heartbeat intervals that make a connection stale.
+pub const MAX_SILENT_INTERVALS: u32 = 3;
+/// Intervals assumed until the server's `hello` gives its own.
 pub const DEFAULT_INTERVALS: Intervals =
     Intervals { heartbeat: Duration::from_secs(15), retry: Duration::from_secs(5) };
 
-/// A point in time: how long after the page began, by a clock that never goes back
+/// A point in time: the time since the page was loaded, by a clock that never goes back
 /// ([`Stopwatch`](crate::stopwatch::Stopwatch)).
-pub type Instant = Duration;
+pub type PageTime = Duration;
 
-/// What the server keeps to, as its `hello` tells it.
+/// The server's intervals, as its `hello` gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intervals {
-    /// Between two signs of life.
+    /// Longest pause between two messages of a healthy stream.
     pub heartbeat: Duration,
-    /// Before the browser tries again by itself.
+    /// Delay before the browser reconnects by itself.
     pub retry: Duration,
 }
 
-/// How the connection is.
+/// The state of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Nobody has asked for the stream yet.
+pub enum ConnectionState {
+    /// The stream was not requested yet.
     Idle,
-    /// Opening for the first time, or after a wait.
+    /// Opening for the first time, or after a backoff.
     Connecting,
-    /// Open, and the server has said something.
+    /// Open, and at least one message was received.
     Live,
-    /// Was lost; the browser is trying again by itself.
+    /// Lost; the browser is reconnecting by itself.
     Reconnecting,
-    /// Was silent for too long; a new one is being opened.
+    /// Silent for too long; a new connection is being opened.
     Stale,
-    /// The browser gave up; the next try comes at that time.
+    /// The browser gave up; the rules wait before the next attempt.
     Waiting {
-        /// When.
-        until: Instant,
+        /// Time of the next attempt.
+        until: PageTime,
     },
-    /// Stopped: by the user, or by a server that said that there is no more.
+    /// Stopped by the user, or by a server that has nothing more to send.
     Stopped,
 }
 
-/// What happened.
+impl ConnectionState {
+    /// Returns the state as a lower-case word, for a `data-` attribute or a message between tabs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Live => "live",
+            Self::Reconnecting => "reconnecting",
+            Self::Stale => "stale",
+            Self::Waiting { .. } => "waiting",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// An input of the connection rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// The user wants the stream, or wants the next try now.
+pub enum ConnectionInput {
+    /// The user requests the stream, or an immediate attempt.
     Connect,
-    /// The user wants it to end.
+    /// The user stops the stream.
     Stop,
-    /// The connection is open, but nothing was heard of it yet.
+    /// The connection is open, but no message was received yet.
     Opened,
-    /// The server has said something.
-    Said(Said),
-    /// The connection was lost, and the browser tries again by itself.
+    /// A message was received.
+    Received(ReceivedMessage),
+    /// The connection was lost, and the browser is reconnecting.
     Lost,
     /// The connection was lost, and the browser has given up.
     GaveUp,
-    /// What asking for the reason has found.
-    Explained(Reason),
-    /// The browser says that it has a network again.
+    /// The answer to [`ConnectionEffect::Explain`].
+    Explained(DisconnectReason),
+    /// The browser reports that the network is back.
     Online,
-    /// Time has passed. To come about once a second, or when the page can be seen again: a hidden
-    /// page's timers are slow.
+    /// Time has passed. This input should come about once a second, and when the page becomes
+    /// visible: the timers of a hidden page are slow.
     Tick,
 }
 
-/// What a stream has said. An id that is behind the cursor, of a connection that was replaced or of the
-/// `hello` of the one that replaced it, leaves the cursor where it is.
+/// A message of the stream, as the rules see it.
+///
+/// An id behind the cursor leaves the cursor where it is. Such ids come from a connection that was
+/// replaced, or in the `hello` of its successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum ReceivedMessage {
     /// An event.
     Event {
         /// Its id.
@@ -94,58 +116,58 @@ pub enum Said {
     },
     /// The beginning of the stream.
     Hello {
-        /// Where it starts.
+        /// Position at which the stream starts.
         id: Option<EventId>,
-        /// What the server keeps to, if it could be understood.
+        /// The server's intervals; `None` if they could not be parsed.
         intervals: Option<Intervals>,
     },
-    /// A sign of life.
+    /// A heartbeat, or a message of unknown meaning.
     Heartbeat {
-        /// Where the stream is.
+        /// Position of the stream.
         id: Option<EventId>,
     },
-    /// The server cannot honour the cursor, and has set another.
+    /// The server cannot honour the cursor and has set another.
     Gap {
-        /// From where it goes on.
+        /// Position from which the stream continues.
         cursor: Option<EventId>,
     },
-    /// The server is about to end the connection.
+    /// The server is about to close the connection.
     Goodbye {
-        /// Why.
+        /// The server's reason.
         reason: GoodbyeReason,
-        /// After what pause the browser tries again.
+        /// Delay before the browser reconnects.
         retry: Duration,
     },
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The server has ended it.
+pub enum DisconnectReason {
+    /// The server has closed it.
     Goodbye(GoodbyeReason),
     /// The server cannot be reached.
     Unreachable,
-    /// The same, and the browser says that it has no network.
+    /// The server cannot be reached, and the browser reports that it is offline.
     Offline,
-    /// The answer's status was not 200.
+    /// The status of the response was not 200.
     Status {
-        /// The status.
+        /// The status code.
         status: u16,
-        /// What the server says of it, if it does (RFC 9457).
+        /// The `detail` of the problem in the response (RFC 9457), if it had one.
         detail: Option<String>,
     },
-    /// The answer was no stream, but of that content type.
+    /// The response was not a stream but had this content type.
     ContentType(String),
-    /// The server answers as it should, now.
+    /// The server answers with a stream again.
     Recovered,
 }
 
-/// What the page has to do.
+/// An effect that the page must carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Open a connection that goes on after the cursor, in place of any that there is.
+pub enum ConnectionEffect {
+    /// Open a connection that resumes after the cursor, and close the one before it, if any.
     Open {
-        /// The cursor; none to start from now.
+        /// The cursor; `None` starts with the next event.
         after: Option<EventId>,
     },
     /// Close the connection.
@@ -154,234 +176,262 @@ pub enum Effect {
     Explain,
 }
 
-/// The rules' memory of one page's connection.
+/// The state machine of one page's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    state: State,
+    state: ConnectionState,
     cursor: Option<EventId>,
-    reason: Option<Reason>,
+    reason: Option<DisconnectReason>,
     intervals: Intervals,
-    /// When something was last heard of the connection, or was done about it.
-    heard: Instant,
-    /// What `heard` was when a tick first found the connection silent for too long. What has arrived
-    /// while the page slept is handled before the next tick, so only a second one makes it stale.
-    suspected: Option<Instant>,
-    /// Since when it is live, while it is.
-    live_since: Option<Instant>,
-    /// How many waits there were since a connection was stable.
-    waits: u32,
-    /// Why the server is about to end the connection, if it has said so.
+    /// Time of the last message, or of the last attempt to get one.
+    last_activity: PageTime,
+    /// Value of `last_activity` when a tick first found the connection silent for too long.
+    /// Messages that arrived while the page slept are handled before the next tick, so only a
+    /// second tick with the same value makes the connection stale.
+    suspected: Option<PageTime>,
+    /// Time since which the connection is live; `None` while it is not.
+    live_since: Option<PageTime>,
+    /// Number of failures since the connection was last stable.
+    failures: u32,
+    /// The server's reason to close the connection, once a `goodbye` was received.
     goodbye: Option<GoodbyeReason>,
 }
 
 impl Connection {
-    /// Before anything has happened, with the cursor to start after.
+    /// Creates an idle connection that will start after `cursor`.
     pub fn new(cursor: Option<EventId>) -> Self {
         Self {
-            state: State::Idle,
+            state: ConnectionState::Idle,
             cursor,
             reason: None,
             intervals: DEFAULT_INTERVALS,
-            heard: Instant::ZERO,
+            last_activity: PageTime::ZERO,
             suspected: None,
             live_since: None,
-            waits: 0,
+            failures: 0,
             goodbye: None,
         }
     }
 
-    /// How the connection is.
-    pub fn state(&self) -> &State {
+    /// Returns the state of the connection.
+    pub fn state(&self) -> &ConnectionState {
         &self.state
     }
 
-    /// After which event the next connection will go on.
+    /// Returns the cursor after which the next connection will start.
     pub fn cursor(&self) -> Option<EventId> {
         self.cursor
     }
 
-    /// Whether an event of that id was not yet heard of. A connection that replaces another may bring
-    /// once more what the other had brought.
+    /// Returns `true` unless the event is at or before the cursor. A connection that replaces
+    /// another may repeat events of its predecessor.
     pub fn is_new(&self, id: EventId) -> bool {
         let is_behind =
             |cursor: EventId| cursor.epoch == id.epoch && id.sequence <= cursor.sequence;
         !self.cursor.is_some_and(is_behind)
     }
 
-    /// Why the browser gave up, while that is still of interest.
-    pub fn reason(&self) -> Option<&Reason> {
+    /// Returns the reason of the last disconnect, until the connection is live again.
+    pub fn reason(&self) -> Option<&DisconnectReason> {
         self.reason.as_ref()
     }
 
-    /// Whether there is, or will be, a connection: what a button shows as "Stop".
+    /// Returns `true` if there is, or will be, a connection. A button then shows "Stop".
     pub fn is_wanted(&self) -> bool {
-        !matches!(self.state, State::Idle | State::Stopped)
+        !matches!(self.state, ConnectionState::Idle | ConnectionState::Stopped)
     }
 
-    /// What an input at time `now` makes of the connection, and what is to be done, in order.
+    /// Applies an input at time `now`. Returns the next state and the effects, in order.
     ///
-    /// `random` is a number from 0 to 1, to spread the waits of many pages; it is used only by
-    /// [`Input::GaveUp`].
+    /// `random` must be between 0 and 1. It spreads the reconnects of many pages, and only
+    /// [`ConnectionInput::GaveUp`] uses it.
     #[must_use]
-    pub fn step(mut self, now: Instant, random: f64, input: Input) -> (Self, Vec<Effect>) {
+    pub fn step(
+        mut self,
+        now: PageTime,
+        random: f64,
+        input: ConnectionInput,
+    ) -> (Self, Vec<ConnectionEffect>) {
         let effects = self.apply(now, random, input);
         (self, effects)
     }
 
-    pub(crate) fn apply(&mut self, now: Instant, random: f64, input: Input) -> Vec<Effect> {
+    pub(crate) fn apply(
+        &mut self,
+        now: PageTime,
+        random: f64,
+        input: ConnectionInput,
+    ) -> Vec<ConnectionEffect> {
         match (&self.state, input) {
-            (State::Idle | State::Stopped | State::Waiting { .. }, Input::Connect)
-            | (State::Waiting { .. }, Input::Online) => {
+            (
+                ConnectionState::Idle | ConnectionState::Stopped | ConnectionState::Waiting { .. },
+                ConnectionInput::Connect,
+            )
+            | (ConnectionState::Waiting { .. }, ConnectionInput::Online) => {
                 self.reason = None;
-                self.open(now, State::Connecting)
+                self.open(now, ConnectionState::Connecting)
             }
-            (_, Input::Stop) => {
+            (_, ConnectionInput::Stop) => {
                 self.reason = None;
-                self.waits = 0;
-                self.close(State::Stopped)
+                self.failures = 0;
+                self.close(ConnectionState::Stopped)
             }
 
             (
-                State::Waiting { .. },
-                Input::Explained(reason @ Reason::Status { status: 204, .. }),
+                ConnectionState::Waiting { .. },
+                ConnectionInput::Explained(reason @ DisconnectReason::Status { status: 204, .. }),
             ) => {
-                // No Content is how a server says that there is no more (WHATWG HTML 9.2.3).
+                // 204 No Content tells `EventSource` not to reconnect (WHATWG HTML 9.2.3).
                 self.reason = Some(reason);
-                self.state = State::Stopped;
+                self.state = ConnectionState::Stopped;
                 Vec::new()
             }
-            (State::Waiting { .. }, Input::Explained(reason)) => {
+            (ConnectionState::Waiting { .. }, ConnectionInput::Explained(reason)) => {
                 self.reason = Some(reason);
                 Vec::new()
             }
-            (State::Waiting { until }, Input::Tick) if now >= *until => {
-                self.open(now, State::Connecting)
+            (ConnectionState::Waiting { until }, ConnectionInput::Tick) if now >= *until => {
+                self.open(now, ConnectionState::Connecting)
             }
 
-            // Late news of a connection that is closed.
-            (State::Idle | State::Stopped | State::Waiting { .. }, _) => Vec::new(),
+            // Late inputs of a connection that is closed.
+            (
+                ConnectionState::Idle | ConnectionState::Stopped | ConnectionState::Waiting { .. },
+                _,
+            ) => Vec::new(),
 
-            (_, Input::Opened) => {
-                self.heard = now;
+            (_, ConnectionInput::Opened) => {
+                self.last_activity = now;
                 Vec::new()
             }
-            (_, Input::Said(said)) => {
-                self.follow(&said);
-                if let Said::Goodbye { reason, retry } = said {
-                    self.heard = now;
+            (_, ConnectionInput::Received(received)) => {
+                self.follow(&received);
+                if let ReceivedMessage::Goodbye { reason, retry } = received {
+                    self.last_activity = now;
                     self.goodbye = Some(reason);
                     self.intervals.retry = retry;
                 } else {
-                    self.live(now);
+                    self.set_live(now);
                 }
                 Vec::new()
             }
-            (_, Input::Lost) => {
-                self.settle(now);
-                self.reason = self.goodbye.take().map(Reason::Goodbye);
-                self.heard = now;
+            (_, ConnectionInput::Lost) => {
+                self.reset_if_stable(now);
+                self.reason = self.goodbye.take().map(DisconnectReason::Goodbye);
+                self.last_activity = now;
                 self.live_since = None;
-                self.state = State::Reconnecting;
+                self.state = ConnectionState::Reconnecting;
                 Vec::new()
             }
-            (_, Input::GaveUp) => {
-                self.settle(now);
-                let longest =
-                    FIRST_WAIT.saturating_mul(2_u32.saturating_pow(self.waits)).min(LONGEST_WAIT);
-                self.waits = self.waits.saturating_add(1);
-                let until = now + longest.mul_f64(random.clamp(0.0, 1.0));
-                let mut effects = self.close(State::Waiting { until });
-                effects.push(Effect::Explain);
+            (_, ConnectionInput::GaveUp) => {
+                self.reset_if_stable(now);
+                let bound = INITIAL_BACKOFF
+                    .saturating_mul(2_u32.saturating_pow(self.failures))
+                    .min(MAX_BACKOFF);
+                self.failures = self.failures.saturating_add(1);
+                let until = now + bound.mul_f64(random.clamp(0.0, 1.0));
+                let mut effects = self.close(ConnectionState::Waiting { until });
+                effects.push(ConnectionEffect::Explain);
                 effects
             }
-            (_, Input::Tick) => {
-                self.settle(now);
-                if now.saturating_sub(self.heard) <= self.patience() {
+            (_, ConnectionInput::Tick) => {
+                self.reset_if_stable(now);
+                if now.saturating_sub(self.last_activity) <= self.max_silence() {
                     return Vec::new();
                 }
-                if self.suspected.replace(self.heard) == Some(self.heard) {
-                    self.open(now, State::Stale)
+                if self.suspected.replace(self.last_activity) == Some(self.last_activity) {
+                    self.open(now, ConnectionState::Stale)
                 } else {
                     Vec::new()
                 }
             }
-            // Without a goodbye, which says when to come back, the pause was for want of a network.
-            (State::Reconnecting, Input::Online) if self.reason.is_none() => {
-                self.open(now, State::Connecting)
+            // A goodbye says when to come back. Without one, the network was at fault.
+            (ConnectionState::Reconnecting, ConnectionInput::Online) if self.reason.is_none() => {
+                self.open(now, ConnectionState::Connecting)
             }
-            // A try that is under way is not begun again, and what went wrong before is over.
-            (_, Input::Connect | Input::Online | Input::Explained(_)) => Vec::new(),
+            // An attempt in flight is not restarted, and the reason of an earlier failure is out of
+            // date.
+            (
+                _,
+                ConnectionInput::Connect | ConnectionInput::Online | ConnectionInput::Explained(_),
+            ) => Vec::new(),
         }
     }
 
-    /// Whether there is a connection, be it one that the browser tries again.
+    /// Returns `true` if there is a connection, or the browser is reconnecting.
     pub(crate) fn is_open(&self) -> bool {
-        !matches!(self.state, State::Idle | State::Waiting { .. } | State::Stopped)
+        !matches!(
+            self.state,
+            ConnectionState::Idle | ConnectionState::Waiting { .. } | ConnectionState::Stopped
+        )
     }
 
-    /// Moves the cursor, and takes the server's intervals, to what a stream has said: this one's, or
-    /// another tab's.
-    pub(crate) fn follow(&mut self, said: &Said) {
-        match *said {
-            Said::Event { id } | Said::Heartbeat { id } | Said::Hello { id, .. } => {
+    /// Takes over the cursor and the intervals of a message that this tab or its leader has
+    /// received.
+    pub(crate) fn follow(&mut self, received: &ReceivedMessage) {
+        match *received {
+            ReceivedMessage::Event { id }
+            | ReceivedMessage::Heartbeat { id }
+            | ReceivedMessage::Hello { id, .. } => {
                 self.cursor = id.filter(|&id| self.is_new(id)).or(self.cursor);
             }
-            Said::Gap { cursor } => self.cursor = cursor.or(self.cursor),
-            Said::Goodbye { .. } => {}
+            ReceivedMessage::Gap { cursor } => self.cursor = cursor.or(self.cursor),
+            ReceivedMessage::Goodbye { .. } => {}
         }
-        if let Said::Hello { intervals: Some(intervals), .. } = *said {
+        if let ReceivedMessage::Hello { intervals: Some(intervals), .. } = *received {
             self.intervals = intervals;
         }
     }
 
-    /// Sets the cursor, by the server's word.
+    /// Sets the cursor, as the server has said.
     pub(crate) fn set_cursor(&mut self, cursor: EventId) {
         self.cursor = Some(cursor);
     }
 
-    /// Stopped, since another tab has found that there is no more.
-    pub(crate) fn finish(&mut self, reason: Option<Reason>) {
+    /// Stops, because the leader has found that the stream has ended.
+    pub(crate) fn finish(&mut self, reason: Option<DisconnectReason>) {
         self.reason = reason;
-        self.state = State::Stopped;
+        self.state = ConnectionState::Stopped;
     }
 
-    /// What the server keeps to.
+    /// Returns the server's intervals.
     pub(crate) fn intervals(&self) -> Intervals {
         self.intervals
     }
 
-    /// How long a connection may be silent.
-    fn patience(&self) -> Duration {
+    /// Returns the longest silence of a healthy connection.
+    fn max_silence(&self) -> Duration {
         let Intervals { heartbeat, retry } = self.intervals;
-        let pause = if self.state == State::Reconnecting { retry } else { Duration::ZERO };
-        pause.saturating_add(heartbeat.saturating_mul(SILENT_INTERVALS))
+        let pause =
+            if self.state == ConnectionState::Reconnecting { retry } else { Duration::ZERO };
+        pause.saturating_add(heartbeat.saturating_mul(MAX_SILENT_INTERVALS))
     }
 
-    fn open(&mut self, now: Instant, state: State) -> Vec<Effect> {
-        self.heard = now;
+    fn open(&mut self, now: PageTime, state: ConnectionState) -> Vec<ConnectionEffect> {
+        self.last_activity = now;
         self.live_since = None;
         self.goodbye = None;
         self.state = state;
-        vec![Effect::Open { after: self.cursor }]
+        vec![ConnectionEffect::Open { after: self.cursor }]
     }
 
-    fn close(&mut self, state: State) -> Vec<Effect> {
+    fn close(&mut self, state: ConnectionState) -> Vec<ConnectionEffect> {
         self.live_since = None;
         self.state = state;
-        vec![Effect::Close]
+        vec![ConnectionEffect::Close]
     }
 
-    fn live(&mut self, now: Instant) {
-        self.heard = now;
+    fn set_live(&mut self, now: PageTime) {
+        self.last_activity = now;
         self.live_since.get_or_insert(now);
         self.reason = None;
-        self.state = State::Live;
+        self.state = ConnectionState::Live;
     }
 
-    /// Starts the waits anew once the connection was live for long enough.
-    fn settle(&mut self, now: Instant) {
-        if self.live_since.is_some_and(|since| now.saturating_sub(since) >= STABLE) {
-            self.waits = 0;
+    /// Resets the backoff once the connection has been live for long enough.
+    fn reset_if_stable(&mut self, now: PageTime) {
+        if self.live_since.is_some_and(|since| now.saturating_sub(since) >= STABLE_AFTER) {
+            self.failures = 0;
         }
     }
 }
@@ -392,7 +442,8 @@ mod tests {
 
     use super::*;
 
-    const HEARD: Input = Input::Said(Said::Heartbeat { id: None });
+    const HEARTBEAT: ConnectionInput =
+        ConnectionInput::Received(ReceivedMessage::Heartbeat { id: None });
 
     const INTERVALS: Intervals =
         Intervals { heartbeat: Duration::from_secs(2), retry: Duration::from_mins(1) };
@@ -405,257 +456,288 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// A connection, and what has been asked of the page so far.
-    struct Page {
+    /// A connection, and a record of its effects.
+    struct FakePage {
         connection: Connection,
-        now: Instant,
+        now: PageTime,
         is_open: bool,
-        /// The cursor that the last connection was opened with.
+        /// Cursor of the last `Open`.
         after: Option<EventId>,
         explains: usize,
     }
 
-    impl Page {
+    impl FakePage {
         fn new() -> Self {
             Self {
                 connection: Connection::new(None),
-                now: Instant::ZERO,
+                now: PageTime::ZERO,
                 is_open: false,
                 after: None,
                 explains: 0,
             }
         }
 
-        fn input(&mut self, input: Input) -> &State {
+        fn input(&mut self, input: ConnectionInput) -> &ConnectionState {
             let (connection, effects) = self.connection.clone().step(self.now, 1.0, input);
             self.connection = connection;
             for effect in effects {
                 match effect {
-                    Effect::Open { after } => (self.is_open, self.after) = (true, after),
-                    Effect::Close => self.is_open = false,
-                    Effect::Explain => self.explains += 1,
+                    ConnectionEffect::Open { after } => (self.is_open, self.after) = (true, after),
+                    ConnectionEffect::Close => self.is_open = false,
+                    ConnectionEffect::Explain => self.explains += 1,
                 }
             }
             self.connection.state()
         }
 
-        fn later(&mut self, by: Duration) -> &State {
+        fn later(&mut self, by: Duration) -> &ConnectionState {
             self.now += by;
-            self.input(Input::Tick)
+            self.input(ConnectionInput::Tick)
         }
     }
 
     #[test]
-    fn connect_open_stop_and_connect_again_goes_on_after_the_last_event() {
-        let mut page = Page::new();
-        assert_eq!(page.input(Input::Connect), &State::Connecting);
+    fn a_stopped_stream_resumes_after_its_last_event() {
+        let mut page = FakePage::new();
+        assert_eq!(page.input(ConnectionInput::Connect), &ConnectionState::Connecting);
         assert!(page.is_open);
-        assert_eq!(page.input(Input::Opened), &State::Connecting, "nothing was heard yet");
-        assert_eq!(page.input(HEARD), &State::Live);
-        page.input(Input::Said(Said::Event { id: Some(id(7)) }));
-        assert_eq!(page.input(Input::Stop), &State::Stopped);
+        assert_eq!(
+            page.input(ConnectionInput::Opened),
+            &ConnectionState::Connecting,
+            "no message yet"
+        );
+        assert_eq!(page.input(HEARTBEAT), &ConnectionState::Live);
+        page.input(ConnectionInput::Received(ReceivedMessage::Event { id: Some(id(7)) }));
+        assert_eq!(page.input(ConnectionInput::Stop), &ConnectionState::Stopped);
         assert!(!page.is_open);
-        page.input(Input::Connect);
+        page.input(ConnectionInput::Connect);
         assert_eq!((page.is_open, page.after), (true, Some(id(7))));
     }
 
     #[test]
-    fn what_has_no_id_leaves_the_cursor() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(Input::Said(Said::Event { id: Some(id(7)) }));
-        page.input(HEARD);
+    fn a_message_without_an_id_leaves_the_cursor() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(ConnectionInput::Received(ReceivedMessage::Event { id: Some(id(7)) }));
+        page.input(HEARTBEAT);
         assert_eq!(page.connection.cursor(), Some(id(7)));
     }
 
     #[test]
-    fn what_a_replaced_connection_had_brought_is_not_new_when_it_comes_again() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(Input::Said(Said::Event { id: Some(id(5)) }));
-        page.later(DEFAULT_INTERVALS.heartbeat * SILENT_INTERVALS + seconds(1));
+    fn events_of_a_replaced_connection_are_not_new_when_they_repeat() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(ConnectionInput::Received(ReceivedMessage::Event { id: Some(id(5)) }));
+        page.later(DEFAULT_INTERVALS.heartbeat * MAX_SILENT_INTERVALS + seconds(1));
         page.later(seconds(1));
         assert_eq!(page.after, Some(id(5)), "a new one was opened");
-        // What the old one had still brought, and then the new one's hello and first event.
+        // A late event of the old connection, then the new one's hello and first events.
         for (sequence, is_new) in [(6, true), (5, false), (6, false), (7, true)] {
             assert_eq!(page.connection.is_new(id(sequence)), is_new, "{sequence}");
-            page.input(Input::Said(Said::Event { id: Some(id(sequence)) }));
+            page.input(ConnectionInput::Received(ReceivedMessage::Event {
+                id: Some(id(sequence)),
+            }));
         }
         assert_eq!(page.connection.cursor(), Some(id(7)));
     }
 
     #[test]
-    fn a_gap_sets_the_cursor_wherever_that_is() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(Input::Said(Said::Event { id: Some(id(5)) }));
-        page.input(Input::Said(Said::Gap { cursor: Some(id(2)) }));
+    fn a_gap_sets_the_cursor_even_backwards() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(ConnectionInput::Received(ReceivedMessage::Event { id: Some(id(5)) }));
+        page.input(ConnectionInput::Received(ReceivedMessage::Gap { cursor: Some(id(2)) }));
         assert_eq!(page.connection.cursor(), Some(id(2)));
         let other = EventId { epoch: waterclock::id::Epoch::new(2), sequence: 1 };
         assert!(page.connection.is_new(other));
     }
 
     #[test]
-    fn while_the_browser_tries_again_it_is_left_alone() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(Input::Said(Said::Hello { id: None, intervals: Some(INTERVALS) }));
+    fn a_browser_that_reconnects_is_left_alone() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(ConnectionInput::Received(ReceivedMessage::Hello {
+            id: None,
+            intervals: Some(INTERVALS),
+        }));
         page.is_open = false;
-        assert_eq!(page.input(Input::Lost), &State::Reconnecting);
+        assert_eq!(page.input(ConnectionInput::Lost), &ConnectionState::Reconnecting);
         for _ in 0..100 {
             page.later(INTERVALS.retry);
-            page.input(Input::Lost);
+            page.input(ConnectionInput::Lost);
         }
         assert_eq!((page.is_open, page.explains), (false, 0));
-        assert_eq!(page.input(HEARD), &State::Live);
+        assert_eq!(page.input(HEARTBEAT), &ConnectionState::Live);
     }
 
     #[test]
-    fn after_a_goodbye_the_browser_is_given_the_time_that_the_server_asked_for() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(Input::Said(Said::Hello { id: None, intervals: Some(INTERVALS) }));
+    fn after_a_goodbye_the_browser_has_the_time_that_the_server_gave() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(ConnectionInput::Received(ReceivedMessage::Hello {
+            id: None,
+            intervals: Some(INTERVALS),
+        }));
         let retry = seconds(1000);
-        page.input(Input::Said(Said::Goodbye { reason: GoodbyeReason::Limit, retry }));
-        page.input(Input::Lost);
-        let reason = Reason::Goodbye(GoodbyeReason::Limit);
+        page.input(ConnectionInput::Received(ReceivedMessage::Goodbye {
+            reason: GoodbyeReason::Limit,
+            retry,
+        }));
+        page.input(ConnectionInput::Lost);
+        let reason = DisconnectReason::Goodbye(GoodbyeReason::Limit);
         assert_eq!(page.connection.reason(), Some(&reason));
-        assert_eq!(page.later(retry), &State::Reconnecting);
-        // It comes back, and the server still has no room.
-        assert_eq!(page.input(Input::Opened), &State::Reconnecting);
-        page.input(Input::Said(Said::Goodbye { reason: GoodbyeReason::Limit, retry }));
-        assert_eq!(page.input(Input::Lost), &State::Reconnecting);
+        assert_eq!(page.later(retry), &ConnectionState::Reconnecting);
+        // It reconnects, and the server is still full.
+        assert_eq!(page.input(ConnectionInput::Opened), &ConnectionState::Reconnecting);
+        page.input(ConnectionInput::Received(ReceivedMessage::Goodbye {
+            reason: GoodbyeReason::Limit,
+            retry,
+        }));
+        assert_eq!(page.input(ConnectionInput::Lost), &ConnectionState::Reconnecting);
         assert_eq!(page.connection.reason(), Some(&reason));
-        // And then cannot be reached.
-        page.input(Input::Lost);
+        // Then the server cannot be reached.
+        page.input(ConnectionInput::Lost);
         assert_eq!(page.connection.reason(), None);
-        assert_eq!(page.input(HEARD), &State::Live);
+        assert_eq!(page.input(HEARTBEAT), &ConnectionState::Live);
     }
 
     #[test]
-    fn when_the_browser_gives_up_we_ask_why_and_come_back() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        assert_eq!(page.input(Input::GaveUp), &State::Waiting { until: seconds(1) });
+    fn a_browser_that_gives_up_leads_to_an_explanation_and_a_new_attempt() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        assert_eq!(
+            page.input(ConnectionInput::GaveUp),
+            &ConnectionState::Waiting { until: seconds(1) }
+        );
         assert_eq!((page.is_open, page.explains), (false, 1));
-        let reason = Reason::Status { status: 502, detail: None };
-        page.input(Input::Explained(reason.clone()));
+        let reason = DisconnectReason::Status { status: 502, detail: None };
+        page.input(ConnectionInput::Explained(reason.clone()));
         assert_eq!(page.connection.reason(), Some(&reason));
-        assert_eq!(page.later(seconds(1)), &State::Connecting);
+        assert_eq!(page.later(seconds(1)), &ConnectionState::Connecting);
         assert!(page.is_open);
-        assert_eq!(page.connection.reason(), Some(&reason), "shown until it is over");
-        page.input(HEARD);
+        assert_eq!(page.connection.reason(), Some(&reason), "shown until the connection is live");
+        page.input(HEARTBEAT);
         assert_eq!(page.connection.reason(), None);
     }
 
     #[test]
-    fn waits_double_up_to_the_longest_and_start_anew_after_a_stable_connection() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        let mut waits = Vec::new();
+    fn the_backoff_doubles_up_to_a_bound_and_restarts_after_a_stable_connection() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        let mut backoffs = Vec::new();
         for _ in 0..7 {
-            page.input(HEARD);
-            page.later(STABLE.saturating_sub(seconds(1)));
-            let State::Waiting { until } = *page.input(Input::GaveUp) else {
+            page.input(HEARTBEAT);
+            page.later(STABLE_AFTER.saturating_sub(seconds(1)));
+            let ConnectionState::Waiting { until } = *page.input(ConnectionInput::GaveUp) else {
                 panic!("not waiting")
             };
-            waits.push(until.saturating_sub(page.now).as_secs());
+            backoffs.push(until.saturating_sub(page.now).as_secs());
             page.now = until;
-            page.input(Input::Tick);
+            page.input(ConnectionInput::Tick);
         }
-        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(backoffs, [1, 2, 4, 8, 16, 30, 30]);
 
-        page.input(HEARD);
-        page.now += STABLE;
-        let until = page.now + FIRST_WAIT;
-        assert_eq!(page.input(Input::GaveUp), &State::Waiting { until });
+        page.input(HEARTBEAT);
+        page.now += STABLE_AFTER;
+        let until = page.now + INITIAL_BACKOFF;
+        assert_eq!(page.input(ConnectionInput::GaveUp), &ConnectionState::Waiting { until });
     }
 
     #[test]
-    fn no_content_means_that_there_is_no_more() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(Input::GaveUp);
-        let no_content = Reason::Status { status: 204, detail: None };
-        assert_eq!(page.input(Input::Explained(no_content)), &State::Stopped);
-        assert_eq!(page.later(seconds(100)), &State::Stopped);
+    fn no_content_ends_the_stream() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(ConnectionInput::GaveUp);
+        let no_content = DisconnectReason::Status { status: 204, detail: None };
+        assert_eq!(page.input(ConnectionInput::Explained(no_content)), &ConnectionState::Stopped);
+        assert_eq!(page.later(seconds(100)), &ConnectionState::Stopped);
         assert!(!page.is_open);
     }
 
     #[test]
-    fn three_silent_intervals_make_it_stale_and_a_new_one_is_opened() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(Input::Said(Said::Hello { id: Some(id(7)), intervals: Some(INTERVALS) }));
+    fn three_silent_intervals_lead_to_a_new_connection() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(ConnectionInput::Received(ReceivedMessage::Hello {
+            id: Some(id(7)),
+            intervals: Some(INTERVALS),
+        }));
         page.is_open = false;
-        assert_eq!(page.later(seconds(6)), &State::Live);
-        assert_eq!(page.later(seconds(1)), &State::Live, "what has arrived may not be handled yet");
-        assert_eq!(page.later(seconds(1)), &State::Stale);
+        assert_eq!(page.later(seconds(6)), &ConnectionState::Live);
+        assert_eq!(
+            page.later(seconds(1)),
+            &ConnectionState::Live,
+            "messages may be waiting to be handled"
+        );
+        assert_eq!(page.later(seconds(1)), &ConnectionState::Stale);
         assert_eq!((page.is_open, page.after), (true, Some(id(7))));
-        assert_eq!(page.input(HEARD), &State::Live);
+        assert_eq!(page.input(HEARTBEAT), &ConnectionState::Live);
     }
 
     #[test]
-    fn a_server_that_accepts_and_says_nothing_is_tried_again() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
+    fn a_server_that_accepts_and_stays_silent_leads_to_a_new_attempt() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
         page.is_open = false;
-        page.later(DEFAULT_INTERVALS.heartbeat * SILENT_INTERVALS + seconds(1));
+        page.later(DEFAULT_INTERVALS.heartbeat * MAX_SILENT_INTERVALS + seconds(1));
         page.later(seconds(1));
         assert!(page.is_open);
     }
 
     #[test]
-    fn a_page_that_slept_first_handles_what_has_arrived_meanwhile() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(HEARD);
+    fn a_page_that_slept_first_handles_the_messages_that_arrived() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(HEARTBEAT);
         page.is_open = false;
         for _ in 0..10 {
-            assert_eq!(page.later(seconds(3600)), &State::Live);
-            assert_eq!(page.input(HEARD), &State::Live);
+            assert_eq!(page.later(seconds(3600)), &ConnectionState::Live);
+            assert_eq!(page.input(HEARTBEAT), &ConnectionState::Live);
         }
         assert!(!page.is_open, "not replaced");
     }
 
     #[test]
-    fn online_means_try_now_unless_the_server_has_said_when() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(Input::GaveUp);
-        assert_eq!(page.input(Input::Online), &State::Connecting);
+    fn online_means_an_immediate_attempt_unless_a_goodbye_gave_a_time() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(ConnectionInput::GaveUp);
+        assert_eq!(page.input(ConnectionInput::Online), &ConnectionState::Connecting);
         assert!(page.is_open);
 
         page.is_open = false;
-        page.input(Input::Lost);
-        assert_eq!(page.input(Input::Online), &State::Connecting);
+        page.input(ConnectionInput::Lost);
+        assert_eq!(page.input(ConnectionInput::Online), &ConnectionState::Connecting);
         assert!(page.is_open);
 
         page.is_open = false;
-        page.input(Input::Said(Said::Goodbye { reason: GoodbyeReason::Limit, retry: seconds(9) }));
-        page.input(Input::Lost);
-        assert_eq!(page.input(Input::Online), &State::Reconnecting);
-        page.input(HEARD);
-        assert_eq!(page.input(Input::Online), &State::Live);
+        page.input(ConnectionInput::Received(ReceivedMessage::Goodbye {
+            reason: GoodbyeReason::Limit,
+            retry: seconds(9),
+        }));
+        page.input(ConnectionInput::Lost);
+        assert_eq!(page.input(ConnectionInput::Online), &ConnectionState::Reconnecting);
+        page.input(HEARTBEAT);
+        assert_eq!(page.input(ConnectionInput::Online), &ConnectionState::Live);
         assert!(!page.is_open, "left alone");
     }
 
     #[test]
-    fn connect_while_waiting_means_now() {
-        let mut page = Page::new();
-        page.input(Input::Connect);
-        page.input(Input::GaveUp);
-        assert_eq!(page.input(Input::Connect), &State::Connecting);
+    fn connect_ends_a_backoff() {
+        let mut page = FakePage::new();
+        page.input(ConnectionInput::Connect);
+        page.input(ConnectionInput::GaveUp);
+        assert_eq!(page.input(ConnectionInput::Connect), &ConnectionState::Connecting);
         assert!(page.is_open);
     }
 
-    fn input() -> impl Strategy<Value = Input> {
+    fn input() -> impl Strategy<Value = ConnectionInput> {
         let reason = prop_oneof![
-            Just(Reason::Unreachable),
-            (200..600_u16).prop_map(|status| Reason::Status { status, detail: None }),
-            Just(Reason::Status { status: 204, detail: None }),
-            Just(Reason::ContentType("text/html".to_owned())),
-            Just(Reason::Recovered),
+            Just(DisconnectReason::Unreachable),
+            (200..600_u16).prop_map(|status| DisconnectReason::Status { status, detail: None }),
+            Just(DisconnectReason::Status { status: 204, detail: None }),
+            Just(DisconnectReason::ContentType("text/html".to_owned())),
+            Just(DisconnectReason::Recovered),
         ];
         let intervals = (1..60_u64, 1..60_u64).prop_map(|(heartbeat, retry)| Intervals {
             heartbeat: Duration::from_secs(heartbeat),
@@ -663,78 +745,84 @@ mod tests {
         });
         let intervals = proptest::option::of(intervals);
         prop_oneof![
-            Just(Input::Connect),
-            Just(Input::Stop),
-            Just(Input::Opened),
-            (proptest::option::of((0..99_u64).prop_map(id)), intervals)
-                .prop_map(|(id, intervals)| Input::Said(Said::Hello { id, intervals })),
+            Just(ConnectionInput::Connect),
+            Just(ConnectionInput::Stop),
+            Just(ConnectionInput::Opened),
+            (proptest::option::of((0..99_u64).prop_map(id)), intervals).prop_map(
+                |(id, intervals)| ConnectionInput::Received(ReceivedMessage::Hello {
+                    id,
+                    intervals
+                })
+            ),
             proptest::option::of((0..99_u64).prop_map(id))
-                .prop_map(|id| Input::Said(Said::Event { id })),
+                .prop_map(|id| ConnectionInput::Received(ReceivedMessage::Event { id })),
             proptest::option::of((0..99_u64).prop_map(id))
-                .prop_map(|cursor| Input::Said(Said::Gap { cursor })),
-            (1..60_u64).prop_map(|retry| Input::Said(Said::Goodbye {
+                .prop_map(|cursor| ConnectionInput::Received(ReceivedMessage::Gap { cursor })),
+            (1..60_u64).prop_map(|retry| ConnectionInput::Received(ReceivedMessage::Goodbye {
                 reason: GoodbyeReason::Draining,
                 retry: Duration::from_secs(retry),
             })),
-            Just(Input::Lost),
-            Just(Input::GaveUp),
-            Just(Input::Online),
-            reason.prop_map(Input::Explained),
-            // Time passes more often than anything else happens.
-            Just(Input::Tick),
-            Just(Input::Tick),
-            Just(Input::Tick),
+            Just(ConnectionInput::Lost),
+            Just(ConnectionInput::GaveUp),
+            Just(ConnectionInput::Online),
+            reason.prop_map(ConnectionInput::Explained),
+            // Ticks are the most frequent input.
+            Just(ConnectionInput::Tick),
+            Just(ConnectionInput::Tick),
+            Just(ConnectionInput::Tick),
         ]
     }
 
     proptest! {
         #[test]
-        fn whatever_happens(
+        fn invariants_hold_for_any_inputs(
             inputs in proptest::collection::vec((input(), 0..60_000_u64, 0.0..=1.0_f64), 0..80),
         ) {
             let mut connection = Connection::new(None);
-            let mut now = Instant::ZERO;
+            let mut now = PageTime::ZERO;
             let mut open = false;
             for (input, pause, random) in inputs {
                 now += Duration::from_millis(pause);
                 let before = connection.cursor();
                 let news = match &input {
-                    Input::Said(Said::Event { id } | Said::Hello { id, .. }) if open => {
+                    ConnectionInput::Received(
+                        ReceivedMessage::Event { id } | ReceivedMessage::Hello { id, .. },
+                    ) if open => {
                         id.filter(|id| before.is_none_or(|before| before.sequence < id.sequence))
                     }
-                    Input::Said(Said::Gap { cursor }) if open => *cursor,
+                    ConnectionInput::Received(ReceivedMessage::Gap { cursor }) if open => *cursor,
                     _ => None,
                 };
                 let (next, effects) = connection.step(now, random, input.clone());
                 for effect in &effects {
                     match effect {
-                        Effect::Open { after } => {
-                            prop_assert_eq!(*after, before, "goes on after the last event");
+                        ConnectionEffect::Open { after } => {
+                            prop_assert_eq!(*after, before, "resumes after the last event");
                             open = true;
                         }
-                        Effect::Close => open = false,
-                        Effect::Explain => {}
+                        ConnectionEffect::Close => open = false,
+                        ConnectionEffect::Explain => {}
                     }
                 }
                 prop_assert_eq!(next.cursor(), news.or(before), "the cursor is never lost");
                 match next.state() {
-                    State::Waiting { until } => {
-                        prop_assert!(!open && *until <= now + LONGEST_WAIT);
+                    ConnectionState::Waiting { until } => {
+                        prop_assert!(!open && *until <= now + MAX_BACKOFF);
                     }
-                    State::Idle | State::Stopped => prop_assert!(!open),
-                    _ => prop_assert!(open, "open, or with a planned next try, or stopped"),
+                    ConnectionState::Idle | ConnectionState::Stopped => prop_assert!(!open),
+                    _ => prop_assert!(open, "open, waiting, or stopped"),
                 }
-                if input == Input::Stop {
-                    prop_assert_eq!(next.state(), &State::Stopped);
+                if input == ConnectionInput::Stop {
+                    prop_assert_eq!(next.state(), &ConnectionState::Stopped);
                 }
                 connection = next;
             }
-            // Left alone from here on, it is not given up.
-            let longest = connection.patience().max(LONGEST_WAIT);
+            // Without further inputs, it tries again.
+            let longest = connection.max_silence().max(MAX_BACKOFF);
             let is_wanted = connection.is_wanted();
             let mut opens = 0;
             for later in [longest + seconds(1), longest + seconds(2)] {
-                let (next, effects) = connection.step(now + later, 0.5, Input::Tick);
+                let (next, effects) = connection.step(now + later, 0.5, ConnectionInput::Tick);
                 opens += effects.len();
                 connection = next;
             }

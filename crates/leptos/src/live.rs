@@ -1,34 +1,5 @@
-//! A stream of events, in signals: opened where the page ended, kept open by the connection rules, and
-//! shared with the browser's other tabs.
-//!
-//! Another Leptos app can use it: it depends on this crate, with the feature `hydrate` in the browser and
-//! `ssr` on the server, and its server is Waterclock's, at the same origin.
-//!
-//! ```
-//! use leptos::prelude::*;
-//! use waterclock_leptos::{Arrived, Live, Stream};
-//!
-//! #[component]
-//! fn Orders() -> impl IntoView {
-//!     let orders = RwSignal::new(Vec::new());
-//!     let stream = Stream { query: "topic=orders.*".to_owned(), ..Stream::default() };
-//!     let live = Live::new(stream, move |arrived| {
-//!         if let Arrived::Event(event) = arrived {
-//!             orders.update(|orders| orders.push(event));
-//!         }
-//!     });
-//!     view! {
-//!         <button on:click=move |_| live.toggle()>
-//!             {move || if live.is_wanted() { "Stop" } else { "Connect" }}
-//!         </button>
-//!         <ul>
-//!             <For each=move || orders.get() key=|order| order.id.to_string() let:order>
-//!                 <li>{order.data.clone()}</li>
-//!             </For>
-//!         </ul>
-//!     }
-//! }
-//! ```
+//! An event stream in signals, kept open by the connection rules and shared with the browser's
+//! other tabs.
 
 use std::sync::Arc;
 
@@ -38,53 +9,55 @@ use waterclock::id::EventId;
 
 use crate::{
     browser::{
-        self, Incoming, Lifecycle, Polled, explain,
-        group::{Group, GroupNews, count_tabs},
+        self, GroupEvent, Lifecycle, PollResponse, RawMessage, SourceEvent, TabGroup, count_tabs,
+        explain,
     },
-    connection::{self, Effect as Own, Instant, Reason, State},
-    message::{self, Arrived},
-    tab::{Effect as Do, Input, Role, Tab},
-    tabs,
+    channel,
+    connection::{ConnectionEffect, ConnectionInput, ConnectionState, DisconnectReason, PageTime},
+    message::{self, StreamUpdate},
+    tab::{Fetched, Role, Tab, TabEffect, TabInput},
 };
 
-/// Which stream.
+/// The stream that a [`Live`] reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stream {
-    /// The topics, as the query of a stream: `topic=a&topic=b`; empty for the default.
+pub struct LiveOptions {
+    /// The topics, as the query of a stream: `topic=a&topic=b`. If it is empty, the server's
+    /// default applies.
     pub query: String,
-    /// Where to begin; none for now.
+    /// The event after which the stream starts; `None` starts with the next event.
     pub cursor: Option<EventId>,
-    /// Tabs with the same name share one connection: those that read the same topics by the same
-    /// permission. Empty to share with none.
+    /// Name of the group of tabs that share one connection. Tabs of a group must read the same
+    /// topics with the same permission. If it is empty, nothing is shared.
     pub group: String,
 }
 
-/// A stream, and how it is. It is stopped when the owner that made it is cleaned up.
+/// An event stream and the state of its connection. The stream stops when the reactive owner that
+/// created it is cleaned up.
 #[derive(Clone, Copy)]
 pub struct Live {
-    tab: StoredValue<Tab<Arrived>>,
-    stream: StoredValue<Stream>,
-    /// Where this tab's own connection is to, while there is to be one.
+    tab: StoredValue<Tab<StreamUpdate>>,
+    options: StoredValue<LiveOptions>,
+    /// URL of this tab's own connection, while it should be open.
     url: RwSignal<Option<String>>,
-    /// The tabs with which this one shares, while it does.
-    group: StoredValue<Option<SendWrapper<Group>>>,
-    on_arrival: StoredValue<Arc<dyn Fn(Arrived) + Send + Sync>>,
-    shown: RwSignal<Shown>,
-    now: RwSignal<Instant>,
+    /// Membership in the group of tabs, while this tab takes part.
+    group: StoredValue<Option<SendWrapper<TabGroup>>>,
+    on_update: StoredValue<Arc<dyn Fn(StreamUpdate) + Send + Sync>>,
+    status: RwSignal<LiveStatus>,
+    now: RwSignal<PageTime>,
     tabs: RwSignal<Option<usize>>,
 }
 
-/// What views may know of the rules' state.
+/// The part of the rules' state that views see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Shown {
-    state: State,
-    reason: Option<Reason>,
+struct LiveStatus {
+    state: ConnectionState,
+    reason: Option<DisconnectReason>,
     role: Role,
     is_wanted: bool,
 }
 
-impl Shown {
-    fn of(tab: &Tab<Arrived>) -> Self {
+impl LiveStatus {
+    fn of(tab: &Tab<StreamUpdate>) -> Self {
         Self {
             state: tab.state().clone(),
             reason: tab.reason().cloned(),
@@ -95,194 +68,224 @@ impl Shown {
 }
 
 impl Live {
-    /// A stream that is opened as soon as the page is in a browser, and what to do with all that it
-    /// brings. While the server renders, nothing happens.
-    pub fn new(stream: Stream, on_arrival: impl Fn(Arrived) + Send + Sync + 'static) -> Self {
-        let tab = Tab::new(stream.cursor);
+    /// Creates a stream that opens as soon as the page runs in a browser, and calls `on_update` for
+    /// each update. While the server renders, it does nothing.
+    pub fn new(
+        options: LiveOptions,
+        on_update: impl Fn(StreamUpdate) + Send + Sync + 'static,
+    ) -> Self {
+        let tab = Tab::new(options.cursor);
         let live = Self {
-            shown: RwSignal::new(Shown::of(&tab)),
+            status: RwSignal::new(LiveStatus::of(&tab)),
             tab: StoredValue::new(tab),
-            stream: StoredValue::new(stream),
+            options: StoredValue::new(options),
             url: RwSignal::default(),
             group: StoredValue::default(),
-            on_arrival: StoredValue::new(Arc::new(on_arrival)),
+            on_update: StoredValue::new(Arc::new(on_update)),
             now: RwSignal::default(),
             tabs: RwSignal::default(),
         };
         let source = browser::event_source(live.url.into(), &message::NAMES);
-        Effect::new(move || {
-            for incoming in source.take() {
-                live.receive(incoming);
+        effect(move || {
+            for event in source.take() {
+                live.receive(event);
             }
         });
-        Effect::new(move || {
-            live.input(Input::Connect);
+        effect(move || {
+            live.input(TabInput::Connect);
             browser::every_second(move || live.tick());
-            browser::on_lifecycle(move |happened| match happened {
-                Lifecycle::Hidden => live.input(Input::Hide),
-                Lifecycle::Shown => live.input(Input::Show),
+            browser::on_lifecycle(move |event| match event {
+                Lifecycle::Hidden => live.input(TabInput::Hide),
+                Lifecycle::Shown => live.input(TabInput::Show),
                 Lifecycle::Visible => live.tick(),
-                Lifecycle::Online => live.input(Input::Online),
+                Lifecycle::Online => live.input(TabInput::Online),
             });
         });
         on_cleanup(move || live.group.set_value(None));
         live
     }
 
-    /// How the connection is, whichever tab has it.
-    pub fn state(self) -> State {
-        self.shown.with(|shown| shown.state.clone())
+    /// Returns the state of the connection, in whichever tab it is.
+    pub fn state(self) -> ConnectionState {
+        self.status.with(|status| status.state.clone())
     }
 
-    /// Why there is none, while that is still of interest.
-    pub fn reason(self) -> Option<Reason> {
-        self.shown.with(|shown| shown.reason.clone())
+    /// Returns the reason of the last disconnect, until the connection is live again.
+    pub fn reason(self) -> Option<DisconnectReason> {
+        self.status.with(|status| status.reason.clone())
     }
 
-    /// Which tab has the connection.
+    /// Returns this tab's part in sharing the connection.
     pub fn role(self) -> Role {
-        self.shown.with(|shown| shown.role)
+        self.status.with(|status| status.role)
     }
 
-    /// Whether the stream is wanted: what a button shows as "Stop".
+    /// Returns `true` if the stream is wanted. A button then shows "Stop".
     pub fn is_wanted(self) -> bool {
-        self.shown.with(|shown| shown.is_wanted)
+        self.status.with(|status| status.is_wanted)
     }
 
-    /// How many tabs share the connection, if that is known.
+    /// Returns the number of tabs that share the connection, if it is known.
     pub fn tabs(self) -> Option<usize> {
         self.tabs.get()
     }
 
-    /// The time by which [`State::Waiting`] tells when it ends. It goes on about once a second.
-    pub fn now(self) -> Instant {
+    /// Returns the time to compare [`ConnectionState::Waiting`] with. It advances about once a
+    /// second.
+    pub fn now(self) -> PageTime {
         self.now.get()
     }
 
-    /// Connects, or stops.
+    /// Stops the stream if it is wanted, and connects it otherwise.
     pub fn toggle(self) {
         let is_wanted = self.tab.with_value(Tab::is_wanted);
-        self.input(if is_wanted { Input::Stop } else { Input::Connect });
+        self.input(if is_wanted { TabInput::Stop } else { TabInput::Connect });
     }
 
     fn tick(self) {
-        self.input(Input::Tick);
+        self.input(TabInput::Tick);
         if browser::is_visible() {
             self.count_tabs();
         }
     }
 
-    /// Asks the browser how many tabs there are.
     fn count_tabs(self) {
         if !self.group.with_value(Option::is_some) {
             self.tabs.set(None);
             return;
         }
-        let name = self.stream.with_value(|stream| stream.group.clone());
+        let group = self.options.with_value(|options| options.group.clone());
         spawn_local(async move {
-            let tabs = count_tabs(&name).await;
+            let tabs = count_tabs(&group).await;
             // The page may be gone meanwhile.
             let _ = self.tabs.try_set(tabs);
             if tabs == Some(1) {
-                self.input(Input::Only);
+                self.input(TabInput::NoOtherTabs);
             }
         });
     }
 
-    /// Lets the rules decide, and does what they say.
-    fn input(self, input: Input<Arrived>) {
+    /// Handles an event of this tab's own connection.
+    fn receive(self, event: SourceEvent) {
+        match event {
+            SourceEvent::Opened => self.input(TabInput::Connection(ConnectionInput::Opened)),
+            SourceEvent::Lost { gave_up } => {
+                let input = if gave_up { ConnectionInput::GaveUp } else { ConnectionInput::Lost };
+                self.input(TabInput::Connection(input));
+            }
+            SourceEvent::Message(raw) => {
+                let message = message::parse(raw.name, &raw.last_event_id, &raw.data);
+                self.step(TabInput::Message(message), Some(&raw));
+            }
+        }
+    }
+
+    fn input(self, input: TabInput<StreamUpdate>) {
+        self.step(input, None);
+    }
+
+    /// Applies the rules to an input, and carries out the effects. For a message, `raw` is the
+    /// message as it came.
+    fn step(self, input: TabInput<StreamUpdate>, raw: Option<&RawMessage>) {
         let now = browser::now();
-        let step = |tab: &mut Tab<Arrived>| tab.step(now, browser::random(), input);
+        let step = |tab: &mut Tab<StreamUpdate>| tab.step(now, js_sys::Math::random(), input);
         let Some(effects) = self.tab.try_update_value(step) else { return };
         for effect in effects {
-            self.perform(effect);
+            self.perform(effect, raw);
         }
-        // What has arrived may have led to this being cleaned up.
-        let Some(shown) = self.tab.try_with_value(Shown::of) else { return };
-        if self.shown.with_untracked(|before| *before != shown) {
+        // The update may have caused this stream to be cleaned up.
+        let Some(status) = self.tab.try_with_value(LiveStatus::of) else { return };
+        if self.status.with_untracked(|before| *before != status) {
             self.now.set(now);
-            self.shown.set(shown);
-        } else if matches!(shown.state, State::Waiting { .. }) {
+            self.status.set(status);
+        } else if matches!(status.state, ConnectionState::Waiting { .. }) {
             self.now.set(now);
         }
     }
 
-    fn perform(self, effect: Do<Arrived>) {
+    fn perform(self, effect: TabEffect<StreamUpdate>, raw: Option<&RawMessage>) {
         match effect {
-            Do::Own(Own::Open { after }) => self.url.set(Some(self.url_of("events", after))),
-            Do::Own(Own::Close) => self.url.set(None),
-            Do::Own(Own::Explain) => spawn_local(async move {
+            TabEffect::Connection(ConnectionEffect::Open { after }) => {
+                self.url.set(Some(self.url_of("events", after)));
+            }
+            TabEffect::Connection(ConnectionEffect::Close) => self.url.set(None),
+            TabEffect::Connection(ConnectionEffect::Explain) => spawn_local(async move {
                 let cursor = self.tab.try_with_value(Tab::cursor).flatten();
                 let reason = explain(&self.url_of("events", cursor)).await;
-                self.input(Input::Own(connection::Input::Explained(reason)));
+                self.input(TabInput::Connection(ConnectionInput::Explained(reason)));
             }),
-            Do::Join => self.join(),
-            Do::Steal => {
+            TabEffect::Join => self.join(),
+            TabEffect::Steal => {
                 self.group.with_value(|group| group.iter().for_each(|group| group.steal()));
             }
-            Do::Leave => self.group.set_value(None),
-            Do::Post(post) => {
-                let text = tabs::encode(&post);
-                self.group.with_value(|group| group.iter().for_each(|group| group.post(&text)));
+            TabEffect::Leave => self.group.set_value(None),
+            TabEffect::Ask => self.post(&channel::ask()),
+            TabEffect::Announce(status) => self.post(&channel::announce(&status)),
+            TabEffect::Relay { after } => {
+                if let Some(raw) = raw {
+                    self.post(&channel::relay(after, raw));
+                }
             }
-            Do::Fetch { after } => spawn_local(async move {
-                let polled = browser::poll(&self.url_of("poll", Some(after))).await;
-                self.input(polled.map_or(Input::NotFetched, |polled| fetched(after, polled)));
+            TabEffect::Fetch { after } => spawn_local(async move {
+                let response = browser::poll(&self.url_of("poll", Some(after))).await;
+                let fetched = response.map(|response| fetched(after, response));
+                self.input(fetched.map_or(TabInput::FetchFailed, TabInput::Fetched));
             }),
-            Do::Show(arrived) => self.on_arrival.with_value(|on_arrival| on_arrival(arrived)),
+            TabEffect::Show(update) => self.on_update.with_value(|on_update| on_update(update)),
         }
+    }
+
+    /// Posts to the other tabs.
+    fn post(self, fields: &[String]) {
+        self.group.with_value(|group| group.iter().for_each(|group| group.post(fields)));
     }
 
     fn join(self) {
-        let name = self.stream.with_value(|stream| stream.group.clone());
+        let name = self.options.with_value(|options| options.group.clone());
         let group = if name.is_empty() {
             None
         } else {
-            Group::join(&name, move |news| match news {
-                GroupNews::Granted => self.input(Input::Granted),
-                GroupNews::Stolen => self.input(Input::Stolen),
-                GroupNews::Unshared => self.input(Input::Unshared),
-                GroupNews::Posted(text) => {
-                    if let Some(post) = tabs::decode(&text) {
-                        self.input(Input::Posted(post));
+            TabGroup::join(&name, move |event| match event {
+                GroupEvent::Granted => self.input(TabInput::Granted),
+                GroupEvent::Stolen => self.input(TabInput::Stolen),
+                GroupEvent::Refused => self.input(TabInput::CannotShare),
+                GroupEvent::Posted(fields) => {
+                    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+                    if let Some(input) = channel::parse(&fields) {
+                        self.input(input);
                     }
                 }
             })
         };
-        let is_shared = group.is_some();
+        let can_share = group.is_some();
         self.group.set_value(group.map(SendWrapper::new));
-        if !is_shared {
-            self.input(Input::Unshared);
+        if !can_share {
+            self.input(TabInput::CannotShare);
         }
     }
 
     fn url_of(self, path: &str, after: Option<EventId>) -> String {
-        let query = self.stream.with_value(|stream| stream.query.clone());
+        let query = self.options.with_value(|options| options.query.clone());
         let and = if query.is_empty() { "" } else { "&" };
         match after {
             Some(id) => format!("/{path}?format=json{and}{query}&last_event_id={id}"),
             None => format!("/{path}?format=json{and}{query}"),
         }
     }
-
-    fn receive(self, incoming: Incoming) {
-        match incoming {
-            Incoming::Opened => self.input(Input::Own(connection::Input::Opened)),
-            Incoming::Lost { gave_up: false } => self.input(Input::Own(connection::Input::Lost)),
-            Incoming::Lost { gave_up: true } => self.input(Input::Own(connection::Input::GaveUp)),
-            Incoming::Message { name, last_event_id, data } => {
-                let id = last_event_id.parse().ok();
-                self.input(Input::Message(message::understand(name, id, &data)));
-            }
-        }
-    }
 }
 
-fn fetched(after: EventId, Polled { events, cursor, gap, .. }: Polled) -> Input<Arrived> {
-    Input::Fetched {
+/// Creates an effect. It is boxed, so that Leptos's generic code for it is in the page once.
+fn effect(run: impl FnMut() + 'static) {
+    let run: Box<dyn FnMut()> = Box::new(run);
+    Effect::new(run);
+}
+
+fn fetched(after: EventId, response: PollResponse) -> Fetched<StreamUpdate> {
+    let PollResponse { events, cursor, gap, .. } = response;
+    Fetched {
         after,
-        gap: gap.map(Arrived::Gap),
-        events: events.into_iter().map(|event| Arrived::Event(Arc::new(event))).collect(),
+        gap: gap.map(StreamUpdate::Gap),
+        events: events.into_iter().map(|event| StreamUpdate::Event(Arc::new(event))).collect(),
         cursor,
     }
 }

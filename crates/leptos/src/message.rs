@@ -1,59 +1,61 @@
-//! What the messages of a stream mean, to the rules and to the page.
+//! The meaning of a stream's messages, for the rules and for the page.
 
 use std::{sync::Arc, time::Duration};
 
 use waterclock::{
     event::Event,
-    id::EventId,
     notice::{Gap, GapReason, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice as _},
 };
 
 use crate::{
     browser::{FromJson, Json, from_json},
-    connection::{Intervals, Said},
-    tab::Message,
+    connection::{Intervals, ReceivedMessage},
+    tab::StreamMessage,
 };
 
-/// What the page listens to: events, which are all unnamed in the format that it asks for, and the
-/// notices.
+/// Names of the messages that the page listens to: the notices, and `message` for all events. With
+/// `format=json`, events are unnamed on the wire and have their name in the JSON.
 pub(crate) const NAMES: [&str; 5] =
     ["message", Hello::NAME, Gap::NAME, Heartbeat::NAME, Goodbye::NAME];
 
-/// What a stream has brought.
+/// A message of the stream, as the page gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrived {
-    /// The connection is open, for the first time or again.
+pub enum StreamUpdate {
+    /// The stream has opened, for the first time or again.
     Opened,
-    /// An event, in order, and never twice.
+    /// An event. Events come in order, and each comes once.
     Event(Arc<Event>),
-    /// Events are missing here.
+    /// Events are missing at this position.
     Gap(Gap),
-    /// Nothing to show.
+    /// A notice that needs no attention, such as a heartbeat.
     Notice,
 }
 
-/// What a message means. What is not understood is still a sign of life.
-pub(crate) fn understand(name: &str, id: Option<EventId>, data: &str) -> Message<Arrived> {
-    let (said, content) = match name {
+/// Parses a message of the stream. One that cannot be parsed still counts as a heartbeat.
+pub(crate) fn parse(name: &str, last_event_id: &str, data: &str) -> StreamMessage<StreamUpdate> {
+    let id = last_event_id.parse().ok();
+    let (received, content) = match name {
         "message" => match from_json::<Event>(data) {
-            Some(event) => (Said::Event { id }, Arrived::Event(Arc::new(event))),
-            None => (Said::Heartbeat { id }, Arrived::Notice),
+            Some(event) => (ReceivedMessage::Event { id }, StreamUpdate::Event(Arc::new(event))),
+            None => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
         },
-        Hello::NAME => (Said::Hello { id, intervals: from_json(data) }, Arrived::Opened),
+        Hello::NAME => {
+            (ReceivedMessage::Hello { id, intervals: from_json(data) }, StreamUpdate::Opened)
+        }
         Gap::NAME => match from_json::<Gap>(data) {
-            Some(gap) => (Said::Gap { cursor: id }, Arrived::Gap(gap)),
-            None => (Said::Heartbeat { id }, Arrived::Notice),
+            Some(gap) => (ReceivedMessage::Gap { cursor: id }, StreamUpdate::Gap(gap)),
+            None => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
         },
         Goodbye::NAME => match from_json::<Goodbye>(data) {
             Some(Goodbye { reason, retry_ms }) => {
                 let retry = Duration::from_millis(retry_ms);
-                (Said::Goodbye { reason, retry }, Arrived::Notice)
+                (ReceivedMessage::Goodbye { reason, retry }, StreamUpdate::Notice)
             }
-            None => (Said::Heartbeat { id }, Arrived::Notice),
+            None => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
         },
-        _ => (Said::Heartbeat { id }, Arrived::Notice),
+        _ => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
     };
-    Message { said, content }
+    StreamMessage { received, content }
 }
 
 impl FromJson for Event {
@@ -68,7 +70,7 @@ impl FromJson for Event {
     }
 }
 
-/// What the page needs of [`Hello`](waterclock::notice::Hello).
+/// Reads the intervals from a [`Hello`].
 impl FromJson for Intervals {
     fn from_json(json: &Json) -> Option<Self> {
         Some(Self {
@@ -80,16 +82,16 @@ impl FromJson for Intervals {
 
 impl FromJson for Gap {
     fn from_json(json: &Json) -> Option<Self> {
-        let told = json.parse::<String>("reason")?;
-        let reason = GapReason::ALL.into_iter().find(|reason| reason.as_str() == told)?;
+        let name = json.parse::<String>("reason")?;
+        let reason = GapReason::ALL.into_iter().find(|reason| reason.as_str() == name)?;
         Some(Self { reason, cursor: json.parse("cursor")? })
     }
 }
 
 impl FromJson for Goodbye {
     fn from_json(json: &Json) -> Option<Self> {
-        let told = json.parse::<String>("reason")?;
-        let reason = GoodbyeReason::ALL.into_iter().find(|reason| reason.as_str() == told)?;
+        let name = json.parse::<String>("reason")?;
+        let reason = GoodbyeReason::ALL.into_iter().find(|reason| reason.as_str() == name)?;
         Some(Self { reason, retry_ms: json.number("retry_ms")? })
     }
 }

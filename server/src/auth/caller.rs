@@ -29,7 +29,8 @@ pub struct Caller {
     token: Result<Option<Token>, InvalidToken>,
 }
 
-/// The permission by which a caller reads. Callers with the same permission may share what they read.
+/// The permission by which a caller reads. Callers with the same permission may share what they
+/// read.
 #[derive(Debug, Hash)]
 pub enum ReadPermission<'a> {
     /// No token was needed.
@@ -89,8 +90,8 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// If the request is not local, or comes from a page of another origin, and no valid token lists the
-    /// topic. Nobody may publish to the topic of the clock.
+    /// If the request is not local, or comes from a page of another origin, and no valid token
+    /// lists the topic. Nobody may publish to the topic of the clock.
     pub fn may_publish(&self, topic: &Topic, access: &Access) -> Result<Publisher, AuthError> {
         if *topic == Topic::clock() {
             return Err(AuthError::ReservedTopic);
@@ -131,8 +132,8 @@ impl Caller {
         self.locality.map(drop).map_err(AuthError::NotLocal)
     }
 
-    /// Requires a request of the server's own pages, or of a program on this machine, where those need
-    /// no token.
+    /// Requires a request of the server's own pages, or of a program on this machine, where those
+    /// need no token.
     ///
     /// # Errors
     ///
@@ -145,8 +146,8 @@ impl Caller {
         }
     }
 
-    /// Returns the token of a request that needs one. `without_tokens` makes the error if the server
-    /// uses no tokens.
+    /// Returns the token of a request that needs one. `without_tokens` makes the error if the
+    /// server uses no tokens.
     fn token(
         &self,
         access: &Access,

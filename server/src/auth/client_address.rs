@@ -24,8 +24,8 @@ impl FromStr for TrustedProxy {
     }
 }
 
-/// The address by which the client of a request is counted. For IPv6 it is the first of its /64, which
-/// one client usually has as a whole.
+/// The address by which the client of a request is counted. For IPv6 it is the first of its /64,
+/// which one client usually has as a whole.
 pub(super) fn client_address(request: &Parts, trusted: &[TrustedProxy]) -> IpAddr {
     let peer = request.extensions.get::<Peer>().map(|peer| peer.address);
     let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

@@ -1,10 +1,10 @@
 //! The policy: who may read and publish what. It knows requests, and no responses.
 //!
 //! Everything is open to this machine, and only to it. A request counts as local if it arrived on a
-//! loopback address, calls the server by a loopback name, has no header of a proxy, and does not come
-//! from a page of another origin. So neither a page that rebinds its name to 127.0.0.1 nor the clients
-//! of a proxy can read a developer's server. Everyone else may read public topics, and what a token
-//! permits.
+//! loopback address, calls the server by a loopback name, has no header of a proxy, and does not
+//! come from a page of another origin. So neither a page that rebinds its name to 127.0.0.1 nor the
+//! clients of a proxy can read a developer's server. Everyone else may read public topics, and what
+//! a token permits.
 //!
 //! # Layout
 //!

@@ -209,9 +209,9 @@ pub(super) fn is_origin_of(origin: &HeaderValue, host: Option<&Authority>) -> bo
 /// A `Host` that is not a valid host, or not the only one.
 pub(super) struct InvalidHost;
 
-/// The host that a request asks for (RFC 9110, 7.2). An absolute request target overrides `Host` (RFC
-/// 9112, 3.2.2). In HTTP/2 the two must not differ (RFC 9113, 8.3.1), since a proxy may have checked
-/// the other one.
+/// The host that a request asks for (RFC 9110, 7.2). An absolute request target overrides `Host`
+/// (RFC 9112, 3.2.2). In HTTP/2 the two must not differ (RFC 9113, 8.3.1), since a proxy may have
+/// checked the other one.
 pub(super) fn requested_host(request: &Parts) -> Result<Option<Authority>, InvalidHost> {
     let target = request.uri.authority();
     let mut hosts = request.headers.get_all(HOST).iter();

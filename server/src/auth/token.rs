@@ -1,6 +1,6 @@
-//! Tokens permit other machines to read and publish. They are JSON Web Tokens (RFC 7519), signed by the
-//! operator, with the claims `publish` and `subscribe` (lists of patterns), `exp`, and `sub`, which
-//! identifies a publisher. They are never printed.
+//! Tokens permit other machines to read and publish. They are JSON Web Tokens (RFC 7519), signed by
+//! the operator, with the claims `publish` and `subscribe` (lists of patterns), `exp`, and `sub`,
+//! which identifies a publisher. They are never printed.
 
 use std::fmt;
 
@@ -86,8 +86,8 @@ struct Claims {
 }
 
 impl TokenVerifier {
-    /// Creates a verifier of tokens signed with HS256. White space at the secret's end is ignored. With
-    /// an audience, tokens must name it; without one, tokens must not name any.
+    /// Creates a verifier of tokens signed with HS256. White space at the secret's end is ignored.
+    /// With an audience, tokens must name it; without one, tokens must not name any.
     ///
     /// # Errors
     ///

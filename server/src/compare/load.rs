@@ -1,8 +1,8 @@
-//! The built-in load: events on the topic `waterclock.load`, at a chosen rate and size, for a limited
-//! time. It is for comparing transports, on this machine only.
+//! The built-in load: events on the topic `waterclock.load`, at a chosen rate and size, for a
+//! limited time. It is for comparing transports, on this machine only.
 //!
-//! The events form a Poisson process, like those of many independent people, so that none is in step
-//! with a client that polls.
+//! The events form a Poisson process, like those of many independent people, so that none is in
+//! step with a client that polls.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -94,8 +94,8 @@ impl LoadParameters {
 }
 
 impl Load {
-    /// Starts a load, or extends the running one if it has the same rate and size. Returns `true` if it
-    /// was started.
+    /// Starts a load, or extends the running one if it has the same rate and size. Returns `true`
+    /// if it was started.
     pub(crate) fn start(
         &self,
         hub: Arc<Hub>,

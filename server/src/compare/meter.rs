@@ -1,11 +1,11 @@
-//! Meters: byte counts of the transports that a page compares, in both directions, headers and framing
-//! included. A page cannot see most of these bytes, so the server counts them.
+//! Meters: byte counts of the transports that a page compares, in both directions, headers and
+//! framing included. A page cannot see most of these bytes, so the server counts them.
 //!
 //! A client chooses a name for its meter, and adds `meter=…` to its requests. On an HTTP/1.1
-//! connection, bytes received before a request belong to that request, and bytes sent until the next
-//! request belong to its response. A WebSocket has its connection to itself. HTTP/2 requests share a
-//! connection, whose bytes cannot be told apart (heads are compressed together, and TLS wraps all of
-//! them), so they are counted once for all, including other requests of that client.
+//! connection, bytes received before a request belong to that request, and bytes sent until the
+//! next request belong to its response. A WebSocket has its connection to itself. HTTP/2 requests
+//! share a connection, whose bytes cannot be told apart (heads are compressed together, and TLS
+//! wraps all of them), so they are counted once for all, including other requests of that client.
 
 use std::{
     collections::HashMap,
@@ -27,14 +27,16 @@ use crate::net::{ByteCounter, Tap};
 
 /// Maximum number of meters. Beyond it, the least recently used one is removed.
 const MAX_METERS: usize = 1000;
-/// Length of a meter's name in characters. It must be too long to guess, since the name is all that is
-/// needed to read a meter and to cut its connections.
+/// Length of a meter's name in characters. It must be too long to guess, since the name is all that
+/// is needed to read a meter and to cut its connections.
 const NAME_LENGTH: RangeInclusive<usize> = 16..=64;
 
 /// An invalid or unknown name of a meter.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MeterError {
-    #[error("{0:?} is not a valid meter name. It must be 16 to 64 random characters of `A-Za-z0-9_-`.")]
+    #[error(
+        "{0:?} is not a valid meter name. It must be 16 to 64 random characters of `A-Za-z0-9_-`."
+    )]
     Name(String),
     #[error("There is no such meter, or it has not been used for a long time.")]
     Unknown,

@@ -10,7 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ops::metrics::Metrics;
 
-/// Divisor of the capacity: the part that must be free again before a full server counts as relieved.
+/// Divisor of the capacity: the part that must be free again before a full server counts as
+/// relieved.
 const RELIEF_DIVISOR: usize = 10;
 
 /// The capacity for connections, shared by all listeners.
@@ -21,12 +22,13 @@ pub struct Capacity(Arc<Slots>);
 struct Slots {
     free: Arc<Semaphore>,
     max: usize,
-    /// Whether the full state was reported and has lasted since.
+    /// `true` from the report that the capacity is reached until it is relieved.
     is_full: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
-/// The slot of a connection, until it is dropped. Always `Some`, since the semaphore is never closed.
+/// The slot of a connection, until it is dropped. Always `Some`, since the semaphore is never
+/// closed.
 pub(super) type Slot = Option<OwnedSemaphorePermit>;
 
 impl Capacity {

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::ops::metrics::{RefusalReason, TimedOut};
 
-/// Maximum size of a request's head, in bytes (431 beyond it), and size of hyper's buffer for a client
-/// that does not read, give or take one chunk.
+/// Maximum size of a request's head, in bytes (431 beyond it), and size of hyper's buffer for a
+/// client that does not read, give or take one chunk.
 const BUFFER: usize = 32 * 1024;
 
 /// The end of a connection that its requests do not cause.
@@ -39,8 +39,8 @@ enum ConnectionEnd {
 }
 
 impl Connection {
-    /// Serves HTTP/1.1. With `stream`, a client's leave is noticed there. In TLS it arrives as bytes, so
-    /// reading on notices it.
+    /// Serves HTTP/1.1. With `stream`, a client's leave is noticed there. In TLS it arrives as
+    /// bytes, so reading on notices it.
     pub(super) async fn http1<S>(self, socket: S, stream: Option<&TcpStream>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -106,8 +106,8 @@ impl Connection {
     }
 }
 
-/// Waits until the client leaves during a response, with nothing more to send. hyper does not notice
-/// that unless it keeps a read buffer of 8 KiB for each client.
+/// Waits until the client leaves during a response, with nothing more to send. hyper does not
+/// notice that unless it keeps a read buffer of 8 KiB for each client.
 async fn left(stream: Option<&TcpStream>, answering: &Notify) {
     let Some(stream) = stream else { return std::future::pending().await };
     loop {

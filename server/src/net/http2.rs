@@ -39,24 +39,26 @@ use super::{
 };
 use crate::ops::metrics::{Metrics, RefusalReason, TimedOut};
 
-/// Maximum size of a request's head after decompression, in bytes. A larger one gets 431; one of more
-/// than four times the size ends the connection.
+/// Maximum size of a request's head after decompression, in bytes. A larger one gets 431; one of
+/// more than four times the size ends the connection.
 const MAX_HEAD: u32 = 32 * 1024;
 /// Maximum number of open requests per connection: the default limit of streams per address.
 const MAX_CONCURRENT_STREAMS: u32 = 1000;
-/// Maximum number of requests that a client may cancel before they are looked at. A page that closes
-/// cancels all of its requests; an attack ("rapid reset", CVE-2023-44487) cancels without end.
+/// Maximum number of requests that a client may cancel before they are looked at. A page that
+/// closes cancels all of its requests; an attack ("rapid reset", CVE-2023-44487) cancels without
+/// end.
 const MAX_PENDING_RESETS: usize = 200;
-/// Size of h2's buffer for a response that its client does not read, in bytes, give or take a chunk.
-/// hyper holds the next chunk in addition.
+/// Size of h2's buffer for a response that its client does not read, in bytes, give or take a
+/// chunk. hyper holds the next chunk in addition.
 const STREAM_SEND_BUFFER: usize = 16 * 1024;
 /// Flow-control window of one request's body, in bytes.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Flow-control window of all request bodies together, in bytes.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// Time that hyper waits for the answer to a ping: practically forever. That answer arrives only after
-/// the client has read everything sent before the ping, so [`SignsOfLife`] looks for signs of life instead.
+/// Time that hyper waits for the answer to a ping: practically forever. That answer arrives only
+/// after the client has read everything sent before the ping, so [`SignsOfLife`] looks for signs of
+/// life instead.
 const NO_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
 impl Connection {
@@ -98,7 +100,8 @@ impl Connection {
             .keep_alive_timeout(NO_TIMEOUT)
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
-        // The sets poll their futures only after those's own wakers have fired, not for every event.
+        // The sets poll their futures only after those's own wakers have fired, not for every
+        // event.
         let mut gone = FuturesUnordered::from_iter([async {
             let cancel = responses.cancel_stuck(&self.progress, timeouts.write, metrics);
             tokio::select! {
@@ -154,8 +157,8 @@ impl Connection {
     }
 }
 
-/// Polls a connection after the tasks that were ready before it. So the output of all its responses,
-/// such as one event on a hundred streams, leaves in one write instead of a hundred.
+/// Polls a connection after the tasks that were ready before it. So the output of all its
+/// responses, such as one event on a hundred streams, leaves in one write instead of a hundred.
 async fn after_others<F: Future>(mut connection: Pin<&mut F>) -> F::Output {
     let mut has_waited = false;
     poll_fn(|context| {
@@ -224,10 +227,10 @@ where
 }
 
 impl ResponseTasks {
-    /// Cancels responses that have stalled for `time` although the connection was not blocked. Behind a
-    /// proxy, the other responses belong to other clients. So the one that stalled first is cancelled
-    /// first: the rest may wait only for its share of the flow-control window. Each further look cancels
-    /// twice as many.
+    /// Cancels responses that have stalled for `time` although the connection was not blocked.
+    /// Behind a proxy, the other responses belong to other clients. So the one that stalled first
+    /// is cancelled first: the rest may wait only for its share of the flow-control window. Each
+    /// further look cancels twice as many.
     async fn cancel_stuck(
         &self,
         progress: &SignsOfLife,

@@ -1,8 +1,8 @@
 //! Sockets: serves a router from listeners until shutdown.
 //!
-//! The accept loop is our own, on hyper-util, since no ready-made one has all of this: a timeout before
-//! a connection's first byte, small send buffers, so that a slow reader occupies little memory, and a
-//! shutdown that keeps answering while streams say goodbye.
+//! The accept loop is our own, on hyper-util, since no ready-made one has all of this: a timeout
+//! before a connection's first byte, small send buffers, so that a slow reader occupies little
+//! memory, and a shutdown that keeps answering while streams say goodbye.
 //!
 //! # Layout
 //!

@@ -1,5 +1,5 @@
-//! The protocol of a connection, which its first bytes reveal: TLS if the server has a certificate, then
-//! HTTP/1.1 or HTTP/2.
+//! The protocol of a connection, which its first bytes reveal: TLS if the server has a certificate,
+//! then HTTP/1.1 or HTTP/2.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,8 +25,8 @@ use crate::ops::metrics::{RefusalReason, TimedOut};
 const SEND_BUFFER: usize = 64 * 1024;
 /// Time without traffic after which the system probes the other end (TCP keep-alive).
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
-/// Time that the system waits for an acknowledgement of sent data. Its default is a quarter of an hour,
-/// and keep-alive probes only idle connections.
+/// Time that the system waits for an acknowledgement of sent data. Its default is a quarter of an
+/// hour, and keep-alive probes only idle connections.
 #[cfg(target_os = "linux")]
 const NO_ANSWER: Duration = Duration::from_secs(30);
 
@@ -95,7 +95,8 @@ pub(super) async fn serve(
         serving: Arc::clone(&serving),
         closing,
     };
-    // The futures of TLS and HTTP/2 are boxed, so that most connections do not reserve memory for them.
+    // The futures of TLS and HTTP/2 are boxed, so that most connections do not reserve memory for
+    // them.
     match tls {
         // The preface arrives in one piece. A client that sends it byte by byte gets HTTP/1.1.
         None if first_bytes.len() > 2 && PREFACE.starts_with(first_bytes) => {

@@ -14,8 +14,8 @@ pub struct Serving {
     pub timeouts: Timeouts,
     /// The certificate; without it, plain HTTP is served.
     pub tls: Option<Tls>,
-    /// The limit on open connections. Further connections wait in the listen backlog: a refused client
-    /// would retry at once, and gain nothing.
+    /// The limit on open connections. Further connections wait in the listen backlog: a refused
+    /// client would retry at once, and gain nothing.
     pub capacity: Capacity,
     /// The open streams, which a shutdown waits for.
     pub streams: OpenStreams,

@@ -1,5 +1,5 @@
-//! Signs of life of a client: received bytes, and progress in reading. A successful write is none, since
-//! the system accepts data long after a client has stopped reading.
+//! Signs of life of a client: received bytes, and progress in reading. A successful write is none,
+//! since the system accepts data long after a client has stopped reading.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,9 +11,9 @@ use std::{
 pub(super) struct SignsOfLife {
     /// Number of signs.
     signs: AtomicU64,
-    /// Whether data waits for the client to read.
+    /// `true` while data waits for the client to read.
     is_blocked: AtomicBool,
-    /// Whether data has waited since [`take_blocked`](Self::take_blocked) was last called.
+    /// `true` if data has waited since [`take_blocked`](Self::take_blocked) was last called.
     has_blocked: AtomicBool,
 }
 

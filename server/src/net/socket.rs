@@ -1,5 +1,5 @@
-//! A connection's socket as hyper uses it: with a write timeout, and a close that lets the client read
-//! the end.
+//! A connection's socket as hyper uses it: with a write timeout, and a close that lets the client
+//! read the end.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
@@ -116,8 +116,8 @@ impl AsyncRead for Socket {
 }
 
 impl Socket {
-    /// Sets the write timeout for slow readers, and disables the system's own. Linux would give up a
-    /// reader whose window stays smaller than the next segment, although it goes on reading.
+    /// Sets the write timeout for slow readers, and disables the system's own. Linux would give up
+    /// a reader whose window stays smaller than the next segment, although it goes on reading.
     pub(super) fn wait_for_reader(&mut self, time: Duration) -> io::Result<()> {
         self.write_timeout = time;
         #[cfg(target_os = "linux")]
@@ -189,8 +189,8 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes this side, and for a moment discards what the client still sends. Otherwise a reset could
-    /// reach the client before the response does (RFC 9112, 9.6).
+    /// Closes this side, and for a moment discards what the client still sends. Otherwise a reset
+    /// could reach the client before the response does (RFC 9112, 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.close_timer.is_none() {
             SockRef::from(&*self.stream).shutdown(Shutdown::Write)?;

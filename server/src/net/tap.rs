@@ -1,6 +1,6 @@
-//! Byte counts of a connection, for requests that ask for them (`meter=…`). A connection without such a
-//! request pays one addition per read and the load of a flag per read and write. Without the feature
-//! `compare`, this module does nothing.
+//! Byte counts of a connection, for requests that ask for them (`meter=…`). A connection without
+//! such a request pays one addition per read and the load of a flag per read and write. Without the
+//! feature `compare`, this module does nothing.
 
 #[cfg(feature = "compare")]
 mod counting {
@@ -19,8 +19,8 @@ mod counting {
 
     /// The receiver of a connection's byte counts.
     pub(crate) trait ByteCounter: Debug + Send + Sync {
-        /// Returns `true` if received bytes are counted as they arrive, and `false` if they are counted
-        /// with the first bytes of the response, since they may belong to the next request.
+        /// Returns `true` if received bytes are counted as they arrive, and `false` if they are
+        /// counted with the first bytes of the response, since they may belong to the next request.
         fn counts_at_once(&self) -> bool;
 
         /// Counts bytes that the server has received.
@@ -34,9 +34,9 @@ mod counting {
     #[derive(Debug)]
     pub(crate) struct Tap {
         stream: Arc<TcpStream>,
-        /// Whether several requests may be in flight at once (HTTP/2).
+        /// `true` if several requests may be in flight at once (HTTP/2).
         is_shared: AtomicBool,
-        /// Whether there is a counter. While there is none, no lock is taken.
+        /// `true` while there is a counter. Without one, no lock is taken.
         is_open: AtomicBool,
         counter: Mutex<Option<Arc<dyn ByteCounter>>>,
     }

@@ -1,5 +1,5 @@
-//! TLS (RFC 8446): a certificate from files, which are reloaded when they change, or a self-signed one
-//! for development.
+//! TLS (RFC 8446): a certificate from files, which are reloaded when they change, or a self-signed
+//! one for development.
 
 use std::{
     fs::{self, OpenOptions},
@@ -183,8 +183,8 @@ impl Tls {
         Ok(Self { acceptor, current, files: Arc::new(files) })
     }
 
-    /// Loads the self-signed certificate for `names` from a file in `folder`. Creates it if it is missing,
-    /// too old, or for other names.
+    /// Loads the self-signed certificate for `names` from a file in `folder`. Creates it if it is
+    /// missing, too old, or for other names.
     ///
     /// # Errors
     ///
@@ -212,8 +212,8 @@ impl Tls {
         bytes.join(":")
     }
 
-    /// Calls [`check`](Self::check) every second, without end. It runs in a thread of its own, which no
-    /// shutdown waits for, since the disk may hang.
+    /// Calls [`check`](Self::check) every second, without end. It runs in a thread of its own,
+    /// which no shutdown waits for, since the disk may hang.
     pub fn watch(self) {
         thread::spawn(move || {
             loop {
@@ -233,8 +233,8 @@ impl Tls {
         });
     }
 
-    /// Reloads the files if they have changed since the last check. Open connections are not affected.
-    /// Blocks.
+    /// Reloads the files if they have changed since the last check. Open connections are not
+    /// affected. Blocks.
     pub fn check(&self) -> Reload {
         if !self.files.have_changed() {
             return Reload::Unchanged;

@@ -55,7 +55,8 @@ pub enum RefusalReason {
     Malformed,
     /// A head or an event's data beyond the limits.
     TooLong,
-    /// A request from elsewhere, or from a page of another origin, for what only this machine may do.
+    /// A request from elsewhere, or from a page of another origin, for what only this machine may
+    /// do.
     Foreign,
     /// A failed TLS handshake.
     Tls,

@@ -20,7 +20,8 @@ pub(super) fn layer(access: &Access) -> Option<CorsLayer> {
         CorsOrigin::Only(origin) => Some(origin.clone()),
     });
     let named: Option<Vec<_>> = named.collect();
-    // Cookies are allowed for named origins only. Otherwise any page could read what its visitor may.
+    // Cookies are allowed for named origins only. Otherwise any page could read what its visitor
+    // may.
     let with_cookie = named.is_some();
     let origins = named.map_or(AllowOrigin::any(), AllowOrigin::list);
     let headers = ["last-event-id", "idempotency-key", "content-type"];

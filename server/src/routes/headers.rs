@@ -28,8 +28,8 @@ pub(super) async fn add(mut response: Response) -> Response {
     response
 }
 
-/// The policy of a page (Content Security Policy Level 3): it may load files and data of this server
-/// only, and inline scripts with the nonce. `connect` lists further sources for connections.
+/// The policy of a page (Content Security Policy Level 3): it may load files and data of this
+/// server only, and inline scripts with the nonce. `connect` lists further sources for connections.
 pub(super) fn page_policy(nonce: &str, connect: &str) -> String {
     format!(
         "default-src 'none'; script-src 'self' 'nonce-{nonce}' 'wasm-unsafe-eval'; \

@@ -15,8 +15,8 @@ use crate::{
     compare::load::{Load, LoadParameters},
 };
 
-/// Starts the load (201), or extends a running one of the same rate and size (200). `name=…` identifies
-/// the user of the load.
+/// Starts the load (201), or extends a running one of the same rate and size (200). `name=…`
+/// identifies the user of the load.
 pub(super) async fn post(
     State(load): State<Load>,
     State(hub): State<Arc<Hub>>,

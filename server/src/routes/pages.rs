@@ -6,7 +6,7 @@ use std::{
 };
 
 use any_spawner::Executor;
-use app::{Files, Page, Snapshot, compare, shell};
+use app::{Assets, Page, compare::CompareData, home::HomeData, shell};
 use axum::{
     Extension, Router,
     extract::{Request, State},
@@ -45,8 +45,8 @@ async fn compare_page(
     Extension(caller): Extension<Arc<Caller>>,
     request: Request,
 ) -> Response {
-    let given = compare::Given { may_load: caller.require_own().is_ok() };
-    render(&options, Page::Compare(given), request).await
+    let data = CompareData { may_load: caller.require_own().is_ok() };
+    render(&options, Page::Compare(data), request).await
 }
 
 async fn diagnose_page(State(options): State<LeptosOptions>, request: Request) -> Response {
@@ -60,8 +60,8 @@ async fn home(
     Extension(caller): Extension<Arc<Caller>>,
     request: Request,
 ) -> Response {
-    let snapshot = snapshot(&hub, &access, &caller, request.uri(), request.headers()).await;
-    render(&options, Page::Home(snapshot), request).await
+    let data = home_data(&hub, &access, &caller, request.uri(), request.headers()).await;
+    render(&options, Page::Home(data), request).await
 }
 
 /// Answers with a page.
@@ -69,8 +69,8 @@ pub(super) async fn render(options: &LeptosOptions, page: Page, request: Request
     let options = options.clone();
     let connect = reload_source(&options);
     let context = move || set_policy(&connect);
-    let files = Files { url: site::url, are_split: site::has(&options, "/pkg/compare.js") };
-    let document = move || shell(options.clone(), files, page.clone());
+    let assets = Assets { url: site::url, are_split: site::has(&options, "/pkg/compare.js") };
+    let document = move || shell(options.clone(), assets, page.clone());
     let mut response = render_app_to_stream_with_context(context, document)(request).await;
     // A page contains events, so only its reader may store it, and must revalidate it.
     let private = HeaderValue::from_static("private, no-cache");
@@ -106,48 +106,49 @@ fn topics(uri: &Uri) -> Vec<String> {
 }
 
 /// The content of the page before its stream begins.
-async fn snapshot(
+async fn home_data(
     hub: &Hub,
     access: &Access,
     caller: &Caller,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Snapshot {
+) -> HomeData {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let topics = topics(uri);
     let pairs = topics.iter().map(|topic| ("topic", topic));
-    let snapshot = Snapshot {
+    let data = HomeData {
         topics: topics.join(" "),
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
         host: host.to_owned(),
         may_publish: caller.may_publish_some(),
-        ..Snapshot::default()
+        ..HomeData::default()
     };
 
     // The stream will refuse an invalid pattern, and say why.
     let patterns: Result<Vec<Pattern>, _> = topics.iter().map(|topic| topic.parse()).collect();
-    let Ok(patterns) = patterns else { return snapshot };
+    let Ok(patterns) = patterns else { return data };
     let patterns = Patterns::new(patterns).unwrap_or(Topic::clock().into());
     let Ok(permission) = caller.read_permission(&patterns, access) else {
-        return Snapshot { is_refused: true, ..snapshot };
+        return HomeData { is_refused: true, ..data };
     };
-    let snapshot = Snapshot { group: group(&permission, &patterns), ..snapshot };
+    let data = HomeData { group: group(&permission, &patterns), ..data };
     match hub.latest(&patterns, PAGE_EVENTS).await {
-        Ok(Latest { events, cursor }) => Snapshot { events, cursor: Some(cursor), ..snapshot },
+        Ok(Latest { events, cursor }) => HomeData { events, cursor: Some(cursor), ..data },
         Err(error) => {
             // The page works without them, and its stream reports the error.
             tracing::error!(error = &error as &dyn std::error::Error, "a page has no events");
-            snapshot
+            data
         }
     }
 }
 
-/// The name that tabs share if they read the same topics by the same permission. It reveals nothing else.
+/// The name that tabs share if they read the same topics by the same permission. It reveals nothing
+/// else.
 fn group(permission: &ReadPermission<'_>, patterns: &Patterns) -> String {
     // This hasher gives the same result on each server, as long as pages live.
     let mut hasher = DefaultHasher::new();
     permission.hash(&mut hasher);
     patterns.iter().for_each(|pattern| pattern.hash(&mut hasher));
     // The number is the version of the format in which tabs talk to each other.
-    format!("waterclock-1-{:016x}", hasher.finish())
+    format!("waterclock-2-{:016x}", hasher.finish())
 }

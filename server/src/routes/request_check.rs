@@ -1,6 +1,6 @@
-//! Refuses HTTP/1 requests whose head can be read in more than one way. A proxy that reads it differently
-//! could be made to forward two requests as one ("request smuggling"), or to take this server for
-//! another host. hyper itself refuses most of these.
+//! Refuses HTTP/1 requests whose head can be read in more than one way. A proxy that reads it
+//! differently could be made to forward two requests as one ("request smuggling"), or to take this
+//! server for another host. hyper itself refuses most of these.
 
 use axum::{
     extract::Request,
@@ -36,8 +36,8 @@ impl From<AmbiguousRequest> for Problem {
 ///
 /// # Errors
 ///
-/// If there is not exactly one valid `Host` (RFC 9112, 3.2; HTTP/1.0 may have none), or the transfer coding
-/// is not `chunked` (RFC 9112, 6.1).
+/// If there is not exactly one valid `Host` (RFC 9112, 3.2; HTTP/1.0 may have none), or the
+/// transfer coding is not `chunked` (RFC 9112, 6.1).
 pub(super) async fn check(request: Request) -> Result<Request, Problem> {
     if request.version() > Version::HTTP_11 {
         return Ok(request);
@@ -63,8 +63,8 @@ fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     }
 }
 
-/// Returns `true` for a name or an address with an optional port. RFC 3986 permits further characters,
-/// such as `;` and `$`, which no real host has.
+/// Returns `true` for a name or an address with an optional port. RFC 3986 permits further
+/// characters, such as `;` and `$`, which no real host has.
 fn is_host(authority: &Authority) -> bool {
     let host = authority.host();
     // `parse` would accept `+80`.

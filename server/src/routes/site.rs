@@ -1,6 +1,6 @@
-//! The files of the pages: style, script, WebAssembly, and those in `public/`. A program with the feature
-//! `embed` contains them, and serves each under a name with its hash. Without it they are read from the
-//! disk, where `cargo leptos` has put them.
+//! The files of the pages: style, script, WebAssembly, and those in `public/`. A program with the
+//! feature `embed` contains them, and serves each under a name with its hash. Without it they are
+//! read from the disk, where `cargo leptos` has put them.
 
 #[cfg(feature = "embed")]
 mod embedded {
@@ -93,8 +93,8 @@ mod on_disk {
             .append_index_html_on_directories(false)
             .call_fallback_on_method_not_allowed(true)
             .fallback(not_found.with_state(state.clone()));
-        // Files keep their names when they change, so a browser must revalidate them: old glue code does
-        // not fit new markup.
+        // Files keep their names when they change, so a browser must revalidate them: old glue code
+        // does not fit new markup.
         let no_cache = HeaderValue::from_static("no-cache");
         let files = SetResponseHeader::if_not_present(files, CACHE_CONTROL, no_cache);
         Router::new().fallback_service(files)

@@ -1,6 +1,6 @@
-//! Frames of HTTP/2 (RFC 9113) written by hand, for clients that break its rules.
+//! HTTP/2 frames (RFC 9113), encoded by hand for clients that violate the protocol.
 
-/// What a connection begins with: the preface, and settings that change nothing.
+/// The beginning of a connection: the preface, and settings that change nothing.
 pub fn preface() -> Vec<u8> {
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, b"")[..]].concat()
 }
@@ -14,25 +14,25 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// One frame (4.1).
+/// Encodes a frame (4.1).
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A setting (6.5.1).
+/// Encodes a setting (6.5.1).
 pub fn setting(name: u16, value: u32) -> Vec<u8> {
     [&name.to_be_bytes()[..], &value.to_be_bytes()].concat()
 }
 
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// A whole request without a body: all that one needs.
+/// Encodes a complete request without a body.
 pub fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &head("GET", path))
 }
 
-/// The head of a request to this machine (RFC 7541).
+/// Encodes the head of a local request (RFC 7541).
 pub fn head(method: &str, path: &str) -> Vec<u8> {
     [
         field(":method", method),
@@ -43,12 +43,12 @@ pub fn head(method: &str, path: &str) -> Vec<u8> {
     .concat()
 }
 
-/// A field as it is: neither indexed nor with Huffman's code (RFC 7541, 6.2.2).
+/// Encodes a field literally: without an index, and without Huffman coding (RFC 7541, 6.2.2).
 pub fn field(name: &str, value: &str) -> Vec<u8> {
     [&[0][..], &string(name), &string(value)].concat()
 }
 
-/// A string, its length in as many bytes as it needs (RFC 7541, 5.1 and 5.2).
+/// Encodes a string after its length, which takes as few bytes as possible (RFC 7541, 5.1, 5.2).
 pub fn string(text: &str) -> Vec<u8> {
     let byte = |number: usize| u8::try_from(number).unwrap();
     let mut bytes = Vec::new();

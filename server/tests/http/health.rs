@@ -1,27 +1,27 @@
-//! What the server says of itself: `/health`, `/metrics`, and the stop.
+//! The routes for operators, `/health` and `/metrics`, and the shutdown.
 
-use crate::support::{Server, Settings};
+use crate::support::Server;
 
 #[tokio::test]
-async fn it_is_live_and_ready() {
-    let server = Server::start(Settings::default()).await;
+async fn a_running_server_is_live_and_ready() {
+    let server = Server::start().await;
     assert_eq!(server.get("/health/live").await.rest().await, "live\n");
     assert_eq!(server.get("/health/ready").await.rest().await, "ready\n");
 }
 
 #[tokio::test]
-async fn while_a_client_is_slow_to_go_it_is_not_ready_and_still_answers() {
-    let server = Server::start(Settings::default()).await;
+async fn a_draining_server_is_not_ready_and_still_responds() {
+    let server = Server::start().await;
     let mut slow = server.get("/events").await;
     slow.message().await;
-    // More than all buffers between us hold.
+    // More data than all buffers between server and client.
     for _ in 0..100 {
         server.publish(&"x".repeat(100_000)).await;
     }
     server.stop.begin();
-    let answer = server.get("/health/ready").await;
-    assert_eq!(answer.status(), 503);
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    let response = server.get("/health/ready").await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
     assert_eq!(server.get("/health/live").await.status(), 200);
     let mut late = server.get("/events").await;
     assert_eq!(late.header("connection"), Some("close"));
@@ -29,18 +29,18 @@ async fn while_a_client_is_slow_to_go_it_is_not_ready_and_still_answers() {
     assert!(late.has_ended().await);
     assert!(!server.serving.is_finished());
 
-    assert!(slow.rest().await.ends_with("}\n\n"), "to the end of the goodbye");
+    assert!(slow.rest().await.ends_with("}\n\n"), "the goodbye is complete");
     server.serving.await.unwrap();
 }
 
 #[tokio::test]
-async fn many_streams_all_say_goodbye() {
-    let server = Server::start(Settings::default()).await;
+async fn every_stream_gets_a_goodbye() {
+    let server = Server::start().await;
     let mut streams = Vec::new();
     for _ in 0..50 {
         streams.push(server.get("/events").await);
     }
-    server.until_streams(50).await;
+    server.wait_for_streams(50).await;
     server.stop.begin();
     for mut stream in streams {
         assert_eq!(stream.message().await.name, "hello");
@@ -51,17 +51,17 @@ async fn many_streams_all_say_goodbye() {
 }
 
 #[tokio::test]
-async fn it_counts_what_it_does() {
-    let server = Server::start(Settings::default()).await;
+async fn metrics_count_streams_events_and_bytes() {
+    let server = Server::start().await;
     for tick in ["a", "b", "c"] {
         server.publish(tick).await;
     }
-    let mut answer = server.get("/events?last_event_id=000000000000c10c-1").await;
-    answer.message().await;
-    answer.message().await;
-    answer.message().await;
+    let mut response = server.get("/events?last_event_id=000000000000c10c-1").await;
+    response.message().await;
+    response.message().await;
+    response.message().await;
     server.publish("d").await;
-    let bytes = answer.block().await.len() as u64;
+    let bytes = response.block().await.len() as u64;
     let mut gap = server.get("/events?last_event_id=x").await;
     gap.message().await;
     gap.message().await;
@@ -81,24 +81,24 @@ async fn it_counts_what_it_does() {
         "waterclock_gaps_total{reason=\"malformed\"} 1",
         "waterclock_replay_events_sum 2.0",
         "waterclock_replay_events_count 2",
-        // What was replayed is not counted here.
+        // Replayed events are not counted here.
         "waterclock_publish_to_write_seconds_count 1",
     ] {
         assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
     }
     assert!(server.metric("waterclock_sent_bytes_total").await > 3 * bytes);
 
-    drop((answer, gap));
-    server.until_metric("waterclock_streams_open", |value| value == 0).await;
+    drop((response, gap));
+    server.wait_for_metric("waterclock_streams_open", |value| value == 0).await;
     let left = "waterclock_streams_ended_total{reason=\"client-left\"}";
     assert_eq!(server.metric(left).await, 2);
 }
 
 #[tokio::test]
-async fn the_dashboard_and_the_documentation_name_metrics_that_there_are() {
-    let server = Server::start(Settings::default()).await;
+async fn the_dashboard_and_the_documentation_name_existing_metrics() {
+    let server = Server::start().await;
     let metrics = server.get("/metrics").await.rest().await;
-    let is_told = |name: &str| {
+    let is_served = |name: &str| {
         let name = name.trim_end_matches("_total").trim_end_matches("_bucket");
         metrics.contains(&format!("# HELP {name} "))
     };
@@ -106,17 +106,17 @@ async fn the_dashboard_and_the_documentation_name_metrics_that_there_are() {
     let mut names = 0;
     for (at, _) in dashboard.match_indices("waterclock_") {
         let name = dashboard[at..].split(|c: char| !c.is_ascii_lowercase() && c != '_').next();
-        assert!(is_told(name.unwrap()), "{name:?}: {metrics}");
+        assert!(is_served(name.unwrap()), "{name:?}: {metrics}");
         names += 1;
     }
     assert!(names > 10);
-    // Its table of metrics: the first column, in backticks.
+    // The first column of its table of metrics, in backticks.
     let documentation = include_str!("../../../docs/running.md");
     let (_, table) = documentation.split_once("| metric ").unwrap();
     for cell in table.lines().skip(2).filter_map(|row| row.split('|').nth(1)) {
         for name in cell.split('`').skip(1).step_by(2) {
             let name = name.split('{').next().unwrap();
-            assert!(is_told(&format!("waterclock_{name}")), "{name}: {metrics}");
+            assert!(is_served(&format!("waterclock_{name}")), "{name}: {metrics}");
         }
     }
 }

@@ -1,49 +1,49 @@
 //! `/load`: the built-in load, over real sockets.
 
 use serde_json::{Value, json};
-use server::access::Access;
+use server::auth::Access;
 use waterclock::transport::Transport;
 
 use crate::{
-    readers::{Ask, Http, Reader},
-    support::{DEADLINE, Server, Settings},
+    readers::{Http1Connection, ReadRequest, Reader},
+    support::{DEADLINE, REMOTE, Server, Settings},
     tokens,
     transports::publish_much,
 };
 
-/// The answer to a request of `/load`: its status, and its body if it has one.
+/// Requests `/load`, and returns the status and the body, or `null` without a body.
 async fn load(server: &Server, method: &str, query: &str, headers: &str) -> (u16, Value) {
-    let mut http = Http::connect(server.address).await;
+    let mut http = Http1Connection::connect(server.address).await;
     let host = if headers.contains("Host: ") { "" } else { "Host: localhost\r\n" };
     let request = format!(
         "{method} /load{query} HTTP/1.1\r\n{host}Content-Length: 0\r\nConnection: close\r\n\
          {headers}\r\n"
     );
     http.send(request.as_bytes()).await;
-    let head = http.head().await.expect("an answer");
+    let head = http.head().await.expect("a response");
     while http.read().await {}
     (head.status(), serde_json::from_slice(&http.unread).unwrap_or_default())
 }
 
-/// One that keeps all events.
-async fn with_room() -> Server {
-    Server::start(Settings { retain_count: 1_000_000, ..Settings::default() }).await
+/// Starts a server that retains all events.
+async fn start_retaining_all() -> Server {
+    Server::start_with(Settings { retain_count: 1_000_000, ..Settings::default() }).await
 }
 
-async fn reader(server: &Server) -> Reader {
-    Ask::new(server, Transport::Sse, "topic=waterclock.load").open().await
+async fn open_reader(server: &Server) -> Reader {
+    ReadRequest::new(server, Transport::Sse, "topic=waterclock.load").open().await
 }
 
 #[tokio::test]
-async fn it_publishes_events_of_the_size_that_was_chosen() {
-    let server = with_room().await;
+async fn a_load_publishes_events_of_the_requested_size() {
+    let server = start_retaining_all().await;
     for size in [0, 1, 7, 100, 65_536] {
-        let mut reader = reader(&server).await;
+        let mut reader = open_reader(&server).await;
         let query = format!("?rate=100&size={size}&seconds=600");
-        let plan = json!({"rate": 100, "size": size, "seconds": 600});
-        assert_eq!(load(&server, "POST", &query, "").await, (201, plan));
+        let parameters = json!({"rate": 100, "size": size, "seconds": 600});
+        assert_eq!(load(&server, "POST", &query, "").await, (201, parameters));
         for number in 1..=9 {
-            // Some of the one before may come first.
+            // Events of the previous load may come first.
             let event = loop {
                 let event = reader.event().await;
                 if event.data.len() == size {
@@ -51,8 +51,8 @@ async fn it_publishes_events_of_the_size_that_was_chosen() {
                 }
             };
             assert_eq!((event.topic.as_str(), event.name.as_str()), ("waterclock.load", "message"));
-            let begin = format!("{number} abcdefgh");
-            assert!(event.data.starts_with(&begin[..begin.len().min(size)]), "{}", event.data);
+            let start = format!("{number} abcdefgh");
+            assert!(event.data.starts_with(&start[..start.len().min(size)]), "{}", event.data);
         }
         assert_eq!(load(&server, "DELETE", "", "").await, (204, Value::Null));
         drop(reader);
@@ -60,23 +60,26 @@ async fn it_publishes_events_of_the_size_that_was_chosen() {
 }
 
 #[tokio::test]
-async fn there_is_one_at_a_time() {
-    let server = with_room().await;
-    // Also if there is none to end.
+async fn only_one_load_runs_at_a_time() {
+    let server = start_retaining_all().await;
+    // Ending a load that does not run succeeds, too.
     assert_eq!(load(&server, "DELETE", "", "").await.0, 204);
     let defaults = json!({"rate": 10, "size": 100, "seconds": 60});
     assert_eq!(load(&server, "POST", "", "").await, (201, defaults));
     for query in ["?rate=11", "?size=101", "?rate=1000&size=0&seconds=1"] {
         let (status, problem) = load(&server, "POST", query, "").await;
         assert_eq!(status, 409, "{query}");
-        let begin = "A load of 10 events a second of 100 bytes runs already";
+        let start = "A load of 10 events per second of 100 bytes is already running";
         let detail = problem["detail"].as_str().unwrap();
-        assert!(detail.starts_with(begin) && detail.ends_with("or by `DELETE /load`."), "{detail}");
+        assert!(
+            detail.starts_with(start) && detail.ends_with("or with `DELETE /load`."),
+            "{detail}"
+        );
     }
     assert_eq!(load(&server, "DELETE", "", "").await.0, 204);
 
-    // The next one is alone.
-    let mut reader = reader(&server).await;
+    // Only the next load publishes now.
+    let mut reader = open_reader(&server).await;
     assert_eq!(load(&server, "POST", "?rate=1000&size=5", "").await.0, 201);
     while reader.event().await.data != "1 abc" {}
     for number in 2..100 {
@@ -86,15 +89,15 @@ async fn there_is_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn it_goes_on_for_as_long_as_anyone_asks_for_the_same() {
-    let server = with_room().await;
-    let mut reader = reader(&server).await;
+async fn a_repeated_request_extends_the_load() {
+    let server = start_retaining_all().await;
+    let mut reader = open_reader(&server).await;
     for (seconds, status) in [(1, 201), (600, 200), (1, 200)] {
         let query = format!("?rate=1000&size=10&seconds={seconds}");
-        let plan = json!({"rate": 1000, "size": 10, "seconds": seconds});
-        assert_eq!(load(&server, "POST", &query, "").await, (status, plan));
+        let parameters = json!({"rate": 1000, "size": 10, "seconds": seconds});
+        assert_eq!(load(&server, "POST", &query, "").await, (status, parameters));
     }
-    // More than a second's, each once.
+    // The events exceed those of one second, and none is repeated.
     for number in 1..2000 {
         let data = reader.event().await.data;
         assert!(data.starts_with(&format!("{number} ")), "{number}: {data}");
@@ -104,38 +107,42 @@ async fn it_goes_on_for_as_long_as_anyone_asks_for_the_same() {
 }
 
 #[tokio::test]
-async fn it_ends_with_the_last_who_wants_it() {
-    let server = with_room().await;
+async fn a_load_ends_with_its_last_user() {
+    let server = start_retaining_all().await;
     assert_eq!(load(&server, "POST", "?rate=100&name=a", "").await.0, 201);
     assert_eq!(load(&server, "POST", "?rate=100&name=b", "").await.0, 200);
     assert_eq!(load(&server, "DELETE", "?name=a", "").await.0, 204);
-    assert_eq!(load(&server, "POST", "?rate=1&name=a", "").await.0, 409, "b wants it");
+    assert_eq!(load(&server, "POST", "?rate=1&name=a", "").await.0, 409, "b uses the load");
     assert_eq!(load(&server, "DELETE", "?name=b", "").await.0, 204);
     assert_eq!(load(&server, "POST", "?rate=1&name=a", "").await.0, 201);
     assert_eq!(load(&server, "DELETE", "", "").await.0, 204);
-    assert_eq!(load(&server, "POST", "?rate=2", "").await.0, 201, "nobody's, for anybody");
+    assert_eq!(
+        load(&server, "POST", "?rate=2", "").await.0,
+        201,
+        "an unnamed request ends the load for all"
+    );
 }
 
 #[tokio::test]
-async fn it_ends_by_itself() {
-    let server = Server::start(Settings::default()).await;
+async fn a_load_ends_after_its_duration() {
+    let server = Server::start().await;
     assert_eq!(load(&server, "POST", "?rate=1000&size=0&seconds=1", "").await.0, 201);
     let ended = async { while load(&server, "POST", "?rate=1", "").await.0 == 409 {} };
     tokio::time::timeout(DEADLINE, ended).await.expect("the end");
-    // About a thousand, by chance.
+    // The exact number is random.
     let published = server.hub.newest();
     assert!((500..2000).contains(&published), "{published}");
 }
 
 #[tokio::test]
-async fn it_ends_when_the_server_stops() {
-    let server = Server::start(Settings::default()).await;
-    // One who does not read keeps the server from being through at once.
-    let stuck = Ask::new(&server, Transport::Sse, "topic=much").earliest().open().await;
+async fn a_load_ends_at_a_shutdown() {
+    let server = Server::start().await;
+    // A client that does not read prolongs the shutdown.
+    let stuck = ReadRequest::new(&server, Transport::Sse, "topic=much").earliest().open().await;
     publish_much(&server, "much").await;
     assert_eq!(load(&server, "POST", "", "").await.0, 201);
     server.stop.begin();
-    // While it runs, it is gone on with; then it is begun again, only to end as well.
+    // Requests extend the load until it has ended. Then one starts it again, and it ends at once.
     let ended = async { while load(&server, "POST", "", "").await.0 != 201 {} };
     tokio::time::timeout(DEADLINE, ended).await.expect("the end");
     drop(stuck);
@@ -143,8 +150,8 @@ async fn it_ends_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn what_it_cannot_be_is_told() {
-    let server = Server::start(Settings::default()).await;
+async fn invalid_parameters_get_400_with_the_limits() {
+    let server = Server::start().await;
     for query in [
         "rate=0",
         "rate=1001",
@@ -163,47 +170,47 @@ async fn what_it_cannot_be_is_told() {
     ] {
         let (status, problem) = load(&server, "POST", &format!("?{query}"), "").await;
         assert_eq!(status, 400, "{query}");
-        let expected = "`rate` is 1 to 1000 events a second, `size` 0 to 65536 bytes, `seconds` 1 to \
-                        600.";
+        let expected = "`rate` must be 1 to 1000 events per second, `size` 0 to 65536 bytes, \
+                        `seconds` 1 to 600.";
         assert_eq!(problem["detail"], expected, "{query}");
     }
-    // What is not known is not minded, as everywhere.
+    // Unknown parameters are ignored.
     assert_eq!(load(&server, "POST", "?rate=1000&size=65536&seconds=600&x=y", "").await.0, 201);
     assert_eq!(load(&server, "GET", "", "").await.0, 405);
 }
 
 #[tokio::test]
-async fn nobody_elsewhere_starts_or_ends_one() {
+async fn only_local_requests_start_or_end_a_load() {
     let mut access = tokens::access();
     access.cors_origins = ["https://app.example".parse().unwrap()].into();
     access.public_topics = [">".parse().unwrap()].into();
-    let server = Server::start(Settings { access, ..Settings::default() }).await;
+    let server = Server::with_access(access).await;
     let all = json!({"publish": [">"], "subscribe": [">"]});
     let by_token = tokens::bearer(&tokens::token(all));
-    let begin = "This is for the server's own machine only, and the request is not from there: ";
+    let start = "This is for the server's own machine only, and the request is not local: ";
     for (headers, why) in [
         ("Origin: https://evil.example\r\n", "it comes from a page of another origin"),
         ("Origin: null\r\n", "it comes from a page of another origin"),
         ("Origin: https://app.example\r\n", "it comes from a page of another origin"),
         ("Host: rebound.example\r\n", "its `Host` is not a loopback name"),
-        ("Via: proxy\r\n", "a proxy has passed it on"),
-        (&by_token, "a proxy has passed it on"),
+        (REMOTE, "it came through a proxy"),
+        (&by_token, "it came through a proxy"),
     ] {
         for method in ["POST", "DELETE"] {
             let (status, problem) = load(&server, method, "?rate=1000", headers).await;
             assert_eq!(status, 403, "{method} {headers}");
             let detail = problem["detail"].as_str().unwrap();
-            assert!(detail.starts_with(&format!("{begin}{why}")), "{headers}: {detail}");
+            assert!(detail.starts_with(&format!("{start}{why}")), "{headers}: {detail}");
         }
     }
-    // A page of ours does.
-    let ours = "Origin: http://localhost\r\n";
-    assert_eq!(load(&server, "POST", "", ours).await.0, 201, "none runs");
-    // And nobody else has ended it.
-    assert_eq!(load(&server, "DELETE", "", "Via: proxy\r\n").await.0, 403);
-    assert_eq!(load(&server, "POST", "", ours).await.0, 200, "it runs");
+    // A page of the server itself may start a load.
+    let own = "Origin: http://localhost\r\n";
+    assert_eq!(load(&server, "POST", "", own).await.0, 201, "none was started");
+    // A request through a proxy cannot end it.
+    assert_eq!(load(&server, "DELETE", "", REMOTE).await.0, 403);
+    assert_eq!(load(&server, "POST", "", own).await.0, 200, "none was ended");
 
     let access = Access { is_token_required: true, ..tokens::access() };
-    let server = Server::start(Settings { access, ..Settings::default() }).await;
+    let server = Server::with_access(access).await;
     assert_eq!(load(&server, "POST", "", "").await.0, 403);
 }

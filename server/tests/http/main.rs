@@ -1,5 +1,5 @@
 //! The server over real sockets.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails a test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails a test")]
 
 mod access;
 mod attacks;
@@ -9,7 +9,9 @@ mod events;
 mod frames;
 mod health;
 mod http2;
+#[cfg(feature = "compare")]
 mod load;
+#[cfg(feature = "compare")]
 mod meters;
 mod openapi;
 mod pages;

@@ -1,4 +1,4 @@
-//! The interface as it is written down, against the server as it is.
+//! The `OpenAPI` document, compared with the behaviour of the server.
 
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
@@ -6,48 +6,49 @@ use serde_json::{Value, json};
 use waterclock::transport::Transport;
 
 use crate::{
-    readers::Ask,
-    support::{Answer, Server, Settings},
+    readers::ReadRequest,
+    support::{REMOTE, Server, Settings, TestResponse},
     tokens,
-    ws::Socket,
+    ws::WebSocketClient,
 };
 
-/// What an operation is documented to answer with that status.
+/// Returns the documented response of an operation for a status.
 fn documented<'a>(document: &'a Value, path: &str, method: &str, status: u16) -> &'a Value {
     let response = &document["paths"][path][method]["responses"][status.to_string()];
-    assert!(!response.is_null(), "{method} {path} is not documented to answer {status}");
+    assert!(!response.is_null(), "{method} {path} has no documented response {status}");
     match response["$ref"].as_str() {
         Some(reference) => document.pointer(reference.trim_start_matches('#')).expect(reference),
         None => response,
     }
 }
 
-/// Holds an answer against what is documented.
-async fn check(document: &Value, path: &str, method: &str, answer: Answer) {
-    let response = documented(document, path, method, answer.status());
-    for (name, header) in response["headers"].as_object().into_iter().flatten() {
-        let found = answer.header(&name.to_lowercase());
+/// Compares a response with the documented one.
+async fn check(document: &Value, path: &str, method: &str, response: TestResponse) {
+    let expected = documented(document, path, method, response.status());
+    for (name, header) in expected["headers"].as_object().into_iter().flatten() {
+        let found = response.header(&name.to_lowercase());
         assert!(found.is_some() || header["required"] != true, "{method} {path}: {name}");
     }
-    let Some(content) = response["content"].as_object() else {
-        assert_eq!(answer.header("content-type"), None, "{method} {path}");
+    let Some(content) = expected["content"].as_object() else {
+        assert_eq!(response.header("content-type"), None, "{method} {path}");
         return;
     };
-    let found = answer.header("content-type").expect("a content type").to_owned();
+    let found = response.header("content-type").expect("a content type").to_owned();
     let found = found.split(';').next().unwrap_or_default();
     let media = content.get(found);
-    let media = media.unwrap_or_else(|| panic!("{method} {path} answers with {found}"));
+    let media = media
+        .unwrap_or_else(|| panic!("{method} {path} has the undocumented content type {found}"));
     if !found.ends_with("json") {
         return;
     }
-    let body: Value = serde_json::from_str(&answer.rest().await).unwrap();
-    let errors = errors(document, &media["schema"], &body);
+    let body: Value = serde_json::from_str(&response.rest().await).unwrap();
+    let errors = validation_errors(document, &media["schema"], &body);
     assert!(errors.is_empty(), "{method} {path}: {errors:?}: {body}");
 }
 
-/// What is wrong with that by a schema of the document.
-fn errors(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
-    // The references in a schema are to the document's other schemas.
+/// Validates a value against a schema of the document, and returns the errors.
+fn validation_errors(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
+    // A schema refers to other schemas of the document.
     let mut schema = schema.clone();
     schema["components"] = document["components"].clone();
     let validator = jsonschema::draft202012::new(&schema).unwrap();
@@ -59,8 +60,8 @@ async fn document(server: &Server) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_written_down_is_what_the_server_does() {
-    let server = Server::start(Settings {
+async fn every_response_matches_the_document() {
+    let server = Server::start_with(Settings {
         access: tokens::access(),
         max_topics: 2,
         max_publishes: NonZeroU32::MIN,
@@ -71,13 +72,11 @@ async fn what_is_written_down_is_what_the_server_does() {
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let key = "Idempotency-Key: k\r\n";
-    let elsewhere = "Via: proxy\r\n";
     let token = tokens::bearer(&tokens::token(json!({"publish": ["t"]})));
     let long = "x".repeat(65_537);
     let socket = "Host: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\
                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    let (socket_elsewhere, socket_token) =
-        (format!("{socket}{elsewhere}"), format!("{socket}{token}"));
+    let (socket_remote, socket_token) = (format!("{socket}{REMOTE}"), format!("{socket}{token}"));
     let meter = "/meters/meter-of-the-test";
     let (cut, no_meter, no_cut) =
         (format!("{meter}/cut"), format!("{meter}-"), format!("{meter}-/cut"));
@@ -88,7 +87,7 @@ async fn what_is_written_down_is_what_the_server_does() {
         ("/events/{topic}", "post", "/events/t", key, "y", 422),
         ("/events/{topic}", "post", "/events/t?split=lines", "", "a\nb", 200),
         ("/events/{topic}", "post", "/events/t?name=gap", "", "x", 400),
-        ("/events/{topic}", "post", "/events/t", elsewhere, "x", 401),
+        ("/events/{topic}", "post", "/events/t", REMOTE, "x", 401),
         ("/events/{topic}", "post", "/events/clock", "", "x", 403),
         ("/events/{topic}", "post", "/events/t", "", &long, 413),
         ("/events/{topic}", "put", "/events/t", &token, "x", 429),
@@ -97,39 +96,39 @@ async fn what_is_written_down_is_what_the_server_does() {
         ("/events", "get", "/events", "", "", 200),
         ("/events", "get", "/events?limit=1", "Last-Event-ID: 000000000000c10c-1.1\r\n", "", 204),
         ("/events", "get", "/events?topic=a..b", "", "", 400),
-        ("/events", "get", "/events", elsewhere, "", 401),
+        ("/events", "get", "/events", REMOTE, "", 401),
         ("/events", "get", "/events", &token, "", 403),
         ("/events", "head", "/events", "", "", 200),
         ("/poll", "get", "/poll?topic=t&last_event_id=earliest", "", "", 200),
         ("/poll", "get", "/poll?topic=t&last_event_id=nonsense", "", "", 200),
         ("/poll", "get", "/poll?wait=100", "", "", 400),
-        ("/poll", "get", "/poll", elsewhere, "", 401),
+        ("/poll", "get", "/poll", REMOTE, "", 401),
         ("/poll", "get", "/poll", &token, "", 403),
         ("/ws", "get", "/ws?meter=meter-of-the-test", socket, "", 101),
         ("/ws", "get", "/ws?meter=short", socket, "", 400),
-        ("/ws", "get", "/ws", &socket_elsewhere, "", 401),
+        ("/ws", "get", "/ws", &socket_remote, "", 401),
         ("/ws", "get", "/ws", &socket_token, "", 403),
         ("/ws", "get", "/ws", "", "", 426),
         ("/events", "get", "/events?meter=meter.of.the.test", "", "", 400),
         ("/poll", "get", "/poll?meter=meter-of-the-test", "", "", 200),
-        ("/meters/{meter}", "get", meter, elsewhere, "", 200),
+        ("/meters/{meter}", "get", meter, REMOTE, "", 200),
         ("/meters/{meter}", "get", &no_meter, "", "", 404),
-        ("/meters/{meter}/cut", "post", &cut, elsewhere, "", 200),
+        ("/meters/{meter}/cut", "post", &cut, REMOTE, "", 200),
         ("/meters/{meter}/cut", "post", &no_cut, "", "", 404),
         ("/load", "post", "/load?rate=0", "", "", 400),
-        ("/load", "post", "/load", elsewhere, "", 403),
+        ("/load", "post", "/load", REMOTE, "", 403),
         ("/load", "post", "/load?rate=1&size=0&seconds=9", "", "", 201),
         ("/load", "post", "/load?rate=1&size=0", "", "", 200),
         ("/load", "post", "/load", "", "", 409),
-        ("/load", "delete", "/load", elsewhere, "", 403),
+        ("/load", "delete", "/load", REMOTE, "", 403),
         ("/load", "delete", "/load", "", "", 204),
-        ("/diagnose/stream", "get", "/diagnose/stream?events=2", elsewhere, "", 200),
+        ("/diagnose/stream", "get", "/diagnose/stream?events=2", REMOTE, "", 200),
         ("/diagnose/stream", "get", "/diagnose/stream?events=0", "", "", 400),
         ("/diagnose/stream", "post", "/diagnose/stream", "", "", 200),
         ("/diagnose/stream", "post", "/diagnose/stream?bytes=9000", "", "", 400),
         ("/diagnose/stream", "head", "/diagnose/stream", "", "", 200),
         ("/metrics", "get", "/metrics", "", "", 200),
-        ("/metrics", "get", "/metrics", elsewhere, "", 403),
+        ("/metrics", "get", "/metrics", REMOTE, "", 403),
         ("/time", "get", "/time", "", "", 200),
         ("/health/live", "get", "/health/live", "", "", 200),
         ("/health/ready", "get", "/health/ready", "", "", 200),
@@ -140,65 +139,66 @@ async fn what_is_written_down_is_what_the_server_does() {
         let request = format!(
             "{verb} {target} HTTP/{version}\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
         );
-        let mut answer = server.send(request.as_bytes()).await;
-        // How many are too many depends on how fast they come.
-        while status == 429 && answer.status() == 201 {
-            answer = server.send(request.as_bytes()).await;
+        let mut response = server.send(request.as_bytes()).await;
+        // The rate limit is reached sooner or later, depending on the speed.
+        while status == 429 && response.status() == 201 {
+            response = server.send(request.as_bytes()).await;
         }
-        assert_eq!(answer.status(), status, "{verb} {target}");
+        assert_eq!(response.status(), status, "{verb} {target}");
         seen.insert((path, method, status));
-        check(&document, path, method, answer).await;
+        check(&document, path, method, response).await;
     }
 
-    // What is documented besides takes a server or a client that is slow, stopping or in trouble.
-    let elsewhere = [408, 409, 500, 503];
+    // The other documented responses need a slow client, or a server that fails or stops.
+    let not_tested_here = [408, 409, 500, 503];
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             for (status, _) in operation["responses"].as_object().into_iter().flatten() {
                 let status: u16 = status.parse().unwrap();
                 let is_seen = |method| seen.contains(&(path.as_str(), method, status));
-                // PUT is POST by another name.
+                // PUT and POST are equivalent.
                 let is_seen = is_seen(method.as_str())
                     || path == "/events/{topic}" && (is_seen("post") || is_seen("put"));
-                assert!(is_seen || elsewhere.contains(&status), "{method} {path} {status}");
+                assert!(is_seen || not_tested_here.contains(&status), "{method} {path} {status}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_written_down_of_a_probe_is_what_it_is() {
-    let server = Server::start(Settings::default()).await;
+async fn a_probe_event_matches_its_schema() {
+    let server = Server::start().await;
     let document = document(&server).await;
-    let mut answer = server.get("/diagnose/stream?events=2&bytes=3").await;
+    let mut response = server.get("/diagnose/stream?events=2&bytes=3").await;
     for number in 1..=2 {
-        let probe = serde_json::from_str(&answer.message().await.data).unwrap();
-        let errors = errors(&document, &document["components"]["schemas"]["probe"], &probe);
+        let probe = serde_json::from_str(&response.message().await.data).unwrap();
+        let errors =
+            validation_errors(&document, &document["components"]["schemas"]["probe"], &probe);
         assert!(errors.is_empty(), "{errors:?}: {probe}");
         assert_eq!(probe["number"], number);
     }
 }
 
 #[tokio::test]
-async fn what_is_written_down_of_a_websockets_messages_is_what_they_are() {
+async fn websocket_messages_match_their_schemas() {
     let heartbeat = Duration::from_millis(50);
-    let server = Server::start(Settings { heartbeat, ..Settings::default() }).await;
+    let server = Server::start_with(Settings { heartbeat, ..Settings::default() }).await;
     let document = document(&server).await;
     let schemas = &document["components"]["schemas"];
     let mut seen = BTreeSet::new();
     let mut check = |message: &Value| {
-        let errors = errors(&document, &schemas["serverMessage"], message);
+        let errors = validation_errors(&document, &schemas["serverMessage"], message);
         assert!(errors.is_empty(), "{errors:?}: {message}");
         let name = message.as_object().unwrap().keys().find(|name| *name != "id").unwrap();
         seen.insert(name.clone());
         name.clone()
     };
-    let ask = |query| Ask::new(&server, Transport::WebSocket, query);
+    let request = |query| ReadRequest::new(&server, Transport::WebSocket, query);
 
-    // With and without a gap, a limit, something kept.
-    let mut socket = Socket::shake_hands(ask("topic=t")).await;
-    while check(&socket.hear().await) != "heartbeat" {}
-    for (message, is_good) in [
+    // The streams differ in gaps, limits and retained events.
+    let mut socket = WebSocketClient::handshake(request("topic=t")).await;
+    while check(&socket.receive().await) != "heartbeat" {}
+    for (message, is_valid) in [
         (json!({"topic": "t", "data": ""}), true),
         (json!({"topic": "t.u", "data": "x", "name": "n", "key": "k"}), true),
         (json!({"topic": "t", "data": "\0", "name": "", "key": "ü"}), true),
@@ -215,25 +215,27 @@ async fn what_is_written_down_of_a_websockets_messages_is_what_they_are() {
         (json!({"topic": "t", "data": "", "id": ""}), false),
     ] {
         let message = json!({"publish": message});
-        let is_written_down = errors(&document, &schemas["clientMessage"], &message).is_empty();
-        assert_eq!(is_written_down, is_good, "{message}");
-        socket.say(&message).await;
-        let answer = loop {
-            let name = check(&socket.hear().await);
+        let matches_schema =
+            validation_errors(&document, &schemas["clientMessage"], &message).is_empty();
+        assert_eq!(matches_schema, is_valid, "{message}");
+        socket.send_json(&message).await;
+        let response = loop {
+            let name = check(&socket.receive().await);
             if name == "published" || name == "problem" {
                 break name;
             }
         };
-        assert_eq!(answer, if is_good { "published" } else { "problem" }, "{message}");
+        assert_eq!(response, if is_valid { "published" } else { "problem" }, "{message}");
     }
-    let mut socket = Socket::shake_hands(ask("topic=t&limit=9&conflate").after("nonsense")).await;
-    while check(&socket.hear().await) != "heartbeat" {}
-    let mut socket = Socket::shake_hands(ask("topic=t&limit=1").earliest()).await;
-    while check(&socket.hear().await) != "end" {}
-    let mut socket = Socket::shake_hands(ask("topic=t").earliest()).await;
-    check(&socket.hear().await);
+    let mut socket =
+        WebSocketClient::handshake(request("topic=t&limit=9&conflate").after("nonsense")).await;
+    while check(&socket.receive().await) != "heartbeat" {}
+    let mut socket = WebSocketClient::handshake(request("topic=t&limit=1").earliest()).await;
+    while check(&socket.receive().await) != "end" {}
+    let mut socket = WebSocketClient::handshake(request("topic=t").earliest()).await;
+    check(&socket.receive().await);
     server.stop.begin();
-    while check(&socket.hear().await) != "goodbye" {}
+    while check(&socket.receive().await) != "goodbye" {}
     let kinds = schemas["serverMessage"]["oneOf"].as_array().unwrap().iter();
     let kinds: BTreeSet<_> = kinds.map(|kind| kind["required"][0].as_str().unwrap()).collect();
     assert_eq!(seen.iter().map(String::as_str).collect::<BTreeSet<_>>(), kinds);

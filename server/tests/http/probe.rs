@@ -1,50 +1,56 @@
-//! `/diagnose/stream`: the stream made to be measured.
+//! `/diagnose/stream`: the stream for measurements of a path.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
-use server::{access::Access, streams::StreamLimits};
+use server::auth::Access;
+use waterclock_axum::StreamLimits;
 use waterclock_diagnose::ProbeEvent;
 
-use crate::support::{Answer, Server, Settings};
+use crate::support::{Server, Settings, TestResponse};
 
-async fn event(answer: &mut Answer) -> ProbeEvent {
-    let message = answer.message().await;
+/// Reads the next event of a probe.
+async fn event(response: &mut TestResponse) -> ProbeEvent {
+    let message = response.message().await;
     assert_eq!(message.name, "probe");
     let probe: ProbeEvent = serde_json::from_str(&message.data).unwrap();
     assert_eq!(message.last_event_id, format!("probe-{}", probe.number));
     probe
 }
 
+/// Returns the time in milliseconds since 1970.
 fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64() * 1000.0
 }
 
 #[tokio::test]
-async fn what_it_says_first() {
-    let server = Server::start(Settings::default()).await;
-    let mut answer = server.get("/diagnose/stream?retry=7&events=2").await;
-    let block = answer.block().await;
+async fn a_probe_begins_with_a_comment_and_a_retry_time() {
+    let server = Server::start().await;
+    let mut response = server.get("/diagnose/stream?retry=7&events=2").await;
+    let block = response.block().await;
     let begin = ": waterclock probe\nretry: 7\nid: probe-1\nevent: probe\ndata: {\"number\":1,";
     assert!(block.starts_with(begin), "{block}");
-    let block = answer.block().await;
+    let block = response.block().await;
     assert!(block.starts_with("id: probe-2\nevent: probe\ndata: {\"number\":2,"), "{block}");
-    assert!(answer.has_ended().await);
+    assert!(response.has_ended().await);
     let block = server.get("/diagnose/stream").await.block().await;
-    assert!(block.starts_with(": waterclock probe\nretry: 2000\n"), "the server's own: {block}");
+    assert!(
+        block.starts_with(": waterclock probe\nretry: 2000\n"),
+        "the server's default: {block}"
+    );
 }
 
 #[tokio::test]
-async fn each_event_has_the_time_and_as_much_padding_as_was_asked_for() {
-    let server = Server::start(Settings::default()).await;
+async fn each_event_has_the_time_and_the_requested_padding() {
+    let server = Server::start().await;
     let before = now();
-    let mut answer = server.get("/diagnose/stream?events=3&every=20&bytes=100").await;
+    let mut response = server.get("/diagnose/stream?events=3&every=20&bytes=100").await;
     let mut paddings = Vec::new();
     let mut last = before;
     for number in 1..=3 {
-        let probe = event(&mut answer).await;
+        let probe = event(&mut response).await;
         assert_eq!((probe.number, probe.padding.len()), (number, 100));
-        // Timers keep no better than a millisecond. One that was late does not delay the next.
+        // Timers have a resolution of a millisecond. A late event does not delay the next one.
         let due = before + 20.0 * f64::from(number - 1);
         assert!(probe.time > due - 1.0 && probe.time >= last, "{number}");
         assert_eq!(probe.request.is_some(), number == 1);
@@ -52,32 +58,32 @@ async fn each_event_has_the_time_and_as_much_padding_as_was_asked_for() {
         paddings.push(probe.padding);
     }
     assert!(last <= now() + 1.0);
-    assert!(answer.has_ended().await);
+    assert!(response.has_ended().await);
     paddings.dedup();
-    assert_eq!(paddings.len(), 3, "random");
+    assert_eq!(paddings.len(), 3, "padding is random");
 }
 
 #[tokio::test]
-async fn its_head_is_that_of_the_events() {
-    let server = Server::start(Settings::default()).await;
-    let head = |answer: &Answer| {
-        let lines = answer.head.lines().filter(|line| !line.starts_with("date: "));
+async fn a_probe_has_the_headers_of_an_event_stream() {
+    let server = Server::start().await;
+    let head = |response: &TestResponse| {
+        let lines = response.head.lines().filter(|line| !line.starts_with("date: "));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     let events = head(&server.get("/events").await);
     assert!(events.contains(&"x-accel-buffering: no".to_owned()));
     assert_eq!(head(&server.get("/diagnose/stream").await), events);
     assert_eq!(head(&server.request("POST", "/diagnose/stream", &[]).await), events);
-    let mut answer = server.request("HEAD", "/diagnose/stream", &[]).await;
-    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
-    assert!(answer.has_ended().await);
+    let mut response = server.request("HEAD", "/diagnose/stream", &[]).await;
+    assert_eq!(response.header("content-type"), Some("text/event-stream"));
+    assert!(response.has_ended().await);
     assert_eq!(server.request("DELETE", "/diagnose/stream", &[]).await.status(), 405);
 }
 
 #[tokio::test]
-async fn it_tells_what_the_server_saw_and_no_secrets() {
+async fn the_first_event_describes_the_request_without_secrets() {
     let began = Instant::now();
-    let server = Server::start(Settings::default()).await;
+    let server = Server::start().await;
     let headers = [
         ("Last-Event-ID", &b"probe-7"[..]),
         ("Via", b"1.0 a"),
@@ -87,8 +93,8 @@ async fn it_tells_what_the_server_saw_and_no_secrets() {
         ("Authorization", b"Bearer secret"),
         ("X-Api-Key", b"secret"),
     ];
-    let mut answer = server.request("POST", "/diagnose/stream", &headers).await;
-    let mut seen = event(&mut answer).await.request.unwrap();
+    let mut response = server.request("POST", "/diagnose/stream", &headers).await;
+    let mut seen = event(&mut response).await.request.unwrap();
     let uptime = seen.uptime_ms.take().unwrap();
     assert!(uptime <= u64::try_from(began.elapsed().as_millis()).unwrap(), "{uptime}");
     let seen = serde_json::to_value(seen).unwrap();
@@ -104,45 +110,48 @@ async fn it_tells_what_the_server_saw_and_no_secrets() {
         })
     );
     let request = b"GET /diagnose/stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let answer = server.send(request).await.rest().await;
-    assert!(answer.contains("\"version\":\"HTTP/1.1\",\"method\":\"GET\",\"last_event_id\":null"));
+    let response = server.send(request).await.rest().await;
+    assert!(
+        response.contains("\"version\":\"HTTP/1.1\",\"method\":\"GET\",\"last_event_id\":null")
+    );
 }
 
 #[tokio::test]
-async fn there_are_no_heartbeats_in_it() {
+async fn a_probe_has_no_heartbeats() {
     let heartbeat = Duration::from_millis(10);
-    let server = Server::start(Settings { heartbeat, ..Settings::default() }).await;
-    let mut answer = server.get("/diagnose/stream?events=2&every=100").await;
-    assert_eq!(event(&mut answer).await.number, 1);
-    assert_eq!(event(&mut answer).await.number, 2);
+    let server = Server::start_with(Settings { heartbeat, ..Settings::default() }).await;
+    let mut response = server.get("/diagnose/stream?events=2&every=100").await;
+    assert_eq!(event(&mut response).await.number, 1);
+    assert_eq!(event(&mut response).await.number, 2);
 }
 
 #[tokio::test]
-async fn anybody_may_ask_but_no_page_elsewhere_may_read() {
+async fn anyone_may_probe_except_pages_of_other_origins() {
     let access = Access {
         cors_origins: ["https://app.example".parse().unwrap()].into(),
         ..Access::default()
     };
-    let server = Server::start(Settings { access, ..Settings::default() }).await;
+    let server = Server::with_access(access).await;
     let headers = [("Via", &b"proxy"[..]), ("Origin", b"https://app.example")];
-    let answer = server.request("GET", "/diagnose/stream", &headers).await;
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.header("access-control-allow-origin"), None);
+    let response = server.request("GET", "/diagnose/stream", &headers).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.header("access-control-allow-origin"), None);
 }
 
 #[tokio::test]
-async fn what_it_cannot_be_is_told() {
-    let server = Server::start(Settings::default()).await;
+async fn invalid_parameters_get_400_with_the_limits() {
+    let server = Server::start().await;
     for query in ["events=0", "events=1001", "every=x", "bytes=8193", "events=3&every=600000"] {
         for method in ["GET", "POST", "HEAD"] {
             let path = format!("/diagnose/stream?{query}");
-            let answer = server.request(method, &path, &[]).await;
-            assert_eq!(answer.status(), 400, "{method} {query}");
+            let response = server.request(method, &path, &[]).await;
+            assert_eq!(response.status(), 400, "{method} {query}");
             if method != "HEAD" {
-                let problem: Value = serde_json::from_str(&answer.rest().await).unwrap();
-                let expected = "`events` is 1 to 1000, `every` 0 to 600000 milliseconds, `bytes` 0 to 8192, \
-                                `retry` a number of milliseconds. A probe lasts at most 15 minutes, and has at \
-                                most 2097152 bytes of padding.";
+                let problem: Value = serde_json::from_str(&response.rest().await).unwrap();
+                let expected = "`events` must be 1 to 1000, `every` 0 to 600000 milliseconds, \
+                                `bytes` 0 to 8192, `retry` a number of milliseconds. A probe may \
+                                last at most 15 minutes, and have at most 2097152 bytes of \
+                                padding.";
                 assert_eq!(problem["detail"], expected);
             }
         }
@@ -150,9 +159,9 @@ async fn what_it_cannot_be_is_told() {
 }
 
 #[tokio::test]
-async fn it_counts_as_a_stream() {
-    let limits = StreamLimits { in_all: 10, per_address: 1 };
-    let server = Server::start(Settings { limits, ..Settings::default() }).await;
+async fn a_probe_counts_as_a_stream() {
+    let limits = StreamLimits { total: 10, per_address: 1 };
+    let server = Server::start_with(Settings { limits, ..Settings::default() }).await;
     let mut first = server.get("/diagnose/stream?events=2&every=600000").await;
     event(&mut first).await;
     assert_eq!(server.streams.count(), 1);
@@ -165,9 +174,11 @@ async fn it_counts_as_a_stream() {
         assert!(beyond.has_ended().await);
     }
     drop(first);
-    server.until_streams(0).await;
+    server.wait_for_streams(0).await;
     event(&mut server.get("/diagnose/stream").await).await;
-    server.until_metric("waterclock_streams_ended_total{reason=\"end\"}", |count| count == 1).await;
+    server
+        .wait_for_metric("waterclock_streams_ended_total{reason=\"end\"}", |count| count == 1)
+        .await;
     assert_eq!(server.metric("waterclock_streams_ended_total{reason=\"client-left\"}").await, 1);
     assert_eq!(server.metric("waterclock_streams_total").await, 2);
     assert_eq!(server.metric("waterclock_events_sent_total").await, 2);
@@ -175,14 +186,14 @@ async fn it_counts_as_a_stream() {
 }
 
 #[tokio::test]
-async fn a_stop_says_goodbye_to_it() {
-    let server = Server::start(Settings::default()).await;
-    let mut answer = server.get("/diagnose/stream?events=2&every=600000").await;
-    event(&mut answer).await;
+async fn a_shutdown_ends_a_probe_with_a_goodbye() {
+    let server = Server::start().await;
+    let mut response = server.get("/diagnose/stream?events=2&every=600000").await;
+    event(&mut response).await;
     server.stop.begin();
-    let goodbye = answer.message().await;
+    let goodbye = response.message().await;
     assert_eq!(goodbye.name, "goodbye");
     assert!(goodbye.data.contains("\"reason\":\"draining\""), "{}", goodbye.data);
-    assert!(answer.has_ended().await);
+    assert!(response.has_ended().await);
     server.serving.await.unwrap();
 }

@@ -1,38 +1,35 @@
 //! `POST /events/{topic}` over real sockets.
 
-use server::access::Access;
-
+use server::auth::Access;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Answer, DEADLINE, Server, Settings, TIME};
+use crate::support::{DEADLINE, Server, Settings, TIME, TestResponse};
 
-async fn start() -> Server {
-    Server::start(Settings::default()).await
-}
-
-async fn refused(answer: Answer, status: u16, detail: &str) {
-    assert_eq!(answer.status(), status, "{detail}");
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-    let body = answer.rest().await;
+/// Checks the status and the detail of a problem.
+async fn assert_refused(response: TestResponse, status: u16, detail: &str) {
+    assert_eq!(response.status(), status, "{detail}");
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
+    let body = response.rest().await;
     assert!(body.contains(detail), "{detail}: {body}");
 }
 
 #[tokio::test]
-async fn the_answer_is_the_event_and_subscribers_of_the_topic_get_it() {
-    let server = start().await;
+async fn a_published_event_is_the_response_and_reaches_subscribers() {
+    let server = Server::start().await;
     let mut orders = server.get("/events?topic=orders.*").await;
     let mut json = server.get("/events?topic=other&topic=orders.eu&format=json").await;
     let mut clock = server.get("/events").await;
     for stream in [&mut orders, &mut json, &mut clock] {
         assert_eq!(stream.message().await.name, "hello");
     }
-    let answer = server.post("orders.eu?name=created", "", b"17").await;
-    assert_eq!(answer.status(), 201);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let response = server.post("orders.eu?name=created", "", b"17").await;
+    assert_eq!(response.status(), 201);
+    assert_eq!(response.header("content-type"), Some("application/json"));
     let event = format!(
-        r#"{{"id":"000000000000c10c-1","topic":"orders.eu","name":"created","data":"17","time":"{TIME}"}}"#
+        "{{\"id\":\"000000000000c10c-1\",\"topic\":\"orders.eu\",\"name\":\"created\",\
+         \"data\":\"17\",\"time\":\"{TIME}\"}}"
     );
-    assert_eq!(answer.rest().await, event);
+    assert_eq!(response.rest().await, event);
     assert_eq!(orders.block().await, "id: 000000000000c10c-1\nevent: created\ndata: 17\n\n");
     assert_eq!(json.message().await.data, event);
 
@@ -41,15 +38,15 @@ async fn the_answer_is_the_event_and_subscribers_of_the_topic_get_it() {
 }
 
 #[tokio::test]
-async fn the_body_is_the_data_whatever_it_is() {
-    let server = start().await;
+async fn any_body_is_published_unchanged() {
+    let server = Server::start().await;
     let mut stream = server.get("/events?topic=t&format=json").await;
     stream.message().await;
     let long = "x".repeat(64 * 1024);
     for body in ["", " ", "a\r\nb\rc\n", "with \0", "id: 1\n\n", "\u{feff}ü", long.as_str()] {
         let headers = "Content-Type: application/x-www-form-urlencoded\r\n";
-        let answer = server.post("t", headers, body.as_bytes()).await;
-        assert_eq!(answer.status(), 201);
+        let response = server.post("t", headers, body.as_bytes()).await;
+        assert_eq!(response.status(), 201);
         let event: waterclock::event::Event =
             serde_json::from_str(&stream.message().await.data).unwrap();
         assert_eq!(event.data, body);
@@ -57,15 +54,15 @@ async fn the_body_is_the_data_whatever_it_is() {
 }
 
 #[tokio::test]
-async fn put_does_the_same() {
-    let server = start().await;
+async fn put_publishes_like_post() {
+    let server = Server::start().await;
     let request = b"PUT /events/t HTTP/1.0\r\nContent-Length: 1\r\n\r\nx";
     assert_eq!(server.send(request).await.status(), 201);
 }
 
 #[tokio::test]
-async fn each_line_is_an_event_the_moment_it_arrives() {
-    let server = start().await;
+async fn each_line_is_published_as_soon_as_it_arrives() {
+    let server = Server::start().await;
     let mut stream = server.get("/events?topic=build").await;
     stream.message().await;
     let mut publisher = server.connect().await;
@@ -80,19 +77,19 @@ async fn each_line_is_an_event_the_moment_it_arrives() {
     }
     publisher.write_all(b"4\r\nlast\r\n0\r\n\r\n").await.unwrap();
     assert_eq!(stream.message().await.data, "last");
-    let mut answer = String::new();
-    publisher.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    assert!(answer.contains("{\"published\":4}"), "{answer}");
+    let mut response = String::new();
+    publisher.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK"), "{response}");
+    assert!(response.contains("{\"published\":4}"), "{response}");
 }
 
 #[tokio::test]
-async fn many_short_lines_come_in_order() {
-    let server = start().await;
+async fn many_short_lines_stay_in_order() {
+    let server = Server::start().await;
     let count = 20_000;
     let body = (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join("\n");
-    let answer = server.post("t?split=lines", "", body.as_bytes()).await;
-    assert_eq!(answer.rest().await, format!("{{\"published\":{count}}}"));
+    let response = server.post("t?split=lines", "", body.as_bytes()).await;
+    assert_eq!(response.rest().await, format!("{{\"published\":{count}}}"));
     let mut stream = server.get("/events?topic=t&last_event_id=earliest").await;
     stream.message().await;
     for n in 0..count {
@@ -101,20 +98,25 @@ async fn many_short_lines_come_in_order() {
 }
 
 #[tokio::test]
-async fn lines_before_a_bad_one_are_published_and_counted() {
-    let server = start().await;
+async fn lines_before_an_invalid_one_are_published_and_counted() {
+    let server = Server::start().await;
     let long = [b"a\nb\n".to_vec(), b"x".repeat(64 * 1024 + 1)].concat();
-    let answer = server.post("t?split=lines", "", &long).await;
-    refused(answer, 413, "at most 65536 bytes long. 2 lines were published before.").await;
-    let answer = server.post("t?split=lines", "", b"c\n\xff\nd\n").await;
-    refused(answer, 400, "1 lines were published before.").await;
-    refused(server.post("t?split=words", "", b"").await, 400, "There is no split").await;
+    let response = server.post("t?split=lines", "", &long).await;
+    assert_refused(response, 413, "at most 65536 bytes long. 2 lines were published before.").await;
+    let response = server.post("t?split=lines", "", b"c\n\xff\nd\n").await;
+    assert_refused(response, 400, "1 lines were published before.").await;
+    assert_refused(
+        server.post("t?split=words", "", b"").await,
+        400,
+        "\\\"words\\\" is not a way to split. `split` must be `lines`",
+    )
+    .await;
     assert_eq!(server.hub.newest(), 3);
 }
 
 #[tokio::test]
-async fn a_publisher_that_vanishes_half_way_has_published_its_whole_lines() {
-    let server = start().await;
+async fn complete_lines_of_a_vanished_publisher_are_published() {
+    let server = Server::start().await;
     let mut stream = server.get("/events?topic=t").await;
     stream.message().await;
     let mut publisher = server.connect().await;
@@ -123,39 +125,41 @@ async fn a_publisher_that_vanishes_half_way_has_published_its_whole_lines() {
     publisher.write_all(format!("{head}whole\nhal").as_bytes()).await.unwrap();
     assert_eq!(stream.message().await.data, "whole");
     drop(publisher);
-    server.until_metric("waterclock_connections_open", |open| open == 2).await;
+    server.wait_for_metric("waterclock_connections_open", |open| open == 2).await;
     assert_eq!(server.hub.newest(), 1);
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_is_told_why_and_nobody_sees_it() {
-    let server = start().await;
+async fn a_refused_event_gets_the_reason_and_reaches_nobody() {
+    let server = Server::start().await;
     let mut stream = server.get("/events?topic=%3E&last_event_id=earliest").await;
     stream.message().await;
     let long = "x".repeat(64 * 1024 + 1);
-    refused(server.post("t", "", long.as_bytes()).await, 413, "at most 65536 bytes").await;
-    refused(server.post("t", "", b"\xff\xfe").await, 400, "is UTF-8, and this is not").await;
-    refused(server.post("clock", "", b"x").await, 403, "Only the server itself").await;
+    assert_refused(server.post("t", "", long.as_bytes()).await, 413, "at most 65536 bytes").await;
+    assert_refused(server.post("t", "", b"\xff\xfe").await, 400, "An event's data must be UTF-8.")
+        .await;
+    assert_refused(server.post("clock", "", b"x").await, 403, "Only the server itself").await;
     let topic = "x".repeat(256);
     for topic in ["a..b", ".", "..", "a.*", "%3E", "a%2Fb", "%20", "a%00", "%ff", &topic] {
-        let answer = server.post(topic, "", b"x").await;
-        assert_eq!(answer.status(), 400, "{topic}");
+        let response = server.post(topic, "", b"x").await;
+        assert_eq!(response.status(), 400, "{topic}");
     }
-    refused(server.post("a.*", "", b"x").await, 400, "\\\"a.*\\\" is not a topic").await;
+    assert_refused(server.post("a.*", "", b"x").await, 400, "\\\"a.*\\\" is not a topic").await;
     for name in ["hello", "gap", "open", "error"] {
-        let answer = server.post(&format!("t?name={name}"), "", b"x").await;
-        refused(answer, 400, "the name is reserved").await;
+        let response = server.post(&format!("t?name={name}"), "", b"x").await;
+        assert_refused(response, 400, "the name is reserved").await;
     }
-    refused(server.post("t?name=a%0ab", "", b"x").await, 400, "without CR, LF and NUL").await;
+    assert_refused(server.post("t?name=a%0ab", "", b"x").await, 400, "without CR, LF and NUL")
+        .await;
     assert_eq!(server.post("t?name=", "", b"x").await.status(), 201);
-    assert_eq!(stream.message().await.data, "x", "the only one");
+    assert_eq!(stream.message().await.data, "x", "the only event");
     let get = server.get("/events/t").await;
     assert_eq!((get.status(), get.header("allow")), (405, Some("POST,PUT")));
 }
 
 #[tokio::test]
-async fn a_page_elsewhere_cannot_publish_to_a_developers_machine() {
-    let server = start().await;
+async fn a_page_of_another_origin_cannot_publish_to_a_local_server() {
+    let server = Server::start().await;
     for headers in [
         "Host: localhost\r\nOrigin: https://example.org\r\n",
         "Host: localhost\r\nOrigin: null\r\n",
@@ -163,14 +167,14 @@ async fn a_page_elsewhere_cannot_publish_to_a_developers_machine() {
         "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n",
         "Host: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n",
     ] {
-        let answer = server.post("t", headers, b"x").await;
-        refused(answer, 403, "Only the server's own machine may publish").await;
+        let response = server.post("t", headers, b"x").await;
+        assert_refused(response, 403, "Only the server's own machine may publish").await;
     }
     assert_eq!(server.hub.newest(), 0);
 
-    // Nor one that may read.
+    // A page with permission to read cannot publish, either.
     let access = Access { cors_origins: ["*".parse().unwrap()].into(), ..Access::default() };
-    let server = Server::start(Settings { access, ..Settings::default() }).await;
+    let server = Server::with_access(access).await;
     let headers = "Host: localhost\r\nOrigin: https://example.org\r\n";
     assert_eq!(server.post("t", headers, b"x").await.status(), 403);
     let headers = "Host: localhost\r\nOrigin: http://localhost\r\n";
@@ -178,10 +182,10 @@ async fn a_page_elsewhere_cannot_publish_to_a_developers_machine() {
 }
 
 #[tokio::test]
-async fn only_public_topics_are_read_by_all() {
+async fn only_public_topics_may_be_read_by_anyone() {
     let access = Access { public_topics: ["news.*".parse().unwrap()].into(), ..Access::default() };
-    let server = Server::start(Settings { access, ..Settings::default() }).await;
-    let by_proxy = [("Host", &b"clock.example"[..]), ("X-Forwarded-For", b"192.0.2.1")];
+    let server = Server::with_access(access).await;
+    let proxied = [("Host", &b"clock.example"[..]), ("X-Forwarded-For", b"192.0.2.1")];
     for (query, status) in [
         ("topic=news.a", 200),
         ("topic=news.*", 200),
@@ -191,14 +195,14 @@ async fn only_public_topics_are_read_by_all() {
         ("topic=%3E", 403),
         ("", 403),
     ] {
-        let answer = server.request("GET", &format!("/events?{query}"), &by_proxy).await;
-        assert_eq!(answer.status(), status, "{query}");
+        let response = server.request("GET", &format!("/events?{query}"), &proxied).await;
+        assert_eq!(response.status(), status, "{query}");
     }
 }
 
 #[tokio::test]
-async fn what_is_sent_again_with_its_key_is_answered_again_and_not_published_again() {
-    let server = start().await;
+async fn a_retry_with_the_same_key_gets_the_same_response() {
+    let server = Server::start().await;
     let post = async |path: &str, key: &str, body: &[u8]| {
         server.post(path, &format!("Idempotency-Key: {key}\r\n"), body).await
     };
@@ -210,25 +214,42 @@ async fn what_is_sent_again_with_its_key_is_answered_again_and_not_published_aga
         assert_eq!(again.status(), 201);
         assert_eq!(again.rest().await, first);
     }
-    refused(post("t?name=n", "8e03978e", b"y").await, 422, "of another name or data").await;
-    refused(post("t", "8e03978e", b"x").await, 422, "of another name or data").await;
-    assert_eq!(post("other", "8e03978e", b"y").await.status(), 201, "of another topic");
+    assert_refused(
+        post("t?name=n", "8e03978e", b"y").await,
+        422,
+        "for an event with another name or other data",
+    )
+    .await;
+    assert_refused(
+        post("t", "8e03978e", b"x").await,
+        422,
+        "for an event with another name or other data",
+    )
+    .await;
+    assert_eq!(post("other", "8e03978e", b"y").await.status(), 201, "a key belongs to one topic");
     assert_eq!(server.hub.newest(), 2);
     for key in ["", "\"\"", &"x".repeat(256), "a\r\nIdempotency-Key: b", "ä"] {
-        refused(post("t", key, b"x").await, 400, "`Idempotency-Key` is given once").await;
+        assert_refused(post("t", key, b"x").await, 400, "`Idempotency-Key` must be given once")
+            .await;
     }
-    refused(post("t?split=lines", "k", b"x").await, 400, "is for one event").await;
+    assert_refused(
+        post("t?split=lines", "k", b"x").await,
+        400,
+        "`Idempotency-Key` identifies one event",
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn a_key_whose_event_is_still_on_its_way_is_409() {
-    let server = start().await;
+async fn a_key_in_flight_gets_409() {
+    let server = Server::start().await;
     let mut slow = server.connect().await;
     let head = b"POST /events/t HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: k\r\n\
                  Content-Length: 1\r\nConnection: close\r\n\r\n";
     slow.write_all(head).await.unwrap();
     let again = async || server.post("t", "Idempotency-Key: k\r\n", b"x").await;
-    // Until the other has been seen, this one is the first, so it ends before its body.
+    // Until the server has seen the slow request, the probe may be the first one. It leaves without
+    // its body, so it does not publish.
     let busy = async {
         loop {
             let mut probe = server.connect().await;
@@ -243,19 +264,20 @@ async fn a_key_whose_event_is_still_on_its_way_is_409() {
         }
     };
     tokio::time::timeout(DEADLINE, busy).await.expect("409");
-    refused(again().await, 409, "is just being published").await;
+    assert_refused(again().await, 409, "An event with this `Idempotency-Key` is being published")
+        .await;
     slow.write_all(b"x").await.unwrap();
-    let mut answer = String::new();
-    slow.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let mut response = String::new();
+    slow.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 201"), "{response}");
     assert_eq!(again().await.status(), 201);
     assert_eq!(server.hub.newest(), 1);
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_topics() {
-    let server = Server::start(Settings { max_topics: 1, ..Settings::default() }).await;
+async fn topics_beyond_the_limit_get_507() {
+    let server = Server::start_with(Settings { max_topics: 1, ..Settings::default() }).await;
     assert_eq!(server.post("first", "", b"x").await.status(), 201);
-    refused(server.post("second", "", b"x").await, 507, "The option --max-topics").await;
+    assert_refused(server.post("second", "", b"x").await, 507, "The option --max-topics").await;
     assert_eq!(server.post("first", "", b"x").await.status(), 201);
 }

@@ -1,5 +1,4 @@
-//! A client of each transport. What they read is told in the same words, so that what is asked of one can be
-//! asked of all.
+//! A client of each transport. All have the same interface, so one test can run on all of them.
 
 use std::{collections::VecDeque, net::SocketAddr};
 
@@ -24,93 +23,94 @@ use waterclock::{
 
 use crate::support::{DEADLINE, Server};
 
-/// The example's key of RFC 6455, 1.3, and what it is answered with.
+/// The example key of RFC 6455, 1.3, and the expected response to it.
 const KEY: (&str, &str) = ("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 
-/// What a reader gets.
+/// An item that a reader receives.
 #[derive(Debug, PartialEq)]
 pub enum Item {
     Event(Event),
     Gap(Gap),
-    /// The stream is over. `end`, or the reason of its goodbye; none if it was cut.
+    /// The end of a stream: `end`, or the reason of its goodbye, or `None` if it was cut.
     Ended(Option<String>),
 }
 
-/// An answer to a request that was refused.
+/// The response to a refused request.
 #[derive(Debug, PartialEq)]
-pub struct Refused {
+pub struct RefusedResponse {
     pub status: u16,
     pub authenticate: Option<String>,
     pub problem: Value,
 }
 
-/// What a reader asks for.
+/// A request to read events.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct ReadRequest {
     pub address: SocketAddr,
     pub transport: Transport,
-    /// Without the cursor.
+    /// The query without the cursor.
     pub query: String,
     pub cursor: Option<String>,
-    /// Lines, each with its end.
+    /// Header lines, each with its line end.
     pub headers: String,
 }
 
-/// A connection of HTTP/1.1, which counts what crosses it.
-pub struct Http {
+/// An HTTP/1.1 connection that counts its bytes.
+pub struct Http1Connection {
     pub stream: TcpStream,
-    /// What was read and not yet taken.
+    /// Bytes that were read from the socket and not taken yet.
     pub unread: Vec<u8>,
     pub sent: u64,
     pub received: u64,
-    /// Whether the other end did not wait for what it was sent.
+    /// The server has reset the connection.
     pub was_reset: bool,
 }
 
 /// Status line and headers.
 #[derive(Debug)]
-pub struct Head(String);
+pub struct ResponseHead(String);
 
 /// The client of one transport.
 pub struct Reader {
-    /// What to go on with after a cut.
-    pub ask: Ask,
-    /// The code of the last close.
-    pub close: Option<u16>,
-    /// How many requests were made.
-    pub requests: u64,
-    connection: Connection,
-    /// What was read and not yet given, each with the cursor after it, if it has one.
-    waiting: VecDeque<(Item, Option<String>)>,
-    /// Whether a stream has said anything.
+    /// The request that resumes after a cut.
+    pub request: ReadRequest,
+    /// Code of the last close.
+    pub close_code: Option<u16>,
+    /// Number of requests sent.
+    pub request_count: u64,
+    state: ReaderState,
+    /// Items that were received and not taken yet, each with the cursor after it, if it has one.
+    pending: VecDeque<(Item, Option<String>)>,
+    /// The stream has sent its first message.
     has_begun: bool,
-    /// What it has said of its end.
+    /// Announced reason of the end.
     ending: Option<String>,
 }
 
-enum Connection {
-    Sse(Http, Parser),
+/// The state of a reader.
+enum ReaderState {
+    Sse(Http1Connection, Parser),
     WebSocket(Box<WebSocketStream<TcpStream>>),
     Polls {
-        /// None if the next poll needs a new one.
-        http: Option<Http>,
-        /// Whether a poll is to be answered.
-        is_asked: bool,
+        /// The connection; `None` if the next poll must open one.
+        http: Option<Http1Connection>,
+        /// A poll is in flight.
+        is_in_flight: bool,
     },
-    Over,
+    Closed,
 }
 
-/// The answer to a poll.
+/// The response to a poll.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Polled {
+pub struct PollResponse {
     pub events: Vec<Event>,
     pub cursor: String,
     pub gap: Option<Gap>,
     pub more: bool,
 }
 
-impl Head {
+impl ResponseHead {
     pub fn status(&self) -> u16 {
         self.0.split(' ').nth(1).unwrap().parse().unwrap()
     }
@@ -123,13 +123,13 @@ impl Head {
     }
 }
 
-impl Http {
+impl Http1Connection {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         Self { stream, unread: Vec::new(), sent: 0, received: 0, was_reset: false }
     }
 
-    /// Sends those bytes; what fails is seen when the answer is read.
+    /// Sends bytes. A failure shows when the response is read.
     pub async fn send(&mut self, bytes: &[u8]) {
         match self.stream.write_all(bytes).await {
             Ok(()) => self.sent += bytes.len() as u64,
@@ -137,7 +137,7 @@ impl Http {
         }
     }
 
-    /// Reads more; false at the end, and if the connection is reset.
+    /// Reads more bytes. Returns `false` at the end and after a reset.
     pub async fn read(&mut self) -> bool {
         let read = timeout(DEADLINE, self.stream.read_buf(&mut self.unread));
         let bytes = read.await.expect("more bytes").unwrap_or_else(|_| {
@@ -148,7 +148,7 @@ impl Http {
         bytes > 0
     }
 
-    /// The next bytes, that many.
+    /// Returns the next `length` bytes, or `None` if the connection ends before.
     pub async fn take(&mut self, length: usize) -> Option<Vec<u8>> {
         while self.unread.len() < length {
             if !self.read().await {
@@ -158,7 +158,8 @@ impl Http {
         Some(self.unread.drain(..length).collect())
     }
 
-    pub async fn head(&mut self) -> Option<Head> {
+    /// Returns the head of the next response, or `None` if the connection ends before.
+    pub async fn head(&mut self) -> Option<ResponseHead> {
         let length = loop {
             if let Some(at) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -167,11 +168,11 @@ impl Http {
                 return None;
             }
         };
-        Some(Head(String::from_utf8(self.take(length).await?).unwrap()))
+        Some(ResponseHead(String::from_utf8(self.take(length).await?).unwrap()))
     }
 
-    /// The next answer; none if the connection ends before its end.
-    pub async fn answer(&mut self) -> Option<(Head, String)> {
+    /// Returns the next response, or `None` if the connection ends before.
+    pub async fn response(&mut self) -> Option<(ResponseHead, String)> {
         let head = self.head().await?;
         let body = match head.header("content-length") {
             Some(length) => self.take(length.parse().unwrap()).await?,
@@ -180,7 +181,7 @@ impl Http {
         Some((head, String::from_utf8(body).unwrap()))
     }
 
-    /// A body in chunks (RFC 9112, 7.1).
+    /// Reads a body in chunks (RFC 9112, 7.1).
     async fn chunks(&mut self) -> Option<Vec<u8>> {
         let mut body = Vec::new();
         loop {
@@ -198,37 +199,43 @@ impl Http {
         }
     }
 
-    /// Sends a request without a body, and reads its answer.
-    pub async fn request(&mut self, method: &str, path: &str, headers: &str) -> (Head, String) {
+    /// Sends a request without a body, and reads the response.
+    pub async fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &str,
+    ) -> (ResponseHead, String) {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
         self.send(request.as_bytes()).await;
-        self.answer().await.expect("an answer")
+        self.response().await.expect("a response")
     }
 }
 
-impl Ask {
+impl ReadRequest {
     pub fn new(server: &Server, transport: Transport, query: &str) -> Self {
         let query = query.to_owned();
         Self { address: server.address, transport, query, cursor: None, headers: String::new() }
     }
 
-    /// From the oldest event on.
+    /// Starts at the oldest event.
     pub fn earliest(self) -> Self {
         self.after("earliest")
     }
 
+    /// Starts after a cursor.
     pub fn after(self, cursor: impl Into<String>) -> Self {
         Self { cursor: Some(cursor.into()), ..self }
     }
 
-    pub fn with(self, headers: &str) -> Self {
+    pub fn with_headers(self, headers: &str) -> Self {
         Self { headers: headers.to_owned(), ..self }
     }
 
-    /// The request's head.
-    pub fn request(&self) -> Vec<u8> {
+    /// Encodes the head of the request.
+    pub fn encode(&self) -> Vec<u8> {
         let (path, version, upgrade) = match self.transport {
-            // Of HTTP/1.0, so that the answer's body is the stream itself, without chunks around it.
+            // In HTTP/1.0 the response's body is the stream itself, without chunks around it.
             Transport::Sse => ("/events?format=json&", "1.0", String::new()),
             Transport::WebSocket => {
                 let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -248,50 +255,50 @@ impl Ask {
         format!("GET {path}{query}{cursor} HTTP/{version}\r\n{host}{upgrade}{headers}\r\n").into()
     }
 
-    /// Opens a reader. That of polls asks only when something is to be read, or to know from where on: a long
-    /// poll that has no cursor is under way then.
+    /// Opens a reader. A reader that polls sends a request only when an item is taken, or to learn
+    /// its position: without a cursor, a long poll is in flight then.
     pub async fn open(self) -> Reader {
         let transport = self.transport;
         let mut reader = Reader {
-            connection: Connection::Polls { http: None, is_asked: false },
-            ask: self,
-            close: None,
-            requests: 0,
-            waiting: VecDeque::new(),
+            state: ReaderState::Polls { http: None, is_in_flight: false },
+            request: self,
+            close_code: None,
+            request_count: 0,
+            pending: VecDeque::new(),
             has_begun: false,
             ending: None,
         };
         match transport {
             Transport::Sse => reader.open_sse().await,
-            Transport::WebSocket => reader.open_socket().await,
-            Transport::Poll if reader.ask.cursor.is_none() => drop(reader.poll().await),
-            Transport::LongPoll if reader.ask.cursor.is_none() => reader.begin_poll().await,
+            Transport::WebSocket => reader.open_websocket().await,
+            Transport::Poll if reader.request.cursor.is_none() => drop(reader.poll().await),
+            Transport::LongPoll if reader.request.cursor.is_none() => reader.begin_poll().await,
             Transport::LongPoll | Transport::Poll => {}
         }
         reader
     }
 
-    /// Asks for what is refused.
-    pub async fn refused(&self) -> Refused {
-        let mut http = Http::connect(self.address).await;
-        http.send(&self.request()).await;
-        let (head, body) = http.answer().await.expect("an answer");
+    /// Sends the request, which the server must refuse.
+    pub async fn expect_refused(&self) -> RefusedResponse {
+        let mut http = Http1Connection::connect(self.address).await;
+        http.send(&self.encode()).await;
+        let (head, body) = http.response().await.expect("a response");
         assert_eq!(head.header("content-type"), Some("application/problem+json"), "{head:?}");
-        Refused {
+        RefusedResponse {
             status: head.status(),
             authenticate: head.header("www-authenticate").map(str::to_owned),
             problem: serde_json::from_str(&body).unwrap(),
         }
     }
 
-    /// Shakes hands for a WebSocket; its bytes come next.
-    pub async fn shake_hands(&self) -> Http {
-        let mut http = Http::connect(self.address).await;
-        http.send(&self.request()).await;
-        let head = http.head().await.expect("an answer");
+    /// Performs the handshake of a WebSocket. The bytes of its frames follow.
+    pub async fn handshake(&self) -> Http1Connection {
+        let mut http = Http1Connection::connect(self.address).await;
+        http.send(&self.encode()).await;
+        let head = http.head().await.expect("a response");
         assert_eq!(head.status(), 101, "{head:?}");
         assert_eq!(head.header("sec-websocket-accept"), Some(KEY.1));
-        // Without it, clients must fail the connection (RFC 6455, 4.1).
+        // Without this header, clients must fail the connection (RFC 6455, 4.1).
         assert_eq!(head.header("connection"), Some("upgrade"));
         http
     }
@@ -299,50 +306,50 @@ impl Ask {
 
 impl Reader {
     async fn open_sse(&mut self) {
-        let mut http = Http::connect(self.ask.address).await;
-        http.send(&self.ask.request()).await;
-        self.requests += 1;
-        let head = http.head().await.expect("an answer");
+        let mut http = Http1Connection::connect(self.request.address).await;
+        http.send(&self.request.encode()).await;
+        self.request_count += 1;
+        let head = http.head().await.expect("a response");
         if head.status() == 204 {
-            self.waiting.push_back((Item::Ended(Some("end".to_owned())), None));
-            self.connection = Connection::Over;
+            self.pending.push_back((Item::Ended(Some("end".to_owned())), None));
+            self.state = ReaderState::Closed;
             return;
         }
         assert_eq!(head.header("content-type"), Some("text/event-stream"), "{head:?}");
-        self.connection = Connection::Sse(http, Parser::default());
+        self.state = ReaderState::Sse(http, Parser::default());
         self.read_hello().await;
     }
 
-    async fn open_socket(&mut self) {
-        let Http { stream, unread, .. } = self.ask.shake_hands().await;
-        self.requests += 1;
+    async fn open_websocket(&mut self) {
+        let Http1Connection { stream, unread, .. } = self.request.handshake().await;
+        self.request_count += 1;
         let socket = WebSocketStream::from_partially_read(stream, unread, Role::Client, None).await;
-        self.connection = Connection::WebSocket(Box::new(socket));
+        self.state = ReaderState::WebSocket(Box::new(socket));
         self.read_hello().await;
     }
 
-    /// Reads until the stream has said something.
+    /// Reads until the stream has sent its first message.
     async fn read_hello(&mut self) {
         while !self.has_begun {
             self.read().await;
         }
     }
 
-    /// The WebSocket that it reads.
-    pub fn socket(&mut self) -> &mut WebSocketStream<TcpStream> {
-        match &mut self.connection {
-            Connection::WebSocket(socket) => socket,
-            _ => panic!("{:?} has none", self.ask.transport),
+    /// Returns the WebSocket.
+    pub fn websocket(&mut self) -> &mut WebSocketStream<TcpStream> {
+        match &mut self.state {
+            ReaderState::WebSocket(socket) => socket,
+            _ => panic!("{:?} is not a WebSocket", self.request.transport),
         }
     }
 
-    /// The next item.
+    /// Returns the next item.
     pub async fn next(&mut self) -> Item {
-        let transport = self.ask.transport;
+        let transport = self.request.transport;
         let next = async {
             loop {
-                if let Some((item, cursor)) = self.waiting.pop_front() {
-                    self.ask.cursor = cursor.or(self.ask.cursor.take());
+                if let Some((item, cursor)) = self.pending.pop_front() {
+                    self.request.cursor = cursor.or(self.request.cursor.take());
                     return item;
                 }
                 self.read().await;
@@ -351,15 +358,15 @@ impl Reader {
         timeout(DEADLINE, next).await.unwrap_or_else(|_| panic!("{transport:?}: nothing came"))
     }
 
-    /// The next item, which is an event.
+    /// Returns the next item, which must be an event.
     pub async fn event(&mut self) -> Event {
         match self.next().await {
             Item::Event(event) => event,
-            other => panic!("{:?}: {other:?}", self.ask.transport),
+            other => panic!("{:?}: {other:?}", self.request.transport),
         }
     }
 
-    /// The data of that many events, the next items.
+    /// Returns the data of the next `count` items, which must be events.
     pub async fn data(&mut self, count: usize) -> Vec<String> {
         let mut data = Vec::new();
         for _ in 0..count {
@@ -368,116 +375,117 @@ impl Reader {
         data
     }
 
-    /// Sends a poll, and leaves the answer to be read later. A stream is under way without it.
+    /// Sends a poll without reading the response. Streams need no poll.
     pub async fn begin_poll(&mut self) {
-        let Connection::Polls { http, is_asked: is_asked @ false } = &mut self.connection else {
+        let ReaderState::Polls { http, is_in_flight: is_in_flight @ false } = &mut self.state
+        else {
             return;
         };
         if http.is_none() {
-            *http = Some(Http::connect(self.ask.address).await);
+            *http = Some(Http1Connection::connect(self.request.address).await);
         }
-        http.as_mut().unwrap().send(&self.ask.request()).await;
-        *is_asked = true;
-        self.requests += 1;
+        http.as_mut().unwrap().send(&self.request.encode()).await;
+        *is_in_flight = true;
+        self.request_count += 1;
     }
 
-    /// What the next poll, or that which is under way, is answered with; none if the connection was cut. Its
-    /// cursor is the one to go on with.
-    pub async fn poll(&mut self) -> Option<Polled> {
+    /// Returns the response to the poll in flight, or else to a new one, or `None` if the
+    /// connection was cut. The next request resumes at its cursor.
+    pub async fn poll(&mut self) -> Option<PollResponse> {
         self.begin_poll().await;
-        let Connection::Polls { http, is_asked } = &mut self.connection else {
-            panic!("{:?} does not poll", self.ask.transport);
+        let ReaderState::Polls { http, is_in_flight } = &mut self.state else {
+            panic!("{:?} does not poll", self.request.transport);
         };
-        *is_asked = false;
-        let answer = http.as_mut().unwrap().answer().await;
-        if answer.as_ref().is_none_or(|(head, _)| head.header("connection") == Some("close")) {
+        *is_in_flight = false;
+        let response = http.as_mut().unwrap().response().await;
+        if response.as_ref().is_none_or(|(head, _)| head.header("connection") == Some("close")) {
             *http = None;
         }
-        let (head, body) = answer?;
+        let (head, body) = response?;
         assert_eq!(head.status(), 200, "{body}");
-        let polled: Polled = serde_json::from_str(&body).unwrap();
-        self.ask.cursor = Some(polled.cursor.clone());
+        let polled: PollResponse = serde_json::from_str(&body).unwrap();
+        self.request.cursor = Some(polled.cursor.clone());
         Some(polled)
     }
 
-    /// Reads what comes next, which may be nothing to give.
+    /// Reads once. This may yield no item.
     async fn read(&mut self) {
-        match &mut self.connection {
-            Connection::Sse(http, parser) => {
+        match &mut self.state {
+            ReaderState::Sse(http, parser) => {
                 let is_open = !http.unread.is_empty() || http.read().await;
                 let parsed = parser.feed(&std::mem::take(&mut http.unread));
                 for parsed in parsed {
                     if let Parsed::Message(message) = parsed {
                         let id = Some(message.last_event_id).filter(|id| !id.is_empty());
-                        self.hear(&message.name, &message.data, id);
+                        self.receive(&message.name, &message.data, id);
                     }
                 }
                 if !is_open {
                     self.end();
                 }
             }
-            Connection::WebSocket(socket) => match socket.next().await {
+            ReaderState::WebSocket(socket) => match socket.next().await {
                 Some(Ok(Message::Text(text))) => {
                     let message: Value = serde_json::from_str(&text).unwrap();
                     let id = message["id"].as_str().map(str::to_owned);
                     let mut members = message.as_object().unwrap().iter();
-                    let (name, said) = members.find(|(name, _)| *name != "id").unwrap();
+                    let (name, member) = members.find(|(name, _)| *name != "id").unwrap();
                     let name = if name == "event" { "message" } else { name };
-                    let of_event = || said["id"].as_str().map(str::to_owned);
-                    self.hear(name, &said.to_string(), id.or_else(of_event));
+                    let id_of_event = || member["id"].as_str().map(str::to_owned);
+                    self.receive(name, &member.to_string(), id.or_else(id_of_event));
                 }
                 Some(Ok(Message::Close(close))) => {
-                    self.close = close.map(|close| close.code.into());
+                    self.close_code = close.map(|close| close.code.into());
                 }
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => self.end(),
             },
-            Connection::Polls { .. } => {
-                let before = self.ask.cursor.clone();
-                let Some(Polled { events, cursor, gap, .. }) = self.poll().await else {
+            ReaderState::Polls { .. } => {
+                let before = self.request.cursor.clone();
+                let Some(PollResponse { events, cursor, gap, .. }) = self.poll().await else {
                     return self.end();
                 };
-                // The cursor goes on with what was given, in case of a cut.
+                // After a cut, the reader resumes after the last item that was taken.
                 let gap = gap.map(|gap| (Item::Gap(gap), None));
                 let events = events.into_iter().map(|event| {
                     let id = event.id.to_string();
                     (Item::Event(event), Some(id))
                 });
-                self.waiting.extend(gap.into_iter().chain(events));
-                if let Some((_, last)) = self.waiting.back_mut() {
+                self.pending.extend(gap.into_iter().chain(events));
+                if let Some((_, last)) = self.pending.back_mut() {
                     *last = Some(cursor);
-                    self.ask.cursor = before;
+                    self.request.cursor = before;
                 }
             }
-            Connection::Over => panic!("{:?} is over", self.ask.transport),
+            ReaderState::Closed => panic!("{:?} has ended", self.request.transport),
         }
     }
 
-    /// A stream has said that.
-    fn hear(&mut self, name: &str, data: &str, id: Option<String>) {
+    /// Handles a message of a stream.
+    fn receive(&mut self, name: &str, data: &str, id: Option<String>) {
         self.has_begun = true;
         match name {
             "message" => {
-                self.waiting.push_back((Item::Event(serde_json::from_str(data).unwrap()), id));
+                self.pending.push_back((Item::Event(serde_json::from_str(data).unwrap()), id));
             }
-            "gap" => self.waiting.push_back((Item::Gap(serde_json::from_str(data).unwrap()), id)),
-            "hello" | "heartbeat" => match self.waiting.back_mut() {
+            "gap" => self.pending.push_back((Item::Gap(serde_json::from_str(data).unwrap()), id)),
+            "hello" | "heartbeat" => match self.pending.back_mut() {
                 Some((_, cursor)) => *cursor = id.or(cursor.take()),
-                None => self.ask.cursor = id.or(self.ask.cursor.take()),
+                None => self.request.cursor = id.or(self.request.cursor.take()),
             },
             "end" => self.ending = Some("end".to_owned()),
             "goodbye" => {
                 let goodbye: Goodbye = serde_json::from_str(data).unwrap();
                 self.ending = Some(goodbye.reason.as_str().to_owned());
             }
-            // Answers to what a WebSocket's client has sent.
+            // Responses to messages of a WebSocket's client.
             "published" | "problem" => {}
-            other => panic!("{:?} says {other}", self.ask.transport),
+            other => panic!("{:?} sent {other}", self.request.transport),
         }
     }
 
     fn end(&mut self) {
-        self.waiting.push_back((Item::Ended(self.ending.take()), None));
-        self.connection = Connection::Over;
+        self.pending.push_back((Item::Ended(self.ending.take()), None));
+        self.state = ReaderState::Closed;
     }
 }

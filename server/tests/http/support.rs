@@ -1,5 +1,5 @@
-//! A server on a port of its own, whose events the test publishes itself, and a client that sees
-//! every byte.
+//! A server on its own port, whose events the test publishes itself, and a client that sees every
+//! byte.
 
 use std::{
     net::SocketAddr,
@@ -13,20 +13,14 @@ use std::{
 
 use leptos::config::LeptosOptions;
 use server::{
-    access::Access,
-    client::TrustedProxy,
-    load::Load,
-    meter::Meters,
-    metrics::Metrics,
-    publish::{PublishRate, Running},
-    router::{AppState, StreamSettings, router},
-    serve::{Room, Serving, TimeOuts, serve},
-    stop::Stop,
-    streams::{StreamLimits, Streams},
-    tls::Tls,
+    auth::Access,
+    limits::Timeouts,
+    net::{Capacity, Serving, serve, tls::Tls},
+    routes::router,
+    state::AppState,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -38,33 +32,60 @@ use waterclock::{
     sse::{Message, Parsed, Parser},
     timestamp::Timestamp,
 };
+use waterclock_axum::{OpenStreams, Stop, StreamLimits};
 
-/// What every wait in these tests is bounded by; nothing comes near it.
+/// Limit of every wait in these tests, far above the expected duration.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The hub's time, which stands still unless a test sets it.
 pub const TIME: &str = "2026-11-22T07:00:00.000Z";
+
+/// A header of a proxy, which makes a request count as not local.
+pub const REMOTE: &str = "Via: proxy\r\n";
+
+/// Returns an id of the test's event log.
+pub fn event_id(sequence: u64) -> String {
+    format!("000000000000c10c-{sequence}")
+}
+
+/// Returns the metric that counts connections that timed out for a reason.
+pub fn timeout_metric(reason: &str) -> String {
+    format!("waterclock_connections_timed_out_total{{reason=\"{reason}\"}}")
+}
+
+/// Returns the metric that counts requests and connections that were refused for a reason.
+pub fn refusal_metric(reason: &str) -> String {
+    format!("waterclock_refused_total{{reason=\"{reason}\"}}")
+}
+
+/// Reads all bytes until the server closes or resets the connection.
+pub async fn read_until_closed(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let closed = stream.read_to_end(&mut bytes);
+    let _ = tokio::time::timeout(DEADLINE, closed).await.expect("closed by the server");
+    bytes
+}
 
 pub struct Server {
     pub hub: Arc<Hub>,
     /// The hub's time, in milliseconds.
     pub now: Arc<AtomicU64>,
     pub stop: Stop,
-    pub streams: Streams,
+    pub streams: OpenStreams,
     pub address: SocketAddr,
     pub serving: JoinHandle<()>,
 }
 
-/// How a test's server differs from the ordinary one.
+/// The settings of a test's server.
 pub struct Settings {
     pub heartbeat: Duration,
     pub retain_count: usize,
     pub max_topics: usize,
     pub limits: StreamLimits,
     pub access: Access,
-    pub trusted_proxies: Arc<[TrustedProxy]>,
     pub max_publishes: NonZeroU32,
-    pub time_outs: TimeOuts,
+    pub body_timeout: Duration,
+    pub timeouts: Timeouts,
     pub tls: Option<Tls>,
 }
 
@@ -74,18 +95,34 @@ impl Default for Settings {
             heartbeat: Duration::from_hours(1),
             retain_count: 100,
             max_topics: 100,
-            limits: StreamLimits { in_all: 10_000, per_address: 10_000 },
+            limits: StreamLimits { total: 10_000, per_address: 10_000 },
             access: Access::default(),
-            trusted_proxies: Arc::new([]),
             max_publishes: NonZeroU32::MAX,
-            time_outs: TimeOuts::default(),
+            body_timeout: Duration::from_secs(30),
+            timeouts: Timeouts::default(),
             tls: None,
         }
     }
 }
 
 impl Server {
-    pub async fn start(settings: Settings) -> Self {
+    /// Starts a server with the default settings.
+    pub async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    /// Starts a server with other timeouts.
+    pub async fn with_timeouts(timeouts: Timeouts) -> Self {
+        Self::start_with(Settings { timeouts, ..Settings::default() }).await
+    }
+
+    /// Starts a server with other access rules.
+    pub async fn with_access(access: Access) -> Self {
+        Self::start_with(Settings { access, ..Settings::default() }).await
+    }
+
+    /// Starts a server.
+    pub async fn start_with(settings: Settings) -> Self {
         let log = MemoryLog::new(
             Epoch::new(0xc10c),
             Retention {
@@ -96,40 +133,33 @@ impl Server {
         );
         let time: Timestamp = TIME.parse().unwrap();
         let now = Arc::new(AtomicU64::new(time.as_millis()));
-        let of_hub = Arc::clone(&now);
-        let hub_now = move || Timestamp::from_millis(of_hub.load(Ordering::Relaxed));
+        let millis = Arc::clone(&now);
+        let hub_now = move || Timestamp::from_millis(millis.load(Ordering::Relaxed));
         let hub = Arc::new(Hub::new(log, hub_now));
-        // A test may hold more connections than many systems allow a program by default.
+        // Some tests need more open files than many systems allow a program by default.
         let _ = rlimit::increase_nofile_limit(u64::MAX);
-        let stop = Stop::default();
-        let streams = Streams::new(settings.limits);
-        let state = AppState {
-            hub: Arc::clone(&hub),
-            stream_settings: StreamSettings {
+        let leptos = LeptosOptions::builder()
+            .output_name("waterclock")
+            .site_root(concat!(env!("CARGO_MANIFEST_DIR"), "/../public"))
+            .build();
+        let state = AppState::new(
+            Arc::clone(&hub),
+            settings.access,
+            waterclock_axum::Settings {
                 heartbeat: settings.heartbeat,
-                retry: Duration::from_secs(2),
-                drain: Duration::from_secs(10),
+                streams: settings.limits,
+                publish_rate: settings.max_publishes,
+                body_timeout: settings.body_timeout,
+                ..waterclock_axum::Settings::default()
             },
-            leptos: LeptosOptions::builder()
-                .output_name("waterclock")
-                .site_root(concat!(env!("CARGO_MANIFEST_DIR"), "/../public"))
-                .build(),
-            streams: streams.clone(),
-            access: settings.access,
-            trusted_proxies: settings.trusted_proxies,
-            body_time_out: settings.time_outs.body,
-            publish_rate: Arc::new(PublishRate::new(settings.max_publishes)),
-            running: Running::default(),
-            meters: Meters::default(),
-            load: Load::default(),
-            metrics: Arc::new(Metrics::default()),
-            stop: stop.clone(),
-        };
+            leptos,
+        );
+        let (stop, streams) = (state.stop.clone(), state.events.streams());
         let serving = Serving {
-            time_outs: settings.time_outs,
+            timeouts: settings.timeouts,
             tls: settings.tls,
-            room: Room::new(usize::MAX, Arc::clone(&state.metrics)),
-            streams: state.streams.clone(),
+            capacity: Capacity::new(usize::MAX, Arc::clone(&state.metrics)),
+            streams: streams.clone(),
             metrics: Arc::clone(&state.metrics),
             stop: stop.clone(),
         };
@@ -139,6 +169,7 @@ impl Server {
         Self { hub, now, stop, streams, address, serving }
     }
 
+    /// Publishes a tick of the clock.
     pub async fn publish(&self, data: &str) {
         self.publish_to("clock", data).await;
     }
@@ -148,9 +179,14 @@ impl Server {
         self.hub.publish(Draft::new(topic, data)).await.unwrap();
     }
 
-    /// Sends a request without a body, and reads the answer's head.
-    pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &[u8])]) -> Answer {
-        // HTTP/1.0, so that the answer's body is the stream itself, without chunks around it.
+    /// Sends a request without a body, and reads the head of the response.
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &[u8])],
+    ) -> TestResponse {
+        // In HTTP/1.0 the response's body is the stream itself, without chunks around it.
         let mut request = format!("{method} {path} HTTP/1.0\r\n").into_bytes();
         for (name, value) in headers {
             request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
@@ -159,19 +195,19 @@ impl Server {
         self.send(&request).await
     }
 
-    /// Sends those bytes, and reads the answer's head.
-    pub async fn send(&self, request: &[u8]) -> Answer {
+    /// Sends the bytes of a request, and reads the head of the response.
+    pub async fn send(&self, request: &[u8]) -> TestResponse {
         let mut stream = self.connect().await;
         stream.write_all(request).await.unwrap();
-        let mut answer =
-            Answer { stream, head: String::new(), bytes: Vec::new(), parser: Parser::default() };
-        answer.read_until(b"\r\n\r\n").await;
-        answer.head = String::from_utf8(answer.take_until(b"\r\n\r\n")).unwrap();
-        answer
+        let (head, unread, parser) = (String::new(), Vec::new(), Parser::default());
+        let mut response = TestResponse { stream, head, unread, parser };
+        response.read_until(b"\r\n\r\n").await;
+        response.head = String::from_utf8(response.take_until(b"\r\n\r\n")).unwrap();
+        response
     }
 
-    /// Publishes by HTTP: to a path under `/events/`.
-    pub async fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
+    /// Publishes over HTTP, to a path below `/events/`.
+    pub async fn post(&self, path: &str, headers: &str, body: &[u8]) -> TestResponse {
         let length = body.len();
         let head =
             format!("POST /events/{path} HTTP/1.0\r\nContent-Length: {length}\r\n{headers}\r\n");
@@ -182,32 +218,32 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// The value of a line of `/metrics`; 0 if there is none yet.
+    /// Returns the value of a metric, or 0 if `/metrics` does not have it yet.
     pub async fn metric(&self, name: &str) -> u64 {
         let text = self.get("/metrics").await.rest().await;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// Waits until that line of `/metrics` has such a value.
-    pub async fn until_metric(&self, name: &str, is_expected: impl Fn(u64) -> bool) {
+    /// Waits until a metric has an expected value.
+    pub async fn wait_for_metric(&self, name: &str, is_expected: impl Fn(u64) -> bool) {
         let reached = async { while !is_expected(self.metric(name).await) {} };
         tokio::time::timeout(DEADLINE, reached).await.expect(name);
     }
 
-    /// Asks for what only a token gives, as a client behind a proxy would.
-    pub async fn get_by(&self, token: &str, path: &str) -> Answer {
+    /// Requests a path with a token, as a client behind a proxy.
+    pub async fn get_with_token(&self, token: &str, path: &str) -> TestResponse {
         let token = format!("Bearer {token}");
         let headers = [("Via", &b"proxy"[..]), ("Authorization", token.as_bytes())];
         self.request("GET", path, &headers).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> TestResponse {
         self.request("GET", path, &[]).await
     }
 
-    /// Waits until that many streams are open.
-    pub async fn until_streams(&self, count: usize) {
+    /// Waits until `count` streams are open.
+    pub async fn wait_for_streams(&self, count: usize) {
         let reached = async {
             while self.streams.count() != count {
                 tokio::task::yield_now().await;
@@ -215,18 +251,27 @@ impl Server {
         };
         tokio::time::timeout(DEADLINE, reached).await.expect("as many streams");
     }
+
+    /// Opens a stream of a topic, and reads an event from it.
+    pub async fn assert_serves(&self, topic: &str) {
+        let mut stream = self.get(&format!("/events?topic={topic}")).await;
+        assert_eq!(stream.message().await.name, "hello");
+        self.publish_to(topic, "tick").await;
+        assert_eq!(stream.message().await.data, "tick");
+    }
 }
 
-pub struct Answer {
+/// The response to a request, read as far as the test wants.
+pub struct TestResponse {
     stream: TcpStream,
     /// Status line and headers.
     pub head: String,
-    /// What was read and not yet taken.
-    bytes: Vec<u8>,
+    /// Bytes that were read from the socket and not taken yet.
+    unread: Vec<u8>,
     parser: Parser,
 }
 
-impl Answer {
+impl TestResponse {
     pub fn status(&self) -> u16 {
         self.head.split(' ').nth(1).unwrap().parse().unwrap()
     }
@@ -235,31 +280,31 @@ impl Answer {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
-    /// Reads more; false at the end.
+    /// Reads more bytes. Returns `false` at the end.
     async fn read(&mut self) -> bool {
-        let read = self.stream.read_buf(&mut self.bytes);
+        let read = self.stream.read_buf(&mut self.unread);
         tokio::time::timeout(DEADLINE, read).await.expect("more bytes").unwrap() > 0
     }
 
     async fn read_until(&mut self, end: &[u8]) {
-        while !self.bytes.windows(end.len()).any(|window| window == end) {
-            assert!(self.read().await, "ended: {:?}", String::from_utf8_lossy(&self.bytes));
+        while !self.unread.windows(end.len()).any(|window| window == end) {
+            assert!(self.read().await, "ended: {:?}", String::from_utf8_lossy(&self.unread));
         }
     }
 
     fn take_until(&mut self, end: &[u8]) -> Vec<u8> {
-        let at = self.bytes.windows(end.len()).position(|window| window == end).unwrap();
-        let rest = self.bytes.split_off(at + end.len());
-        std::mem::replace(&mut self.bytes, rest)
+        let at = self.unread.windows(end.len()).position(|window| window == end).unwrap();
+        let rest = self.unread.split_off(at + end.len());
+        std::mem::replace(&mut self.unread, rest)
     }
 
-    /// The bytes of the next block.
+    /// Returns the bytes of the next block.
     pub async fn block(&mut self) -> String {
         self.read_until(b"\n\n").await;
         String::from_utf8(self.take_until(b"\n\n")).unwrap()
     }
 
-    /// The next block as a reader understands it.
+    /// Returns the next message, decoded as a reader does.
     pub async fn message(&mut self) -> Message {
         loop {
             let block = self.block().await;
@@ -271,22 +316,22 @@ impl Answer {
         }
     }
 
-    /// Whether nothing more comes.
+    /// Returns `true` if the response ends here.
     pub async fn has_ended(&mut self) -> bool {
-        self.bytes.is_empty() && !self.read().await
+        self.unread.is_empty() && !self.read().await
     }
 
-    /// All the rest of what goes on, up to that.
-    pub async fn until(mut self, end: &'static str) -> String {
-        while !self.bytes.ends_with(end.as_bytes()) {
+    /// Returns the rest of the body up to and including `end`. The body may continue after it.
+    pub async fn rest_until(mut self, end: &'static str) -> String {
+        while !self.unread.ends_with(end.as_bytes()) {
             assert!(self.read().await, "ended before {end:?}");
         }
-        String::from_utf8(self.bytes).unwrap()
+        String::from_utf8(self.unread).unwrap()
     }
 
-    /// All the rest.
+    /// Returns the whole rest of the body.
     pub async fn rest(mut self) -> String {
         while self.read().await {}
-        String::from_utf8(self.bytes).unwrap()
+        String::from_utf8(self.unread).unwrap()
     }
 }

@@ -1,12 +1,12 @@
-//! TLS: what is negotiated, certificates that change, and clients that do not speak it.
+//! TLS: negotiation, certificates that change, and clients that do not use it.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::KeyPair;
 use server::{
-    serve::TimeOuts,
-    tls::{Look, Tls},
+    limits::Timeouts,
+    net::tls::{Reload, Tls},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -24,21 +24,21 @@ use tokio_rustls::{
 };
 
 use crate::{
-    http2::Connection,
-    support::{DEADLINE, Server, Settings},
+    http2::Http2Connection,
+    support::{DEADLINE, Server, Settings, read_until_closed, refusal_metric, timeout_metric},
 };
 
 const SHORT: Duration = Duration::from_millis(100);
 
-/// A server with a self-signed certificate, and the folder of that.
-pub async fn start(time_outs: TimeOuts) -> (Server, Tls, TempDir) {
+/// Starts a server with a self-signed certificate. Returns the certificate and its folder, too.
+pub async fn start_server(timeouts: Timeouts) -> (Server, Tls, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let tls = Tls::self_signed(folder.path(), &["localhost".to_owned()]).unwrap();
-    let settings = Settings { time_outs, tls: Some(tls.clone()), ..Settings::default() };
-    (Server::start(settings).await, tls, folder)
+    let settings = Settings { timeouts, tls: Some(tls.clone()), ..Settings::default() };
+    (Server::start_with(settings).await, tls, folder)
 }
 
-/// Connects, trusting the certificates of that file, and offers those protocols.
+/// Connects, trusts the certificates of a file, and offers protocols.
 pub async fn connect(server: &Server, file: &Path, protocols: &[&str]) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).unwrap() {
@@ -56,8 +56,8 @@ pub async fn connect(server: &Server, file: &Path, protocols: &[&str]) -> TlsStr
     tokio::time::timeout(DEADLINE, connecting).await.expect("a handshake").unwrap()
 }
 
-/// The fingerprint of the certificate that a client sees.
-fn seen(stream: &TlsStream<TcpStream>) -> String {
+/// Returns the fingerprint of the certificate that a client sees.
+fn fingerprint(stream: &TlsStream<TcpStream>) -> String {
     let certificates = stream.get_ref().1.peer_certificates().unwrap();
     let digest = digest(&SHA256, &certificates[0]);
     digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
@@ -73,25 +73,26 @@ async fn read_until(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// The value of a line of `/metrics`.
+/// Returns the value of a metric.
 async fn metric(server: &Server, tls: &Tls, name: &str) -> u64 {
-    let answer = Connection::over(connect(server, tls.file(), &["h2"]).await).await;
-    let text = answer.get("/metrics").await.text().await;
+    let response = Http2Connection::handshake(connect(server, tls.file(), &["h2"]).await).await;
+    let text = response.get("/metrics").await.text().await;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap().parse().unwrap()
 }
 
-async fn until_metric(server: &Server, tls: &Tls, name: &str, expected: u64) {
+/// Waits until a metric has a value.
+async fn wait_for_metric(server: &Server, tls: &Tls, name: &str, expected: u64) {
     let reached = async { while metric(server, tls, name).await != expected {} };
     tokio::time::timeout(DEADLINE, reached).await.expect(name);
 }
 
 #[tokio::test]
-async fn http_2_is_negotiated_and_http_1_where_a_client_wants_it() {
-    let (server, tls, _folder) = start(TimeOuts::default()).await;
+async fn http_2_is_negotiated_unless_a_client_prefers_http_1() {
+    let (server, tls, _folder) = start_server(Timeouts::default()).await;
     let stream = connect(&server, tls.file(), &["h2", "http/1.1"]).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let connection = Connection::over(stream).await;
+    let connection = Http2Connection::handshake(stream).await;
     let mut events = connection.get("/events").await;
     assert_eq!(events.message().await.name, "hello");
     server.publish("tick").await;
@@ -109,41 +110,41 @@ async fn http_2_is_negotiated_and_http_1_where_a_client_wants_it() {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_noticed() {
-    let (server, tls, _folder) = start(TimeOuts::default()).await;
+    let (server, tls, _folder) = start_server(Timeouts::default()).await;
     for close in [true, false] {
         let mut stream = connect(&server, tls.file(), &["http/1.1"]).await;
         stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         read_until(&mut stream, "event: hello").await;
-        server.until_streams(1).await;
+        server.wait_for_streams(1).await;
         if close {
-            // TLS has an end of its own, before that of the connection.
+            // TLS ends before the connection does.
             stream.shutdown().await.unwrap();
         }
         drop(stream);
-        server.until_streams(0).await;
+        server.wait_for_streams(0).await;
     }
 }
 
 #[tokio::test]
-async fn a_certificate_is_taken_up_when_its_file_changes_and_no_stream_is_dropped() {
-    let (server, tls, folder) = start(TimeOuts::default()).await;
+async fn a_changed_certificate_is_reloaded_without_dropping_streams() {
+    let (server, tls, folder) = start_server(Timeouts::default()).await;
     let first = connect(&server, tls.file(), &["h2"]).await;
-    let fingerprint = seen(&first);
-    assert_eq!(fingerprint, tls.fingerprint());
-    let connection = Connection::over(first).await;
+    let old_fingerprint = fingerprint(&first);
+    assert_eq!(old_fingerprint, tls.fingerprint());
+    let connection = Http2Connection::handshake(first).await;
     let mut events = connection.get("/events").await;
     events.message().await;
 
-    // Half of a file leaves all as it is.
+    // An incomplete file changes nothing.
     let old = fs::read(tls.file()).unwrap();
     fs::write(tls.file(), &old[..old.len() / 2]).unwrap();
-    let look = tls.look();
-    assert!(matches!(look, Look::Kept(_)), "{look:?}");
-    let kept = folder.path().join("old.pem");
-    fs::write(&kept, &old).unwrap();
-    assert_eq!(seen(&connect(&server, &kept, &["h2"]).await), fingerprint);
+    let reload = tls.check();
+    assert!(matches!(reload, Reload::Failed(_)), "{reload:?}");
+    let copy = folder.path().join("old.pem");
+    fs::write(&copy, &old).unwrap();
+    assert_eq!(fingerprint(&connect(&server, &copy, &["h2"]).await), old_fingerprint);
 
-    tls.clone().reload();
+    tls.clone().watch();
     let other = tempfile::tempdir().unwrap();
     let new = Tls::self_signed(other.path(), &["localhost".to_owned()]).unwrap();
     fs::copy(new.file(), tls.file()).unwrap();
@@ -154,24 +155,24 @@ async fn a_certificate_is_taken_up_when_its_file_changes_and_no_stream_is_droppe
     };
     tokio::time::timeout(DEADLINE, reloaded).await.expect("the new certificate");
     let second = connect(&server, new.file(), &["h2"]).await;
-    assert_eq!(seen(&second), new.fingerprint());
+    assert_eq!(fingerprint(&second), new.fingerprint());
 
     server.publish("tick").await;
     assert_eq!(events.message().await.data, "tick");
 }
 
 #[test]
-fn a_self_signed_certificate_is_kept_for_its_names() {
+fn a_self_signed_certificate_is_reused_for_the_same_names() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let first = Tls::self_signed(&folder.path().join("data"), &names).unwrap();
     let mode = fs::metadata(first.file()).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "its key is in it");
+    assert_eq!(mode & 0o777, 0o600, "the file contains the key");
     let again = Tls::self_signed(&folder.path().join("data"), &names).unwrap();
     assert_eq!(again.fingerprint(), first.fingerprint());
     let other = Tls::self_signed(&folder.path().join("data"), &names[..1]).unwrap();
     assert_ne!(other.fingerprint(), first.fingerprint());
-    // What cannot be used is said, and not written over.
+    // A corrupt file causes an error, and is not overwritten.
     fs::write(other.file(), fs::read_to_string(other.file()).unwrap().replace("KEY", "KEI"))
         .unwrap();
     let error = Tls::self_signed(&folder.path().join("data"), &names[..1]).err().unwrap();
@@ -179,7 +180,7 @@ fn a_self_signed_certificate_is_kept_for_its_names() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named() {
+fn an_error_names_the_unusable_file() {
     let folder = tempfile::tempdir().unwrap();
     let tls = Tls::self_signed(folder.path(), &["localhost".to_owned()]).unwrap();
     let file = |name: &str, text: &str| {
@@ -203,40 +204,40 @@ fn files_that_cannot_be_used_are_named() {
 }
 
 #[tokio::test]
-async fn who_does_not_speak_tls_is_told_so() {
-    let (server, tls, _folder) = start(TimeOuts::default()).await;
+async fn plain_http_on_a_tls_port_gets_400() {
+    let (server, tls, _folder) = start_server(Timeouts::default()).await;
     for request in
         [&b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
     {
-        let answer = server.send(request).await;
-        assert_eq!(answer.status(), 400);
-        assert_eq!(answer.rest().await, "This port speaks TLS: use https:// instead of http://.\n");
+        let response = server.send(request).await;
+        assert_eq!(response.status(), 400);
+        assert_eq!(
+            response.rest().await,
+            "This port requires TLS: use https:// instead of http://.\n"
+        );
     }
-    until_metric(&server, &tls, "waterclock_refused_total{reason=\"no-tls\"}", 2).await;
+    wait_for_metric(&server, &tls, &refusal_metric("no-tls"), 2).await;
 }
 
 #[tokio::test]
-async fn what_is_no_handshake_is_refused_and_half_of_one_given_up() {
-    let time_outs = TimeOuts { handshake: SHORT, ..TimeOuts::default() };
-    let (server, tls, _folder) = start(time_outs).await;
+async fn invalid_handshakes_are_refused_and_incomplete_ones_time_out() {
+    let timeouts = Timeouts { handshake: SHORT, ..Timeouts::default() };
+    let (server, tls, _folder) = start_server(timeouts).await;
     let garbage =
         [&[22; 300][..], b"\x16\x03\x01\xff\xff", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"];
     for bytes in garbage {
         let mut stream = server.connect().await;
         stream.write_all(bytes).await.unwrap();
-        let mut answer = Vec::new();
-        let closed = stream.read_to_end(&mut answer);
-        let _ = tokio::time::timeout(DEADLINE, closed).await.expect("closed by the server");
-        // At most an alert (RFC 8446, 6).
-        assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
+        let response = read_until_closed(stream).await;
+        // The server sends at most an alert (RFC 8446, 6).
+        assert!(response.is_empty() || response[0] == 21, "{response:?}");
     }
     let half = server.connect().await;
     half.writable().await.unwrap();
     half.try_write(b"\x16\x03\x01\x02\x00\x01").unwrap();
-    until_metric(&server, &tls, "waterclock_connections_timed_out_total{reason=\"handshake\"}", 1)
-        .await;
-    until_metric(&server, &tls, "waterclock_refused_total{reason=\"tls\"}", 3).await;
-    let connection = Connection::over(connect(&server, tls.file(), &["h2"]).await).await;
+    wait_for_metric(&server, &tls, &timeout_metric("handshake"), 1).await;
+    wait_for_metric(&server, &tls, &refusal_metric("tls"), 3).await;
+    let connection = Http2Connection::handshake(connect(&server, tls.file(), &["h2"]).await).await;
     assert_eq!(connection.get("/health/live").await.status, 200);
     drop(half);
 }

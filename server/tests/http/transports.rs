@@ -1,23 +1,24 @@
-//! What holds of all transports: written once, and tried on each. They are four ways to read the same log,
-//! so whoever goes over from one to another finds the same events, cursors, gaps and refusals.
+//! Tests that run on every transport. All four read the same event log, so a client that changes
+//! from one to another finds the same events, cursors, gaps and refusals.
 
 use std::fmt::Write as _;
 
 use serde_json::json;
-use server::{access::Access, streams::StreamLimits};
+use server::auth::Access;
 use waterclock::{
     event::{Draft, Name},
     notice::GapReason,
     transport::Transport,
 };
+use waterclock_axum::StreamLimits;
 
 use crate::{
-    readers::{Ask, Item, Reader, Refused},
-    support::{Server, Settings, TIME},
+    readers::{Item, ReadRequest, Reader, RefusedResponse},
+    support::{REMOTE, Server, Settings, TIME, event_id},
     tokens,
 };
 
-/// Each case is a test for each transport.
+/// Makes a test per case and transport.
 macro_rules! table {
     ($($case:ident,)*) => {$(
         mod $case {
@@ -47,52 +48,47 @@ macro_rules! table {
 }
 
 table![
-    events_come_whole_in_order_and_once,
-    a_reader_begins_where_it_asks_to,
-    a_cut_loses_and_doubles_nothing,
-    a_cursor_that_cannot_be_honoured_is_a_gap,
-    what_is_no_cursor_is_a_gap,
-    a_limit_is_kept,
-    who_may_not_read_is_told_the_same,
-    a_token_reads_what_it_lists,
-    when_the_server_stops,
-    when_there_are_too_many_streams,
-    who_does_not_read_delays_nobody_and_gets_all,
-    a_burst_comes_whole_in_order_and_once,
-    topics_and_patterns_are_read_together,
-    conflate_leaves_out_what_is_old,
+    events_arrive_complete_in_order_and_once,
+    a_reader_starts_at_the_requested_position,
+    a_cut_causes_no_losses_and_no_duplicates,
+    an_unusable_cursor_gets_a_gap,
+    a_malformed_cursor_gets_a_gap,
+    a_limit_is_respected,
+    a_refused_reader_gets_the_same_problem,
+    a_token_reads_the_topics_that_it_lists,
+    a_shutdown_ends_streams_and_answers_polls,
+    streams_beyond_the_limit_get_a_goodbye,
+    a_slow_reader_delays_nobody_and_gets_every_event,
+    a_burst_arrives_complete_in_order_and_once,
+    topics_and_patterns_combine,
+    conflate_skips_outdated_events,
 ];
 
-/// An id of the test's log.
-fn id(sequence: u64) -> String {
-    format!("000000000000c10c-{sequence}")
-}
-
-/// Whether it has one answer that goes on, and not one for each request.
+/// Returns `true` for a transport with one continuous response.
 fn is_stream(transport: Transport) -> bool {
     matches!(transport, Transport::Sse | Transport::WebSocket)
 }
 
-/// Opens one that reads what is published from then on.
-async fn from_now(server: &Server, transport: Transport, query: &str) -> Reader {
+/// Opens a reader of the events that are published afterwards.
+async fn open_from_now(server: &Server, transport: Transport, query: &str) -> Reader {
     let waiting = server.metric("waterclock_polls_waiting").await;
-    let reader = Ask::new(server, transport, query).open().await;
+    let reader = ReadRequest::new(server, transport, query).open().await;
     if transport == Transport::LongPoll {
-        server.until_metric("waterclock_polls_waiting", |polls| polls == waiting + 1).await;
+        server.wait_for_metric("waterclock_polls_waiting", |polls| polls == waiting + 1).await;
     }
     reader
 }
 
-/// Publishes an event, and reads it as the next: so nothing else was under way.
-async fn nothing_but(server: &Server, reader: &mut Reader, topic: &str) {
+/// Publishes an event, and checks that it is the next one: no other was in flight.
+async fn assert_nothing_pending(server: &Server, reader: &mut Reader, topic: &str) {
     server.publish_to(topic, "nothing else").await;
-    assert_eq!(reader.event().await.data, "nothing else", "{:?}", reader.ask.transport);
+    assert_eq!(reader.event().await.data, "nothing else", "{:?}", reader.request.transport);
 }
 
-async fn events_come_whole_in_order_and_once(transport: Transport) {
-    let server = Server::start(Settings::default()).await;
+async fn events_arrive_complete_in_order_and_once(transport: Transport) {
+    let server = Server::start().await;
     server.publish_to("t", "too early").await;
-    let mut reader = from_now(&server, transport, "topic=t").await;
+    let mut reader = open_from_now(&server, transport, "topic=t").await;
     let long = "long ".repeat(10_000);
     let data =
         ["", " a ", "two\nlines\n", "\r\r\n", "{\"json\": [\"\\\"]}", "ü €\u{2028}\0😀", &long];
@@ -104,49 +100,50 @@ async fn events_come_whole_in_order_and_once(transport: Transport) {
         let event = reader.event().await;
         assert_eq!(
             (event.id.to_string(), event.topic.as_str(), event.name.as_str(), &*event.data),
-            (id(sequence), "t", &*format!("name {sequence}"), data),
+            (event_id(sequence), "t", &*format!("name {sequence}"), data),
             "{transport:?}"
         );
         assert_eq!(event.time, TIME.parse().unwrap(), "{transport:?}");
-        assert_eq!(reader.ask.cursor, Some(id(sequence)), "{transport:?}");
+        assert_eq!(reader.request.cursor, Some(event_id(sequence)), "{transport:?}");
     }
-    nothing_but(&server, &mut reader, "t").await;
+    assert_nothing_pending(&server, &mut reader, "t").await;
 }
 
-async fn a_reader_begins_where_it_asks_to(transport: Transport) {
-    let header = |sequence| format!("Last-Event-ID: {}\r\n", id(sequence));
+async fn a_reader_starts_at_the_requested_position(transport: Transport) {
+    let header = |sequence| format!("Last-Event-ID: {}\r\n", event_id(sequence));
     for (cursor, headers, expected) in [
         ("earliest", "", &["a", "b", "c"][..]),
-        (&id(0), "", &["a", "b", "c"]),
-        (&id(1), "", &["b", "c"]),
-        // Of another topic, or of a stream with a limit: a position in the log all the same.
-        (&id(2), "", &["b", "c"]),
-        (&format!("{}.7", id(2)), "", &["b", "c"]),
-        (&id(6), "", &[]),
-        // The header wins.
-        (&id(1), &header(3), &["c"]),
+        (&event_id(0), "", &["a", "b", "c"]),
+        (&event_id(1), "", &["b", "c"]),
+        // An id of another topic, or of a stream with a limit, is also a position in the log.
+        (&event_id(2), "", &["b", "c"]),
+        (&format!("{}.7", event_id(2)), "", &["b", "c"]),
+        (&event_id(6), "", &[]),
+        // The header overrides the query.
+        (&event_id(1), &header(3), &["c"]),
         ("earliest", &header(3), &["c"]),
         ("nonsense", &header(3), &["c"]),
-        (&id(3), "Last-Event-ID: \r\n", &["c"]),
+        (&event_id(3), "Last-Event-ID: \r\n", &["c"]),
     ] {
-        let server = Server::start(Settings::default()).await;
+        let server = Server::start().await;
         for data in ["a", "b", "c"] {
             server.publish_to("t", data).await;
             server.publish_to("other", "x").await;
         }
-        let ask = Ask::new(&server, transport, "topic=t").after(cursor).with(headers);
-        let told = format!("{ask:?}");
-        let mut reader = ask.open().await;
-        assert_eq!(reader.data(expected.len()).await, expected, "{told}");
-        // What it said first wins over the polls after it, too.
-        reader.ask.headers.clear();
-        nothing_but(&server, &mut reader, "t").await;
-        assert_eq!(reader.ask.cursor, Some(id(7)), "{told}");
+        let request =
+            ReadRequest::new(&server, transport, "topic=t").after(cursor).with_headers(headers);
+        let description = format!("{request:?}");
+        let mut reader = request.open().await;
+        assert_eq!(reader.data(expected.len()).await, expected, "{description}");
+        // The header applies to the first poll only.
+        reader.request.headers.clear();
+        assert_nothing_pending(&server, &mut reader, "t").await;
+        assert_eq!(reader.request.cursor, Some(event_id(7)), "{description}");
     }
 }
 
-async fn a_cut_loses_and_doubles_nothing(transport: Transport) {
-    let server = Server::start(Settings::default()).await;
+async fn a_cut_causes_no_losses_and_no_duplicates(transport: Transport) {
+    let server = Server::start().await;
     let mut published = 0;
     let publish = async |published: &mut u64, count| {
         for _ in 0..count {
@@ -155,353 +152,378 @@ async fn a_cut_loses_and_doubles_nothing(transport: Transport) {
         }
     };
     publish(&mut published, 10).await;
-    let mut ask = Ask::new(&server, transport, "topic=t").earliest();
+    let mut request = ReadRequest::new(&server, transport, "topic=t").earliest();
     let mut read = Vec::new();
-    // Cut after so many events, also before the first and twice at the same place, while so many are
-    // published.
+    // Each step reads events, cuts the reader, and publishes more. Some cuts come before the first
+    // event, or twice at the same position.
     for (events, meanwhile) in [(0, 0), (4, 3), (0, 2), (1, 0), (10, 5), (5, 0), (0, 1), (1, 0)] {
-        let mut reader = ask.open().await;
+        let mut reader = request.open().await;
         read.extend(reader.data(events).await);
-        ask = reader.ask.clone();
+        request = reader.request.clone();
         drop(reader);
         publish(&mut published, meanwhile).await;
     }
     let expected: Vec<_> = (1..=published).map(|number| number.to_string()).collect();
     assert_eq!(read, expected, "{transport:?}");
-    nothing_but(&server, &mut ask.open().await, "t").await;
+    assert_nothing_pending(&server, &mut request.open().await, "t").await;
 
-    // One that began with what was new, and was cut before there was anything. A long poll has nothing to go
-    // on with before its first answer.
+    // A reader that starts now may be cut before the first event. A long poll has no position
+    // before its first response.
     if transport != Transport::LongPoll {
-        let reader = from_now(&server, transport, "topic=t").await;
-        let ask = reader.ask.clone();
+        let reader = open_from_now(&server, transport, "topic=t").await;
+        let request = reader.request.clone();
         drop(reader);
         server.publish_to("t", "meanwhile").await;
-        assert_eq!(ask.open().await.data(1).await, ["meanwhile"], "{transport:?}");
+        assert_eq!(request.open().await.data(1).await, ["meanwhile"], "{transport:?}");
     }
 }
 
-/// A server that has dropped the clock's first two ticks and kept its last two.
-async fn with_two_of_four() -> Server {
-    let server = Server::start(Settings { retain_count: 2, ..Settings::default() }).await;
+/// Starts a server that has published four ticks, and has dropped the first two.
+async fn start_with_two_of_four() -> Server {
+    let server = Server::start_with(Settings { retain_count: 2, ..Settings::default() }).await;
     for tick in ["a", "b", "c", "d"] {
         server.publish(tick).await;
     }
     server
 }
 
-async fn a_cursor_that_cannot_be_honoured_is_a_gap(transport: Transport) {
+async fn an_unusable_cursor_gets_a_gap(transport: Transport) {
     let both = &["c", "d"][..];
-    for (cursor, reason, position, follows) in [
-        (&*id(1), GapReason::Expired, 2, both),
-        (&id(0), GapReason::Expired, 2, both),
+    for (cursor, reason, position, events) in [
+        (&*event_id(1), GapReason::Expired, 2, both),
+        (&event_id(0), GapReason::Expired, 2, both),
         ("00000000c10cca11-3", GapReason::OtherEpoch, 2, both),
         ("00000000c10cca11-99", GapReason::OtherEpoch, 2, both),
-        (&id(5), GapReason::Future, 4, &[]),
+        (&event_id(5), GapReason::Future, 4, &[]),
     ] {
-        gap(transport, cursor, reason, position, follows).await;
+        assert_gap(transport, cursor, reason, position, events).await;
     }
-    let server = with_two_of_four().await;
-    let ask = |query| Ask::new(&server, transport, query);
-    // Nothing after this one is missing.
-    let mut reader = ask("").after(id(2)).open().await;
+    let server = start_with_two_of_four().await;
+    let request = |query| ReadRequest::new(&server, transport, query);
+    // No event after this position is missing.
+    let mut reader = request("").after(event_id(2)).open().await;
     assert_eq!(reader.data(2).await, both, "{transport:?}");
-    // Nor is anything of another topic.
+    // No event of this topic is missing.
     server.publish_to("quiet", "e").await;
-    let mut reader = ask("topic=quiet").after(id(1)).open().await;
+    let mut reader = request("topic=quiet").after(event_id(1)).open().await;
     assert_eq!(reader.data(1).await, ["e"], "{transport:?}");
-    let mut reader = ask("topic=quiet&topic=clock").after(id(1)).open().await;
+    let mut reader = request("topic=quiet&topic=clock").after(event_id(1)).open().await;
     assert!(matches!(reader.next().await, Item::Gap(_)), "{transport:?}");
     assert_eq!(reader.data(3).await, ["c", "d", "e"], "{transport:?}");
-    // Nor is what was dropped before the oldest that is kept to be told to who asks for that one.
-    let mut reader = ask("").earliest().open().await;
+    // `earliest` starts at the oldest retained event, without a gap.
+    let mut reader = request("").earliest().open().await;
     assert_eq!(reader.data(2).await, both, "{transport:?}");
 }
 
-async fn what_is_no_cursor_is_a_gap(transport: Transport) {
+async fn a_malformed_cursor_gets_a_gap(transport: Transport) {
     let long = "9".repeat(300);
     for cursor in [
         "nonsense",
         "EARLIEST",
         &long,
-        &format!("{}.", id(1)),
-        &format!("{}.x", id(1)),
-        &format!(" {}", id(1)),
+        &format!("{}.", event_id(1)),
+        &format!("{}.x", event_id(1)),
+        &format!(" {}", event_id(1)),
         "000000000000c10c",
         "000000000000C10C-1",
         "c10c-1",
         "000000000000c10c-01",
         "000000000000c10c--1",
         "000000000000c10c-18446744073709551616",
-        // Nor may it break the answer.
+        // These cursors must not break the format of the response.
         "\r\nid: x\r\ndata: y\n\n",
         "\"}, \"event\": {",
         "\0",
         "ü",
     ] {
-        gap(transport, cursor, GapReason::Malformed, 4, &[]).await;
+        assert_gap(transport, cursor, GapReason::Malformed, 4, &[]).await;
     }
 }
 
-/// A cursor is answered with that gap. It goes on from that position, with those events.
-async fn gap(
+/// Checks that a cursor gets a gap, with the reason and the position, and then the events.
+async fn assert_gap(
     transport: Transport,
     cursor: &str,
     reason: GapReason,
     position: u64,
-    follows: &[&str],
+    events: &[&str],
 ) {
-    let server = with_two_of_four().await;
-    let told = format!("{transport:?} {cursor:?}");
-    let mut reader = Ask::new(&server, transport, "").after(cursor).open().await;
-    assert_eq!(reader.ask.cursor.as_deref(), Some(cursor), "until the gap is told: {told}");
-    let Item::Gap(gap) = reader.next().await else { panic!("{told}: no gap") };
-    assert_eq!((gap.reason, &*gap.cursor), (reason, cursor), "{told}");
-    // An answer to a poll has the events with the gap, so it says the position after them.
-    let is_told = is_stream(transport) || follows.is_empty();
-    let expected = if is_told { &id(position) } else { cursor };
-    assert_eq!(reader.ask.cursor.as_deref(), Some(expected), "{told}");
-    assert_eq!(reader.data(follows.len()).await, follows, "{told}");
-    assert_eq!(reader.ask.cursor, Some(id(4)), "{told}");
-    // Nothing else was to come, and what it goes on with is good.
-    let ask = reader.ask.clone();
-    nothing_but(&server, &mut reader, "clock").await;
-    let mut reader = ask.open().await;
-    assert_eq!(reader.data(1).await, ["nothing else"], "{told}");
+    let server = start_with_two_of_four().await;
+    let description = format!("{transport:?} {cursor:?}");
+    let mut reader = ReadRequest::new(&server, transport, "").after(cursor).open().await;
+    assert_eq!(
+        reader.request.cursor.as_deref(),
+        Some(cursor),
+        "until the gap arrives: {description}"
+    );
+    let Item::Gap(gap) = reader.next().await else { panic!("{description}: no gap") };
+    assert_eq!((gap.reason, &*gap.cursor), (reason, cursor), "{description}");
+    // The response to a poll has the events with the gap, so it gives the position after them.
+    let has_position = is_stream(transport) || events.is_empty();
+    let expected = if has_position { &event_id(position) } else { cursor };
+    assert_eq!(reader.request.cursor.as_deref(), Some(expected), "{description}");
+    assert_eq!(reader.data(events.len()).await, events, "{description}");
+    assert_eq!(reader.request.cursor, Some(event_id(4)), "{description}");
+    // No other event is in flight, and the cursor is valid.
+    let request = reader.request.clone();
+    assert_nothing_pending(&server, &mut reader, "clock").await;
+    let mut reader = request.open().await;
+    assert_eq!(reader.data(1).await, ["nothing else"], "{description}");
 }
 
-async fn a_limit_is_kept(transport: Transport) {
-    let server = Server::start(Settings::default()).await;
+async fn a_limit_is_respected(transport: Transport) {
+    let server = Server::start().await;
     for data in ["a", "b", "c", "d", "e"] {
         server.publish_to("t", data).await;
     }
-    let ask = Ask::new(&server, transport, "topic=t&limit=3").earliest();
+    let request = ReadRequest::new(&server, transport, "topic=t&limit=3").earliest();
     if !is_stream(transport) {
-        // It is that of an answer: the next one goes on.
-        let mut reader = ask.open().await;
-        let polled = reader.poll().await.unwrap();
+        // The limit applies to one response. The next one continues.
+        let mut reader = request.open().await;
+        let response = reader.poll().await.unwrap();
         assert_eq!(
-            (polled.events.len(), polled.cursor, polled.more),
-            (3, id(3), true),
+            (response.events.len(), response.cursor, response.more),
+            (3, event_id(3), true),
             "{transport:?}"
         );
-        let polled = reader.poll().await.unwrap();
+        let response = reader.poll().await.unwrap();
         assert_eq!(
-            (polled.events.len(), polled.cursor, polled.more),
-            (2, id(5), false),
+            (response.events.len(), response.cursor, response.more),
+            (2, event_id(5), false),
             "{transport:?}"
         );
-        return nothing_but(&server, &mut reader, "t").await;
+        return assert_nothing_pending(&server, &mut reader, "t").await;
     }
     let end = Item::Ended(Some("end".to_owned()));
-    let mut reader = ask.clone().open().await;
+    let mut reader = request.clone().open().await;
     assert_eq!(reader.data(3).await, ["a", "b", "c"], "{transport:?}");
     assert_eq!(reader.next().await, end, "{transport:?}");
-    assert_eq!(reader.ask.cursor, Some(format!("{}.3", id(3))), "{transport:?}");
-    // Who asks again has had all.
-    let mut again = reader.ask.clone().open().await;
+    assert_eq!(reader.request.cursor, Some(format!("{}.3", event_id(3))), "{transport:?}");
+    // The limit is reached, so the same request gets only the end.
+    let mut again = reader.request.clone().open().await;
     assert_eq!(again.next().await, end, "{transport:?}");
     if transport == Transport::WebSocket {
-        assert_eq!((reader.close, again.close), (Some(1000), Some(1000)));
+        assert_eq!((reader.close_code, again.close_code), (Some(1000), Some(1000)));
     }
-    // With a cut in between, it is that of both.
-    let mut reader = ask.open().await;
+    // The limit includes the events before a cut.
+    let mut reader = request.open().await;
     assert_eq!(reader.data(2).await, ["a", "b"], "{transport:?}");
-    let ask = reader.ask.clone();
+    let request = reader.request.clone();
     drop(reader);
-    let mut reader = ask.open().await;
+    let mut reader = request.open().await;
     assert_eq!(reader.data(1).await, ["c"], "{transport:?}");
     assert_eq!(reader.next().await, end, "{transport:?}");
-    server.until_streams(0).await;
+    server.wait_for_streams(0).await;
 }
 
-const ELSEWHERE: &str = "Via: proxy\r\n";
-
-fn refused(status: u16, title: &str, authenticate: Option<&str>, detail: &str) -> Refused {
+fn problem_response(
+    status: u16,
+    title: &str,
+    authenticate: Option<&str>,
+    detail: &str,
+) -> RefusedResponse {
     let problem = json!({"title": title, "status": status, "detail": detail});
-    Refused { status, authenticate: authenticate.map(str::to_owned), problem }
+    RefusedResponse { status, authenticate: authenticate.map(str::to_owned), problem }
 }
 
-fn unauthorized(authenticate: &str, detail: &str) -> Refused {
-    refused(401, "Unauthorized", Some(authenticate), detail)
+fn unauthorized(authenticate: &str, detail: &str) -> RefusedResponse {
+    problem_response(401, "Unauthorized", Some(authenticate), detail)
 }
 
-async fn who_may_not_read_is_told_the_same(transport: Transport) {
+async fn a_refused_reader_gets_the_same_problem(transport: Transport) {
     let public = ["public.>".parse().unwrap()];
     let access = Access { public_topics: public.clone().into(), ..Access::default() };
-    let server = Server::start(Settings { access, ..Settings::default() }).await;
-    let ask = |query| Ask::new(&server, transport, query);
+    let server = Server::with_access(access).await;
+    let request = |query| ReadRequest::new(&server, transport, query);
     let not_public = |why| {
-        let why = format!(
-            "This topic is not public, and the request is not from the server's own machine: {why}."
-        );
-        refused(403, "Forbidden", None, &why)
+        let why = format!("This topic is not public, and the request is not local: {why}.");
+        problem_response(403, "Forbidden", None, &why)
     };
-    let by_proxy = "a proxy has passed it on";
+    let by_proxy = "it came through a proxy";
     for query in ["", "topic=t", "topic=public.a&topic=t", "topic=%3E"] {
-        let refused = ask(query).with(ELSEWHERE).refused().await;
+        let refused = request(query).with_headers(REMOTE).expect_refused().await;
         assert_eq!(refused, not_public(by_proxy), "{transport:?} {query}");
     }
-    let by_name = "its `Host` is not a loopback name (the option --allowed-host adds others)";
-    let refused = ask("topic=t").with("Host: rebound.example\r\n").refused().await;
+    let by_name = "its `Host` is not a loopback name (the option --allowed-host adds names)";
+    let refused =
+        request("topic=t").with_headers("Host: rebound.example\r\n").expect_refused().await;
     assert_eq!(refused, not_public(by_name), "{transport:?}");
-    let mut reader = ask("topic=public.*").earliest().with(ELSEWHERE).open().await;
-    nothing_but(&server, &mut reader, "public.a").await;
+    let mut reader = request("topic=public.*").earliest().with_headers(REMOTE).open().await;
+    assert_nothing_pending(&server, &mut reader, "public.a").await;
 
     let access = Access { public_topics: public.into(), ..tokens::access() };
-    let server = Server::start(Settings { access, ..Settings::default() }).await;
-    let ask = |headers: &str| Ask::new(&server, transport, "topic=t").with(headers);
-    let needed = "A token is needed: `Authorization: Bearer` with a JSON Web Token, or the cookie \
-                  `waterclock_token`.";
-    assert_eq!(ask(ELSEWHERE).refused().await, unauthorized("Bearer", needed), "{transport:?}");
+    let server = Server::with_access(access).await;
+    let request =
+        |headers: &str| ReadRequest::new(&server, transport, "topic=t").with_headers(headers);
+    let needed = "A token is required: `Authorization: Bearer` with a JSON Web Token, or the \
+                  cookie `waterclock_token`.";
+    assert_eq!(
+        request(REMOTE).expect_refused().await,
+        unauthorized("Bearer", needed),
+        "{transport:?}"
+    );
     let expired = tokens::token(json!({"exp": tokens::now(), "subscribe": ["t"]}));
     let invalid = "Bearer error=\"invalid_token\"";
     let detail = format!("The token is refused: it expired at {TIME}.");
     assert_eq!(
-        ask(&tokens::bearer(&expired)).refused().await,
+        request(&tokens::bearer(&expired)).expect_refused().await,
         unauthorized(invalid, &detail),
         "{transport:?}"
     );
-    let detail = "The token is refused: it is no JSON Web Token.";
+    let detail = "The token is refused: it is not a JSON Web Token.";
     assert_eq!(
-        ask(&tokens::bearer("nonsense")).refused().await,
+        request(&tokens::bearer("nonsense")).expect_refused().await,
         unauthorized(invalid, detail),
         "{transport:?}"
     );
     let other = tokens::token(json!({"subscribe": ["other", "orders.*"], "publish": ["t"]}));
     let detail = "The token's `subscribe` does not list `t`. It lists `other`, `orders.*`.";
-    assert_eq!(ask(&tokens::bearer(&other)).refused().await, refused_403(detail), "{transport:?}");
-    server.until_streams(0).await;
-    assert_eq!(server.metric("waterclock_streams_total").await, 0, "none was opened");
+    assert_eq!(
+        request(&tokens::bearer(&other)).expect_refused().await,
+        forbidden(detail),
+        "{transport:?}"
+    );
+    server.wait_for_streams(0).await;
+    assert_eq!(server.metric("waterclock_streams_total").await, 0, "no stream was opened");
 }
 
-fn refused_403(detail: &str) -> Refused {
-    refused(403, "Forbidden", None, detail)
+fn forbidden(detail: &str) -> RefusedResponse {
+    problem_response(403, "Forbidden", None, detail)
 }
 
-async fn a_token_reads_what_it_lists(transport: Transport) {
-    let server = Server::start(Settings { access: tokens::access(), ..Settings::default() }).await;
+async fn a_token_reads_the_topics_that_it_lists(transport: Transport) {
+    let server = Server::with_access(tokens::access()).await;
     let token = tokens::token(json!({"subscribe": ["orders.*", "t"]}));
     let by_header = tokens::bearer(&token);
-    let by_cookie = format!("{ELSEWHERE}Cookie: waterclock_token={token}\r\n");
+    let by_cookie = format!("{REMOTE}Cookie: waterclock_token={token}\r\n");
     for headers in [by_header, by_cookie] {
-        let after = id(server.hub.newest());
+        let after = event_id(server.hub.newest());
         for (topic, data) in [("orders.eu", "a"), ("secret", "b"), ("t", "c"), ("orders.us", "d")] {
             server.publish_to(topic, data).await;
         }
-        let ask = Ask::new(&server, transport, "topic=orders.*&topic=t").after(after);
-        let mut reader = ask.with(&headers).open().await;
+        let request = ReadRequest::new(&server, transport, "topic=orders.*&topic=t").after(after);
+        let mut reader = request.with_headers(&headers).open().await;
         assert_eq!(reader.data(3).await, ["a", "c", "d"], "{transport:?}");
-        nothing_but(&server, &mut reader, "t").await;
+        assert_nothing_pending(&server, &mut reader, "t").await;
     }
 }
 
-async fn when_the_server_stops(transport: Transport) {
-    let server = Server::start(Settings::default()).await;
-    // One who does not read keeps the server from being through with it at once.
-    let mut stuck = from_now(&server, Transport::Sse, "topic=much").await;
-    server.until_streams(1).await;
+async fn a_shutdown_ends_streams_and_answers_polls(transport: Transport) {
+    let server = Server::start().await;
+    // A client that does not read prolongs the shutdown.
+    let mut stuck = open_from_now(&server, Transport::Sse, "topic=much").await;
+    server.wait_for_streams(1).await;
     publish_much(&server, "much").await;
-    assert_eq!(server.metric("waterclock_streams_behind").await, 1, "it has not all in buffers");
+    assert_eq!(
+        server.metric("waterclock_streams_behind").await,
+        1,
+        "not all events are in buffers"
+    );
 
-    let mut reader = from_now(&server, transport, "topic=t").await;
+    let mut reader = open_from_now(&server, transport, "topic=t").await;
     server.stop.begin();
     if is_stream(transport) {
         let draining = Item::Ended(Some("draining".to_owned()));
         assert_eq!(reader.next().await, draining, "{transport:?}");
         let close = (transport == Transport::WebSocket).then_some(1001);
-        assert_eq!(reader.close, close, "{transport:?}");
-        // Who comes now is told at once.
-        let mut late = Ask::new(&server, transport, "topic=t").earliest().open().await;
+        assert_eq!(reader.close_code, close, "{transport:?}");
+        // A late reader gets a goodbye at once.
+        let mut late = ReadRequest::new(&server, transport, "topic=t").earliest().open().await;
         assert_eq!(late.next().await, draining, "{transport:?}");
-        assert_eq!(late.close, close, "{transport:?}");
+        assert_eq!(late.close_code, close, "{transport:?}");
     } else {
-        // One that waits is answered, with nothing; those that come now are, too, and with what there is.
-        let polled = reader.poll().await.unwrap();
-        assert_eq!(polled.events, [], "{transport:?}");
+        // A waiting poll gets an empty response. Later polls get the events that are available.
+        let response = reader.poll().await.unwrap();
+        assert_eq!(response.events, [], "{transport:?}");
         server.publish_to("t", "meanwhile").await;
         assert_eq!(reader.data(1).await, ["meanwhile"], "{transport:?}");
         assert_eq!(reader.poll().await.unwrap().events, [], "{transport:?}");
     }
-    // The other one is told, too, in the middle of what it has to read.
+    // The slow stream gets its goodbye before it has caught up.
     let mut read = 0;
     loop {
         match stuck.next().await {
-            Item::Event(event) => assert_eq!(event.data, much(read)),
+            Item::Event(event) => assert_eq!(event.data, large_data(read)),
             ended => break assert_eq!(ended, Item::Ended(Some("draining".to_owned()))),
         }
         read += 1;
     }
-    assert!(read < MUCH, "{transport:?}: it was behind");
+    assert!(read < MANY, "{transport:?}: the stream was behind");
     drop(reader);
     server.serving.await.unwrap();
 }
 
-/// More than all buffers on the way hold.
-const MUCH: usize = 150;
+/// Number of large events that exceed all buffers between server and client.
+const MANY: usize = 150;
 
+/// Publishes more data than all buffers between server and client.
 pub async fn publish_much(server: &Server, topic: &str) {
-    for number in 0..MUCH {
-        server.publish_to(topic, &much(number)).await;
+    for number in 0..MANY {
+        server.publish_to(topic, &large_data(number)).await;
     }
 }
 
-fn much(number: usize) -> String {
+fn large_data(number: usize) -> String {
     format!("{number} {}", "x".repeat(60_000))
 }
 
-async fn when_there_are_too_many_streams(transport: Transport) {
+async fn streams_beyond_the_limit_get_a_goodbye(transport: Transport) {
     for limits in
-        [StreamLimits { in_all: 1, per_address: 9 }, StreamLimits { in_all: 9, per_address: 1 }]
+        [StreamLimits { total: 1, per_address: 9 }, StreamLimits { total: 9, per_address: 1 }]
     {
-        let server = Server::start(Settings { limits, ..Settings::default() }).await;
-        let mut first = Ask::new(&server, Transport::Sse, "topic=t").earliest().open().await;
-        let mut second = Ask::new(&server, transport, "topic=t").earliest().open().await;
+        let server = Server::start_with(Settings { limits, ..Settings::default() }).await;
+        let mut first =
+            ReadRequest::new(&server, Transport::Sse, "topic=t").earliest().open().await;
+        let mut second = ReadRequest::new(&server, transport, "topic=t").earliest().open().await;
         if is_stream(transport) {
             let limit = Item::Ended(Some("limit".to_owned()));
             assert_eq!(second.next().await, limit, "{transport:?}");
             let close = (transport == Transport::WebSocket).then_some(1013);
-            assert_eq!(second.close, close, "{transport:?}");
+            assert_eq!(second.close_code, close, "{transport:?}");
             drop(first);
-            server.until_streams(0).await;
-            first = Ask::new(&server, transport, "topic=t").earliest().open().await;
+            server.wait_for_streams(0).await;
+            first = ReadRequest::new(&server, transport, "topic=t").earliest().open().await;
         } else {
-            // Polls are no streams.
-            nothing_but(&server, &mut second, "t").await;
+            // The limit does not apply to polls.
+            assert_nothing_pending(&server, &mut second, "t").await;
         }
         server.publish_to("t", "last").await;
         while first.event().await.data != "last" {}
     }
 }
 
-async fn who_does_not_read_delays_nobody_and_gets_all(transport: Transport) {
-    let server = Server::start(Settings::default()).await;
+async fn a_slow_reader_delays_nobody_and_gets_every_event(transport: Transport) {
+    let server = Server::start().await;
     server.publish_to("t", "first").await;
-    let ask = Ask::new(&server, transport, "topic=t").earliest();
-    let (mut slow, mut reader) = (ask.clone().open().await, ask.open().await);
+    let request = ReadRequest::new(&server, transport, "topic=t").earliest();
+    let (mut slow, mut reader) = (request.clone().open().await, request.open().await);
     assert_eq!(reader.data(1).await, ["first"], "{transport:?}");
-    for number in 0..MUCH {
-        if number == MUCH / 2 {
-            // Polls ask for half of it, and do not read the answer.
+    for number in 0..MANY {
+        if number == MANY / 2 {
+            // A poll requests the first half, and does not read the response.
             slow.begin_poll().await;
         }
-        server.publish_to("t", &much(number)).await;
-        assert_eq!(reader.data(1).await, [much(number)], "{transport:?}");
+        server.publish_to("t", &large_data(number)).await;
+        assert_eq!(reader.data(1).await, [large_data(number)], "{transport:?}");
     }
     if is_stream(transport) {
-        assert_eq!(server.metric("waterclock_streams_behind").await, 1, "not all is in buffers");
+        assert_eq!(
+            server.metric("waterclock_streams_behind").await,
+            1,
+            "not all events are in buffers"
+        );
     }
     assert_eq!(slow.data(1).await, ["first"], "{transport:?}");
-    for number in 0..MUCH {
-        assert!(slow.data(1).await == [much(number)], "{transport:?} {number}");
+    for number in 0..MANY {
+        assert!(slow.data(1).await == [large_data(number)], "{transport:?} {number}");
     }
-    nothing_but(&server, &mut slow, "t").await;
+    assert_nothing_pending(&server, &mut slow, "t").await;
 }
 
-async fn a_burst_comes_whole_in_order_and_once(transport: Transport) {
+async fn a_burst_arrives_complete_in_order_and_once(transport: Transport) {
     const COUNT: usize = 5000;
-    let server = Server::start(Settings::default()).await;
-    let mut reader = from_now(&server, transport, "topic=t").await;
+    let server = Server::start().await;
+    let mut reader = open_from_now(&server, transport, "topic=t").await;
     let publish = async {
         let mut publishing = Vec::new();
         for number in 0..COUNT {
@@ -516,18 +538,19 @@ async fn a_burst_comes_whole_in_order_and_once(transport: Transport) {
     for (number, data) in data.into_iter().enumerate() {
         assert_eq!(data, number.to_string(), "{transport:?}");
     }
-    nothing_but(&server, &mut reader, "t").await;
-    // The same again, from the log.
-    let mut reader = Ask::new(&server, transport, "topic=t").earliest().open().await;
+    assert_nothing_pending(&server, &mut reader, "t").await;
+    // A replay from the log is the same.
+    let mut reader = ReadRequest::new(&server, transport, "topic=t").earliest().open().await;
     for (number, data) in reader.data(COUNT).await.into_iter().enumerate() {
         assert_eq!(data, number.to_string(), "{transport:?}");
     }
 }
 
-async fn topics_and_patterns_are_read_together(transport: Transport) {
-    let server = Server::start(Settings::default()).await;
-    let ask = Ask::new(&server, transport, "topic=a&topic=b.*&topic=c.%3E&topic=b.x").earliest();
-    let mut live = ask.clone().open().await;
+async fn topics_and_patterns_combine(transport: Transport) {
+    let server = Server::start().await;
+    let request =
+        ReadRequest::new(&server, transport, "topic=a&topic=b.*&topic=c.%3E&topic=b.x").earliest();
+    let mut live = request.clone().open().await;
     let publish = async || {
         for topic in ["a", "b", "b.x", "a.x", "c", "c.x.y", "b.x.y", "d", "c.z", "a"] {
             server.publish_to(topic, "").await;
@@ -535,7 +558,7 @@ async fn topics_and_patterns_are_read_together(transport: Transport) {
     };
     publish().await;
     let expected = ["a", "b.x", "c.x.y", "c.z", "a"];
-    for reader in [&mut live, &mut ask.open().await] {
+    for reader in [&mut live, &mut request.open().await] {
         let mut last = 0;
         for topic in expected {
             let event = reader.event().await;
@@ -545,40 +568,41 @@ async fn topics_and_patterns_are_read_together(transport: Transport) {
         }
         assert_eq!(last, 10, "{transport:?}");
     }
-    // All of the log.
-    let mut all = Ask::new(&server, transport, "topic=%3E").after(id(7)).open().await;
+    // The pattern `>` matches all topics.
+    let mut all = ReadRequest::new(&server, transport, "topic=%3E").after(event_id(7)).open().await;
     let topics = [all.event().await, all.event().await, all.event().await].map(|event| event.topic);
     assert_eq!(topics.map(String::from), ["d", "c.z", "a"], "{transport:?}");
     let mut many = String::new();
     for number in 0..65 {
         let _ = write!(many, "topic=t{number}&");
     }
-    let refused = Ask::new(&server, transport, &many).refused().await;
-    let detail = "A stream has at most 64 patterns. Use wildcards, or several streams.";
-    assert_eq!(refused, refused_400(detail), "{transport:?}");
-    let refused = Ask::new(&server, transport, "topic=a..b").refused().await;
+    let refused = ReadRequest::new(&server, transport, &many).expect_refused().await;
+    let detail = "A subscription may have at most 64 patterns. Use wildcards, or several streams.";
+    assert_eq!(refused, bad_request(detail), "{transport:?}");
+    let refused = ReadRequest::new(&server, transport, "topic=a..b").expect_refused().await;
     assert_eq!(refused.status, 400, "{transport:?}");
 }
 
-fn refused_400(detail: &str) -> Refused {
-    refused(400, "Bad Request", None, detail)
+fn bad_request(detail: &str) -> RefusedResponse {
+    problem_response(400, "Bad Request", None, detail)
 }
 
-async fn conflate_leaves_out_what_is_old(transport: Transport) {
-    let server = Server::start(Settings::default()).await;
+async fn conflate_skips_outdated_events(transport: Transport) {
+    let server = Server::start().await;
     for (topic, data) in [("a", "1"), ("b", "2"), ("a", "3"), ("a", "4"), ("c", "5"), ("b", "6")] {
         server.publish_to(topic, data).await;
     }
-    let ask = Ask::new(&server, transport, "topic=a&topic=b&conflate=true").earliest();
-    let mut reader = ask.open().await;
+    let request = ReadRequest::new(&server, transport, "topic=a&topic=b&conflate=true").earliest();
+    let mut reader = request.open().await;
     assert_eq!(reader.data(2).await, ["4", "6"], "{transport:?}");
-    assert_eq!(reader.ask.cursor, Some(id(6)), "{transport:?}");
-    // Who keeps up misses nothing.
+    assert_eq!(reader.request.cursor, Some(event_id(6)), "{transport:?}");
+    // A reader that keeps up misses no event.
     for data in ["7", "8", "9"] {
         server.publish_to("a", data).await;
         assert_eq!(reader.data(1).await, [data], "{transport:?}");
     }
-    // Without it, nothing is left out.
-    let mut reader = Ask::new(&server, transport, "topic=a&conflate=false").earliest().open().await;
+    // Without `conflate`, no event is skipped.
+    let mut reader =
+        ReadRequest::new(&server, transport, "topic=a&conflate=false").earliest().open().await;
     assert_eq!(reader.data(6).await, ["1", "3", "4", "7", "8", "9"], "{transport:?}");
 }

@@ -101,8 +101,8 @@ impl Upload<'_> {
             && let Some(oldest) = self.in_flight.pop_front()
         {
             if let Err(why) = oldest.stored().await {
-                // The fate of the lines after this one is not reported: the client must resume after
-                // the last line that was counted.
+                // The fate of the lines after this one is not reported: the client must resume
+                // after the last line that was counted.
                 self.in_flight.clear();
                 return Err(why);
             }
@@ -119,7 +119,8 @@ async fn expired(grant: &Grant) -> PublishRejection {
     rejection
 }
 
-/// Splits bytes that arrive in chunks into lines. A line ends with LF or CRLF, or with the last chunk.
+/// Splits bytes that arrive in chunks into lines. A line ends with LF or CRLF, or with the last
+/// chunk.
 #[derive(Default)]
 struct LineSplitter {
     bytes: BytesMut,

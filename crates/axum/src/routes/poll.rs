@@ -1,4 +1,5 @@
-//! `GET /poll`: the events after a cursor as one response. With `wait` it is long polling (RFC 6202).
+//! `GET /poll`: the events after a cursor as one response. With `wait` it is long polling (RFC
+//! 6202).
 
 use std::{
     error::Error,
@@ -36,8 +37,8 @@ use crate::{
     subscription::Subscription,
 };
 
-/// Number of bytes that are made before the response begins. Most responses are complete by then, and
-/// have a `Content-Length`.
+/// Number of bytes that are made before the response begins. Most responses are complete by then,
+/// and have a `Content-Length`.
 const FIRST_BYTES: usize = 32 * 1024;
 /// Number of bytes that are handed on at a time.
 const CHUNK: usize = 16 * 1024;
@@ -64,8 +65,8 @@ impl From<PollError> for Problem {
     }
 }
 
-/// Answers with the events after the cursor. With `wait`, an empty response is held back until there is
-/// an event or the time is over.
+/// Answers with the events after the cursor. With `wait`, an empty response is held back until
+/// there is an event or the time is over.
 pub(super) async fn get(
     State(context): State<Arc<StreamContext>>,
     subscription: Subscription,
@@ -125,7 +126,7 @@ struct Trailer {
     /// Cursor for the next poll.
     cursor: EventId,
     gap: Option<Gap>,
-    /// Whether there are more events already.
+    /// `true` if there are more events already.
     more: bool,
 }
 
@@ -148,8 +149,8 @@ impl PollAnswer {
         self.separator == Self::START && self.trailer.gap.is_none()
     }
 
-    /// Adds events until there are none left, or enough bytes to begin the response. Returns `true` if
-    /// none are left.
+    /// Adds events until there are none left, or enough bytes to begin the response. Returns `true`
+    /// if none are left.
     async fn fill(&mut self) -> Result<bool, EventLogError> {
         while self.written < FIRST_BYTES {
             if !self.read().await? {

@@ -1,5 +1,5 @@
-//! `GET` and `POST /diagnose/stream`: a short stream made to be measured, so that a client can tell how
-//! the path between it and the server treats a stream.
+//! `GET` and `POST /diagnose/stream`: a short stream made to be measured, so that a client can tell
+//! how the path between it and the server treats a stream.
 
 use std::{
     convert::Infallible,
@@ -161,8 +161,8 @@ struct ProbeSession {
     /// The description of the request, until the first event has carried it.
     seen: Option<RequestEcho>,
     began: Instant,
-    /// Time of the beginning by the system's clock, in milliseconds since 1970. That clock may be set
-    /// during the probe.
+    /// Time of the beginning by the system's clock, in milliseconds since 1970. That clock may be
+    /// set during the probe.
     began_at: f64,
     /// Number of events sent.
     sent: u32,

@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// Answers 201 with the event, once it is durable. Its data is the request's body, whatever the
-/// content type. With `split=lines`, each line of the body is published as soon as it arrives, and the
-/// response counts them.
+/// content type. With `split=lines`, each line of the body is published as soon as it arrives, and
+/// the response counts them.
 pub(super) async fn post(
     State(context): State<Arc<PublishContext>>,
     Path(topic): Path<String>,

@@ -1,8 +1,9 @@
 //! `GET /ws`: the event stream over a WebSocket (RFC 6455), as JSON in text messages. A client may
 //! also publish over it.
 //!
-//! Each message is an object whose first member names its kind: `event`, `hello`, `gap`, `heartbeat`,
-//! `end`, `goodbye`, `published` or `problem`. A further member `id` is the cursor to resume from.
+//! Each message is an object whose first member names its kind: `event`, `hello`, `gap`,
+//! `heartbeat`, `end`, `goodbye`, `published` or `problem`. A further member `id` is the cursor to
+//! resume from.
 
 use std::{borrow::Cow, future::ready, sync::Arc, time::Duration};
 
@@ -51,8 +52,8 @@ use crate::{
 const READ_BUFFER: usize = 4096;
 /// Number of bytes of messages that are combined into one write.
 const WRITE_BUFFER: usize = 8192;
-/// Number of pings without a sign of life after which a client counts as gone. A slow client may take
-/// that long to receive what was sent before a ping.
+/// Number of pings without a sign of life after which a client counts as gone. A slow client may
+/// take that long to receive what was sent before a ping.
 const MAX_SILENT_PINGS: u32 = 3;
 /// Time that a client may take to answer the closing handshake.
 const LINGER: Duration = Duration::from_secs(1);
@@ -324,7 +325,8 @@ impl Peer {
         Ok(in_flight.stored().map(|stored| stored.map_err(PublishRejection::into)).boxed())
     }
 
-    /// Asks the client for a sign of life. Closes the connection if it has been silent for too long.
+    /// Asks the client for a sign of life. Closes the connection if it has been silent for too
+    /// long.
     async fn ping(&mut self, session: &mut Session<MessageEncoder>) -> Result<(), Disconnect> {
         // A sign of life may have arrived and not been read yet.
         while self.silent_pings > 0

@@ -1,40 +1,43 @@
-//! Why an `EventSource` gave up: it does not say, so we ask the server ourselves.
+//! The reason why an `EventSource` gave up. It does not say, so the page asks the server itself.
 
 use gloo_net::http::{Request, Response};
 use leptos::prelude::window;
 use waterclock::sse;
 use web_sys::AbortController;
 
-use super::{FromJson, Json, from_json};
-use crate::connection::Reason;
+use super::json::{FromJson, Json, from_json};
+use crate::connection::DisconnectReason;
 
-/// What a problem (RFC 9457) says of itself.
-struct Detail(String);
+/// The `detail` of a problem (RFC 9457).
+struct ProblemDetail(String);
 
-impl FromJson for Detail {
+impl FromJson for ProblemDetail {
     fn from_json(json: &Json) -> Option<Self> {
         json.parse("detail").map(Self)
     }
 }
 
-/// Asks for the stream once, looks at the head of the answer, and drops the rest.
-pub async fn explain(url: &str) -> Reason {
+/// Requests the stream once, looks at the head of the response, and aborts the rest.
+pub(crate) async fn explain(url: &str) -> DisconnectReason {
     let abort = AbortController::new().ok();
     let signal = abort.as_ref().map(AbortController::signal);
-    let answer = Request::get(url)
+    let response = Request::get(url)
         .header("accept", sse::CONTENT_TYPE)
         .abort_signal(signal.as_ref())
         .send()
         .await;
-    let reason = match answer {
-        Err(_) if !window().navigator().on_line() => Reason::Offline,
-        Err(_) => Reason::Unreachable,
-        Ok(answer) if answer.status() != 200 => {
-            Reason::Status { status: answer.status(), detail: detail(answer).await }
-        }
-        Ok(answer) => match answer.headers().get("content-type") {
-            Some(kind) if is(&kind, sse::CONTENT_TYPE) => Reason::Recovered,
-            kind => Reason::ContentType(kind.unwrap_or_default()),
+    let reason = match response {
+        Err(_) if !window().navigator().on_line() => DisconnectReason::Offline,
+        Err(_) => DisconnectReason::Unreachable,
+        Ok(response) if response.status() != 200 => DisconnectReason::Status {
+            status: response.status(),
+            detail: problem_detail(response).await,
+        },
+        Ok(response) => match response.headers().get("content-type") {
+            Some(content_type) if is_media_type(&content_type, sse::CONTENT_TYPE) => {
+                DisconnectReason::Recovered
+            }
+            content_type => DisconnectReason::ContentType(content_type.unwrap_or_default()),
         },
     };
     if let Some(abort) = abort {
@@ -43,18 +46,18 @@ pub async fn explain(url: &str) -> Reason {
     reason
 }
 
-/// What the server says of a problem (RFC 9457), if it does.
-pub async fn detail(answer: Response) -> Option<String> {
-    let kind = answer.headers().get("content-type")?;
-    if !is(&kind, "application/problem+json") {
+/// Returns the `detail` of the problem in a response (RFC 9457), if it has one.
+pub async fn problem_detail(response: Response) -> Option<String> {
+    let content_type = response.headers().get("content-type")?;
+    if !is_media_type(&content_type, "application/problem+json") {
         return None;
     }
-    let body = answer.text().await.ok()?;
-    from_json(&body).map(|Detail(detail)| detail)
+    let body = response.text().await.ok()?;
+    from_json(&body).map(|ProblemDetail(detail)| detail)
 }
 
-/// Whether a content type is that media type, whatever its parameters.
-fn is(content_type: &str, media_type: &str) -> bool {
+/// Compares a content type with a media type, ignoring parameters.
+fn is_media_type(content_type: &str, media_type: &str) -> bool {
     let found = content_type.split(';').next().unwrap_or_default();
     found.trim().eq_ignore_ascii_case(media_type)
 }
@@ -64,10 +67,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_a_stream_whatever_its_parameters() {
-        assert!(is("text/event-stream", sse::CONTENT_TYPE));
-        assert!(is("Text/Event-Stream ; charset=utf-8", sse::CONTENT_TYPE));
-        assert!(!is("text/html; charset=utf-8", sse::CONTENT_TYPE));
-        assert!(!is("", sse::CONTENT_TYPE));
+    fn parameters_of_a_content_type_are_ignored() {
+        assert!(is_media_type("text/event-stream", sse::CONTENT_TYPE));
+        assert!(is_media_type("Text/Event-Stream ; charset=utf-8", sse::CONTENT_TYPE));
+        assert!(!is_media_type("text/html; charset=utf-8", sse::CONTENT_TYPE));
+        assert!(!is_media_type("", sse::CONTENT_TYPE));
     }
 }

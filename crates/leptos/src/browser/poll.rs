@@ -1,27 +1,27 @@
-//! The events after a cursor, as one answer (`GET /poll`).
+//! Requests for the events after a cursor (`GET /poll`).
 
 use gloo_net::http::Request;
 use waterclock::{event::Event, id::EventId, notice::Gap};
 use web_sys::{AbortController, AbortSignal};
 
-use super::{FromJson, Json, from_json};
+use super::json::{FromJson, Json, from_json};
 
-/// How long an answer may take, in milliseconds.
-const PATIENCE: u32 = 20_000;
+/// Timeout of a request, in milliseconds.
+const TIMEOUT: u32 = 20_000;
 
-/// What a poll is answered with.
-pub struct Polled {
+/// The response to a poll.
+pub struct PollResponse {
     /// The events, in order.
     pub events: Vec<Event>,
-    /// What to ask after next.
+    /// The cursor for the next request.
     pub cursor: EventId,
-    /// Why events are missing before these, if they are.
+    /// A gap before the events, if any are missing.
     pub gap: Option<Gap>,
-    /// Whether there may be more already.
+    /// `true` if more events may be available already.
     pub more: bool,
 }
 
-impl FromJson for Polled {
+impl FromJson for PollResponse {
     fn from_json(json: &Json) -> Option<Self> {
         Some(Self {
             events: json.list("events"),
@@ -32,26 +32,26 @@ impl FromJson for Polled {
     }
 }
 
-/// Asks once; none if there was no answer to be understood.
-pub async fn poll(url: &str) -> Option<Polled> {
-    ask(url, &AbortSignal::timeout_with_u32(PATIENCE)).await
+/// Polls once, with a timeout. Returns `None` without a valid response.
+pub async fn poll(url: &str) -> Option<PollResponse> {
+    request(url, &AbortSignal::timeout_with_u32(TIMEOUT)).await
 }
 
-/// The same with all patience, until the future is dropped.
-pub async fn poll_until_dropped(url: &str) -> Option<Polled> {
+/// Polls once, without a timeout. Dropping the future aborts the request.
+pub async fn poll_until_dropped(url: &str) -> Option<PollResponse> {
     let abort = AbortOnDrop(AbortController::new().ok()?);
-    ask(url, &abort.0.signal()).await
+    request(url, &abort.0.signal()).await
 }
 
-async fn ask(url: &str, signal: &AbortSignal) -> Option<Polled> {
-    let answer = Request::get(url).abort_signal(Some(signal)).send().await.ok()?;
-    if !answer.ok() {
+async fn request(url: &str, signal: &AbortSignal) -> Option<PollResponse> {
+    let response = Request::get(url).abort_signal(Some(signal)).send().await.ok()?;
+    if !response.ok() {
         return None;
     }
-    from_json(&answer.text().await.ok()?)
+    from_json(&response.text().await.ok()?)
 }
 
-/// Cuts a request off when it is dropped.
+/// Aborts a request when it is dropped.
 pub struct AbortOnDrop(pub AbortController);
 
 impl Drop for AbortOnDrop {

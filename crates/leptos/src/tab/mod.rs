@@ -1,389 +1,421 @@
-//! How the tabs of a browser share one connection. A browser keeps six connections to a server over
-//! HTTP/1.1, for all its tabs, so a stream for each tab would soon leave none for anything else.
+//! The rules by which the tabs of a browser share one connection. Over HTTP/1.1 a browser opens at
+//! most six connections to a server, for all its tabs, so a stream in each tab would soon block
+//! everything else.
 //!
-//! Of the tabs that want the same stream, one owns it: the one that holds a lock, which the browser
-//! gives to the next when a tab is closed or dies (W3C Web Locks). The owner passes on what the stream
-//! says, each message with the cursor that it had before it. So a tab knows whether it has missed
-//! something, and fetches just that; what it has already, it drops. An owner that does not answer, since
-//! the browser has put its tab to sleep, loses the lock to the tab that asked.
+//! Of the tabs that want the same stream, one is the leader: the tab that holds a lock (W3C Web
+//! Locks). When a tab is closed or dies, the browser gives its lock to the next. The leader holds
+//! the connection and relays each message together with the cursor that it had before the message.
+//! A follower therefore knows if it has missed something, and fetches just that. Events that it
+//! already has, it drops. A leader that does not answer, because the browser has put its tab to
+//! sleep, loses the lock to the tab that asked.
 //!
-//! Like [`connection`], whose rules the owner keeps, this is a function from a state and
-//! an input to a state and effects.
+//! Like [`connection`](crate::connection), whose rules the leader follows, this is a function from
+//! a state and an input to a state and effects.
 
 use std::{collections::VecDeque, time::Duration};
 
 use waterclock::id::EventId;
 
-use crate::connection::{self, Connection, Instant, Reason, Said, State};
+use crate::connection::{
+    Connection, ConnectionEffect, ConnectionInput, ConnectionState, DisconnectReason, PageTime,
+    ReceivedMessage,
+};
 
-/// An owner that was asked has so long to answer.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// After so long without a word from an owner that is live, above a heartbeat, it is asked.
+/// Time that a leader has to answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence of a live leader, on top of a heartbeat interval, after which a follower asks it.
 pub const ASK_AFTER: Duration = Duration::from_secs(5);
-/// An owner that has no connection is asked that often: the timers of a hidden tab are slow, and each
-/// question moves its rules on.
+/// Silence of a leader without a connection after which a follower asks it. The timers of a hidden
+/// tab are slow, and each question advances the leader's rules.
 pub const ASK_DISCONNECTED_AFTER: Duration = Duration::from_secs(1);
-/// At most so many messages are held back while what is missing before them is fetched.
-pub const MAX_HELD: usize = 10_000;
+/// Maximum number of messages that a follower buffers while it fetches what comes before them.
+pub const MAX_BUFFERED: usize = 10_000;
 
-/// Who has the connection.
+/// The part that a tab plays in sharing the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// This tab does not want the stream.
-    Out,
-    /// The browser has put the page away, and may bring it back.
-    Away,
-    /// Another tab, or it is not known yet.
+    Inactive,
+    /// The browser has put the page into its back/forward cache, and may bring it back.
+    Suspended,
+    /// Another tab holds the connection, or the leader is not known yet.
     Follower,
-    /// This tab, for all.
-    Owner,
-    /// This tab, for itself: the browser cannot share.
-    Alone,
+    /// This tab holds the connection for all.
+    Leader,
+    /// This tab holds a connection for itself, because the browser cannot share one.
+    Standalone,
 }
 
-/// Something that the stream has said, and what the page makes of it.
+/// A message of the stream, in both its meanings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message<M> {
-    /// What it means to the rules.
-    pub said: Said,
-    /// What it is to the page.
+pub struct StreamMessage<M> {
+    /// The meaning for the rules.
+    pub received: ReceivedMessage,
+    /// The meaning for the page.
     pub content: M,
 }
 
-/// What tabs say to each other.
+/// The state of the leader's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Post<M> {
-    /// Is there an owner, and how is its connection?
-    Ask,
-    /// The owner's answer, and its news whenever that changes.
-    Status(Status),
-    /// The owner has had a message.
-    Passed {
-        /// The owner's cursor before it.
-        after: Option<EventId>,
-        /// The message.
-        message: Message<M>,
-    },
-}
-
-/// How the owner's connection is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Its state. [`State::Waiting`] tells how long it will be.
-    pub state: State,
-    /// Why there is no connection.
-    pub reason: Option<Reason>,
-    /// Its cursor.
+pub struct LeaderStatus {
+    /// State of the connection. In [`ConnectionState::Waiting`] between tabs, `until` is the
+    /// remaining time.
+    pub state: ConnectionState,
+    /// Reason of the last disconnect.
+    pub reason: Option<DisconnectReason>,
+    /// The leader's cursor.
     pub cursor: Option<EventId>,
     /// The server's heartbeat interval.
     pub heartbeat: Duration,
 }
 
-/// What happened.
+/// The answer to [`TabEffect::Fetch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input<M> {
-    /// The user wants the stream, or wants the next try now.
+pub struct Fetched<M> {
+    /// The cursor of the request.
+    pub after: EventId,
+    /// A gap to show, if the server could not honour the cursor.
+    pub gap: Option<M>,
+    /// The events, in order.
+    pub events: Vec<M>,
+    /// The cursor for the next request.
+    pub cursor: EventId,
+}
+
+/// An input of a tab's rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TabInput<M> {
+    /// The user requests the stream, or an immediate attempt.
     Connect,
-    /// The user wants it to end, in this tab.
+    /// The user stops the stream in this tab.
     Stop,
     /// The browser puts the page away (`pagehide`).
     Hide,
-    /// It has brought it back (`pageshow`).
+    /// The browser brings the page back (`pageshow`).
     Show,
-    /// The browser says that it has a network again.
+    /// The browser reports that the network is back.
     Online,
-    /// Time has passed, as for [`connection::Input::Tick`].
+    /// Time has passed, as for [`ConnectionInput::Tick`].
     Tick,
     /// This tab has got the lock.
     Granted,
-    /// It has lost the lock to another tab.
+    /// This tab has lost the lock to another tab.
     Stolen,
-    /// The browser has no locks or channels for us.
-    Unshared,
-    /// This tab is the only one, of all that the browser knows of.
-    Only,
-    /// News of this tab's own connection: opened, lost, given up, or explained.
-    Own(connection::Input),
+    /// The browser has no locks or channels for this page.
+    CannotShare,
+    /// The browser knows of no other tab in the group.
+    NoOtherTabs,
+    /// An input of this tab's own connection, except its messages.
+    Connection(ConnectionInput),
     /// A message of this tab's own connection.
-    Message(Message<M>),
-    /// Another tab has said something.
-    Posted(Post<M>),
-    /// What was asked for by [`Effect::Fetch`] is there.
-    Fetched {
-        /// After what it was asked for.
-        after: EventId,
-        /// What to tell if the cursor could not be honoured.
-        gap: Option<M>,
-        /// The events, in order.
-        events: Vec<M>,
-        /// Where to go on.
-        cursor: EventId,
+    Message(StreamMessage<M>),
+    /// Another tab asks for the leader's status.
+    Asked,
+    /// The leader announces its status.
+    Announced(LeaderStatus),
+    /// The leader relays a message.
+    Relayed {
+        /// The leader's cursor before the message.
+        after: Option<EventId>,
+        /// The message.
+        message: StreamMessage<M>,
     },
-    /// It could not be had.
-    NotFetched,
+    /// A fetch has succeeded.
+    Fetched(Fetched<M>),
+    /// A fetch has failed.
+    FetchFailed,
 }
 
-/// What the page has to do.
+/// An effect that the page must carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect<M> {
-    /// What the rules of the connection ask for.
-    Own(connection::Effect),
-    /// Ask for the lock, and listen to the other tabs.
+pub enum TabEffect<M> {
+    /// An effect of the connection rules.
+    Connection(ConnectionEffect),
+    /// Request the lock, and listen to the other tabs.
     Join,
-    /// Take the lock from whoever holds it.
+    /// Take the lock from the tab that holds it.
     Steal,
-    /// Give the lock back, or no longer wait for it, and listen to the other tabs no more.
+    /// Release the lock or withdraw the request for it, and stop listening to the other tabs.
     Leave,
-    /// Say this to the other tabs.
-    Post(Post<M>),
-    /// Fetch the events after that one (`GET /poll`).
+    /// Ask the leader for its status.
+    Ask,
+    /// Announce this to the other tabs.
+    Announce(LeaderStatus),
+    /// Relay the message of this step's input to the other tabs.
+    Relay {
+        /// This tab's cursor before the message.
+        after: Option<EventId>,
+    },
+    /// Fetch the events after the cursor (`GET /poll`).
     Fetch {
         /// The cursor.
         after: EventId,
     },
-    /// Show this: it is new, and next in order.
+    /// Show this content: it is new, and next in order.
     Show(M),
 }
 
-/// One tab's memory.
+/// The state machine of one tab.
 #[derive(Clone, Debug)]
 pub struct Tab<M> {
     role: Role,
-    /// The cursor, in any role, and the rules of the tab's own connection.
+    /// Keeps the cursor in any role, and the rules of the tab's own connection.
     connection: Connection,
-    owner: Owner,
-    fetch: Fetch,
-    /// What the owner has passed on since something was missing, in order.
-    held: VecDeque<(Option<EventId>, Message<M>)>,
-    /// Whether there may be another tab to pass anything on to, and when one was last heard of.
-    others: Option<Instant>,
+    leader: Leader,
+    fetch: FetchState,
+    /// Messages that the leader has relayed since something was missing, in order, each with the
+    /// leader's cursor before it.
+    buffer: VecDeque<(Option<EventId>, StreamMessage<M>)>,
+    /// Time at which another tab was last heard; `None` if there is no tab to relay messages to.
+    others: Option<PageTime>,
 }
 
-/// What a follower knows of its owner.
+/// A follower's knowledge of its leader.
 #[derive(Clone, Debug)]
-struct Owner {
-    status: Status,
-    /// When it was last heard.
-    heard: Instant,
-    /// When it was asked, and how often time has passed since, if it has not answered.
-    asked: Option<(Instant, u32)>,
+struct Leader {
+    status: LeaderStatus,
+    /// Time of its last message.
+    last_heard: PageTime,
+    /// Time of an unanswered question, and the number of ticks since.
+    asked: Option<(PageTime, u32)>,
 }
 
-/// What a follower does about what it lacks.
+/// The state of a follower's fetching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fetch {
-    /// Nothing: it lacks nothing.
+enum FetchState {
+    /// Nothing is missing.
     Idle,
-    /// It was asked for.
-    Asked {
-        /// The owner has come at least so far.
+    /// A request is in flight.
+    InFlight {
+        /// Position that the leader has reached, at least.
         target: Option<EventId>,
-        /// So many messages were held then: what they tell was in the server's log already.
-        held: usize,
+        /// Number of messages in the buffer at the time of the request. The server's log had their
+        /// events already.
+        buffered: usize,
     },
-    /// It is to be asked for at the next tick: the last time brought nothing.
+    /// The last request brought nothing. The next tick starts another.
     Later,
 }
 
-impl<M: Clone> Tab<M> {
-    /// Before anything has happened, with the cursor to start after.
+impl<M> Tab<M> {
+    /// Creates an inactive tab that will start after `cursor`.
     pub fn new(cursor: Option<EventId>) -> Self {
         let connection = Connection::new(cursor);
         Self {
-            role: Role::Out,
-            owner: Owner::unknown(Instant::ZERO, &connection),
+            role: Role::Inactive,
+            leader: Leader::unknown(PageTime::ZERO, &connection),
             connection,
-            fetch: Fetch::Idle,
-            held: VecDeque::new(),
+            fetch: FetchState::Idle,
+            buffer: VecDeque::new(),
             others: None,
         }
     }
 
-    /// Who has the connection.
+    /// Returns the tab's role.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// How the connection is, whosever it is.
-    pub fn state(&self) -> &State {
-        if self.role == Role::Follower { &self.owner.status.state } else { self.connection.state() }
+    /// Returns the state of the connection, in whichever tab it is.
+    pub fn state(&self) -> &ConnectionState {
+        if self.role == Role::Follower {
+            &self.leader.status.state
+        } else {
+            self.connection.state()
+        }
     }
 
-    /// Why there is none, while that is still of interest.
-    pub fn reason(&self) -> Option<&Reason> {
+    /// Returns the reason of the last disconnect, until the connection is live again.
+    pub fn reason(&self) -> Option<&DisconnectReason> {
         if self.role == Role::Follower {
-            self.owner.status.reason.as_ref()
+            self.leader.status.reason.as_ref()
         } else {
             self.connection.reason()
         }
     }
 
-    /// After which event this tab goes on.
+    /// Returns the cursor after which this tab continues.
     pub fn cursor(&self) -> Option<EventId> {
         self.connection.cursor()
     }
 
-    /// Whether this tab wants the stream: what a button shows as "Stop".
+    /// Returns `true` if this tab wants the stream. A button then shows "Stop".
     pub fn is_wanted(&self) -> bool {
         match self.role {
-            Role::Out => false,
-            Role::Away | Role::Follower => true,
-            Role::Owner | Role::Alone => self.connection.is_wanted(),
+            Role::Inactive => false,
+            Role::Suspended | Role::Follower => true,
+            Role::Leader | Role::Standalone => self.connection.is_wanted(),
         }
     }
 
-    /// What an input at time `now` makes of the tab, and what is to be done, in order.
+    /// Applies an input at time `now`. Returns the effects, in order.
     ///
-    /// `random` is a number from 0 to 1, as in [`Connection::step`].
+    /// `random` must be between 0 and 1, as in [`Connection::step`].
     #[must_use]
-    pub fn step(&mut self, now: Instant, random: f64, input: Input<M>) -> Vec<Effect<M>> {
-        let is_owner = self.role == Role::Owner;
-        let before = is_owner.then(|| (self.state().clone(), self.reason().cloned()));
+    pub fn step(&mut self, now: PageTime, random: f64, input: TabInput<M>) -> Vec<TabEffect<M>> {
+        let was_leader = self.role == Role::Leader;
+        let before = was_leader.then(|| (self.state().clone(), self.reason().cloned()));
         let mut effects = Vec::new();
         self.apply(now, random, input, &mut effects);
-        let is_news = before.as_ref().map(|(state, reason)| (state, reason.as_ref()))
+        let has_changed = before.as_ref().map(|(state, reason)| (state, reason.as_ref()))
             != Some((self.connection.state(), self.connection.reason()));
-        if is_news && self.role == Role::Owner && self.others.is_some() {
-            effects.push(Effect::Post(Post::Status(self.status(now))));
+        if has_changed && self.role == Role::Leader && self.others.is_some() {
+            effects.push(TabEffect::Announce(self.status(now)));
         }
         effects
     }
 
     #[expect(clippy::match_same_arms, reason = "the order of the arms is the rules' order")]
-    fn apply(&mut self, now: Instant, random: f64, input: Input<M>, effects: &mut Vec<Effect<M>>) {
+    fn apply(
+        &mut self,
+        now: PageTime,
+        random: f64,
+        input: TabInput<M>,
+        effects: &mut Vec<TabEffect<M>>,
+    ) {
         match (self.role, input) {
-            (Role::Out, Input::Connect) | (Role::Away, Input::Connect | Input::Show) => {
+            (Role::Inactive, TabInput::Connect)
+            | (Role::Suspended, TabInput::Connect | TabInput::Show) => {
                 self.role = Role::Follower;
-                self.owner = Owner::unknown(now, &self.connection);
-                effects.extend([Effect::Join, Effect::Post(Post::Ask)]);
+                self.leader = Leader::unknown(now, &self.connection);
+                effects.extend([TabEffect::Join, TabEffect::Ask]);
             }
-            (Role::Out | Role::Away, Input::Granted) => effects.push(Effect::Leave),
-            (Role::Away, Input::Stop) => self.role = Role::Out,
-            (Role::Out | Role::Away, _) => {}
+            (Role::Inactive | Role::Suspended, TabInput::Granted) => effects.push(TabEffect::Leave),
+            (Role::Suspended, TabInput::Stop) => self.role = Role::Inactive,
+            (Role::Inactive | Role::Suspended, _) => {}
 
-            // The server has said that there is no more. The others have been told, and had time to hear of
-            // it before one of them would be given the lock.
-            (Role::Owner | Role::Alone, Input::Tick | Input::Hide) if !self.is_wanted() => {
-                self.forget_others();
-                effects.push(Effect::Leave);
-                self.role = Role::Out;
+            // The stream has ended. The others have been told, and have had the time to hear of it
+            // before one of them gets the lock.
+            (Role::Leader | Role::Standalone, TabInput::Tick | TabInput::Hide)
+                if !self.is_wanted() =>
+            {
+                self.reset_sharing();
+                effects.push(TabEffect::Leave);
+                self.role = Role::Inactive;
             }
 
-            (_, Input::Stop) => self.leave(now, Role::Out, effects),
-            (_, Input::Hide) => self.leave(now, Role::Away, effects),
+            (_, TabInput::Stop) => self.leave(now, Role::Inactive, effects),
+            (_, TabInput::Hide) => self.leave(now, Role::Suspended, effects),
 
-            (Role::Follower, Input::Granted) => {
-                self.role = Role::Owner;
-                self.forget_others();
-                // Whoever is there is told who is the owner now.
+            (Role::Follower, TabInput::Granted) => {
+                self.role = Role::Leader;
+                self.reset_sharing();
+                // The announcement tells the others that the leader has changed.
                 self.others = Some(now);
-                self.own(now, random, connection::Input::Connect, effects);
+                self.step_connection(now, random, ConnectionInput::Connect, effects);
             }
-            (Role::Follower, Input::Unshared) => {
-                self.role = Role::Alone;
-                self.forget_others();
-                self.own(now, random, connection::Input::Connect, effects);
+            (Role::Follower, TabInput::CannotShare) => {
+                self.role = Role::Standalone;
+                self.reset_sharing();
+                self.step_connection(now, random, ConnectionInput::Connect, effects);
             }
-            (Role::Follower, Input::Posted(Post::Passed { after, message })) => {
-                self.owner.hear(now);
-                if !matches!(message.said, Said::Goodbye { .. }) {
-                    (self.owner.status.state, self.owner.status.reason) = (State::Live, None);
+            (Role::Follower, TabInput::Relayed { after, message }) => {
+                self.leader.heard(now);
+                if !matches!(message.received, ReceivedMessage::Goodbye { .. }) {
+                    (self.leader.status.state, self.leader.status.reason) =
+                        (ConnectionState::Live, None);
                 }
-                self.hold(after, message);
+                self.push_buffer(after, message);
                 self.catch_up(None, effects);
             }
-            (Role::Follower, Input::Posted(Post::Status(status))) => {
-                self.hear_status(now, status, effects);
+            (Role::Follower, TabInput::Announced(status)) => {
+                self.handle_status(now, status, effects);
             }
-            (Role::Follower, Input::Fetched { after, gap, events, cursor }) => {
-                self.take_fetched(after, gap, events, cursor, effects);
+            (Role::Follower, TabInput::Fetched(fetched)) => {
+                self.handle_fetched(fetched, effects);
             }
-            (Role::Follower, Input::NotFetched) => {
-                if matches!(self.fetch, Fetch::Asked { .. }) {
-                    self.fetch = Fetch::Later;
+            (Role::Follower, TabInput::FetchFailed) => {
+                if matches!(self.fetch, FetchState::InFlight { .. }) {
+                    self.fetch = FetchState::Later;
                 }
             }
-            (Role::Follower, Input::Tick) => {
-                if self.fetch == Fetch::Later {
+            (Role::Follower, TabInput::Tick) => {
+                if self.fetch == FetchState::Later {
                     self.fetch(None, effects);
                 }
-                self.watch_owner(now, random, effects);
+                self.watch_leader(now, random, effects);
             }
-            // A follower, if that came before it knew that it had the lock.
-            (Role::Owner | Role::Follower, Input::Stolen) => {
+            // A follower can be stolen from before it knows that it has the lock.
+            (Role::Leader | Role::Follower, TabInput::Stolen) => {
                 self.close(now, effects);
                 self.role = Role::Follower;
-                self.owner = Owner::unknown(now, &self.connection);
-                effects.extend([Effect::Join, Effect::Post(Post::Ask)]);
+                self.leader = Leader::unknown(now, &self.connection);
+                effects.extend([TabEffect::Join, TabEffect::Ask]);
             }
-            (Role::Owner, Input::Posted(Post::Ask)) => {
+            (Role::Leader, TabInput::Asked) => {
                 self.others = Some(now);
-                self.own(now, random, connection::Input::Tick, effects);
-                effects.push(Effect::Post(Post::Status(self.status(now))));
+                self.step_connection(now, random, ConnectionInput::Tick, effects);
+                effects.push(TabEffect::Announce(self.status(now)));
             }
-            (Role::Owner, Input::Only) => {
-                // Not of one that came while the browser counted.
-                if self.others.is_some_and(|heard| now.saturating_sub(heard) > ANSWER_WITHIN) {
+            (Role::Leader, TabInput::NoOtherTabs) => {
+                // A tab that came while the browser counted is not in its count.
+                if self.others.is_some_and(|heard| now.saturating_sub(heard) > ANSWER_TIMEOUT) {
                     self.others = None;
                 }
             }
-            (Role::Owner | Role::Alone, Input::Message(message)) => {
-                self.take_own(now, random, message, effects);
+            (Role::Leader | Role::Standalone, TabInput::Message(message)) => {
+                self.handle_message(now, random, message, effects);
             }
-            (Role::Owner | Role::Alone, Input::Own(input)) => self.own(now, random, input, effects),
-            (Role::Owner | Role::Alone, Input::Connect) => {
-                self.own(now, random, connection::Input::Connect, effects);
+            (Role::Leader | Role::Standalone, TabInput::Connection(input)) => {
+                self.step_connection(now, random, input, effects);
             }
-            (Role::Owner | Role::Alone, Input::Online) => {
-                self.own(now, random, connection::Input::Online, effects);
+            (Role::Leader | Role::Standalone, TabInput::Connect) => {
+                self.step_connection(now, random, ConnectionInput::Connect, effects);
             }
-            (Role::Owner | Role::Alone, Input::Tick) => {
-                self.own(now, random, connection::Input::Tick, effects);
+            (Role::Leader | Role::Standalone, TabInput::Online) => {
+                self.step_connection(now, random, ConnectionInput::Online, effects);
             }
-            // Late news of a connection that another tab has now.
+            (Role::Leader | Role::Standalone, TabInput::Tick) => {
+                self.step_connection(now, random, ConnectionInput::Tick, effects);
+            }
+            // Late inputs of a connection that another tab has now.
             (Role::Follower, _) => {}
-            // What was fetched comes over the stream too; what another owner says, before it has
-            // learned that it is none any more, is known or will be.
-            (Role::Owner | Role::Alone, _) => {}
+            // Fetched events come over the stream, too. So do the messages of a former leader that
+            // has not yet learned that it is no longer the leader.
+            (Role::Leader | Role::Standalone, _) => {}
         }
     }
 
-    /// Lets the rules of the tab's own connection decide.
-    fn own(
+    /// Applies an input to the tab's own connection.
+    fn step_connection(
         &mut self,
-        now: Instant,
+        now: PageTime,
         random: f64,
-        input: connection::Input,
-        effects: &mut Vec<Effect<M>>,
+        input: ConnectionInput,
+        effects: &mut Vec<TabEffect<M>>,
     ) {
-        effects.extend(self.connection.apply(now, random, input).into_iter().map(Effect::Own));
+        effects.extend(
+            self.connection.apply(now, random, input).into_iter().map(TabEffect::Connection),
+        );
     }
 
-    fn close(&mut self, now: Instant, effects: &mut Vec<Effect<M>>) {
-        self.own(now, 0.0, connection::Input::Stop, effects);
-        self.forget_others();
+    fn close(&mut self, now: PageTime, effects: &mut Vec<TabEffect<M>>) {
+        self.step_connection(now, 0.0, ConnectionInput::Stop, effects);
+        self.reset_sharing();
     }
 
-    /// Forgets what this tab was to other tabs, and they to it.
-    fn forget_others(&mut self) {
-        self.fetch = Fetch::Idle;
-        self.held.clear();
+    /// Forgets the state that belongs to sharing.
+    fn reset_sharing(&mut self) {
+        self.fetch = FetchState::Idle;
+        self.buffer.clear();
         self.others = None;
     }
 
-    fn leave(&mut self, now: Instant, role: Role, effects: &mut Vec<Effect<M>>) {
+    fn leave(&mut self, now: PageTime, role: Role, effects: &mut Vec<TabEffect<M>>) {
         self.close(now, effects);
-        effects.push(Effect::Leave);
+        effects.push(TabEffect::Leave);
         self.role = role;
     }
 
-    /// How the owner, which is this tab, is.
-    fn status(&self, now: Instant) -> Status {
+    /// Returns the status of this tab as the leader.
+    fn status(&self, now: PageTime) -> LeaderStatus {
         let state = match *self.connection.state() {
-            State::Waiting { until } => State::Waiting { until: until.saturating_sub(now) },
+            ConnectionState::Waiting { until } => {
+                ConnectionState::Waiting { until: until.saturating_sub(now) }
+            }
             ref state => state.clone(),
         };
-        Status {
+        LeaderStatus {
             state,
             reason: self.connection.reason().cloned(),
             cursor: self.connection.cursor(),
@@ -391,210 +423,214 @@ impl<M: Clone> Tab<M> {
         }
     }
 
-    /// A message of the tab's own connection.
-    fn take_own(
+    /// Handles a message of the tab's own connection.
+    fn handle_message(
         &mut self,
-        now: Instant,
+        now: PageTime,
         random: f64,
-        message: Message<M>,
-        effects: &mut Vec<Effect<M>>,
+        message: StreamMessage<M>,
+        effects: &mut Vec<TabEffect<M>>,
     ) {
         if !self.connection.is_open() {
-            // Of a connection that was closed before this was taken; the next one brings it again.
+            // The connection was closed before its message was handled. The next one repeats it.
             return;
         }
         let after = self.connection.cursor();
-        let is_repeated = self.is_known(&message.said);
-        self.own(now, random, connection::Input::Said(message.said.clone()), effects);
+        let is_repeated = self.is_known(&message.received);
+        self.step_connection(now, random, ConnectionInput::Received(message.received), effects);
         if is_repeated {
             return;
         }
         if self.others.is_some() {
-            effects.push(Effect::Post(Post::Passed { after, message: message.clone() }));
+            effects.push(TabEffect::Relay { after });
         }
-        effects.push(Effect::Show(message.content));
+        effects.push(TabEffect::Show(message.content));
     }
 
-    /// Whether it is an event that this tab has had.
-    fn is_known(&self, said: &Said) -> bool {
-        matches!(*said, Said::Event { id: Some(id) } if !self.connection.is_new(id))
+    /// Returns `true` for an event that this tab already has.
+    fn is_known(&self, received: &ReceivedMessage) -> bool {
+        matches!(*received, ReceivedMessage::Event { id: Some(id) } if !self.connection.is_new(id))
     }
 
-    /// Whether nothing is missing between this tab's cursor and what was said after `after`.
-    fn is_next(&self, after: Option<EventId>, said: &Said) -> bool {
+    /// Returns `true` if nothing is missing between this tab's cursor and a message that was sent
+    /// after `after`.
+    fn is_next(&self, after: Option<EventId>, received: &ReceivedMessage) -> bool {
         let cursor = self.connection.cursor();
-        match *said {
-            // The same gap is this tab's own only if it was at the same place, or at none.
-            Said::Gap { .. } => cursor.is_none() || cursor == after,
-            Said::Event { id } | Said::Heartbeat { id } | Said::Hello { id, .. } => {
-                // Before its first message, an owner is where that one says.
-                after.or(id).is_none_or(|start| self.has(start))
+        match *received {
+            // The leader's gap is also this tab's gap only if both had the same cursor.
+            ReceivedMessage::Gap { .. } => cursor.is_none() || cursor == after,
+            ReceivedMessage::Event { id }
+            | ReceivedMessage::Heartbeat { id }
+            | ReceivedMessage::Hello { id, .. } => {
+                // Before its first message, the leader is at the position of that message.
+                after.or(id).is_none_or(|start| self.has_reached(start))
             }
-            Said::Goodbye { .. } => true,
+            ReceivedMessage::Goodbye { .. } => true,
         }
     }
 
-    /// Whether this tab is at that place of the log, or past it.
-    fn has(&self, place: EventId) -> bool {
-        self.connection
-            .cursor()
-            .is_none_or(|cursor| cursor.epoch == place.epoch && place.sequence <= cursor.sequence)
+    /// Returns `true` if this tab has reached that position of the log.
+    fn has_reached(&self, position: EventId) -> bool {
+        self.connection.cursor().is_none_or(|cursor| {
+            cursor.epoch == position.epoch && position.sequence <= cursor.sequence
+        })
     }
 
-    fn hold(&mut self, after: Option<EventId>, message: Message<M>) {
-        if self.held.len() >= MAX_HELD {
-            // All of them, and what follows until then, is fetched.
-            self.held.clear();
+    fn push_buffer(&mut self, after: Option<EventId>, message: StreamMessage<M>) {
+        if self.buffer.len() >= MAX_BUFFERED {
+            // A fetch brings them, and the messages after them.
+            self.buffer.clear();
         }
-        self.held.push_back((after, message));
+        self.buffer.push_back((after, message));
     }
 
-    /// Takes what is held as far as nothing is missing, and fetches what is.
-    fn catch_up(&mut self, target: Option<EventId>, effects: &mut Vec<Effect<M>>) {
-        if self.fetch != Fetch::Idle {
+    /// Shows the buffered messages up to the first gap between them, and fetches what is missing
+    /// there.
+    fn catch_up(&mut self, target: Option<EventId>, effects: &mut Vec<TabEffect<M>>) {
+        if self.fetch != FetchState::Idle {
             return;
         }
-        while let Some((after, message)) = self.held.pop_front() {
-            if self.is_known(&message.said) {
+        while let Some((after, message)) = self.buffer.pop_front() {
+            if self.is_known(&message.received) {
                 continue;
             }
-            if !self.is_next(after, &message.said) {
-                self.held.push_front((after, message));
+            if !self.is_next(after, &message.received) {
+                self.buffer.push_front((after, message));
                 self.fetch(target, effects);
                 return;
             }
-            self.connection.follow(&message.said);
-            effects.push(Effect::Show(message.content));
+            self.connection.follow(&message.received);
+            effects.push(TabEffect::Show(message.content));
         }
-        if target.is_some_and(|target| !self.has(target)) {
+        if target.is_some_and(|target| !self.has_reached(target)) {
             self.fetch(target, effects);
         }
     }
 
-    fn fetch(&mut self, target: Option<EventId>, effects: &mut Vec<Effect<M>>) {
-        // A tab without a cursor has begun with nothing, so it lacks nothing.
+    fn fetch(&mut self, target: Option<EventId>, effects: &mut Vec<TabEffect<M>>) {
+        // A tab without a cursor has started with nothing, so nothing is missing.
         let Some(after) = self.connection.cursor() else {
-            self.fetch = Fetch::Idle;
+            self.fetch = FetchState::Idle;
             return;
         };
-        self.fetch = Fetch::Asked { target, held: self.held.len() };
-        effects.push(Effect::Fetch { after });
+        self.fetch = FetchState::InFlight { target, buffered: self.buffer.len() };
+        effects.push(TabEffect::Fetch { after });
     }
 
-    fn take_fetched(
-        &mut self,
-        after: EventId,
-        gap: Option<M>,
-        events: Vec<M>,
-        cursor: EventId,
-        effects: &mut Vec<Effect<M>>,
-    ) {
-        let Fetch::Asked { target, held } = self.fetch else { return };
+    fn handle_fetched(&mut self, fetched: Fetched<M>, effects: &mut Vec<TabEffect<M>>) {
+        let FetchState::InFlight { target, buffered } = self.fetch else { return };
+        let Fetched { after, gap, events, cursor } = fetched;
         if self.connection.cursor() != Some(after) {
-            // It was asked for before this tab was last stopped or put away.
+            // The request is from before this tab was last stopped or suspended.
             return;
         }
-        let has_brought = gap.is_some() || !events.is_empty() || cursor != after;
+        let is_progress = gap.is_some() || !events.is_empty() || cursor != after;
         self.connection.set_cursor(cursor);
-        effects.extend(gap.into_iter().chain(events).map(Effect::Show));
-        self.fetch = Fetch::Idle;
-        self.drop_stale(held);
-        if has_brought {
+        effects.extend(gap.into_iter().chain(events).map(TabEffect::Show));
+        self.fetch = FetchState::Idle;
+        self.drop_unreachable(buffered);
+        if is_progress {
             self.catch_up(target, effects);
             return;
         }
-        // What still does not follow is of a log that the server no longer has, or has not yet.
+        // Messages that still do not follow belong to a log that the server no longer has, or does
+        // not have yet.
         let mut caught_up = Vec::new();
         self.catch_up(target, &mut caught_up);
-        let lacks = self.fetch != Fetch::Idle;
-        caught_up.retain(|effect| !matches!(effect, Effect::Fetch { .. }));
+        let is_incomplete = self.fetch != FetchState::Idle;
+        caught_up.retain(|effect| !matches!(effect, TabEffect::Fetch { .. }));
         effects.append(&mut caught_up);
-        if lacks {
-            self.held.clear();
-            self.fetch = Fetch::Later;
+        if is_incomplete {
+            self.buffer.clear();
+            self.fetch = FetchState::Later;
         }
     }
 
-    /// Drops what of the oldest `count` messages held is not of the log that the server has answered from:
-    /// it would never be next.
-    fn drop_stale(&mut self, count: usize) {
-        let later = self.held.split_off(count.min(self.held.len()));
-        let earlier = std::mem::replace(&mut self.held, later);
+    /// Drops those of the oldest `count` buffered messages that belong to another log than the one
+    /// that the server has answered from. They would never be next.
+    fn drop_unreachable(&mut self, count: usize) {
+        let later = self.buffer.split_off(count.min(self.buffer.len()));
+        let earlier = std::mem::replace(&mut self.buffer, later);
         for (after, message) in earlier.into_iter().rev() {
-            let id = match message.said {
-                Said::Gap { cursor } => cursor,
-                Said::Event { id } | Said::Heartbeat { id } | Said::Hello { id, .. } => {
-                    id.or(after)
-                }
-                Said::Goodbye { .. } => None,
+            let id = match message.received {
+                ReceivedMessage::Gap { cursor } => cursor,
+                ReceivedMessage::Event { id }
+                | ReceivedMessage::Heartbeat { id }
+                | ReceivedMessage::Hello { id, .. } => id.or(after),
+                ReceivedMessage::Goodbye { .. } => None,
             };
-            let is_gap = matches!(message.said, Said::Gap { .. });
+            let is_gap = matches!(message.received, ReceivedMessage::Gap { .. });
             let epoch = |id: Option<EventId>| id.map(|id| id.epoch);
-            let is_of_this_log = epoch(id) == epoch(self.connection.cursor());
-            if self.is_next(after, &message.said) || (is_of_this_log && !is_gap) {
-                self.held.push_front((after, message));
+            let is_same_log = epoch(id) == epoch(self.connection.cursor());
+            if self.is_next(after, &message.received) || (is_same_log && !is_gap) {
+                self.buffer.push_front((after, message));
             }
         }
     }
 
-    fn hear_status(&mut self, now: Instant, status: Status, effects: &mut Vec<Effect<M>>) {
-        self.owner.hear(now);
+    fn handle_status(
+        &mut self,
+        now: PageTime,
+        status: LeaderStatus,
+        effects: &mut Vec<TabEffect<M>>,
+    ) {
+        self.leader.heard(now);
         let target = status.cursor;
-        self.owner.status = status;
-        match &mut self.owner.status.state {
-            State::Stopped => {
-                // For all: the server has said that there is no more.
-                let reason = self.owner.status.reason.take();
-                self.leave(now, Role::Out, effects);
+        self.leader.status = status;
+        match &mut self.leader.status.state {
+            ConnectionState::Stopped => {
+                // The stream has ended, for all tabs.
+                let reason = self.leader.status.reason.take();
+                self.leave(now, Role::Inactive, effects);
                 self.connection.finish(reason);
                 return;
             }
-            State::Waiting { until } => *until = until.saturating_add(now),
+            ConnectionState::Waiting { until } => *until = until.saturating_add(now),
             _ => {}
         }
         self.catch_up(target, effects);
     }
 
-    /// Asks an owner that is silent, and steals from one that does not answer.
-    fn watch_owner(&mut self, now: Instant, random: f64, effects: &mut Vec<Effect<M>>) {
-        let owner = &mut self.owner;
-        if let Some((asked, ticks)) = &mut owner.asked {
+    /// Asks a silent leader for its status, and steals the lock from a leader that does not answer.
+    fn watch_leader(&mut self, now: PageTime, random: f64, effects: &mut Vec<TabEffect<M>>) {
+        let leader = &mut self.leader;
+        if let Some((asked, ticks)) = &mut leader.asked {
             *ticks += 1;
-            // An answer that has come while this tab slept is handled between two ticks. Not all
-            // followers of a dead owner should steal at once.
-            let patience =
-                ANSWER_WITHIN.saturating_add(ANSWER_WITHIN.mul_f64(random.clamp(0.0, 1.0)));
-            if *ticks >= 3 && now.saturating_sub(*asked) >= patience {
-                *owner = Owner::unknown(now, &self.connection);
-                effects.push(Effect::Steal);
+            // An answer that came while this tab slept is handled between two ticks. The random
+            // part keeps the followers of a dead leader from stealing all at once.
+            let timeout =
+                ANSWER_TIMEOUT.saturating_add(ANSWER_TIMEOUT.mul_f64(random.clamp(0.0, 1.0)));
+            if *ticks >= 3 && now.saturating_sub(*asked) >= timeout {
+                *leader = Leader::unknown(now, &self.connection);
+                effects.push(TabEffect::Steal);
             }
             return;
         }
-        let may_be_silent = if owner.status.state == State::Live {
-            owner.status.heartbeat.saturating_add(ASK_AFTER)
+        let max_silence = if leader.status.state == ConnectionState::Live {
+            leader.status.heartbeat.saturating_add(ASK_AFTER)
         } else {
             ASK_DISCONNECTED_AFTER
         };
-        if now.saturating_sub(owner.heard) >= may_be_silent {
-            owner.asked = Some((now, 0));
-            effects.push(Effect::Post(Post::Ask));
+        if now.saturating_sub(leader.last_heard) >= max_silence {
+            leader.asked = Some((now, 0));
+            effects.push(TabEffect::Ask);
         }
     }
 }
 
-impl Owner {
-    fn unknown(now: Instant, connection: &Connection) -> Self {
-        let status = Status {
-            state: State::Connecting,
+impl Leader {
+    fn unknown(now: PageTime, connection: &Connection) -> Self {
+        let status = LeaderStatus {
+            state: ConnectionState::Connecting,
             reason: None,
             cursor: None,
             heartbeat: connection.intervals().heartbeat,
         };
-        Self { status, heard: now, asked: None }
+        Self { status, last_heard: now, asked: None }
     }
 
-    fn hear(&mut self, now: Instant) {
-        self.heard = now;
+    fn heard(&mut self, now: PageTime) {
+        self.last_heard = now;
         self.asked = None;
     }
 }

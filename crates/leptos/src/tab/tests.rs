@@ -1,10 +1,10 @@
-//! Some situations by hand, and a model of a browser with many tabs in which anything may happen.
+//! Single situations, and a model of a browser in which tabs die, sleep and come back at any
+//! moment.
 
 use proptest::prelude::*;
 use waterclock::id::Epoch;
 
 use super::*;
-use crate::connection::Effect as Do;
 
 fn id(sequence: u64) -> EventId {
     EventId { epoch: Epoch::new(1), sequence }
@@ -14,17 +14,17 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn event(id: EventId) -> Message<Option<EventId>> {
-    Message { said: Said::Event { id: Some(id) }, content: Some(id) }
+fn event(id: EventId) -> StreamMessage<Option<EventId>> {
+    StreamMessage { received: ReceivedMessage::Event { id: Some(id) }, content: Some(id) }
 }
 
-fn passed(after: u64, sequence: u64) -> Input<Option<EventId>> {
-    Input::Posted(Post::Passed { after: Some(id(after)), message: event(id(sequence)) })
+fn relayed(after: u64, sequence: u64) -> TabInput<Option<EventId>> {
+    TabInput::Relayed { after: Some(id(after)), message: event(id(sequence)) }
 }
 
-fn shown(effects: &[Effect<Option<EventId>>]) -> Vec<u64> {
-    let sequence = |effect: &Effect<Option<EventId>>| match effect {
-        Effect::Show(content) => content.map(|id| id.sequence),
+fn shown(effects: &[TabEffect<Option<EventId>>]) -> Vec<u64> {
+    let sequence = |effect: &TabEffect<Option<EventId>>| match effect {
+        TabEffect::Show(content) => content.map(|id| id.sequence),
         _ => None,
     };
     effects.iter().filter_map(sequence).collect()
@@ -33,261 +33,277 @@ fn shown(effects: &[Effect<Option<EventId>>]) -> Vec<u64> {
 /// A tab that waits for the lock, after event 5.
 fn follower() -> Tab<Option<EventId>> {
     let mut tab = Tab::new(Some(id(5)));
-    let effects = tab.step(seconds(0), 0.0, Input::Connect);
-    assert_eq!(effects, [Effect::Join, Effect::Post(Post::Ask)]);
+    let effects = tab.step(seconds(0), 0.0, TabInput::Connect);
+    assert_eq!(effects, [TabEffect::Join, TabEffect::Ask]);
     tab
 }
 
-/// A tab that has the connection, after event 5, and has heard of others.
-fn owner() -> Tab<Option<EventId>> {
+/// The leader, after event 5, which has heard of other tabs.
+fn leader() -> Tab<Option<EventId>> {
     let mut tab = follower();
-    let effects = tab.step(seconds(0), 0.0, Input::Granted);
-    assert_eq!(effects[0], Effect::Own(Do::Open { after: Some(id(5)) }));
-    assert!(matches!(effects[1], Effect::Post(Post::Status(_))), "the others hear who it is");
+    let effects = tab.step(seconds(0), 0.0, TabInput::Granted);
+    assert_eq!(effects[0], TabEffect::Connection(ConnectionEffect::Open { after: Some(id(5)) }));
+    assert!(matches!(effects[1], TabEffect::Announce(_)), "the others hear who it is");
     tab
 }
 
 #[test]
-fn an_owner_passes_on_what_is_new_with_what_it_follows() {
-    let mut tab = owner();
-    let effects = tab.step(seconds(1), 0.0, Input::Message(event(id(7))));
-    assert_eq!(
-        effects[0],
-        Effect::Post(Post::Passed { after: Some(id(5)), message: event(id(7)) })
-    );
+fn a_leader_relays_new_messages_with_the_cursor_before_them() {
+    let mut tab = leader();
+    let effects = tab.step(seconds(1), 0.0, TabInput::Message(event(id(7))));
+    assert_eq!(effects[0], TabEffect::Relay { after: Some(id(5)) });
     assert_eq!(shown(&effects), [7]);
-    let effects = tab.step(seconds(1), 0.0, Input::Message(event(id(7))));
-    assert_eq!(effects, [], "it comes again");
+    let effects = tab.step(seconds(1), 0.0, TabInput::Message(event(id(7))));
+    assert_eq!(effects, [], "it is a repetition");
 }
 
 #[test]
-fn an_owner_that_is_alone_posts_nothing() {
-    let mut tab = owner();
-    assert_eq!(tab.step(seconds(9), 0.0, Input::Only), []);
-    let effects = tab.step(seconds(9), 0.0, Input::Message(event(id(7))));
-    assert_eq!(effects, [Effect::Show(Some(id(7)))]);
-    // Until it hears of another.
-    let effects = tab.step(seconds(9), 0.0, Input::Posted(Post::Ask));
-    assert!(matches!(*effects, [Effect::Post(Post::Status(Status { state: State::Live, .. }))]));
-    assert_eq!(tab.step(seconds(10), 0.0, Input::Only), [], "counted before the other came");
-    assert_eq!(tab.step(seconds(10), 0.0, Input::Message(event(id(8)))).len(), 2);
+fn a_leader_without_other_tabs_relays_nothing() {
+    let mut tab = leader();
+    assert_eq!(tab.step(seconds(9), 0.0, TabInput::NoOtherTabs), []);
+    let effects = tab.step(seconds(9), 0.0, TabInput::Message(event(id(7))));
+    assert_eq!(effects, [TabEffect::Show(Some(id(7)))]);
+    // It relays again once it hears of another tab.
+    let effects = tab.step(seconds(9), 0.0, TabInput::Asked);
+    assert!(matches!(
+        *effects,
+        [TabEffect::Announce(LeaderStatus { state: ConnectionState::Live, .. })]
+    ));
+    assert_eq!(
+        tab.step(seconds(10), 0.0, TabInput::NoOtherTabs),
+        [],
+        "counted before the other came"
+    );
+    assert_eq!(tab.step(seconds(10), 0.0, TabInput::Message(event(id(8)))).len(), 2);
 }
 
 #[test]
-fn a_follower_drops_what_it_has_and_fetches_what_it_lacks() {
+fn a_follower_drops_repetitions_and_fetches_missing_events() {
     let mut tab = follower();
-    assert_eq!(tab.step(seconds(1), 0.0, passed(3, 5)), []);
-    assert_eq!(shown(&tab.step(seconds(1), 0.0, passed(4, 6))), [6]);
-    assert_eq!(tab.state(), &State::Live);
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(3, 5)), []);
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, relayed(4, 6))), [6]);
+    assert_eq!(tab.state(), &ConnectionState::Live);
 
-    let effects = tab.step(seconds(1), 0.0, passed(8, 9));
-    assert_eq!(effects, [Effect::Fetch { after: id(6) }]);
-    // What comes meanwhile waits, and is not asked for once more.
-    assert_eq!(tab.step(seconds(1), 0.0, passed(9, 10)), []);
-    let fetched = Input::Fetched {
+    let effects = tab.step(seconds(1), 0.0, relayed(8, 9));
+    assert_eq!(effects, [TabEffect::Fetch { after: id(6) }]);
+    // Messages that come meanwhile wait, and do not cause another request.
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(9, 10)), []);
+    let fetched = TabInput::Fetched(Fetched {
         after: id(6),
         gap: None,
         events: vec![Some(id(8)), Some(id(9))],
         cursor: id(9),
-    };
+    });
     assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched)), [8, 9, 10]);
     assert_eq!(tab.cursor(), Some(id(10)));
 }
 
 #[test]
-fn a_new_tab_of_a_quiet_topic_fetches_what_has_happened_since_it_was_rendered() {
+fn a_new_tab_of_a_quiet_topic_fetches_the_events_since_it_was_rendered() {
     let mut tab = follower();
-    let status =
-        Status { state: State::Live, reason: None, cursor: Some(id(7)), heartbeat: seconds(15) };
-    let effects = tab.step(seconds(0), 0.0, Input::Posted(Post::Status(status)));
-    assert_eq!(effects, [Effect::Fetch { after: id(5) }]);
+    let status = LeaderStatus {
+        state: ConnectionState::Live,
+        reason: None,
+        cursor: Some(id(7)),
+        heartbeat: seconds(15),
+    };
+    let effects = tab.step(seconds(0), 0.0, TabInput::Announced(status));
+    assert_eq!(effects, [TabEffect::Fetch { after: id(5) }]);
 }
 
 #[test]
-fn a_fetch_that_fails_is_tried_again_at_the_next_tick() {
+fn a_failed_fetch_is_repeated_at_the_next_tick() {
     let mut tab = follower();
-    let fetch = [Effect::Fetch { after: id(5) }];
-    assert_eq!(tab.step(seconds(1), 0.0, passed(8, 9)), fetch);
-    assert_eq!(tab.step(seconds(1), 0.0, Input::NotFetched), []);
-    assert_eq!(tab.step(seconds(1), 0.0, passed(9, 10)), []);
-    assert_eq!(tab.step(seconds(2), 0.0, Input::Tick), fetch);
+    let fetch = [TabEffect::Fetch { after: id(5) }];
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), fetch);
+    assert_eq!(tab.step(seconds(1), 0.0, TabInput::FetchFailed), []);
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(9, 10)), []);
+    assert_eq!(tab.step(seconds(2), 0.0, TabInput::Tick), fetch);
 }
 
 #[test]
-fn an_owner_that_does_not_answer_is_stolen_from() {
+fn a_leader_that_does_not_answer_loses_the_lock() {
     let mut tab = follower();
-    let status =
-        Status { state: State::Live, reason: None, cursor: Some(id(5)), heartbeat: seconds(15) };
-    assert_eq!(tab.step(seconds(0), 0.0, Input::Posted(Post::Status(status.clone()))), []);
-    assert_eq!(tab.step(seconds(19), 0.0, Input::Tick), []);
-    assert_eq!(tab.step(seconds(20), 0.0, Input::Tick), [Effect::Post(Post::Ask)]);
+    let status = LeaderStatus {
+        state: ConnectionState::Live,
+        reason: None,
+        cursor: Some(id(5)),
+        heartbeat: seconds(15),
+    };
+    assert_eq!(tab.step(seconds(0), 0.0, TabInput::Announced(status.clone())), []);
+    assert_eq!(tab.step(seconds(19), 0.0, TabInput::Tick), []);
+    assert_eq!(tab.step(seconds(20), 0.0, TabInput::Tick), [TabEffect::Ask]);
     for now in 21..25 {
-        assert_eq!(tab.step(seconds(now), 0.0, Input::Tick), []);
+        assert_eq!(tab.step(seconds(now), 0.0, TabInput::Tick), []);
     }
-    assert_eq!(tab.step(seconds(25), 0.0, Input::Tick), [Effect::Steal]);
+    assert_eq!(tab.step(seconds(25), 0.0, TabInput::Tick), [TabEffect::Steal]);
 
-    // One that answers is not; and a tab that slept itself first handles the answer.
+    // A leader that answers keeps it. A tab that slept itself handles the answer first.
     let mut tab = follower();
     for now in [100, 200, 300] {
-        assert_eq!(tab.step(seconds(now), 0.0, Input::Tick), [Effect::Post(Post::Ask)]);
-        assert_eq!(tab.step(seconds(now + 50), 0.0, Input::Tick), []);
-        assert_eq!(
-            tab.step(seconds(now + 50), 0.0, Input::Posted(Post::Status(status.clone()))),
-            []
-        );
+        assert_eq!(tab.step(seconds(now), 0.0, TabInput::Tick), [TabEffect::Ask]);
+        assert_eq!(tab.step(seconds(now + 50), 0.0, TabInput::Tick), []);
+        assert_eq!(tab.step(seconds(now + 50), 0.0, TabInput::Announced(status.clone())), []);
     }
 }
 
 #[test]
-fn one_that_was_stolen_from_closes_its_connection_and_follows() {
-    let mut tab = owner();
-    let effects = tab.step(seconds(1), 0.0, Input::Stolen);
-    assert_eq!(effects, [Effect::Own(Do::Close), Effect::Join, Effect::Post(Post::Ask)]);
+fn a_leader_that_lost_the_lock_closes_its_connection_and_follows() {
+    let mut tab = leader();
+    let effects = tab.step(seconds(1), 0.0, TabInput::Stolen);
+    assert_eq!(
+        effects,
+        [TabEffect::Connection(ConnectionEffect::Close), TabEffect::Join, TabEffect::Ask]
+    );
     assert_eq!(tab.role(), Role::Follower);
-    assert_eq!(tab.step(seconds(1), 0.0, Input::Message(event(id(6)))), [], "late news");
+    assert_eq!(tab.step(seconds(1), 0.0, TabInput::Message(event(id(6)))), [], "a late message");
 }
 
 #[test]
-fn a_page_that_is_put_away_holds_nothing_and_comes_back() {
-    let mut tab = owner();
-    let effects = tab.step(seconds(1), 0.0, Input::Hide);
-    assert_eq!(effects, [Effect::Own(Do::Close), Effect::Leave]);
-    assert_eq!(tab.step(seconds(1), 0.0, Input::Granted), [Effect::Leave], "too late");
+fn a_suspended_page_holds_nothing_and_comes_back() {
+    let mut tab = leader();
+    let effects = tab.step(seconds(1), 0.0, TabInput::Hide);
+    assert_eq!(effects, [TabEffect::Connection(ConnectionEffect::Close), TabEffect::Leave]);
+    assert_eq!(tab.step(seconds(1), 0.0, TabInput::Granted), [TabEffect::Leave], "too late");
     assert!(tab.is_wanted());
-    assert_eq!(tab.step(seconds(9), 0.0, Input::Show)[0], Effect::Join);
-    // One that was stopped stays so.
-    let _ = tab.step(seconds(9), 0.0, Input::Stop);
-    let _ = tab.step(seconds(9), 0.0, Input::Hide);
-    assert_eq!(tab.step(seconds(9), 0.0, Input::Show), []);
-    assert_eq!(tab.state(), &State::Stopped);
+    assert_eq!(tab.step(seconds(9), 0.0, TabInput::Show)[0], TabEffect::Join);
+    // A stopped page stays stopped.
+    let _ = tab.step(seconds(9), 0.0, TabInput::Stop);
+    let _ = tab.step(seconds(9), 0.0, TabInput::Hide);
+    assert_eq!(tab.step(seconds(9), 0.0, TabInput::Show), []);
+    assert_eq!(tab.state(), &ConnectionState::Stopped);
 }
 
 #[test]
 fn without_locks_a_tab_has_a_connection_of_its_own() {
     let mut tab = follower();
-    let effects = tab.step(seconds(0), 0.0, Input::Unshared);
-    assert_eq!(effects, [Effect::Own(Do::Open { after: Some(id(5)) })]);
+    let effects = tab.step(seconds(0), 0.0, TabInput::CannotShare);
+    assert_eq!(effects, [TabEffect::Connection(ConnectionEffect::Open { after: Some(id(5)) })]);
     assert_eq!(
-        tab.step(seconds(1), 0.0, Input::Message(event(id(6)))),
-        [Effect::Show(Some(id(6)))]
+        tab.step(seconds(1), 0.0, TabInput::Message(event(id(6)))),
+        [TabEffect::Show(Some(id(6)))]
     );
-    assert_eq!(tab.role(), Role::Alone);
+    assert_eq!(tab.role(), Role::Standalone);
 }
 
 #[test]
-fn that_there_is_no_more_is_for_all() {
-    let mut tab = owner();
-    let _ = tab.step(seconds(1), 0.0, Input::Own(connection::Input::GaveUp));
-    let reason = Reason::Status { status: 204, detail: None };
-    let explained = Input::Own(connection::Input::Explained(reason.clone()));
+fn the_end_of_the_stream_is_for_all_tabs() {
+    let mut tab = leader();
+    let _ = tab.step(seconds(1), 0.0, TabInput::Connection(ConnectionInput::GaveUp));
+    let reason = DisconnectReason::Status { status: 204, detail: None };
+    let explained = TabInput::Connection(ConnectionInput::Explained(reason.clone()));
     let effects = tab.step(seconds(1), 0.0, explained);
-    let [Effect::Post(Post::Status(status))] = &*effects else {
+    let [TabEffect::Announce(status)] = &*effects else {
         panic!("{effects:?}");
     };
-    assert_eq!((tab.is_wanted(), tab.state()), (false, &State::Stopped));
-    assert_eq!(tab.step(seconds(2), 0.0, Input::Tick), [Effect::Leave], "once the others know");
-    assert_eq!((tab.role(), tab.reason()), (Role::Out, Some(&reason)));
+    assert_eq!((tab.is_wanted(), tab.state()), (false, &ConnectionState::Stopped));
+    assert_eq!(
+        tab.step(seconds(2), 0.0, TabInput::Tick),
+        [TabEffect::Leave],
+        "once the others know"
+    );
+    assert_eq!((tab.role(), tab.reason()), (Role::Inactive, Some(&reason)));
 
     let mut other = follower();
-    let effects = other.step(seconds(1), 0.0, Input::Posted(Post::Status(status.clone())));
-    assert_eq!(effects.last(), Some(&Effect::Leave));
-    assert_eq!((other.state(), other.reason()), (&State::Stopped, Some(&reason)));
+    let effects = other.step(seconds(1), 0.0, TabInput::Announced(status.clone()));
+    assert_eq!(effects.last(), Some(&TabEffect::Leave));
+    assert_eq!((other.state(), other.reason()), (&ConnectionState::Stopped, Some(&reason)));
 }
 
 #[test]
-fn one_that_is_alone_may_be_told_that_there_is_no_more() {
+fn a_standalone_tab_also_stops_at_the_end_of_the_stream() {
     let mut tab = follower();
-    let _ = tab.step(seconds(0), 0.0, Input::Unshared);
-    let _ = tab.step(seconds(1), 0.0, Input::Own(connection::Input::GaveUp));
-    let reason = Reason::Status { status: 204, detail: None };
-    let _ = tab.step(seconds(1), 0.0, Input::Own(connection::Input::Explained(reason)));
+    let _ = tab.step(seconds(0), 0.0, TabInput::CannotShare);
+    let _ = tab.step(seconds(1), 0.0, TabInput::Connection(ConnectionInput::GaveUp));
+    let reason = DisconnectReason::Status { status: 204, detail: None };
+    let _ = tab.step(seconds(1), 0.0, TabInput::Connection(ConnectionInput::Explained(reason)));
     assert!(!tab.is_wanted());
-    let _ = tab.step(seconds(1), 0.0, Input::Hide);
-    assert_eq!(tab.step(seconds(1), 0.0, Input::Show), [], "it stays stopped");
-    assert_eq!(tab.step(seconds(1), 0.0, Input::Connect)[0], Effect::Join);
+    let _ = tab.step(seconds(1), 0.0, TabInput::Hide);
+    assert_eq!(tab.step(seconds(1), 0.0, TabInput::Show), [], "it stays stopped");
+    assert_eq!(tab.step(seconds(1), 0.0, TabInput::Connect)[0], TabEffect::Join);
 }
 
 #[test]
-fn what_is_held_of_a_log_that_is_no_more_is_dropped() {
+fn buffered_messages_of_a_former_log_are_dropped() {
     let mut tab = follower();
-    assert_eq!(tab.step(seconds(1), 0.0, passed(8, 9)), [Effect::Fetch { after: id(5) }]);
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), [TabEffect::Fetch { after: id(5) }]);
     let new = |sequence| EventId { epoch: Epoch::new(2), sequence };
-    let gap = Message { said: Said::Gap { cursor: Some(new(0)) }, content: None };
-    let gap = Input::Posted(Post::Passed { after: Some(id(9)), message: gap });
+    let gap =
+        StreamMessage { received: ReceivedMessage::Gap { cursor: Some(new(0)) }, content: None };
+    let gap = TabInput::Relayed { after: Some(id(9)), message: gap };
     assert_eq!(tab.step(seconds(1), 0.0, gap), []);
-    // The server has begun a new log by the time that it answers.
-    let fetched = |after, upto: EventId| Input::Fetched {
-        after,
-        gap: (after == id(5)).then_some(None),
-        events: vec![Some(upto)],
-        cursor: upto,
+    // The server has started a new log before it answers.
+    let fetched = |after, upto: EventId| {
+        let gap = (after == id(5)).then_some(None);
+        TabInput::Fetched(Fetched { after, gap, events: vec![Some(upto)], cursor: upto })
     };
     let effects = tab.step(seconds(1), 0.0, fetched(id(5), new(1)));
-    // The gap was held after that was asked for, so it is asked once more, and then no longer.
-    assert_eq!(effects.last(), Some(&Effect::Fetch { after: new(1) }));
+    // The gap came after the request was sent, so one more request follows, and then none.
+    assert_eq!(effects.last(), Some(&TabEffect::Fetch { after: new(1) }));
     let effects = tab.step(seconds(1), 0.0, fetched(new(1), new(2)));
-    assert_eq!(effects, [Effect::Show(Some(new(2)))]);
+    assert_eq!(effects, [TabEffect::Show(Some(new(2)))]);
 }
 
 #[test]
-fn a_follower_that_began_with_nothing_takes_a_gap_as_it_comes() {
+fn a_follower_without_a_cursor_accepts_any_gap() {
     let mut tab = Tab::new(None);
-    let _ = tab.step(seconds(0), 0.0, Input::Connect);
-    let gap = Message { said: Said::Gap { cursor: Some(id(3)) }, content: None };
-    let gap = Input::Posted(Post::Passed { after: Some(id(1)), message: gap });
-    assert_eq!(tab.step(seconds(1), 0.0, gap), [Effect::Show(None)]);
-    assert_eq!(shown(&tab.step(seconds(1), 0.0, passed(3, 4))), [4]);
+    let _ = tab.step(seconds(0), 0.0, TabInput::Connect);
+    let gap =
+        StreamMessage { received: ReceivedMessage::Gap { cursor: Some(id(3)) }, content: None };
+    let gap = TabInput::Relayed { after: Some(id(1)), message: gap };
+    assert_eq!(tab.step(seconds(1), 0.0, gap), [TabEffect::Show(None)]);
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, relayed(3, 4))), [4]);
 }
 
 #[test]
-fn what_was_held_is_let_go_when_the_lock_is_granted() {
+fn the_buffer_is_dropped_when_the_lock_is_granted() {
     let mut tab = follower();
-    let _ = tab.step(seconds(1), 0.0, passed(8, 9));
-    let _ = tab.step(seconds(1), 0.0, Input::Granted);
-    let _ = tab.step(seconds(2), 0.0, Input::Stolen);
-    let fetch = [Effect::Fetch { after: id(5) }];
-    assert_eq!(tab.step(seconds(3), 0.0, passed(8, 9)), fetch, "nothing is under way");
+    let _ = tab.step(seconds(1), 0.0, relayed(8, 9));
+    let _ = tab.step(seconds(1), 0.0, TabInput::Granted);
+    let _ = tab.step(seconds(2), 0.0, TabInput::Stolen);
+    let fetch = [TabEffect::Fetch { after: id(5) }];
+    assert_eq!(tab.step(seconds(3), 0.0, relayed(8, 9)), fetch, "no request is in flight");
 }
 
 #[test]
-fn a_follower_shows_how_long_its_owner_waits_by_its_own_clock() {
-    let mut owner = owner();
-    let effects = owner.step(seconds(1000), 1.0, Input::Own(connection::Input::GaveUp));
-    let Some(Effect::Post(Post::Status(status))) = effects.last() else { panic!("{effects:?}") };
+fn a_follower_shows_the_wait_of_its_leader_by_its_own_clock() {
+    let mut leader = leader();
+    let effects = leader.step(seconds(1000), 1.0, TabInput::Connection(ConnectionInput::GaveUp));
+    let Some(TabEffect::Announce(status)) = effects.last() else { panic!("{effects:?}") };
     let mut tab = follower();
-    let _ = tab.step(seconds(7), 0.0, Input::Posted(Post::Status(status.clone())));
-    assert_eq!(tab.state(), &State::Waiting { until: seconds(8) });
+    let _ = tab.step(seconds(7), 0.0, TabInput::Announced(status.clone()));
+    assert_eq!(tab.state(), &ConnectionState::Waiting { until: seconds(8) });
 }
 
 /// A browser with tabs, and a server with one log.
-struct Browser {
-    now: Instant,
-    tabs: Vec<Page>,
-    /// Which tab has the lock, and which wait for it.
+struct FakeBrowser {
+    now: PageTime,
+    tabs: Vec<FakeTab>,
+    /// The tab that holds the lock, and the tabs that wait for it.
     lock: Option<usize>,
     waiting: VecDeque<usize>,
-    /// The log, in whose epoch, and from which event on it is kept.
+    /// The log's epoch, its newest event, and the oldest event kept.
     epoch: u64,
     newest: u64,
     oldest: u64,
     fetches: usize,
 }
 
-/// One of them.
-struct Page {
+/// A simulated tab.
+struct FakeTab {
     tab: Tab<Option<EventId>>,
     is_dead: bool,
     is_frozen: bool,
-    /// What is under way to it: from each tab, from its stream, from the lock, from a fetch. What
-    /// comes from one of them comes in order.
-    inbox: [VecDeque<Input<Option<EventId>>>; TABS + 3],
-    /// Where its connection is, if it has one that is open.
-    stream: Option<Stream>,
-    /// Which event it began after, and what it has shown since.
+    /// Inputs in flight, by source: each tab, the tab's stream, the lock, a fetch. Those of one
+    /// source arrive in order.
+    inbox: [VecDeque<TabInput<Option<EventId>>>; TABS + 3],
+    /// Its open connection, if it has one.
+    stream: Option<FakeStream>,
+    /// The event that it started after, and the events shown since.
     shown: Vec<EventId>,
 }
 
-struct Stream {
+struct FakeStream {
     cursor: Option<EventId>,
     has_begun: bool,
 }
@@ -298,7 +314,7 @@ const LOCK: usize = TABS + 1;
 const FETCH: usize = TABS + 2;
 
 #[derive(Clone, Debug)]
-enum Step {
+enum Action {
     /// The user opens the page again.
     Connect(usize),
     Stop(usize),
@@ -308,11 +324,11 @@ enum Step {
     Kill(usize),
     Freeze(usize),
     Thaw(usize),
-    /// One thing that is under way arrives.
+    /// One input in flight arrives.
     Arrive(usize, usize),
     /// The server sends the next block of its stream.
     Send(usize),
-    /// Its connection breaks; the browser tries again, or not.
+    /// Its connection breaks; the browser reconnects, or gives up.
     Cut(usize, bool),
     Publish,
     Retain(u64),
@@ -320,9 +336,9 @@ enum Step {
     Pass(u64),
 }
 
-impl Browser {
+impl FakeBrowser {
     fn new() -> Self {
-        let page = || Page {
+        let page = || FakeTab {
             tab: Tab::new(None),
             is_dead: false,
             is_frozen: false,
@@ -331,7 +347,7 @@ impl Browser {
             shown: Vec::new(),
         };
         Self {
-            now: Instant::ZERO,
+            now: PageTime::ZERO,
             tabs: (0..TABS).map(|_| page()).collect(),
             lock: None,
             waiting: VecDeque::new(),
@@ -346,7 +362,8 @@ impl Browser {
         EventId { epoch: Epoch::new(self.epoch), sequence }
     }
 
-    /// What a cursor is answered with: whether there is a gap, and where the reader goes on.
+    /// Returns the server's answer to a cursor: `true` for a gap, and the position from which to
+    /// continue.
     fn start(&self, cursor: Option<EventId>) -> (bool, u64) {
         match cursor {
             None => (false, self.newest),
@@ -356,75 +373,75 @@ impl Browser {
         }
     }
 
-    fn step(&mut self, step: &Step) {
+    fn step(&mut self, step: &Action) {
         match *step {
-            Step::Connect(tab) | Step::Stop(tab) | Step::Hide(tab) | Step::Show(tab)
+            Action::Connect(tab) | Action::Stop(tab) | Action::Hide(tab) | Action::Show(tab)
                 if self.tabs[tab].is_frozen && !self.tabs[tab].is_dead => {}
-            Step::Connect(tab) => {
+            Action::Connect(tab) => {
                 if self.tabs[tab].is_dead {
-                    // A new one, with what the server rendered into it.
+                    // A new page, with the events that the server rendered into it.
                     let cursor = self.id(self.newest);
                     self.tabs[tab].is_dead = false;
                     self.tabs[tab].is_frozen = false;
                     self.tabs[tab].tab = Tab::new(Some(cursor));
                     self.tabs[tab].shown = vec![cursor];
                 }
-                self.input(tab, Input::Connect);
+                self.input(tab, TabInput::Connect);
             }
-            Step::Stop(tab) => self.input(tab, Input::Stop),
-            Step::Hide(tab) => self.input(tab, Input::Hide),
-            Step::Show(tab) => self.input(tab, Input::Show),
-            Step::Kill(tab) => {
+            Action::Stop(tab) => self.input(tab, TabInput::Stop),
+            Action::Hide(tab) => self.input(tab, TabInput::Hide),
+            Action::Show(tab) => self.input(tab, TabInput::Show),
+            Action::Kill(tab) => {
                 self.tabs[tab].is_dead = true;
                 self.tabs[tab].stream = None;
                 self.tabs[tab].inbox = Default::default();
                 self.release(tab);
             }
-            Step::Freeze(tab) => self.tabs[tab].is_frozen = true,
-            Step::Thaw(tab) => self.tabs[tab].is_frozen = false,
-            Step::Arrive(tab, from) => {
+            Action::Freeze(tab) => self.tabs[tab].is_frozen = true,
+            Action::Thaw(tab) => self.tabs[tab].is_frozen = false,
+            Action::Arrive(tab, from) => {
                 if !self.tabs[tab].is_frozen
                     && let Some(input) = self.tabs[tab].inbox[from].pop_front()
                 {
                     self.input(tab, input);
                 }
             }
-            Step::Send(tab) => self.send(tab),
-            Step::Cut(tab, gave_up) => {
+            Action::Send(tab) => self.send(tab),
+            Action::Cut(tab, gave_up) => {
                 let page = &mut self.tabs[tab];
                 if let Some(stream) = &mut page.stream {
                     stream.has_begun = false;
                     let input = if gave_up {
                         page.stream = None;
-                        connection::Input::GaveUp
+                        ConnectionInput::GaveUp
                     } else {
-                        connection::Input::Lost
+                        ConnectionInput::Lost
                     };
-                    page.inbox[STREAM].push_back(Input::Own(input));
+                    page.inbox[STREAM].push_back(TabInput::Connection(input));
                 }
             }
-            Step::Publish => self.newest += 1,
-            Step::Retain(count) => {
+            Action::Publish => self.newest += 1,
+            Action::Retain(count) => {
                 self.oldest = self.oldest.max((self.newest + 1).saturating_sub(count));
             }
-            Step::NewLog => {
+            Action::NewLog => {
                 (self.epoch, self.newest, self.oldest) = (self.epoch + 1, 0, 1);
                 for tab in 0..TABS {
-                    self.step(&Step::Cut(tab, false));
+                    self.step(&Action::Cut(tab, false));
                 }
             }
-            Step::Pass(seconds_passed) => {
+            Action::Pass(seconds_passed) => {
                 self.now += seconds(seconds_passed);
                 for tab in 0..TABS {
                     if !self.tabs[tab].is_frozen {
-                        self.input(tab, Input::Tick);
+                        self.input(tab, TabInput::Tick);
                     }
                 }
             }
         }
     }
 
-    /// The server sends the next block of a tab's stream.
+    /// Sends the next block of a tab's stream.
     fn send(&mut self, tab: usize) {
         let Some(stream) = &self.tabs[tab].stream else { return };
         let (has_begun, cursor) = (stream.has_begun, stream.cursor);
@@ -432,13 +449,16 @@ impl Browser {
         let mut said = Vec::new();
         let cursor = if !has_begun {
             let hello_id = (!is_gap).then_some(self.id(start));
-            said.push(Message {
-                said: Said::Hello { id: hello_id, intervals: None },
+            said.push(StreamMessage {
+                received: ReceivedMessage::Hello { id: hello_id, intervals: None },
                 content: None,
             });
             if is_gap {
                 let cursor = Some(self.id(start));
-                said.push(Message { said: Said::Gap { cursor }, content: None });
+                said.push(StreamMessage {
+                    received: ReceivedMessage::Gap { cursor },
+                    content: None,
+                });
             }
             self.id(start)
         } else if start < self.newest {
@@ -447,62 +467,71 @@ impl Browser {
             next
         } else {
             let here = self.id(start);
-            said.push(Message { said: Said::Heartbeat { id: Some(here) }, content: None });
+            said.push(StreamMessage {
+                received: ReceivedMessage::Heartbeat { id: Some(here) },
+                content: None,
+            });
             here
         };
         let page = &mut self.tabs[tab];
-        page.inbox[STREAM].extend(said.into_iter().map(Input::Message));
-        page.stream = Some(Stream { cursor: Some(cursor), has_begun: true });
+        page.inbox[STREAM].extend(said.into_iter().map(TabInput::Message));
+        page.stream = Some(FakeStream { cursor: Some(cursor), has_begun: true });
     }
 
-    fn input(&mut self, tab: usize, input: Input<Option<EventId>>) {
+    fn input(&mut self, tab: usize, input: TabInput<Option<EventId>>) {
         if self.tabs[tab].is_dead {
             return;
         }
+        let message =
+            if let TabInput::Message(message) = &input { Some(message.clone()) } else { None };
         for effect in self.tabs[tab].tab.step(self.now, 0.5, input) {
-            self.do_it(tab, effect);
+            self.perform(tab, effect, message.as_ref());
         }
         let page = &self.tabs[tab];
         assert!(
-            page.stream.is_none() || matches!(page.tab.role(), Role::Owner | Role::Alone),
-            "only an owner has a connection"
+            page.stream.is_none() || matches!(page.tab.role(), Role::Leader | Role::Standalone),
+            "only a leader has a connection"
         );
     }
 
-    fn do_it(&mut self, tab: usize, effect: Effect<Option<EventId>>) {
+    fn perform(
+        &mut self,
+        tab: usize,
+        effect: TabEffect<Option<EventId>>,
+        message: Option<&StreamMessage<Option<EventId>>>,
+    ) {
         match effect {
-            Effect::Own(Do::Open { after }) => {
-                self.tabs[tab].stream = Some(Stream { cursor: after, has_begun: false });
+            TabEffect::Connection(ConnectionEffect::Open { after }) => {
+                self.tabs[tab].stream = Some(FakeStream { cursor: after, has_begun: false });
                 self.tabs[tab].inbox[STREAM].clear();
             }
-            Effect::Own(Do::Close) => {
+            TabEffect::Connection(ConnectionEffect::Close) => {
                 self.tabs[tab].stream = None;
                 self.tabs[tab].inbox[STREAM].clear();
             }
-            Effect::Own(Do::Explain) => {
-                let explained = connection::Input::Explained(Reason::Recovered);
-                self.tabs[tab].inbox[FETCH].push_back(Input::Own(explained));
+            TabEffect::Connection(ConnectionEffect::Explain) => {
+                let explained = ConnectionInput::Explained(DisconnectReason::Recovered);
+                self.tabs[tab].inbox[FETCH].push_back(TabInput::Connection(explained));
             }
-            Effect::Join => {
+            TabEffect::Join => {
                 self.waiting.push_back(tab);
                 self.grant();
             }
-            Effect::Steal => {
+            TabEffect::Steal => {
                 self.waiting.retain(|&waiting| waiting != tab);
                 if let Some(from) = self.lock.replace(tab) {
-                    self.tabs[from].inbox[LOCK].push_back(Input::Stolen);
+                    self.tabs[from].inbox[LOCK].push_back(TabInput::Stolen);
                 }
-                self.tabs[tab].inbox[LOCK].push_back(Input::Granted);
+                self.tabs[tab].inbox[LOCK].push_back(TabInput::Granted);
             }
-            Effect::Leave => self.release(tab),
-            Effect::Post(post) => {
-                for (to, page) in self.tabs.iter_mut().enumerate() {
-                    if to != tab && !page.is_dead {
-                        page.inbox[tab].push_back(Input::Posted(post.clone()));
-                    }
-                }
+            TabEffect::Leave => self.release(tab),
+            TabEffect::Ask => self.post(tab, &TabInput::Asked),
+            TabEffect::Announce(status) => self.post(tab, &TabInput::Announced(status)),
+            TabEffect::Relay { after } => {
+                let message = message.expect("only a message is relayed").clone();
+                self.post(tab, &TabInput::Relayed { after, message });
             }
-            Effect::Fetch { after } => {
+            TabEffect::Fetch { after } => {
                 self.fetches += 1;
                 let (is_gap, start) = self.start(Some(after));
                 // At most three events at a time.
@@ -511,17 +540,25 @@ impl Browser {
                 let events: Vec<_> = (first..=last).map(|n| Some(self.id(n))).collect();
                 let cursor = events.last().copied().flatten().unwrap_or(self.id(start));
                 let gap = is_gap.then_some(None);
-                let fetched = Input::Fetched { after, gap, events, cursor };
+                let fetched = TabInput::Fetched(Fetched { after, gap, events, cursor });
                 self.tabs[tab].inbox[FETCH].push_back(fetched);
             }
-            Effect::Show(Some(id)) => self.tabs[tab].shown.push(id),
-            Effect::Show(None) => {}
+            TabEffect::Show(Some(id)) => self.tabs[tab].shown.push(id),
+            TabEffect::Show(None) => {}
+        }
+    }
+
+    fn post(&mut self, from: usize, input: &TabInput<Option<EventId>>) {
+        for (to, page) in self.tabs.iter_mut().enumerate() {
+            if to != from && !page.is_dead {
+                page.inbox[from].push_back(input.clone());
+            }
         }
     }
 
     fn release(&mut self, tab: usize) {
         self.waiting.retain(|&waiting| waiting != tab);
-        // The answer to a request that was taken back does not come.
+        // A withdrawn request gets no answer.
         self.tabs[tab].inbox[LOCK].clear();
         if self.lock == Some(tab) {
             self.lock = None;
@@ -533,61 +570,61 @@ impl Browser {
         if self.lock.is_none() {
             self.lock = self.waiting.pop_front();
             if let Some(tab) = self.lock {
-                self.tabs[tab].inbox[LOCK].push_back(Input::Granted);
+                self.tabs[tab].inbox[LOCK].push_back(TabInput::Granted);
             }
         }
     }
 
-    /// Brings every page back.
+    /// Wakes and shows every page.
     fn thaw(&mut self) {
         for tab in 0..TABS {
-            self.step(&Step::Thaw(tab));
-            self.step(&Step::Show(tab));
+            self.step(&Action::Thaw(tab));
+            self.step(&Action::Show(tab));
         }
     }
 
-    /// Lets everything arrive, and time pass, with nothing more in the way.
+    /// Lets time pass and all inputs arrive, without further disturbances.
     fn settle(&mut self) {
         for _ in 0..50 {
-            self.step(&Step::Pass(1));
+            self.step(&Action::Pass(1));
             for _ in 0..4 {
-                self.settle_at_once();
+                self.deliver_all();
             }
         }
     }
 
-    /// The same, before time passes.
-    fn settle_at_once(&mut self) {
+    /// Lets all inputs arrive, without time passing.
+    fn deliver_all(&mut self) {
         for tab in 0..TABS {
             self.send(tab);
             while let Some(from) = self.arrives_next(tab) {
-                self.step(&Step::Arrive(tab, from));
+                self.step(&Action::Arrive(tab, from));
             }
         }
     }
 
-    /// From where something is under way to a tab that runs.
+    /// Returns a source with an input in flight to a running tab.
     fn arrives_next(&self, tab: usize) -> Option<usize> {
         let page = &self.tabs[tab];
         page.inbox.iter().position(|queue| !queue.is_empty() && !page.is_frozen)
     }
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Action> {
     let tab = || 0..TABS;
     prop_oneof![
-        3 => tab().prop_map(Step::Connect),
-        1 => tab().prop_map(Step::Stop),
-        1 => tab().prop_map(Step::Hide),
-        1 => tab().prop_map(Step::Show),
-        1 => tab().prop_map(Step::Kill),
-        1 => tab().prop_map(Step::Freeze),
-        1 => tab().prop_map(Step::Thaw),
-        30 => (tab(), 0..TABS + 3).prop_map(|(tab, from)| Step::Arrive(tab, from)),
-        8 => tab().prop_map(Step::Send),
-        1 => (tab(), any::<bool>()).prop_map(|(tab, gave_up)| Step::Cut(tab, gave_up)),
-        4 => Just(Step::Publish),
-        2 => (1..20_u64).prop_map(Step::Pass),
+        3 => tab().prop_map(Action::Connect),
+        1 => tab().prop_map(Action::Stop),
+        1 => tab().prop_map(Action::Hide),
+        1 => tab().prop_map(Action::Show),
+        1 => tab().prop_map(Action::Kill),
+        1 => tab().prop_map(Action::Freeze),
+        1 => tab().prop_map(Action::Thaw),
+        30 => (tab(), 0..TABS + 3).prop_map(|(tab, from)| Action::Arrive(tab, from)),
+        8 => tab().prop_map(Action::Send),
+        1 => (tab(), any::<bool>()).prop_map(|(tab, gave_up)| Action::Cut(tab, gave_up)),
+        4 => Just(Action::Publish),
+        2 => (1..20_u64).prop_map(Action::Pass),
     ]
 }
 
@@ -598,7 +635,7 @@ proptest! {
     fn every_tab_has_every_event_once_and_in_order(
         steps in proptest::collection::vec(step(), 0..400),
     ) {
-        let mut browser = Browser::new();
+        let mut browser = FakeBrowser::new();
         for tab in &mut browser.tabs {
             tab.tab = Tab::new(Some(id(0)));
             tab.shown = vec![id(0)];
@@ -606,16 +643,16 @@ proptest! {
         for step in &steps {
             browser.step(step);
         }
-        browser.step(&Step::Publish);
+        browser.step(&Action::Publish);
         browser.settle();
         let newest = Some(browser.id(browser.newest));
         for page in browser.tabs.iter().filter(|page| !page.is_dead && !page.is_frozen) {
-            let is_here = page.tab.is_wanted() && page.tab.role() != Role::Away;
-            prop_assert!(!is_here || page.tab.cursor() == newest, "others sleep, this one goes on");
+            let is_here = page.tab.is_wanted() && page.tab.role() != Role::Suspended;
+            prop_assert!(!is_here || page.tab.cursor() == newest, "continues while others sleep");
         }
         browser.thaw();
         browser.settle();
-        browser.step(&Step::Publish);
+        browser.step(&Action::Publish);
         browser.settle();
         let mut streams = 0;
         for page in browser.tabs.iter().filter(|page| !page.is_dead) {
@@ -629,13 +666,17 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happens_to_the_log_every_tab_ends_with_what_it_keeps(
+    fn every_tab_catches_up_with_the_log_even_if_it_is_replaced(
         steps in proptest::collection::vec(
-            prop_oneof![30 => step(), 1 => Just(Step::NewLog), 1 => (0..5_u64).prop_map(Step::Retain)],
+            prop_oneof![
+                30 => step(),
+                1 => Just(Action::NewLog),
+                1 => (0..5_u64).prop_map(Action::Retain),
+            ],
             0..300,
         ),
     ) {
-        let mut browser = Browser::new();
+        let mut browser = FakeBrowser::new();
         for tab in &mut browser.tabs {
             tab.tab = Tab::new(Some(id(0)));
         }
@@ -644,15 +685,15 @@ proptest! {
         }
         browser.thaw();
         browser.settle();
-        // On a busy stream, too, tabs come to follow it without asking for each event.
+        // On a busy stream, too, tabs follow without a request for each event.
         browser.fetches = 0;
         for _ in 0..100 {
-            browser.step(&Step::Publish);
-            browser.settle_at_once();
+            browser.step(&Action::Publish);
+            browser.deliver_all();
         }
         prop_assert!(browser.fetches < 50, "{} fetches", browser.fetches);
         for _ in 0..3 {
-            browser.step(&Step::Publish);
+            browser.step(&Action::Publish);
         }
         browser.settle();
         for page in browser.tabs.iter().filter(|page| !page.is_dead && page.tab.is_wanted()) {
@@ -660,7 +701,7 @@ proptest! {
             let expected: Vec<EventId> =
                 (browser.newest - 2..=browser.newest).map(|n| browser.id(n)).collect();
             prop_assert_eq!(newest, expected);
-            // Nothing of one log comes twice.
+            // No event comes twice.
             let mut seen = std::collections::HashSet::new();
             prop_assert!(page.shown.iter().all(|id| seen.insert(*id)), "{:?}", page.shown);
         }

@@ -1,5 +1,5 @@
-//! Tabs that share: a lock, which one of them holds (W3C Web Locks API), and a channel between them
-//! (WHATWG HTML 9.5, `BroadcastChannel`).
+//! A group of tabs that share: a lock, which one of them holds (W3C Web Locks), and a channel
+//! between them (WHATWG HTML 9.5, `BroadcastChannel`).
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +13,7 @@ use wasm_bindgen::{JsCast as _, JsValue, closure::Closure, prelude::wasm_bindgen
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, BroadcastChannel, MessageEvent};
 
-// web-sys has it behind a flag that every crate would have to set.
+// web-sys has the lock manager behind a flag that every dependent crate would have to set.
 #[wasm_bindgen]
 extern "C" {
     type LockManager;
@@ -25,50 +25,50 @@ extern "C" {
     fn query(this: &LockManager) -> Promise;
 }
 
-/// What a tab hears as one of its group.
-pub(crate) enum GroupNews {
-    /// It has the lock.
+/// An event in a tab's group.
+pub(crate) enum GroupEvent {
+    /// This tab has got the lock.
     Granted,
-    /// It had the lock, and another tab has taken it.
+    /// Another tab has taken the lock from this tab.
     Stolen,
     /// The browser refuses to give locks.
-    Unshared,
-    /// Another tab has said that.
-    Posted(String),
+    Refused,
+    /// Another tab has posted a list of strings.
+    Posted(Vec<String>),
 }
 
-/// A tab's place in a group, in which it has the lock or waits for it. Dropping it gives the lock to the
-/// next.
-pub(crate) struct Group {
-    inner: Rc<Inner>,
+/// A tab's membership in a group. A member holds the group's lock or waits for it. Dropping the
+/// membership passes the lock on to the next tab.
+pub(crate) struct TabGroup {
+    inner: Rc<GroupInner>,
     _on_message: Closure<dyn Fn(MessageEvent)>,
 }
 
-struct Inner {
+struct GroupInner {
     name: String,
     channel: BroadcastChannel,
     locks: LockManager,
-    tell: Box<dyn Fn(GroupNews)>,
-    /// The lock, or the request for it.
-    lock: RefCell<Rc<Lock>>,
+    on_event: Box<dyn Fn(GroupEvent)>,
+    /// The current request for the lock.
+    lock: RefCell<Rc<LockRequest>>,
     has_left: Cell<bool>,
 }
 
-/// A request for the lock, and then the lock.
+/// A request for the lock, and the lock once it is granted.
 #[derive(Default)]
-struct Lock {
-    /// Takes the request back; one to steal cannot be.
+struct LockRequest {
+    /// Withdraws the request. A request that steals cannot be withdrawn.
     abort: Option<AbortController>,
-    /// Gives the lock back.
+    /// Releases the lock.
     release: RefCell<Option<Function>>,
     is_given_up: Cell<bool>,
 }
 
-impl Lock {
+impl LockRequest {
     fn give_up(&self) {
         self.is_given_up.set(true);
         if let Some(release) = self.release.take() {
-            // What resolves a promise does not throw.
+            // A function that resolves a promise does not throw.
             let _ = release.call0(&JsValue::UNDEFINED);
         } else if let Some(abort) = &self.abort {
             abort.abort();
@@ -76,19 +76,29 @@ impl Lock {
     }
 }
 
-impl Group {
-    /// Enters the group of that name: asks for its lock, and listens. None if the browser has no locks
-    /// or channels, which it has only over HTTPS and from this machine.
-    pub(crate) fn join(name: &str, tell: impl Fn(GroupNews) + 'static) -> Option<Self> {
+impl TabGroup {
+    /// Joins the group of that name: requests its lock, and listens to its channel. Returns `None`
+    /// if the browser has no locks or channels. It has them only over HTTPS and on the server's own
+    /// machine.
+    pub(crate) fn join(name: &str, on_event: impl Fn(GroupEvent) + 'static) -> Option<Self> {
         let locks = locks()?;
         let channel = BroadcastChannel::new(name).ok()?;
         let lock = RefCell::default();
-        let (name, tell) = (name.to_owned(), Box::new(tell));
-        let inner = Rc::new(Inner { name, channel, locks, tell, lock, has_left: Cell::new(false) });
+        let (name, on_event) = (name.to_owned(), Box::new(on_event));
+        let inner = Rc::new(GroupInner {
+            name,
+            channel,
+            locks,
+            on_event,
+            lock,
+            has_left: Cell::new(false),
+        });
         let weak = Rc::downgrade(&inner);
         let on_message = Closure::<dyn Fn(_)>::new(move |message: MessageEvent| {
-            if let (Some(inner), Some(text)) = (weak.upgrade(), message.data().as_string()) {
-                (inner.tell)(GroupNews::Posted(text));
+            if let (Some(inner), Some(fields)) = (weak.upgrade(), message.data().dyn_ref::<Array>())
+            {
+                let fields = fields.iter().filter_map(|field| field.as_string()).collect();
+                (inner.on_event)(GroupEvent::Posted(fields));
             }
         });
         inner.channel.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
@@ -96,19 +106,20 @@ impl Group {
         Some(Self { inner, _on_message: on_message })
     }
 
-    /// Takes the lock from whoever has it.
+    /// Takes the lock from the tab that holds it.
     pub(crate) fn steal(&self) {
         self.inner.request(true);
     }
 
-    /// Says that to the other tabs of the group.
-    pub(crate) fn post(&self, text: &str) {
-        // Fails once the channel is closed, which it is when this is dropped.
-        let _ = self.inner.channel.post_message(&text.into());
+    /// Posts a list of strings to the other tabs of the group.
+    pub(crate) fn post(&self, fields: &[String]) {
+        let fields: Array = fields.iter().map(JsValue::from).collect();
+        // Fails only on a closed channel, and dropping this closes it.
+        let _ = self.inner.channel.post_message(&fields);
     }
 }
 
-impl Drop for Group {
+impl Drop for TabGroup {
     fn drop(&mut self) {
         self.inner.has_left.set(true);
         self.inner.channel.set_onmessage(None);
@@ -117,8 +128,8 @@ impl Drop for Group {
     }
 }
 
-impl Inner {
-    /// Asks for the lock, in place of what was asked for before.
+impl GroupInner {
+    /// Requests the lock, and withdraws or releases the request before it.
     fn request(self: &Rc<Self>, is_to_steal: bool) {
         let options = Object::new();
         let abort = if is_to_steal { None } else { AbortController::new().ok() };
@@ -127,13 +138,13 @@ impl Inner {
             Some(abort) => Reflect::set(&options, &"signal".into(), &abort.signal()),
             None => Reflect::set(&options, &"steal".into(), &is_to_steal.into()),
         };
-        let lock = Rc::new(Lock { abort, ..Lock::default() });
+        let lock = Rc::new(LockRequest { abort, ..LockRequest::default() });
         self.lock.replace(Rc::clone(&lock)).give_up();
 
         let (inner, held) = (Rc::clone(self), Rc::clone(&lock));
         let granted = Closure::once(move || {
-            // The browser takes the lock back when this is resolved.
-            let kept = Promise::new(&mut |release, _| {
+            // The lock is released when this promise is resolved.
+            let held_until = Promise::new(&mut |release, _| {
                 if held.is_given_up.get() {
                     let _ = release.call0(&JsValue::UNDEFINED);
                 } else {
@@ -141,27 +152,27 @@ impl Inner {
                 }
             });
             if !held.is_given_up.get() {
-                (inner.tell)(GroupNews::Granted);
+                (inner.on_event)(GroupEvent::Granted);
             }
-            kept
+            held_until
         });
-        let answer = self.locks.request(&self.name, &options, granted.as_ref().unchecked_ref());
+        let request = self.locks.request(&self.name, &options, granted.as_ref().unchecked_ref());
         let inner = Rc::clone(self);
         spawn_local(async move {
-            let answer = JsFuture::from(answer).await;
+            let result = JsFuture::from(request).await;
             drop(granted);
-            if answer.is_ok() || lock.is_given_up.get() || inner.has_left.get() {
+            if result.is_ok() || lock.is_given_up.get() || inner.has_left.get() {
                 return;
             }
-            let name = answer.err().and_then(|error| Reflect::get(&error, &"name".into()).ok());
-            // We have aborted nothing, so the lock was stolen.
+            let name = result.err().and_then(|error| Reflect::get(&error, &"name".into()).ok());
+            // This tab has aborted nothing, so the lock was stolen.
             let is_stolen = name.and_then(|name| name.as_string()).as_deref() == Some("AbortError");
-            (inner.tell)(if is_stolen { GroupNews::Stolen } else { GroupNews::Unshared });
+            (inner.on_event)(if is_stolen { GroupEvent::Stolen } else { GroupEvent::Refused });
         });
     }
 }
 
-/// How many tabs are in the group of that name: those that have the lock, and those that wait for it.
+/// Counts the tabs in the group of that name: those that hold the lock, and those that wait for it.
 pub(crate) async fn count_tabs(name: &str) -> Option<usize> {
     let snapshot = JsFuture::from(locks()?.query()).await.ok()?;
     let count = |kind: &str| {
@@ -175,7 +186,7 @@ pub(crate) async fn count_tabs(name: &str) -> Option<usize> {
     Some(count("held") + count("pending"))
 }
 
-/// The browser's locks, if it has any.
+/// Returns the browser's lock manager, if it has one.
 fn locks() -> Option<LockManager> {
     let locks = Reflect::get(&window().navigator(), &"locks".into()).ok()?;
     locks.is_object().then(|| locks.unchecked_into())

@@ -1,26 +1,25 @@
-//! What the reader can do with the list: filter it, have it hold still, choose how times are written,
-//! save it. And the keys that do the same.
+//! The tools above the list, and the keyboard shortcuts that do the same.
 
 use leptos::prelude::*;
 use waterclock_leptos::Live;
 
 use crate::{
     browser, details,
+    event_json::event_json,
     feed::{Feed, Hold},
     filter::Filter,
     help, publish,
     reactive::{effect, text},
-    read::json_of,
     settings::Settings,
     time::TimeFormat,
 };
 
-/// The id of the field for the filter.
+/// Id of the filter's field.
 const FILTER: &str = "filter";
 
-/// The tools. They need a script: until there is one, they are disabled.
+/// The tools. They need a script, and are disabled until it runs.
 #[component]
-pub(crate) fn Tools(feed: Feed, settings: Settings, may_publish: bool) -> impl IntoView {
+pub(crate) fn Toolbar(feed: Feed, settings: Settings, may_publish: bool) -> impl IntoView {
     let is_idle = RwSignal::new(true);
     effect(move || is_idle.set(false));
     let bad_pattern = RwSignal::new(None);
@@ -34,14 +33,14 @@ pub(crate) fn Tools(feed: Feed, settings: Settings, may_publish: bool) -> impl I
     effect(move || feed.set_max_rows(settings.rows.get()));
     let is_paused = text(move || (feed.hold.get() == Some(Hold::Paused)).to_string());
     let is_bad = text(move || bad_pattern.with(Option::is_some).to_string());
-    let what_is_bad = text(move || {
-        let text = bad_pattern.get().map(|text| format!("\"{text}\" is not a pattern of topics"));
+    let problem = text(move || {
+        let text = bad_pattern.get().map(|text| format!("\"{text}\" is not a topic pattern"));
         text.unwrap_or_default()
     });
-    // The property: what a reader has once chosen no longer heeds the attributes of the options.
+    // The property `value`: once a reader has chosen, browsers ignore the `selected` attributes.
     let time = text(move || settings.time.get().key().to_owned());
     let formats = TimeFormat::ALL.map(|format| {
-        view! { <option value=format.key()>{format.in_words()}</option> }
+        view! { <option value=format.key()>{format.label()}</option> }
     });
     view! {
         <fieldset class="tools" disabled=is_idle>
@@ -57,12 +56,13 @@ pub(crate) fn Tools(feed: Feed, settings: Settings, may_publish: bool) -> impl I
                 aria-invalid=is_bad
                 on:input:target=move |event| settings.set_filter(event.target().value())
             />
-            <label class="hidden" for="time">"Times"</label>
+            <label class="hidden" for="time">"Time format"</label>
             <select
                 id="time"
                 prop:value=time
                 on:change:target=move |event| {
-                    settings.set_time(TimeFormat::from_key(&event.target().value()).unwrap_or_default());
+                    let format = TimeFormat::from_key(&event.target().value());
+                    settings.set_time(format.unwrap_or_default());
                 }
             >
                 {formats}
@@ -70,14 +70,28 @@ pub(crate) fn Tools(feed: Feed, settings: Settings, may_publish: bool) -> impl I
             <button type="button" class="quiet" aria-pressed=is_paused
                 on:click=move |_| toggle_pause(feed)>"Pause"</button>
             <button type="button" class="quiet" on:click=move |_| export(feed)>"Export"</button>
-            <button type="button" class="quiet" hidden=!may_publish on:click=|_| publish::open()>"Publish"</button>
-            <button type="button" class="quiet" aria-label="Help" on:click=move |_| help::open(settings)>"?"</button>
-            <p class="bad" role="alert">{what_is_bad}</p>
+            <button
+                type="button"
+                class="quiet"
+                hidden=!may_publish
+                on:click=|_| publish::open()
+            >
+                "Publish"
+            </button>
+            <button
+                type="button"
+                class="quiet"
+                aria-label="Help"
+                on:click=move |_| help::open(settings)
+            >
+                "?"
+            </button>
+            <p class="bad" role="alert">{problem}</p>
         </fieldset>
     }
 }
 
-/// The keys, while the reader wants them.
+/// Handles the keyboard shortcuts, while they are enabled.
 pub(crate) fn shortcuts(feed: Feed, live: Live, settings: Settings) {
     effect(move || {
         browser::on_key(move |key| {
@@ -112,9 +126,9 @@ fn toggle_pause(feed: Feed) {
     }
 }
 
-/// Saves what the list shows, an event a line, as the server writes events in JSON (NDJSON).
+/// Saves the events that the list shows as NDJSON: one event per line, in the server's JSON.
 fn export(feed: Feed) {
     let rows = feed.shown();
-    let lines = rows.iter().filter_map(|row| row.event()).map(|event| json_of(event) + "\n");
+    let lines = rows.iter().filter_map(|row| row.event()).map(|event| event_json(event) + "\n");
     browser::download("waterclock.ndjson", &lines.collect::<String>());
 }

@@ -1,0 +1,52 @@
+//! The document, its window, and the machine's clock.
+
+use std::time::{Duration, SystemTime};
+
+use leptos::prelude::*;
+use wasm_bindgen::JsCast as _;
+use waterclock::{id::EventId, timestamp::Timestamp};
+use web_sys::{Element, HtmlElement, MouseEvent};
+
+/// Returns the time by the machine's clock.
+pub(crate) fn time() -> Timestamp {
+    Timestamp::from(
+        SystemTime::UNIX_EPOCH + Duration::from_secs_f64(js_sys::Date::now().max(0.0) / 1000.0),
+    )
+}
+
+/// Returns the offset of local time from UTC at that time, in minutes.
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "whole minutes")]
+pub(crate) fn utc_offset(time: Timestamp) -> i32 {
+    let date = js_sys::Date::new(&(time.as_millis() as f64).into());
+    -(date.get_timezone_offset() as i32)
+}
+
+/// Returns the origin of the page: scheme, host and port.
+pub(crate) fn origin() -> String {
+    location().origin().unwrap_or_default()
+}
+
+/// Sets the title of the document.
+pub(crate) fn set_title(title: &str) {
+    document().set_title(title);
+}
+
+/// Calls `on_resize` when the window is resized, until the current owner is cleaned up.
+pub(crate) fn on_resize(on_resize: impl Fn() + 'static) {
+    let handle = window_event_listener_untyped("resize", move |_| on_resize());
+    on_cleanup(move || handle.remove());
+}
+
+/// Focuses the field of that id.
+pub(crate) fn focus(id: &str) {
+    let field =
+        document().get_element_by_id(id).and_then(|field| field.dyn_into::<HtmlElement>().ok());
+    // Fails only for elements that cannot have the focus.
+    let _ = field.map(|field| field.focus());
+}
+
+/// Returns the id of the event in whose row a click was.
+pub(crate) fn clicked_event(click: &MouseEvent) -> Option<EventId> {
+    let target = click.target()?.dyn_into::<Element>().ok()?;
+    target.closest("[data-id]").ok()??.get_attribute("data-id")?.parse().ok()
+}

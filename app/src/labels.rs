@@ -1,0 +1,86 @@
+//! Texts for states, reasons and gaps.
+
+use waterclock::notice::{Gap, GapReason, GoodbyeReason};
+use waterclock_leptos::{ConnectionState, DisconnectReason, Role};
+
+/// Describes the state of the connection.
+pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::Idle => "Not connected",
+        ConnectionState::Connecting => "Connecting",
+        ConnectionState::Live => "Live",
+        ConnectionState::Reconnecting => "Connection lost, reconnecting",
+        ConnectionState::Stale => "No heartbeat, reconnecting",
+        ConnectionState::Waiting { .. } => "No connection",
+        ConnectionState::Stopped => "Stopped",
+    }
+}
+
+/// Describes a gap in the list.
+pub(crate) fn gap_label(gap: &Gap) -> &'static str {
+    match gap.reason {
+        GapReason::Expired => "Events missing: no longer in the log",
+        GapReason::OtherEpoch => "New log: events may be missing",
+        GapReason::Future | GapReason::Malformed => "Events may be missing here",
+    }
+}
+
+/// Describes the reason of a disconnect.
+pub(crate) fn reason_label(reason: &DisconnectReason) -> String {
+    match reason {
+        DisconnectReason::Goodbye(GoodbyeReason::Draining) => {
+            "The server is shutting down".to_owned()
+        }
+        DisconnectReason::Goodbye(GoodbyeReason::Expired) => {
+            "The access token has expired".to_owned()
+        }
+        DisconnectReason::Goodbye(GoodbyeReason::Limit) => {
+            "The server has reached its limit of streams".to_owned()
+        }
+        DisconnectReason::Unreachable => "The server cannot be reached".to_owned(),
+        DisconnectReason::Offline => "The browser is offline".to_owned(),
+        DisconnectReason::Status { status: 204, .. } => "The stream has ended".to_owned(),
+        DisconnectReason::Status { status, detail: None } => {
+            format!("The server answered with status {status}")
+        }
+        DisconnectReason::Status { status, detail: Some(detail) } => {
+            format!("The server answered with status {status}: {}", detail.trim_end_matches('.'))
+        }
+        DisconnectReason::ContentType(content_type) if content_type.is_empty() => {
+            "The server's response is not a stream".to_owned()
+        }
+        DisconnectReason::ContentType(content_type) => {
+            format!("The server answered with {content_type}, which is not a stream")
+        }
+        DisconnectReason::Recovered => "The server answers again".to_owned(),
+    }
+}
+
+/// Returns the title of the document: the state of the connection, with the mark that the style
+/// sheet has for it, and the page's own title.
+pub(crate) fn document_title(state: &ConnectionState, title: &str) -> String {
+    let mark = match state {
+        ConnectionState::Idle => return title.to_owned(),
+        ConnectionState::Live => "●",
+        ConnectionState::Waiting { .. } => "△",
+        ConnectionState::Stopped => "■",
+        // Opening a connection.
+        _ => "◌",
+    };
+    format!("{mark} {} · {title}", state_label(state))
+}
+
+/// Describes the sharing of the connection among tabs.
+pub(crate) fn sharing_label(role: Role, state: &ConnectionState, tabs: Option<usize>) -> String {
+    let tabs = match (role, tabs) {
+        (Role::Inactive | Role::Suspended, _) => return String::new(),
+        (Role::Standalone, _) if *state != ConnectionState::Live => return String::new(),
+        (Role::Standalone, _) => {
+            return "This tab has its own connection: tabs share one only over HTTPS or on localhost"
+                .to_owned();
+        }
+        (_, None | Some(0 | 1)) => "1 tab".to_owned(),
+        (_, Some(tabs)) => format!("{tabs} tabs"),
+    };
+    if *state == ConnectionState::Live { tabs + ", 1 connection" } else { tabs }
+}
