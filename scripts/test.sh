@@ -72,7 +72,8 @@ clippy_waterclock() {
 }
 
 # A published crate must name all features that it needs of its dependencies. In a build with other
-# crates or with tests, those can enable the missing ones. waterclock-leptos follows in clippy_browser.
+# crates or with tests, those can enable the missing ones. waterclock-leptos follows in
+# clippy_browser.
 clippy_alone() {
     clippy -p waterclock --features hub
     clippy -p waterclock-diagnose

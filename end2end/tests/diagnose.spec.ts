@@ -56,7 +56,7 @@ test.describe('over HTTP/2', () => {
     await expect(page.getByText('No problems found: streams work here.')).toBeVisible();
     expect(await verdicts(page)).toEqual(all('good'));
     await expect(row(page, 'protocol')).toContainText('HTTP/2');
-    await expect(row(page, 'streams-at-once')).toContainText('all 30 opened; more were not tried');
+    await expect(row(page, 'streams-at-once')).toContainText('All 30 opened; more were not tried');
     await expect(page.getByText('no proxy detected')).toBeVisible();
     const metrics = await page.evaluate(async () => (await fetch('/metrics')).text());
     expect(metrics).toMatch(/^waterclock_streams_open 0$/m);

@@ -95,7 +95,8 @@ impl DiagnosisRun {
             let _ = self.phase.try_set(DiagnosisPhase::Ready);
             let _ = self.running.try_set(Vec::new());
             let _ = self.is_complete.try_set(result.is_ok());
-            let summary = self.report.try_with(|report| report.as_ref().map(Report::summary));
+            let summary =
+                self.report.try_with_untracked(|report| report.as_ref().map(Report::summary));
             let _ = self.status.try_set(match result {
                 Ok(()) => summary.flatten().unwrap_or_default(),
                 Err(problem) => problem,

@@ -122,7 +122,7 @@ pub struct Publisher {
     pub name: String,
     /// End of the permission.
     pub expires: Expiry,
-    /// Whether its publishes count towards [`Settings::publish_rate`](crate::Settings).
+    /// `true` if its publishes count towards [`Settings::publish_rate`](crate::Settings).
     pub is_rate_limited: bool,
 }
 

@@ -224,7 +224,7 @@ pub fn headers<'a>(
         add(Fault::Cached, Verdict::Bad, "a response came from a cache".to_owned());
     }
     if problems.is_empty() {
-        let measured = "the content type is right; not compressed, not cached";
+        let measured = "right content type, not compressed, not cached";
         return Finding::good(Check::Headers, measured);
     }
     let (faults, measured): (Vec<_>, Vec<_>) = problems.into_iter().unzip();

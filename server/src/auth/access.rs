@@ -21,7 +21,7 @@ pub struct Access {
     pub cors_origins: Arc<[CorsOrigin]>,
     /// Verifier of tokens; `None` if no tokens are used.
     pub tokens: Option<Arc<TokenVerifier>>,
-    /// Whether local requests need a token, too.
+    /// `true` if local requests need a token, too.
     pub is_token_required: bool,
     /// Proxies whose word on a client's address is trusted.
     pub trusted_proxies: Arc<[TrustedProxy]>,

@@ -22,7 +22,7 @@ pub struct Capacity(Arc<Slots>);
 struct Slots {
     free: Arc<Semaphore>,
     max: usize,
-    /// Whether the full state was reported and has lasted since.
+    /// `true` from the report that the capacity is reached until it is relieved.
     is_full: AtomicBool,
     metrics: Arc<Metrics>,
 }

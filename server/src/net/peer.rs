@@ -18,7 +18,7 @@ use super::tap::Tap;
 pub struct Peer {
     /// Its address.
     pub address: IpAddr,
-    /// Whether it reached the server on a loopback address, which only this machine can.
+    /// `true` if it reached the server on a loopback address, which only this machine can.
     pub is_local: bool,
 }
 

@@ -11,9 +11,9 @@ use std::{
 pub(super) struct SignsOfLife {
     /// Number of signs.
     signs: AtomicU64,
-    /// Whether data waits for the client to read.
+    /// `true` while data waits for the client to read.
     is_blocked: AtomicBool,
-    /// Whether data has waited since [`take_blocked`](Self::take_blocked) was last called.
+    /// `true` if data has waited since [`take_blocked`](Self::take_blocked) was last called.
     has_blocked: AtomicBool,
 }
 

@@ -34,9 +34,9 @@ mod counting {
     #[derive(Debug)]
     pub(crate) struct Tap {
         stream: Arc<TcpStream>,
-        /// Whether several requests may be in flight at once (HTTP/2).
+        /// `true` if several requests may be in flight at once (HTTP/2).
         is_shared: AtomicBool,
-        /// Whether there is a counter. While there is none, no lock is taken.
+        /// `true` while there is a counter. Without one, no lock is taken.
         is_open: AtomicBool,
         counter: Mutex<Option<Arc<dyn ByteCounter>>>,
     }

@@ -126,7 +126,7 @@ struct Trailer {
     /// Cursor for the next poll.
     cursor: EventId,
     gap: Option<Gap>,
-    /// Whether there are more events already.
+    /// `true` if there are more events already.
     more: bool,
 }
 
