@@ -45,6 +45,8 @@ pub struct HomeData {
     pub is_refused: bool,
     /// `true` if the reader may publish.
     pub may_publish: bool,
+    /// `true` if the server has the page `/compare`.
+    pub has_compare: bool,
 }
 
 impl FromJson for HomeData {
@@ -58,6 +60,7 @@ impl FromJson for HomeData {
             host: json.parse("host")?,
             is_refused: json.is_true("is_refused"),
             may_publish: json.is_true("may_publish"),
+            has_compare: json.is_true("has_compare"),
         })
     }
 }
@@ -65,7 +68,8 @@ impl FromJson for HomeData {
 /// The page.
 #[component]
 pub(crate) fn Home(data: HomeData) -> impl IntoView {
-    let HomeData { events, cursor, topics, query, group, host, is_refused, may_publish } = data;
+    let HomeData { events, cursor, topics, query, group, host, is_refused, .. } = data;
+    let (may_publish, has_compare) = (data.may_publish, data.has_compare);
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
     let command = command(&host, query.clone());
 
@@ -108,7 +112,13 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
             </noscript>
             <p>"Read this stream in a terminal: " <code>{command}</code></p>
             <p>
-                <a href="/compare">"Compare with WebSocket and polling"</a> " · "
+                {has_compare
+                    .then(|| {
+                        view! {
+                            <a href="/compare">"Compare with WebSocket and polling"</a>
+                            " · "
+                        }
+                    })}
                 <a href="/diagnose">"Diagnose the connection"</a>
             </p>
         </footer>

@@ -7,7 +7,6 @@ import { outerAttributes, withoutTests } from './rust.mjs';
 const EXCEPTIONS = [
   // Alternatives with and without the feature `compare`.
   { name: 'Tap', crates: ['server'], reason: 'two alternatives by feature' },
-  { name: 'SocketCounts', crates: ['server'], reason: 'two alternatives by feature' },
 ];
 
 const KEYWORDS = new Set(['struct', 'enum', 'trait', 'type', 'union']);

@@ -14,7 +14,7 @@
 //! | [`auth`] | the policy: who may read and publish what |
 //! | [`net`] | sockets: accept loop, HTTP/1.1, HTTP/2, TLS |
 //! | [`ops`] | counters, and the program's own output |
-//! | [`limits`] | every limit |
+//! | [`limits`] | limits and timeouts |
 //!
 //! Beside them, [`diagnose`] is the command `waterclock diagnose`, a client.
 //!

@@ -1,4 +1,5 @@
-//! The server's limits in one place. Those of the event routes are in [`waterclock_axum::limits`].
+//! The server's limits on clients. Those of the event routes are in [`waterclock_axum::limits`];
+//! constants of a single protocol are with that protocol.
 
 use std::time::Duration;
 

@@ -37,8 +37,8 @@ Examples:
 
 Then read the stream: curl -N http://127.0.0.1:3000/events
 
-Messages go to standard error. Set their level with RUST_LOG: info (the default), debug,
-server=debug, ...
+Messages go to standard error. Set their level with RUST_LOG: warn, info (the default),
+debug, ...
 Exit codes: 0 stopped by a signal; 1 failed while running; 2 could not start.";
 
 /// A live-event server. It streams a clock, one timestamp per second, over Server-Sent Events, and
@@ -94,8 +94,8 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_MAX_TOPICS", value_name = "COUNT", default_value_t = 10_000)]
     max_topics: usize,
 
-    /// Publishes per second and client address; this machine's own are not limited. Further ones
-    /// get 429, and lines of `split=lines` wait
+    /// Maximum publishes per second per client address. Further ones get 429, and lines of
+    /// `split=lines` wait. Local publishes without a token are not limited
     #[arg(long, env = "WATERCLOCK_MAX_PUBLISHES", value_name = "COUNT", default_value = "1000")]
     max_publishes: NonZeroU32,
 
@@ -200,7 +200,6 @@ impl Options {
     /// # Errors
     ///
     /// If they are not valid, or ask for help.
-    ///
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<_> = arguments.into_iter().collect();
         let mut command = Self::command();

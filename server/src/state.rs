@@ -45,11 +45,10 @@ impl AppState {
         let hub = hub.into();
         let stop = Stop::default();
         let stream_metrics = Arc::new(StreamMetrics::default());
-        let events = EventRoutes::new(Arc::clone(&hub))
-            .policy(access.clone())
-            .settings(settings)
-            .metrics(Arc::clone(&stream_metrics))
-            .stop(stop.clone());
+        let events = EventRoutes::with_settings(Arc::clone(&hub), settings)
+            .with_policy(access.clone())
+            .with_metrics(Arc::clone(&stream_metrics))
+            .with_stop(stop.clone());
         Self {
             hub,
             events,

@@ -3,7 +3,7 @@
 //!
 //! `cargo run -p waterclock-axum --example app`, then open <http://127.0.0.1:3001>.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, response::Html, routing::get};
 use waterclock::{event::Draft, hub::Hub};
@@ -25,7 +25,9 @@ pub(crate) fn app(hub: Arc<Hub>) -> Router {
 async fn main() -> Result<(), Box<dyn Error>> {
     let hub = Arc::new(Hub::in_memory());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3001").await?;
-    let serving = tokio::spawn(axum::serve(listener, app(Arc::clone(&hub))).into_future());
+    // With the addresses of clients, to which the limits per client apply.
+    let app = app(Arc::clone(&hub)).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = tokio::spawn(axum::serve(listener, app).into_future());
     for number in 1.. {
         hub.publish(Draft::new("orders.eu".parse()?, format!("order {number}"))).await?;
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,5 +1,5 @@
-//! Admission of events, which all ways to publish share: topic, permission, expiry, rate,
-//! idempotency key and size. The ways differ only in how an event is framed.
+//! Admission of events: the checks of topic, permission, expiry, rate, idempotency key and size,
+//! which all ways to publish share.
 
 use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use waterclock::{
 use crate::{
     idempotency::KeyReservation,
     limits::{MAX_DATA, MAX_KEY},
-    policy::{Denied, Publisher},
+    policy::{Denied, Publisher, client_of},
     problem::{Problem, Refusal},
     state::PublishContext,
 };
@@ -41,7 +41,7 @@ pub(crate) enum PublishRejection {
     IncompleteBody,
     #[error(transparent)]
     Denied(#[from] Denied),
-    #[error("The token is refused: it expired at {0}.")]
+    #[error("The permission to publish expired at {0}.")]
     Expired(Timestamp),
     #[error("This client publishes too many events per second. `Retry-After` says when to retry.")]
     RateLimited(Duration),
@@ -57,7 +57,7 @@ pub(crate) enum PublishRejection {
         "An event with this `Idempotency-Key` is being published. Retry when that request is done."
     )]
     KeyInFlight,
-    #[error("The limit on topics that have events is reached. The option --max-topics sets it.")]
+    #[error("The limit on topics that have events is reached.")]
     TooManyTopics,
     #[error("The server's disk is full. The event was not stored, and nobody has seen it.")]
     DiskFull,
@@ -68,8 +68,12 @@ pub(crate) enum PublishRejection {
 }
 
 impl PublishRejection {
-    fn status(&self) -> StatusCode {
-        match self {
+    /// The status, or the denial that has one of its own.
+    fn status(self) -> Result<StatusCode, Denied> {
+        Ok(match self {
+            Self::Denied(denied) => return Err(denied),
+            // An expired permission counts as an invalid token.
+            Self::Expired(_) => return Err(Denied::InvalidToken(self.to_string())),
             Self::Topic(_)
             | Self::Name { .. }
             | Self::Split(_)
@@ -78,8 +82,6 @@ impl PublishRejection {
             | Self::IncompleteBody
             | Self::Key
             | Self::KeyOfLines => StatusCode::BAD_REQUEST,
-            // A token that has expired is an invalid one.
-            Self::Denied(_) | Self::Expired(_) => StatusCode::UNAUTHORIZED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::KeyInFlight => StatusCode::CONFLICT,
             Self::DataTooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -88,23 +90,27 @@ impl PublishRejection {
             Self::NotStored => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyTopics | Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
-        }
+        })
     }
 }
 
 impl From<PublishRejection> for Problem {
     fn from(rejection: PublishRejection) -> Self {
-        let problem = Self::new(rejection.status(), rejection.to_string());
+        let detail = rejection.to_string();
+        let of_status = |status| Self::new(status, detail);
         match rejection {
-            PublishRejection::Denied(denied) => denied.into(),
-            PublishRejection::Expired(_) => Denied::InvalidToken(rejection.to_string()).into(),
-            PublishRejection::RateLimited(wait) => {
-                problem.with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))
+            PublishRejection::RateLimited(wait) => of_status(StatusCode::TOO_MANY_REQUESTS)
+                .with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)),
+            PublishRejection::DataTooLong => {
+                of_status(StatusCode::PAYLOAD_TOO_LARGE).refused_as(Refusal::TooLong)
             }
-            PublishRejection::DataTooLong => problem.refused_as(Refusal::TooLong),
-            PublishRejection::MalformedBody => problem.refused_as(Refusal::Malformed).closing(),
-            PublishRejection::BodyTimeout => problem.refused_as(Refusal::BodyTimeout).closing(),
-            _ => problem,
+            PublishRejection::MalformedBody => {
+                of_status(StatusCode::BAD_REQUEST).refused_as(Refusal::Malformed).closing()
+            }
+            PublishRejection::BodyTimeout => {
+                of_status(StatusCode::REQUEST_TIMEOUT).refused_as(Refusal::BodyTimeout).closing()
+            }
+            other => other.status().map_or_else(Self::from, of_status),
         }
     }
 }
@@ -134,7 +140,8 @@ pub(crate) struct Grant {
     context: Arc<PublishContext>,
     topic: Topic,
     publisher: Publisher,
-    client: IpAddr,
+    /// `None` for an unknown address; all such clients share one rate.
+    client: Option<IpAddr>,
 }
 
 impl Grant {
@@ -146,7 +153,7 @@ impl Grant {
     ) -> Result<Self, PublishRejection> {
         let topic = topic.parse().map_err(|_| PublishRejection::Topic(topic.to_owned()))?;
         let publisher = context.policy.may_publish(request, &topic)?;
-        let client = context.policy.client_address(request);
+        let client = context.policy.client_address(request).map(client_of);
         let grant = Self { context: Arc::clone(context), topic, publisher, client };
         grant.check_expiry()?;
         Ok(grant)
@@ -164,12 +171,19 @@ impl Grant {
         expired.map_or(Ok(()), |expires| Err(PublishRejection::Expired(expires)))
     }
 
-    /// Counts an event towards the client's rate.
-    pub(crate) fn count(&self) -> Result<(), PublishRejection> {
-        if !self.publisher.is_rate_limited {
-            return Ok(());
+    /// Counts an event towards the client's rate, and reserves its idempotency key while it is in
+    /// flight.
+    pub(crate) fn admit(
+        &self,
+        key: Option<String>,
+    ) -> Result<Option<KeyReservation>, PublishRejection> {
+        if self.publisher.is_rate_limited {
+            self.context.rate.count(self.client).map_err(PublishRejection::RateLimited)?;
         }
-        self.context.rate.count(self.client).map_err(PublishRejection::RateLimited)
+        let Some(key) = key else { return Ok(None) };
+        let key = IdempotencyKey { publisher: self.publisher.name.clone(), key };
+        let reservation = self.context.keys.reserve(self.topic.clone(), key);
+        reservation.map(Some).ok_or(PublishRejection::KeyInFlight)
     }
 
     /// Counts an event towards the client's rate, as soon as the rate permits it.
@@ -177,20 +191,6 @@ impl Grant {
         if self.publisher.is_rate_limited {
             self.context.rate.wait_and_count(self.client).await;
         }
-    }
-
-    /// Reserves an idempotency key while its event is in flight.
-    pub(crate) fn reserve(
-        &self,
-        key: Option<String>,
-    ) -> Result<Option<KeyReservation>, PublishRejection> {
-        let Some(key) = key else { return Ok(None) };
-        if key.is_empty() || key.len() > MAX_KEY {
-            return Err(PublishRejection::Key);
-        }
-        let key = IdempotencyKey { publisher: self.publisher.name.clone(), key };
-        let reservation = self.context.keys.reserve(self.topic.clone(), key);
-        reservation.map(Some).ok_or(PublishRejection::KeyInFlight)
     }
 
     /// Hands an event to the hub. Events that are handed over in sequence keep that order.
@@ -212,6 +212,11 @@ impl Grant {
 /// Checks the length of an event's data.
 pub(crate) fn check_size(data: &str) -> Result<(), PublishRejection> {
     if data.len() > MAX_DATA { Err(PublishRejection::DataTooLong) } else { Ok(()) }
+}
+
+/// Checks the length of an idempotency key.
+pub(crate) fn check_key(key: &str) -> Result<(), PublishRejection> {
+    if (1..=MAX_KEY).contains(&key.len()) { Ok(()) } else { Err(PublishRejection::Key) }
 }
 
 /// Parses an event's name; without one it is the default.

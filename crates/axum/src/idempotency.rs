@@ -1,4 +1,4 @@
-//! Idempotency keys whose events are in flight. Later ones are in the event log.
+//! Idempotency keys of events in flight. Once an event is stored, the event log remembers its key.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -40,7 +40,7 @@
 //! | `state` | the state of the routes, in the parts that each needs |
 //! | [`policy`] | the hook that decides who may read and publish what |
 //! | [`problem`] | the error type of the HTTP edge (RFC 9457) |
-//! | [`limits`] | every limit |
+//! | [`limits`] | the limits of the interface, and the adjustable ones |
 //! | [`streams`] | the registry of open streams |
 //! | [`metrics`] | counters for Prometheus |
 //! | [`stop`] | the shutdown signal |
@@ -70,21 +70,21 @@ pub mod stop;
 pub mod streams;
 mod subscription;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::Router;
+use tokio::time::Instant;
 use waterclock::hub::Hub;
 
 pub use accept_hook::AcceptHook;
 pub use connection::{ConnectionCloser, GracefulClose};
 pub use limits::{Settings, StreamLimits};
-pub use metrics::{EndReason, StreamMetrics};
+pub use metrics::StreamMetrics;
 pub use policy::{Denied, Expiry, Policy, Publisher, ReadOnly};
 pub use problem::{Problem, Refusal};
-#[cfg(feature = "probe")]
-pub use routes::probe;
 pub use stop::Stop;
 pub use streams::OpenStreams;
+pub use waterclock;
 
 #[cfg(feature = "properties")]
 pub use query::properties;
@@ -93,7 +93,7 @@ use idempotency::KeysInFlight;
 use publish_rate::PublishRate;
 use state::{PublishContext, RoutesState, StreamContext};
 
-/// Builds the router of the event routes over a hub.
+/// The event routes over a hub. Clones share all state, and so do the routers made from them.
 #[derive(Clone)]
 pub struct EventRoutes {
     hub: Arc<Hub>,
@@ -102,12 +102,21 @@ pub struct EventRoutes {
     metrics: Arc<StreamMetrics>,
     stop: Stop,
     streams: OpenStreams,
+    publish_rate: Arc<PublishRate>,
+    keys: KeysInFlight,
+    started: Instant,
 }
 
 impl EventRoutes {
     /// Creates the routes with default settings and the policy [`ReadOnly`].
     pub fn new(hub: impl Into<Arc<Hub>>) -> Self {
-        let settings = Settings::default();
+        Self::with_settings(hub, Settings::default())
+    }
+
+    /// Creates the routes with the policy [`ReadOnly`]. Times beyond the range of timers are
+    /// clamped: a heartbeat to 1 ms to 30 days, the others to at most 30 days.
+    pub fn with_settings(hub: impl Into<Arc<Hub>>, settings: Settings) -> Self {
+        let settings = settings.clamped();
         Self {
             hub: hub.into(),
             policy: Arc::new(ReadOnly),
@@ -115,30 +124,27 @@ impl EventRoutes {
             metrics: Arc::default(),
             stop: Stop::default(),
             streams: OpenStreams::new(settings.streams),
+            publish_rate: Arc::new(PublishRate::new(settings.publish_rate)),
+            keys: KeysInFlight::default(),
+            started: Instant::now(),
         }
     }
 
-    /// Sets the policy.
+    /// Replaces the policy.
     #[must_use]
-    pub fn policy(self, policy: impl Policy) -> Self {
+    pub fn with_policy(self, policy: impl Policy) -> Self {
         Self { policy: Arc::new(policy), ..self }
     }
 
-    /// Sets heartbeat, retry time and limits.
+    /// Replaces the counters, to share them with a registry.
     #[must_use]
-    pub fn settings(self, settings: Settings) -> Self {
-        Self { settings, streams: OpenStreams::new(settings.streams), ..self }
-    }
-
-    /// Sets the counters, to share them with a registry.
-    #[must_use]
-    pub fn metrics(self, metrics: Arc<StreamMetrics>) -> Self {
+    pub fn with_metrics(self, metrics: Arc<StreamMetrics>) -> Self {
         Self { metrics, ..self }
     }
 
-    /// Sets the shutdown signal. Once it is given, streams say goodbye, and polls are answered.
+    /// Replaces the shutdown signal. Once it is given, streams say goodbye, and polls are answered.
     #[must_use]
-    pub fn stop(self, stop: Stop) -> Self {
+    pub fn with_stop(self, stop: Stop) -> Self {
         Self { stop, ..self }
     }
 
@@ -160,24 +166,34 @@ impl EventRoutes {
     }
 
     fn state(&self) -> RoutesState {
-        let Self { hub, policy, settings, metrics, stop, streams } = self.clone();
+        let this = self.clone();
         let streaming = StreamContext {
-            hub: Arc::clone(&hub),
-            settings,
-            streams,
-            metrics: Arc::clone(&metrics),
-            stop: stop.clone(),
-            started: tokio::time::Instant::now(),
+            hub: Arc::clone(&this.hub),
+            settings: this.settings,
+            streams: this.streams,
+            metrics: Arc::clone(&this.metrics),
+            stop: this.stop.clone(),
+            started: this.started,
         };
         let publishing = PublishContext {
-            hub,
-            policy: Arc::clone(&policy),
-            rate: PublishRate::new(settings.publish_rate),
-            keys: KeysInFlight::default(),
-            body_timeout: settings.body_timeout,
-            metrics,
-            stop,
+            hub: this.hub,
+            policy: Arc::clone(&this.policy),
+            rate: this.publish_rate,
+            keys: this.keys,
+            body_timeout: this.settings.body_timeout,
+            metrics: this.metrics,
+            stop: this.stop,
         };
-        RoutesState { policy, streaming: Arc::new(streaming), publishing: Arc::new(publishing) }
+        RoutesState {
+            policy: this.policy,
+            streaming: Arc::new(streaming),
+            publishing: Arc::new(publishing),
+        }
+    }
+}
+
+impl fmt::Debug for EventRoutes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventRoutes").field("settings", &self.settings).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Every limit of the event routes in one place: fixed ones as constants, adjustable ones in
+//! The limits of the interface in one place: fixed ones as constants, adjustable ones in
 //! [`Settings`].
 
 use std::{num::NonZeroU32, time::Duration};
@@ -47,11 +47,26 @@ pub struct Settings {
     pub drain: Duration,
     /// Limits on open streams.
     pub streams: StreamLimits,
-    /// Publishes per second and client address, for callers whose
+    /// Maximum publishes per second and client address, for callers whose
     /// [`Publisher`](crate::Publisher) is rate-limited.
     pub publish_rate: NonZeroU32,
     /// Time that a client may take to send an event's data.
     pub body_timeout: Duration,
+}
+
+impl Settings {
+    /// Clamps times to the range of timers.
+    pub(crate) fn clamped(self) -> Self {
+        const MIN: Duration = Duration::from_millis(1);
+        const MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+        Self {
+            heartbeat: self.heartbeat.clamp(MIN, MAX),
+            retry: self.retry.min(MAX),
+            drain: self.drain.min(MAX),
+            body_timeout: self.body_timeout.min(MAX),
+            ..self
+        }
+    }
 }
 
 impl Default for Settings {

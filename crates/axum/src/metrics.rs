@@ -34,6 +34,7 @@ const SECONDS: [f64; 12] =
 /// let metrics = StreamMetrics::default();
 /// let mut registry = Registry::default();
 /// metrics.register(&mut registry);
+/// // Before each `encode`, `metrics.measure(&hub, &streams)` updates the gauges.
 /// let mut text = String::new();
 /// encode(&mut text, &registry)?;
 /// assert!(text.contains("streams_open 0"));
@@ -60,7 +61,7 @@ pub struct StreamMetrics {
 /// The reason for which a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
-pub enum EndReason {
+pub(crate) enum EndReason {
     /// The client left, or did not read for too long.
     ClientLeft,
     /// The stream sent the number of events that was asked for.
@@ -69,7 +70,7 @@ pub enum EndReason {
     Draining,
     /// The limit on open streams is reached.
     Limit,
-    /// The client's token has expired.
+    /// The client's permission has ended.
     Expired,
     /// The event log could not be read.
     LogFailed,

@@ -1,6 +1,9 @@
 //! The hook that decides who may read and publish what.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     extract::ConnectInfo,
@@ -23,6 +26,9 @@ pub type Expiry = Option<Timestamp>;
 /// The request's head is all that a policy gets. A layer in front of the routes can identify the
 /// caller once, and leave the result in the request's extensions.
 ///
+/// A policy that lets a cookie permit publishing must check `Origin`, since browsers send cookies
+/// with the requests of any page, and publishing needs no preflight request.
+///
 /// ```
 /// use axum::http::request::Parts;
 /// use waterclock::{event::Topic, pattern::Patterns};
@@ -37,10 +43,9 @@ pub type Expiry = Option<Timestamp>;
 ///     }
 ///
 ///     fn may_publish(&self, request: &Parts, _: &Topic) -> Result<Publisher, Denied> {
-///         match request.headers.get("authorization") {
-///             Some(token) if token.as_bytes() == self.0.as_bytes() => {
-///                 Ok(Publisher::new("backend"))
-///             }
+///         let header = request.headers.get("authorization").and_then(|value| value.to_str().ok());
+///         match header.and_then(|value| value.strip_prefix("Bearer ")) {
+///             Some(secret) if secret == self.0 => Ok(Publisher::new("backend")),
 ///             _ => Err(Denied::Unauthenticated("Publishing needs the secret.".to_owned())),
 ///         }
 ///     }
@@ -75,7 +80,7 @@ pub trait Policy: Send + Sync + 'static {
 
     /// Decides whether a request may open a WebSocket. Browsers let any page open one anywhere (RFC
     /// 6455, 10.2), so the server must check `Origin`. The default allows requests without one, and
-    /// those whose origin is the host that they ask.
+    /// those whose `Origin` matches `Host`.
     ///
     /// # Errors
     ///
@@ -90,12 +95,13 @@ pub trait Policy: Send + Sync + 'static {
         }
     }
 
-    /// The address by which a client is counted towards the limits. The default is that of the
-    /// connection, as `into_make_service_with_connect_info` provides it; without it, all clients
-    /// count as one.
-    fn client_address(&self, request: &Parts) -> IpAddr {
+    /// The address by which a client is counted towards the limits per address, or `None` if it is
+    /// unknown and only the total limits apply. The default is that of the connection, as
+    /// `into_make_service_with_connect_info::<SocketAddr>` provides it. For IPv6, all addresses of
+    /// a /64 count as one client.
+    fn client_address(&self, request: &Parts) -> Option<IpAddr> {
         let info = request.extensions.get::<ConnectInfo<SocketAddr>>();
-        info.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip())
+        info.map(|ConnectInfo(address)| address.ip())
     }
 }
 
@@ -106,6 +112,42 @@ pub struct ReadOnly;
 impl Policy for ReadOnly {
     fn may_read(&self, _: &Parts, _: &Patterns) -> Result<Expiry, Denied> {
         Ok(None)
+    }
+
+    fn may_publish_some(&self, _: &Parts) -> bool {
+        false
+    }
+}
+
+impl<P: Policy + ?Sized> Policy for Arc<P> {
+    fn may_read(&self, request: &Parts, topics: &Patterns) -> Result<Expiry, Denied> {
+        (**self).may_read(request, topics)
+    }
+
+    fn may_publish(&self, request: &Parts, topic: &Topic) -> Result<Publisher, Denied> {
+        (**self).may_publish(request, topic)
+    }
+
+    fn may_publish_some(&self, request: &Parts) -> bool {
+        (**self).may_publish_some(request)
+    }
+
+    fn may_open_websocket(&self, request: &Parts) -> Result<(), Denied> {
+        (**self).may_open_websocket(request)
+    }
+
+    fn client_address(&self, request: &Parts) -> Option<IpAddr> {
+        (**self).client_address(request)
+    }
+}
+
+/// Maps all addresses that one client usually has to one: for IPv6, those of a /64.
+pub(crate) fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+        }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -173,6 +215,13 @@ mod tests {
     use axum::http::Request;
 
     use super::*;
+
+    #[test]
+    fn one_client_has_a_whole_64() {
+        let of = |text: &str| client_of(text.parse().unwrap()).to_string();
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
+    }
 
     #[test]
     fn by_default_a_page_of_another_host_may_not_open_a_websocket() {

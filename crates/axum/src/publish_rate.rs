@@ -7,7 +7,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use crate::limits::MAX_RATED_CLIENTS;
 
 /// The rate limit of each client's publishes.
-pub(crate) struct PublishRate(DefaultKeyedRateLimiter<IpAddr>);
+pub(crate) struct PublishRate(DefaultKeyedRateLimiter<Option<IpAddr>>);
 
 impl PublishRate {
     /// Creates a limit in events per second, which is also the burst size.
@@ -20,7 +20,7 @@ impl PublishRate {
     /// # Errors
     ///
     /// The time to wait, if the limit is reached. Then the event is not counted.
-    pub(crate) fn count(&self, client: IpAddr) -> Result<(), Duration> {
+    pub(crate) fn count(&self, client: Option<IpAddr>) -> Result<(), Duration> {
         // Bounds the memory. A client that has not published for a while counts as new.
         if self.0.len() > MAX_RATED_CLIENTS {
             self.0.retain_recent();
@@ -30,7 +30,7 @@ impl PublishRate {
     }
 
     /// Counts an event of a client as soon as the limit permits it.
-    pub(crate) async fn wait_and_count(&self, client: IpAddr) {
+    pub(crate) async fn wait_and_count(&self, client: Option<IpAddr>) {
         while let Err(wait) = self.count(client) {
             tokio::time::sleep(wait).await;
         }

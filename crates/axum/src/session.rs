@@ -1,7 +1,7 @@
 //! The event loop of one connected client.
 //!
 //! A session sends `hello`, then what its subscriber reads, with heartbeats while there is nothing.
-//! It ends when the client leaves, the limit is reached, the token expires, or the server shuts
+//! It ends when the client leaves, the limit is reached, the permission ends, or the server shuts
 //! down. The transport decides how each part is written.
 
 use std::{
@@ -84,7 +84,7 @@ pub(crate) struct Session<E> {
     /// Time at which the client's permission ends.
     expires: Option<Instant>,
     /// The one future of [`next_signal`]. The set polls it only after its own waker has fired, not
-    /// for every event.
+    /// for every event. After each such poll it wakes the task once more, which costs one look.
     signals: FuturesUnordered<Pin<Box<dyn Future<Output = Signal> + Send>>>,
     phase: Phase,
 }
@@ -369,6 +369,20 @@ pub(crate) fn goodbye_at(context: &StreamContext, began: Instant) -> Instant {
 fn goodbyes_spread(streams: usize, drain: Duration) -> Duration {
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
     BETWEEN_GOODBYES.saturating_mul(streams).min(drain.mul_f64(GOODBYES_SHARE))
+}
+
+/// Counts a stream that cannot be opened, and encodes its only chunk. An HTTP error would make a
+/// browser give up for good.
+pub(crate) fn refuse<E: Encoder>(
+    context: &StreamContext,
+    encoder: &E,
+    reason: GoodbyeReason,
+) -> E::Chunk {
+    if reason == GoodbyeReason::Limit {
+        tracing::info!("the limit on open streams is reached");
+    }
+    context.metrics.stream_ended(reason.into());
+    goodbye(&context.settings, encoder, reason)
 }
 
 /// Encodes a goodbye. Its retry time is one to two times the usual one, so that clients spread.

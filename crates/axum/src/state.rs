@@ -35,7 +35,7 @@ pub(crate) struct StreamContext {
 pub(crate) struct PublishContext {
     pub(crate) hub: Arc<Hub>,
     pub(crate) policy: Arc<dyn Policy>,
-    pub(crate) rate: PublishRate,
+    pub(crate) rate: Arc<PublishRate>,
     pub(crate) keys: KeysInFlight,
     pub(crate) body_timeout: Duration,
     pub(crate) metrics: Arc<StreamMetrics>,

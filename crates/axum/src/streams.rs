@@ -56,7 +56,7 @@ impl Position {
 pub(crate) struct OpenStream {
     streams: OpenStreams,
     number: u64,
-    address: IpAddr,
+    address: Option<IpAddr>,
     passed: Arc<AtomicU64>,
 }
 
@@ -78,30 +78,38 @@ impl OpenStreams {
     }
 
     /// Registers a stream of `subscriber`. Returns `None` if a limit is reached.
-    pub(crate) fn open(&self, address: IpAddr, subscriber: &Subscriber) -> Option<OpenStream> {
+    pub(crate) fn open(
+        &self,
+        address: Option<IpAddr>,
+        subscriber: &Subscriber,
+    ) -> Option<OpenStream> {
         self.register(address, subscriber.cursor().sequence, subscriber.newest())
     }
 
     /// Registers a stream that reads no events, and so is never behind. Returns `None` if a limit
     /// is reached.
     #[cfg(feature = "probe")]
-    pub(crate) fn open_without_events(&self, address: IpAddr) -> Option<OpenStream> {
+    pub(crate) fn open_without_events(&self, address: Option<IpAddr>) -> Option<OpenStream> {
         self.register(address, 0, Arc::default())
     }
 
     fn register(
         &self,
-        address: IpAddr,
+        address: Option<IpAddr>,
         position: u64,
         newest: Arc<AtomicU64>,
     ) -> Option<OpenStream> {
         let mut entries = self.0.entries.lock();
-        let of_address = entries.per_address.get(&address).copied().unwrap_or(0);
+        // Clients with an unknown address count towards the total only.
+        let of_address =
+            address.and_then(|address| entries.per_address.get(&address)).copied().unwrap_or(0);
         let StreamLimits { total, per_address } = self.0.limits;
         if entries.by_number.len() >= total || of_address >= per_address {
             return None;
         }
-        entries.per_address.insert(address, of_address + 1);
+        if let Some(address) = address {
+            entries.per_address.insert(address, of_address + 1);
+        }
         entries.last += 1;
         let number = entries.last;
         let passed = Arc::new(AtomicU64::new(position));
@@ -148,10 +156,12 @@ impl Drop for OpenStream {
     fn drop(&mut self) {
         let mut entries = self.streams.0.entries.lock();
         entries.by_number.remove(&self.number);
-        if let Some(count) = entries.per_address.get_mut(&self.address) {
+        if let Some(address) = self.address
+            && let Some(count) = entries.per_address.get_mut(&address)
+        {
             *count -= 1;
             if *count == 0 {
-                entries.per_address.remove(&self.address);
+                entries.per_address.remove(&address);
             }
         }
         self.streams.0.count.send_replace(entries.by_number.len());
@@ -171,7 +181,7 @@ mod tests {
         position: u64,
         newest: u64,
     ) -> Option<OpenStream> {
-        streams.register(address, position, Arc::new(AtomicU64::new(newest)))
+        streams.register(Some(address), position, Arc::new(AtomicU64::new(newest)))
     }
 
     #[test]
@@ -191,6 +201,14 @@ mod tests {
             streams.0.entries.lock().per_address.is_empty(),
             "closed streams leave nothing behind"
         );
+    }
+
+    #[test]
+    fn clients_of_unknown_addresses_count_towards_the_total_only() {
+        let streams = OpenStreams::new(StreamLimits { total: 2, per_address: 1 });
+        let open = || streams.register(None, 0, Arc::default());
+        let (_first, _second) = (open().unwrap(), open().unwrap());
+        assert!(open().is_none());
     }
 
     #[test]

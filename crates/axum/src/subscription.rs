@@ -18,10 +18,10 @@ use waterclock::{
 use crate::{
     accept_hook::AcceptHook,
     metrics::EndReason,
-    policy::Expiry,
+    policy::{Expiry, client_of},
     problem::Problem,
     query::Query,
-    session::{Encoder, Limit, Session, goodbye},
+    session::{Encoder, Limit, Session, refuse},
     state::{RoutesState, StreamContext},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Subscription {
     format: Format,
     limit: Option<Limit>,
     expires: Expiry,
-    client: IpAddr,
+    client: Option<IpAddr>,
     accept_hook: Option<AcceptHook>,
 }
 
@@ -46,7 +46,7 @@ impl FromRequestParts<RoutesState> for Subscription {
             Query::parse(parts.uri.query().unwrap_or_default())?;
         let topics = Patterns::new(patterns).unwrap_or(Topic::clock().into());
         let expires = state.policy.may_read(parts, &topics)?;
-        let client = state.policy.client_address(parts);
+        let client = state.policy.client_address(parts).map(client_of);
         // The id that a browser sends when it reconnects is newer than the one in the page's URL.
         // It is UTF-8, which `HeaderValue::to_str` would refuse.
         let header = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
@@ -103,17 +103,13 @@ impl Subscription {
         context: Arc<StreamContext>,
         encoder: E,
     ) -> Result<Session<E>, (EndReason, E::Chunk)> {
-        let refuse = |reason: GoodbyeReason| {
-            context.metrics.stream_ended(reason.into());
-            Err((reason.into(), goodbye(&context.settings, &encoder, reason)))
-        };
+        let refuse = |reason| Err((EndReason::from(reason), refuse(&context, &encoder, reason)));
         if context.stop.has_begun() {
             return refuse(GoodbyeReason::Draining);
         }
         let Self { limit, expires, client, .. } = self;
         let subscriber = self.subscribe(&context.hub);
         let Some(open) = context.streams.open(client, &subscriber) else {
-            tracing::info!("the limit on open streams is reached");
             return refuse(GoodbyeReason::Limit);
         };
         Ok(Session::new(context, open, subscriber, encoder).limited(limit).expiring(expires))

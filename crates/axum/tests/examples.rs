@@ -78,7 +78,7 @@ impl Policy for Anyone {
 #[tokio::test]
 async fn lines_are_published_once_even_if_they_are_sent_again() {
     let hub = Arc::new(Hub::in_memory());
-    let address = serve(EventRoutes::new(Arc::clone(&hub)).policy(Anyone).router()).await;
+    let address = serve(EventRoutes::new(Arc::clone(&hub)).with_policy(Anyone).router()).await;
     let url = format!("http://{address}/events/build");
     for _ in 0..2 {
         publisher::publish(&url, "run", &b"a\nb\n"[..]).await.unwrap();

@@ -1,4 +1,4 @@
-//! The rules, as the options set them.
+//! The configuration of the policy.
 
 use std::sync::Arc;
 

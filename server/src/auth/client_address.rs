@@ -1,7 +1,7 @@
 //! The address of a client: that of the connection, or the one that a trusted proxy reports.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     str::FromStr,
 };
 
@@ -24,15 +24,13 @@ impl FromStr for TrustedProxy {
     }
 }
 
-/// The address by which the client of a request is counted. For IPv6 it is the first of its /64,
-/// which one client usually has as a whole.
-pub(super) fn client_address(request: &Parts, trusted: &[TrustedProxy]) -> IpAddr {
-    let peer = request.extensions.get::<Peer>().map(|peer| peer.address);
-    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    of_one_client(forwarded_address(peer, &request.headers, trusted))
+/// Returns the address of a request's client, or `None` for a request that no socket has received.
+pub(super) fn client_address(request: &Parts, trusted: &[TrustedProxy]) -> Option<IpAddr> {
+    let peer = request.extensions.get::<Peer>()?;
+    Some(forwarded_address(peer.address, &request.headers, trusted))
 }
 
-/// The last address on a request's way that is not a trusted proxy's. Earlier ones may be made up.
+/// The last address on a request's path that is not a trusted proxy's. Earlier ones may be made up.
 fn forwarded_address(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy]) -> IpAddr {
     let is_trusted = |address: IpAddr| {
         trusted.iter().any(|TrustedProxy(network)| network.contains(&address.to_canonical()))
@@ -47,7 +45,7 @@ fn forwarded_address(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy]
     client.to_canonical()
 }
 
-/// The addresses on a request's way, in order, as proxies report them. A hidden address is `None`.
+/// The addresses on a request's path, in order, as proxies report them. A hidden address is `None`.
 fn forwarded_way(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let list = |name| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
@@ -74,16 +72,6 @@ fn node_address(node: &str) -> Option<IpAddr> {
     let with_port = || node.parse::<SocketAddr>().ok().map(|address| address.ip());
     let in_brackets = || node.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     node.parse().ok().or_else(with_port).or_else(in_brackets)
-}
-
-/// Maps all addresses that one client usually has to one: for IPv6, those of a /64.
-fn of_one_client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
 }
 
 #[cfg(test)]
@@ -137,13 +125,6 @@ mod tests {
         assert_eq!(client("127.0.0.1", &both), "192.0.2.2", "the last value counts");
         let both = [("forwarded", "for=192.0.2.1"), ("x-forwarded-for", "192.0.2.2")];
         assert_eq!(client("127.0.0.1", &both), "192.0.2.2");
-    }
-
-    #[test]
-    fn one_client_has_a_whole_64() {
-        let of = |text: &str| of_one_client(text.parse().unwrap()).to_string();
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Policy for Access {
         }
     }
 
-    fn client_address(&self, request: &Parts) -> IpAddr {
+    fn client_address(&self, request: &Parts) -> Option<IpAddr> {
         client_address(request, &self.trusted_proxies)
     }
 }

@@ -61,7 +61,7 @@ struct TransportCounter {
     requests: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
-    /// The connections that it has counted, as far as they are still open.
+    /// Those of its connections that are still open.
     taps: Mutex<Vec<Weak<Tap>>>,
 }
 

@@ -39,8 +39,8 @@ enum ConnectionEnd {
 }
 
 impl Connection {
-    /// Serves HTTP/1.1. With `stream`, a client's leave is noticed there. In TLS it arrives as
-    /// bytes, so reading on notices it.
+    /// Serves HTTP/1.1. With `stream`, the client's departure is detected there. In TLS it arrives
+    /// as bytes, so reading detects it.
     pub(super) async fn http1<S>(self, socket: S, stream: Option<&TcpStream>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -72,7 +72,7 @@ impl Connection {
             .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
         let mut connection = pin!(connection);
-        // The set polls its future only after that one's own waker has fired, not for every event.
+        // The set polls the future only after its own waker has fired, not for every event.
         let mut end = FuturesUnordered::from_iter([async {
             tokio::select! {
                 () = left(stream, &answering) => ConnectionEnd::ClientLeft,

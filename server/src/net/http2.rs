@@ -100,8 +100,7 @@ impl Connection {
             .keep_alive_timeout(NO_TIMEOUT)
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
-        // The sets poll their futures only after those's own wakers have fired, not for every
-        // event.
+        // The sets poll a future only after its own waker has fired, not for every event.
         let mut gone = FuturesUnordered::from_iter([async {
             let cancel = responses.cancel_stuck(&self.progress, timeouts.write, metrics);
             tokio::select! {

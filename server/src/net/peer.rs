@@ -1,4 +1,4 @@
-//! The other end of a connection.
+//! The client at the other end of a connection.
 
 use std::{
     io::ErrorKind,

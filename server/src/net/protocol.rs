@@ -15,7 +15,7 @@ use super::{
     serving::Serving,
     signs_of_life::SignsOfLife,
     socket::{ConnectionGuards, Socket},
-    tap::{SocketCounts, Tap},
+    tap::Tap,
     tls::Tls,
 };
 use crate::ops::metrics::{RefusalReason, TimedOut};
@@ -78,7 +78,7 @@ pub(super) async fn serve(
     let mut socket = Socket::new(
         Arc::clone(&stream),
         timeouts.write,
-        SocketCounts::new(&tap),
+        Arc::clone(&tap),
         Arc::clone(&progress),
         guards,
     );
@@ -134,7 +134,7 @@ impl Connection {
     }
 }
 
-/// Answers plain HTTP on a TLS port, where a browser shows it.
+/// Answers plain HTTP on a TLS port, in a form that browsers show.
 async fn refuse_plain_http(mut socket: Socket) {
     let length = NO_TLS.len();
     let response = format!(

@@ -1,4 +1,4 @@
-//! The parts that serving needs in addition to a router.
+//! The context of the accept loop.
 
 use std::sync::Arc;
 

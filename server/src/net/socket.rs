@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use waterclock_axum::metrics::GaugeGuard;
 
-use super::{capacity::Slot, signs_of_life::SignsOfLife, tap::SocketCounts};
+use super::{capacity::Slot, signs_of_life::SignsOfLife, tap::Tap};
 
 /// Time that a close waits for the client to close its side, too.
 const LINGER: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub(super) struct Socket {
     write_timer: Option<Pin<Box<Sleep>>>,
     /// Runs once this side is closed.
     close_timer: Option<Pin<Box<Sleep>>>,
-    counts: SocketCounts,
+    tap: Arc<Tap>,
     /// Notified of signs of life.
     progress: Arc<SignsOfLife>,
     /// Live as long as the connection, also after an upgrade to a WebSocket.
@@ -55,7 +55,7 @@ impl Socket {
     pub(super) fn new(
         stream: Arc<TcpStream>,
         write_timeout: Duration,
-        counts: SocketCounts,
+        tap: Arc<Tap>,
         progress: Arc<SignsOfLife>,
         guards: ConnectionGuards,
     ) -> Self {
@@ -65,7 +65,7 @@ impl Socket {
             write_timeout,
             write_timer: None,
             close_timer: None,
-            counts,
+            tap,
             progress,
             _guards: guards,
         }
@@ -106,7 +106,7 @@ impl AsyncRead for Socket {
                 read => {
                     self.reads += 1;
                     return Poll::Ready(read.map(|bytes| {
-                        self.counts.received(bytes);
+                        self.tap.received(bytes);
                         self.progress.received();
                     }));
                 }
@@ -137,7 +137,7 @@ impl Socket {
                 written => {
                     self.write_timer = None;
                     self.progress.sent();
-                    self.counts.sent(*written.as_ref().unwrap_or(&0));
+                    self.tap.sent(*written.as_ref().unwrap_or(&0));
                     return Poll::Ready(written);
                 }
             }

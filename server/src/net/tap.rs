@@ -1,6 +1,6 @@
 //! Byte counts of a connection, for requests that ask for them (`meter=…`). A connection without
-//! such a request pays one addition per read and the load of a flag per read and write. Without the
-//! feature `compare`, this module does nothing.
+//! such a request pays the load of a flag, and the load and store of a number, per read and write.
+//! Without the feature `compare`, this module does nothing.
 
 #[cfg(feature = "compare")]
 mod counting {
@@ -9,7 +9,7 @@ mod counting {
         net::Shutdown,
         sync::{
             Arc,
-            atomic::{AtomicBool, Ordering},
+            atomic::{AtomicBool, AtomicU64, Ordering},
         },
     };
 
@@ -39,6 +39,8 @@ mod counting {
         /// `true` while there is a counter. Without one, no lock is taken.
         is_open: AtomicBool,
         counter: Mutex<Option<Arc<dyn ByteCounter>>>,
+        /// Bytes received since bytes were last sent. They belong to the next response's request.
+        pending: AtomicU64,
     }
 
     impl Tap {
@@ -48,6 +50,7 @@ mod counting {
                 is_shared: AtomicBool::new(false),
                 is_open: AtomicBool::new(false),
                 counter: Mutex::default(),
+                pending: AtomicU64::new(0),
             }
         }
 
@@ -69,8 +72,11 @@ mod counting {
             }
         }
 
-        /// Counts for the request in flight.
+        /// Counts for the request in flight, with the bytes that it has sent so far.
         pub(crate) fn open(&self, counter: Arc<dyn ByteCounter>) {
+            if !self.is_shared() {
+                counter.received(self.pending.swap(0, Ordering::Relaxed));
+            }
             *self.counter.lock() = Some(counter);
             // One task at a time reads, answers and writes a connection.
             self.is_open.store(true, Ordering::Relaxed);
@@ -82,46 +88,31 @@ mod counting {
             if is_open { self.counter.lock().clone() } else { None }
         }
 
-        /// Counts bytes that were received and discarded.
+        /// Counts bytes that the server has received.
         pub(crate) fn received(&self, bytes: usize) {
-            if let Some(counter) = self.counter() {
-                counter.received(bytes as u64);
+            match self.counter() {
+                Some(counter) if counter.counts_at_once() => counter.received(bytes as u64),
+                // Only the connection's own task adds, so the sum needs no atomic operation.
+                _ => {
+                    let sum = self.pending.load(Ordering::Relaxed) + bytes as u64;
+                    self.pending.store(sum, Ordering::Relaxed);
+                }
             }
+        }
+
+        /// Counts bytes that the server has sent.
+        pub(crate) fn sent(&self, bytes: usize) {
+            if let Some(counter) = self.counter() {
+                counter.received(self.pending.load(Ordering::Relaxed));
+                counter.sent(bytes as u64);
+            }
+            self.pending.store(0, Ordering::Relaxed);
         }
 
         /// Closes the connection at once, like a network that fails.
         pub(crate) fn cut(&self) {
             // Fails if the connection is closed already.
             let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Both);
-        }
-    }
-
-    /// The counts of one socket.
-    #[derive(Debug)]
-    pub(crate) struct SocketCounts {
-        tap: Arc<Tap>,
-        /// Bytes received since bytes were last sent. They belong to the next response's request.
-        received: u64,
-    }
-
-    impl SocketCounts {
-        pub(crate) fn new(tap: &Arc<Tap>) -> Self {
-            Self { tap: Arc::clone(tap), received: 0 }
-        }
-
-        pub(crate) fn received(&mut self, bytes: usize) {
-            match self.tap.counter() {
-                Some(counter) if counter.counts_at_once() => counter.received(bytes as u64),
-                _ => self.received += bytes as u64,
-            }
-        }
-
-        pub(crate) fn sent(&mut self, bytes: usize) {
-            if let Some(counter) = self.tap.counter() {
-                counter.received(self.received);
-                counter.sent(bytes as u64);
-            }
-            self.received = 0;
         }
     }
 }
@@ -146,26 +137,13 @@ mod nothing {
 
         pub(crate) fn received(&self, _: usize) {}
 
+        pub(crate) fn sent(&self, _: usize) {}
+
         pub(crate) fn begin_request(&self) {}
-    }
-
-    #[derive(Debug)]
-    pub(crate) struct SocketCounts;
-
-    impl SocketCounts {
-        pub(crate) fn new(_: &Arc<Tap>) -> Self {
-            Self
-        }
-
-        pub(crate) fn received(&mut self, _: usize) {}
-
-        pub(crate) fn sent(&mut self, _: usize) {}
     }
 }
 
 #[cfg(feature = "compare")]
-pub(super) use counting::SocketCounts;
-#[cfg(feature = "compare")]
 pub(crate) use counting::{ByteCounter, Tap};
 #[cfg(not(feature = "compare"))]
-pub(super) use nothing::{SocketCounts, Tap};
+pub(super) use nothing::Tap;

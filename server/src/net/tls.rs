@@ -254,7 +254,7 @@ impl Tls {
     }
 }
 
-/// Returns `true` if the file has the expected head, is recent, and was never readable by others.
+/// Returns `true` if the file has the expected head, is recent, and is not readable by others.
 fn is_usable(file: &Path, head: &str) -> bool {
     let Ok(metadata) = fs::metadata(file) else { return false };
     let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use waterclock::hub::Hub;
 
-use crate::{auth::Caller, state::AppState};
+use crate::auth::{Access, Caller};
 
 /// Adds the [`Caller`] to a request's extensions.
-pub(super) async fn identify(State(state): State<AppState>, request: Request) -> Request {
+pub(super) async fn identify(
+    State(access): State<Access>,
+    State(hub): State<Arc<Hub>>,
+    request: Request,
+) -> Request {
     let (mut parts, body) = request.into_parts();
-    let caller = Caller::identify(&parts, &state.access, state.hub.now());
+    let caller = Caller::identify(&parts, &access, hub.now());
     parts.extensions.insert(Arc::new(caller));
     Request::from_parts(parts, body)
 }

@@ -16,12 +16,14 @@ use crate::{
     net::Tap,
 };
 
-/// Has a request and its response counted if it asks for that, and its subscription is accepted.
+/// Counts a request and its response if it asks for that, and its subscription is accepted.
 pub(super) async fn count(
     State(meters): State<Meters>,
     mut request: Request,
 ) -> Result<Request, Problem> {
-    if let Some(name) = MeterName::requested(request.uri())?
+    let reads = request.method().is_safe() && !request.uri().path().starts_with("/events/");
+    if reads
+        && let Some(name) = MeterName::requested(request.uri())?
         && let Some(tap) = request.extensions().get::<Arc<Tap>>().cloned()
     {
         let hook = move |transport| meters.get_or_create(&name).count(transport, &tap);

@@ -40,24 +40,25 @@ pub fn router(state: AppState) -> Router {
         Some(cors) => events.layer(cors),
         None => events,
     };
+    // The routes that ask who the caller is.
+    let identified =
+        Router::new().merge(events).merge(pages::router()).route("/metrics", get(metrics::get));
+    #[cfg(feature = "compare")]
+    let identified = identified.route("/load", post(load::post).delete(load::delete));
     let router = Router::new()
-        .merge(events)
+        .merge(identified.route_layer(map_request_with_state(state.clone(), identify::identify)))
         .merge(state.events.probe_router())
-        .route("/metrics", get(metrics::get))
         .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)))
         .route("/time", get(time::get))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
-        .merge(pages::router())
         .merge(site::router(&state, not_found::not_found));
     #[cfg(feature = "compare")]
     let router = router
-        .route("/load", post(load::post).delete(load::delete))
         .route("/meters/{meter}", get(meters::get))
         .route("/meters/{meter}/cut", post(meters::cut));
     router
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(map_request_with_state(state.clone(), identify::identify))
         .layer(map_request(request_check::check))
         .layer(map_response(headers::add))
         .layer(map_response_with_state(state.clone(), refusals::count))

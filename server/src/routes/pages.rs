@@ -121,6 +121,7 @@ async fn home_data(
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
         host: host.to_owned(),
         may_publish: caller.may_publish_some(),
+        has_compare: cfg!(feature = "compare"),
         ..HomeData::default()
     };
 

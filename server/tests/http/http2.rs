@@ -180,7 +180,7 @@ async fn a_websocket_over_http_2_gets_426() {
     let response = Http2Connection::open(&server).await.get("/ws").await;
     assert_eq!(response.status, 426);
     let text = response.text().await;
-    assert!(text.contains("over HTTP/2 there is none; use HTTP/1.1"), "{text}");
+    assert!(text.contains("HTTP/2 has none; use HTTP/1.1"), "{text}");
 }
 
 #[tokio::test]

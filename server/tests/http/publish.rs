@@ -278,6 +278,11 @@ async fn a_key_in_flight_gets_409() {
 async fn topics_beyond_the_limit_get_507() {
     let server = Server::start_with(Settings { max_topics: 1, ..Settings::default() }).await;
     assert_eq!(server.post("first", "", b"x").await.status(), 201);
-    assert_refused(server.post("second", "", b"x").await, 507, "The option --max-topics").await;
+    assert_refused(
+        server.post("second", "", b"x").await,
+        507,
+        "The limit on topics that have events is reached",
+    )
+    .await;
     assert_eq!(server.post("first", "", b"x").await.status(), 201);
 }

@@ -511,7 +511,7 @@ async fn an_expired_token_publishes_no_more() {
     socket.publish("orders", "y").await;
     let (status, detail) = socket.receive_problem().await;
     assert_eq!(status, 401);
-    assert_eq!(detail, "The token is refused: it expired at 2026-11-22T07:01:00.000Z.");
+    assert_eq!(detail, "The permission to publish expired at 2026-11-22T07:01:00.000Z.");
     assert_eq!(server.hub.newest(), 1);
     // The stream of a public topic continues.
     socket.assert_open(&server).await;

@@ -5,7 +5,7 @@ mod events;
 mod lines;
 mod poll;
 #[cfg(feature = "probe")]
-pub mod probe;
+mod probe;
 mod publish;
 mod ws;
 

@@ -73,11 +73,11 @@ pub(super) async fn get(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let wait = wait(&uri)?;
-    let end = Instant::now() + wait;
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
     let max_events = subscription.max_events();
     let mut answer = PollAnswer::new(subscription.subscribe(&context.hub), max_events);
     let mut is_complete = answer.fill().await.map_err(unreadable)?;
+    let end = Instant::now() + wait;
     let waiting = context.metrics.poll_waiting();
     while answer.is_empty() {
         tokio::select! {

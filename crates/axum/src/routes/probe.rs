@@ -23,23 +23,23 @@ use waterclock_diagnose::{PATH_HEADERS, ProbeEvent, RequestEcho};
 
 use crate::{
     metrics::EndReason,
-    policy::Policy,
+    policy::{Policy, client_of},
     problem::Problem,
-    session::{StreamRecord, goodbye, goodbye_at, millis},
+    session::{StreamRecord, goodbye, goodbye_at, millis, refuse},
     sse::{self, SseEncoder},
     state::StreamContext,
 };
 
 /// Maximum number of events.
-pub const MAX_EVENTS: u32 = 1000;
+const MAX_EVENTS: u32 = 1000;
 /// Maximum time between two events, in milliseconds.
-pub const MAX_EVERY: u64 = 600_000;
+const MAX_EVERY: u64 = 600_000;
 /// Maximum padding of an event, in bytes.
-pub const MAX_BYTES: usize = 8192;
+const MAX_BYTES: usize = 8192;
 /// Maximum duration of a probe, in seconds.
-pub const MAX_SECONDS: u64 = 15 * 60;
+const MAX_SECONDS: u64 = 15 * 60;
 /// Maximum padding of a whole probe, in bytes.
-pub const MAX_TOTAL: usize = 2 * 1024 * 1024;
+const MAX_TOTAL: usize = 2 * 1024 * 1024;
 
 /// Maximum length of a header value that is reported, in characters.
 const MAX_VALUE: usize = 512;
@@ -78,12 +78,12 @@ impl ProbeParameters {
     fn parse(uri: &Uri) -> Result<Self, InvalidProbe> {
         let mut probe = Self { events: 1, every: Duration::ZERO, bytes: 0, retry: None };
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-            let millis = || value.parse().map(Duration::from_millis);
+            let time = || value.parse().map(Duration::from_millis);
             let is_valid = match &*name {
                 "events" => value.parse().map(|events| probe.events = events).is_ok(),
-                "every" => millis().map(|every| probe.every = every).is_ok(),
+                "every" => time().map(|every| probe.every = every).is_ok(),
                 "bytes" => value.parse().map(|bytes| probe.bytes = bytes).is_ok(),
-                "retry" => millis().map(|retry| probe.retry = Some(retry)).is_ok(),
+                "retry" => time().map(|retry| probe.retry = Some(retry)).is_ok(),
                 _ => true, // Unknown parameters are ignored.
             };
             if !is_valid {
@@ -106,15 +106,12 @@ pub(super) async fn get(
     request: Parts,
 ) -> Result<Response, Problem> {
     let probe = ProbeParameters::parse(&request.uri)?;
-    let refuse = |reason: GoodbyeReason| {
-        context.metrics.stream_ended(reason.into());
-        Ok(sse::response(Body::from(goodbye(&context.settings, &ENCODER, reason))))
-    };
+    let refuse = |reason| Ok(sse::response(Body::from(refuse(&context, &ENCODER, reason))));
     if context.stop.has_begun() {
         return refuse(GoodbyeReason::Draining);
     }
-    let Some(open) = context.streams.open_without_events(policy.client_address(&request)) else {
-        tracing::info!("the limit on open streams is reached");
+    let client = policy.client_address(&request).map(client_of);
+    let Some(open) = context.streams.open_without_events(client) else {
         return refuse(GoodbyeReason::Limit);
     };
     context.metrics.stream_opened(0);
@@ -166,7 +163,7 @@ struct ProbeSession {
     began_at: f64,
     /// Number of events sent.
     sent: u32,
-    /// Resolves when a shutdown has this stream say goodbye.
+    /// Resolves at the time of this stream's goodbye in a shutdown.
     goodbye: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_over: bool,
 }

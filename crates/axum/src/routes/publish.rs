@@ -4,28 +4,37 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
+use serde::Deserialize;
 use waterclock::event::Name;
 
 use super::{body, lines};
 use crate::{
-    admission::{Grant, PublishRejection, parse_name},
+    admission::{Grant, PublishRejection, check_key, parse_name},
     problem::Problem,
     state::PublishContext,
 };
+
+/// The parameters in the path. There may be more, if the router is nested.
+#[derive(Deserialize)]
+pub(super) struct PublishPath {
+    topic: String,
+}
 
 /// Answers 201 with the event, once it is durable. Its data is the request's body, whatever the
 /// content type. With `split=lines`, each line of the body is published as soon as it arrives, and
 /// the response counts them.
 pub(super) async fn post(
     State(context): State<Arc<PublishContext>>,
-    Path(topic): Path<String>,
+    path: Result<Path<PublishPath>, PathRejection>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (head, payload) = request.into_parts();
+    let Path(PublishPath { topic }) =
+        path.map_err(|why| Problem::new(why.status(), why.body_text()))?;
     let grant = Grant::new(&context, &head, &topic)?;
     let Parameters { name, split } = Parameters::parse(&head.uri)?;
     let key = idempotency_key(&head.headers)?;
@@ -35,8 +44,7 @@ pub(super) async fn post(
         }
         return lines::publish(&context, &grant, name, payload).await;
     }
-    let reservation = grant.reserve(key)?;
-    grant.count()?;
+    let reservation = grant.admit(key)?;
     let data = tokio::time::timeout(context.body_timeout, body::read(payload)).await;
     let data = data.map_err(|_| PublishRejection::BodyTimeout)??;
     let data = String::from_utf8(data).map_err(|_| PublishRejection::NotUtf8)?;
@@ -54,6 +62,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, PublishRejecti
     }
     let key = value.to_str().unwrap_or_default().trim();
     let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    check_key(key)?;
     Ok(Some(key.to_owned()))
 }
 

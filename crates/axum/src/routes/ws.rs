@@ -37,7 +37,7 @@ use waterclock::{
 };
 
 use crate::{
-    admission::{Grant, PublishRejection, check_size, parse_name},
+    admission::{Grant, PublishRejection, check_key, check_size, parse_name},
     connection::ConnectionCloser,
     limits::{MAX_IN_FLIGHT, MAX_MESSAGE, MAX_READER_MESSAGE},
     metrics::EndReason,
@@ -98,7 +98,7 @@ impl FromRequestParts<RoutesState> for Handshake {
         state.policy.may_open_websocket(parts)?;
         if parts.version == Version::HTTP_2 {
             // Browsers try that only if a server offers it (RFC 8441).
-            let reason = "over HTTP/2 there is none; use HTTP/1.1 (in TLS, offer http/1.1 alone)";
+            let reason = "HTTP/2 has none; use HTTP/1.1 (in TLS, offer http/1.1 alone)";
             return Err(WebSocketError::Handshake(reason.to_owned()).into());
         }
         let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
@@ -318,9 +318,9 @@ impl Peer {
             serde_json::from_str(text).map_err(WebSocketError::from)?;
         let grant = Grant::new(&self.context, &self.request, &topic)?;
         let name = parse_name(name.as_deref())?;
+        key.as_deref().map_or(Ok(()), check_key)?;
         check_size(&data)?;
-        let reservation = grant.reserve(key)?;
-        grant.count()?;
+        let reservation = grant.admit(key)?;
         let in_flight = grant.enqueue(name, data, reservation).await?;
         Ok(in_flight.stored().map(|stored| stored.map_err(PublishRejection::into)).boxed())
     }
