@@ -145,6 +145,11 @@ describe('circles', () => {
     assert.deepEqual(arrows(sources), ['a.rs -> b/c.rs', 'a.rs -> b/mod.rs']);
   });
 
+  test('the `use<…>` of a return type is no import', () => {
+    const a = "fn f() -> impl A + use<'_> { crate::b::g() }\nfn h() {}";
+    assert.deepEqual(arrows({ 'lib.rs': lib, 'a.rs': a, 'b.rs': '', 'c.rs': '' }), ['a.rs -> b.rs']);
+  });
+
   test('a path in an attribute counts', () => {
     const a = 'struct A { #[serde(with = "crate::b")] x: u8 }';
     assert.deepEqual(arrows({ 'lib.rs': lib, 'a.rs': a, 'b.rs': '', 'c.rs': '' }), ['a.rs -> b.rs']);

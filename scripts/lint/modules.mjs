@@ -88,8 +88,10 @@ export function readCrate(tree, rootFile) {
         }
         const { kind, text, line } = tokens[at];
         const next = tokens[at + 1];
-        if (text === 'use') {
-          const last = tokens.findIndex(({ text }, index) => index > at && text === ';');
+        // Not the `use<'a>` of a return type.
+        if (text === 'use' && next?.text !== '<') {
+          let last = at;
+          while (last < end && tokens[last].text !== ';') last += 1;
           readUse(module, tokens.slice(at + 1, last), top);
           at = last + 1;
         } else if (text === 'mod' && next?.kind === 'name') {
