@@ -29,28 +29,28 @@ run-tls: setup-build target/release/.built ## The same on https://127.0.0.1:3000
 watch: setup-build ## Build, serve, and reload after every change (cargo leptos watch)
 	cargo leptos watch
 
-# The times are those of a second run on 2 cores, after a small change.
-check: setup-build ## Check that the server and the page compile (@@check)
+# The times in the help are those on 2 cores after a small change, without the time of `make build`.
+check: setup-build ## Check that the server and the page compile (some seconds)
 	cargo check --quiet --all-targets
 	cargo check --quiet --package frontend --target wasm32-unknown-unknown
 
-lint: setup-lint ## Run all checks that run no program: format, clippy, import circles, comments, documentation (@@lint)
+lint: setup-lint ## Check format, clippy, import circles, names, comments and documentation (1 minute)
 	@scripts/test.sh lint
 
-doc: setup-build ## Build the documentation into target/doc (@@doc)
+doc: setup-build ## Build the documentation into target/doc (10 seconds)
 	@scripts/test.sh doc
 
-unit: setup-build ## Run the unit, property and integration tests, and those of the scripts (@@unit)
+unit: setup-build ## Run the unit, property and integration tests, and those of the scripts (2 minutes)
 	@scripts/test.sh unit
 
 export E2E
-e2e: setup-test build ## Run the tests in Chromium and Firefox (@@e2e); only some with E2E="tabs -g 'a name'"
+e2e: setup-test build ## Run the tests in Chromium and Firefox (8 minutes), or some: E2E="tabs -g 'a name'"
 	@scripts/test.sh e2e
 
-test: setup-test build ## Run all of these tests, and those behind proxies (@@test)
+test: setup-test build ## Run all of these and the tests behind proxies (20 minutes)
 	@scripts/test.sh
 
-test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (@@proxies)
+test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (3 minutes)
 	@scripts/test.sh proxies
 
 # The time that each target is fuzzed for.
@@ -59,7 +59,7 @@ SECONDS ?= 20
 fuzz: setup-build ## Fuzz the parsers, each for SECONDS=20 (libFuzzer, or else proptest)
 	scripts/fuzz.sh $(SECONDS)
 
-build: setup-build target/release/.built ## Build for release, and print the size of the first load of each page (@@build)
+build: setup-build target/release/.built ## Build for release, and print the size of the first load of each page (5 minutes the first time)
 	@node scripts/size.mjs $(program)
 
 dist: build ## Build, and put the program, one file with the pages inside, into target/dist
