@@ -1,8 +1,8 @@
-//! The WebAssembly entry points: they wake the page that the server has rendered. Each page calls
-//! its own.
+//! The WebAssembly entry points: they hydrate the page that the server has rendered. Each page
+//! calls its own.
 //!
-//! A release is built twice, once with each feature, so that no page loads another's code; with
-//! both, which is the default, there is one module for all of them.
+//! The three features belong to the three pages. A release is built once for each feature, so that
+//! no page loads another's code. The default has all of them in one module.
 
 #[cfg(any(feature = "home", feature = "compare", feature = "diagnose"))]
 use wasm_bindgen::prelude::wasm_bindgen;
