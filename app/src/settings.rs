@@ -18,7 +18,7 @@ pub(crate) struct Settings {
     pub(crate) rows: RwSignal<usize>,
     /// `true` if keyboard shortcuts are enabled.
     pub(crate) has_shortcuts: RwSignal<bool>,
-    /// Time since the page was loaded, in seconds.
+    /// Time since the first reading of [`browser::now`], in seconds.
     pub(crate) seconds: RwSignal<u64>,
 }
 

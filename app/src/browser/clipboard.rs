@@ -9,7 +9,7 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, HtmlAnchorElement, Navigator, Url};
 
 /// Copies a text into the clipboard, and returns `true` on success. Browsers have a clipboard only
-/// over HTTPS and on the server's own machine.
+/// in secure contexts (HTTPS or localhost).
 pub(crate) async fn copy(text: &str) -> bool {
     let navigator: Navigator = window().navigator();
     let clipboard = Reflect::get(&navigator, &"clipboard".into());

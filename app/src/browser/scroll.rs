@@ -17,7 +17,7 @@ pub(crate) struct ScrollPosition {
 }
 
 impl Default for ScrollPosition {
-    /// Is large enough for all events that a page arrives with.
+    /// Returns a size that is large enough for all events that the server renders into a page.
     fn default() -> Self {
         Self { top: 0.0, height: 100.0 * ROW_HEIGHT, row_height: ROW_HEIGHT }
     }

@@ -12,7 +12,7 @@ pub(crate) fn transport_label(transport: Transport) -> &'static str {
     }
 }
 
-/// Writes a duration in milliseconds, with two or three significant digits.
+/// Writes a duration in milliseconds, with at most three significant digits.
 pub(crate) fn millis(millis: f64) -> String {
     let size = millis.abs();
     if size < 10.0 {
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_two_or_three_digits() {
+    fn durations_have_at_most_three_digits() {
         for (time, expected) in [
             (-0.26, "-0.3 ms"),
             (9.94, "9.9 ms"),

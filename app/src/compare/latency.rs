@@ -25,7 +25,8 @@ pub(crate) struct LatencySummary {
     pub(crate) p50: f64,
     pub(crate) p95: f64,
     pub(crate) p99: f64,
-    pub(crate) longest: f64,
+    #[serde(rename = "longest")]
+    pub(crate) maximum: f64,
     pub(crate) mean: f64,
     /// A histogram, with bars of the same width on a logarithmic scale.
     pub(crate) bars: Vec<u32>,
@@ -44,7 +45,7 @@ impl LatencyWindow {
     pub(crate) fn summary(&self) -> Option<LatencySummary> {
         let mut sorted: Vec<f64> = self.0.iter().copied().collect();
         sorted.sort_unstable_by(f64::total_cmp);
-        let longest = *sorted.last()?;
+        let maximum = *sorted.last()?;
         let mut bars = vec![0; BARS];
         for &millis in &sorted {
             bars[bar(millis)] += 1;
@@ -56,7 +57,7 @@ impl LatencyWindow {
             p50: percentile(50),
             p95: percentile(95),
             p99: percentile(99),
-            longest,
+            maximum,
             mean,
             bars,
         })
@@ -99,14 +100,14 @@ mod tests {
         let mut latencies = LatencyWindow::default();
         assert_eq!(latencies.summary(), None);
         latencies.add(7.0);
-        let LatencySummary { p50, p95, p99, longest, mean, .. } = latencies.summary().unwrap();
-        assert_eq!([p50, p95, p99, longest, mean], [7.0; 5]);
+        let LatencySummary { p50, p95, p99, maximum, mean, .. } = latencies.summary().unwrap();
+        assert_eq!([p50, p95, p99, maximum, mean], [7.0; 5]);
         let mut latencies = LatencyWindow::default();
         for millis in (1..=200).rev() {
             latencies.add(f64::from(millis));
         }
-        let LatencySummary { p50, p95, p99, longest, mean, .. } = latencies.summary().unwrap();
-        assert_eq!([p50, p95, p99, longest, mean], [100.0, 190.0, 198.0, 200.0, 100.5]);
+        let LatencySummary { p50, p95, p99, maximum, mean, .. } = latencies.summary().unwrap();
+        assert_eq!([p50, p95, p99, maximum, mean], [100.0, 190.0, 198.0, 200.0, 100.5]);
     }
 
     #[test]
@@ -116,7 +117,7 @@ mod tests {
         for _ in 0..WINDOW {
             latencies.add(1.0);
         }
-        assert_eq!(latencies.summary().unwrap().longest, 1.0);
+        assert_eq!(latencies.summary().unwrap().maximum, 1.0);
     }
 
     #[test]
@@ -145,7 +146,7 @@ mod tests {
             let summary = all.summary().unwrap();
             prop_assert_eq!(summary.bars.iter().sum::<u32>() as usize, latencies.len());
             prop_assert!(summary.p50 <= summary.p95 && summary.p95 <= summary.p99);
-            prop_assert!(summary.p99 <= summary.longest);
+            prop_assert!(summary.p99 <= summary.maximum);
         }
     }
 }

@@ -73,7 +73,7 @@ pub(crate) static METRICS: [Metric; 21] = [
     Metric { label: "p50", text: |_, result| latency(result, |latency| latency.p50) },
     Metric { label: "p95", text: |_, result| latency(result, |latency| latency.p95) },
     Metric { label: "p99", text: |_, result| latency(result, |latency| latency.p99) },
-    Metric { label: "Maximum", text: |_, result| latency(result, |latency| latency.longest) },
+    Metric { label: "Maximum", text: |_, result| latency(result, |latency| latency.maximum) },
     Metric { label: "Mean", text: |_, result| latency(result, |latency| latency.mean) },
     Metric {
         label: "Theoretical mean",
@@ -93,7 +93,7 @@ pub(crate) static METRICS: [Metric; 21] = [
     Metric { label: "Bytes down per event", text: |_, result| bytes(result, |of| of.sent) },
     Metric { label: "Bytes up per event", text: |_, result| bytes(result, |of| of.received) },
     Metric {
-        label: "Bytes down, by the browser",
+        label: "Bytes down per event (browser)",
         text: |_, result| {
             text(result.browser.and_then(|of| of.checked_div(result.counters.events)))
         },
@@ -167,7 +167,7 @@ impl Results {
         let protocol = Protocol::parse(&self.protocol);
         let protocol = protocol.map_or(String::new(), |protocol| format!(" Over {protocol}."));
         let in_log = match self.in_log {
-            Some(events) => format!(" Checked against the log, which has {events} of the events."),
+            Some(events) => format!(" Checked against the log: {events} events."),
             None => String::new(),
         };
         let hidden = if self.was_hidden {
@@ -217,7 +217,7 @@ pub(crate) fn latency_label(result: &TransportResult) -> String {
             millis(latency.p50),
             millis(latency.p95),
             millis(latency.p99),
-            millis(latency.longest),
+            millis(latency.maximum),
         )
     })
 }
@@ -307,15 +307,14 @@ mod tests {
             "| Events | 4 | 4 |",
             "| Empty responses | – | 0 |",
             "| Bytes down per event | 250 | 250 |",
-            "| Bytes down, by the browser | – | 500 |",
+            "| Bytes down per event (browser) | – | 500 |",
         ] {
             assert!(lines.contains(&line), "{line}: {markdown}");
         }
         assert!(!markdown.contains("Cut"), "there was none");
         assert!(markdown.ends_with(
             "clock, 60 s from 2026-11-22T23:00:01.000Z. Polling interval 1 s. Over HTTP/1.1. \
-             Round-trip time 2.0 ms, clock offset ± 1.5 ms. Checked against the log, which has 4 \
-             of the events.\n"
+             Round-trip time 2.0 ms, clock offset ± 1.5 ms. Checked against the log: 4 events.\n"
         ));
     }
 
@@ -329,7 +328,7 @@ mod tests {
             Some(MeterCounts { connections: 1, requests: 9, received: 200, sent: 3000 });
         assert_eq!(Results::from_json(&results.to_json()), Some(results.clone()));
         let markdown = results.to_markdown();
-        assert!(!markdown.contains("Bytes down per event"), "{markdown}");
+        assert!(!markdown.contains("Bytes down per event |"), "{markdown}");
         assert!(
             markdown.contains("have shared one connection")
                 && markdown.contains("3000 bytes went down and 200 bytes went up"),

@@ -263,7 +263,7 @@ mod tests {
             ..Counters::default()
         };
         assert_eq!(counters, expected);
-        assert_eq!(summary.unwrap().longest, 10.0, "a duplicate has no latency");
+        assert_eq!(summary.unwrap().maximum, 10.0, "a duplicate has no latency");
         assert_eq!(cut, CutOutcome::None);
         let (counters, summary, _) = stats.of(POLL, 6000.0);
         let expected = Counters {
@@ -295,7 +295,7 @@ mod tests {
         stats.record(SSE, event(6, 9000), 9001.0);
         let (_, summary, cut) = stats.of(SSE, 9500.0);
         assert_eq!(cut, CutOutcome::Recovered(result), "the missing event is a later one");
-        assert_eq!(summary.unwrap().longest, 0.5, "the cut does not count as latency");
+        assert_eq!(summary.unwrap().maximum, 0.5, "the cut does not count as latency");
     }
 
     #[test]
@@ -306,7 +306,7 @@ mod tests {
         stats.record(POLL, ClientEvent::Opened, 1250.0);
         stats.record(POLL, event(1, 1100), 1250.0);
         assert_eq!(
-            stats.of(POLL, 1250.0).1.unwrap().longest,
+            stats.of(POLL, 1250.0).1.unwrap().maximum,
             149.5,
             "polling takes as long without a cut"
         );
