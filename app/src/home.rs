@@ -7,7 +7,7 @@ use waterclock::{event::Event, id::EventId};
 use waterclock_diagnose::Protocol;
 use waterclock_leptos::{
     ConnectionState, Live, LiveOptions,
-    browser::{FromJson, Json},
+    browser::internal::{FromJson, Json},
 };
 
 use crate::{
@@ -85,7 +85,7 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
         let name = Protocol::parse(&browser::protocol()).map(Protocol::as_str);
         protocol.set(name.unwrap_or_default().to_owned());
     });
-    let sharing = text(move || sharing_label(live.role(), &live.state(), live.tabs()));
+    let sharing = text(move || sharing_label(live.role(), &live.state(), live.tab_count()));
     shortcuts(feed, live, settings);
     view! {
         <header>

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use codee::{Decoder, Encoder};
 use leptos::prelude::SharedValue;
 use serde::Serialize;
-use waterclock_leptos::browser::{FromJson, from_json};
+use waterclock_leptos::browser::internal::{FromJson, from_json};
 
 /// Passes the data on to the browser. Returns `data` on the server, and the server's data in the
 /// browser.

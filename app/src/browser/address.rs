@@ -60,6 +60,11 @@ fn replace(address: &Url) {
     }
 }
 
+/// Encodes a text for use as a value in a query.
+pub(crate) fn encode_component(text: &str) -> String {
+    js_sys::encode_uri_component(text).into()
+}
+
 /// Encodes an ASCII text for use in an address (RFC 4648, section 5). Returns `None` for any other
 /// text.
 pub(crate) fn to_base64url(text: &str) -> Option<String> {

@@ -5,7 +5,7 @@ use gloo_net::http::{Request, Response};
 use leptos::prelude::window;
 use serde::{Deserialize, Serialize};
 use waterclock::{id::EventId, transport::Transport};
-use waterclock_leptos::browser::{FromJson, Json, from_json, poll, problem_detail};
+use waterclock_leptos::browser::internal::{FromJson, Json, from_json, poll, problem_detail};
 use web_sys::AbortSignal;
 
 use super::timing::protocol;

@@ -20,8 +20,8 @@ mod timing;
 mod transport_client;
 
 pub(crate) use address::{
-    address_with_fragment, clear_fragment, fragment, from_base64url, on_fragment, query, set_query,
-    to_base64url,
+    address_with_fragment, clear_fragment, encode_component, fragment, from_base64url, on_fragment,
+    query, set_query, to_base64url,
 };
 pub(crate) use clipboard::{copy, download};
 pub(crate) use dialog::open_dialog;
@@ -38,8 +38,8 @@ pub(crate) use scroll::{
     Layout, ScrollPosition, can_scroll, is_above, is_at_end, lay_out, measure,
 };
 pub(crate) use storage::{set_setting, setting};
-pub(crate) use timing::{protocol, start_transferred, transferred};
+pub(crate) use timing::{protocol, reset_transferred, transferred};
 pub(crate) use transport_client::{ClientEvent, ClientOptions, TransportClient};
-pub(crate) use waterclock_leptos::browser::{
+pub(crate) use waterclock_leptos::browser::internal::{
     Lifecycle, every_second, is_visible, now, on_lifecycle, poll,
 };

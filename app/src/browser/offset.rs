@@ -6,7 +6,7 @@ use waterclock::{
     offset::{Offset, Sample},
     timestamp::Timestamp,
 };
-use waterclock_leptos::browser::{FromJson, Json, from_json};
+use waterclock_leptos::browser::internal::{FromJson, Json, from_json};
 use web_sys::AbortSignal;
 
 /// Number of requests, one after the other. The fastest one counts.

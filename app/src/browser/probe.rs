@@ -15,7 +15,9 @@ use waterclock_diagnose::{
     FetchError, ProbeEvent, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, RequestEcho, StreamEnd,
     StreamReader, StreamResponse, duration_from_millis,
 };
-use waterclock_leptos::browser::{AbortOnDrop, EventSourceHandle, RawMessage, SourceEvent};
+use waterclock_leptos::browser::{
+    EventSourceHandle, RawMessage, SourceEvent, internal::AbortOnDrop,
+};
 use web_sys::{AbortController, ReadableStreamDefaultReader, RequestCache};
 
 use super::offset;

@@ -3,7 +3,7 @@
 use gloo_net::http::Request;
 use js_sys::encode_uri_component;
 use wasm_bindgen::JsCast as _;
-use waterclock_leptos::browser::problem_detail;
+use waterclock_leptos::browser::internal::problem_detail;
 use web_sys::{FormData, HtmlFormElement, SubmitEvent};
 
 /// Publishes the fields `topic`, `name` and `data` of a form. Returns a text that describes the

@@ -32,7 +32,7 @@ pub(crate) fn transferred(meter: &str) -> [f64; 4] {
 }
 
 /// Discards the entries so far, and makes room for those between two calls of [`transferred`].
-pub(crate) fn start_transferred() {
+pub(crate) fn reset_transferred() {
     if let Some(performance) = window().performance() {
         performance.clear_resource_timings();
         performance.set_resource_timing_buffer_size(10_000);

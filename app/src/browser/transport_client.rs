@@ -23,7 +23,8 @@ use waterclock::{
     transport::Transport,
 };
 use waterclock_leptos::browser::{
-    EventSourceHandle, FromJson, Json, RawMessage, SourceEvent, from_json, now, poll_until_dropped,
+    EventSourceHandle, RawMessage, SourceEvent,
+    internal::{FromJson, Json, from_json, now, poll_until_dropped},
 };
 
 use super::page::origin;

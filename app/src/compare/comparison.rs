@@ -10,7 +10,7 @@ use std::{
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
 use waterclock::{id::EventId, offset::Offset, timestamp::Timestamp, transport::Transport};
-use waterclock_leptos::connection::PageTime;
+use waterclock_leptos::PageTime;
 
 use super::{
     format::{millis, transport_label},
@@ -41,8 +41,8 @@ const NO_ANSWER: &str = "The server does not answer. It cannot be reached, or ot
 /// The phase of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ComparisonPhase {
-    /// The page is not hydrated yet.
-    Idle,
+    /// The page has not been hydrated yet.
+    NotHydrated,
     /// A run can be started.
     Ready,
     Starting,
@@ -105,7 +105,7 @@ impl Comparison {
     pub(crate) fn new(setup: Setup) -> Self {
         let comparison = Self {
             setup,
-            phase: RwSignal::new(ComparisonPhase::Idle),
+            phase: RwSignal::new(ComparisonPhase::NotHydrated),
             results: RwSignal::default(),
             status: RwSignal::default(),
             problem: RwSignal::default(),
@@ -118,8 +118,8 @@ impl Comparison {
             comparison.phase.set(ComparisonPhase::Ready);
             browser::every_second(move || comparison.tick());
             browser::on_lifecycle(move |event| match event {
-                Lifecycle::Hidden => comparison.stop(),
-                Lifecycle::Shown | Lifecycle::Visible => comparison.measure_offset(),
+                Lifecycle::PageHide => comparison.stop(),
+                Lifecycle::PageShow | Lifecycle::Visible => comparison.measure_offset(),
                 Lifecycle::Online => {}
             });
         });
@@ -216,7 +216,7 @@ impl Comparison {
 
     /// Starts the clients.
     fn run(self, measurement: Measurement) {
-        browser::start_transferred();
+        browser::reset_transferred();
         let clients = measurement.transports.iter().map(|&transport| {
             let options = ClientOptions {
                 query: format!("{}&meter={}", measurement.query, measurement.meter),
@@ -261,7 +261,7 @@ impl Comparison {
                 let status = match measurement.in_log {
                     Some(_) => "Stopped, and checked against the log",
                     None => {
-                        "Stopped, but not checked: the log cannot be read, or has lost some events"
+                        "Stopped, but not checked: the log cannot be read, or no longer has all of the events"
                     }
                 };
                 self.status.set(status.to_owned());
@@ -334,7 +334,8 @@ impl Comparison {
         let waiting = results.transports.iter().find(is_waiting);
         self.status.set(match waiting {
             Some(waiting) if results.seconds >= OPEN_TIMEOUT => format!(
-                "{} has been waiting for a connection for {} s. Other tabs may use all of them.",
+                "{} has been waiting for a connection for {} s. Other tabs may be using \
+                 all of the browser's connections.",
                 transport_label(waiting.transport),
                 results.seconds,
             ),

@@ -92,7 +92,7 @@ fn show_linked(comparison: Comparison) {
 fn Buttons(comparison: Comparison) -> impl IntoView {
     let start = text(move || {
         match comparison.phase.get() {
-            ComparisonPhase::Idle | ComparisonPhase::Ready => "Start",
+            ComparisonPhase::NotHydrated | ComparisonPhase::Ready => "Start",
             ComparisonPhase::Starting | ComparisonPhase::Running => "Stop",
         }
         .to_owned()
@@ -103,15 +103,15 @@ fn Buttons(comparison: Comparison) -> impl IntoView {
             ComparisonPhase::Starting => "Starting",
             ComparisonPhase::Running => "Running",
             ComparisonPhase::Ready if comparison.results.with(Option::is_some) => "Stopped",
-            ComparisonPhase::Idle | ComparisonPhase::Ready => "",
+            ComparisonPhase::NotHydrated | ComparisonPhase::Ready => "",
         }
         .to_owned()
     });
-    let is_idle = move || comparison.phase.get() == ComparisonPhase::Idle;
+    let is_not_hydrated = move || comparison.phase.get() == ComparisonPhase::NotHydrated;
     let is_not_running = move || comparison.phase.get() != ComparisonPhase::Running;
     view! {
         <div class="buttons">
-            <button type="button" disabled=is_idle on:click=move |_| comparison.toggle()>
+            <button type="button" disabled=is_not_hydrated on:click=move |_| comparison.toggle()>
                 {start}
             </button>
             <button

@@ -4,7 +4,7 @@
 use leptos::prelude::*;
 use serde::Serialize;
 use waterclock::{event::Topic, transport::Transport};
-use waterclock_leptos::browser::{FromJson, Json};
+use waterclock_leptos::browser::internal::{FromJson, Json};
 
 use super::{
     format::{transport_label, whole_millis},
@@ -121,10 +121,9 @@ impl Setup {
             EventSelection::Load => Topic::load().to_string(),
             EventSelection::Topics => self.topics.get_untracked(),
         };
-        let topics = topics.split_whitespace().map(|topic| {
-            let topic = js_sys::encode_uri_component(topic);
-            format!("topic={}", String::from(topic))
-        });
+        let topics = topics
+            .split_whitespace()
+            .map(|topic| format!("topic={}", browser::encode_component(topic)));
         let query = topics.collect::<Vec<_>>().join("&");
         if query.is_empty() { "topic=clock".to_owned() } else { query }
     }

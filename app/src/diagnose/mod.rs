@@ -34,8 +34,8 @@ pub(crate) fn Diagnose() -> impl IntoView {
             <h1>"Diagnose"</h1>
             <p>
                 "Measures the path between this browser and the server: whether events arrive as \
-                 they are sent, how long a stream can stay idle, and which headers and fields \
-                 arrive. "
+                 they are sent, how long a stream can stay idle, and which headers and SSE \
+                 fields get through. "
                 <a href="/">"The live stream"</a>
             </p>
         </header>
@@ -87,7 +87,7 @@ fn Buttons(run: DiagnosisRun) -> impl IntoView {
         <div class="buttons">
             <button
                 type="button"
-                disabled=move || run.phase.get() == DiagnosisPhase::Inert
+                disabled=move || run.phase.get() == DiagnosisPhase::NotHydrated
                 on:click=move |_| run.toggle()
             >
                 {start}
@@ -198,7 +198,7 @@ fn Share(run: DiagnosisRun) -> impl IntoView {
             let message = if browser::copy(&formatted).await {
                 "Copied."
             } else {
-                // Browsers allow the clipboard only over HTTPS and on localhost.
+                // Browsers allow the clipboard only in secure contexts (HTTPS or localhost).
                 browser::download("waterclock-diagnose.txt", &formatted);
                 "Saved as a file, because the browser does not let this page copy."
             };

@@ -25,8 +25,8 @@ pub(super) const DEFAULT_IDLE: u64 = 20;
 /// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DiagnosisPhase {
-    /// The page is not hydrated yet.
-    Inert,
+    /// The page has not been hydrated yet.
+    NotHydrated,
     /// A run can be started.
     Ready,
     Running,
@@ -53,7 +53,7 @@ impl DiagnosisRun {
     pub(super) fn new() -> Self {
         let run = Self {
             idle: RwSignal::new(DEFAULT_IDLE.to_string()),
-            phase: RwSignal::new(DiagnosisPhase::Inert),
+            phase: RwSignal::new(DiagnosisPhase::NotHydrated),
             report: RwSignal::default(),
             running: RwSignal::default(),
             status: RwSignal::default(),
@@ -62,9 +62,9 @@ impl DiagnosisRun {
         };
         effect(move || {
             run.phase.set(DiagnosisPhase::Ready);
-            browser::on_lifecycle(move |happened| {
+            browser::on_lifecycle(move |event| {
                 let is_running = run.phase.get_untracked() == DiagnosisPhase::Running;
-                if happened == Lifecycle::Hidden && is_running {
+                if event == Lifecycle::PageHide && is_running {
                     run.stop();
                 }
             });
@@ -196,7 +196,9 @@ fn usable(first: Result<StreamResponse, FetchError>) -> Result<StreamResponse, S
     }
     if first.reader.echo.is_none() {
         let status = first.status;
-        return Err(format!("The response is not that of the server's probe (status {status})."));
+        return Err(format!(
+            "The response does not come from the server's probe (status {status})."
+        ));
     }
     Ok(first)
 }

@@ -3,11 +3,11 @@
 //! | kind | further fields |
 //! |---|---|
 //! | `ask` | |
-//! | `status` | state, remaining wait in ms, cursor, heartbeat interval in ms, reason (0 to 3) |
+//! | `status` | state, wait in ms, cursor, heartbeat interval in ms, reason (up to three fields) |
 //! | `message` | the leader's cursor before the message, its name, its last event id, its data |
 //!
-//! The server puts the version of this format into the name of the channel, so that tabs of two
-//! versions do not share one.
+//! An id that is not known is an empty field. The name of the channel contains [`VERSION`], so that
+//! tabs with two versions of this format do not share one.
 
 use std::time::Duration;
 
@@ -19,6 +19,14 @@ use crate::{
     message::{self, StreamUpdate},
     tab::{LeaderStatus, TabInput},
 };
+
+/// Version of the format. It must change with the format.
+const VERSION: &str = "2";
+
+/// Returns the name of a group's lock and channel.
+pub(crate) fn name(group: &str) -> String {
+    format!("waterclock-{VERSION}-{group}")
+}
 
 /// Writes [`TabEffect::Ask`](crate::tab::TabEffect::Ask).
 pub(crate) fn ask() -> Vec<String> {
@@ -55,35 +63,40 @@ pub(crate) fn relay(after: Option<EventId>, message: &RawMessage) -> Vec<String>
     owned(&["message", &id_or_empty(after), name, last_event_id, data])
 }
 
-/// Reads the post of another tab. Returns `None` if it is malformed.
+/// Reads the post of another tab. Returns `None` if any part of it is malformed or unknown.
 pub(crate) fn parse(fields: &[&str]) -> Option<TabInput<StreamUpdate>> {
     match *fields {
         ["ask"] => Some(TabInput::Asked),
         ["status", state, wait, cursor, heartbeat, ref reason @ ..] => {
             let millis = |field: &str| field.parse().ok().map(Duration::from_millis);
             let state = match state {
+                "idle" => ConnectionState::Idle,
+                "connecting" => ConnectionState::Connecting,
                 "waiting" => ConnectionState::Waiting { until: millis(wait)? },
                 "live" => ConnectionState::Live,
                 "reconnecting" => ConnectionState::Reconnecting,
                 "stale" => ConnectionState::Stale,
                 "stopped" => ConnectionState::Stopped,
-                _ => ConnectionState::Connecting,
+                _ => return None,
             };
             Some(TabInput::Announced(LeaderStatus {
                 state,
-                reason: parse_reason(reason),
-                cursor: cursor.parse().ok(),
+                reason: if reason.is_empty() { None } else { Some(parse_reason(reason)?) },
+                cursor: if cursor.is_empty() { None } else { Some(cursor.parse().ok()?) },
                 heartbeat: millis(heartbeat)?,
             }))
         }
-        ["message", after, name, last_event_id, data] => Some(TabInput::Relayed {
-            after: after.parse().ok(),
-            message: message::parse(name, last_event_id, data),
-        }),
+        ["message", after, name, last_event_id, data] if message::NAMES.contains(&name) => {
+            Some(TabInput::Relayed {
+                after: if after.is_empty() { None } else { Some(after.parse().ok()?) },
+                message: message::parse(name, last_event_id, data),
+            })
+        }
         _ => None,
     }
 }
 
+/// Reads the reason in a status. Returns `None` if it is malformed.
 fn parse_reason(fields: &[&str]) -> Option<DisconnectReason> {
     Some(match *fields {
         ["goodbye", reason] => DisconnectReason::Goodbye(
@@ -92,9 +105,12 @@ fn parse_reason(fields: &[&str]) -> Option<DisconnectReason> {
         ["unreachable"] => DisconnectReason::Unreachable,
         ["offline"] => DisconnectReason::Offline,
         ["recovered"] => DisconnectReason::Recovered,
-        ["status", status, ref detail @ ..] => DisconnectReason::Status {
+        ["status", status] => {
+            DisconnectReason::Status { status: status.parse().ok()?, detail: None }
+        }
+        ["status", status, detail] => DisconnectReason::Status {
             status: status.parse().ok()?,
-            detail: detail.first().map(ToString::to_string),
+            detail: Some(detail.to_owned()),
         },
         ["content-type", content_type] => DisconnectReason::ContentType(content_type.to_owned()),
         _ => return None,
@@ -117,10 +133,23 @@ fn id_or_empty(id: Option<EventId>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use waterclock::id::Epoch;
+    use std::sync::Arc;
+
+    use waterclock::{
+        event::Event,
+        id::Epoch,
+        notice::{Gap, GapReason},
+        timestamp::Timestamp,
+    };
 
     use super::*;
-    use crate::{connection::ReceivedMessage, tab::StreamMessage};
+    use crate::{
+        connection::{Intervals, ReceivedMessage},
+        tab::StreamMessage,
+    };
+
+    const ID_2: &str = "00000000000000ff-2";
+    const ID_4: &str = "00000000000000ff-4";
 
     fn id(sequence: u64) -> EventId {
         EventId { epoch: Epoch::new(0xff), sequence }
@@ -142,6 +171,7 @@ mod tests {
             DisconnectReason::ContentType("text/html; charset=utf-8".to_owned()),
         ];
         let all_states = [
+            ConnectionState::Idle,
             ConnectionState::Waiting { until: Duration::from_millis(5300) },
             ConnectionState::Live,
             ConnectionState::Connecting,
@@ -163,22 +193,103 @@ mod tests {
 
     #[test]
     fn a_relayed_message_is_parsed_like_the_leader_parses_it() {
-        let (name, data) = ("heartbeat", "several\nlines".to_owned());
-        let message = RawMessage { name, last_event_id: id(4).to_string(), data };
-        for after in [None, Some(id(2))] {
-            let received = ReceivedMessage::Heartbeat { id: Some(id(4)) };
-            let message_read = StreamMessage { received, content: StreamUpdate::Notice };
-            let expected = TabInput::Relayed { after, message: message_read };
-            assert_eq!(round_trip(&relay(after, &message)), Some(expected));
+        let event = Event {
+            id: id(4),
+            topic: "orders.eu".parse().unwrap(),
+            name: "created".parse().unwrap(),
+            data: "two\nlines".to_owned(),
+            time: Timestamp::from_millis(1_795_388_401_000),
+        };
+        let event_json = event.to_json();
+        let intervals =
+            Intervals { heartbeat: Duration::from_secs(15), retry: Duration::from_secs(2) };
+        let gap = Gap { reason: GapReason::Expired, cursor: "ff-2".to_owned() };
+        let goodbye = GoodbyeReason::Draining;
+        let messages = [
+            (
+                ("message", &*event_json),
+                ReceivedMessage::Event { id: Some(id(4)) },
+                StreamUpdate::Event(Arc::new(event)),
+            ),
+            // The lines of a message's data are joined by line feeds.
+            (
+                ("hello", "{\"heartbeat_ms\":15000,\n\"retry_ms\":2000}"),
+                ReceivedMessage::Hello { id: Some(id(4)), intervals: Some(intervals) },
+                StreamUpdate::Opened,
+            ),
+            (
+                ("gap", r#"{"reason":"expired","cursor":"ff-2"}"#),
+                ReceivedMessage::Gap { cursor: Some(id(4)) },
+                StreamUpdate::Gap(gap),
+            ),
+            (
+                ("goodbye", r#"{"reason":"draining","retry_ms":9000}"#),
+                ReceivedMessage::Goodbye { reason: goodbye, retry: Duration::from_secs(9) },
+                StreamUpdate::Notice,
+            ),
+            (
+                ("heartbeat", "several\nlines"),
+                ReceivedMessage::Heartbeat { id: Some(id(4)) },
+                StreamUpdate::Notice,
+            ),
+        ];
+        for ((name, data), received, content) in messages {
+            let raw = RawMessage { name, last_event_id: id(4).to_string(), data: data.to_owned() };
+            for after in [None, Some(id(2))] {
+                let message =
+                    StreamMessage { received: received.clone(), content: content.clone() };
+                let expected = TabInput::Relayed { after, message };
+                assert_eq!(round_trip(&relay(after, &raw)), Some(expected), "{name}");
+            }
         }
     }
 
     #[test]
+    fn a_relayed_message_with_malformed_data_counts_as_a_heartbeat() {
+        for name in ["message", "gap", "goodbye"] {
+            for data in ["", "{", "[]", "{}", r#"{"reason":"other"}"#] {
+                let message = StreamMessage {
+                    received: ReceivedMessage::Heartbeat { id: Some(id(4)) },
+                    content: StreamUpdate::Notice,
+                };
+                let expected = TabInput::Relayed { after: Some(id(2)), message };
+                let fields = ["message", ID_2, name, ID_4, data];
+                assert_eq!(parse(&fields), Some(expected), "{fields:?}");
+            }
+        }
+        let received = ReceivedMessage::Hello { id: Some(id(4)), intervals: None };
+        let message = StreamMessage { received, content: StreamUpdate::Opened };
+        let expected = TabInput::Relayed { after: None, message };
+        assert_eq!(parse(&["message", "", "hello", ID_4, "{}"]), Some(expected));
+    }
+
+    #[test]
     fn malformed_posts_are_ignored() {
-        for fields in
-            [&[][..], &["hello"], &["status"], &["status", "live", "0", "", ""], &["message", ""]]
-        {
+        for fields in [
+            &[][..],
+            &["hello"],
+            &["ask", ""],
+            &["status"],
+            &["status", "live", "0", "", ""],
+            &["status", "other", "0", "", "15000"],
+            &["status", "waiting", "soon", "", "15000"],
+            &["status", "live", "0", "other", "15000"],
+            &["status", "live", "0", "", "15000", "other"],
+            &["status", "live", "0", "", "15000", "goodbye", "other"],
+            &["status", "live", "0", "", "15000", "offline", ""],
+            &["status", "live", "0", "", "15000", "status", "many"],
+            &["status", "live", "0", "", "15000", "status", "503", "", ""],
+            &["message", ""],
+            &["message", "", "heartbeat", ID_4, "", ""],
+            &["message", "other", "heartbeat", ID_4, ""],
+            &["message", "", "other", ID_4, ""],
+        ] {
             assert_eq!(parse(fields), None, "{fields:?}");
         }
+    }
+
+    #[test]
+    fn the_name_has_the_version() {
+        assert_eq!(name("orders"), "waterclock-2-orders");
     }
 }

@@ -29,7 +29,7 @@ pub const MAX_SILENT_INTERVALS: u32 = 3;
 pub const DEFAULT_INTERVALS: Intervals =
     Intervals { heartbeat: Duration::from_secs(15), retry: Duration::from_secs(5) };
 
-/// A point in time: the time since the page was loaded, by a clock that never goes back
+/// A point in time: the time since the first reading of a clock that never goes back
 /// ([`Stopwatch`](crate::stopwatch::Stopwatch)).
 pub type PageTime = Duration;
 
@@ -45,7 +45,7 @@ pub struct Intervals {
 /// The state of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// The stream was not requested yet.
+    /// The stream has not been requested yet.
     Idle,
     /// Opening for the first time, or after a backoff.
     Connecting,
@@ -86,7 +86,7 @@ pub enum ConnectionInput {
     Connect,
     /// The user stops the stream.
     Stop,
-    /// The connection is open, but no message was received yet.
+    /// The connection is open, but no message has been received yet.
     Opened,
     /// A message was received.
     Received(ReceivedMessage),
@@ -105,8 +105,8 @@ pub enum ConnectionInput {
 
 /// A message of the stream, as the rules see it.
 ///
-/// An id behind the cursor leaves the cursor where it is. Such ids come from a connection that was
-/// replaced, or in the `hello` of its successor.
+/// An id behind the cursor leaves the cursor where it is, except in a gap. Such ids come from a
+/// connection that was replaced, or in the `hello` of its successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReceivedMessage {
     /// An event.
@@ -231,7 +231,7 @@ impl Connection {
         !self.cursor.is_some_and(is_behind)
     }
 
-    /// Returns the reason of the last disconnect, until the connection is live again.
+    /// Returns the reason for the missing connection, if it is known.
     pub fn reason(&self) -> Option<&DisconnectReason> {
         self.reason.as_ref()
     }
@@ -241,22 +241,12 @@ impl Connection {
         !matches!(self.state, ConnectionState::Idle | ConnectionState::Stopped)
     }
 
-    /// Applies an input at time `now`. Returns the next state and the effects, in order.
+    /// Applies an input at time `now`. Returns the effects, in order.
     ///
     /// `random` must be between 0 and 1. It spreads the reconnects of many pages, and only
     /// [`ConnectionInput::GaveUp`] uses it.
     #[must_use]
     pub fn step(
-        mut self,
-        now: PageTime,
-        random: f64,
-        input: ConnectionInput,
-    ) -> (Self, Vec<ConnectionEffect>) {
-        let effects = self.apply(now, random, input);
-        (self, effects)
-    }
-
-    pub(crate) fn apply(
         &mut self,
         now: PageTime,
         random: f64,
@@ -478,9 +468,7 @@ mod tests {
         }
 
         fn input(&mut self, input: ConnectionInput) -> &ConnectionState {
-            let (connection, effects) = self.connection.clone().step(self.now, 1.0, input);
-            self.connection = connection;
-            for effect in effects {
+            for effect in self.connection.step(self.now, 1.0, input) {
                 match effect {
                     ConnectionEffect::Open { after } => (self.is_open, self.after) = (true, after),
                     ConnectionEffect::Close => self.is_open = false,
@@ -793,19 +781,18 @@ mod tests {
                     ConnectionInput::Received(ReceivedMessage::Gap { cursor }) if open => *cursor,
                     _ => None,
                 };
-                let (next, effects) = connection.step(now, random, input.clone());
-                for effect in &effects {
+                for effect in connection.step(now, random, input.clone()) {
                     match effect {
                         ConnectionEffect::Open { after } => {
-                            prop_assert_eq!(*after, before, "resumes after the last event");
+                            prop_assert_eq!(after, before, "resumes after the last event");
                             open = true;
                         }
                         ConnectionEffect::Close => open = false,
                         ConnectionEffect::Explain => {}
                     }
                 }
-                prop_assert_eq!(next.cursor(), news.or(before), "the cursor is never lost");
-                match next.state() {
+                prop_assert_eq!(connection.cursor(), news.or(before), "the cursor is never lost");
+                match connection.state() {
                     ConnectionState::Waiting { until } => {
                         prop_assert!(!open && *until <= now + MAX_BACKOFF);
                     }
@@ -813,18 +800,15 @@ mod tests {
                     _ => prop_assert!(open, "open, waiting, or stopped"),
                 }
                 if input == ConnectionInput::Stop {
-                    prop_assert_eq!(next.state(), &ConnectionState::Stopped);
+                    prop_assert_eq!(connection.state(), &ConnectionState::Stopped);
                 }
-                connection = next;
             }
             // Without further inputs, it tries again.
             let longest = connection.max_silence().max(MAX_BACKOFF);
             let is_wanted = connection.is_wanted();
             let mut opens = 0;
             for later in [longest + seconds(1), longest + seconds(2)] {
-                let (next, effects) = connection.step(now + later, 0.5, ConnectionInput::Tick);
-                opens += effects.len();
-                connection = next;
+                opens += connection.step(now + later, 0.5, ConnectionInput::Tick).len();
             }
             prop_assert_eq!(opens > 0, is_wanted);
         }

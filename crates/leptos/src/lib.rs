@@ -1,9 +1,9 @@
 //! Event streams for Leptos: an `EventSource` in a signal, which resumes after the last event,
 //! reconnects with backoff, and is shared by all tabs of a browser.
 //!
-//! The server must be a Waterclock server at the same origin: it serves `/events` and `/poll`.
-//! Depend on this crate with the feature `hydrate` (or `csr`) in the browser, and `ssr` on the
-//! server.
+//! [`Live`] needs `/events` and `/poll` at the same origin, from a Waterclock server or from
+//! `waterclock-axum`. Depend on this crate with the feature `hydrate` (or `csr`) in the browser,
+//! and `ssr` on the server.
 //!
 //! ```
 //! use leptos::prelude::*;
@@ -55,10 +55,15 @@ mod message;
 pub mod stopwatch;
 pub mod tab;
 
-pub use connection::{ConnectionState, DisconnectReason};
+pub use connection::{ConnectionState, DisconnectReason, PageTime};
 pub use live::{Live, LiveOptions};
 pub use message::StreamUpdate;
 pub use tab::Role;
+pub use waterclock::{
+    event::Event,
+    id::EventId,
+    notice::{Gap, GapReason, GoodbyeReason},
+};
 
 /// The examples of the README compile.
 #[cfg(doctest)]

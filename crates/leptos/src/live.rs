@@ -1,7 +1,7 @@
 //! An event stream in signals, kept open by the connection rules and shared with the browser's
 //! other tabs.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
@@ -18,7 +18,8 @@ use crate::{
     tab::{Fetched, Role, Tab, TabEffect, TabInput},
 };
 
-/// The stream that a [`Live`] reads.
+/// The stream that a [`Live`] reads: `/events`, and `/poll` to fetch missing events. Both must be
+/// at the root of the page's own origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LiveOptions {
     /// The topics, as the query of a stream: `topic=a&topic=b`. If it is empty, the server's
@@ -33,6 +34,9 @@ pub struct LiveOptions {
 
 /// An event stream and the state of its connection. The stream stops when the reactive owner that
 /// created it is cleaned up.
+///
+/// The methods that return a value are reactive: a view or an effect that calls one is updated when
+/// the value changes.
 #[derive(Clone, Copy)]
 pub struct Live {
     tab: StoredValue<Tab<StreamUpdate>>,
@@ -44,7 +48,7 @@ pub struct Live {
     on_update: StoredValue<Arc<dyn Fn(StreamUpdate) + Send + Sync>>,
     status: RwSignal<LiveStatus>,
     now: RwSignal<PageTime>,
-    tabs: RwSignal<Option<usize>>,
+    tab_count: RwSignal<Option<usize>>,
 }
 
 /// The part of the rules' state that views see.
@@ -83,7 +87,7 @@ impl Live {
             group: StoredValue::default(),
             on_update: StoredValue::new(Arc::new(on_update)),
             now: RwSignal::default(),
-            tabs: RwSignal::default(),
+            tab_count: RwSignal::default(),
         };
         let source = browser::event_source(live.url.into(), &message::NAMES);
         effect(move || {
@@ -92,11 +96,11 @@ impl Live {
             }
         });
         effect(move || {
-            live.input(TabInput::Connect);
+            live.connect();
             browser::every_second(move || live.tick());
             browser::on_lifecycle(move |event| match event {
-                Lifecycle::Hidden => live.input(TabInput::Hide),
-                Lifecycle::Shown => live.input(TabInput::Show),
+                Lifecycle::PageHide => live.input(TabInput::PageHide),
+                Lifecycle::PageShow => live.input(TabInput::PageShow),
                 Lifecycle::Visible => live.tick(),
                 Lifecycle::Online => live.input(TabInput::Online),
             });
@@ -110,7 +114,7 @@ impl Live {
         self.status.with(|status| status.state.clone())
     }
 
-    /// Returns the reason of the last disconnect, until the connection is live again.
+    /// Returns the reason for the missing connection, if it is known.
     pub fn reason(self) -> Option<DisconnectReason> {
         self.status.with(|status| status.reason.clone())
     }
@@ -126,8 +130,8 @@ impl Live {
     }
 
     /// Returns the number of tabs that share the connection, if it is known.
-    pub fn tabs(self) -> Option<usize> {
-        self.tabs.get()
+    pub fn tab_count(self) -> Option<usize> {
+        self.tab_count.get()
     }
 
     /// Returns the time to compare [`ConnectionState::Waiting`] with. It advances about once a
@@ -136,10 +140,19 @@ impl Live {
         self.now.get()
     }
 
+    /// Opens the stream after the last event, or makes an immediate attempt during a backoff.
+    pub fn connect(self) {
+        self.input(TabInput::Connect);
+    }
+
+    /// Stops the stream in this tab.
+    pub fn stop(self) {
+        self.input(TabInput::Stop);
+    }
+
     /// Stops the stream if it is wanted, and connects it otherwise.
     pub fn toggle(self) {
-        let is_wanted = self.tab.with_value(Tab::is_wanted);
-        self.input(if is_wanted { TabInput::Stop } else { TabInput::Connect });
+        if self.tab.with_value(Tab::is_wanted) { self.stop() } else { self.connect() }
     }
 
     fn tick(self) {
@@ -151,14 +164,14 @@ impl Live {
 
     fn count_tabs(self) {
         if !self.group.with_value(Option::is_some) {
-            self.tabs.set(None);
+            self.tab_count.set(None);
             return;
         }
-        let group = self.options.with_value(|options| options.group.clone());
+        let name = self.options.with_value(|options| channel::name(&options.group));
         spawn_local(async move {
-            let tabs = count_tabs(&group).await;
+            let tabs = count_tabs(&name).await;
             // The page may be gone meanwhile.
-            let _ = self.tabs.try_set(tabs);
+            let _ = self.tab_count.try_set(tabs);
             if tabs == Some(1) {
                 self.input(TabInput::NoOtherTabs);
             }
@@ -187,8 +200,8 @@ impl Live {
     /// Applies the rules to an input, and carries out the effects. For a message, `raw` is the
     /// message as it came.
     fn step(self, input: TabInput<StreamUpdate>, raw: Option<&RawMessage>) {
-        let now = browser::now();
-        let step = |tab: &mut Tab<StreamUpdate>| tab.step(now, js_sys::Math::random(), input);
+        let (now, random) = (browser::now(), browser::random());
+        let step = |tab: &mut Tab<StreamUpdate>| tab.step(now, random, input);
         let Some(effects) = self.tab.try_update_value(step) else { return };
         for effect in effects {
             self.perform(effect, raw);
@@ -231,7 +244,7 @@ impl Live {
                 let fetched = response.map(|response| fetched(after, response));
                 self.input(fetched.map_or(TabInput::FetchFailed, TabInput::Fetched));
             }),
-            TabEffect::Show(update) => self.on_update.with_value(|on_update| on_update(update)),
+            TabEffect::Deliver(update) => self.on_update.with_value(|on_update| on_update(update)),
         }
     }
 
@@ -241,11 +254,11 @@ impl Live {
     }
 
     fn join(self) {
-        let name = self.options.with_value(|options| options.group.clone());
-        let group = if name.is_empty() {
+        let group = self.options.with_value(|options| options.group.clone());
+        let group = if group.is_empty() {
             None
         } else {
-            TabGroup::join(&name, move |event| match event {
+            TabGroup::join(&channel::name(&group), move |event| match event {
                 GroupEvent::Granted => self.input(TabInput::Granted),
                 GroupEvent::Stolen => self.input(TabInput::Stolen),
                 GroupEvent::Refused => self.input(TabInput::CannotShare),
@@ -271,6 +284,12 @@ impl Live {
             Some(id) => format!("/{path}?format=json{and}{query}&last_event_id={id}"),
             None => format!("/{path}?format=json{and}{query}"),
         }
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").finish_non_exhaustive()
     }
 }
 

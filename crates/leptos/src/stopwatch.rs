@@ -7,7 +7,7 @@ use crate::connection::PageTime;
 /// Largest difference between the two clocks that is explained by their resolution.
 const RESOLUTION: Duration = Duration::from_secs(1);
 
-/// Measures the time since the page was loaded. It never goes back, and it includes the time that
+/// Measures the time since the first reading. It never goes back, and it includes the time that
 /// the machine slept, which is when connections die.
 ///
 /// A browser has two clocks. `performance.now()` never goes back, but may stand still while the
@@ -22,7 +22,7 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Returns the time since the page was loaded, given the current values of the two clocks.
+    /// Returns the time since the first reading, given the current values of the two clocks.
     pub fn elapsed(&mut self, monotonic: Duration, wall: Duration) -> PageTime {
         if let Some((last_monotonic, last_wall)) = self.last.replace((monotonic, wall)) {
             let step = monotonic.saturating_sub(last_monotonic);

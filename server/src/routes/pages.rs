@@ -143,13 +143,12 @@ async fn home_data(
     }
 }
 
-/// The name that tabs share if they read the same topics by the same permission. It reveals nothing
-/// else.
+/// Returns the name that tabs share if they read the same topics with the same permission. It
+/// reveals nothing else.
 fn group(permission: &ReadPermission<'_>, patterns: &Patterns) -> String {
     // This hasher gives the same result on each server, as long as pages live.
     let mut hasher = DefaultHasher::new();
     permission.hash(&mut hasher);
     patterns.iter().for_each(|pattern| pattern.hash(&mut hasher));
-    // The number is the version of the format in which tabs talk to each other.
-    format!("waterclock-2-{:016x}", hasher.finish())
+    format!("{:016x}", hasher.finish())
 }

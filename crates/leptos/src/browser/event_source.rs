@@ -1,6 +1,6 @@
 //! The browser's `EventSource` (WHATWG HTML 9.2) in a signal.
 
-use std::mem;
+use std::{fmt, mem};
 
 use leptos::prelude::*;
 use send_wrapper::SendWrapper;
@@ -21,7 +21,7 @@ pub enum SourceEvent {
     },
 }
 
-/// A message of an `EventSource`, not yet parsed.
+/// A message of an `EventSource`, before it is parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawMessage {
     /// Name of the message, SSE's `event:`.
@@ -32,8 +32,8 @@ pub struct RawMessage {
     pub data: String,
 }
 
-/// The events of an `EventSource` that were not yet taken. The signal keeps all of them, not only
-/// the latest, so that messages that arrive together are neither lost nor merged.
+/// The events of an `EventSource` that have not been taken yet. The signal keeps all of them, not
+/// only the latest, so that messages that arrive together are neither lost nor merged.
 #[derive(Clone, Copy, Debug)]
 pub struct EventSourceSignal(RwSignal<Vec<SourceEvent>>);
 
@@ -143,6 +143,12 @@ impl EventSourceHandle {
         });
         let on_message = on_message.collect();
         Self { inner, _on_open: on_open, _on_error: on_error, _on_message: on_message }
+    }
+}
+
+impl fmt::Debug for EventSourceHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventSourceHandle").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 

@@ -10,6 +10,7 @@ use super::json::{FromJson, Json, from_json};
 const TIMEOUT: u32 = 20_000;
 
 /// The response to a poll.
+#[derive(Debug)]
 pub struct PollResponse {
     /// The events, in order.
     pub events: Vec<Event>,
@@ -52,6 +53,7 @@ async fn request(url: &str, signal: &AbortSignal) -> Option<PollResponse> {
 }
 
 /// Aborts a request when it is dropped.
+#[derive(Debug)]
 pub struct AbortOnDrop(pub AbortController);
 
 impl Drop for AbortOnDrop {

@@ -78,8 +78,8 @@ impl LockRequest {
 
 impl TabGroup {
     /// Joins the group of that name: requests its lock, and listens to its channel. Returns `None`
-    /// if the browser has no locks or channels. It has them only over HTTPS and on the server's own
-    /// machine.
+    /// if the browser has no locks or channels. It has them only in secure contexts (HTTPS or
+    /// localhost).
     pub(crate) fn join(name: &str, on_event: impl Fn(GroupEvent) + 'static) -> Option<Self> {
         let locks = locks()?;
         let channel = BroadcastChannel::new(name).ok()?;
@@ -97,8 +97,11 @@ impl TabGroup {
         let on_message = Closure::<dyn Fn(_)>::new(move |message: MessageEvent| {
             if let (Some(inner), Some(fields)) = (weak.upgrade(), message.data().dyn_ref::<Array>())
             {
-                let fields = fields.iter().filter_map(|field| field.as_string()).collect();
-                (inner.on_event)(GroupEvent::Posted(fields));
+                // A post that is not a list of strings is not from a tab of this version.
+                let fields: Option<Vec<_>> = fields.iter().map(|field| field.as_string()).collect();
+                if let Some(fields) = fields {
+                    (inner.on_event)(GroupEvent::Posted(fields));
+                }
             }
         });
         inner.channel.set_onmessage(Some(on_message.as_ref().unchecked_ref()));

@@ -38,7 +38,7 @@ pub enum Role {
     Inactive,
     /// The browser has put the page into its back/forward cache, and may bring it back.
     Suspended,
-    /// Another tab holds the connection, or the leader is not known yet.
+    /// Another tab holds the connection, or the leader is still unknown.
     Follower,
     /// This tab holds the connection for all.
     Leader,
@@ -61,7 +61,7 @@ pub struct LeaderStatus {
     /// State of the connection. In [`ConnectionState::Waiting`] between tabs, `until` is the
     /// remaining time.
     pub state: ConnectionState,
-    /// Reason of the last disconnect.
+    /// Reason for the missing connection, if it is known.
     pub reason: Option<DisconnectReason>,
     /// The leader's cursor.
     pub cursor: Option<EventId>,
@@ -90,9 +90,9 @@ pub enum TabInput<M> {
     /// The user stops the stream in this tab.
     Stop,
     /// The browser puts the page away (`pagehide`).
-    Hide,
+    PageHide,
     /// The browser brings the page back (`pageshow`).
-    Show,
+    PageShow,
     /// The browser reports that the network is back.
     Online,
     /// Time has passed, as for [`ConnectionInput::Tick`].
@@ -151,8 +151,8 @@ pub enum TabEffect<M> {
         /// The cursor.
         after: EventId,
     },
-    /// Show this content: it is new, and next in order.
-    Show(M),
+    /// Deliver this content to the page: it is new, and next in order.
+    Deliver(M),
 }
 
 /// The state machine of one tab.
@@ -225,7 +225,7 @@ impl<M> Tab<M> {
         }
     }
 
-    /// Returns the reason of the last disconnect, until the connection is live again.
+    /// Returns the reason for the missing connection, if it is known.
     pub fn reason(&self) -> Option<&DisconnectReason> {
         if self.role == Role::Follower {
             self.leader.status.reason.as_ref()
@@ -275,7 +275,7 @@ impl<M> Tab<M> {
     ) {
         match (self.role, input) {
             (Role::Inactive, TabInput::Connect)
-            | (Role::Suspended, TabInput::Connect | TabInput::Show) => {
+            | (Role::Suspended, TabInput::Connect | TabInput::PageShow) => {
                 self.role = Role::Follower;
                 self.leader = Leader::unknown(now, &self.connection);
                 effects.extend([TabEffect::Join, TabEffect::Ask]);
@@ -286,7 +286,7 @@ impl<M> Tab<M> {
 
             // The stream has ended. The others have been told, and have had the time to hear of it
             // before one of them gets the lock.
-            (Role::Leader | Role::Standalone, TabInput::Tick | TabInput::Hide)
+            (Role::Leader | Role::Standalone, TabInput::Tick | TabInput::PageHide)
                 if !self.is_wanted() =>
             {
                 self.reset_sharing();
@@ -295,7 +295,7 @@ impl<M> Tab<M> {
             }
 
             (_, TabInput::Stop) => self.leave(now, Role::Inactive, effects),
-            (_, TabInput::Hide) => self.leave(now, Role::Suspended, effects),
+            (_, TabInput::PageHide) => self.leave(now, Role::Suspended, effects),
 
             (Role::Follower, TabInput::Granted) => {
                 self.role = Role::Leader;
@@ -385,7 +385,7 @@ impl<M> Tab<M> {
         effects: &mut Vec<TabEffect<M>>,
     ) {
         effects.extend(
-            self.connection.apply(now, random, input).into_iter().map(TabEffect::Connection),
+            self.connection.step(now, random, input).into_iter().map(TabEffect::Connection),
         );
     }
 
@@ -444,7 +444,7 @@ impl<M> Tab<M> {
         if self.others.is_some() {
             effects.push(TabEffect::Relay { after });
         }
-        effects.push(TabEffect::Show(message.content));
+        effects.push(TabEffect::Deliver(message.content));
     }
 
     /// Returns `true` for an event that this tab already has.
@@ -500,7 +500,7 @@ impl<M> Tab<M> {
                 return;
             }
             self.connection.follow(&message.received);
-            effects.push(TabEffect::Show(message.content));
+            effects.push(TabEffect::Deliver(message.content));
         }
         if target.is_some_and(|target| !self.has_reached(target)) {
             self.fetch(target, effects);
@@ -526,7 +526,7 @@ impl<M> Tab<M> {
         }
         let is_progress = gap.is_some() || !events.is_empty() || cursor != after;
         self.connection.set_cursor(cursor);
-        effects.extend(gap.into_iter().chain(events).map(TabEffect::Show));
+        effects.extend(gap.into_iter().chain(events).map(TabEffect::Deliver));
         self.fetch = FetchState::Idle;
         self.drop_unreachable(buffered);
         if is_progress {

@@ -24,7 +24,7 @@ fn relayed(after: u64, sequence: u64) -> TabInput<Option<EventId>> {
 
 fn shown(effects: &[TabEffect<Option<EventId>>]) -> Vec<u64> {
     let sequence = |effect: &TabEffect<Option<EventId>>| match effect {
-        TabEffect::Show(content) => content.map(|id| id.sequence),
+        TabEffect::Deliver(content) => content.map(|id| id.sequence),
         _ => None,
     };
     effects.iter().filter_map(sequence).collect()
@@ -62,7 +62,7 @@ fn a_leader_without_other_tabs_relays_nothing() {
     let mut tab = leader();
     assert_eq!(tab.step(seconds(9), 0.0, TabInput::NoOtherTabs), []);
     let effects = tab.step(seconds(9), 0.0, TabInput::Message(event(id(7))));
-    assert_eq!(effects, [TabEffect::Show(Some(id(7)))]);
+    assert_eq!(effects, [TabEffect::Deliver(Some(id(7)))]);
     // It relays again once it hears of another tab.
     let effects = tab.step(seconds(9), 0.0, TabInput::Asked);
     assert!(matches!(
@@ -162,15 +162,15 @@ fn a_leader_that_lost_the_lock_closes_its_connection_and_follows() {
 #[test]
 fn a_suspended_page_holds_nothing_and_comes_back() {
     let mut tab = leader();
-    let effects = tab.step(seconds(1), 0.0, TabInput::Hide);
+    let effects = tab.step(seconds(1), 0.0, TabInput::PageHide);
     assert_eq!(effects, [TabEffect::Connection(ConnectionEffect::Close), TabEffect::Leave]);
     assert_eq!(tab.step(seconds(1), 0.0, TabInput::Granted), [TabEffect::Leave], "too late");
     assert!(tab.is_wanted());
-    assert_eq!(tab.step(seconds(9), 0.0, TabInput::Show)[0], TabEffect::Join);
+    assert_eq!(tab.step(seconds(9), 0.0, TabInput::PageShow)[0], TabEffect::Join);
     // A stopped page stays stopped.
     let _ = tab.step(seconds(9), 0.0, TabInput::Stop);
-    let _ = tab.step(seconds(9), 0.0, TabInput::Hide);
-    assert_eq!(tab.step(seconds(9), 0.0, TabInput::Show), []);
+    let _ = tab.step(seconds(9), 0.0, TabInput::PageHide);
+    assert_eq!(tab.step(seconds(9), 0.0, TabInput::PageShow), []);
     assert_eq!(tab.state(), &ConnectionState::Stopped);
 }
 
@@ -181,7 +181,7 @@ fn without_locks_a_tab_has_a_connection_of_its_own() {
     assert_eq!(effects, [TabEffect::Connection(ConnectionEffect::Open { after: Some(id(5)) })]);
     assert_eq!(
         tab.step(seconds(1), 0.0, TabInput::Message(event(id(6)))),
-        [TabEffect::Show(Some(id(6)))]
+        [TabEffect::Deliver(Some(id(6)))]
     );
     assert_eq!(tab.role(), Role::Standalone);
 }
@@ -218,8 +218,8 @@ fn a_standalone_tab_also_stops_at_the_end_of_the_stream() {
     let reason = DisconnectReason::Status { status: 204, detail: None };
     let _ = tab.step(seconds(1), 0.0, TabInput::Connection(ConnectionInput::Explained(reason)));
     assert!(!tab.is_wanted());
-    let _ = tab.step(seconds(1), 0.0, TabInput::Hide);
-    assert_eq!(tab.step(seconds(1), 0.0, TabInput::Show), [], "it stays stopped");
+    let _ = tab.step(seconds(1), 0.0, TabInput::PageHide);
+    assert_eq!(tab.step(seconds(1), 0.0, TabInput::PageShow), [], "it stays stopped");
     assert_eq!(tab.step(seconds(1), 0.0, TabInput::Connect)[0], TabEffect::Join);
 }
 
@@ -241,7 +241,7 @@ fn buffered_messages_of_a_former_log_are_dropped() {
     // The gap came after the request was sent, so one more request follows, and then none.
     assert_eq!(effects.last(), Some(&TabEffect::Fetch { after: new(1) }));
     let effects = tab.step(seconds(1), 0.0, fetched(new(1), new(2)));
-    assert_eq!(effects, [TabEffect::Show(Some(new(2)))]);
+    assert_eq!(effects, [TabEffect::Deliver(Some(new(2)))]);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_follower_without_a_cursor_accepts_any_gap() {
     let gap =
         StreamMessage { received: ReceivedMessage::Gap { cursor: Some(id(3)) }, content: None };
     let gap = TabInput::Relayed { after: Some(id(1)), message: gap };
-    assert_eq!(tab.step(seconds(1), 0.0, gap), [TabEffect::Show(None)]);
+    assert_eq!(tab.step(seconds(1), 0.0, gap), [TabEffect::Deliver(None)]);
     assert_eq!(shown(&tab.step(seconds(1), 0.0, relayed(3, 4))), [4]);
 }
 
@@ -318,8 +318,8 @@ enum Action {
     /// The user opens the page again.
     Connect(usize),
     Stop(usize),
-    Hide(usize),
-    Show(usize),
+    PageHide(usize),
+    PageShow(usize),
     /// Its process dies.
     Kill(usize),
     Freeze(usize),
@@ -373,9 +373,12 @@ impl FakeBrowser {
         }
     }
 
-    fn step(&mut self, step: &Action) {
-        match *step {
-            Action::Connect(tab) | Action::Stop(tab) | Action::Hide(tab) | Action::Show(tab)
+    fn act(&mut self, action: &Action) {
+        match *action {
+            Action::Connect(tab)
+            | Action::Stop(tab)
+            | Action::PageHide(tab)
+            | Action::PageShow(tab)
                 if self.tabs[tab].is_frozen && !self.tabs[tab].is_dead => {}
             Action::Connect(tab) => {
                 if self.tabs[tab].is_dead {
@@ -389,8 +392,8 @@ impl FakeBrowser {
                 self.input(tab, TabInput::Connect);
             }
             Action::Stop(tab) => self.input(tab, TabInput::Stop),
-            Action::Hide(tab) => self.input(tab, TabInput::Hide),
-            Action::Show(tab) => self.input(tab, TabInput::Show),
+            Action::PageHide(tab) => self.input(tab, TabInput::PageHide),
+            Action::PageShow(tab) => self.input(tab, TabInput::PageShow),
             Action::Kill(tab) => {
                 self.tabs[tab].is_dead = true;
                 self.tabs[tab].stream = None;
@@ -427,7 +430,7 @@ impl FakeBrowser {
             Action::NewLog => {
                 (self.epoch, self.newest, self.oldest) = (self.epoch + 1, 0, 1);
                 for tab in 0..TABS {
-                    self.step(&Action::Cut(tab, false));
+                    self.act(&Action::Cut(tab, false));
                 }
             }
             Action::Pass(seconds_passed) => {
@@ -446,16 +449,16 @@ impl FakeBrowser {
         let Some(stream) = &self.tabs[tab].stream else { return };
         let (has_begun, cursor) = (stream.has_begun, stream.cursor);
         let (is_gap, start) = self.start(cursor);
-        let mut said = Vec::new();
+        let mut messages = Vec::new();
         let cursor = if !has_begun {
             let hello_id = (!is_gap).then_some(self.id(start));
-            said.push(StreamMessage {
+            messages.push(StreamMessage {
                 received: ReceivedMessage::Hello { id: hello_id, intervals: None },
                 content: None,
             });
             if is_gap {
                 let cursor = Some(self.id(start));
-                said.push(StreamMessage {
+                messages.push(StreamMessage {
                     received: ReceivedMessage::Gap { cursor },
                     content: None,
                 });
@@ -463,18 +466,18 @@ impl FakeBrowser {
             self.id(start)
         } else if start < self.newest {
             let next = self.id((start + 1).max(self.oldest));
-            said.push(event(next));
+            messages.push(event(next));
             next
         } else {
             let here = self.id(start);
-            said.push(StreamMessage {
+            messages.push(StreamMessage {
                 received: ReceivedMessage::Heartbeat { id: Some(here) },
                 content: None,
             });
             here
         };
         let page = &mut self.tabs[tab];
-        page.inbox[STREAM].extend(said.into_iter().map(TabInput::Message));
+        page.inbox[STREAM].extend(messages.into_iter().map(TabInput::Message));
         page.stream = Some(FakeStream { cursor: Some(cursor), has_begun: true });
     }
 
@@ -543,8 +546,8 @@ impl FakeBrowser {
                 let fetched = TabInput::Fetched(Fetched { after, gap, events, cursor });
                 self.tabs[tab].inbox[FETCH].push_back(fetched);
             }
-            TabEffect::Show(Some(id)) => self.tabs[tab].shown.push(id),
-            TabEffect::Show(None) => {}
+            TabEffect::Deliver(Some(id)) => self.tabs[tab].shown.push(id),
+            TabEffect::Deliver(None) => {}
         }
     }
 
@@ -578,15 +581,15 @@ impl FakeBrowser {
     /// Wakes and shows every page.
     fn thaw(&mut self) {
         for tab in 0..TABS {
-            self.step(&Action::Thaw(tab));
-            self.step(&Action::Show(tab));
+            self.act(&Action::Thaw(tab));
+            self.act(&Action::PageShow(tab));
         }
     }
 
     /// Lets time pass and all inputs arrive, without further disturbances.
     fn settle(&mut self) {
         for _ in 0..50 {
-            self.step(&Action::Pass(1));
+            self.act(&Action::Pass(1));
             for _ in 0..4 {
                 self.deliver_all();
             }
@@ -598,7 +601,7 @@ impl FakeBrowser {
         for tab in 0..TABS {
             self.send(tab);
             while let Some(from) = self.arrives_next(tab) {
-                self.step(&Action::Arrive(tab, from));
+                self.act(&Action::Arrive(tab, from));
             }
         }
     }
@@ -610,13 +613,13 @@ impl FakeBrowser {
     }
 }
 
-fn step() -> impl Strategy<Value = Action> {
+fn action() -> impl Strategy<Value = Action> {
     let tab = || 0..TABS;
     prop_oneof![
         3 => tab().prop_map(Action::Connect),
         1 => tab().prop_map(Action::Stop),
-        1 => tab().prop_map(Action::Hide),
-        1 => tab().prop_map(Action::Show),
+        1 => tab().prop_map(Action::PageHide),
+        1 => tab().prop_map(Action::PageShow),
         1 => tab().prop_map(Action::Kill),
         1 => tab().prop_map(Action::Freeze),
         1 => tab().prop_map(Action::Thaw),
@@ -633,17 +636,17 @@ proptest! {
 
     #[test]
     fn every_tab_has_every_event_once_and_in_order(
-        steps in proptest::collection::vec(step(), 0..400),
+        actions in proptest::collection::vec(action(), 0..400),
     ) {
         let mut browser = FakeBrowser::new();
         for tab in &mut browser.tabs {
             tab.tab = Tab::new(Some(id(0)));
             tab.shown = vec![id(0)];
         }
-        for step in &steps {
-            browser.step(step);
+        for action in &actions {
+            browser.act(action);
         }
-        browser.step(&Action::Publish);
+        browser.act(&Action::Publish);
         browser.settle();
         let newest = Some(browser.id(browser.newest));
         for page in browser.tabs.iter().filter(|page| !page.is_dead && !page.is_frozen) {
@@ -652,7 +655,7 @@ proptest! {
         }
         browser.thaw();
         browser.settle();
-        browser.step(&Action::Publish);
+        browser.act(&Action::Publish);
         browser.settle();
         let mut streams = 0;
         for page in browser.tabs.iter().filter(|page| !page.is_dead) {
@@ -667,9 +670,9 @@ proptest! {
 
     #[test]
     fn every_tab_catches_up_with_the_log_even_if_it_is_replaced(
-        steps in proptest::collection::vec(
+        actions in proptest::collection::vec(
             prop_oneof![
-                30 => step(),
+                30 => action(),
                 1 => Just(Action::NewLog),
                 1 => (0..5_u64).prop_map(Action::Retain),
             ],
@@ -680,20 +683,20 @@ proptest! {
         for tab in &mut browser.tabs {
             tab.tab = Tab::new(Some(id(0)));
         }
-        for step in &steps {
-            browser.step(step);
+        for action in &actions {
+            browser.act(action);
         }
         browser.thaw();
         browser.settle();
         // On a busy stream, too, tabs follow without a request for each event.
         browser.fetches = 0;
         for _ in 0..100 {
-            browser.step(&Action::Publish);
+            browser.act(&Action::Publish);
             browser.deliver_all();
         }
         prop_assert!(browser.fetches < 50, "{} fetches", browser.fetches);
         for _ in 0..3 {
-            browser.step(&Action::Publish);
+            browser.act(&Action::Publish);
         }
         browser.settle();
         for page in browser.tabs.iter().filter(|page| !page.is_dead && page.tab.is_wanted()) {
