@@ -69,9 +69,9 @@ pub(crate) enum PublishRejection {
 
 impl PublishRejection {
     /// The status, or the denial that has one of its own.
-    fn status(self) -> Result<StatusCode, Denied> {
+    fn status(&self) -> Result<StatusCode, Denied> {
         Ok(match self {
-            Self::Denied(denied) => return Err(denied),
+            Self::Denied(denied) => return Err(denied.clone()),
             // An expired permission counts as an invalid token.
             Self::Expired(_) => return Err(Denied::InvalidToken(self.to_string())),
             Self::Topic(_)
@@ -96,21 +96,19 @@ impl PublishRejection {
 
 impl From<PublishRejection> for Problem {
     fn from(rejection: PublishRejection) -> Self {
-        let detail = rejection.to_string();
-        let of_status = |status| Self::new(status, detail);
+        let status = match rejection.status() {
+            Ok(status) => status,
+            Err(denied) => return denied.into(),
+        };
+        let problem = Self::new(status, rejection.to_string());
         match rejection {
-            PublishRejection::RateLimited(wait) => of_status(StatusCode::TOO_MANY_REQUESTS)
-                .with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)),
-            PublishRejection::DataTooLong => {
-                of_status(StatusCode::PAYLOAD_TOO_LARGE).refused_as(Refusal::TooLong)
+            PublishRejection::RateLimited(wait) => {
+                problem.with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))
             }
-            PublishRejection::MalformedBody => {
-                of_status(StatusCode::BAD_REQUEST).refused_as(Refusal::Malformed).closing()
-            }
-            PublishRejection::BodyTimeout => {
-                of_status(StatusCode::REQUEST_TIMEOUT).refused_as(Refusal::BodyTimeout).closing()
-            }
-            other => other.status().map_or_else(Self::from, of_status),
+            PublishRejection::DataTooLong => problem.refused_as(Refusal::TooLong),
+            PublishRejection::MalformedBody => problem.refused_as(Refusal::Malformed).closing(),
+            PublishRejection::BodyTimeout => problem.refused_as(Refusal::BodyTimeout).closing(),
+            _ => problem,
         }
     }
 }
