@@ -9,8 +9,7 @@ use crate::auth::{Access, Caller};
 
 /// Adds the [`Caller`] to a request's extensions.
 pub(super) async fn identify(
-    State(access): State<Access>,
-    State(hub): State<Arc<Hub>>,
+    State((access, hub)): State<(Access, Arc<Hub>)>,
     request: Request,
 ) -> Request {
     let (mut parts, body) = request.into_parts();

@@ -18,6 +18,8 @@ mod time;
 
 #[cfg(feature = "compare")]
 use axum::routing::post;
+use std::sync::Arc;
+
 use axum::{
     Router,
     http::header::CONTENT_TYPE,
@@ -35,7 +37,7 @@ const OPENAPI: &str = include_str!("../../../docs/openapi.json");
 pub fn router(state: AppState) -> Router {
     let events = state.events.router();
     #[cfg(feature = "compare")]
-    let events = events.layer(map_request_with_state(state.clone(), meters::count));
+    let events = events.layer(map_request_with_state(state.meters.clone(), meters::count));
     let events = match cors::layer(&state.access) {
         Some(cors) => events.layer(cors),
         None => events,
@@ -45,8 +47,10 @@ pub fn router(state: AppState) -> Router {
         Router::new().merge(events).merge(pages::router()).route("/metrics", get(metrics::get));
     #[cfg(feature = "compare")]
     let identified = identified.route("/load", post(load::post).delete(load::delete));
+    // Layers clone their state for each request, so each gets only the part that it needs.
+    let callers = (state.access.clone(), Arc::clone(&state.hub));
     let router = Router::new()
-        .merge(identified.route_layer(map_request_with_state(state.clone(), identify::identify)))
+        .merge(identified.route_layer(map_request_with_state(callers, identify::identify)))
         .merge(state.events.probe_router())
         .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)))
         .route("/time", get(time::get))
@@ -61,6 +65,6 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(map_request(request_check::check))
         .layer(map_response(headers::add))
-        .layer(map_response_with_state(state.clone(), refusals::count))
+        .layer(map_response_with_state(Arc::clone(&state.metrics), refusals::count))
         .with_state(state)
 }
