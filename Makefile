@@ -34,20 +34,20 @@ check: setup-build ## Check that the server and the page compile (some seconds)
 	cargo check --quiet --all-targets
 	cargo check --quiet --package frontend --target wasm32-unknown-unknown
 
-lint: setup-lint ## Check format, clippy, import circles, names, comments and documentation (1 minute)
+lint: setup-lint ## Check format, clippy, import circles, names, comments and documentation (half a minute)
 	@scripts/test.sh lint
 
 doc: setup-build ## Build the documentation into target/doc (10 seconds)
 	@scripts/test.sh doc
 
-unit: setup-build ## Run the unit, property and integration tests, and those of the scripts (2 minutes)
+unit: setup-build ## Run the unit, property and integration tests, and those of the scripts (1 minute)
 	@scripts/test.sh unit
 
 export E2E
-e2e: setup-test build ## Run the tests in Chromium and Firefox (8 minutes), or some: E2E="tabs -g 'a name'"
+e2e: setup-test build ## Run the tests in Chromium and Firefox (7 minutes), or some: E2E="tabs -g 'a name'"
 	@scripts/test.sh e2e
 
-test: setup-test build ## Run all of these and the tests behind proxies (20 minutes)
+test: setup-test build ## Run all of these and the tests behind proxies (17 minutes)
 	@scripts/test.sh
 
 test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (3 minutes)
