@@ -22,7 +22,7 @@ use waterclock::{
 };
 
 use crate::{
-    assess::{self, MAX_START_GAP},
+    assess::{self, MAX_FIRST_EVENT, MAX_START_GAP},
     check::Check,
     client::{
         FetchError, ProbeClient, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, Schedule, StreamEnd,
@@ -294,19 +294,18 @@ impl<C: ProbeClient> Diagnosis<'_, C> {
                 return;
             }
         };
-        // A busy machine may hold up one stream. A buffer also holds up the next one.
-        if DeliveryTrace::is_held_back(&response.reader.arrivals)
+        // A busy machine may hold up one stream, and so may a proxy that still works on streams which
+        // were closed before. What is wrong with the path holds up the next one, too.
+        if (Self::is_late(&response) || DeliveryTrace::is_held_back(&response.reader.arrivals))
             && let Ok(again) = self.fetch(get).await
             && again.reader.is_complete(Schedule::SLOW.events)
+            && !Self::is_late(&again)
             && !DeliveryTrace::is_held_back(&again.reader.arrivals)
         {
             response = again;
         }
         let is_held_back = DeliveryTrace::is_held_back(&response.reader.arrivals);
-        let since_request = |time: f64| duration_from_millis(time - response.requested_at);
-        let arrivals = &response.reader.arrivals;
-        let took = arrivals.first().and_then(|first| since_request(first.arrived));
-        let took = took.ok_or(since_request(response.ended_at).unwrap_or_default());
+        let took = Self::first_event_after(&response);
         self.report(assess::first_event(took, is_held_back)).await;
         self.report(assess::fields(&response.reader)).await;
         self.report(assess::post(post.as_ref().ok(), Schedule::SLOW, is_held_back)).await;
@@ -318,6 +317,19 @@ impl<C: ProbeClient> Diagnosis<'_, C> {
                 .unwrap_or_else(|reason| Finding::unknown(Check::Delivery, reason)),
         };
         self.report(finding).await;
+    }
+
+    /// Returns the time from the request to the first event, or `Err` with the time until the end of
+    /// a response without events.
+    fn first_event_after(response: &StreamResponse) -> Result<Duration, Duration> {
+        let since_request = |time: f64| duration_from_millis(time - response.requested_at);
+        let first = response.reader.arrivals.first();
+        let took = first.and_then(|first| since_request(first.arrived));
+        took.ok_or(since_request(response.ended_at).unwrap_or_default())
+    }
+
+    fn is_late(response: &StreamResponse) -> bool {
+        Self::first_event_after(response).is_ok_and(|took| took > MAX_FIRST_EVENT)
     }
 
     /// Completes the delivery check, given the arrivals of the slow stream. Returns the reason if
@@ -385,6 +397,8 @@ mod tests {
         cuts_after: Option<Duration>,
         /// Start and end of a pause in which nothing arrives.
         stall: Option<(Duration, Duration)>,
+        /// Number of the next requests for a slow stream that wait in a queue of the path.
+        queued: Cell<u32>,
         /// Streams that the path allows at the same time. Others wait.
         connections: Semaphore,
         /// `true` if the path caches the response to a request for one event.
@@ -402,6 +416,7 @@ mod tests {
                 comes_up: None,
                 cuts_after: None,
                 stall: None,
+                queued: Cell::new(0),
                 connections: Semaphore::new(100),
                 is_caching: false,
                 cached: RefCell::default(),
@@ -498,6 +513,11 @@ mod tests {
             let until = Instant::now() + request.timeout();
             let permit = timeout_at(until, self.connections.acquire()).await;
             let _permit = permit.map_err(|_| FetchError::TimedOut)?;
+            let queued = self.queued.get();
+            if request.schedule == Schedule::SLOW && queued > 0 {
+                self.queued.set(queued - 1);
+                sleep(MAX_FIRST_EVENT).await;
+            }
             // The latency of the path.
             sleep(Duration::from_millis(1)).await;
             self.uptime().ok_or(FetchError::Unreachable)?;
@@ -576,6 +596,19 @@ mod tests {
         assert_eq!(result, Ok(()));
         for finding in findings {
             assert_eq!(finding.verdict, Verdict::Good, "{finding}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_first_event_that_is_late_again_is_a_fault() {
+        // The GET and the POST are sent together, and the next one after them.
+        for (queued, expected) in [(2, &[][..]), (3, &[Fault::LateFirstEvent])] {
+            let queued = Cell::new(queued);
+            let (findings, result) = run(Simulation { queued, ..Simulation::default() }).await;
+            assert_eq!(result, Ok(()));
+            let faults: Vec<_> =
+                findings.iter().flat_map(|finding| finding.faults.clone()).collect();
+            assert_eq!(faults, expected);
         }
     }
 
