@@ -1,19 +1,13 @@
 //! The program `waterclock`. It reads its options, wires the parts, and serves until shutdown; or
 //! it diagnoses the path to a server.
 
-use std::{
-    error::Error,
-    io::{self, Write as _},
-    path::Path,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{error::Error, path::Path, process::ExitCode, sync::Arc};
 
 use server::{
-    diagnose,
+    diagnose::{self, Diagnose},
     limits::{RESERVED_FILES, Timeouts},
     net::{Capacity, Serving, listen, serve, tls::Tls},
-    ops::output,
+    ops::output::Output,
     options::{Command, Options, Store},
     routes::router,
     state::AppState,
@@ -31,23 +25,35 @@ use waterclock::{
     timestamp::Timestamp,
 };
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if let Some(Command::Diagnose(options)) = &options.command {
-        return diagnose::run(options).await.into();
+        return diagnose(options);
     }
-    output::start(options.log);
+    let output = Output::start(options.log);
+    let code = start_and_run(&options, &output);
+    // The end of the runtime has printed messages, too.
+    output.flush();
+    code
+}
+
+#[tokio::main]
+async fn diagnose(options: &Diagnose) -> ExitCode {
+    diagnose::run(options).await.into()
+}
+
+#[tokio::main]
+async fn start_and_run(options: &Options, output: &Output) -> ExitCode {
     let max_connections = max_connections(options.settings().streams.total);
-    let started = match start(&options) {
+    let started = match start(options) {
         Ok(started) => started,
         Err(error) => {
             // Like an error in an option, this is for people, whatever the format of the output.
-            let _ = writeln!(io::stderr(), "error: {error}");
+            output.print_error(format_args!("error: {error}"));
             return ExitCode::from(2);
         }
     };
-    match run(started, max_connections, &options).await {
+    match run(started, max_connections, options, output).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("stopped: {error}");
@@ -107,6 +113,7 @@ async fn run(
     Started { listeners, tls, state }: Started,
     max_connections: usize,
     options: &Options,
+    output: &Output,
 ) -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -130,11 +137,11 @@ async fn run(
     for listener in listeners {
         let address = listener.local_addr()?;
         servers.spawn(serve(listener, router.clone(), serving.clone()));
-        writeln!(io::stdout(), "listening on {scheme}://{address}")?;
+        output.print(format_args!("listening on {scheme}://{address}"));
     }
     if let Some(fingerprint) = fingerprint.filter(|_| options.tls_self_signed) {
         // Last, for programs that read no further than the addresses.
-        let _ = writeln!(io::stdout(), "the certificate's SHA-256 fingerprint: {fingerprint}");
+        output.print(format_args!("the certificate's SHA-256 fingerprint: {fingerprint}"));
     }
     let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 

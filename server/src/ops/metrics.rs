@@ -14,6 +14,8 @@ use waterclock_axum::{
     metrics::{CounterByReason, GaugeGuard, ReasonLabel, counters_by_reason, gauge},
 };
 
+use super::output;
+
 /// The server's counters.
 #[derive(Debug)]
 pub struct Metrics {
@@ -108,6 +110,11 @@ impl Metrics {
             "refused",
             "Refused connections and requests that may be attacks, by reason",
             self.refused.clone(),
+        );
+        r.register(
+            "output_lost",
+            "Lines of the program's output that could not be written",
+            output::lost_lines(),
         );
         self.streams.register(r);
     }

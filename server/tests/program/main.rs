@@ -22,8 +22,9 @@ use waterclock::{
     sse::{Parsed, Parser},
 };
 
-#[path = "http/frames.rs"]
+#[path = "../http/frames.rs"]
 mod frames;
+mod output;
 
 use frames::{
     CONTINUATION, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, RST_STREAM, SETTINGS, field,
@@ -61,17 +62,8 @@ impl Program {
         Self::run(shell, "warn", options)
     }
 
-    fn run(mut command: Command, level: &str, options: &[&str]) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let mut child = command
-            .env("WATERCLOCK_DATA_DIR", data.path())
-            .env("RUST_LOG", level)
-            .args(options)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+    fn run(command: Command, level: &str, options: &[&str]) -> Self {
+        let (mut child, data) = spawn(command, level, options, Stdio::piped(), Stdio::piped());
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, stdout, _data: data }
     }
@@ -87,8 +79,7 @@ impl Program {
     }
 
     async fn signal(&self, name: &str) {
-        let id = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args([name, &id]).status().await.unwrap().success());
+        signal(&self.child, name).await;
     }
 
     /// Returns the resident memory in bytes (proc(5)).
@@ -106,6 +97,26 @@ impl Program {
         let output = timeout(DEADLINE, child.wait_with_output()).await.expect("ends").unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
+}
+
+/// Sends a signal to a process.
+async fn signal(child: &Child, name: &str) {
+    let id = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args([name, &id]).status().await.unwrap().success());
+}
+
+/// Starts a program with a folder of its own for the event log.
+fn spawn(
+    mut command: Command,
+    level: &str,
+    options: &[&str],
+    stdout: impl Into<Stdio>,
+    stderr: impl Into<Stdio>,
+) -> (Child, TempDir) {
+    let data = tempfile::tempdir().unwrap();
+    command.env("WATERCLOCK_DATA_DIR", data.path()).env("RUST_LOG", level).args(options);
+    let child = command.stdout(stdout).stderr(stderr).kill_on_drop(true).spawn().unwrap();
+    (child, data)
 }
 
 /// Connects, and sends a request.
