@@ -325,6 +325,39 @@ async fn events_that_are_too_old_are_dropped() {
 }
 
 #[tokio::test]
+async fn an_event_from_the_future_does_not_keep_those_behind_it() {
+    let hour = Duration::from_secs(60 * 60);
+    for log in TestLog::all(Retention { age: hour, ..Retention::default() }) {
+        let minutes = |minutes: i64| {
+            Timestamp::from_millis(NOW.as_millis().saturating_add_signed(minutes * 60_000))
+        };
+        // The clock was a month ahead for one event, and then an hour and a half behind.
+        for (topic, time) in [("a", 30 * 24 * 60), ("b", -90), ("a", -61), ("b", -59), ("a", 0)] {
+            log.append_at(vec![draft(topic, "x")], minutes(time)).await;
+        }
+        assert_eq!(log.read(">", 0, 9).await, [4, 5]);
+        assert_eq!((log.dropped("a"), log.dropped("b")), (3, 2));
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn an_event_from_the_future_does_not_keep_those_behind_it_after_a_restart() {
+    let age = Duration::from_secs(60 * 60);
+    let retention = Retention { age, ..Retention::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |minutes: u64| Timestamp::from_millis(NOW.as_millis() + minutes * 60_000);
+    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    for time in [10_000, 0, 30] {
+        log.append(vec![draft("a", "x")], at(time)).await.unwrap();
+    }
+    drop(log);
+    let log = SqliteLog::open(folder.path(), retention, move || at(75)).unwrap();
+    log.tidy().await;
+    assert_eq!((log.bounds().start, log.dropped(&patterns("a"))), (2, 2));
+}
+
+#[tokio::test]
 async fn all_topics_together_are_bounded_in_bytes() {
     let bytes = 1 << 20;
     for log in TestLog::all(Retention { bytes, ..Retention::default() }) {

@@ -8,6 +8,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    ages::AgeMarks,
     retention::Retention,
     store::{Appended, Bounds, EventLog, EventLogFuture, ReadLimit, Rejected},
     topics::{TopicChanges, TopicEntry, Topics},
@@ -30,7 +31,7 @@ pub struct MemoryLog {
     contents: Mutex<MemoryContents>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct MemoryContents {
     /// The kept events, by sequence number.
     events: BTreeMap<u64, Event>,
@@ -43,9 +44,22 @@ struct MemoryContents {
     sequence_of: HashMap<(Topic, IdempotencyKey), u64>,
     /// The inverse of `sequence_of`.
     key_of: HashMap<u64, IdempotencyKey>,
+    ages: AgeMarks,
 }
 
 impl MemoryContents {
+    fn new(retention: &Retention) -> Self {
+        Self {
+            events: BTreeMap::new(),
+            bytes: 0,
+            newest: 0,
+            topics: Topics::default(),
+            sequence_of: HashMap::new(),
+            key_of: HashMap::new(),
+            ages: AgeMarks::new(retention),
+        }
+    }
+
     fn start(&self) -> u64 {
         self.events.first_key_value().map_or(self.newest, |(oldest, _)| oldest - 1)
     }
@@ -75,6 +89,7 @@ impl MemoryContents {
         let id = EventId { epoch, sequence };
         let event = Event { id, topic, name, data, time };
         self.newest = sequence;
+        self.ages.add(sequence, time);
         self.bytes += OVERHEAD + event.data.len();
         let entry = self.topics.add(event.topic.clone(), VecDeque::new());
         entry.place.push_back(sequence);
@@ -96,11 +111,13 @@ impl MemoryContents {
         {
             self.drop_event(oldest);
         }
-        while let Some((&oldest, event)) = self.events.first_key_value()
-            && (self.bytes > retention.bytes || now.since(event.time) > retention.age)
+        let too_old = self.ages.newest_too_old(now);
+        while let Some((&oldest, _)) = self.events.first_key_value()
+            && (self.bytes > retention.bytes || oldest <= too_old)
         {
             self.drop_event(oldest);
         }
+        self.ages.forget(self.start());
     }
 
     /// Drops an event, which must be the oldest of its topic.
@@ -130,7 +147,7 @@ impl MemoryContents {
 impl MemoryLog {
     /// Creates an empty log.
     pub fn new(epoch: Epoch, retention: Retention) -> Self {
-        Self { epoch, retention, contents: Mutex::default() }
+        Self { epoch, retention, contents: Mutex::new(MemoryContents::new(&retention)) }
     }
 }
 

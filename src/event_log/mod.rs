@@ -22,6 +22,7 @@
 //! # }).unwrap();
 //! ```
 
+mod ages;
 mod memory;
 mod retention;
 #[cfg(feature = "sqlite")]

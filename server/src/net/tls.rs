@@ -2,10 +2,10 @@
 //! one for development.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions},
     io::{self, Write as _},
     mem,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -281,7 +281,7 @@ fn create(file: &Path, head: &str, names: &[String]) -> Result<(), TlsError> {
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let unfinished = file.with_extension("new");
     if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     // A file left by a crash may have another mode.
     match fs::remove_file(&unfinished) {

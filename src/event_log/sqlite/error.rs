@@ -1,6 +1,9 @@
 //! Errors of the database.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::event_log::store::EventLogError;
 
@@ -15,6 +18,9 @@ pub enum OpenError {
         /// The system's reason.
         reason: io::Error,
     },
+    /// The disk is full.
+    #[error("the event log {} cannot be opened: the disk is full", .0.display())]
+    DiskFull(PathBuf),
     /// Another process has the log open.
     #[error("the event log in {} is in use by another waterclock", .0.display())]
     InUse(PathBuf),
@@ -54,6 +60,18 @@ pub enum OpenError {
         /// SQLite's reason.
         reason: rusqlite::Error,
     },
+}
+
+impl OpenError {
+    /// Creates the error for a file that cannot be written.
+    pub(super) fn of_file(file: &Path, reason: io::Error) -> Self {
+        match reason.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull(file.to_owned())
+            }
+            _ => Self::Folder { folder: file.parent().unwrap_or(file).to_owned(), reason },
+        }
+    }
 }
 
 impl From<rusqlite::Error> for EventLogError {

@@ -1,7 +1,10 @@
 //! The summary of the database that the writer and the readers share.
 
+use std::collections::HashMap;
+
 use crate::{
-    event_log::topics::Topics,
+    event::Topic,
+    event_log::{ages::AgeMarks, topics::Topics},
     id::{Epoch, EventId},
 };
 
@@ -16,6 +19,10 @@ pub(super) struct Index {
     pub count: usize,
     /// Bookkeeping with the row id of each topic.
     pub topics: Topics<i64>,
+    pub ages: AgeMarks,
+    /// The newest event of each topic that is being dropped right now: a read may or may not find
+    /// it.
+    pub dropping: HashMap<Topic, u64>,
 }
 
 impl Index {

@@ -6,14 +6,14 @@
 //! The file also keeps a second process from the log: the first one locks it.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
 
-use super::error::OpenError;
+use super::{error::OpenError, files};
 
 /// Name of the database.
 const DATABASE: &str = "log.db";
@@ -34,9 +34,8 @@ impl LifeFile {
     /// Opens and locks the file. Creates the folder and the file if they are missing.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
         let folder_error = |reason| OpenError::Folder { folder: folder.to_owned(), reason };
-        std::fs::create_dir_all(folder).map_err(folder_error)?;
-        let options =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned();
+        files::create_folder(folder).map_err(folder_error)?;
+        let options = files::private().create(true).truncate(false).to_owned();
         let file = options.open(folder.join(NAME)).map_err(folder_error)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file, database: folder.join(DATABASE), identity: [0; 2] }),
@@ -64,6 +63,7 @@ impl LifeFile {
 
     /// Records the identity of the database durably.
     pub fn begin(&mut self, newest: u64) -> io::Result<()> {
+        files::make_private(&self.database.with_file_name(NAME));
         self.identity = identity(&self.database)?;
         self.record(newest);
         self.file.sync_all()

@@ -5,12 +5,14 @@
 //! | module | contents |
 //! |---|---|
 //! | `index` | the summary of the database in memory |
+//! | `files` | the names and rights of the files |
 //! | `schema` | the tables, their migrations, and the checks when a database is opened |
 //! | `life_file` | the file beside the database that reveals a restored copy |
 //! | `write` | the thread that appends events and drops those that exceed the retention |
 //! | `read` | the pool of connections that read concurrently |
 
 mod error;
+mod files;
 mod index;
 mod life_file;
 mod read;
@@ -27,7 +29,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub use error::OpenError;
 
@@ -49,6 +51,8 @@ use write::{Command, Writer};
 pub struct SqliteLog {
     index: Arc<Mutex<Index>>,
     readers: Arc<ReaderPool>,
+    /// Changes each time that the writer has finished to drop events.
+    drops: watch::Receiver<()>,
     /// `None` once the log is being closed.
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<JoinHandle<()>>,
@@ -69,7 +73,7 @@ impl SqliteLog {
     ) -> Result<Self, OpenError> {
         let mut life_file = LifeFile::open(folder)?;
         let file = life_file.database.clone();
-        let (connection, mut index) = schema::open(&file)?;
+        let (connection, mut index) = schema::open(&file, &retention)?;
         if !life_file.matches_database(index.newest) {
             // The next sequence numbers may have been used for other events.
             index.epoch = schema::begin_life(&connection, &file)?;
@@ -83,14 +87,16 @@ impl SqliteLog {
         let index = Arc::new(Mutex::new(index));
         let folder_error = |reason| OpenError::Folder { folder: folder.to_owned(), reason };
         life_file.begin(newest).map_err(folder_error)?;
-        let writer = Writer::new(connection, life_file, Arc::clone(&index), retention, now);
+        let (dropped, drops) = watch::channel(());
+        let writer =
+            Writer::new(connection, life_file, Arc::clone(&index), retention, now, dropped);
         let (commands, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(folder_error)?;
         let readers = Arc::new(ReaderPool::new(file));
-        Ok(Self { index, readers, commands: Some(commands), writer: Some(thread) })
+        Ok(Self { index, readers, drops, commands: Some(commands), writer: Some(thread) })
     }
 
     /// Sends a command to the writer, and waits for its reply.
@@ -103,6 +109,24 @@ impl SqliteLog {
         let commands = self.commands.as_ref().ok_or_else(closed)?;
         commands.send(command(reply)).map_err(|_| closed())?;
         replied.await.map_err(|_| closed())
+    }
+
+    /// Waits until events of the topics after `after` are no longer being dropped. A read may have
+    /// missed them, and then they must count as dropped. If they cannot be dropped, they stay, and
+    /// must not count.
+    async fn wait_for_drop(&self, topics: &Patterns, after: u64) {
+        let mut drops = self.drops.clone();
+        drops.mark_unchanged();
+        let is_affected = self
+            .index
+            .lock()
+            .dropping
+            .iter()
+            .any(|(topic, newest)| *newest > after && topics.matches(topic));
+        if is_affected {
+            // An error means that the writer has stopped.
+            let _ = drops.changed().await;
+        }
     }
 
     /// Drops all events that exceed the retention, without waiting until the writer is idle.
@@ -161,7 +185,10 @@ impl EventLog for SqliteLog {
         let selection = TopicSelection::after(&self.index.lock(), topics, after);
         Box::pin(async move {
             let Some(selection) = selection else { return Ok(Vec::new()) };
-            self.readers.run(move |connection| selection.read(connection, after, limit)).await
+            let read = move |connection: &_| selection.read(connection, after, limit);
+            let events = self.readers.run(read).await?;
+            self.wait_for_drop(topics, after).await;
+            Ok(events)
         })
     }
 

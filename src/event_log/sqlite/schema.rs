@@ -1,13 +1,18 @@
-//! The tables of the database, and the checks when it is opened.
+//! The tables of the database, its creation, and the checks when it is opened.
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::{error::OpenError, index::Index};
+use super::{error::OpenError, files, index::Index};
 use crate::{
-    event_log::topics::{TopicEntry, Topics},
+    event_log::{
+        ages::AgeMarks,
+        retention::Retention,
+        topics::{TopicEntry, Topics},
+    },
     id::Epoch,
+    timestamp::Timestamp,
 };
 
 /// "wclk", by which this program and the tool `file` recognize the database.
@@ -39,36 +44,97 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Size to which SQLite truncates its journal after a checkpoint.
 const JOURNAL_BYTES: u64 = 16 << 20;
 
-/// Opens the database for writing, and migrates it to the current format.
-pub(super) fn open(file: &Path) -> Result<(Connection, Index), OpenError> {
+/// Opens the database for writing. Creates it if it is missing, and migrates it to the current
+/// format.
+pub(super) fn open(file: &Path, retention: &Retention) -> Result<(Connection, Index), OpenError> {
     let failed = |error: rusqlite::Error| open_error(file, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(file, flags).map_err(failed)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    if !file.exists() {
+        create(file)?;
+    }
+    let mut connection = connect(file).map_err(failed)?;
+    if is_unfinished(&connection).map_err(failed)? {
+        drop(connection);
+        create(file)?;
+        connection = connect(file).map_err(failed)?;
+    }
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, usize>(0));
     let format = pragma("user_version").map_err(failed)?;
     let application = pragma("application_id").map_err(failed)?;
-    let is_new = pragma("page_count").map_err(failed)? == 0;
-    if !is_new && application != APPLICATION_ID {
+    if application != APPLICATION_ID {
         return Err(OpenError::NotALog(file.to_owned()));
     }
     if format > FORMAT {
         return Err(OpenError::Newer { file: file.to_owned(), format, supported: FORMAT });
     }
-    if is_new {
-        // Lets the writer return unused pages to the file system.
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
-    } else {
-        check(&connection, file)?;
-    }
+    check(&connection, file)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES).map_err(failed)?;
     migrate(&mut connection, format).map_err(failed)?;
-    let index = build_index(&connection).map_err(failed)?;
+    let index = build_index(&connection, retention).map_err(failed)?;
+    files::make_private(file);
+    for suffix in files::COMPANIONS {
+        files::make_private(&files::beside(file, suffix));
+    }
     Ok((connection, index))
+}
+
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+/// Returns `true` if the database has no content, as an earlier version left it if its first start
+/// was cut short.
+fn is_unfinished(connection: &Connection) -> rusqlite::Result<bool> {
+    for name in ["application_id", "user_version"] {
+        if connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))? != 0 {
+            return Ok(false);
+        }
+    }
+    connection.query_one("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
+}
+
+/// Creates the database, completely or not at all: under another name, which it keeps until it is
+/// on disk.
+fn create(file: &Path) -> Result<(), OpenError> {
+    let new = files::beside(file, ".new");
+    let remove_new = || {
+        files::remove(&new)?;
+        files::COMPANIONS.iter().try_for_each(|suffix| files::remove(&files::beside(&new, suffix)))
+    };
+    let io_error = |error| OpenError::of_file(file, error);
+    // A start that was cut short may have left some.
+    remove_new().map_err(io_error)?;
+    files::private().create_new(true).open(&new).map_err(io_error)?;
+    let created = build(&new).map_err(|error| open_error(file, error)).and_then(|()| {
+        // A journal of another database must not be applied to this one.
+        let mut companions = files::COMPANIONS.iter();
+        companions
+            .try_for_each(|suffix| files::remove(&files::beside(file, suffix)))
+            .and_then(|()| files::put_in_place(&new, file))
+            .map_err(io_error)
+    });
+    if created.is_err() {
+        // The next start removes what this cannot.
+        let _ = remove_new();
+    }
+    created
+}
+
+/// Creates an empty log in an empty file.
+fn build(file: &Path) -> rusqlite::Result<()> {
+    let mut connection = connect(file)?;
+    // Nobody reads the file before it is complete and synced.
+    connection.pragma_update(None, "journal_mode", "MEMORY")?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    // Lets the writer return unused pages to the file system.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    migrate(&mut connection, 0)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.close().map_err(|(_, error)| error)
 }
 
 /// Checks all pages for damage, but does not compare the indexes with the tables.
@@ -109,7 +175,7 @@ pub(super) fn begin_life(connection: &Connection, file: &Path) -> Result<Epoch, 
 }
 
 /// Summarizes the database.
-fn build_index(connection: &Connection) -> rusqlite::Result<Index> {
+fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Result<Index> {
     let (epoch, forgotten): (String, u64) =
         connection.query_one("SELECT epoch, forgotten FROM log", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
@@ -127,8 +193,16 @@ fn build_index(connection: &Connection) -> rusqlite::Result<Index> {
     while let Some(row) = rows.next()? {
         kept.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
     }
-    let oldest: Option<u64> =
-        connection.query_one("SELECT min(sequence) FROM events", [], |row| row.get(0))?;
+    let mut oldest = None;
+    let mut ages = AgeMarks::new(retention);
+    let mut statement =
+        connection.prepare("SELECT sequence, time FROM events ORDER BY sequence")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let sequence: u64 = row.get(0)?;
+        oldest = oldest.or(Some(sequence));
+        ages.add(sequence, Timestamp::from_millis(row.get(1)?));
+    }
 
     let mut topics = HashMap::new();
     let mut newest = forgotten;
@@ -147,6 +221,8 @@ fn build_index(connection: &Connection) -> rusqlite::Result<Index> {
         newest,
         count: topics.values().map(|entry| entry.count).sum(),
         topics: Topics::new(topics, forgotten),
+        ages,
+        dropping: HashMap::new(),
     })
 }
 
@@ -160,6 +236,7 @@ fn open_error(file: &Path, reason: rusqlite::Error) -> OpenError {
     match reason.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked(file),
         Some(ErrorCode::NotADatabase) => OpenError::NotALog(file),
+        Some(ErrorCode::DiskFull) => OpenError::DiskFull(file),
         Some(ErrorCode::DatabaseCorrupt) => {
             OpenError::Damaged { file, details: reason.to_string() }
         }

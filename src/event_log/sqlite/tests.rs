@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::PermissionsExt as _,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -207,6 +208,148 @@ async fn unusable_databases_are_refused_and_left_unchanged() {
     // The folder itself is still usable.
     fs::write(&file, good).unwrap();
     assert_eq!(read(&open(&folder)).await.len(), 1000);
+}
+
+/// Copies the files of a folder, as a crash would leave them.
+fn crashed(folder: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_cut_short_is_done_again() {
+    // Earlier versions created the database in its place.
+    let old = tempfile::tempdir().unwrap();
+    fs::write(old.path().join(FILE), "").unwrap();
+    let mut leftovers = vec![crashed(&old)];
+    let connection = database(&old);
+    for step in [
+        "PRAGMA auto_vacuum = INCREMENTAL",
+        "PRAGMA journal_mode = WAL",
+        "BEGIN IMMEDIATE",
+        schema::MIGRATIONS[0],
+        schema::MIGRATIONS[1],
+        "INSERT INTO log VALUES ('00000000c10cca11', 0); PRAGMA application_id = 0x77636c6b;
+         PRAGMA user_version = 2",
+        "COMMIT",
+    ] {
+        connection.execute_batch(step).unwrap();
+        leftovers.push(crashed(&old));
+    }
+    // The journal may be written up to any byte.
+    let journal = fs::read(old.path().join("log.db-wal")).unwrap();
+    for length in (0..journal.len()).step_by(5000) {
+        let leftover = crashed(&old);
+        fs::write(leftover.path().join("log.db-wal"), &journal[..length]).unwrap();
+        leftovers.push(leftover);
+    }
+    // This version creates it under another name.
+    let new = tempfile::tempdir().unwrap();
+    drop(open(&new));
+    let complete = fs::read(new.path().join(FILE)).unwrap();
+    for length in (0..=complete.len()).step_by(10 * 1024) {
+        let leftover = tempfile::tempdir().unwrap();
+        fs::write(leftover.path().join("log.db.new"), &complete[..length]).unwrap();
+        fs::write(leftover.path().join("log.db.new-wal"), &complete[..length]).unwrap();
+        fs::write(leftover.path().join("log.db-wal"), &journal).unwrap();
+        fs::write(leftover.path().join("log.life"), "").unwrap();
+        leftovers.push(leftover);
+    }
+    for (n, leftover) in leftovers.iter().enumerate() {
+        let log = try_open(leftover).unwrap_or_else(|error| panic!("{n}: {error}"));
+        append(&log, "ab").await;
+        drop(log);
+        assert_eq!(read(&open(leftover)).await, [1, 2], "{n}");
+        let mut names: Vec<_> =
+            fs::read_dir(leftover.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["log.db", "log.life"], "{n}");
+    }
+}
+
+fn mode(file: &Path) -> u32 {
+    file.metadata().unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn only_the_user_of_the_server_may_read_its_files() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("new/data");
+    let open = || SqliteLog::open(&folder, Retention::default(), || NOW).unwrap();
+    let files = || fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+    let log = open();
+    append(&log, "a").await;
+    assert!(files().count() >= 4);
+    assert_eq!(mode(&folder), 0o700);
+    for file in files() {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    drop(log);
+    // An earlier version left the files readable by all.
+    for file in files() {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let log = open();
+    append(&log, "a").await;
+    for file in files() {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    assert_eq!(mode(&folder), 0o755, "the folder's mode is its owner's");
+    drop(log);
+    // The owner has let a group read it.
+    fs::set_permissions(folder.join(FILE), fs::Permissions::from_mode(0o640)).unwrap();
+    let log = open();
+    append(&log, "a").await;
+    assert_eq!(["log.db", "log.db-wal"].map(|name| mode(&folder.join(name))), [0o640; 2]);
+}
+
+#[tokio::test]
+async fn a_drop_that_fails_is_no_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { count: 2, ..Retention::default() };
+    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    append(&log, "aaa").await;
+    let fail = "CREATE TRIGGER fail BEFORE DELETE ON events BEGIN SELECT RAISE(FAIL, ''); END";
+    database(&folder).execute_batch(fail).unwrap();
+    log.tidy().await;
+    assert_eq!(log.dropped(&all()), 0);
+    assert_eq!(read(&log).await, [1, 2, 3]);
+    database(&folder).execute_batch("DROP TRIGGER fail").unwrap();
+    log.tidy().await;
+    assert_eq!(log.dropped(&all()), 1);
+    assert_eq!(read(&log).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn a_read_waits_for_the_drop_of_events_that_it_may_have_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { count: 3, ..Retention::default() };
+    let log = Arc::new(SqliteLog::open(folder.path(), retention, || NOW).unwrap());
+    append(&log, "aaab").await;
+    let topic = |name: &str| Patterns::from(name.parse::<Topic>().unwrap());
+    let sequences =
+        |events: Vec<Event>| -> Vec<_> { events.iter().map(|event| event.id.sequence).collect() };
+    // The writer is about to drop the first event.
+    log.index.lock().dropping.insert("a".parse().unwrap(), 1);
+    let affected = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move {
+            let events = log.read(&topic("a"), 0, MANY).await.unwrap();
+            (events, log.dropped(&topic("a")))
+        }
+    });
+    for _ in 0..20 {
+        assert_eq!(sequences(log.read(&topic("a"), 1, MANY).await.unwrap()), [2, 3]);
+        assert_eq!(sequences(log.read(&topic("b"), 0, MANY).await.unwrap()), [4]);
+    }
+    assert!(!affected.is_finished());
+    append(&log, "a").await;
+    log.tidy().await;
+    assert_eq!(affected.await.unwrap().1, 1);
 }
 
 #[test]

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use rusqlite::{
     CachedStatement, Connection, OptionalExtension as _, Transaction, TransactionBehavior,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use super::{index::Index, life_file::LifeFile, schema};
+use super::{files, index::Index, life_file::LifeFile, schema};
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
@@ -68,6 +68,8 @@ pub(super) struct Writer {
     index: Arc<Mutex<Index>>,
     retention: Retention,
     now: Box<dyn Fn() -> Timestamp + Send>,
+    /// Notified when events are no longer being dropped.
+    dropped: watch::Sender<()>,
     /// Volume of the appends since the last tidying up.
     appended: AppendVolume,
     tidied: Instant,
@@ -88,16 +90,17 @@ impl Writer {
         index: Arc<Mutex<Index>>,
         retention: Retention,
         now: impl Fn() -> Timestamp + Send + 'static,
+        dropped: watch::Sender<()>,
     ) -> Self {
-        let mut journal = life_file.database.clone().into_os_string();
-        journal.push("-wal");
+        let journal = files::beside(&life_file.database, "-wal");
         Self {
             connection,
             life_file,
-            journal: journal.into(),
+            journal,
             index,
             retention,
             now: Box::new(now),
+            dropped,
             appended: AppendVolume::default(),
             tidied: Instant::now(),
             is_untidy: true,
@@ -169,7 +172,10 @@ impl Writer {
                 self.appended.bytes += data.len();
             }
         }
-        index.newest = newest;
+        if newest > index.newest {
+            index.newest = newest;
+            index.ages.add(newest, time);
+        }
         self.life_file.record(newest);
         Ok(results)
     }
@@ -205,48 +211,63 @@ impl Writer {
         if excess.is_empty() {
             return Ok(0);
         }
-        // The index says that they are dropped before they are, so that a reader that misses an
-        // event always gets a gap.
-        let mut dropped: HashMap<&Topic, u64> = HashMap::new();
+        let mut dropping: HashMap<Topic, u64> = HashMap::new();
         for (sequence, topic) in &excess {
-            let of_topic = dropped.entry(topic).or_default();
-            *of_topic = (*sequence).max(*of_topic);
+            let newest = dropping.entry(topic.clone()).or_default();
+            *newest = (*sequence).max(*newest);
         }
+        // Readers see the index and the database at different moments, so they wait meanwhile.
+        self.index.lock().dropping.clone_from(&dropping);
+        let result = self.delete(&excess, &dropping);
         {
-            let mut index = self.index.lock();
-            for (topic, sequence) in &dropped {
-                if let Some(entry) = index.topics.get_mut(topic) {
-                    entry.dropped = entry.dropped.max(*sequence);
+            let index = &mut *self.index.lock();
+            index.dropping.clear();
+            if let Ok(oldest) = &result {
+                for (topic, newest) in &dropping {
+                    if let Some(entry) = index.topics.get_mut(topic) {
+                        entry.dropped = entry.dropped.max(*newest);
+                    }
                 }
+                for (_, topic) in &excess {
+                    if let Some(entry) = index.topics.get_mut(topic) {
+                        entry.count -= 1;
+                        index.count -= 1;
+                    }
+                }
+                index.start = oldest.map_or(index.newest, |oldest| oldest - 1);
+                index.ages.forget(index.start);
             }
         }
+        // There may be no log to be read any more.
+        let _ = self.dropped.send(());
+        result.map(|_| excess.len())
+    }
+
+    /// Deletes events, of which `newest` has the newest of each topic. Returns the sequence number
+    /// of the oldest event that is left.
+    fn delete(
+        &mut self,
+        events: &[(u64, Topic)],
+        newest: &HashMap<Topic, u64>,
+    ) -> rusqlite::Result<Option<u64>> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut delete =
                 transaction.prepare_cached("DELETE FROM events WHERE sequence = ?1")?;
-            for (sequence, _) in &excess {
+            for (sequence, _) in events {
                 delete.execute([sequence])?;
             }
             let mut update =
                 transaction.prepare_cached("UPDATE topics SET dropped = ?2 WHERE topic = ?1")?;
-            for (topic, sequence) in &dropped {
+            for (topic, sequence) in newest {
                 update.execute((topic.as_str(), sequence))?;
             }
         }
-        let oldest: Option<u64> =
+        let oldest =
             transaction.query_one("SELECT min(sequence) FROM events", [], |row| row.get(0))?;
         transaction.commit()?;
-
-        let index = &mut *self.index.lock();
-        for (_, topic) in &excess {
-            if let Some(entry) = index.topics.get_mut(topic) {
-                entry.count -= 1;
-                index.count -= 1;
-            }
-        }
-        index.start = oldest.map_or(index.newest, |oldest| oldest - 1);
-        Ok(excess.len())
+        Ok(oldest)
     }
 
     /// Returns events that exceed the retention, at most `limit`, each once.
@@ -273,22 +294,21 @@ impl Writer {
             }
         }
 
-        let max_age = u64::try_from(self.retention.age.as_millis()).unwrap_or(u64::MAX);
-        let expired = (self.now)().as_millis().saturating_sub(max_age);
+        let too_old = self.index.lock().ages.newest_too_old((self.now)());
         let mut over_bytes = self.used_bytes()?.saturating_sub(self.retention.bytes);
         let mut oldest = self.connection.prepare_cached(
-            "SELECT sequence, topics.topic, time, octet_length(data)
+            "SELECT sequence, topics.topic, octet_length(data)
              FROM events JOIN topics ON topics.id = events.topic ORDER BY sequence",
         )?;
         let mut rows = oldest.query([])?;
         while excess.len() < limit
             && let Some(row) = rows.next()?
         {
-            let (sequence, time): (u64, u64) = (row.get(0)?, row.get(2)?);
-            if time >= expired && over_bytes == 0 {
+            let sequence: u64 = row.get(0)?;
+            if sequence > too_old && over_bytes == 0 {
                 break;
             }
-            over_bytes = over_bytes.saturating_sub(row.get::<_, usize>(3)? + OVERHEAD);
+            over_bytes = over_bytes.saturating_sub(row.get::<_, usize>(2)? + OVERHEAD);
             // The topic was valid when it was written.
             if let (true, Ok(topic)) = (seen.insert(sequence), row.get_ref(1)?.as_str()?.parse()) {
                 excess.push((sequence, topic));

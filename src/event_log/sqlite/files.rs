@@ -1,0 +1,68 @@
+//! The files in the data folder, which only the server's own user may read.
+
+use std::{
+    ffi::OsString,
+    fs::{DirBuilder, File, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// Suffixes of the files that SQLite keeps beside a database.
+pub(super) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Creates a folder that only this user may enter, unless it exists.
+pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Returns the options to create a file that only this user may read.
+pub(super) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+/// Takes all rights from other users if the rest of the world has any.
+///
+/// Earlier versions created the files with such rights. A file that only its group may read stays
+/// as it is: somebody chose that.
+pub(super) fn make_private(file: &Path) {
+    let Ok(metadata) = file.metadata() else { return };
+    if metadata.permissions().mode() % 0o10 == 0 {
+        return;
+    }
+    match std::fs::set_permissions(file, Permissions::from_mode(0o600)) {
+        Ok(()) => tracing::info!(
+            file = %file.display(),
+            "other users could read this file; its mode is 0600 now"
+        ),
+        Err(error) => tracing::warn!(
+            file = %file.display(), %error,
+            "other users can read this file, and its mode cannot be changed"
+        ),
+    }
+}
+
+/// Returns the path of the file beside `file` whose name has a further suffix.
+pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut path = OsString::from(file);
+    path.push(suffix);
+    path.into()
+}
+
+/// Removes a file, which may be missing.
+pub(super) fn remove(file: &Path) -> io::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Moves a complete file to its final name, durably.
+pub(super) fn put_in_place(complete: &Path, file: &Path) -> io::Result<()> {
+    File::open(complete)?.sync_all()?;
+    std::fs::rename(complete, file)?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
