@@ -12,8 +12,8 @@ use leptos::prelude::window;
 use wasm_bindgen::{JsCast as _, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use waterclock_diagnose::{
-    FetchError, ProbeEvent, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, RequestEcho, StreamEnd,
-    StreamReader, StreamResponse, duration_from_millis,
+    CutKind, FetchError, ProbeEvent, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, RequestEcho,
+    StreamEnd, StreamReader, StreamResponse, duration_from_millis,
 };
 use waterclock_leptos::browser::{
     EventSourceHandle, RawMessage, SourceEvent, internal::AbortOnDrop,
@@ -52,12 +52,13 @@ pub(crate) async fn fetch_probe(
     };
     let response = before(&mut timeout, http_request.send()).await.ok_or(FetchError::TimedOut)?;
     let response = response.map_err(|_| cut())?;
+    let responded_at = offset::now();
     let body = body_reader(&response).ok_or_else(cut)?;
     let mut reader = StreamReader::default();
     let end = loop {
         match before(&mut timeout, JsFuture::from(body.read())).await {
             None => break StreamEnd::TimedOut,
-            Some(Err(_)) => break StreamEnd::Cut,
+            Some(Err(_)) => break StreamEnd::Cut(CutKind::Unknown),
             Some(Ok(chunk)) => match chunk_bytes(&chunk) {
                 None => break StreamEnd::Complete,
                 Some(bytes) => reader.feed(&bytes, offset::now()),
@@ -69,6 +70,7 @@ pub(crate) async fn fetch_probe(
         status: response.status(),
         headers: response.headers().entries().collect(),
         requested_at,
+        responded_at,
         ended_at: offset::now(),
         end,
         reader,

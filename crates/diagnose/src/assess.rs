@@ -9,7 +9,7 @@ use waterclock::{notice::GoodbyeReason, offset::Offset, sse};
 
 use crate::{
     check::Check,
-    client::{Schedule, StreamEnd, StreamResponse},
+    client::{FetchError, Schedule, StreamEnd, StreamResponse},
     delivery::DeliveryTrace,
     fault::Fault,
     finding::{Finding, Verdict},
@@ -21,6 +21,11 @@ use crate::{
 
 /// Maximum time to the first event.
 pub const MAX_FIRST_EVENT: Duration = Duration::from_secs(2);
+/// Minimum duration of a stream. Browsers wait for about as long before they reconnect, so a
+/// shorter stream is closed for most of the time.
+pub const MIN_DURATION: Duration = Duration::from_secs(3);
+/// Minimum pause before an end that counts as an idle timeout.
+pub const MIN_IDLE: Duration = Duration::from_millis(500);
 /// Maximum clock offset.
 const MAX_CLOCK_OFFSET: Duration = Duration::from_secs(2);
 /// Maximum round-trip time that is good.
@@ -35,6 +40,8 @@ pub const BROWSER_CONNECTIONS: usize = 6;
 
 /// Measurement of the checks that need the probe, on a server without one.
 pub const NO_PROBE: &str = "the server has no Waterclock probe";
+/// Measurement of the checks that got no response.
+pub const NO_RESPONSE: &str = "no response";
 
 /// Assesses the versions of HTTP: of the response as the client received it, and of the request as
 /// the server received it.
@@ -102,12 +109,28 @@ pub fn refused_streams(open: usize, tried: usize, reason: GoodbyeReason) -> Find
     Finding::unknown(Check::ConcurrentStreams, measured)
 }
 
-/// Assesses the time to the first event, measured from the request; `Err` has the time waited
-/// without any event. A late first event is explained by `is_held_back`: the whole stream was.
-pub fn first_event(took: Result<Duration, Duration>, is_held_back: bool) -> Finding {
+/// Returns the time from the request to the first event. Returns the reason in words if there was
+/// none.
+fn time_to_first_event(response: &StreamResponse) -> Result<Duration, String> {
+    let first = response.reader.messages.first();
+    let took = first.and_then(|(_, time)| duration_from_millis(time - response.requested_at));
+    took.ok_or_else(|| match response.describe_end() {
+        Some(end) => format!("none: {end}"),
+        None => format!("none within {}", format_duration(response.duration())),
+    })
+}
+
+/// Returns `true` if there was a first event, but a late one.
+pub(crate) fn is_late(response: &StreamResponse) -> bool {
+    time_to_first_event(response).is_ok_and(|took| took > MAX_FIRST_EVENT)
+}
+
+/// Assesses the time to the first event, measured from the request. A late first event is explained
+/// by `is_held_back`: the whole stream was.
+pub fn first_event(response: &StreamResponse, is_held_back: bool) -> Finding {
     let check = Check::FirstEvent;
     let fault = if is_held_back { Fault::Buffering } else { Fault::LateFirstEvent };
-    match took {
+    match time_to_first_event(response) {
         Ok(took) if took <= MAX_FIRST_EVENT && !is_held_back => {
             Finding::good(check, format!("after {}", format_duration(took)))
         }
@@ -116,11 +139,77 @@ pub fn first_event(took: Result<Duration, Duration>, is_held_back: bool) -> Find
             let verdict = if is_held_back { Verdict::Bad } else { Verdict::Warning };
             Finding::new(check, verdict, measured, [fault])
         }
-        Err(waited) => {
-            let measured = format!("none within {}", format_duration(waited));
+        Err(measured) => {
+            let fault = if ends_at_once(response) { Fault::EndsAtOnce } else { fault };
             Finding::new(check, Verdict::Bad, measured, [fault])
         }
     }
+}
+
+/// Assesses the time to the first event in a stream that may have had none to send. A late first
+/// event is therefore inconclusive.
+pub fn first_event_without_probe(response: &StreamResponse) -> Finding {
+    match time_to_first_event(response) {
+        Ok(took) if took > MAX_FIRST_EVENT => {
+            Finding::unknown(Check::FirstEvent, format!("after {}", format_duration(took)))
+        }
+        Err(measured) if !ends_at_once(response) => Finding::unknown(Check::FirstEvent, measured),
+        _ => first_event(response, false),
+    }
+}
+
+/// Returns `true` if a stream ended, or broke, as soon as it was opened. An end after a pause may
+/// be an idle timeout instead.
+pub fn ends_at_once(response: &StreamResponse) -> bool {
+    let is_ended = matches!(response.end, StreamEnd::Complete | StreamEnd::Cut(_));
+    let last_read = response.reader.last_read.unwrap_or(response.responded_at);
+    let pause = duration_from_millis(response.ended_at - last_read).unwrap_or_default();
+    is_ended && pause <= MIN_IDLE && response.duration() < MIN_DURATION
+}
+
+/// Describes a request whose stream ended at once, or that broke before it had a response. Returns
+/// `None` for any other request.
+fn describe_short(attempt: Result<&StreamResponse, FetchError>) -> Option<String> {
+    match attempt {
+        Ok(response) if ends_at_once(response) => {
+            let events = match response.reader.messages.len() {
+                0 => "no event".to_owned(),
+                1 => "one event".to_owned(),
+                events => format!("{events} events"),
+            };
+            Some(format!("{}, with {events}", response.describe_end()?))
+        }
+        Err(FetchError::Cut(after)) if after < MIN_DURATION => {
+            Some(format!("the connection broke after {}, without response", format_duration(after)))
+        }
+        _ => None,
+    }
+}
+
+/// Assesses two requests for the same stream. Returns `None` unless the first one was short: its
+/// stream ended at once, or it broke before it had a response. One short stream alone is
+/// inconclusive, because the server may have been restarted just then.
+pub fn short_stream(
+    first: Result<&StreamResponse, FetchError>,
+    second: Result<&StreamResponse, FetchError>,
+) -> Option<Finding> {
+    let measured = describe_short(first)?;
+    let refused = [first, second].into_iter().flatten().find_map(refusal);
+    Some(match (refused, describe_short(second)) {
+        (Some(reason), _) => Finding::unknown(Check::Idle, format!("{measured}; {reason}")),
+        (None, Some(again)) => {
+            let measured = format!("{measured}; on another request, {again}");
+            Finding::new(Check::Idle, Verdict::Bad, measured, [Fault::EndsAtOnce])
+        }
+        (None, None) => {
+            let other = if second.is_ok() {
+                "another one did not end at once"
+            } else {
+                "another one had no response"
+            };
+            Finding::unknown(Check::Idle, format!("{measured}; {other}"))
+        }
+    })
 }
 
 /// Fields of a stream: `true` if the stream has them, their name, and the fault if they are lost.
@@ -246,10 +335,12 @@ pub fn lost_events(response: &StreamResponse, schedule: Schedule) -> Option<Find
     if response.reader.is_complete(schedule.events) {
         return None;
     }
-    let end = match response.end {
-        StreamEnd::Cut => ", then the stream was cut",
-        StreamEnd::TimedOut => ", then no more until the timeout",
-        StreamEnd::Stopped | StreamEnd::Complete => "",
+    let end = match &response.end {
+        StreamEnd::Cut(_) => {
+            format!(", then {}", response.describe_end().unwrap_or_default())
+        }
+        StreamEnd::TimedOut => ", then no more until the timeout".to_owned(),
+        StreamEnd::Stopped | StreamEnd::Complete => String::new(),
     };
     let (arrived, events) = (response.reader.numbers.len(), schedule.events);
     let order = if arrived < events as usize { "" } else { " in a different order" };
@@ -266,6 +357,11 @@ pub fn idle_stream(response: &StreamResponse, heartbeat: Duration, tried: Durati
     }
     if reader.is_complete(2) {
         return idle(None, Some(heartbeat), tried);
+    }
+    if let Some(end) = response.describe_end()
+        && ends_at_once(response)
+    {
+        return Finding::new(Check::Idle, Verdict::Bad, end, [Fault::EndsAtOnce]);
     }
     let since = |time: f64| duration_from_millis(ended_at - time).unwrap_or_default();
     if *end != StreamEnd::TimedOut && since(*requested_at) > tried.mul_f64(ALMOST_ALL) {
@@ -427,7 +523,7 @@ pub fn round_trip(shortest: Option<Duration>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream_reader::Arrival;
+    use crate::{client::CutKind, stream_reader::Arrival};
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -479,11 +575,109 @@ mod tests {
 
     #[test]
     fn a_late_first_event_is_explained_by_a_buffer() {
-        is(&first_event(Ok(Duration::from_millis(20)), false), Verdict::Good, &[], "after 20 ms");
+        let took = |millis| read(&[(millis, "data: x\n\n")], StreamEnd::Stopped, millis);
+        is(&first_event(&took(20.0), false), Verdict::Good, &[], "after 20 ms");
         let late = [Fault::LateFirstEvent];
-        is(&first_event(Ok(seconds(3)), false), Verdict::Warning, &late, "only after 3 s");
-        is(&first_event(Ok(seconds(2)), true), Verdict::Bad, &[Fault::Buffering], "only after 2 s");
-        is(&first_event(Err(seconds(10)), false), Verdict::Bad, &late, "none within 10 s");
+        is(&first_event(&took(3000.0), false), Verdict::Warning, &late, "only after 3 s");
+        let buffering = [Fault::Buffering];
+        is(&first_event(&took(2000.0), true), Verdict::Bad, &buffering, "only after 2 s");
+        let none = read(&[], StreamEnd::TimedOut, 10_000.0);
+        is(&first_event(&none, false), Verdict::Bad, &late, "none within 10 s");
+        // Without a probe, there may have been none to send.
+        is(&first_event_without_probe(&took(20.0)), Verdict::Good, &[], "after 20 ms");
+        is(&first_event_without_probe(&took(3000.0)), Verdict::Unknown, &[], "after 3 s");
+        is(&first_event_without_probe(&none), Verdict::Unknown, &[], "none within 10 s");
+    }
+
+    /// A response that has these chunks at these times, in milliseconds after the request.
+    fn read(chunks: &[(f64, &str)], end: StreamEnd, ended_at: f64) -> StreamResponse {
+        let mut reader = StreamReader::default();
+        for (time, chunk) in chunks {
+            reader.feed(chunk.as_bytes(), *time);
+        }
+        StreamResponse {
+            status: 200,
+            headers: Vec::new(),
+            requested_at: 0.0,
+            responded_at: 0.0,
+            ended_at,
+            end,
+            reader,
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ends_at_once_is_a_fault_however_it_ends() {
+        let kinds = [
+            (StreamEnd::Complete, "the stream ended cleanly"),
+            (StreamEnd::Cut(CutKind::Unknown), "the connection broke"),
+            (StreamEnd::Cut(CutKind::Reset), "the connection was reset"),
+            (
+                StreamEnd::Cut(CutKind::StreamReset("CANCEL".to_owned())),
+                "the HTTP/2 stream was reset (`CANCEL`)",
+            ),
+        ];
+        let fault = [Fault::EndsAtOnce];
+        for (end, words) in kinds {
+            let none = read(&[], end.clone(), 3.0);
+            let one = read(&[(2.0, "data: x\n\n")], end.clone(), 4.0);
+            let finding = short_stream(Ok(&none), Ok(&one)).unwrap();
+            let measured = format!(
+                "{words} after 3.0 ms, with no event; on another request, {words} after 4.0 ms, \
+                 with one event"
+            );
+            is(&finding, Verdict::Bad, &fault, &measured);
+            let measured = format!("none: {words} after 3.0 ms");
+            is(&first_event(&none, false), Verdict::Bad, &fault, &measured);
+            is(&first_event_without_probe(&none), Verdict::Bad, &fault, &measured);
+            let measured = format!("{words} after 4.0 ms");
+            let finding = idle_stream(&one, seconds(15), seconds(20));
+            is(&finding, Verdict::Bad, &fault, &measured);
+        }
+        let cut = Err(FetchError::Cut(Duration::from_millis(3)));
+        let finding = short_stream(cut, cut).unwrap();
+        let measured = "the connection broke after 3.0 ms, without response; on another request, \
+                        the connection broke after 3.0 ms, without response";
+        is(&finding, Verdict::Bad, &fault, measured);
+    }
+
+    #[test]
+    fn a_stream_that_ends_at_once_only_once_is_inconclusive() {
+        let short = read(&[(2.0, "data: x\n\n")], StreamEnd::Complete, 4.0);
+        let goodbye = "event: goodbye\ndata: {\"reason\":\"limit\",\"retry_ms\":1}\n\n";
+        let goodbye = read(&[(1.0, goodbye)], StreamEnd::Complete, 1.0);
+        let open = read(&[], StreamEnd::TimedOut, 4000.0);
+        for (second, words) in [
+            (Ok(&open), "another one did not end at once"),
+            (Err(FetchError::Unreachable), "another one had no response"),
+            (Err(FetchError::TimedOut), "another one had no response"),
+            (Ok(&goodbye), "the server ended the stream (`limit`)"),
+        ] {
+            let finding = short_stream(Ok(&short), second).unwrap();
+            let measured =
+                format!("the stream ended cleanly after 4.0 ms, with one event; {words}");
+            is(&finding, Verdict::Unknown, &[], &measured);
+        }
+        for first in [Ok(&open), Err(FetchError::Unreachable), Err(FetchError::TimedOut)] {
+            assert_eq!(short_stream(first, Ok(&short)), None);
+        }
+    }
+
+    #[test]
+    fn an_end_after_a_pause_or_after_a_while_is_not_at_once() {
+        let event = "data: x\n\n";
+        let busy = [0.0, 1000.0, 2000.0, 2900.0].map(|time| (time, event));
+        for (chunks, end, ended_at, expected) in [
+            (&busy[..1], StreamEnd::Complete, 400.0, true),
+            (&busy[..1], StreamEnd::Complete, 600.0, false),
+            (&[][..], StreamEnd::Complete, 600.0, false),
+            (&busy[..], StreamEnd::Complete, 2999.0, true),
+            (&busy[..], StreamEnd::Complete, 3000.0, false),
+            (&busy[..1], StreamEnd::Stopped, 1.0, false),
+        ] {
+            let response = read(chunks, end, ended_at);
+            assert_eq!(ends_at_once(&response), expected, "{ended_at}");
+        }
     }
 
     #[test]
@@ -597,6 +791,7 @@ mod tests {
             status,
             headers: Vec::new(),
             requested_at: 0.0,
+            responded_at: 0.0,
             ended_at: 2000.0,
             end: StreamEnd::Complete,
             reader,
@@ -643,9 +838,10 @@ mod tests {
         let finding = lost_events(&response, schedule).unwrap();
         assert_eq!(finding.measured, "20 of 20 events arrived in a different order");
         response.reader.numbers.remove(2);
-        for (end, words) in
-            [(StreamEnd::Complete, ""), (StreamEnd::Cut, ", then the stream was cut")]
-        {
+        for (end, words) in [
+            (StreamEnd::Complete, ""),
+            (StreamEnd::Cut(CutKind::Reset), ", then the connection was reset after 2 s"),
+        ] {
             response.end = end;
             let measured = format!("19 of 20 events arrived{words}");
             let finding = lost_events(&response, schedule).unwrap();

@@ -3,7 +3,15 @@
 
 use std::time::Duration;
 
-use crate::{check::Check, finding::Finding, probe::RequestEcho, stream_reader::StreamReader};
+use strum::Display;
+
+use crate::{
+    check::Check,
+    finding::Finding,
+    format::{duration_from_millis, format_duration},
+    probe::RequestEcho,
+    stream_reader::StreamReader,
+};
 
 /// Timeout of a response, in addition to the planned duration of its stream.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -126,6 +134,8 @@ pub struct StreamResponse {
     pub headers: Vec<(String, String)>,
     /// Time of the request.
     pub requested_at: f64,
+    /// Time at which the head of the response arrived.
+    pub responded_at: f64,
     /// Time at which reading ended.
     pub ended_at: f64,
     /// The reason why reading ended.
@@ -135,6 +145,22 @@ pub struct StreamResponse {
 }
 
 impl StreamResponse {
+    /// Returns the time from the request to the end of reading.
+    pub fn duration(&self) -> Duration {
+        duration_from_millis(self.ended_at - self.requested_at).unwrap_or_default()
+    }
+
+    /// Describes the end of a stream that the client did not stop: how, and when. Returns `None`
+    /// if it was still open.
+    pub fn describe_end(&self) -> Option<String> {
+        let how = match &self.end {
+            StreamEnd::Stopped | StreamEnd::TimedOut => return None,
+            StreamEnd::Complete => "the stream ended cleanly".to_owned(),
+            StreamEnd::Cut(kind) => kind.to_string(),
+        };
+        Some(format!("{how} after {}", format_duration(self.duration())))
+    }
+
     /// Returns the headers as [`detect_intermediaries`](crate::detect_intermediaries) takes them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
@@ -142,16 +168,43 @@ impl StreamResponse {
 }
 
 /// The reason why reading a stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamEnd {
     /// The client stopped, because it has read as much as it needs.
     Stopped,
     /// The response is complete.
     Complete,
-    /// The connection broke.
-    Cut,
+    /// The stream broke.
+    Cut(CutKind),
     /// The timeout elapsed.
     TimedOut,
+}
+
+/// The way in which a stream broke. A browser does not tell its pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Display)]
+pub enum CutKind {
+    /// The way is not known.
+    #[default]
+    #[strum(to_string = "the connection broke")]
+    Unknown,
+    /// TCP reset.
+    #[strum(to_string = "the connection was reset")]
+    Reset,
+    /// The connection was closed before the last chunk, or before all of `Content-Length`.
+    #[strum(to_string = "the connection was closed in the middle of the response")]
+    Incomplete,
+    /// The chunks of the response do not follow RFC 9112.
+    #[strum(to_string = "the chunks of the response became invalid")]
+    InvalidChunk,
+    /// The connection was closed without the end of TLS, as an attacker may also do.
+    #[strum(to_string = "the connection was closed without TLS's `close_notify`")]
+    NoCloseNotify,
+    /// `RST_STREAM` of HTTP/2, with the name of its error code.
+    #[strum(to_string = "the HTTP/2 stream was reset (`{0}`)")]
+    StreamReset(String),
+    /// `GOAWAY` of HTTP/2, with the name of its error code.
+    #[strum(to_string = "the HTTP/2 connection was ended (`GOAWAY`, `{0}`)")]
+    GoAway(String),
 }
 
 /// The reason why there is no response.

@@ -22,7 +22,7 @@ use waterclock::{
 };
 
 use crate::{
-    assess::{self, MAX_FIRST_EVENT, MAX_START_GAP},
+    assess::{self, MAX_START_GAP, MIN_IDLE, NO_RESPONSE},
     check::Check,
     client::{
         FetchError, ProbeClient, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, Schedule, StreamEnd,
@@ -38,16 +38,12 @@ use crate::{
 
 /// Number of requests for the server's time.
 const CLOCK_SAMPLES: usize = 5;
-/// Minimum time after which a cut counts as an idle timeout.
-const MIN_IDLE: Duration = Duration::from_millis(500);
 /// Tolerance for the end of a stream.
 const MARGIN: Duration = Duration::from_millis(500);
 /// Maximum number of attempts to reach the server again before it counts as gone.
 const LIVENESS_ATTEMPTS: usize = 3;
 /// Time from one such attempt to the next.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
-/// Reason of findings without a response.
-const NO_RESPONSE: &str = "no response";
 
 /// The settings of a diagnosis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,19 +290,18 @@ impl<C: ProbeClient> Diagnosis<'_, C> {
                 return;
             }
         };
-        // A busy machine may hold up one stream, and so may a proxy that still works on streams which
-        // were closed before. What is wrong with the path holds up the next one, too.
-        if (Self::is_late(&response) || DeliveryTrace::is_held_back(&response.reader.arrivals))
+        // A busy machine may hold up one stream, and so may a proxy that still works on streams
+        // which were closed before. What is wrong with the path holds up the next one, too.
+        if (assess::is_late(&response) || DeliveryTrace::is_held_back(&response.reader.arrivals))
             && let Ok(again) = self.fetch(get).await
             && again.reader.is_complete(Schedule::SLOW.events)
-            && !Self::is_late(&again)
+            && !assess::is_late(&again)
             && !DeliveryTrace::is_held_back(&again.reader.arrivals)
         {
             response = again;
         }
         let is_held_back = DeliveryTrace::is_held_back(&response.reader.arrivals);
-        let took = Self::first_event_after(&response);
-        self.report(assess::first_event(took, is_held_back)).await;
+        self.report(assess::first_event(&response, is_held_back)).await;
         self.report(assess::fields(&response.reader)).await;
         self.report(assess::post(post.as_ref().ok(), Schedule::SLOW, is_held_back)).await;
         let finding = match assess::lost_events(&response, Schedule::SLOW) {
@@ -317,19 +312,6 @@ impl<C: ProbeClient> Diagnosis<'_, C> {
                 .unwrap_or_else(|reason| Finding::unknown(Check::Delivery, reason)),
         };
         self.report(finding).await;
-    }
-
-    /// Returns the time from the request to the first event, or `Err` with the time until the end of
-    /// a response without events.
-    fn first_event_after(response: &StreamResponse) -> Result<Duration, Duration> {
-        let since_request = |time: f64| duration_from_millis(time - response.requested_at);
-        let first = response.reader.arrivals.first();
-        let took = first.and_then(|first| since_request(first.arrived));
-        took.ok_or(since_request(response.ended_at).unwrap_or_default())
-    }
-
-    fn is_late(response: &StreamResponse) -> bool {
-        Self::first_event_after(response).is_ok_and(|took| took > MAX_FIRST_EVENT)
     }
 
     /// Completes the delivery check, given the arrivals of the slow stream. Returns the reason if
@@ -384,7 +366,10 @@ mod tests {
     use waterclock::sse::Block;
 
     use super::*;
-    use crate::{fault::Fault, finding::Verdict, probe::RequestEcho};
+    use crate::{
+        assess::MAX_FIRST_EVENT, client::CutKind, fault::Fault, finding::Verdict,
+        probe::RequestEcho,
+    };
 
     /// A client with a simulated server and path.
     struct Simulation {
@@ -460,14 +445,14 @@ mod tests {
             for number in 1..=schedule.events {
                 if number > 1 && self.cuts_after.is_some_and(|after| after < schedule.interval) {
                     sleep(self.cuts_after.unwrap_or_default()).await;
-                    return StreamEnd::Cut;
+                    return StreamEnd::Cut(CutKind::Unknown);
                 }
                 let due = began + schedule.interval * (number - 1);
                 if let Some(time) = self.goes_down.filter(|time| began < self.began + *time)
                     && due >= self.began + time
                 {
                     tokio::time::sleep_until(self.began + time).await;
-                    return StreamEnd::Cut;
+                    return StreamEnd::Cut(CutKind::Unknown);
                 }
                 tokio::time::sleep_until(due).await;
                 let time = match self.stall {
@@ -521,6 +506,7 @@ mod tests {
             // The latency of the path.
             sleep(Duration::from_millis(1)).await;
             self.uptime().ok_or(FetchError::Unreachable)?;
+            let responded_at = self.now();
             let headers = [
                 ("content-type", "text/event-stream"),
                 ("cache-control", "no-cache, no-transform"),
@@ -531,6 +517,7 @@ mod tests {
                 status: 200,
                 headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
                 requested_at,
+                responded_at,
                 ended_at: self.now(),
                 end: end.unwrap_or(StreamEnd::TimedOut),
                 reader,

@@ -33,6 +33,8 @@ pub enum Fault {
     ConnectionLimit,
     /// The first event is late.
     LateFirstEvent,
+    /// Each stream ends as soon as it was opened, or breaks.
+    EndsAtOnce,
     /// Events are held back in a buffer.
     Buffering,
     /// Events are delayed for a moment, to be sent together.
@@ -84,6 +86,7 @@ impl Fault {
             Self::SixConnections => "the browser opens only six connections over HTTP/1.1",
             Self::ConnectionLimit => "something limits the number of concurrent streams",
             Self::LateFirstEvent => "the first event is late",
+            Self::EndsAtOnce => "streams end as soon as they were opened",
             Self::Buffering => "events are held back in a buffer",
             Self::Coalescing => "events are delayed to be sent together",
             Self::EventsLost => "events are lost",

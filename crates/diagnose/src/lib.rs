@@ -79,8 +79,8 @@ mod stream_reader;
 
 pub use check::Check;
 pub use client::{
-    FetchError, ProbeClient, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, Schedule, StreamEnd,
-    StreamResponse,
+    CutKind, FetchError, ProbeClient, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, Schedule,
+    StreamEnd, StreamResponse,
 };
 pub use delivery::DeliveryTrace;
 pub use diagnosis::{DiagnosisOptions, ServerLost, diagnose};

@@ -83,6 +83,11 @@ fn general(fault: Fault) -> Option<&'static str> {
             "Something delays the response: the server may have to start first, or a proxy may \
              wait for enough data to scan. See also the delivery check"
         }
+        Fault::EndsAtOnce => {
+            "Let the server keep the response open: its handler must not return, and must not set \
+             `Content-Length`. If it does so already, look for a crash or a time limit of the \
+             server, and in the error output of each proxy"
+        }
         Fault::EventsLost | Fault::CommentsLost | Fault::RetryLost | Fault::IdsLost => {
             "Something on the path rewrites the stream, such as a firewall or a virus scanner. \
              Exempt `text/event-stream` there, or use TLS, which hides the stream from it"
@@ -124,7 +129,8 @@ pub fn remedy_for(fault: Fault, intermediary: Intermediary) -> Option<&'static s
         Fault::Cached => cached(intermediary),
         Fault::LastEventIdLost => last_event_id_lost(intermediary),
         Fault::PostRefused => post_refused(intermediary),
-        Fault::EventsLost
+        Fault::EndsAtOnce
+        | Fault::EventsLost
         | Fault::CommentsLost
         | Fault::RetryLost
         | Fault::IdsLost

@@ -50,6 +50,8 @@ pub struct StreamReader {
     bytes: u64,
     /// The part of `bytes` that belongs to complete events.
     complete_bytes: u64,
+    /// Time of the last read, by the client's clock, in milliseconds since 1970.
+    pub last_read: Option<f64>,
     /// The reconnect delay that the stream has set with `retry`.
     pub retry: Option<Duration>,
     /// The events with their arrival times, by the client's clock, in milliseconds since 1970.
@@ -66,6 +68,7 @@ impl StreamReader {
     /// Reads the next bytes of the stream. `now` is their arrival time, by the client's clock, in
     /// milliseconds since 1970.
     pub fn feed(&mut self, chunk: &[u8], now: f64) {
+        self.last_read = Some(now);
         self.comment.feed(chunk);
         // Line by line, to attribute the bytes of a chunk to the events in it.
         for line in chunk.split_inclusive(|byte| *byte == b'\n') {

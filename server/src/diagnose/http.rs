@@ -1,6 +1,11 @@
 //! The HTTP client of `waterclock diagnose`.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    error::Error as _,
+    io::{self, ErrorKind},
+    iter,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url, Version,
@@ -9,7 +14,9 @@ use reqwest::{
 };
 use tokio::time::{Instant, timeout_at};
 use waterclock::sse;
-use waterclock_diagnose::{StreamEnd, StreamReader, StreamResponse, duration_from_millis};
+use waterclock_diagnose::{
+    CutKind, FetchError, StreamEnd, StreamReader, StreamResponse, duration_from_millis,
+};
 
 use super::args::Diagnose;
 
@@ -50,6 +57,17 @@ pub(super) enum RequestError {
     TimedOut,
 }
 
+impl RequestError {
+    /// Returns the error in the terms of the diagnosis.
+    pub(super) fn kind(&self) -> FetchError {
+        match self {
+            Self::Broken(error, _) if error.is_connect() => FetchError::Unreachable,
+            Self::Broken(_, after) => FetchError::Cut(*after),
+            Self::TimedOut => FetchError::TimedOut,
+        }
+    }
+}
+
 /// A response, and the facts about it that only a terminal has access to.
 pub(super) struct Exchange {
     pub(super) response: StreamResponse,
@@ -75,6 +93,37 @@ fn redirect_policy(has_headers: bool) -> Policy {
         }
         Policy::default().redirect(attempt)
     })
+}
+
+/// Returns the way in which a response broke, given the error of its body.
+fn cut_kind(error: &reqwest::Error) -> CutKind {
+    let causes = iter::successors(error.source(), |&cause| cause.source());
+    let kinds = causes.filter_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            let Some(code) = error.reason().map(|reason| format!("{reason:?}")) else {
+                // h2 reports the end of the connection as a broken pipe.
+                let is_reset = error.get_io()?.kind() == ErrorKind::ConnectionReset;
+                return Some(if is_reset { CutKind::Reset } else { CutKind::Incomplete });
+            };
+            return Some(if error.is_go_away() {
+                CutKind::GoAway(code)
+            } else {
+                CutKind::StreamReset(code)
+            });
+        }
+        let error = cause.downcast_ref::<io::Error>()?;
+        match error.kind() {
+            ErrorKind::ConnectionReset => Some(CutKind::Reset),
+            // Of rustls, which has no error of its own for it.
+            ErrorKind::UnexpectedEof if error.to_string().contains("close_notify") => {
+                Some(CutKind::NoCloseNotify)
+            }
+            ErrorKind::UnexpectedEof => Some(CutKind::Incomplete),
+            ErrorKind::InvalidInput | ErrorKind::InvalidData => Some(CutKind::InvalidChunk),
+            _ => None,
+        }
+    });
+    kinds.last().unwrap_or_default()
 }
 
 impl HttpClient {
@@ -136,7 +185,8 @@ impl HttpClient {
             RequestError::Broken(error, after.unwrap_or_default())
         })?;
         let mut reader = StreamReader::default();
-        let (mut bytes, mut last, mut longest_pause) = (0, self.clock.now(), 0.0_f64);
+        let responded_at = self.clock.now();
+        let (mut bytes, mut last, mut longest_pause) = (0, responded_at, 0.0_f64);
         let end = loop {
             if bytes >= MAX_BYTES || is_enough(&reader) {
                 break StreamEnd::Stopped;
@@ -150,7 +200,7 @@ impl HttpClient {
                     reader.feed(&chunk, now);
                 }
                 Ok(Ok(None)) => break StreamEnd::Complete,
-                Ok(Err(_)) => break StreamEnd::Cut,
+                Ok(Err(error)) => break StreamEnd::Cut(cut_kind(&error)),
                 Err(_) => break StreamEnd::TimedOut,
             }
         };
@@ -164,6 +214,7 @@ impl HttpClient {
                 status: response.status().as_u16(),
                 headers: headers.collect(),
                 requested_at,
+                responded_at,
                 ended_at,
                 end,
                 reader,

@@ -31,7 +31,7 @@ use waterclock_diagnose::{
 pub use args::Diagnose;
 
 use error::DiagnoseError;
-use http::{Exchange, HttpClient};
+use http::{Exchange, HttpClient, RequestError};
 use printer::{ReportPrinter, print_line};
 use urls::{display_url, probe_url};
 
@@ -79,19 +79,25 @@ async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>),
     };
     let request = client.uncompressed(Method::GET, &probe);
     let has_message = |reader: &StreamReader| !reader.messages.is_empty();
-    let exchange = client.read(request, RESPONSE_TIMEOUT, has_message).await;
-    let exchange = exchange.map_err(|error| DiagnoseError::of(error, &options.url))?;
-    if let Some(reason) = exchange.response.reader.goodbye() {
-        return Err(DiagnoseError::Refused(display_url(&probe), reason.as_str()));
-    }
-    if exchange.response.reader.echo.is_some() {
-        // The URL after redirects.
-        let mut probe = exchange.url.clone();
-        probe.set_query(None);
-        let report = Report { stream: display_url(&probe), path: path(&exchange), ..report };
-        let printer = ReportPrinter::start(report, options.json);
-        let first = &exchange.response;
-        return Ok(with_probe::measure(&client, probe, first, options, printer).await);
+    match client.read(request, RESPONSE_TIMEOUT, has_message).await {
+        Ok(exchange) => {
+            if let Some(reason) = exchange.response.reader.goodbye() {
+                return Err(DiagnoseError::Refused(display_url(&probe), reason.as_str()));
+            }
+            if exchange.response.reader.echo.is_some() {
+                // The URL after redirects.
+                let mut probe = exchange.url.clone();
+                probe.set_query(None);
+                let (stream, path) = (display_url(&probe), path(&exchange));
+                let printer = ReportPrinter::start(Report { stream, path, ..report }, options.json);
+                let first = &exchange.response;
+                return Ok(with_probe::measure(&client, probe, first, options, printer).await);
+            }
+        }
+        // A server without the probe may break or ignore requests for it.
+        Err(RequestError::TimedOut) => {}
+        Err(RequestError::Broken(error, _)) if error.is_request() && !error.is_connect() => {}
+        Err(error) => return Err(DiagnoseError::of(error, &options.url)),
     }
 
     let url = &options.url;
@@ -114,7 +120,7 @@ async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>),
     let stream = display_url(&exchange.url);
     let report = Report { stream, is_probe: false, path: path(&exchange), ..report };
     let printer = ReportPrinter::start(report, options.json);
-    Ok((without_probe::measure(&client, &exchange, options, printer).await, Ok(())))
+    Ok(without_probe::measure(&client, &exchange, options, printer).await)
 }
 
 /// Collects the facts about a path from a response, and from the server's echo of the request.

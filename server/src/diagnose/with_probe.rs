@@ -9,11 +9,7 @@ use waterclock_diagnose::{
     diagnose,
 };
 
-use super::{
-    args::Diagnose,
-    http::{HttpClient, RequestError},
-    printer::ReportPrinter,
-};
+use super::{args::Diagnose, http::HttpClient, printer::ReportPrinter};
 
 /// Makes all checks. `first` is the response by which the probe was found. Returns the report, and
 /// an error if the server went away before the end.
@@ -64,14 +60,8 @@ impl ProbeClient for Terminal<'_> {
             on_read(reader);
             false
         };
-        match self.client.read(http_request, request.timeout(), is_enough).await {
-            Ok(exchange) => Ok(exchange.response),
-            Err(RequestError::Broken(error, _)) if error.is_connect() => {
-                Err(FetchError::Unreachable)
-            }
-            Err(RequestError::Broken(_, after)) => Err(FetchError::Cut(after)),
-            Err(RequestError::TimedOut) => Err(FetchError::TimedOut),
-        }
+        let exchange = self.client.read(http_request, request.timeout(), is_enough).await;
+        exchange.map(|exchange| exchange.response).map_err(|error| error.kind())
     }
 
     async fn resume(&self) -> Option<RequestEcho> {

@@ -2,42 +2,39 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use reqwest::{Method, Url};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use reqwest::{Method, Response, Url};
 use tokio::time::{Instant, timeout_at};
 use waterclock_diagnose::{
-    Check, Finding, Protocol, RESPONSE_TIMEOUT, Report, StreamEnd, assess, duration_from_millis,
-    format_duration,
+    Check, FetchError, Finding, Protocol, RESPONSE_TIMEOUT, Report, ServerLost, StreamEnd,
+    StreamResponse, assess, duration_from_millis, format_duration,
 };
 
 use super::{
     args::Diagnose,
-    http::{Exchange, HttpClient},
+    http::{Exchange, HttpClient, RequestError},
     printer::ReportPrinter,
 };
 
 /// Timeout of the concurrent streams.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Minimum pause, in milliseconds, before an end that counts as an idle timeout.
-const MIN_IDLE: f64 = 500.0;
-/// Reason of findings without a response.
-const NO_RESPONSE: &str = "no response";
 
-/// Makes the checks that are possible. `first` is the response by which the stream was found.
+/// Makes the checks that are possible. `found` is the response by which the stream was found.
+/// Returns the report, and an error if the server went away.
 pub(super) async fn measure(
     client: &HttpClient,
-    first: &Exchange,
+    found: &Exchange,
     options: &Diagnose,
     mut printer: ReportPrinter,
-) -> Report {
-    let url = &first.url;
+) -> (Report, Result<(), ServerLost>) {
+    let url = &found.url;
     let protocol = printer.report.path.client;
     printer.add(assess::protocol(protocol, None));
     let others = async {
         let request = client.compressed(Method::GET, url);
         let exchange = client.read(request, RESPONSE_TIMEOUT, |_| true).await;
         printer.add(exchange.map_or_else(
-            |_| Finding::unknown(Check::Headers, NO_RESPONSE),
+            |_| Finding::unknown(Check::Headers, assess::NO_RESPONSE),
             |exchange| assess::headers(exchange.response.headers(), false, false),
         ));
         let streams = usize::from(options.streams);
@@ -50,36 +47,39 @@ pub(super) async fn measure(
     };
     let timeout = options.idle.max(RESPONSE_TIMEOUT);
     let request = client.uncompressed(Method::GET, url);
-    let (exchange, ()) = tokio::join!(client.read(request, timeout, |_| false), others);
-    match exchange {
-        Ok(exchange) => {
-            printer.add(first_event(&exchange, timeout));
-            printer.add(assess::fields_without_probe(&exchange.response.reader));
-            printer.add(idle(&exchange));
-        }
-        Err(_) => {
-            for check in [Check::FirstEvent, Check::Fields, Check::Idle] {
-                printer.add(Finding::unknown(check, NO_RESPONSE));
-            }
-        }
+    let (first, ()) = tokio::join!(client.read(request, timeout, |_| false), others);
+    let is_short = match &first {
+        Ok(exchange) => assess::ends_at_once(&exchange.response),
+        Err(error) => matches!(error.kind(), FetchError::Cut(_)),
+    };
+    let (ended, exchange) = if is_short {
+        let request = client.uncompressed(Method::GET, url);
+        let second = client.read(request, assess::MIN_DURATION, |_| false).await;
+        (assess::short_stream(outcome(&first), outcome(&second)), first.or(second))
+    } else {
+        (None, first)
+    };
+    let is_lost = ended.as_ref().is_none_or(|finding| finding.faults.is_empty());
+    let result = match &exchange {
+        Err(_) if is_lost => Err(ServerLost::Gone(assess::NO_RESPONSE.to_owned())),
+        _ => Ok(()),
+    };
+    let unknown = |check| Finding::unknown(check, assess::NO_RESPONSE);
+    if let Ok(exchange) = exchange {
+        printer.add(assess::first_event_without_probe(&exchange.response));
+        printer.add(assess::fields_without_probe(&exchange.response.reader));
+        printer.add(ended.unwrap_or_else(|| idle(&exchange)));
+    } else {
+        printer.add(unknown(Check::FirstEvent));
+        printer.add(unknown(Check::Fields));
+        printer.add(ended.unwrap_or_else(|| unknown(Check::Idle)));
     }
-    printer.finish()
+    (printer.finish(), result)
 }
 
-/// Assesses the time to the first event. A late one is inconclusive: the server may have had no
-/// event to send.
-fn first_event(exchange: &Exchange, timeout: Duration) -> Finding {
-    let response = &exchange.response;
-    let first = response.reader.messages.first();
-    let took = first.and_then(|(_, time)| duration_from_millis(time - response.requested_at));
-    let measured = match took {
-        Some(took) if took <= assess::MAX_FIRST_EVENT => {
-            return assess::first_event(Ok(took), false);
-        }
-        Some(took) => format!("after {}", format_duration(took)),
-        None => format!("none within {}", format_duration(timeout)),
-    };
-    Finding::unknown(Check::FirstEvent, measured)
+/// Returns the outcome of a request in the terms of the diagnosis.
+fn outcome(exchange: &Result<Exchange, RequestError>) -> Result<&StreamResponse, FetchError> {
+    exchange.as_ref().map(|exchange| &exchange.response).map_err(RequestError::kind)
 }
 
 /// Assesses the pauses of a stream, and its end.
@@ -88,12 +88,13 @@ fn idle(exchange: &Exchange) -> Finding {
     let longest = duration_from_millis(exchange.longest_pause).unwrap_or_default();
     match exchange.response.end {
         StreamEnd::Stopped | StreamEnd::TimedOut => assess::idle(None, None, longest),
-        StreamEnd::Complete | StreamEnd::Cut if exchange.last_pause > MIN_IDLE => {
+        StreamEnd::Complete | StreamEnd::Cut(_) if last > assess::MIN_IDLE => {
             assess::idle(Some(last), None, last)
         }
-        StreamEnd::Complete | StreamEnd::Cut => {
+        StreamEnd::Complete | StreamEnd::Cut(_) => {
+            let end = exchange.response.describe_end().unwrap_or_default();
             let longest = format_duration(longest);
-            let measured = format!("the stream ended on its own; its longest pause was {longest}");
+            let measured = format!("{end}; its longest pause was {longest}");
             Finding::unknown(Check::Idle, measured)
         }
     }
@@ -117,5 +118,20 @@ async fn concurrent_streams(
             open.push(response);
         }
     }
+    if open.iter_mut().any(has_ended) {
+        let measured = "streams ended before all of them were open";
+        return (Finding::unknown(Check::ConcurrentStreams, measured), quickest);
+    }
     (assess::concurrent_streams(open.len(), tried, protocol, false), quickest)
+}
+
+/// Returns `true` if a response has ended already. Reads what has arrived of it.
+fn has_ended(response: &mut Response) -> bool {
+    loop {
+        match response.chunk().now_or_never() {
+            Some(Ok(Some(_))) => {}
+            Some(Ok(None) | Err(_)) => return true,
+            None => return false,
+        }
+    }
 }

@@ -2,11 +2,13 @@
 //! must find that fault, and no other.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
+mod origin;
 mod proxy;
 
 use std::{collections::BTreeSet, net::SocketAddr, process::Stdio, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream};
+use origin::{CHUNKED, End, Http2End, STREAM};
 use proxy::Proxy;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -324,6 +326,12 @@ async fn each_fault_of_a_proxy_is_found() {
             "of 6 opened",
         ),
         (
+            Proxy { chunks: 1, ..Proxy::default() },
+            &["ends-at-once", "events-lost"],
+            "idle",
+            "the stream ended cleanly after ",
+        ),
+        (
             // Requests that hit the cache do not reach the server, and neither do their headers.
             Proxy { caches: true, ..Proxy::default() },
             &["cached", "last-event-id-lost"],
@@ -466,6 +474,100 @@ async fn a_server_without_a_probe_is_measured_as_far_as_possible() {
         };
         assert_eq!(finding(&report, check)["verdict"], expected, "{check}: {report:#}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_at_once_is_a_fault_however_it_ends() {
+    const EVENT: &str = "7\r\ndata: x\r\n3\r\n\r\n\n\r\n";
+    let length = STREAM.replace("Connection: close", "Connection: close\r\nContent-Length: 100");
+    let cases = [
+        (STREAM.to_owned(), End::Close, "the stream ended cleanly", 0),
+        (format!("{CHUNKED}0\r\n\r\n"), End::Close, "the stream ended cleanly", 0),
+        (length.replace("100", "0"), End::Open, "the stream ended cleanly", 0),
+        (STREAM.to_owned(), End::Reset, "the connection was reset", 0),
+        (CHUNKED.to_owned(), End::Reset, "the connection was reset", 0),
+        (format!("{STREAM}data: x\n\n"), End::Close, "the stream ended cleanly", 1),
+        (format!("{CHUNKED}{EVENT}0\r\n\r\n"), End::Close, "the stream ended cleanly", 1),
+        (
+            format!("{CHUNKED}{EVENT}"),
+            End::Close,
+            "the connection was closed in the middle of the response",
+            1,
+        ),
+        (
+            format!("{CHUNKED}100\r\ndata: x\n\n"),
+            End::Close,
+            "the connection was closed in the middle of the response",
+            1,
+        ),
+        (
+            format!("{length}data: x\n\n"),
+            End::Close,
+            "the connection was closed in the middle of the response",
+            1,
+        ),
+        (
+            format!("{CHUNKED}{EVENT}no chunk\r\n"),
+            End::Open,
+            "the chunks of the response became invalid",
+            1,
+        ),
+        (format!("{STREAM}data: x\n\n"), End::Reset, "the connection was reset", 1),
+    ];
+    let close_notify = "the connection was closed without TLS's `close_notify`";
+    let over_tls = [
+        (format!("{STREAM}data: x\n\n"), End::Close, "the stream ended cleanly", 1),
+        (format!("{STREAM}data: x\n\n"), End::NoCloseNotify, close_notify, 1),
+        (format!("{CHUNKED}{EVENT}"), End::NoCloseNotify, close_notify, 1),
+        (STREAM.to_owned(), End::NoCloseNotify, close_notify, 0),
+    ];
+    let over_http2 = [
+        (Http2End::Reset(h2::Reason::INTERNAL_ERROR), "was reset (`INTERNAL_ERROR`)"),
+        (Http2End::Reset(h2::Reason::CANCEL), "was reset (`CANCEL`)"),
+        (Http2End::Close, "the connection was closed in the middle of the response"),
+    ];
+    let mut runs: Vec<(String, &str, &str, usize)> = Vec::new();
+    for (bytes, end, words, events) in cases {
+        let address = origin::serve(move |_| (bytes.clone(), end)).await;
+        runs.push((format!("http://{address}/events"), "--http1", words, events));
+    }
+    for (bytes, end, words, events) in over_tls {
+        let address = origin::serve_tls(move |_| (bytes.clone(), end)).await;
+        runs.push((format!("https://{address}/events"), "--http1", words, events));
+    }
+    for (end, words) in over_http2 {
+        let address = origin::serve_http2(end).await;
+        runs.push((format!("http://{address}/events"), "--http2", words, 1));
+    }
+    let address = origin::serve_go_away().await;
+    let words = "the HTTP/2 connection was ended (`GOAWAY`, `ENHANCE_YOUR_CALM`)";
+    runs.push((format!("http://{address}/events"), "--http2", words, 1));
+    let runs = runs.into_iter().map(async |(url, version, words, events)| {
+        let options = [&*url, version, "--insecure", "--json", "--idle=20s", "--streams=3"];
+        let output = diagnose(&options).await;
+        let report = output.report();
+        let about = format!("{words}, {events} events: {report:#}");
+        assert_eq!(output.code, 1, "{about}");
+        assert_eq!(faults(&report), BTreeSet::from(["ends-at-once"]), "{about}");
+        let found = finding(&report, "idle");
+        let measured = found["measured"].as_str().unwrap();
+        assert_eq!(found["verdict"], "bad", "{about}");
+        assert!(measured.contains("; on another request, "), "{about}");
+        // The end of one stream may break another one on the same connection.
+        if version == "--http1" {
+            assert_eq!(measured.matches(&format!("{words} after ")).count(), 2, "{about}");
+            let count = if events == 0 { "with no event" } else { "with one event" };
+            assert_eq!(measured.matches(count).count(), 2, "{about}");
+            let first = finding(&report, "first-event");
+            let verdict = if events == 0 { "bad" } else { "good" };
+            assert_eq!(first["verdict"], verdict, "{about}");
+            let is_explained = first["measured"].as_str().unwrap().contains(words);
+            assert_eq!(is_explained, events == 0, "{about}");
+        } else {
+            assert!(measured.contains(words), "{about}");
+        }
+    });
+    stream::iter(runs).buffer_unordered(4).collect::<()>().await;
 }
 
 #[tokio::test]

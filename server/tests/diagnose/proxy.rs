@@ -27,6 +27,8 @@ pub struct Proxy {
     pub holds_gets_only: bool,
     /// Idle time after which a stream is cut.
     pub cuts_after: Option<Duration>,
+    /// Number of chunks after which each response ends cleanly.
+    pub chunks: usize,
     /// Number of connections that are served at the same time. Others wait.
     pub connections: usize,
     /// Caches complete responses.
@@ -52,6 +54,7 @@ impl Default for Proxy {
             holds_all: false,
             holds_gets_only: false,
             cuts_after: None,
+            chunks: usize::MAX,
             connections: 1000,
             caches: false,
             responds: |_| None,
@@ -126,6 +129,7 @@ impl Proxy {
         let mut kept = response.into_bytes();
         let mut all = Vec::new();
         let mut flush_at = None;
+        let mut passed = 0;
         if !(holds && (self.holds_all || self.holds_bytes > 0)) {
             client.write_all(&kept).await?;
             all.append(&mut kept);
@@ -173,6 +177,11 @@ impl Proxy {
             if passes_on {
                 client.write_all(&kept).await?;
                 all.append(&mut kept);
+            }
+            passed += 1;
+            if passed == self.chunks {
+                reader.abort();
+                break;
             }
         }
         client.write_all(&kept).await?;
