@@ -70,6 +70,8 @@ pub mod clock;
 pub mod event_log;
 #[cfg(feature = "hub")]
 pub mod hub;
+#[cfg(feature = "hub")]
+mod matcher;
 #[cfg(any(test, feature = "properties"))]
 pub mod properties;
 

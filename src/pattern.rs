@@ -12,28 +12,41 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fmt,
-    str::FromStr,
-};
+use std::{borrow::Borrow, collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use crate::event::{MAX_LENGTH, Topic};
+
+/// Maximum number of tokens of a pattern with a wildcard. Without one, [`MAX_LENGTH`] is the limit.
+pub const MAX_TOKENS: usize = 16;
+/// Maximum number of `*` in a pattern. Each of them doubles the number of ways in which a topic may
+/// match, so these two limits bound the work of a publish.
+pub const MAX_STARS: usize = 5;
 
 /// A topic with wildcards, by the rules of NATS subjects: `*` matches one token, and a final `>`
 /// matches one or more tokens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Pattern(String);
+pub struct Pattern(Arc<str>);
 
 /// A text that is not a [`Pattern`].
 #[derive(Debug, thiserror::Error)]
 #[error(
     "not a pattern: a pattern is a topic in which `*` may stand for one token and a final `>` for \
-     all the rest, such as `orders.*.created` or `orders.>`, and has at most {MAX_LENGTH} bytes"
+     all the rest, such as `orders.*.created` or `orders.>`. It has at most {MAX_LENGTH} bytes, \
+     and with a wildcard at most {MAX_TOKENS} tokens and {MAX_STARS} `*`"
 )]
 pub struct InvalidPattern;
 
 impl Pattern {
+    /// Returns the pattern's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns `true` if the pattern matches more than one topic.
+    pub fn has_wildcard(&self) -> bool {
+        self.0.contains(['*', '>'])
+    }
+
     /// Returns the pattern as a topic, or `None` if it has a wildcard.
     pub fn topic(&self) -> Option<Topic> {
         self.0.parse().ok()
@@ -77,9 +90,13 @@ impl FromStr for Pattern {
         let tokens = rest.map_or(text.to_owned(), |rest| format!("{rest}x"));
         let tokens: Vec<_> =
             tokens.split('.').map(|token| if token == "*" { "x" } else { token }).collect();
+        let pattern = Self(text.into());
+        let stars = text.split('.').filter(|token| *token == "*").count();
+        let is_too_broad =
+            pattern.has_wildcard() && (tokens.len() > MAX_TOKENS || stars > MAX_STARS);
         match tokens.join(".").parse::<Topic>() {
-            Ok(_) => Ok(Self(text.to_owned())),
-            Err(_) => Err(InvalidPattern),
+            Ok(_) if !is_too_broad => Ok(pattern),
+            _ => Err(InvalidPattern),
         }
     }
 }
@@ -92,38 +109,31 @@ impl fmt::Display for Pattern {
 
 impl From<Topic> for Pattern {
     fn from(topic: Topic) -> Self {
-        Self(topic.as_str().to_owned())
+        Self(topic.as_str().into())
+    }
+}
+
+impl Borrow<str> for Pattern {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
 /// One or more patterns, without duplicates. They match a topic if any of them does. Their order
-/// makes no difference.
+/// makes no difference. Clones share the patterns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Patterns(BTreeSet<Pattern>);
+pub struct Patterns(Arc<[Pattern]>);
 
 impl Patterns {
     /// Collects the patterns. Returns `None` if there are none.
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Option<Self> {
         let patterns: BTreeSet<_> = patterns.into_iter().collect();
-        (!patterns.is_empty()).then_some(Self(patterns))
+        (!patterns.is_empty()).then(|| Self(patterns.into_iter().collect()))
     }
 
     /// Returns `true` if any of the patterns matches `topic`.
     pub fn matches(&self, topic: &Topic) -> bool {
         self.0.iter().any(|pattern| pattern.matches(topic))
-    }
-
-    /// Returns the entries whose topics match.
-    ///
-    /// Takes one lookup for each pattern. If any pattern has a wildcard, it scans all entries.
-    pub fn select<'a, T>(&self, entries: &'a HashMap<Topic, T>) -> Vec<(&'a Topic, &'a T)> {
-        let topics: Option<Vec<Topic>> = self.0.iter().map(Pattern::topic).collect();
-        match topics {
-            Some(topics) => {
-                topics.iter().filter_map(|topic| entries.get_key_value(topic)).collect()
-            }
-            None => entries.iter().filter(|(topic, _)| self.matches(topic)).collect(),
-        }
     }
 
     /// Iterates over the patterns, each once.
@@ -134,13 +144,13 @@ impl Patterns {
 
 impl From<Pattern> for Patterns {
     fn from(pattern: Pattern) -> Self {
-        Self(BTreeSet::from([pattern]))
+        Self(Arc::new([pattern]))
     }
 }
 
 impl From<Topic> for Patterns {
     fn from(topic: Topic) -> Self {
-        Self(BTreeSet::from([topic.into()]))
+        Self(Arc::new([topic.into()]))
     }
 }
 
@@ -212,6 +222,22 @@ mod tests {
         let long = "x".repeat(MAX_LENGTH + 1);
         for text in ["", ".", "a.", ".a", "a..b", ">.a", "a>", "a*", "a.*b", "ä", "a b", &long] {
             assert!(text.parse::<Pattern>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_match_in_too_many_ways_are_rejected() {
+        let tokens = |count| vec!["a"; count].join(".");
+        for (text, is_valid) in [
+            (tokens(MAX_TOKENS - 1) + ".>", true),
+            (tokens(MAX_TOKENS) + ".>", false),
+            (tokens(MAX_TOKENS - 1) + ".*", true),
+            (tokens(MAX_TOKENS) + ".*", false),
+            (tokens(MAX_TOKENS + 1), true),
+            (["*"; MAX_STARS].join(".") + ".>", true),
+            (["*"; MAX_STARS + 1].join("."), false),
+        ] {
+            assert_eq!(text.parse::<Pattern>().is_ok(), is_valid, "{text}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{str::FromStr, time::Duration};
 use crate::{
     event::{Event, MAX_LENGTH, Name, Topic},
     id::{CountedId, Cursor, Epoch, EventId},
-    pattern::Pattern,
+    pattern::{MAX_STARS, MAX_TOKENS, Pattern},
     sse::{Block, Message, Parsed, Parser},
     timestamp::Timestamp,
 };
@@ -296,7 +296,10 @@ fn is_pattern(text: &str) -> bool {
     let is_token = |(n, token): (usize, &&str)| {
         is_plain(token) || *token == "*" || *token == ">" && n == tokens.len() - 1
     };
-    text.len() <= MAX_LENGTH && tokens.iter().enumerate().all(is_token)
+    let stars = tokens.iter().filter(|token| **token == "*").count();
+    let has_wildcard = stars > 0 || tokens.last() == Some(&">");
+    let is_narrow = !has_wildcard || tokens.len() <= MAX_TOKENS && stars <= MAX_STARS;
+    text.len() <= MAX_LENGTH && is_narrow && tokens.iter().enumerate().all(is_token)
 }
 
 /// Returns `true` if the tokens of a pattern match those of a topic.

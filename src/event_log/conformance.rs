@@ -129,6 +129,15 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         L::read(self, topics, after, limit)
     }
 
+    fn newest_of_each<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<crate::event::Event>> {
+        L::newest_of_each(self, topics, after, limit)
+    }
+
     fn latest<'a>(
         &'a self,
         topics: &'a Patterns,
@@ -241,6 +250,63 @@ async fn no_event_of_many_topics_is_left_out() {
             assert_eq!(found, expected, "{count} at a time");
         }
         assert_eq!(log.latest("a.*", 50).await, expected[110..]);
+    }
+}
+
+#[tokio::test]
+async fn the_newest_event_of_each_topic_is_read_by_itself() {
+    for log in TestLog::all(keeping(100)) {
+        log.append("aaabbac").await;
+        let read = async |topics: &str, after, count| {
+            let limit = ReadLimit { count, bytes: usize::MAX };
+            let read = log.log.newest_of_each(&patterns(topics), after, limit).await.unwrap();
+            read.iter().map(|event| event.id.sequence).collect::<Vec<_>>()
+        };
+        assert_eq!(read(">", 0, 9).await, [5, 6, 7]);
+        assert_eq!(read(">", 0, 2).await, [5, 6]);
+        assert_eq!(read(">", 5, 9).await, [6, 7]);
+        assert_eq!(read("a b", 4, 9).await, [5, 6]);
+        assert_eq!(read("a", 6, 9).await, [0; 0]);
+    }
+}
+
+/// Reads with every kind of selection are compared with a plain filter.
+#[tokio::test]
+async fn each_selection_of_many_topics_reads_what_matches() {
+    for log in TestLog::all(keeping(1000)) {
+        // Busy and quiet topics, at the beginning, at the end and all over.
+        let topic = |n: u64| match n {
+            0..300 => format!("early.{}", n % 150),
+            300..2000 if n.is_multiple_of(7) => format!("quiet.{}", n % 61),
+            300..2000 => format!("busy.{}", n % 2),
+            _ => format!("late.{}", n % 10),
+        };
+        let topics: Vec<_> = (1..=2200).map(topic).collect();
+        for drafts in topics.chunks(700) {
+            log.append_drafts(drafts.iter().map(|topic| draft(topic, "x")).collect()).await;
+        }
+        for texts in [">", "quiet.*", "early.>", "early.* late.1", "busy.0", "*.3 *.4", "no.*"] {
+            let patterns = patterns(texts);
+            for (after, count) in [(0, 9), (0, 5000), (299, 512), (1500, 512), (2199, 1)] {
+                let expected: Vec<u64> = (1..)
+                    .zip(&topics)
+                    .filter(|(n, topic)| *n > after && patterns.matches(&topic.parse().unwrap()))
+                    .map(|(n, _)| n)
+                    .take(count)
+                    .collect();
+                assert_eq!(log.read(texts, after, count).await, expected, "{texts} {after}");
+            }
+            let matching =
+                (1..).zip(&topics).filter(|(_, t)| patterns.matches(&t.parse().unwrap()));
+            let newest: std::collections::BTreeMap<_, u64> =
+                matching.map(|(n, topic)| (topic, n)).collect();
+            let mut newest: Vec<u64> = newest.into_values().collect();
+            newest.sort_unstable();
+            let limit = ReadLimit { count: 5000, bytes: usize::MAX };
+            let read = log.log.newest_of_each(&patterns, 0, limit).await.unwrap();
+            let read: Vec<_> = read.iter().map(|event| event.id.sequence).collect();
+            assert_eq!(read, newest, "{texts}");
+        }
     }
 }
 

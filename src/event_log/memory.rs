@@ -1,8 +1,10 @@
 //! An event log in memory, which lives as long as the process.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
     future::ready,
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
@@ -10,7 +12,7 @@ use parking_lot::Mutex;
 use super::{
     ages::AgeMarks,
     retention::Retention,
-    store::{Appended, Bounds, EventLog, EventLogFuture, ReadLimit, Rejected},
+    store::{Appended, Bounds, EventCollector, EventLog, EventLogFuture, ReadLimit, Rejected},
     topics::{TopicChanges, TopicEntry, Topics},
 };
 use crate::{
@@ -29,7 +31,11 @@ pub struct MemoryLog {
     epoch: Epoch,
     retention: Retention,
     contents: Mutex<MemoryContents>,
+    topics: Topics<TopicSequences>,
 }
+
+/// The sequence numbers of a topic's events, oldest first.
+type TopicSequences = Mutex<VecDeque<u64>>;
 
 #[derive(Debug)]
 struct MemoryContents {
@@ -38,8 +44,6 @@ struct MemoryContents {
     /// Approximate size of the kept events.
     bytes: usize,
     newest: u64,
-    /// Bookkeeping with the sequence numbers of each topic's events, oldest first.
-    topics: Topics<VecDeque<u64>>,
     /// Sequence numbers of the events that have a key.
     sequence_of: HashMap<(Topic, IdempotencyKey), u64>,
     /// The inverse of `sequence_of`.
@@ -53,7 +57,6 @@ impl MemoryContents {
             events: BTreeMap::new(),
             bytes: 0,
             newest: 0,
-            topics: Topics::default(),
             sequence_of: HashMap::new(),
             key_of: HashMap::new(),
             ages: AgeMarks::new(retention),
@@ -69,6 +72,7 @@ impl MemoryContents {
         draft: Draft,
         time: Timestamp,
         epoch: Epoch,
+        topics: &Topics<TopicSequences>,
         max_topics: usize,
     ) -> Result<Appended, Rejected> {
         let Draft { topic, name, data, key } = draft;
@@ -79,22 +83,22 @@ impl MemoryContents {
             let duplicate = || Appended { event: earlier.clone(), is_duplicate: true };
             return is_same.then(duplicate).ok_or(Rejected::KeyReused);
         }
-        if self.topics.get(&topic).is_none()
-            && let Some(empty) =
-                self.topics.to_forget(&topic, max_topics, &TopicChanges::default())?
-        {
-            self.topics.forget(&empty);
-        }
+        let entry = if let Some(entry) = topics.get(&topic) {
+            entry
+        } else {
+            if let Some(empty) = topics.to_forget(&topic, max_topics, &TopicChanges::default())? {
+                topics.forget(&empty);
+            }
+            topics.add(topic.clone(), Mutex::default())
+        };
         let sequence = self.newest + 1;
         let id = EventId { epoch, sequence };
         let event = Event { id, topic, name, data, time };
         self.newest = sequence;
         self.ages.add(sequence, time);
         self.bytes += OVERHEAD + event.data.len();
-        let entry = self.topics.add(event.topic.clone(), VecDeque::new());
-        entry.place.push_back(sequence);
-        entry.count += 1;
-        entry.newest = sequence;
+        entry.place.lock().push_back(sequence);
+        entry.add(1, sequence);
         if let Some(key) = key {
             self.key_of.insert(sequence, key.1.clone());
             self.sequence_of.insert(key, sequence);
@@ -104,51 +108,99 @@ impl MemoryContents {
     }
 
     /// Drops the events that exceed the retention, after an append to `topic`.
-    fn drop_excess(&mut self, topic: &Topic, retention: &Retention, now: Timestamp) {
-        while let Some(entry) = self.topics.get(topic)
-            && entry.count > retention.count_of(topic)
-            && let Some(&oldest) = entry.place.front()
-        {
-            self.drop_event(oldest);
+    fn drop_excess(
+        &mut self,
+        topic: &Topic,
+        topics: &Topics<TopicSequences>,
+        retention: &Retention,
+        now: Timestamp,
+    ) {
+        if let Some(entry) = topics.get(topic) {
+            while entry.count() > retention.count_of(topic)
+                && let Some(oldest) = entry.first_after(0)
+            {
+                self.drop_event(oldest, topics);
+            }
         }
         let too_old = self.ages.newest_too_old(now);
         while let Some((&oldest, _)) = self.events.first_key_value()
             && (self.bytes > retention.bytes || oldest <= too_old)
         {
-            self.drop_event(oldest);
+            self.drop_event(oldest, topics);
         }
         self.ages.forget(self.start());
     }
 
     /// Drops an event, which must be the oldest of its topic.
-    fn drop_event(&mut self, sequence: u64) {
+    fn drop_event(&mut self, sequence: u64, topics: &Topics<TopicSequences>) {
         let Some(event) = self.events.remove(&sequence) else { return };
         self.bytes -= OVERHEAD + event.data.len();
-        if let Some(entry) = self.topics.get_mut(&event.topic) {
-            entry.place.pop_front();
-            entry.count -= 1;
-            entry.dropped = sequence;
+        if let Some(entry) = topics.get(&event.topic) {
+            entry.set_dropped(sequence);
+            entry.place.lock().pop_front();
+            entry.remove();
         }
         if let Some(key) = self.key_of.remove(&sequence) {
             self.sequence_of.remove(&(event.topic, key));
         }
     }
 
-    /// Returns the sequence numbers of the events of each topic that matches.
-    fn sequences(&self, topics: &Patterns) -> impl Iterator<Item = &VecDeque<u64>> {
-        self.topics.select(topics).into_iter().map(|(_, TopicEntry { place, .. })| place)
-    }
-
-    fn events(&self, sequences: &[u64]) -> Vec<Event> {
-        sequences.iter().filter_map(|sequence| self.events.get(sequence).cloned()).collect()
+    /// Returns the events with these sequence numbers, within the limit, but at least one.
+    fn events(&self, sequences: &[u64], limit: ReadLimit) -> Vec<Event> {
+        let mut collected = EventCollector::new(limit);
+        for event in sequences.iter().filter_map(|sequence| self.events.get(sequence)) {
+            if !collected.push(event.clone()) {
+                break;
+            }
+        }
+        collected.events
     }
 }
 
 impl MemoryLog {
     /// Creates an empty log.
     pub fn new(epoch: Epoch, retention: Retention) -> Self {
-        Self { epoch, retention, contents: Mutex::new(MemoryContents::new(&retention)) }
+        let contents = Mutex::new(MemoryContents::new(&retention));
+        Self { epoch, retention, contents, topics: Topics::default() }
     }
+}
+
+impl TopicEntry<TopicSequences> {
+    /// Returns the first sequence number after `after`.
+    fn first_after(&self, after: u64) -> Option<u64> {
+        let sequences = self.place.lock();
+        sequences.get(sequences.partition_point(|&sequence| sequence <= after)).copied()
+    }
+
+    /// Returns the last sequence number up to `newest`.
+    fn last_up_to(&self, newest: u64) -> Option<u64> {
+        let sequences = self.place.lock();
+        let end = sequences.partition_point(|&sequence| sequence <= newest);
+        sequences.get(end.checked_sub(1)?).copied()
+    }
+}
+
+/// Returns the first `count` sequence numbers after `after` and up to `newest`, in order.
+fn merge(
+    topics: &[Arc<TopicEntry<TopicSequences>>],
+    after: u64,
+    newest: u64,
+    count: usize,
+) -> Vec<u64> {
+    let first_after = |number: usize, after| {
+        let first = topics[number].first_after(after).filter(|&sequence| sequence <= newest);
+        first.map(|sequence| Reverse((sequence, number)))
+    };
+    let mut next: BinaryHeap<_> =
+        (0..topics.len()).filter_map(|number| first_after(number, after)).collect();
+    let mut merged = Vec::new();
+    while merged.len() < count
+        && let Some(Reverse((sequence, number))) = next.pop()
+    {
+        merged.push(sequence);
+        next.extend(first_after(number, sequence));
+    }
+    merged
 }
 
 impl EventLog for MemoryLog {
@@ -158,7 +210,7 @@ impl EventLog for MemoryLog {
     }
 
     fn dropped(&self, topics: &Patterns) -> u64 {
-        self.contents.lock().topics.dropped(topics)
+        self.topics.dropped(topics)
     }
 
     fn append(
@@ -168,9 +220,10 @@ impl EventLog for MemoryLog {
     ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
         let mut contents = self.contents.lock();
         let append = |draft| {
-            let appended = contents.append(draft, time, self.epoch, self.retention.topics);
+            let topics = &self.topics;
+            let appended = contents.append(draft, time, self.epoch, topics, self.retention.topics);
             if let Ok(Appended { event, is_duplicate: false }) = &appended {
-                contents.drop_excess(&event.topic, &self.retention, time);
+                contents.drop_excess(&event.topic, topics, &self.retention, time);
             }
             appended
         };
@@ -184,35 +237,39 @@ impl EventLog for MemoryLog {
         after: u64,
         limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<Event>> {
-        let contents = self.contents.lock();
-        // No more than `limit.count` of each topic can be among the first of all.
-        let mut sequences: Vec<u64> = contents
-            .sequences(topics)
-            .flat_map(|of_topic| {
-                let from = of_topic.partition_point(|&sequence| sequence <= after);
-                of_topic.range(from..).take(limit.count).copied()
-            })
-            .collect();
+        // An event that is appended during the read must not be returned, since an earlier one of
+        // another topic may have been missed.
+        let newest = self.bounds().newest;
+        let sequences = merge(&self.topics.select(topics, after), after, newest, limit.count);
+        Box::pin(ready(Ok(self.contents.lock().events(&sequences, limit))))
+    }
+
+    fn newest_of_each<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        let newest = self.bounds().newest;
+        let selected = self.topics.select(topics, after);
+        let of_each = selected.iter().filter_map(|topic| topic.last_up_to(newest));
+        let mut sequences: Vec<_> = of_each.filter(|&sequence| sequence > after).collect();
         sequences.sort_unstable();
-        sequences.truncate(limit.count);
-        let mut bytes = 0;
-        let exceeds_limit = |sequence: &u64| {
-            bytes += contents.events.get(sequence).map_or(0, |event| event.data.len());
-            bytes > limit.bytes
-        };
-        let fitting = sequences.iter().position(exceeds_limit).unwrap_or(sequences.len());
-        sequences.truncate(fitting.max(1));
-        Box::pin(ready(Ok(contents.events(&sequences))))
+        Box::pin(ready(Ok(self.contents.lock().events(&sequences, limit))))
     }
 
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
-        let contents = self.contents.lock();
-        let mut sequences: Vec<u64> = contents
-            .sequences(topics)
-            .flat_map(|of_topic| of_topic.range(of_topic.len().saturating_sub(limit)..).copied())
-            .collect();
+        let mut selected = self.topics.select(topics, 0);
+        // Only topics whose newest events are among the newest of all have any of them.
+        selected.sort_unstable_by_key(|topic| Reverse(topic.newest()));
+        selected.truncate(limit);
+        let mut sequences: Vec<u64> = Vec::new();
+        for topic in selected {
+            sequences.extend(topic.place.lock().iter().rev().take(limit));
+        }
         sequences.sort_unstable();
         let excess = sequences.len().saturating_sub(limit);
-        Box::pin(ready(Ok(contents.events(&sequences[excess..]))))
+        let limit = ReadLimit { count: limit, bytes: usize::MAX };
+        Box::pin(ready(Ok(self.contents.lock().events(&sequences[excess..], limit))))
     }
 }

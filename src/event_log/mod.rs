@@ -28,6 +28,7 @@ mod retention;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
+mod topic_tree;
 mod topics;
 
 #[cfg(test)]

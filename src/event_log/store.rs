@@ -50,6 +50,21 @@ pub trait EventLog: Send + Sync + 'static {
         limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<Event>>;
 
+    /// Reads the newest event of each of the topics that has one after the sequence number `after`,
+    /// oldest first, within `limit`. Takes no longer for topics with many events.
+    ///
+    /// May return fewer events than `limit` allows, but returns at least one if any is kept.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    fn newest_of_each<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>>;
+
     /// Reads the newest events of the topics, at most `limit`, oldest first.
     ///
     /// # Errors
@@ -65,6 +80,29 @@ pub struct ReadLimit {
     pub count: usize,
     /// Bytes of data.
     pub bytes: usize,
+}
+
+/// Events within a limit, but at least one.
+pub(super) struct EventCollector {
+    pub events: Vec<Event>,
+    bytes: usize,
+    limit: ReadLimit,
+}
+
+impl EventCollector {
+    pub fn new(limit: ReadLimit) -> Self {
+        Self { events: Vec::new(), bytes: 0, limit }
+    }
+
+    /// Adds the event if it fits. Returns `false` if no further event will fit.
+    pub fn push(&mut self, event: Event) -> bool {
+        self.bytes += event.data.len();
+        let fits = self.bytes <= self.limit.bytes;
+        if fits || self.events.is_empty() {
+            self.events.push(event);
+        }
+        fits && self.events.len() < self.limit.count
+    }
 }
 
 /// The range of events that a log holds.

@@ -1,69 +1,140 @@
 //! Bookkeeping of topics, shared by all event logs.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+};
 
-use super::store::Rejected;
+use parking_lot::RwLock;
+
+use super::{store::Rejected, topic_tree::TopicTree};
 use crate::{event::Topic, pattern::Patterns};
 
 /// The topics that a log has had events of.
-#[derive(Debug, Default)]
-pub(super) struct Topics<T> {
-    by_topic: HashMap<Topic, TopicEntry<T>>,
+///
+/// Readers select topics while events are appended: only a new topic has to wait for them.
+#[derive(Debug)]
+pub(super) struct Topics<T>(RwLock<TopicEntries<T>>);
+
+#[derive(Debug)]
+struct TopicEntries<T> {
+    by_topic: TopicTree<Arc<TopicEntry<T>>>,
     /// Upper bound of the sequence numbers that were dropped of topics without an entry.
     forgotten: u64,
 }
 
-/// The bookkeeping of one topic.
-#[derive(Clone, Debug, Default)]
+/// The bookkeeping of one topic. Only the log's writer changes it.
+#[derive(Debug)]
 pub(super) struct TopicEntry<T> {
-    /// Number of kept events.
-    pub count: usize,
-    /// The sequence number of the newest event.
-    pub newest: u64,
-    /// The sequence number of the newest dropped event.
-    pub dropped: u64,
+    pub topic: Topic,
     /// The log's own reference to the events.
     pub place: T,
+    count: AtomicUsize,
+    newest: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl<T> TopicEntry<T> {
+    /// Creates an entry of a topic without events.
+    pub fn new(topic: Topic, place: T, dropped: u64) -> Self {
+        let (count, newest) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { topic, place, count, newest, dropped: AtomicU64::new(dropped) }
+    }
+
+    /// Number of kept events.
+    pub fn count(&self) -> usize {
+        self.count.load(SeqCst)
+    }
+
+    /// The sequence number of the newest event.
+    pub fn newest(&self) -> u64 {
+        self.newest.load(SeqCst)
+    }
+
+    /// The sequence number of the newest dropped event.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(SeqCst)
+    }
+
+    /// Counts events up to the sequence number `newest`.
+    pub fn add(&self, count: usize, newest: u64) {
+        self.count.fetch_add(count, SeqCst);
+        self.newest.store(newest, SeqCst);
+    }
+
+    /// Notes that events up to the sequence number `dropped` are dropped, or will be at once.
+    pub fn set_dropped(&self, dropped: u64) {
+        self.dropped.fetch_max(dropped, SeqCst);
+    }
+
+    /// Counts a dropped event.
+    pub fn remove(&self) {
+        self.count.fetch_sub(1, SeqCst);
+    }
+}
+
+impl<T> Default for Topics<T> {
+    fn default() -> Self {
+        Self::new([], 0)
+    }
 }
 
 impl<T> Topics<T> {
     /// Restores the bookkeeping of a stored log.
+    pub fn new(entries: impl IntoIterator<Item = TopicEntry<T>>, forgotten: u64) -> Self {
+        let mut by_topic = TopicTree::default();
+        for entry in entries {
+            let entry = Arc::new(entry);
+            by_topic.insert(&entry.topic, Arc::clone(&entry));
+        }
+        Self(RwLock::new(TopicEntries { by_topic, forgotten }))
+    }
+
+    pub fn get(&self, topic: &Topic) -> Option<Arc<TopicEntry<T>>> {
+        self.0.read().by_topic.get(topic).cloned()
+    }
+
     #[cfg(feature = "sqlite")]
-    pub fn new(by_topic: HashMap<Topic, TopicEntry<T>>, forgotten: u64) -> Self {
-        Self { by_topic, forgotten }
+    pub fn all(&self) -> Vec<Arc<TopicEntry<T>>> {
+        let mut all = Vec::new();
+        self.0.read().by_topic.each(|entry| all.push(Arc::clone(entry)));
+        all
     }
 
-    pub fn get(&self, topic: &Topic) -> Option<&TopicEntry<T>> {
-        self.by_topic.get(topic)
-    }
-
-    pub fn get_mut(&mut self, topic: &Topic) -> Option<&mut TopicEntry<T>> {
-        self.by_topic.get_mut(topic)
-    }
-
-    #[cfg(feature = "sqlite")]
-    pub fn iter(&self) -> impl Iterator<Item = (&Topic, &TopicEntry<T>)> {
-        self.by_topic.iter()
-    }
-
-    /// Returns the entries of the topics that match.
-    pub fn select(&self, topics: &Patterns) -> Vec<(&Topic, &TopicEntry<T>)> {
-        topics.select(&self.by_topic)
+    /// Returns the entries of the topics that match and have an event after the sequence number
+    /// `after`.
+    pub fn select(&self, topics: &Patterns, after: u64) -> Vec<Arc<TopicEntry<T>>> {
+        let mut selected = Vec::new();
+        self.0.read().by_topic.find(topics, |entry| {
+            if entry.newest() > after {
+                selected.push(Arc::clone(entry));
+            }
+        });
+        selected
     }
 
     /// Returns the sequence number of the newest dropped event of the topics; 0 if all are kept.
     pub fn dropped(&self, topics: &Patterns) -> u64 {
-        let entries = self.select(topics);
-        let has_all_entries = topics.iter().all(|pattern| pattern.topic().is_some())
-            && entries.len() == topics.iter().count();
-        let dropped = entries.iter().map(|(_, entry)| entry.dropped).max().unwrap_or(0);
-        if has_all_entries { dropped } else { dropped.max(self.forgotten) }
+        let entries = self.0.read();
+        let (mut dropped, mut found) = (0, 0);
+        entries.by_topic.find(topics, |entry| {
+            dropped = entry.dropped().max(dropped);
+            found += 1;
+        });
+        let has_all_entries =
+            topics.iter().all(|pattern| !pattern.has_wildcard()) && found == topics.iter().count();
+        if has_all_entries { dropped } else { dropped.max(entries.forgotten) }
     }
 
     /// Adds an entry for a topic, which may have had one before.
-    pub fn add(&mut self, topic: Topic, place: T) -> &mut TopicEntry<T> {
-        let dropped = self.forgotten;
-        self.by_topic.entry(topic).or_insert(TopicEntry { count: 0, newest: 0, dropped, place })
+    pub fn add(&self, topic: Topic, place: T) -> Arc<TopicEntry<T>> {
+        let mut entries = self.0.write();
+        let entry = Arc::new(TopicEntry::new(topic, place, entries.forgotten));
+        entries.by_topic.insert(&entry.topic, Arc::clone(&entry));
+        entry
     }
 
     /// Returns the topic that must be forgotten to make room for `new`, or `None` if `max` is not
@@ -83,21 +154,29 @@ impl<T> Topics<T> {
         changes: &TopicChanges,
     ) -> Result<Option<Topic>, Rejected> {
         let TopicChanges { added, forgotten, used } = changes;
-        if *new == Topic::clock() || self.by_topic.len() + added.len() < max + forgotten.len() {
+        let by_topic = &self.0.read().by_topic;
+        if *new == Topic::clock() || by_topic.len() + added.len() < max + forgotten.len() {
             return Ok(None);
         }
-        let empty = self.by_topic.iter().filter(|(topic, entry)| {
-            let is_changed = forgotten.contains(*topic) || used.contains(*topic);
-            entry.count == 0 && **topic != Topic::clock() && !is_changed
+        let mut oldest: Option<&TopicEntry<T>> = None;
+        by_topic.each(|entry| {
+            let is_changed = forgotten.contains(&entry.topic) || used.contains(&entry.topic);
+            if entry.count() == 0
+                && entry.topic != Topic::clock()
+                && !is_changed
+                && oldest.is_none_or(|oldest| entry.dropped() < oldest.dropped())
+            {
+                oldest = Some(entry);
+            }
         });
-        let oldest = empty.min_by_key(|(_, entry)| entry.dropped);
-        oldest.map(|(topic, _)| Some(topic.clone())).ok_or(Rejected::TooManyTopics)
+        oldest.map(|entry| Some(entry.topic.clone())).ok_or(Rejected::TooManyTopics)
     }
 
     /// Removes the entry of a topic that has no events.
-    pub fn forget(&mut self, topic: &Topic) {
-        if let Some(entry) = self.by_topic.remove(topic) {
-            self.forgotten = self.forgotten.max(entry.dropped);
+    pub fn forget(&self, topic: &Topic) {
+        let mut entries = self.0.write();
+        if let Some(entry) = entries.by_topic.remove(topic) {
+            entries.forgotten = entries.forgotten.max(entry.dropped());
         }
     }
 }

@@ -2,7 +2,7 @@
 //! cost of a publish depends on the subscribers of its own topic; those of other topics sleep on.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     mem,
     sync::{
         Arc,
@@ -16,37 +16,24 @@ use slab::Slab;
 
 use super::{
     frame::{Batch, Frame},
-    ring::Ring,
+    pattern_index::PatternIndex,
 };
-use crate::{
-    event::Topic,
-    pattern::{Pattern, Patterns},
-};
+use crate::{event::Topic, pattern::Patterns};
 
-/// Maximum number of sequence numbers that a channel remembers.
-const MAX_HISTORY: usize = 8192;
 /// Number of subscribers that are woken before other tasks get a turn.
 const WAKE_BATCH: usize = 64;
 
 /// The subscribers with the same patterns.
 #[derive(Debug)]
 pub(super) struct Channel {
-    history: Mutex<ChannelHistory>,
+    /// The number of the channel, which is higher for later ones.
+    number: u64,
+    /// The last batch, and the newest sequence number before it. Nearly all subscribers want it
+    /// next.
+    last_batch: Mutex<Option<(u64, Arc<Batch>)>>,
     /// The sequence number of the newest visible event of these topics.
     newest: Arc<AtomicU64>,
     waiters: Mutex<Slab<Waiter>>,
-}
-
-/// The newest events of the channel's topics.
-#[derive(Debug)]
-struct ChannelHistory {
-    /// Their sequence numbers, oldest first.
-    sequences: VecDeque<u64>,
-    /// All events after this sequence number are in `sequences`.
-    complete_after: u64,
-    /// The last batch, and the newest sequence number before it. Nearly all subscribers want it
-    /// next.
-    last_batch: Option<(u64, Arc<Batch>)>,
 }
 
 /// A subscriber that has waited at least once.
@@ -59,29 +46,13 @@ struct Waiter {
 
 impl Channel {
     /// Creates a channel for events after the sequence number `newest`.
-    fn new(newest: u64) -> Self {
-        let (sequences, last_batch) = (VecDeque::new(), None);
-        let history = ChannelHistory { sequences, complete_after: newest, last_batch };
+    fn new(number: u64, newest: u64) -> Self {
         Self {
-            history: Mutex::new(history),
+            number,
+            last_batch: Mutex::default(),
             newest: Arc::new(AtomicU64::new(newest)),
             waiters: Mutex::default(),
         }
-    }
-
-    /// Adds all events of these topics that the ring has, so that subscribers that reconnect need
-    /// not all read the log.
-    pub(super) fn remember(&self, topics: &Patterns, ring: &Ring) {
-        let history = &mut *self.history.lock();
-        if history.complete_after <= ring.complete_after() {
-            return;
-        }
-        let older = ring.iter().map(|frame| frame.event()).filter(|event| {
-            event.id.sequence <= history.complete_after && topics.matches(&event.topic)
-        });
-        let newer = mem::take(&mut history.sequences);
-        history.sequences = older.map(|event| event.id.sequence).chain(newer).collect();
-        history.complete_after = ring.complete_after();
     }
 
     /// Returns the sequence number of the newest visible event of these topics. It may be that of a
@@ -92,41 +63,19 @@ impl Channel {
 
     /// Returns the last batch if it is exactly the events after the sequence number `after`.
     pub(super) fn last_batch(&self, after: u64) -> Option<Arc<Batch>> {
-        let history = self.history.lock();
-        let (before, batch) = history.last_batch.as_ref()?;
+        let last_batch = self.last_batch.lock();
+        let (before, batch) = last_batch.as_ref()?;
         let first = batch.first()?.event().id.sequence;
         (*before <= after && after < first).then(|| Arc::clone(batch))
     }
 
-    /// Returns the sequence numbers after `sequence`, at most `limit`, or `None` if the history
-    /// does not reach back that far.
-    pub(super) fn after(&self, sequence: u64, limit: usize) -> Option<Vec<u64>> {
-        let history = self.history.lock();
-        if sequence < history.complete_after {
-            return None;
-        }
-        let from = history.sequences.partition_point(|&recent| recent <= sequence);
-        Some(history.sequences.range(from..).take(limit).copied().collect())
-    }
-
-    /// Adds events to the history.
-    pub(super) fn push(&self, frames: &[Arc<Frame>]) {
-        let ChannelHistory { sequences, complete_after, .. } = &mut *self.history.lock();
-        sequences.extend(frames.iter().map(|frame| frame.event().id.sequence));
-        while sequences.len() > MAX_HISTORY
-            && let Some(oldest) = sequences.pop_front()
-        {
-            *complete_after = oldest;
-        }
-    }
-
-    /// Makes the events that were pushed last visible to the subscribers, and wakes them.
+    /// Makes new events, which the ring has already, visible to the subscribers, and wakes them.
     pub(super) fn show(&self, frames: Vec<Arc<Frame>>) {
         let Some(newest) = frames.last().map(|last| last.event().id.sequence) else { return };
         let before = self.newest.load(Ordering::Acquire);
         let is_one_batch = Batch::can_hold(&frames);
         let last_batch = is_one_batch.then(|| (before, Arc::new(Batch::new(frames))));
-        self.history.lock().last_batch = last_batch;
+        *self.last_batch.lock() = last_batch;
         self.newest.store(newest, Ordering::Release);
 
         // The lock is released between batches of waiters, so that those that are already awake
@@ -173,10 +122,10 @@ impl Channel {
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     counted: HashMap<Patterns, CountedChannel>,
-    /// The channels with a pattern that is the topic.
-    by_topic: HashMap<Topic, Vec<Arc<Channel>>>,
-    /// The channels with a pattern that has a wildcard.
-    by_wildcard: Vec<(Pattern, Arc<Channel>)>,
+    /// The channels with a pattern, in the order of their numbers.
+    by_pattern: PatternIndex<Vec<Arc<Channel>>>,
+    /// Number of channels that were created.
+    created: u64,
 }
 
 /// A channel with the number of its subscribers.
@@ -194,13 +143,12 @@ impl Channels {
             counted.subscribers += 1;
             return Arc::clone(&counted.channel);
         }
-        let channel = Arc::new(Channel::new(newest));
+        self.created += 1;
+        let channel = Arc::new(Channel::new(self.created, newest));
         for pattern in patterns.iter() {
-            match pattern.topic() {
-                Some(topic) => {
-                    self.by_topic.entry(topic).or_default().push(Arc::clone(&channel));
-                }
-                None => self.by_wildcard.push((pattern.clone(), Arc::clone(&channel))),
+            match self.by_pattern.get_mut(pattern) {
+                Some(channels) => channels.push(Arc::clone(&channel)),
+                None => self.by_pattern.insert(pattern.clone(), vec![Arc::clone(&channel)]),
             }
         }
         let counted = CountedChannel { channel: Arc::clone(&channel), subscribers: 1 };
@@ -218,23 +166,24 @@ impl Channels {
         let Some(CountedChannel { channel, .. }) = self.counted.remove(patterns) else {
             return;
         };
-        for topic in patterns.iter().filter_map(Pattern::topic) {
-            if let Some(channels) = self.by_topic.get_mut(&topic) {
-                channels.retain(|other| !Arc::ptr_eq(other, &channel));
-                if channels.is_empty() {
-                    self.by_topic.remove(&topic);
-                }
+        for pattern in patterns.iter() {
+            let Some(channels) = self.by_pattern.get_mut(pattern) else { continue };
+            if let Ok(at) = channels.binary_search_by_key(&channel.number, |other| other.number) {
+                channels.remove(at);
+            }
+            if channels.is_empty() {
+                self.by_pattern.remove(pattern);
             }
         }
-        self.by_wildcard.retain(|(_, other)| !Arc::ptr_eq(other, &channel));
     }
 
-    /// Returns the channels that an event of `topic` goes to. A channel is repeated if several of
-    /// its patterns match.
-    pub(super) fn of(&self, topic: &Topic) -> impl Iterator<Item = &Arc<Channel>> {
-        let wildcard = self.by_wildcard.iter().filter(|(pattern, _)| pattern.matches(topic));
-        let exact = self.by_topic.get(topic).into_iter().flatten();
-        exact.chain(wildcard.map(|(_, channel)| channel))
+    /// Returns the channels that an event of `topic` goes to, each once.
+    pub(super) fn of(&self, topic: &Topic) -> Vec<Arc<Channel>> {
+        let mut found: Vec<Arc<Channel>> = Vec::new();
+        self.by_pattern.find(topic, |channels| found.extend(channels.iter().cloned()));
+        found.sort_unstable_by_key(|channel| channel.number);
+        found.dedup_by_key(|channel| channel.number);
+        found
     }
 }
 
@@ -267,42 +216,8 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_remembers_new_events_and_forgets_the_oldest() {
-        let channel = Channel::new(10);
-        assert_eq!(channel.after(9, 9), None);
-        assert_eq!(channel.after(10, 9), Some(vec![]));
-        channel.push(&frames([12, 15, 20]));
-        assert_eq!(channel.after(10, 9), Some(vec![12, 15, 20]));
-        assert_eq!(channel.after(13, 1), Some(vec![15]));
-        assert_eq!(channel.after(25, 9), Some(vec![]));
-        channel.push(&frames(100..100 + MAX_HISTORY as u64));
-        assert_eq!(channel.after(19, 9), None);
-        assert_eq!(channel.after(20, 2), Some(vec![100, 101]));
-    }
-
-    #[test]
-    fn events_in_the_ring_are_added_on_demand() {
-        let mut ring = Ring::new(10);
-        for frame in frames(11..=14) {
-            ring.push(frame);
-        }
-        let channel = Channel::new(14);
-        channel.push(&frames([15]));
-        assert_eq!(channel.after(11, 9), None);
-        channel.remember(&patterns("b"), &ring);
-        assert_eq!(channel.after(11, 9), Some(vec![15]), "no other event of its topics");
-        let channel = Channel::new(14);
-        channel.push(&frames([15]));
-        for _ in 0..2 {
-            channel.remember(&patterns("a"), &ring);
-            assert_eq!(channel.after(11, 9), Some(vec![12, 13, 14, 15]));
-        }
-        assert_eq!(channel.after(9, 9), None);
-    }
-
-    #[test]
     fn the_last_batch_is_for_subscribers_that_miss_nothing_else() {
-        let channel = Channel::new(10);
+        let channel = Channel::new(1, 10);
         channel.show(frames([12]));
         channel.show(frames([15, 17]));
         for (after, expected) in [(11, false), (12, true), (14, true), (15, false), (17, false)] {
@@ -314,7 +229,7 @@ mod tests {
 
     #[test]
     fn only_waiters_are_woken() {
-        let channel = Channel::new(0);
+        let channel = Channel::new(1, 0);
         let mut tasks = [(); 100].map(|()| (None, tokio_test::task::spawn(pending::<()>())));
         for (key, task) in &mut tasks {
             task.enter(|context, _| channel.wait(key, context.waker()));
@@ -333,14 +248,22 @@ mod tests {
         let second = channels.join(&patterns("b.* a"), 5);
         assert!(Arc::ptr_eq(&first, &second));
         let other = channels.join(&patterns("a"), 5);
-        let of = |channels: &Channels, name| channels.of(&topic(name)).count();
+        let of = |channels: &Channels, name| channels.of(&topic(name)).len();
         assert_eq!((of(&channels, "a"), of(&channels, "b.c"), of(&channels, "c")), (2, 1, 0));
         channels.leave(&patterns("a b.*"));
         assert_eq!(of(&channels, "b.c"), 1);
         channels.leave(&patterns("a b.*"));
         assert_eq!((of(&channels, "a"), of(&channels, "b.c")), (1, 0));
-        assert!(Arc::ptr_eq(channels.of(&topic("a")).next().unwrap(), &other));
+        assert!(Arc::ptr_eq(&channels.of(&topic("a"))[0], &other));
         channels.leave(&patterns("a"));
-        assert!(channels.counted.is_empty() && channels.by_topic.is_empty());
+        assert!(channels.counted.is_empty() && channels.by_pattern.is_empty());
+    }
+
+    #[test]
+    fn a_channel_is_found_once_for_several_patterns_that_match() {
+        let mut channels = Channels::default();
+        channels.join(&patterns("a.b a.* *.b >"), 0);
+        channels.join(&patterns("a.>"), 0);
+        assert_eq!(channels.of(&topic("a.b")).len(), 2);
     }
 }

@@ -23,6 +23,7 @@
 
 mod channel;
 mod frame;
+mod pattern_index;
 mod publish;
 mod ring;
 mod state;

@@ -39,21 +39,12 @@ impl Ring {
         }
     }
 
-    /// Returns the sequence number after which the ring has all frames.
-    pub(super) fn complete_after(&self) -> u64 {
-        self.newest - self.frames.len() as u64
-    }
-
-    /// Iterates over the frames, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Frame>> {
-        self.frames.iter()
-    }
-
-    /// Returns the frame with that sequence number, or `None` if the ring does not have it.
-    pub(super) fn get(&self, sequence: u64) -> Option<&Arc<Frame>> {
-        let behind = usize::try_from(self.newest.checked_sub(sequence)?).ok()?;
-        let index = self.frames.len().checked_sub(behind + 1)?;
-        self.frames.get(index)
+    /// Returns the frames after the sequence number `after`, oldest first, at most `count`. Returns
+    /// `None` if the ring does not reach back that far.
+    pub(super) fn after(&self, after: u64, count: usize) -> Option<Vec<Arc<Frame>>> {
+        let newer = usize::try_from(self.newest.saturating_sub(after)).ok()?;
+        let from = self.frames.len().checked_sub(newer)?;
+        Some(self.frames.range(from..).take(count).cloned().collect())
     }
 }
 
@@ -79,14 +70,20 @@ mod tests {
     #[test]
     fn the_ring_has_the_newest_frames() {
         let mut ring = Ring::new(4);
-        assert!(ring.get(4).is_none());
+        assert_eq!(sequences(&ring, 4, 9), Some(vec![]));
         for sequence in 5..=7 {
             ring.push(frame(sequence, 1));
         }
-        for (sequence, expected) in [(4, false), (5, true), (7, true), (8, false)] {
-            let found = ring.get(sequence).map(|frame| frame.event().id.sequence);
-            assert_eq!(found, expected.then_some(sequence));
-        }
+        assert_eq!(sequences(&ring, 3, 9), None);
+        assert_eq!(sequences(&ring, 4, 9), Some(vec![5, 6, 7]));
+        assert_eq!(sequences(&ring, 5, 1), Some(vec![6]));
+        assert_eq!(sequences(&ring, 7, 9), Some(vec![]));
+        assert_eq!(sequences(&ring, 8, 9), Some(vec![]));
+    }
+
+    fn sequences(ring: &Ring, after: u64, count: usize) -> Option<Vec<u64>> {
+        let frames = ring.after(after, count)?;
+        Some(frames.iter().map(|frame| frame.event().id.sequence).collect())
     }
 
     #[test]
@@ -101,6 +98,7 @@ mod tests {
         }
         assert_eq!(ring.frames.len(), 8);
         assert_eq!(ring.bytes, ring.frames.iter().map(|frame| frame.size()).sum::<usize>());
-        assert!(ring.get(10_092).is_none() && ring.get(10_093).is_some());
+        assert_eq!(sequences(&ring, 10_091, 1), None);
+        assert_eq!(sequences(&ring, 10_092, 1), Some(vec![10_093]));
     }
 }

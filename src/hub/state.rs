@@ -18,6 +18,7 @@ use super::{
     ring::Ring,
 };
 use crate::{
+    event::Topic,
     event_log::{Appended, EventLog, Rejected},
     timestamp::Timestamp,
 };
@@ -82,7 +83,7 @@ impl HubState {
             });
             results.push((publisher.result, frame));
         }
-        self.show(new);
+        self.show(&new);
         for (result, frame) in results {
             // The publisher may have stopped waiting.
             let _ = result.send(frame.map_err(PublishError::from));
@@ -90,25 +91,21 @@ impl HubState {
     }
 
     /// Shows events to the subscribers of their topics.
-    fn show(&self, frames: Vec<Arc<Frame>>) {
+    fn show(&self, frames: &[Arc<Frame>]) {
         let Some(newest) = frames.last().map(|last| last.event().id.sequence) else { return };
         let mut by_channel: HashMap<*const Channel, (Arc<Channel>, Vec<Arc<Frame>>)> =
             HashMap::new();
         {
+            let mut by_topic: HashMap<&Topic, Vec<Arc<Channel>>> = HashMap::new();
             let Fanout { ring, channels } = &mut *self.fanout.lock();
             for frame in frames {
-                for channel in channels.of(&frame.event().topic) {
+                let topic = &frame.event().topic;
+                for channel in by_topic.entry(topic).or_insert_with(|| channels.of(topic)) {
                     let entry = by_channel.entry(Arc::as_ptr(channel));
                     let (_, frames) = entry.or_insert_with(|| (Arc::clone(channel), Vec::new()));
-                    // Two patterns of a channel may match the same event.
-                    if frames.last().is_none_or(|last| !Arc::ptr_eq(last, &frame)) {
-                        frames.push(Arc::clone(&frame));
-                    }
+                    frames.push(Arc::clone(frame));
                 }
-                ring.push(frame);
-            }
-            for (channel, frames) in by_channel.values() {
-                channel.push(frames);
+                ring.push(Arc::clone(frame));
             }
         }
         for (channel, frames) in by_channel.into_values() {

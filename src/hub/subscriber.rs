@@ -14,12 +14,13 @@ use std::{
 use super::{
     channel::Channel,
     frame::{Batch, Frame},
-    state::{Fanout, HubState},
+    state::HubState,
 };
 use crate::{
     event::{Event, Topic},
     event_log::{EventLogError, EventLogFuture},
     id::EventId,
+    matcher::Matcher,
     notice::{Gap, GapReason},
     pattern::Patterns,
 };
@@ -57,7 +58,17 @@ pub(super) struct Conflation {
     latest: HashMap<Topic, Arc<Frame>>,
     /// Number of events that were left out.
     skipped: u64,
+    /// `true` if the log is asked for the newest events only, so that nobody counts the others.
+    is_direct: bool,
+    /// `true` if the events in `latest` were read from the log as the newest of their topics. They
+    /// are delivered at once, so that no more than a batch of the log is held.
+    is_newest: bool,
 }
+
+/// Number of frames of the ring that a subscriber looks at before other tasks get a turn.
+const WINDOW: usize = Batch::LIMIT.count;
+/// Number of patterns above which a subscriber prepares them before it looks at the ring.
+const FEW_PATTERNS: usize = 2;
 
 /// A result of [`Subscriber::next`].
 #[derive(Debug)]
@@ -77,10 +88,19 @@ impl Subscriber {
         self
     }
 
+    /// Makes the subscriber conflate as [`conflated`](Self::conflated) does, but without counting
+    /// what it skips. Then it costs no more to be further behind.
+    #[must_use]
+    pub fn conflated_without_count(mut self) -> Self {
+        self.conflation = Some(Conflation { is_direct: true, ..Conflation::default() });
+        self
+    }
+
     /// Returns the number of events that were skipped, or `None` if the subscriber does not
-    /// conflate.
+    /// conflate or does not count.
     pub fn skipped(&self) -> Option<u64> {
-        self.conflation.as_ref().map(|conflation| conflation.skipped)
+        let counting = self.conflation.as_ref().filter(|conflation| !conflation.is_direct);
+        counting.map(|conflation| conflation.skipped)
     }
 
     /// Returns the position from which reading continues after the last delivery.
@@ -140,7 +160,8 @@ impl Subscriber {
         }
     }
 
-    /// Polls for the result of [`try_next`](Self::try_next). Pending only while the log is read.
+    /// Polls for the result of [`try_next`](Self::try_next). Pending only while the log is read, or
+    /// while other tasks take their turn.
     fn poll_try_next(
         &mut self,
         context: &mut Context<'_>,
@@ -154,7 +175,7 @@ impl Subscriber {
                         return Poll::Ready(Ok(Some(Delivery::Events(batch))));
                     };
                     conflation.add(&batch);
-                    if self.read >= newest {
+                    if self.read >= newest || mem::take(&mut conflation.is_newest) {
                         return Poll::Ready(Ok(Some(self.deliver_conflated())));
                     }
                 }
@@ -180,7 +201,7 @@ impl Subscriber {
     }
 
     /// Polls for the next batch or gap after the events that were read. Pending only while the log
-    /// is read.
+    /// is read, or while other tasks take their turn.
     fn poll_available(
         &mut self,
         context: &mut Context<'_>,
@@ -197,10 +218,20 @@ impl Subscriber {
                 self.read = self.read.max(newest);
                 return Poll::Ready(Ok(None));
             }
-            if let Some(batch) = self.channel.last_batch(self.read).or_else(|| self.read_ring()) {
-                self.read = batch.last().map_or(of_topics, |last| last.event().id.sequence);
-                let delivery = (!batch.is_empty()).then_some(Delivery::Events(batch));
-                return Poll::Ready(Ok(delivery));
+            if let Some(batch) = self.channel.last_batch(self.read) {
+                self.read = batch.last().map_or(self.read, |last| last.event().id.sequence);
+                return Poll::Ready(Ok(Some(Delivery::Events(batch))));
+            }
+            if let Some(batch) = self.read_ring() {
+                if !batch.is_empty() {
+                    return Poll::Ready(Ok(Some(Delivery::Events(Arc::new(Batch::new(batch))))));
+                }
+                if self.read < of_topics {
+                    // None of the events so far is of the topics. There are more to look at.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Ok(None));
             }
             self.pending_read = Some(self.read_log(newest));
         }
@@ -215,35 +246,52 @@ impl Subscriber {
         }
         self.read = events.last().map_or(newest, |last| last.id.sequence).max(self.read);
         let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
+        if let Some(conflation) = &mut self.conflation {
+            conflation.is_newest = conflation.is_direct;
+        }
         let batch = (!frames.is_empty()).then(|| Delivery::Events(Arc::new(Batch::new(frames))));
         Poll::Ready(Ok(batch))
     }
 
-    /// Returns the next batch from the ring, or `None` if the ring does not reach back that far.
-    ///
-    /// The batch is empty if the channel's newest event is older than the channel.
-    fn read_ring(&self) -> Option<Arc<Batch>> {
-        let Fanout { ring, .. } = &*self.state.fanout.lock();
-        if self.read >= ring.complete_after() {
-            self.channel.remember(&self.topics, ring);
+    /// Reads the next events of the topics from the ring, which may be none of the next [`WINDOW`].
+    /// Returns `None` if the ring does not reach back that far.
+    fn read_ring(&mut self) -> Option<Vec<Arc<Frame>>> {
+        // The events are compared with the patterns after the lock is released.
+        let window = self.state.fanout.lock().ring.after(self.read, WINDOW)?;
+        let mut matcher =
+            (self.topics.iter().count() > FEW_PATTERNS).then(|| Matcher::new(&self.topics));
+        let (mut frames, mut bytes, mut read) = (Vec::new(), 0, self.read);
+        for frame in window {
+            let topic = &frame.event().topic;
+            let is_wanted = match &mut matcher {
+                Some(matcher) => matcher.matches(topic),
+                None => self.topics.matches(topic),
+            };
+            if is_wanted {
+                bytes += frame.size();
+                if bytes > Batch::LIMIT.bytes && !frames.is_empty() {
+                    break;
+                }
+            }
+            read = frame.event().id.sequence;
+            if is_wanted {
+                frames.push(frame);
+            }
         }
-        let sequences = self.channel.after(self.read, Batch::LIMIT.count)?;
-        let mut bytes = 0;
-        let frames = sequences.iter().map(|&sequence| ring.get(sequence).cloned());
-        let fits = |frame: &Option<Arc<Frame>>| {
-            let is_first = bytes == 0;
-            bytes += frame.as_ref().map_or(0, |frame| frame.size());
-            is_first || bytes <= Batch::LIMIT.bytes
-        };
-        let frames: Vec<_> = frames.take_while(fits).collect::<Option<_>>()?;
-        Some(Arc::new(Batch::new(frames)))
+        self.read = read;
+        Some(frames)
     }
 
     /// Begins to read from the log, for events that the ring no longer has.
     fn read_log(&self, newest: u64) -> PendingRead {
         let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
+        let is_direct = self.conflation.as_ref().is_some_and(|conflation| conflation.is_direct);
         let read = async move {
-            let events = state.log.read(&topics, after, Batch::LIMIT).await?;
+            let events = if is_direct {
+                state.log.newest_of_each(&topics, after, Batch::LIMIT).await?
+            } else {
+                state.log.read(&topics, after, Batch::LIMIT).await?
+            };
             // Asked after the read, so that no event is dropped unnoticed between the two.
             Ok((events, state.log.dropped(&topics)))
         };
@@ -507,6 +555,43 @@ mod tests {
         assert_eq!(subscriber.skipped(), Some(3019));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_conflating_subscriber_far_behind_reads_no_more_than_it_delivers() {
+        let hub = hub(100_000);
+        publish_to(&hub, "orders").await;
+        publish(&hub, 20_000).await;
+        let subscribe = || hub.subscribe(patterns(">"), Cursor::Earliest);
+        let mut direct = subscribe().conflated_without_count();
+        assert_eq!(take(&mut direct).await, [1, 20_001]);
+        assert_eq!((direct.cursor(), direct.skipped()), (id(20_001), None));
+        publish(&hub, 3).await;
+        assert_eq!(take(&mut direct).await, [20_004]);
+        let mut counting = subscribe().conflated();
+        assert_eq!(take(&mut counting).await, [1, 20_004]);
+        assert_eq!(counting.skipped(), Some(20_002));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_of_a_quiet_topic_gives_others_their_turn() {
+        let hub = hub(10_000);
+        publish(&hub, 1).await;
+        publish_to(&hub, "quiet").await;
+        publish(&hub, 3000).await;
+        let mut subscriber = hub.subscribe(patterns("quiet"), Cursor::After(id(2)));
+        let mut next = tokio_test::task::spawn(subscriber.next());
+        let mut turns = 0;
+        while {
+            let _ = next.poll();
+            next.is_woken()
+        } {
+            turns += 1;
+        }
+        drop(next);
+        assert_eq!(turns, 3001 / WINDOW, "each window is a turn");
+        publish_to(&hub, "quiet").await;
+        assert_eq!(take(&mut subscriber).await, [3003]);
+    }
+
     /// A log that loses its first events after the first read.
     struct ShrinkingLog {
         log: MemoryLog,
@@ -546,6 +631,15 @@ mod tests {
         ) -> EventLogFuture<'a, Vec<Event>> {
             self.reads.fetch_add(1, Ordering::Relaxed);
             self.log.read(topics, after.max(self.lost()), limit)
+        }
+
+        fn newest_of_each<'a>(
+            &'a self,
+            topics: &'a Patterns,
+            after: u64,
+            limit: ReadLimit,
+        ) -> EventLogFuture<'a, Vec<Event>> {
+            self.log.newest_of_each(topics, after.max(self.lost()), limit)
         }
 
         fn latest<'a>(
@@ -606,6 +700,15 @@ mod tests {
         }
 
         fn read<'a>(
+            &'a self,
+            _: &'a Patterns,
+            _: u64,
+            _: ReadLimit,
+        ) -> EventLogFuture<'a, Vec<Event>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn newest_of_each<'a>(
             &'a self,
             _: &'a Patterns,
             _: u64,

@@ -1,6 +1,6 @@
 //! The summary of the database that the writer and the readers share.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     event::Topic,
@@ -17,12 +17,12 @@ pub(super) struct Index {
     pub newest: u64,
     /// Number of events of all topics.
     pub count: usize,
-    /// Bookkeeping with the row id of each topic.
-    pub topics: Topics<i64>,
+    /// Bookkeeping with the row id of each topic. Readers select topics without locking the index.
+    pub topics: Arc<Topics<i64>>,
     pub ages: AgeMarks,
     /// The newest event of each topic that is being dropped right now: a read may or may not find
     /// it.
-    pub dropping: HashMap<Topic, u64>,
+    pub dropping: Arc<HashMap<Topic, u64>>,
 }
 
 impl Index {

@@ -36,9 +36,11 @@ pub use error::OpenError;
 use super::{
     retention::Retention,
     store::{Appended, Bounds, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected},
+    topics::Topics,
 };
 use crate::{
     event::{Draft, Event},
+    matcher::Matcher,
     pattern::Patterns,
     timestamp::Timestamp,
 };
@@ -50,6 +52,8 @@ use write::{Command, Writer};
 /// A durable event log: appended events survive a crash of the process or the system.
 pub struct SqliteLog {
     index: Arc<Mutex<Index>>,
+    /// The topics of the index.
+    topics: Arc<Topics<i64>>,
     readers: Arc<ReaderPool>,
     /// Changes each time that the writer has finished to drop events.
     drops: watch::Receiver<()>,
@@ -84,6 +88,7 @@ impl SqliteLog {
             );
         }
         let newest = index.newest;
+        let topics = Arc::clone(&index.topics);
         let index = Arc::new(Mutex::new(index));
         let folder_error = |reason| OpenError::Folder { folder: folder.to_owned(), reason };
         life_file.begin(newest).map_err(folder_error)?;
@@ -96,7 +101,8 @@ impl SqliteLog {
             .spawn(move || writer.run(&receiver))
             .map_err(folder_error)?;
         let readers = Arc::new(ReaderPool::new(file));
-        Ok(Self { index, readers, drops, commands: Some(commands), writer: Some(thread) })
+        let (commands, writer) = (Some(commands), Some(thread));
+        Ok(Self { index, topics, readers, drops, commands, writer })
     }
 
     /// Sends a command to the writer, and waits for its reply.
@@ -117,16 +123,30 @@ impl SqliteLog {
     async fn wait_for_drop(&self, topics: &Patterns, after: u64) {
         let mut drops = self.drops.clone();
         drops.mark_unchanged();
-        let is_affected = self
-            .index
-            .lock()
-            .dropping
-            .iter()
-            .any(|(topic, newest)| *newest > after && topics.matches(topic));
+        let dropping = Arc::clone(&self.index.lock().dropping);
+        if dropping.is_empty() {
+            return;
+        }
+        let is_affected = {
+            let mut matcher = Matcher::new(topics);
+            dropping.iter().any(|(topic, newest)| *newest > after && matcher.matches(topic))
+        };
         if is_affected {
             // An error means that the writer has stopped.
             let _ = drops.changed().await;
         }
+    }
+
+    /// Selects the topics that have events after the sequence number `after`. Returns `None` if
+    /// none has.
+    fn select(&self, topics: &Patterns, after: u64) -> Option<Arc<TopicSelection>> {
+        let (epoch, newest, count) = {
+            let Index { epoch, newest, count, .. } = *self.index.lock();
+            (epoch, newest, count)
+        };
+        // The index is not locked while the patterns are compared with the topics.
+        let topics = self.topics.select(topics, after);
+        (!topics.is_empty()).then(|| Arc::new(TopicSelection::new(epoch, topics, newest, count)))
     }
 
     /// Drops all events that exceed the retention, without waiting until the writer is idle.
@@ -163,7 +183,7 @@ impl EventLog for SqliteLog {
     }
 
     fn dropped(&self, topics: &Patterns) -> u64 {
-        self.index.lock().topics.dropped(topics)
+        self.topics.dropped(topics)
     }
 
     fn append(
@@ -182,21 +202,32 @@ impl EventLog for SqliteLog {
         after: u64,
         limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<Event>> {
-        let selection = TopicSelection::after(&self.index.lock(), topics, after);
         Box::pin(async move {
-            let Some(selection) = selection else { return Ok(Vec::new()) };
-            let read = move |connection: &_| selection.read(connection, after, limit);
-            let events = self.readers.run(read).await?;
+            let Some(selection) = self.select(topics, after) else { return Ok(Vec::new()) };
+            let events = selection.read(&self.readers, after, limit).await?;
+            self.wait_for_drop(topics, after).await;
+            Ok(events)
+        })
+    }
+
+    fn newest_of_each<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        Box::pin(async move {
+            let Some(selection) = self.select(topics, after) else { return Ok(Vec::new()) };
+            let events = selection.newest_of_each(&self.readers, after, limit).await?;
             self.wait_for_drop(topics, after).await;
             Ok(events)
         })
     }
 
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
-        let selection = TopicSelection::after(&self.index.lock(), topics, 0);
         Box::pin(async move {
-            let Some(selection) = selection else { return Ok(Vec::new()) };
-            self.readers.run(move |connection| selection.latest(connection, limit)).await
+            let Some(selection) = self.select(topics, 0) else { return Ok(Vec::new()) };
+            selection.latest(&self.readers, limit).await
         })
     }
 }

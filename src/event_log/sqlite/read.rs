@@ -1,27 +1,37 @@
-//! Reading concurrently with the writer. Each read has a connection to itself, and sees the log as
-//! it was when the read began.
+//! Reading concurrently with the writer. A read takes one or more short steps. Each step has a
+//! connection to itself. Between two steps, other reads take their turn.
 
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
+    thread::available_parallelism,
 };
 
 use parking_lot::Mutex;
-use rusqlite::{CachedStatement, Connection, OpenFlags, Row};
+use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, Row};
 use tokio::sync::Semaphore;
 
-use super::{index::Index, schema};
+use super::schema;
 use crate::{
     event::{Event, Name, Topic},
-    event_log::store::{EventLogError, ReadLimit},
+    event_log::{
+        store::{EventCollector, EventLogError, ReadLimit},
+        topics::TopicEntry,
+    },
     id::{Epoch, EventId},
-    pattern::Patterns,
     timestamp::Timestamp,
 };
 
-/// Maximum number of concurrent reads. Further reads wait.
-const MAX_READS: usize = 4;
+/// Maximum number of concurrent steps, unless there are fewer cores. Further steps wait, in order.
+const MAX_STEPS: usize = 4;
+/// Maximum number of rows that a step looks at: about a millisecond.
+const ROWS_PER_STEP: usize = 2000;
+/// Maximum number of topics that a step looks at.
+const TOPICS_PER_STEP: usize = 500;
+/// Number of rows that can be looked at in the time that it takes to find an event of one topic.
+const ROWS_PER_TOPIC: usize = 6;
 
 /// The columns of an event, in the order that [`TopicSelection::event`] expects.
 const EVENT: &str = "SELECT sequence, topic, name, time, data FROM events";
@@ -30,12 +40,16 @@ const EVENT: &str = "SELECT sequence, topic, name, time, data FROM events";
 pub(super) struct ReaderPool {
     file: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    reads: Arc<Semaphore>,
+    /// Permits for steps, which it gives in the order of the requests.
+    steps: Arc<Semaphore>,
 }
 
 impl ReaderPool {
     pub fn new(file: PathBuf) -> Self {
-        Self { file, idle: Mutex::default(), reads: Arc::new(Semaphore::new(MAX_READS)) }
+        // One core is left to the writer and the network.
+        let cores = available_parallelism().map_or(1, usize::from);
+        let steps = (cores - 1).clamp(1, MAX_STEPS);
+        Self { file, idle: Mutex::default(), steps: Arc::new(Semaphore::new(steps)) }
     }
 
     /// Closes the connections that are not in use.
@@ -43,19 +57,19 @@ impl ReaderPool {
         self.idle.lock().clear();
     }
 
-    /// Runs a read on a thread for blocking work.
+    /// Runs a step on a thread for blocking work.
     pub async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, EventLogError> {
         let pool = Arc::clone(self);
-        let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(EventLogError::new)?;
+        let permit = Arc::clone(&self.steps).acquire_owned().await.map_err(EventLogError::new)?;
         let read = tokio::task::spawn_blocking(move || {
-            // The read holds its permit to the end, even if the caller has stopped waiting.
+            // The step holds its permit to the end, even if the caller has stopped waiting.
             let _permit = permit;
             let idle = pool.idle.lock().pop();
             let connection = idle.map_or_else(|| open(&pool.file), Ok)?;
-            // All queries of a read must see the same state.
+            // All queries of a step must see the same state.
             let transaction = connection.unchecked_transaction()?;
             let result = read(&transaction)?;
             transaction.finish()?;
@@ -73,119 +87,242 @@ fn open(file: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The topics that a read covers.
+/// The topics that a read covers, and the newest event that it may return.
 pub(super) struct TopicSelection {
     epoch: Epoch,
-    /// The topics, by their row ids.
-    topics: HashMap<i64, Topic>,
-    /// The newest event that may be read. A later one may belong to a topic that is new since.
+    topics: Vec<Arc<TopicEntry<i64>>>,
+    /// A later event must not be returned, since an earlier one may belong to a topic that is new
+    /// since.
     newest: u64,
-    /// `true` if the topics have at least half of all events, so that scanning all is fastest.
-    is_majority: bool,
+    /// Number of events of all topics of the log.
+    count: usize,
+    /// The places of the topics in `topics` by their row ids, once they are needed.
+    by_row: OnceLock<HashMap<i64, usize>>,
+}
+
+/// The next events of a topic.
+struct NextOfTopic {
+    topic: Arc<TopicEntry<i64>>,
+    /// Sequence numbers, newest first.
+    sequences: Vec<u64>,
+    /// `true` if there may be more after these.
+    has_more: bool,
 }
 
 impl TopicSelection {
-    /// Selects the topics that have events after the sequence number `after`. Returns `None` if
-    /// none has.
-    pub fn after(index: &Index, topics: &Patterns, after: u64) -> Option<Self> {
-        let selected = index.topics.select(topics);
-        let has_more = selected.iter().filter(|(_, entry)| entry.newest > after);
-        let topics: HashMap<_, _> =
-            has_more.map(|(topic, entry)| (entry.place, Topic::clone(topic))).collect();
-        let count: usize = selected.iter().map(|(_, entry)| entry.count).sum();
-        let is_majority = count >= index.count / 2;
-        let Index { epoch, newest, .. } = *index;
-        (!topics.is_empty()).then_some(Self { epoch, topics, newest, is_majority })
+    /// Creates the selection of at least one topic.
+    pub fn new(epoch: Epoch, topics: Vec<Arc<TopicEntry<i64>>>, newest: u64, count: usize) -> Self {
+        Self { epoch, topics, newest, count, by_row: OnceLock::new() }
     }
 
     /// Reads the events after the sequence number `after`, oldest first.
-    pub fn read(
+    ///
+    /// If many topics are selected, it is faster to look at all events in their order than to look
+    /// for the events of each topic.
+    pub async fn read(
+        self: Arc<Self>,
+        readers: &Arc<ReaderPool>,
+        mut after: u64,
+        limit: ReadLimit,
+    ) -> Result<Vec<Event>, EventLogError> {
+        let mut rows = self.rows_to_scan(after, limit.count);
+        while rows > 0 {
+            let (this, step) = (Arc::clone(&self), rows.min(ROWS_PER_STEP));
+            let scan = move |connection: &_| this.scan(connection, after, limit, step);
+            let (events, scanned) = readers.run(scan).await?;
+            if !events.is_empty() || scanned >= self.newest {
+                return Ok(events);
+            }
+            after = scanned;
+            rows -= step;
+        }
+        let mut next = Vec::with_capacity(self.topics.len());
+        for from in (0..self.topics.len()).step_by(TOPICS_PER_STEP) {
+            let this = Arc::clone(&self);
+            let step = move |connection: &_| this.next_of_topics(connection, from, after, limit);
+            next.extend(readers.run(step).await?);
+        }
+        readers.run(move |connection| self.merge(connection, next, limit)).await
+    }
+
+    /// Returns the number of rows that may be looked at, in their order, before the events of each
+    /// topic are looked for; 0 if that would take too long.
+    fn rows_to_scan(&self, after: u64, count: usize) -> usize {
+        let max = ROWS_PER_TOPIC.saturating_mul(self.topics.len().saturating_add(count));
+        let of_topics: usize = self.topics.iter().map(|topic| topic.count()).sum();
+        // As many topics as events are wanted have one up to here.
+        let mut newest: Vec<_> = self.topics.iter().map(|topic| topic.newest()).collect();
+        let last = count.clamp(1, newest.len()) - 1;
+        let (_, enough, _) = newest.select_nth_unstable(last);
+        let until_enough = usize::try_from(enough.saturating_sub(after)).unwrap_or(usize::MAX);
+        // As many rows have that many events of the topics, if they are spread evenly.
+        let likely = count.saturating_mul(self.count) / of_topics.max(1);
+        if until_enough.min(likely) > max { 0 } else { max }
+    }
+
+    /// Looks at `rows` rows after the sequence number `after`. Returns the events of the topics and
+    /// the sequence number of the last row.
+    fn scan(
         &self,
         connection: &Connection,
         after: u64,
         limit: ReadLimit,
-    ) -> rusqlite::Result<Vec<Event>> {
-        let mut collected = EventCollector { events: Vec::new(), bytes: 0, limit };
-        if self.is_majority {
-            let all = format!("{EVENT} WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence");
-            let mut all = connection.prepare_cached(&all)?;
-            let mut rows = all.query([after, self.newest])?;
-            let mut others = 0;
-            // A majority of all events may still be a minority of those after `after`.
-            while others <= limit.count
-                && let Some(row) = rows.next()?
+        rows: usize,
+    ) -> rusqlite::Result<(Vec<Event>, u64)> {
+        let by_row = self.by_row.get_or_init(|| {
+            self.topics.iter().enumerate().map(|(at, topic)| (topic.place, at)).collect()
+        });
+        let all =
+            format!("{EVENT} WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3");
+        let mut all = connection.prepare_cached(&all)?;
+        let mut found = all.query((after, self.newest, rows))?;
+        let (mut collected, mut scanned, mut seen) = (EventCollector::new(limit), after, 0);
+        while let Some(row) = found.next()? {
+            scanned = row.get(0)?;
+            seen += 1;
+            if let Some(&at) = by_row.get(&row.get(1)?)
+                && !collected.push(self.event(&self.topics[at].topic, row)?)
             {
-                match self.topics.get(&row.get(1)?) {
-                    Some(topic) if !collected.push(self.event(topic, row)?) => break,
-                    Some(_) => {}
-                    None => others += 1,
-                }
+                return Ok((collected.events, scanned));
             }
         }
-        if collected.events.is_empty() {
-            let mut by_sequence = by_sequence(connection)?;
-            for (sequence, topic) in self.next(connection, after, limit.count)? {
-                let event = by_sequence.query_one([sequence], |row| self.event(topic, row))?;
-                if !collected.push(event) {
-                    break;
-                }
-            }
-        }
-        Ok(collected.events)
+        Ok((collected.events, if seen < rows { self.newest } else { scanned }))
     }
 
-    /// Returns the sequence numbers after `after` and their topics, in order: at most `count`, and
-    /// at least one if there is one.
-    fn next(
+    /// Returns the next events of [`TOPICS_PER_STEP`] topics after the sequence number `after`.
+    fn next_of_topics(
         &self,
         connection: &Connection,
+        from: usize,
+        after: u64,
+        limit: ReadLimit,
+    ) -> rusqlite::Result<Vec<NextOfTopic>> {
+        let count = (2 * limit.count.min(ROWS_PER_STEP) / self.topics.len()).max(2);
+        let topics = self.topics.iter().skip(from).take(TOPICS_PER_STEP);
+        topics.map(|topic| self.next_of_topic(connection, topic, after, count)).collect()
+    }
+
+    fn next_of_topic(
+        &self,
+        connection: &Connection,
+        topic: &Arc<TopicEntry<i64>>,
         after: u64,
         count: usize,
-    ) -> rusqlite::Result<Vec<(u64, &Topic)>> {
+    ) -> rusqlite::Result<NextOfTopic> {
         let mut next = connection.prepare_cached(
             "SELECT sequence FROM events WHERE topic = ?1 AND sequence > ?2 AND sequence <= ?3
              ORDER BY sequence LIMIT ?4",
         )?;
-        // With many topics, only the first few events of each are queried. The result is complete
-        // only up to the last event of a topic that reached this limit.
-        let of_each = if self.topics.len() == 1 { count } else { 2 * count / self.topics.len() };
-        let of_each = of_each.max(1);
-        let mut complete = self.newest;
-        let mut found = Vec::new();
-        for (row_id, topic) in &self.topics {
-            let rows = next.query_map((row_id, after, complete, of_each), |row| row.get(0))?;
-            let of_topic: Vec<u64> = rows.collect::<rusqlite::Result<_>>()?;
-            if let (Some(&last), true) = (of_topic.last(), of_topic.len() == of_each) {
-                complete = complete.min(last);
+        let rows = next.query_map((topic.place, after, self.newest, count), |row| row.get(0))?;
+        let mut sequences: Vec<u64> = rows.collect::<rusqlite::Result<_>>()?;
+        let has_more = sequences.len() == count;
+        sequences.reverse();
+        Ok(NextOfTopic { topic: Arc::clone(topic), sequences, has_more })
+    }
+
+    /// Reads the next events of several topics in the order of the log.
+    fn merge(
+        &self,
+        connection: &Connection,
+        mut next: Vec<NextOfTopic>,
+        limit: ReadLimit,
+    ) -> rusqlite::Result<Vec<Event>> {
+        let mut by_sequence = by_sequence(connection)?;
+        let mut collected = EventCollector::new(limit);
+        let first = |(number, next): (usize, &mut NextOfTopic)| {
+            next.sequences.pop().map(|sequence| Reverse((sequence, number)))
+        };
+        let mut heap: BinaryHeap<_> = next.iter_mut().enumerate().filter_map(first).collect();
+        while let Some(Reverse((sequence, number))) = heap.pop() {
+            let of_topic = &mut next[number];
+            let event = |row: &Row<'_>| self.event(&of_topic.topic.topic, row);
+            // It may have been dropped since the last step.
+            if let Some(event) = by_sequence.query_one([sequence], event).optional()?
+                && !collected.push(event)
+            {
+                break;
             }
-            found.extend(of_topic.into_iter().map(|sequence| (sequence, topic)));
+            if of_topic.sequences.is_empty() && of_topic.has_more {
+                *of_topic = self.next_of_topic(connection, &of_topic.topic, sequence, 16)?;
+            }
+            heap.extend(first((number, of_topic)));
         }
-        found.retain(|&(sequence, _)| sequence <= complete);
-        found.sort_unstable_by_key(|&(sequence, _)| sequence);
-        found.truncate(count);
-        Ok(found)
+        Ok(collected.events)
+    }
+
+    /// Reads the newest event of each topic after the sequence number `after`, oldest first.
+    pub async fn newest_of_each(
+        self: Arc<Self>,
+        readers: &Arc<ReaderPool>,
+        after: u64,
+        limit: ReadLimit,
+    ) -> Result<Vec<Event>, EventLogError> {
+        readers
+            .run(move |connection| {
+                let mut by_sequence = by_sequence(connection)?;
+                let mut newest = connection.prepare_cached(
+                    "SELECT max(sequence) FROM events WHERE topic = ?1 AND sequence <= ?2",
+                )?;
+                let mut topics: Vec<_> =
+                    self.topics.iter().map(|topic| (topic.newest(), topic)).collect();
+                topics.sort_unstable_by_key(|(newest, _)| *newest);
+                let mut found = Vec::new();
+                for (sequence, topic) in topics.into_iter().take(limit.count) {
+                    let event = |row: &Row<'_>| self.event(&topic.topic, row);
+                    let mut event_at =
+                        |sequence: u64| by_sequence.query_one([sequence], event).optional();
+                    let known = sequence <= self.newest;
+                    let mut event = if known { event_at(sequence)? } else { None };
+                    // A later event was added since, or this one was dropped.
+                    if event.is_none()
+                        && let Some(sequence) =
+                            newest.query_one((topic.place, self.newest), |row| row.get(0))?
+                    {
+                        event = event_at(sequence)?;
+                    }
+                    found.extend(event.filter(|event| event.id.sequence > after));
+                }
+                found.sort_unstable_by_key(|event: &Event| event.id.sequence);
+                let mut collected = EventCollector::new(limit);
+                let _ = found.into_iter().all(|event| collected.push(event));
+                Ok(collected.events)
+            })
+            .await
     }
 
     /// Reads the newest events, oldest first.
-    pub fn latest(&self, connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Event>> {
-        let mut latest = connection.prepare_cached(
-            "SELECT sequence FROM events WHERE topic = ?1 AND sequence <= ?2
-             ORDER BY sequence DESC LIMIT ?3",
-        )?;
-        let mut found = Vec::new();
-        for (row_id, topic) in &self.topics {
-            let rows = latest.query_map((row_id, self.newest, limit), |row| row.get(0))?;
-            for sequence in rows {
-                found.push((sequence?, topic));
-            }
-        }
-        found.sort_unstable_by_key(|&(sequence, _): &(u64, _)| sequence);
-        let excess = found.len().saturating_sub(limit);
-        let mut by_sequence = by_sequence(connection)?;
-        let event = |(sequence, topic)| {
-            by_sequence.query_one([sequence], |row: &Row<'_>| self.event(topic, row))
-        };
-        found.drain(excess..).map(event).collect()
+    pub async fn latest(
+        self: Arc<Self>,
+        readers: &Arc<ReaderPool>,
+        limit: usize,
+    ) -> Result<Vec<Event>, EventLogError> {
+        readers
+            .run(move |connection| {
+                let mut latest = connection.prepare_cached(
+                    "SELECT sequence FROM events WHERE topic = ?1 AND sequence <= ?2
+                     ORDER BY sequence DESC LIMIT ?3",
+                )?;
+                // Only topics whose newest events are among the newest of all have any of them.
+                let mut topics: Vec<_> =
+                    self.topics.iter().map(|topic| (Reverse(topic.newest()), topic)).collect();
+                topics.sort_unstable_by_key(|(newest, _)| *newest);
+                let mut found = Vec::new();
+                for (_, topic) in topics.into_iter().take(limit) {
+                    let rows =
+                        latest.query_map((topic.place, self.newest, limit), |row| row.get(0))?;
+                    for sequence in rows {
+                        found.push((sequence?, &topic.topic));
+                    }
+                }
+                found.sort_unstable_by_key(|&(sequence, _): &(u64, _)| sequence);
+                let excess = found.len().saturating_sub(limit);
+                let mut by_sequence = by_sequence(connection)?;
+                let event = |(sequence, topic)| {
+                    by_sequence.query_one([sequence], |row: &Row<'_>| self.event(topic, row))
+                };
+                found.drain(excess..).map(event).collect()
+            })
+            .await
     }
 
     fn event(&self, topic: &Topic, row: &Row<'_>) -> rusqlite::Result<Event> {
@@ -202,23 +339,4 @@ impl TopicSelection {
 
 fn by_sequence(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
     connection.prepare_cached(&format!("{EVENT} WHERE sequence = ?1"))
-}
-
-/// Events within a limit, but at least one.
-struct EventCollector {
-    events: Vec<Event>,
-    bytes: usize,
-    limit: ReadLimit,
-}
-
-impl EventCollector {
-    /// Adds the event if it fits. Returns `false` if no further event will fit.
-    fn push(&mut self, event: Event) -> bool {
-        self.bytes += event.data.len();
-        let fits = self.bytes <= self.limit.bytes;
-        if fits || self.events.is_empty() {
-            self.events.push(event);
-        }
-        fits && self.events.len() < self.limit.count
-    }
 }

@@ -1,6 +1,6 @@
 //! The tables of the database, its creation, and the checks when it is opened.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
@@ -204,13 +204,16 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
         ages.add(sequence, Timestamp::from_millis(row.get(1)?));
     }
 
-    let mut topics = HashMap::new();
+    let (mut topics, mut all) = (Vec::new(), 0);
     let mut newest = forgotten;
     for (row_id, (topic, dropped)) in by_row_id {
         let (count, of_topic) = kept.remove(&row_id).unwrap_or((0, 0));
         newest = newest.max(of_topic).max(dropped);
         let topic = topic.parse().map_err(|_| damaged("a topic is invalid"))?;
-        topics.insert(topic, TopicEntry { count, newest: of_topic, dropped, place: row_id });
+        let entry = TopicEntry::new(topic, row_id, dropped);
+        entry.add(count, of_topic);
+        topics.push(entry);
+        all += count;
     }
     if !kept.is_empty() {
         return Err(damaged("an event has no topic"));
@@ -219,10 +222,10 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
         epoch: epoch.parse().map_err(|_| damaged("the epoch is invalid"))?,
         start: oldest.map_or(newest, |oldest| oldest.saturating_sub(1)),
         newest,
-        count: topics.values().map(|entry| entry.count).sum(),
-        topics: Topics::new(topics, forgotten),
+        count: all,
+        topics: Arc::new(Topics::new(topics, forgotten)),
         ages,
-        dropping: HashMap::new(),
+        dropping: Arc::default(),
     })
 }
 

@@ -334,7 +334,7 @@ async fn a_read_waits_for_the_drop_of_events_that_it_may_have_missed() {
     let sequences =
         |events: Vec<Event>| -> Vec<_> { events.iter().map(|event| event.id.sequence).collect() };
     // The writer is about to drop the first event.
-    log.index.lock().dropping.insert("a".parse().unwrap(), 1);
+    Arc::make_mut(&mut log.index.lock().dropping).insert("a".parse().unwrap(), 1);
     let affected = tokio::spawn({
         let log = Arc::clone(&log);
         async move {

@@ -163,10 +163,9 @@ impl Writer {
         }
         for appended in results.iter().flatten() {
             if let Appended { event: Event { topic, id, data, .. }, is_duplicate: false } = appended
-                && let Some(entry) = index.topics.get_mut(topic)
+                && let Some(entry) = index.topics.get(topic)
             {
-                entry.count += 1;
-                entry.newest = id.sequence;
+                entry.add(1, id.sequence);
                 index.count += 1;
                 self.appended.events += 1;
                 self.appended.bytes += data.len();
@@ -217,20 +216,21 @@ impl Writer {
             *newest = (*sequence).max(*newest);
         }
         // Readers see the index and the database at different moments, so they wait meanwhile.
-        self.index.lock().dropping.clone_from(&dropping);
+        let dropping = Arc::new(dropping);
+        self.index.lock().dropping = Arc::clone(&dropping);
         let result = self.delete(&excess, &dropping);
         {
             let index = &mut *self.index.lock();
-            index.dropping.clear();
+            index.dropping = Arc::default();
             if let Ok(oldest) = &result {
-                for (topic, newest) in &dropping {
-                    if let Some(entry) = index.topics.get_mut(topic) {
-                        entry.dropped = entry.dropped.max(*newest);
+                for (topic, newest) in dropping.iter() {
+                    if let Some(entry) = index.topics.get(topic) {
+                        entry.set_dropped(*newest);
                     }
                 }
                 for (_, topic) in &excess {
-                    if let Some(entry) = index.topics.get_mut(topic) {
-                        entry.count -= 1;
+                    if let Some(entry) = index.topics.get(topic) {
+                        entry.remove();
                         index.count -= 1;
                     }
                 }
@@ -275,10 +275,10 @@ impl Writer {
         let mut excess = Vec::new();
         let mut seen = HashSet::new();
         let over_count: Vec<(i64, Topic, usize)> = {
-            let index = self.index.lock();
-            let over = index.topics.iter().filter_map(|(topic, entry)| {
-                let over = entry.count.checked_sub(self.retention.count_of(topic))?;
-                (over > 0).then(|| (entry.place, topic.clone(), over))
+            let all = self.index.lock().topics.all();
+            let over = all.iter().filter_map(|entry| {
+                let over = entry.count().checked_sub(self.retention.count_of(&entry.topic))?;
+                (over > 0).then(|| (entry.place, entry.topic.clone(), over))
             });
             over.collect()
         };
@@ -416,7 +416,7 @@ impl<'a> AppendTransaction<'a> {
             let Index { topics, .. } = &*self.index.lock();
             let entry = topics.get(topic).filter(|_| !changes.forgotten.contains(topic));
             if let Some(entry) = entry {
-                if entry.count == 0 {
+                if entry.count() == 0 {
                     changes.used.insert(topic.clone());
                 }
                 return Ok(Ok(entry.place));
