@@ -159,11 +159,15 @@ impl StreamMetrics {
         let r = registry;
         r.register("lines_open", "Open requests that publish lines", self.uploads_open.clone());
         r.register("polls_waiting", "Polls that wait for events", self.polls_waiting.clone());
-        r.register("streams_open", "Open event streams", self.streams_open.clone());
+        r.register(
+            "streams_open",
+            "Open event streams and waiting polls",
+            self.streams_open.clone(),
+        );
         r.register("streams", "Event streams opened", self.streams.clone());
         r.register(
             "streams_ended",
-            "Event streams ended or refused by a limit, by reason",
+            "Event streams ended, and those and polls refused by a limit, by reason",
             self.streams_ended.clone(),
         );
         r.register(

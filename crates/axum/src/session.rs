@@ -385,18 +385,27 @@ pub(crate) fn refuse<E: Encoder>(
     goodbye(&context.settings, encoder, reason)
 }
 
-/// Encodes a goodbye. Its retry time is one to two times the usual one, so that clients spread.
+/// Encodes a goodbye.
 pub(crate) fn goodbye<E: Encoder>(
     settings: &Settings,
     encoder: &E,
     reason: GoodbyeReason,
 ) -> E::Chunk {
-    let usual = match reason {
-        GoodbyeReason::Draining | GoodbyeReason::Expired => settings.retry,
-        GoodbyeReason::Limit => settings.retry.mul_f64(FULL_RETRY),
+    let retry = match reason {
+        GoodbyeReason::Draining | GoodbyeReason::Expired => spread(settings.retry),
+        GoodbyeReason::Limit => full_retry(settings),
     };
-    let retry = usual.mul_f64(1.0 + fastrand::f64());
     encoder.notice(&Goodbye { reason, retry_ms: millis(retry) }, None, Some(retry))
+}
+
+/// Draws the time after which a client of a full server should try again.
+pub(crate) fn full_retry(settings: &Settings) -> Duration {
+    spread(settings.retry.mul_f64(FULL_RETRY))
+}
+
+/// Draws one to two times the usual time, so that clients spread.
+fn spread(usual: Duration) -> Duration {
+    usual.mul_f64(1.0 + fastrand::f64())
 }
 
 pub(crate) fn millis(time: Duration) -> u64 {

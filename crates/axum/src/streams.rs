@@ -1,5 +1,6 @@
 //! The registry of open streams: it enforces their limits, knows the position of each, and tells
-//! when the last one has ended.
+//! when the last one has ended. A poll that waits, or whose answer is not complete yet, counts as a
+//! stream.
 
 use std::{
     collections::HashMap,
@@ -36,8 +37,17 @@ struct Entries {
     per_address: HashMap<IpAddr, usize>,
 }
 
+/// A limit on open streams that is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReachedLimit {
+    /// That of all streams together.
+    Total,
+    /// That of the streams from one address.
+    PerAddress,
+}
+
 /// The position of a stream in the event log.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Position {
     /// Sequence number up to which the stream has sent or skipped events.
     passed: Arc<AtomicU64>,
@@ -77,45 +87,34 @@ impl OpenStreams {
         Self(Arc::new(registry))
     }
 
-    /// Registers a stream of `subscriber`. Returns `None` if a limit is reached.
-    pub(crate) fn open(
-        &self,
-        address: Option<IpAddr>,
-        subscriber: &Subscriber,
-    ) -> Option<OpenStream> {
-        self.register(address, subscriber.cursor().sequence, subscriber.newest())
-    }
-
-    /// Registers a stream that reads no events, and so is never behind. Returns `None` if a limit
-    /// is reached.
-    #[cfg(feature = "probe")]
-    pub(crate) fn open_without_events(&self, address: Option<IpAddr>) -> Option<OpenStream> {
-        self.register(address, 0, Arc::default())
-    }
-
-    fn register(
-        &self,
-        address: Option<IpAddr>,
-        position: u64,
-        newest: Arc<AtomicU64>,
-    ) -> Option<OpenStream> {
+    /// Registers a stream. It counts as never behind until it [follows](OpenStream::follow) a
+    /// subscriber.
+    ///
+    /// # Errors
+    ///
+    /// If a limit is reached.
+    pub(crate) fn open(&self, address: Option<IpAddr>) -> Result<OpenStream, ReachedLimit> {
         let mut entries = self.0.entries.lock();
         // Clients with an unknown address count towards the total only.
         let of_address =
             address.and_then(|address| entries.per_address.get(&address)).copied().unwrap_or(0);
         let StreamLimits { total, per_address } = self.0.limits;
-        if entries.by_number.len() >= total || of_address >= per_address {
-            return None;
+        if of_address >= per_address {
+            return Err(ReachedLimit::PerAddress);
+        }
+        if entries.by_number.len() >= total {
+            return Err(ReachedLimit::Total);
         }
         if let Some(address) = address {
             entries.per_address.insert(address, of_address + 1);
         }
         entries.last += 1;
         let number = entries.last;
-        let passed = Arc::new(AtomicU64::new(position));
-        entries.by_number.insert(number, Position { passed: Arc::clone(&passed), newest });
+        let position = Position::default();
+        let passed = Arc::clone(&position.passed);
+        entries.by_number.insert(number, position);
         self.0.count.send_replace(entries.by_number.len());
-        Some(OpenStream { streams: self.clone(), number, address, passed })
+        Ok(OpenStream { streams: self.clone(), number, address, passed })
     }
 
     /// Number of open streams.
@@ -144,6 +143,18 @@ impl OpenStream {
     /// Number of the stream, counted from 1 since the server's start.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Measures from now on how far the stream is behind the events of its subscriber.
+    pub(crate) fn follow(&self, subscriber: &Subscriber) {
+        self.set_position(subscriber.cursor().sequence, subscriber.newest());
+    }
+
+    fn set_position(&self, position: u64, newest: Arc<AtomicU64>) {
+        self.passed(position);
+        if let Some(entry) = self.streams.0.entries.lock().by_number.get_mut(&self.number) {
+            entry.newest = newest;
+        }
     }
 
     /// Notes that the stream has passed a sequence number.
@@ -181,7 +192,9 @@ mod tests {
         position: u64,
         newest: u64,
     ) -> Option<OpenStream> {
-        streams.register(Some(address), position, Arc::new(AtomicU64::new(newest)))
+        let stream = streams.open(Some(address)).ok()?;
+        stream.set_position(position, Arc::new(AtomicU64::new(newest)));
+        Some(stream)
     }
 
     #[test]
@@ -189,9 +202,9 @@ mod tests {
         let streams = OpenStreams::new(StreamLimits { total: 3, per_address: 2 });
         let first = open(&streams, A, 0, 10).unwrap();
         let second = open(&streams, A, 0, 10).unwrap();
-        assert!(open(&streams, A, 0, 10).is_none(), "two of that address");
+        assert_eq!(streams.open(Some(A)).unwrap_err(), ReachedLimit::PerAddress);
         let third = open(&streams, B, 0, 10).unwrap();
-        assert!(open(&streams, B, 0, 10).is_none(), "three in total");
+        assert_eq!(streams.open(Some(B)).unwrap_err(), ReachedLimit::Total);
         assert_eq!((first.number(), second.number(), third.number()), (1, 2, 3));
         drop(second);
         assert_eq!(open(&streams, A, 0, 10).unwrap().number(), 4);
@@ -206,9 +219,8 @@ mod tests {
     #[test]
     fn clients_of_unknown_addresses_count_towards_the_total_only() {
         let streams = OpenStreams::new(StreamLimits { total: 2, per_address: 1 });
-        let open = || streams.register(None, 0, Arc::default());
-        let (_first, _second) = (open().unwrap(), open().unwrap());
-        assert!(open().is_none());
+        let (_first, _second) = (streams.open(None).unwrap(), streams.open(None).unwrap());
+        assert_eq!(streams.open(None).unwrap_err(), ReachedLimit::Total);
     }
 
     #[test]

@@ -62,10 +62,15 @@ impl FromRequestParts<RoutesState> for Subscription {
 }
 
 impl Subscription {
-    /// Subscribes to the hub.
-    pub(crate) fn subscribe(self, hub: &Hub) -> Subscriber {
+    /// Subscribes to the hub for a poll, which does not report the number of skipped events.
+    pub(crate) fn subscribe_for_poll(self, hub: &Hub) -> Subscriber {
         let subscriber = hub.subscribe(self.topics, self.cursor);
-        if self.conflate { subscriber.conflated() } else { subscriber }
+        if self.conflate { subscriber.conflated_without_count() } else { subscriber }
+    }
+
+    /// The client's address, if it is known.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.client
     }
 
     /// Calls the request's [`AcceptHook`], if it has one.
@@ -107,11 +112,11 @@ impl Subscription {
         if context.stop.has_begun() {
             return refuse(GoodbyeReason::Draining);
         }
-        let Self { limit, expires, client, .. } = self;
-        let subscriber = self.subscribe(&context.hub);
-        let Some(open) = context.streams.open(client, &subscriber) else {
-            return refuse(GoodbyeReason::Limit);
-        };
+        let Self { topics, cursor, conflate, limit, expires, client, .. } = self;
+        let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
+        let subscriber = context.hub.subscribe(topics, cursor);
+        let subscriber = if conflate { subscriber.conflated() } else { subscriber };
+        open.follow(&subscriber);
         Ok(Session::new(context, open, subscriber, encoder).limited(limit).expiring(expires))
     }
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
 use serde_json::{Value, json};
 use waterclock::transport::Transport;
+use waterclock_axum::StreamLimits;
 
 use crate::{
     readers::ReadRequest,
@@ -147,6 +148,15 @@ async fn every_response_matches_the_document() {
         assert_eq!(response.status(), status, "{verb} {target}");
         seen.insert((path, method, status));
         check(&document, path, method, response).await;
+    }
+
+    for (total, per_address, status) in [(9, 0, 429), (0, 9, 503)] {
+        let limits = StreamLimits { total, per_address };
+        let full = Server::start_with(Settings { limits, ..Settings::default() }).await;
+        let response = full.get("/poll?wait=1").await;
+        assert_eq!(response.status(), status);
+        seen.insert(("/poll", "get", status));
+        check(&document, "/poll", "get", response).await;
     }
 
     // The other documented responses need a slow client, or a server that fails or stops.

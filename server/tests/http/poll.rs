@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::Value;
+use waterclock_axum::StreamLimits;
 
 use crate::support::{Server, Settings};
 
@@ -190,6 +191,68 @@ async fn one_event_answers_a_thousand_waiting_polls() {
     server.wait_for_metric("waterclock_polls_waiting", |polls| polls == 0).await;
     // Only the connection that reads the metric is open.
     server.wait_for_metric("waterclock_connections_open", |open| open == 1).await;
+}
+
+#[tokio::test]
+async fn waiting_polls_count_as_streams() {
+    let limits = StreamLimits { total: 3, per_address: 2 };
+    let server = Server::start_with(Settings { limits, ..Settings::default() }).await;
+    let stream = server.get("/events?topic=t").await;
+    let waiting = server.get("/poll?wait=50&topic=t");
+    let refused = async {
+        server.wait_for_metric("waterclock_polls_waiting", |polls| polls == 1).await;
+        assert_eq!(server.metric("waterclock_streams_open").await, 2);
+        let refused = server.get("/poll?wait=50&topic=t").await;
+        assert_eq!(refused.status(), 429);
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+        let retry: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((10..=21).contains(&retry), "{retry}");
+        assert!(refused.rest().await.contains("from your address"));
+        let metric = "waterclock_streams_ended_total{reason=\"limit\"}";
+        assert_eq!(server.metric(metric).await, 1);
+        // A poll that does not wait needs no room.
+        assert_eq!(server.get("/poll?topic=t").await.status(), 200);
+        server.publish_to("t", "x").await;
+    };
+    let (response, ()) = tokio::join!(waiting, refused);
+    assert_eq!(response.status(), 200);
+    // There is room again, and the events that are there already need none.
+    server.wait_for_streams(1).await;
+    let earliest = "/poll?wait=50&topic=t&last_event_id=earliest";
+    assert_eq!(server.get(earliest).await.status(), 200);
+    drop(stream);
+}
+
+#[tokio::test]
+async fn a_full_server_answers_a_waiting_poll_with_503() {
+    let limits = StreamLimits { total: 1, per_address: 2 };
+    let server = Server::start_with(Settings { limits, ..Settings::default() }).await;
+    let _stream = server.get("/events?topic=t").await;
+    let refused = server.get("/poll?wait=50&topic=t").await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.header("retry-after").is_some());
+}
+
+#[tokio::test]
+async fn a_long_response_without_room_for_a_stream_ends_early() {
+    let limits = StreamLimits { total: 1, per_address: 1 };
+    let server = Server::start_with(Settings { limits, ..Settings::default() }).await;
+    for _ in 0..30 {
+        server.publish_to("t", &"x".repeat(4000)).await;
+    }
+    let poll = async |query: &str| {
+        let response = server.get(&format!("/poll?topic=t&last_event_id={query}")).await;
+        let response: Value = serde_json::from_str(&response.rest().await).unwrap();
+        let cursor = response["cursor"].as_str().unwrap().to_owned();
+        (response["events"].as_array().unwrap().len(), cursor, response["more"] == true)
+    };
+    let (all, _, more) = poll("earliest").await;
+    assert_eq!((all, more), (30, false));
+    let _stream = server.get("/events?topic=t").await;
+    let (first, cursor, more) = poll("earliest").await;
+    assert!(first < 30 && more, "{first}");
+    let (rest, _, more) = poll(&cursor).await;
+    assert_eq!((first + rest, more), (30, false));
 }
 
 #[tokio::test]

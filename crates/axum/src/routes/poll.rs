@@ -13,7 +13,7 @@ use axum::{
     extract::State,
     http::{
         HeaderValue, StatusCode, Uri,
-        header::{CACHE_CONTROL, CONTENT_TYPE},
+        header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
@@ -32,8 +32,11 @@ use waterclock::{
 
 use crate::{
     limits::{MAX_POLL_BYTES, MAX_WAIT},
+    metrics::EndReason,
     problem::Problem,
+    session::full_retry,
     state::StreamContext,
+    streams::{OpenStream, ReachedLimit},
     subscription::Subscription,
 };
 
@@ -53,6 +56,15 @@ enum PollError {
     Wait(String),
     #[error("The events could not be read. The server's output says why.")]
     Read,
+    #[error(
+        "The limit on open streams and waiting polls is reached. `Retry-After` says when to retry."
+    )]
+    Full(Duration),
+    #[error(
+        "The limit on open streams and waiting polls from your address is reached. `Retry-After` \
+         says when to retry. To get the events so far, leave out `wait`."
+    )]
+    FullForAddress(Duration),
 }
 
 impl From<PollError> for Problem {
@@ -60,8 +72,27 @@ impl From<PollError> for Problem {
         let status = match error {
             PollError::Wait(_) => StatusCode::BAD_REQUEST,
             PollError::Read => StatusCode::INTERNAL_SERVER_ERROR,
+            PollError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            PollError::FullForAddress(_) => StatusCode::TOO_MANY_REQUESTS,
         };
-        Self::new(status, error.to_string())
+        let problem = Self::new(status, error.to_string());
+        match error {
+            PollError::Wait(_) | PollError::Read => problem,
+            PollError::Full(retry) | PollError::FullForAddress(retry) => {
+                problem.with_header(RETRY_AFTER, HeaderValue::from(retry.as_secs() + 1))
+            }
+        }
+    }
+}
+
+/// Counts a poll that cannot wait, because as many streams are open as are permitted.
+fn refuse(context: &StreamContext, limit: ReachedLimit) -> PollError {
+    tracing::info!("the limit on open streams is reached");
+    context.metrics.stream_ended(EndReason::Limit);
+    let retry = full_retry(&context.settings);
+    match limit {
+        ReachedLimit::Total => PollError::Full(retry),
+        ReachedLimit::PerAddress => PollError::FullForAddress(retry),
     }
 }
 
@@ -74,20 +105,29 @@ pub(super) async fn get(
 ) -> Result<Response, Problem> {
     let wait = wait(&uri)?;
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
-    let max_events = subscription.max_events();
-    let mut answer = PollAnswer::new(subscription.subscribe(&context.hub), max_events);
+    let (max_events, client) = (subscription.max_events(), subscription.client());
+    let mut answer = PollAnswer::new(subscription.subscribe_for_poll(&context.hub), max_events);
     let mut is_complete = answer.fill().await.map_err(unreadable)?;
-    let end = Instant::now() + wait;
-    let waiting = context.metrics.poll_waiting();
-    while answer.is_empty() {
-        tokio::select! {
-            () = answer.subscriber.changed() => {}
-            () = tokio::time::sleep_until(end) => break,
-            _ = context.stop.begun() => break,
+    if answer.is_empty() && !wait.is_zero() {
+        let open = context.streams.open(client).map_err(|limit| refuse(&context, limit))?;
+        let end = Instant::now() + wait;
+        let waiting = context.metrics.poll_waiting();
+        while answer.is_empty() {
+            tokio::select! {
+                () = answer.subscriber.changed() => {}
+                () = tokio::time::sleep_until(end) => break,
+                _ = context.stop.begun() => break,
+            }
+            is_complete = answer.fill().await.map_err(unreadable)?;
         }
-        is_complete = answer.fill().await.map_err(unreadable)?;
+        drop((waiting, open));
     }
-    drop(waiting);
+    if !is_complete {
+        // A client may take the rest as slowly as it likes, so this is an open stream as well.
+        answer.open = context.streams.open(client).ok();
+        // Without room for one, the next poll gets the rest.
+        is_complete = answer.open.is_none();
+    }
     let body = if is_complete {
         answer.finish();
         answer.text.freeze().into()
@@ -118,6 +158,8 @@ struct PollAnswer {
     separator: &'static str,
     trailer: Trailer,
     is_finished: bool,
+    /// The registration of a long response.
+    open: Option<OpenStream>,
 }
 
 /// The members after the events.
@@ -142,6 +184,7 @@ impl PollAnswer {
             written: 0,
             separator: Self::START,
             is_finished: false,
+            open: None,
         }
     }
 

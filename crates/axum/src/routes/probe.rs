@@ -111,9 +111,7 @@ pub(super) async fn get(
         return refuse(GoodbyeReason::Draining);
     }
     let client = policy.client_address(&request).map(client_of);
-    let Some(open) = context.streams.open_without_events(client) else {
-        return refuse(GoodbyeReason::Limit);
-    };
+    let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
     context.metrics.stream_opened(0);
     let seen = describe(&context, &request);
     let session = ProbeSession::new(probe, StreamRecord::new(context, open), seen);
