@@ -13,7 +13,7 @@
 //! | [`compare`] | meters and load, for `/compare` (feature `compare`) |
 //! | [`auth`] | the policy: who may read and publish what |
 //! | [`net`] | sockets: accept loop, HTTP/1.1, HTTP/2, TLS |
-//! | [`ops`] | counters, and the program's own output |
+//! | [`ops`] | counters, the program's own output, and the signals that stop it |
 //! | [`limits`] | limits and timeouts |
 //!
 //! Beside them, [`diagnose`] is the command `waterclock diagnose`, a client.

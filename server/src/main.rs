@@ -7,16 +7,12 @@ use server::{
     diagnose::{self, Diagnose},
     limits::{RESERVED_FILES, Timeouts},
     net::{Capacity, Serving, listen, serve, tls::Tls},
-    ops::output::Output,
+    ops::{output::Output, signals::StopSignals},
     options::{Command, Options, Store},
     routes::router,
     state::AppState,
 };
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, task::JoinSet};
 use waterclock::{
     clock,
     event_log::{MemoryLog, SqliteLog},
@@ -115,8 +111,7 @@ async fn run(
     options: &Options,
     output: &Output,
 ) -> Result<(), Box<dyn Error>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = StopSignals::listen()?;
     let serving = Serving {
         timeouts: Timeouts::default(),
         tls: tls.clone(),
@@ -146,8 +141,7 @@ async fn run(
     let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.next() => {}
         ended = clock => return Ok(ended?),
         Some(ended) = servers.join_next() => return Ok(ended?),
     }
@@ -158,8 +152,7 @@ async fn run(
         () = tokio::time::sleep(options.drain) => {
             tracing::warn!(streams = serving.streams.count(), "stopped before all clients had left");
         }
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.next() => {}
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Operations: the counters, and the program's own output.
+//! Operations: the counters, the program's own output, and the signals that stop it.
 
 pub mod metrics;
 pub mod output;
+pub mod signals;
