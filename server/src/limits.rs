@@ -26,6 +26,9 @@ pub struct Timeouts {
     /// by the time that a slow reader may take, who must first read what was sent before the ping.
     /// Its system may not report progress before it has read most of that.
     pub silence: Duration,
+    /// For a client to send the rest of a request, or to read the rest of a response, when the
+    /// server closes. The server's own part, such as storing an event, is not limited by it.
+    pub closing: Duration,
 }
 
 impl Default for Timeouts {
@@ -37,6 +40,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(30),
             ping: Duration::from_secs(20),
             silence: Duration::from_mins(2),
+            closing: Duration::from_secs(1),
         }
     }
 }

@@ -3,7 +3,13 @@
 use std::{
     error::Error,
     io::{self, ErrorKind},
-    sync::Arc,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -11,7 +17,8 @@ use axum::{
     body::Body,
     http::{Request, Response},
 };
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span};
@@ -26,6 +33,8 @@ pub(super) struct Connection {
     pub(super) closer: ConnectionCloser,
     pub(super) tap: Arc<Tap>,
     pub(super) progress: Arc<SignsOfLife>,
+    /// Number of requests that have arrived completely and have no response yet.
+    pub(super) owed: Arc<AtomicUsize>,
     pub(super) span: Span,
     pub(super) serving: Arc<Serving>,
     pub(super) closing: CancellationToken,
@@ -40,14 +49,96 @@ impl Connection {
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.closer.clone());
         request.extensions_mut().insert(Arc::clone(&self.tap));
-        let response = self.router.clone().oneshot(request.map(Body::new));
-        let response = response.instrument(self.span.clone());
-        async { response.await.unwrap_or_else(|never| match never {}) }
+        let arrival = Arc::new(Arrival::new(&self.owed));
+        let request = if request.body().is_end_stream() {
+            arrival.complete();
+            request.map(Body::new)
+        } else {
+            request.map(|body| Body::new(Upload { body, arrival: Arc::clone(&arrival) }))
+        };
+        let response = self.router.clone().oneshot(request).instrument(self.span.clone());
+        let owed = OwedResponse(arrival);
+        async {
+            let _owed = owed;
+            response.await.unwrap_or_else(|never| match never {})
+        }
+    }
+
+    /// Waits until the server has owed no response for `time`. So whatever is incomplete then waits
+    /// for the client.
+    pub(super) async fn nothing_owed(&self, time: Duration) {
+        let mut halves = 0;
+        while halves < 2 {
+            tokio::time::sleep(time / 2).await;
+            halves = if self.owed.load(Ordering::Relaxed) == 0 { halves + 1 } else { 0 };
+        }
     }
 
     /// Prints the error of a connection.
     pub(super) fn failed(&self, error: &hyper::Error) {
         tracing::debug!(parent: &self.span, error = error as &dyn Error, "the connection failed");
+    }
+}
+
+/// The arrival of one request.
+struct Arrival {
+    owed: Arc<AtomicUsize>,
+    /// `true` once the request has arrived completely, or has a response.
+    is_over: AtomicBool,
+}
+
+impl Arrival {
+    fn new(owed: &Arc<AtomicUsize>) -> Self {
+        Self { owed: Arc::clone(owed), is_over: AtomicBool::new(false) }
+    }
+
+    /// Notes that the request has arrived completely.
+    fn complete(&self) {
+        if !self.is_over.swap(true, Ordering::Relaxed) {
+            self.owed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The response to a request, which the server owes from the request's complete arrival until this
+/// is dropped.
+struct OwedResponse(Arc<Arrival>);
+
+impl Drop for OwedResponse {
+    fn drop(&mut self) {
+        if self.0.is_over.swap(true, Ordering::Relaxed) {
+            self.0.owed.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The body of a request, which notes its end.
+struct Upload {
+    body: Incoming,
+    arrival: Arc<Arrival>,
+}
+
+impl hyper::body::Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.arrival.complete();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::pending,
     pin::pin,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -85,9 +86,15 @@ impl Connection {
             served = &mut connection => served,
             Some(end) = end.next() => match end {
                 ConnectionEnd::ClientLeft => return,
+                // hyper would wait for the rest of a head.
+                ConnectionEnd::Closing if !has_served.load(Ordering::Relaxed) => return,
                 ConnectionEnd::Closing => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    tokio::select! {
+                        biased;
+                        served = connection => served,
+                        () = self.nothing_owed(timeouts.closing) => return,
+                    }
                 }
             }
         };
@@ -109,7 +116,7 @@ impl Connection {
 /// Waits until the client leaves during a response, with nothing more to send. hyper does not
 /// notice that unless it keeps a read buffer of 8 KiB for each client.
 async fn left(stream: Option<&TcpStream>, answering: &Notify) {
-    let Some(stream) = stream else { return std::future::pending().await };
+    let Some(stream) = stream else { return pending().await };
     loop {
         answering.notified().await;
         match stream.peek(&mut [0]).await {

@@ -134,11 +134,16 @@ impl Connection {
                 idle(open.subscribe(), timeouts.write).await;
             }
         };
+        let closed = async {
+            self.closing.cancelled().await;
+            self.nothing_owed(timeouts.closing).await;
+        };
         tokio::select! {
             biased;
             served = after_others(connection.as_mut()) => self.http2_served(served),
             Some(()) = gone.next() => metrics.timed_out(TimedOut::Ping),
             () = idle, if is_idle => {}
+            () = closed => {}
         }
     }
 

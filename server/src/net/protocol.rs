@@ -38,7 +38,7 @@ const HANDSHAKE: u8 = 22;
 const NO_TLS: &str = "This port requires TLS: use https:// instead of http://.\n";
 
 /// Serves one connection to its end. Once `closing` is cancelled, only the requests in flight are
-/// completed.
+/// completed. A client that delays that is not waited for.
 pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
@@ -91,6 +91,7 @@ pub(super) async fn serve(
         })),
         tap,
         progress,
+        owed: Arc::default(),
         span,
         serving: Arc::clone(&serving),
         closing,
@@ -119,7 +120,12 @@ impl Connection {
     /// Serves a TLS connection.
     async fn tls(self, socket: Socket, tls: &Tls) {
         let Serving { timeouts, metrics, .. } = &*self.serving;
-        match tokio::time::timeout(timeouts.handshake, tls.accept(socket)).await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = tokio::time::timeout(timeouts.handshake, tls.accept(socket)) => accepted,
+            () = self.closing.cancelled() => return,
+        };
+        match accepted {
             Ok(Ok(mut socket)) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 self.wait_for_reader(socket.get_mut().0);
                 self.http2(socket).await;

@@ -19,6 +19,7 @@ mod poll;
 mod probe;
 mod publish;
 mod readers;
+mod stopping;
 mod support;
 mod tls;
 mod tokens;

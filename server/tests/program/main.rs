@@ -137,13 +137,16 @@ async fn get(address: SocketAddr, path: &str) -> String {
     rest(request(address, &format!("GET {path} HTTP/1.0\r\n\r\n")).await).await
 }
 
-/// Connects, sends half a request, and stays silent.
-async fn silent_client(address: SocketAddr) -> TcpStream {
-    let stream = request(address, "GET /events HT").await;
-    // Once others have been served, the server has read the half request.
-    for _ in 0..10 {
-        get(address, "/health/live").await;
+/// Opens a stream with more data than all buffers between server and client, and does not read it.
+async fn client_that_does_not_read(address: SocketAddr) -> TcpStream {
+    let body = "x".repeat(60_000);
+    let event = format!("POST /events/t HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for _ in 0..100 {
+        assert!(rest(request(address, &event).await).await.starts_with("HTTP/1.0 201"));
     }
+    let path = "/events?topic=t&last_event_id=earliest";
+    let mut stream = request(address, &format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+    stream.read_exact(&mut [0; 12]).await.unwrap();
     stream
 }
 
@@ -286,7 +289,7 @@ async fn an_unreadable_certificate_does_not_delay_a_shutdown() {
 
 #[tokio::test]
 async fn a_signal_causes_goodbyes_and_exit_code_0() {
-    for signal in ["-TERM", "-INT"] {
+    for signal in ["-TERM", "-INT", "-HUP"] {
         let mut program = Program::start(&["--listen=127.0.0.1:0"]);
         let mut stream = request(program.address().await, "GET /events HTTP/1.0\r\n\r\n").await;
         let mut part = [0; 300];
@@ -300,19 +303,62 @@ async fn a_signal_causes_goodbyes_and_exit_code_0() {
 
 #[tokio::test]
 async fn a_shutdown_ends_within_the_drain_time() {
-    let mut program = Program::start(&["--listen=127.0.0.1:0", "--drain=100ms"]);
-    let _silent = silent_client(program.address().await).await;
+    let options = ["--listen=127.0.0.1:0", "--store=memory", "--drain=100ms"];
+    let mut program = Program::start(&options);
+    let _stuck = client_that_does_not_read(program.address().await).await;
     program.signal("-TERM").await;
     assert_eq!(program.end().await.0, 0);
 }
 
 #[tokio::test]
 async fn a_second_signal_stops_the_program_at_once() {
-    let mut program = Program::start(&["--listen=127.0.0.1:0", "--drain=1h"]);
-    let _silent = silent_client(program.address().await).await;
+    let options = ["--listen=127.0.0.1:0", "--store=memory", "--drain=1h"];
+    let mut program = Program::start(&options);
+    let _stuck = client_that_does_not_read(program.address().await).await;
     program.signal("-TERM").await;
     program.signal("-INT").await;
     assert_eq!(program.end().await.0, 0);
+}
+
+#[tokio::test]
+async fn clients_with_half_a_request_do_not_prolong_a_stop() {
+    let mut program = Program::start(&["--listen=127.0.0.1:0", "--drain=1h"]);
+    let address = program.address().await;
+    let preface = String::from_utf8(preface()).unwrap();
+    let mut clients = Vec::new();
+    for half in ["GET /events HT", &preface] {
+        clients.push(request(address, half).await);
+    }
+    // Once others have been served, the server has read these.
+    for _ in 0..10 {
+        get(address, "/health/live").await;
+    }
+    program.signal("-TERM").await;
+    assert_eq!(program.end().await.0, 0);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
+    // As by nohup(1).
+    for (prepare, is_caught) in [("", true), ("trap '' HUP; ", false)] {
+        let mut shell = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_waterclock");
+        shell.args(["-c", &format!("{prepare}exec \"$0\" \"$@\""), program]);
+        let mut program = Program::run(shell, "", &["--listen=127.0.0.1:0"]);
+        program.address().await;
+        let file = format!("/proc/{}/status", program.child.id().unwrap());
+        let status = std::fs::read_to_string(file).unwrap();
+        for (name, expected) in [("SigCgt:", is_caught), ("SigIgn:", !is_caught)] {
+            let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+            // SIGHUP is signal 1.
+            assert_eq!(mask & 1 == 1, expected, "{name} {mask:x}, {prepare}");
+        }
+        program.signal("-HUP").await;
+        program.signal("-TERM").await;
+        assert_eq!(program.end().await.0, 0);
+    }
 }
 
 #[cfg(target_os = "linux")]
