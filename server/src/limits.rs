@@ -16,8 +16,10 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// For the head of a request, counted from the connection or from the end of the last response.
+    /// For the head of the first request of a connection.
     pub head: Duration,
+    /// For the head of a further request, counted from the end of the last response (keep-alive).
+    pub idle: Duration,
     /// For reading any part of what is being sent; in HTTP/2, of any one response.
     pub write: Duration,
     /// For a request, in HTTP/2. After that time without one, a ping asks for a sign of life.
@@ -37,6 +39,7 @@ impl Default for Timeouts {
             first_byte: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
             write: Duration::from_secs(30),
             ping: Duration::from_secs(20),
             silence: Duration::from_mins(2),

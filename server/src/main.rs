@@ -113,7 +113,7 @@ async fn run(
 ) -> Result<(), Box<dyn Error>> {
     let mut signals = StopSignals::listen()?;
     let serving = Serving {
-        timeouts: Timeouts::default(),
+        timeouts: Timeouts { idle: options.keep_alive, ..Timeouts::default() },
         tls: tls.clone(),
         capacity: Capacity::new(max_connections, Arc::clone(&state.metrics)),
         streams: state.events.streams(),

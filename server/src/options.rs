@@ -24,6 +24,10 @@ use crate::{
     ops::output::OutputFormat,
 };
 
+/// Default of `--keep-alive`. Load balancers send a request on a connection that they believe to be
+/// open, so their own time must be shorter. It is 60 s in most.
+const KEEP_ALIVE: &str = "75s";
+
 const AFTER_HELP: &str = "\
 Examples:
   waterclock                                 serve http://127.0.0.1:3000 to this machine
@@ -167,6 +171,11 @@ pub struct Options {
     /// `--allowed-host`, which is kept in the data folder. Browsers warn about it
     #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
     pub tls_self_signed: bool,
+
+    /// Time that an idle connection stays open for its next request. It should be longer than that
+    /// of a load balancer in front, which is 60s in most
+    #[arg(long, env = "WATERCLOCK_KEEP_ALIVE", value_name = "TIME", default_value = KEEP_ALIVE, value_parser = duration)]
+    pub keep_alive: Duration,
 
     /// Maximum duration of a shutdown. Streams are told to reconnect, spread over that time if
     /// there are many; a second signal stops at once
@@ -360,6 +369,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::limits::Timeouts;
 
     fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
         Options::read([&["waterclock"], arguments].concat().into_iter().map(OsString::from))
@@ -373,6 +383,7 @@ mod tests {
         assert_eq!(options.interval, Duration::from_secs(1));
         assert_eq!(options.heartbeat, Duration::from_secs(15));
         assert_eq!(options.retry, Duration::from_secs(2));
+        assert_eq!(options.keep_alive, Timeouts::default().idle);
     }
 
     #[test]

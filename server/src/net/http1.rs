@@ -5,6 +5,7 @@ use std::{
     future::pending,
     pin::pin,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use axum::http::{HeaderValue, Request, StatusCode, header::CONNECTION};
@@ -35,6 +36,8 @@ const BUFFER: usize = 32 * 1024;
 enum ConnectionEnd {
     /// The client left before its response was complete.
     ClientLeft,
+    /// The head of the first request did not arrive in time.
+    NoHead,
     /// The connection must close after the requests in flight.
     Closing,
 }
@@ -67,7 +70,8 @@ impl Connection {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(timeouts.head)
+            // From the end of the last response. For the first head, [`without_head`] is shorter.
+            .header_read_timeout(timeouts.idle)
             .max_buf_size(BUFFER)
             .half_close(stream.is_some())
             .serve_connection(TokioIo::new(socket), service)
@@ -77,6 +81,7 @@ impl Connection {
         let mut end = FuturesUnordered::from_iter([async {
             tokio::select! {
                 () = left(stream, &answering) => ConnectionEnd::ClientLeft,
+                () = without_head(timeouts.head, &has_served) => ConnectionEnd::NoHead,
                 () = self.closing.cancelled() => ConnectionEnd::Closing,
             }
         }]);
@@ -86,6 +91,7 @@ impl Connection {
             served = &mut connection => served,
             Some(end) = end.next() => match end {
                 ConnectionEnd::ClientLeft => return,
+                ConnectionEnd::NoHead => return metrics.timed_out(TimedOut::Head),
                 // hyper would wait for the rest of a head.
                 ConnectionEnd::Closing if !has_served.load(Ordering::Relaxed) => return,
                 ConnectionEnd::Closing => {
@@ -110,6 +116,14 @@ impl Connection {
             metrics.refused(RefusalReason::Malformed);
         }
         self.failed(&error);
+    }
+}
+
+/// Waits until the time for the first head is over. Never returns if a head has arrived.
+async fn without_head(time: Duration, has_served: &AtomicBool) {
+    tokio::time::sleep(time).await;
+    if has_served.load(Ordering::Relaxed) {
+        pending::<()>().await;
     }
 }
 

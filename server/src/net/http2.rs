@@ -110,7 +110,7 @@ impl Connection {
         }]);
         let mut closing = FuturesUnordered::from_iter([async {
             tokio::select! {
-                () = idle(open.subscribe(), timeouts.head) => true,
+                () = idle(open.subscribe(), timeouts.head, timeouts.idle) => true,
                 // The client must send its next request elsewhere.
                 _ = stop.begun() => false,
                 () = self.closing.cancelled() => false,
@@ -129,9 +129,9 @@ impl Connection {
         connection.as_mut().graceful_shutdown();
         // A client that is alive confirms that, and gets the responses that it still asked for.
         let idle = async {
-            idle(open.subscribe(), timeouts.write).await;
+            idle(open.subscribe(), timeouts.write, timeouts.write).await;
             while self.progress.take_blocked() {
-                idle(open.subscribe(), timeouts.write).await;
+                idle(open.subscribe(), timeouts.write, timeouts.write).await;
             }
         };
         let closed = async {
@@ -177,8 +177,9 @@ async fn after_others<F: Future>(mut connection: Pin<&mut F>) -> F::Output {
     .await
 }
 
-/// Waits until no request has been in flight for `time`.
-async fn idle(mut open: watch::Receiver<usize>, time: Duration) {
+/// Waits until no request has been in flight for `first`, or for `further` after a request.
+async fn idle(mut open: watch::Receiver<usize>, first: Duration, further: Duration) {
+    let mut time = first;
     loop {
         let nothing_comes = open.wait_for(|&count| count > 0);
         if tokio::time::timeout(time, nothing_comes).await.is_err() {
@@ -186,6 +187,7 @@ async fn idle(mut open: watch::Receiver<usize>, time: Duration) {
         }
         // Cannot fail: the connection holds the sender.
         let _ = open.wait_for(|&count| count == 0).await;
+        time = further;
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::Value;
 use server::{auth::Access, limits::Timeouts};
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt as _, split},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, split},
     net::TcpStream,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
@@ -83,7 +83,8 @@ const POST: &str = "POST /events/slow HTTP/1.1\r\nHost: localhost\r\n";
 
 #[tokio::test]
 async fn a_trickled_head_gets_no_extra_time() {
-    let server = Server::with_timeouts(Timeouts { head: SHORT, ..Timeouts::default() }).await;
+    let server =
+        Server::with_timeouts(Timeouts { head: SHORT, idle: SHORT, ..Timeouts::default() }).await;
     let mut slow = JoinSet::new();
     for begin in ["G", "GET /events", "GET /events HTTP/1.1\r\nHost: localhost\r\nX: y"] {
         for _ in 0..30 {
@@ -97,9 +98,41 @@ async fn a_trickled_head_gets_no_extra_time() {
 
 #[tokio::test]
 async fn a_trickled_second_head_gets_no_extra_time() {
-    let server = Server::with_timeouts(Timeouts { head: SHORT, ..Timeouts::default() }).await;
+    let server =
+        Server::with_timeouts(Timeouts { head: SHORT, idle: SHORT, ..Timeouts::default() }).await;
     let request = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\nGET /x".to_owned();
     assert_eq!(statuses(&trickle(server.connect().await, request).await), [200]);
+    server.wait_for_metric(&timeout_metric("idle"), |value| value == 1).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_stays_open_for_the_time_of_keep_alive() {
+    const REQUEST: &[u8] = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let idle = Duration::from_hours(1);
+    let server = Server::with_timeouts(Timeouts { head: SHORT, idle, ..Timeouts::default() }).await;
+    let mut persistent = server.connect().await;
+    let mut response = [0; 12];
+    for expected in [0, 1] {
+        persistent.write_all(REQUEST).await.unwrap();
+        while !response.ends_with(b"live\n") {
+            response.rotate_left(1);
+            let last = response.len() - 1;
+            persistent.read_exact(&mut response[last..]).await.unwrap();
+        }
+        response.fill(0);
+        // The time for a first head passes.
+        let mut half = server.connect().await;
+        half.write_all(b"GET /events HT").await.unwrap();
+        assert_eq!(text_until_closed(half).await, "");
+        server.wait_for_metric(&timeout_metric("head"), |value| value == expected + 1).await;
+    }
+    assert_eq!(server.metric(&timeout_metric("idle")).await, 0);
+
+    let timeouts = Timeouts { head: idle, idle: SHORT, ..Timeouts::default() };
+    let server = Server::with_timeouts(timeouts).await;
+    let mut persistent = server.connect().await;
+    persistent.write_all(REQUEST).await.unwrap();
+    assert!(text_until_closed(persistent).await.ends_with("live\n"));
     server.wait_for_metric(&timeout_metric("idle"), |value| value == 1).await;
 }
 
@@ -133,7 +166,13 @@ async fn trickled_and_missing_bodies_get_408() {
 
 #[tokio::test]
 async fn an_upload_of_lines_may_be_silent_for_any_time() {
-    let timeouts = Timeouts { head: SHORT, first_byte: SHORT, write: SHORT, ..Timeouts::default() };
+    let timeouts = Timeouts {
+        head: SHORT,
+        idle: SHORT,
+        first_byte: SHORT,
+        write: SHORT,
+        ..Timeouts::default()
+    };
     let settings = Settings { timeouts, body_timeout: SHORT, ..Settings::default() };
     let server = Server::start_with(settings).await;
     let mut lines = server.connect().await;
@@ -199,7 +238,8 @@ async fn a_body_shorter_than_announced_is_not_published() {
 #[tokio::test]
 async fn a_thousand_half_open_connections_time_out_for_their_own_reasons() {
     let time = Duration::from_secs(1);
-    let timeouts = Timeouts { first_byte: time, head: time, write: time, ..Timeouts::default() };
+    let timeouts =
+        Timeouts { first_byte: time, head: time, idle: time, write: time, ..Timeouts::default() };
     let settings = Settings { timeouts, body_timeout: time, ..Settings::default() };
     let server = Server::start_with(settings).await;
     // More data than the buffers for a client that does not read.

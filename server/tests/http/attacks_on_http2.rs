@@ -369,7 +369,7 @@ async fn a_flood_of_frames_without_responses_delays_nobody() {
 
 #[tokio::test]
 async fn a_flood_without_requests_counts_as_idle() {
-    let timeouts = Timeouts { head: SHORT, write: SHORT, ..Timeouts::default() };
+    let timeouts = Timeouts { head: SHORT, idle: SHORT, write: SHORT, ..Timeouts::default() };
     let server = Server::with_timeouts(timeouts).await;
     let (flood, _) = flood(&server, &frame(PRIORITY, 0, 1, &[0; 5])).await;
     let idle = &timeout_metric("idle");
@@ -645,7 +645,8 @@ async fn bodies_of_a_wrong_length_are_not_published() {
 
 #[tokio::test]
 async fn a_thousand_connections_without_requests_time_out() {
-    let timeouts = Timeouts { head: Duration::from_secs(1), write: SHORT, ..Timeouts::default() };
+    let timeouts =
+        Timeouts { head: Duration::from_secs(1), idle: SHORT, write: SHORT, ..Timeouts::default() };
     let server = Server::with_timeouts(timeouts).await;
     let mut silent = Vec::new();
     for number in 0..1000 {
@@ -711,7 +712,7 @@ async fn a_client_that_acknowledges_nothing_times_out() {
 
 #[tokio::test]
 async fn a_tls_client_that_only_negotiates_http_2_is_closed() {
-    let timeouts = Timeouts { head: SHORT, write: SHORT, ..Timeouts::default() };
+    let timeouts = Timeouts { head: SHORT, idle: SHORT, write: SHORT, ..Timeouts::default() };
     let (server, tls, _folder) = tls::start_server(timeouts).await;
     let preface = preface();
     let http_1_request = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";

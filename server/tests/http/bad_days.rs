@@ -34,7 +34,8 @@ async fn a_thousand_silent_connections_time_out() {
 
 #[tokio::test]
 async fn an_incomplete_head_times_out() {
-    let server = Server::with_timeouts(Timeouts { head: SHORT, ..Timeouts::default() }).await;
+    let server =
+        Server::with_timeouts(Timeouts { head: SHORT, idle: SHORT, ..Timeouts::default() }).await;
     let mut stream = server.connect().await;
     stream.write_all(b"GET /events HTTP/1.1\r\nHost: loc").await.unwrap();
     assert_eq!(read_until_closed(stream).await, b"");

@@ -185,7 +185,8 @@ async fn a_websocket_over_http_2_gets_426() {
 
 #[tokio::test]
 async fn idle_connections_time_out_and_quiet_streams_do_not() {
-    let server = Server::with_timeouts(Timeouts { head: SHORT, ..Timeouts::default() }).await;
+    let server =
+        Server::with_timeouts(Timeouts { head: SHORT, idle: SHORT, ..Timeouts::default() }).await;
     let busy = Http2Connection::open(&server).await;
     let mut stream = busy.get("/events").await;
     stream.message().await;
@@ -202,6 +203,14 @@ async fn idle_connections_time_out_and_quiet_streams_do_not() {
 
     server.publish("tick").await;
     assert_eq!(stream.message().await.data, "tick");
+
+    // A connection that was used may be idle for another time.
+    let idle = Duration::from_hours(1);
+    let server = Server::with_timeouts(Timeouts { head: SHORT, idle, ..Timeouts::default() }).await;
+    let used = Http2Connection::open(&server).await;
+    assert_eq!(used.get("/health/live").await.status, 200);
+    Http2Connection::open(&server).await.closed().await.unwrap();
+    assert_eq!(used.get("/health/live").await.status, 200);
 }
 
 #[tokio::test]
@@ -441,7 +450,8 @@ async fn a_response_that_fills_the_connection_window_is_reset_alone() {
 async fn a_request_during_an_idle_close_is_served_completely() {
     let write = Duration::from_secs(1);
     let server =
-        Server::with_timeouts(Timeouts { head: SHORT, write, ..Timeouts::default() }).await;
+        Server::with_timeouts(Timeouts { head: SHORT, idle: SHORT, write, ..Timeouts::default() })
+            .await;
     let mut client = server.connect().await;
     client.write_all(&frames::preface()).await.unwrap();
     let mut bytes = Vec::new();

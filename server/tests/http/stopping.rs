@@ -32,6 +32,7 @@ fn timeouts() -> Timeouts {
         first_byte: never,
         handshake: never,
         head: never,
+        idle: never,
         write: never,
         ping: never,
         silence: never,

@@ -654,6 +654,7 @@ async fn the_help_names_each_option_and_its_variable() {
         "jwt-public-key-file",
         "jwt-audience",
         "require-token",
+        "keep-alive",
         "drain",
         "log",
     ] {
