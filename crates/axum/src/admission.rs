@@ -14,6 +14,7 @@ use waterclock::{
 use crate::{
     idempotency::KeyReservation,
     limits::{MAX_DATA, MAX_KEY},
+    parameters::UnknownParameter,
     policy::{Denied, Publisher, client_of},
     problem::{Problem, Refusal},
     state::PublishContext,
@@ -28,6 +29,8 @@ pub(crate) enum PublishRejection {
     Name { name: String, why: InvalidName },
     #[error("{0:?} is not a way to split. `split` must be `lines`, or be left out.")]
     Split(String),
+    #[error(transparent)]
+    Parameter(#[from] UnknownParameter),
     #[error("An event's data may be at most {MAX_DATA} bytes long.")]
     DataTooLong,
     #[error("An event's data must be UTF-8. Encode binary data, for example as Base64.")]
@@ -77,6 +80,7 @@ impl PublishRejection {
             Self::Topic(_)
             | Self::Name { .. }
             | Self::Split(_)
+            | Self::Parameter(_)
             | Self::NotUtf8
             | Self::MalformedBody
             | Self::IncompleteBody

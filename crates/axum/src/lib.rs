@@ -34,6 +34,7 @@
 //! |---|---|
 //! | `routes` | the table of routes, and a file per route |
 //! | `subscription`, `query` | a validated, authorized subscription request |
+//! | `parameters` | names of query parameters that a route does not have |
 //! | `session` | the event loop of one connected client |
 //! | `sse` | its encoding as `text/event-stream` |
 //! | `admission`, `publish_rate`, `idempotency` | the checks that all ways to publish share |
@@ -58,6 +59,7 @@ pub mod connection;
 mod idempotency;
 pub mod limits;
 pub mod metrics;
+mod parameters;
 pub mod policy;
 pub mod problem;
 mod publish_rate;

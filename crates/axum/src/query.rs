@@ -8,7 +8,44 @@ use waterclock::{
     pattern::{InvalidPattern, Pattern},
 };
 
-use crate::{limits::MAX_PATTERNS, problem::Problem};
+use crate::{
+    limits::MAX_PATTERNS,
+    parameters::{KnownParameters, UnknownParameter, plain},
+    problem::Problem,
+};
+
+/// The parameters of `/events`, `/poll` and `/ws`. A client that changes its transport need not
+/// change its query.
+const PARAMETERS: KnownParameters = KnownParameters {
+    names: &["topic", "last_event_id", "limit", "conflate", "format", "wait"],
+    synonyms: &[
+        ("channel", "`topic`"),
+        ("channels", "`topic`"),
+        ("pattern", "`topic`"),
+        ("patterns", "`topic`"),
+        ("subject", "`topic`"),
+        ("subjects", "`topic`"),
+        ("after", "`last_event_id`"),
+        ("cursor", "`last_event_id`"),
+        ("eventid", "`last_event_id`"),
+        ("lastid", "`last_event_id`"),
+        ("lastevent", "`last_event_id`"),
+        ("lastmessageid", "`last_event_id`"),
+        ("offset", "`last_event_id`"),
+        ("replay", "`last_event_id`"),
+        ("resume", "`last_event_id`"),
+        ("since", "`last_event_id`"),
+        ("sinceid", "`last_event_id`"),
+        ("timeout", "`wait`"),
+    ],
+};
+
+/// Returns `true` for the names under which clients send their cursor. Polyfills do not set the
+/// header: `event-source-polyfill` sends `lastEventId`, clients of Mercure `lastEventID` or
+/// `Last-Event-ID`, and amvtek's polyfill `evs_last_event_id`.
+fn is_cursor(name: &str) -> bool {
+    plain(name).ends_with("lasteventid")
+}
 
 /// The parsed query of a subscription. Permission is not checked yet.
 #[derive(Debug, Default)]
@@ -38,6 +75,10 @@ pub(crate) enum QueryError {
     Limit(String),
     #[error("{0:?} is not a boolean. `conflate` must be `true` or `false`, or be left out.")]
     Conflate(String),
+    #[error(transparent)]
+    Parameter(#[from] UnknownParameter),
+    #[error("`Last-Event-ID` must be given once. This request has two of them, and they differ.")]
+    TwoCursors,
 }
 
 impl From<QueryError> for Problem {
@@ -48,7 +89,9 @@ impl From<QueryError> for Problem {
 
 impl Query {
     /// Parses a query. Parameters may come in any order; the last of a repeated parameter counts,
-    /// except that `topic` may be given several times. Unknown parameters are ignored.
+    /// except that `topic` may be given several times. For a cursor, that holds whatever its
+    /// spelling: polyfills add theirs to the page's URL. An empty cursor counts as none. Unknown
+    /// parameters are ignored unless they resemble one of these.
     pub(crate) fn parse(query: &str) -> Result<Self, QueryError> {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -68,8 +111,11 @@ impl Query {
                     Ok(events) => parsed.limit = Some(events),
                     Err(_) => return Err(QueryError::Limit(value.into_owned())),
                 },
-                ("last_event_id", _) => parsed.last_event_id = Some(value.into_owned()),
-                _ => {}
+                // Only `/poll` waits, and reads this itself.
+                ("wait", _) => {}
+                (name, "") if is_cursor(name) => {}
+                (name, _) if is_cursor(name) => parsed.last_event_id = Some(value.into_owned()),
+                (name, _) => PARAMETERS.check(name)?,
             }
         }
         if parsed.patterns.len() > MAX_PATTERNS {
@@ -151,6 +197,9 @@ mod tests {
                 "1",
                 "18446744073709551615",
                 "last_event_id=",
+                "lastEventId=",
+                "topics=",
+                "_=",
                 "earliest",
                 "00000000c10cca11-1",
                 "meter=",
@@ -162,6 +211,44 @@ mod tests {
             1 => vec(any::<u8>(), 0..9),
         ];
         vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+    }
+
+    #[test]
+    fn the_last_cursor_counts_in_any_spelling() {
+        for (query, expected) in [
+            ("", None),
+            ("last_event_id=a", Some("a")),
+            ("lastEventId=a", Some("a")),
+            ("lastEventID=a", Some("a")),
+            ("Last-Event-ID=a", Some("a")),
+            ("last-event-id=a", Some("a")),
+            ("evs_last_event_id=a", Some("a")),
+            ("last_event_id=a&topic=t&lastEventId=b", Some("b")),
+            ("lastEventId=b&last_event_id=a", Some("a")),
+            ("last_event_id=a&lastEventId=", Some("a")),
+            ("last_event_id=", None),
+        ] {
+            let query = Query::parse(query).unwrap();
+            assert_eq!(query.last_event_id.as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn what_resembles_a_cursor_or_a_topic_is_refused() {
+        for (name, meant) in [
+            ("last_event_idd", "last_event_id"),
+            ("eventId", "last_event_id"),
+            ("since", "last_event_id"),
+            ("topics", "topic"),
+            ("topic[]", "topic"),
+            ("channel", "topic"),
+            ("timeout", "wait"),
+            ("fromat", "format"),
+        ] {
+            let error = Query::parse(&format!("{name}=a")).unwrap_err().to_string();
+            assert_eq!(error, format!("There is no parameter {name:?} here. Use `{meant}`."));
+        }
+        Query::parse("_=1&t=2&r=0.3&ts=4&meter=abc&lane=5&evs_preamble=1&wait=x").unwrap();
     }
 
     proptest! {

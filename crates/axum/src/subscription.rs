@@ -1,10 +1,10 @@
 //! A validated, authorized subscription request, which all transports share.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderValue, request::Parts},
+    http::{HeaderMap, HeaderValue, request::Parts},
 };
 use waterclock::{
     event::Topic,
@@ -20,7 +20,7 @@ use crate::{
     metrics::EndReason,
     policy::{Expiry, client_of},
     problem::Problem,
-    query::Query,
+    query::{Query, QueryError},
     session::{Encoder, Limit, Session, refuse},
     state::{RoutesState, StreamContext},
 };
@@ -48,10 +48,7 @@ impl FromRequestParts<RoutesState> for Subscription {
         let expires = state.policy.may_read(parts, &topics)?;
         let client = state.policy.client_address(parts).map(client_of);
         // The id that a browser sends when it reconnects is newer than the one in the page's URL.
-        // It is UTF-8, which `HeaderValue::to_str` would refuse.
-        let header = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
-        let header = header.map(String::from_utf8_lossy).filter(|text| !text.is_empty());
-        let text = header.map(Cow::into_owned).or(last_event_id);
+        let text = cursor_in_headers(&parts.headers)?.or(last_event_id);
         let cursor = Cursor::parse(text.as_deref());
         let counted = text.and_then(|text| text.parse().ok());
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
@@ -59,6 +56,18 @@ impl FromRequestParts<RoutesState> for Subscription {
         let accept_hook = parts.extensions.get().cloned();
         Ok(Self { topics, cursor, conflate, format, limit, expires, client, accept_hook })
     }
+}
+
+/// Returns the value of `Last-Event-ID`, or `None` if it is missing or empty. It is UTF-8, which
+/// `HeaderValue::to_str` would refuse.
+fn cursor_in_headers(headers: &HeaderMap) -> Result<Option<String>, QueryError> {
+    let values = headers.get_all("last-event-id").into_iter();
+    let mut values = values.map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
+    let Some(first) = values.next() else { return Ok(None) };
+    if values.any(|other| other != first) {
+        return Err(QueryError::TwoCursors);
+    }
+    Ok(Some(String::from_utf8_lossy(first).into_owned()))
 }
 
 impl Subscription {

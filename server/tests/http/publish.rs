@@ -84,6 +84,47 @@ async fn each_line_is_published_as_soon_as_it_arrives() {
 }
 
 #[tokio::test]
+async fn a_progress_bar_is_published_step_by_step() {
+    let server = Server::start().await;
+    let mut stream = server.get("/events?topic=build").await;
+    stream.message().await;
+    let mut publisher = server.connect().await;
+    let head = "PUT /events/build?split=lines HTTP/1.1\r\nHost: localhost\r\n\
+                Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    publisher.write_all(head.as_bytes()).await.unwrap();
+    // Far more than one event may have, without any LF.
+    for step in 0..100 {
+        let text = format!("\r\u{1b}[32m{step:1000}%");
+        let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+        publisher.write_all(chunk.as_bytes()).await.unwrap();
+        if step > 0 {
+            let expected = format!("\u{1b}[32m{:1000}%", step - 1);
+            assert_eq!(stream.message().await.data, expected, "as it was written");
+        }
+    }
+    publisher.write_all(b"2\r\n\r\n\r\n0\r\n\r\n").await.unwrap();
+    let mut response = String::new();
+    publisher.read_to_string(&mut response).await.unwrap();
+    assert!(response.ends_with("{\"published\":100}"), "{response}");
+}
+
+#[tokio::test]
+async fn a_misspelt_parameter_is_refused() {
+    let server = Server::start().await;
+    for (query, detail) in [
+        ("nmae=a", "Use `name`."),
+        ("event=a", "Use `name`."),
+        ("splt=lines", "Use `split`."),
+        ("key=a", "Use the header `Idempotency-Key`."),
+        ("data=a", "Use the request's body."),
+    ] {
+        assert_refused(server.post(&format!("t?{query}"), "", b"x").await, 400, detail).await;
+    }
+    assert_eq!(server.hub.newest(), 0);
+    assert_eq!(server.post("t?_=1&token=a", "", b"x").await.status(), 201);
+}
+
+#[tokio::test]
 async fn many_short_lines_stay_in_order() {
     let server = Server::start().await;
     let count = 20_000;
@@ -102,9 +143,9 @@ async fn lines_before_an_invalid_one_are_published_and_counted() {
     let server = Server::start().await;
     let long = [b"a\nb\n".to_vec(), b"x".repeat(64 * 1024 + 1)].concat();
     let response = server.post("t?split=lines", "", &long).await;
-    assert_refused(response, 413, "at most 65536 bytes long. 2 lines were published before.").await;
+    assert_refused(response, 413, "at most 65536 bytes long. This was line 3. 2 lines").await;
     let response = server.post("t?split=lines", "", b"c\n\xff\nd\n").await;
-    assert_refused(response, 400, "1 lines were published before.").await;
+    assert_refused(response, 400, "This was line 2. 1 lines were published before.").await;
     assert_refused(
         server.post("t?split=words", "", b"").await,
         400,

@@ -50,6 +50,7 @@ macro_rules! table {
 table![
     events_arrive_complete_in_order_and_once,
     a_reader_starts_at_the_requested_position,
+    a_cursor_counts_in_each_spelling_that_clients_send,
     a_cut_causes_no_losses_and_no_duplicates,
     an_unusable_cursor_gets_a_gap,
     a_malformed_cursor_gets_a_gap,
@@ -140,6 +141,37 @@ async fn a_reader_starts_at_the_requested_position(transport: Transport) {
         assert_nothing_pending(&server, &mut reader, "t").await;
         assert_eq!(reader.request.cursor, Some(event_id(7)), "{description}");
     }
+}
+
+async fn a_cursor_counts_in_each_spelling_that_clients_send(transport: Transport) {
+    let server = Server::start().await;
+    for data in ["a", "b", "c"] {
+        server.publish_to("t", data).await;
+    }
+    for spelling in ["lastEventId", "lastEventID", "Last-Event-ID", "evs_last_event_id"] {
+        // The polyfill adds it to the URL of the page, which may have a cursor already.
+        for before in ["", "&last_event_id=earliest"] {
+            let query = format!("topic=t{before}&{spelling}={}&_=1", event_id(1));
+            // An empty cursor counts as none.
+            let request = ReadRequest::new(&server, transport, &query).after("");
+            assert_eq!(request.open().await.data(2).await, ["b", "c"], "{query}");
+        }
+    }
+    for (query, detail) in [
+        ("topic=t&last_event_idd=earliest", "\"last_event_idd\" here. Use `last_event_id`."),
+        ("topic=t&since=earliest", "\"since\" here. Use `last_event_id`."),
+        ("topics=t", "\"topics\" here. Use `topic`."),
+        ("topic[]=t", "\"topic[]\" here. Use `topic`."),
+    ] {
+        let refused = ReadRequest::new(&server, transport, query).expect_refused().await;
+        let detail = format!("There is no parameter {detail}");
+        assert_eq!(refused, problem_response(400, "Bad Request", None, &detail), "{query}");
+    }
+    let two = format!("Last-Event-ID: {}\r\nLast-Event-ID: {}\r\n", event_id(1), event_id(2));
+    let refused = ReadRequest::new(&server, transport, "topic=t").with_headers(&two);
+    let detail = "`Last-Event-ID` must be given once. This request has two of them, and they \
+                  differ.";
+    assert_eq!(refused.expect_refused().await, problem_response(400, "Bad Request", None, detail));
 }
 
 async fn a_cut_causes_no_losses_and_no_duplicates(transport: Transport) {

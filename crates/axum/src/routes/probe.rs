@@ -23,6 +23,7 @@ use waterclock_diagnose::{PATH_HEADERS, ProbeEvent, RequestEcho};
 
 use crate::{
     metrics::EndReason,
+    parameters::{KnownParameters, UnknownParameter},
     policy::{Policy, client_of},
     problem::Problem,
     session::{StreamRecord, goodbye, goodbye_at, millis, refuse},
@@ -58,15 +59,23 @@ struct ProbeParameters {
     retry: Option<Duration>,
 }
 
+/// The names of these parameters.
+const PARAMETERS: KnownParameters =
+    KnownParameters { names: &["events", "every", "bytes", "retry"], synonyms: &[] };
+
 /// Invalid parameters of a probe.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "`events` must be 1 to {MAX_EVENTS}, `every` 0 to {MAX_EVERY} milliseconds, `bytes` 0 to \
-     {MAX_BYTES}, `retry` a number of milliseconds. A probe may last at most {} minutes, and have at \
-     most {MAX_TOTAL} bytes of padding.",
-    MAX_SECONDS / 60
-)]
-struct InvalidProbe;
+enum InvalidProbe {
+    #[error(
+        "`events` must be 1 to {MAX_EVENTS}, `every` 0 to {MAX_EVERY} milliseconds, `bytes` 0 to \
+         {MAX_BYTES}, `retry` a number of milliseconds. A probe may last at most {} minutes, and \
+         have at most {MAX_TOTAL} bytes of padding.",
+        MAX_SECONDS / 60
+    )]
+    Value,
+    #[error(transparent)]
+    Parameter(#[from] UnknownParameter),
+}
 
 impl From<InvalidProbe> for Problem {
     fn from(error: InvalidProbe) -> Self {
@@ -84,10 +93,10 @@ impl ProbeParameters {
                 "every" => time().map(|every| probe.every = every).is_ok(),
                 "bytes" => value.parse().map(|bytes| probe.bytes = bytes).is_ok(),
                 "retry" => time().map(|retry| probe.retry = Some(retry)).is_ok(),
-                _ => true, // Unknown parameters are ignored.
+                name => PARAMETERS.check(name).map(|()| true)?,
             };
             if !is_valid {
-                return Err(InvalidProbe);
+                return Err(InvalidProbe::Value);
             }
         }
         let is_within_limits = (1..=MAX_EVENTS).contains(&probe.events)
@@ -95,7 +104,7 @@ impl ProbeParameters {
             && probe.bytes <= MAX_BYTES
             && probe.every * (probe.events - 1) <= Duration::from_secs(MAX_SECONDS)
             && probe.bytes.saturating_mul(probe.events as usize) <= MAX_TOTAL;
-        is_within_limits.then_some(probe).ok_or(InvalidProbe)
+        is_within_limits.then_some(probe).ok_or(InvalidProbe::Value)
     }
 }
 
@@ -280,7 +289,8 @@ mod tests {
             "events=1000&every=901",
             "events=257&bytes=8192",
         ] {
-            assert!(matches!(parse(query), Err(InvalidProbe)), "{query}");
+            assert!(matches!(parse(query), Err(InvalidProbe::Value)), "{query}");
         }
+        assert!(matches!(parse("event=2"), Err(InvalidProbe::Parameter(_))));
     }
 }

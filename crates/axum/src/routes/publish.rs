@@ -14,6 +14,7 @@ use waterclock::event::Name;
 use super::{body, lines};
 use crate::{
     admission::{Grant, PublishRejection, check_key, parse_name},
+    parameters::KnownParameters,
     problem::Problem,
     state::PublishContext,
 };
@@ -66,6 +67,24 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, PublishRejecti
     Ok(Some(key.to_owned()))
 }
 
+/// The names of the parameters, and what belongs elsewhere.
+const PARAMETERS: KnownParameters = KnownParameters {
+    names: &["name", "split"],
+    synonyms: &[
+        ("event", "`name`"),
+        ("eventname", "`name`"),
+        ("eventtype", "`name`"),
+        ("type", "`name`"),
+        ("lines", "`split=lines`"),
+        ("topic", "the path: `/events/` and the topic"),
+        ("body", "the request's body"),
+        ("data", "the request's body"),
+        ("message", "the request's body"),
+        ("idempotencykey", "the header `Idempotency-Key`"),
+        ("key", "the header `Idempotency-Key`"),
+    ],
+};
+
 /// The query of a publish.
 struct Parameters {
     name: Name,
@@ -80,7 +99,7 @@ impl Parameters {
                 ("name", name) => parameters.name = parse_name(Some(name))?,
                 ("split", "lines") => parameters.split = true,
                 ("split", _) => return Err(PublishRejection::Split(value.into_owned())),
-                _ => {} // Unknown parameters are ignored.
+                (name, _) => PARAMETERS.check(name)?,
             }
         }
         Ok(parameters)
