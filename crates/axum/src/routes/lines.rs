@@ -30,7 +30,8 @@ pub(super) async fn publish(
 ) -> Result<Response, Problem> {
     let _open = context.metrics.upload_open();
     let summary = UploadSummary::default();
-    let mut upload = Upload { context, grant, name, in_flight: VecDeque::new(), summary };
+    let mut upload =
+        Upload { context, grant, name, in_flight: VecDeque::new(), summary, refused: None };
     let end = upload.publish_all(payload).await;
     let end = end.and(upload.settle(0).await);
     match end {
@@ -38,7 +39,12 @@ pub(super) async fn publish(
         Err(why) => {
             let UploadSummary { published } = upload.summary;
             let note = format!("{published} lines were published before.");
-            Err(Problem::from(why).with_note(&note))
+            let problem = Problem::from(why);
+            let problem = match upload.refused {
+                Some(number) => problem.with_note(&format!("This was line {number}.")),
+                None => problem,
+            };
+            Err(problem.with_note(&note))
         }
     }
 }
@@ -58,12 +64,15 @@ struct Upload<'a> {
     /// Lines on their way to the log, oldest first. At [`MAX_IN_FLIGHT`], nothing more is read.
     in_flight: VecDeque<InFlight>,
     summary: UploadSummary,
+    /// Number of the line that cannot be published, counted from 1.
+    refused: Option<u64>,
 }
 
 impl Upload<'_> {
     async fn publish_all(&mut self, payload: Body) -> Result<(), PublishRejection> {
         let mut chunks = payload.into_data_stream();
         let mut lines = LineSplitter::default();
+        let mut number = 0;
         let mut expired = pin!(expired(self.grant));
         loop {
             let chunk = tokio::select! {
@@ -78,7 +87,9 @@ impl Upload<'_> {
                 None => lines.finish(),
             }
             for line in lines.by_ref() {
-                self.publish_line(line?).await?;
+                number += 1;
+                let line = line.inspect_err(|_| self.refused = Some(number))?;
+                self.publish_line(line).await?;
             }
             if chunk.is_none() {
                 return Ok(());
@@ -119,14 +130,27 @@ async fn expired(grant: &Grant) -> PublishRejection {
     rejection
 }
 
-/// Splits bytes that arrive in chunks into lines. A line ends with LF or CRLF, or with the last
-/// chunk.
+/// Splits bytes that arrive in chunks into lines. A line ends with LF, CRLF or CR, or with the last
+/// chunk. A program that overwrites its line in a terminal, such as a progress bar, sends a CR.
 #[derive(Default)]
 struct LineSplitter {
     bytes: BytesMut,
-    /// Length of the prefix that contains no LF.
+    /// Length of the prefix that contains no line end.
     searched: usize,
+    after: After,
     is_finished: bool,
+}
+
+/// The bytes before the ones that are left, as far as they matter.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum After {
+    /// The beginning, an LF, or part of a line.
+    #[default]
+    Other,
+    /// A CR that ended a line. More CR and one LF belong to the same line end.
+    Line,
+    /// A CR without a line before it. It is nothing by itself, and an empty line with an LF.
+    Nothing,
 }
 
 impl LineSplitter {
@@ -137,33 +161,48 @@ impl LineSplitter {
     fn finish(&mut self) {
         self.is_finished = true;
     }
+
+    /// Takes the next line, without its end. Returns `None` if it is not complete.
+    fn take_line(&mut self) -> Option<BytesMut> {
+        loop {
+            let Some(at) = memchr::memchr2(b'\n', b'\r', &self.bytes[self.searched..]) else {
+                if self.is_finished && !self.bytes.is_empty() {
+                    self.searched = 0;
+                    return Some(self.bytes.split());
+                }
+                self.searched = self.bytes.len();
+                return None;
+            };
+            let end = self.searched + at;
+            let is_cr = self.bytes[end] == b'\r';
+            let mut line = self.bytes.split_to(end + 1);
+            line.truncate(end);
+            self.searched = 0;
+            let before = if line.is_empty() { self.after } else { After::Other };
+            self.after = match (before, is_cr) {
+                (_, false) => After::Other,
+                (After::Line, true) => After::Line,
+                (_, true) if line.is_empty() => After::Nothing,
+                (_, true) => After::Line,
+            };
+            // The rest of a CRLF, or a CR that overwrites nothing.
+            let is_part = before == After::Line || self.after == After::Nothing;
+            if !is_part {
+                return Some(line);
+            }
+        }
+    }
 }
 
 impl Iterator for LineSplitter {
     type Item = Result<String, PublishRejection>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let found = self.bytes[self.searched..].iter().position(|&byte| byte == b'\n');
-        let line = match found {
-            Some(at) => {
-                let line = self.bytes.split_to(self.searched + at + 1);
-                let line = &line[..line.len() - 1];
-                line.strip_suffix(b"\r").unwrap_or(line).to_vec()
-            }
-            None if self.is_finished && !self.bytes.is_empty() => self.bytes.split().to_vec(),
-            None if self.bytes.len() > MAX_DATA + 1 => {
-                return Some(Err(PublishRejection::DataTooLong));
-            }
-            None => {
-                self.searched = self.bytes.len();
-                return None;
-            }
-        };
-        self.searched = 0;
-        if line.len() > MAX_DATA {
+        let line = self.take_line();
+        if line.as_ref().map_or(self.bytes.len(), BytesMut::len) > MAX_DATA {
             return Some(Err(PublishRejection::DataTooLong));
         }
-        Some(String::from_utf8(line).map_err(|_| PublishRejection::NotUtf8))
+        Some(String::from_utf8(line?.to_vec()).map_err(|_| PublishRejection::NotUtf8))
     }
 }
 
@@ -189,7 +228,6 @@ mod tests {
         assert_eq!(lines(&[]), some(&[]));
         assert_eq!(lines(&[b"a\nb\r\nc"]), some(&["a", "b", "c"]));
         assert_eq!(lines(&[b"a", b"b\r", b"\n\n", b"c\n"]), some(&["ab", "", "c"]));
-        assert_eq!(lines(&[b"a\rb\n"]), some(&["a\rb"]));
         assert_eq!(
             lines(&["ü".as_bytes().split_at(1).0, "ü\n".as_bytes().split_at(1).1]),
             some(&["ü"])
@@ -200,9 +238,31 @@ mod tests {
     }
 
     #[test]
+    fn a_cr_alone_ends_a_line_that_has_text() {
+        for (text, expected) in [
+            ("10%\r20%\r", &["10%", "20%"][..]),
+            ("\r10%\r20%\r\n", &["10%", "20%"]),
+            ("a\rb\nc", &["a", "b", "c"]),
+            ("a\r\r\nb\r\r\r\n", &["a", "b"]),
+            ("\r\n\r\na\r\n\r\n", &["", "", "a", ""]),
+            ("\n\ra\n\n", &["", "a", ""]),
+            ("\r\r\ra", &["a"]),
+            ("\r", &[]),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|&line| Some(line.to_owned())).collect();
+            let bytes: Vec<_> = text.as_bytes().chunks(1).collect();
+            assert_eq!(lines(&[text.as_bytes()]), expected, "{text:?}");
+            assert_eq!(lines(&bytes), expected, "{text:?}, byte by byte");
+        }
+        let mut splitter = LineSplitter::default();
+        splitter.push(b"10%\r");
+        assert_eq!(splitter.next().unwrap().unwrap(), "10%", "at once");
+    }
+
+    #[test]
     fn a_line_that_is_too_long_is_refused_before_its_end() {
         let mut lines = LineSplitter::default();
-        lines.push(&b"x".repeat(MAX_DATA + 2));
+        lines.push(&b"x".repeat(MAX_DATA + 1));
         assert!(matches!(lines.next(), Some(Err(PublishRejection::DataTooLong))));
     }
 }
