@@ -123,27 +123,22 @@ impl Caller {
         self.trust == Ok(RequestOrigin::Own) || token.is_some_and(|token| !token.publish.is_empty())
     }
 
-    /// Requires a local request.
+    /// Requires a local request of the server's own pages, or of a program.
     ///
     /// # Errors
     ///
     /// [`AuthError::NotLocal`] for any other request.
     pub fn require_local(&self) -> Result<(), AuthError> {
-        self.locality.map(drop).map_err(AuthError::NotLocal)
+        require_own(self.locality)
     }
 
-    /// Requires a request of the server's own pages, or of a program on this machine, where those
-    /// need no token.
+    /// Requires the same, and that local requests need no token.
     ///
     /// # Errors
     ///
     /// [`AuthError::NotLocal`] for any other request.
     pub fn require_own(&self) -> Result<(), AuthError> {
-        match self.trust {
-            Ok(RequestOrigin::Own) => Ok(()),
-            Ok(RequestOrigin::MayRead) => Err(AuthError::NotLocal(NotLocal::Origin)),
-            Err(why) => Err(AuthError::NotLocal(why)),
-        }
+        require_own(self.trust)
     }
 
     /// Returns the token of a request that needs one. `without_tokens` makes the error if the
@@ -159,6 +154,15 @@ impl Caller {
             Ok(None) if access.tokens.is_some() => Err(AuthError::MissingToken),
             Ok(None) => Err(without_tokens(self.trust.err().unwrap_or(NotLocal::Origin))),
         }
+    }
+}
+
+/// A page of another origin may at most read events, even if it may read them all.
+fn require_own(locality: Result<RequestOrigin, NotLocal>) -> Result<(), AuthError> {
+    match locality {
+        Ok(RequestOrigin::Own) => Ok(()),
+        Ok(RequestOrigin::MayRead) => Err(AuthError::NotLocal(NotLocal::Origin)),
+        Err(why) => Err(AuthError::NotLocal(why)),
     }
 }
 

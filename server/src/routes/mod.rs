@@ -38,10 +38,6 @@ pub fn router(state: AppState) -> Router {
     let events = state.events.router();
     #[cfg(feature = "compare")]
     let events = events.layer(map_request_with_state(state.meters.clone(), meters::count));
-    let events = match cors::layer(&state.access) {
-        Some(cors) => events.layer(cors),
-        None => events,
-    };
     // The routes that ask who the caller is.
     let identified =
         Router::new().merge(events).merge(pages::router()).route("/metrics", get(metrics::get));
@@ -51,7 +47,6 @@ pub fn router(state: AppState) -> Router {
     let callers = (state.access.clone(), Arc::clone(&state.hub));
     let router = Router::new()
         .merge(identified.route_layer(map_request_with_state(callers, identify::identify)))
-        .merge(state.events.probe_router())
         .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)))
         .route("/time", get(time::get))
         .route("/health/live", get(health::live))
@@ -61,8 +56,15 @@ pub fn router(state: AppState) -> Router {
     let router = router
         .route("/meters/{meter}", get(meters::get))
         .route("/meters/{meter}/cut", post(meters::cut));
+    let router = router.method_not_allowed_fallback(async || Problem::method_not_allowed());
+    // Around all routes and refusals, since a page elsewhere cannot see a response without it.
+    let router = match cors::layer(&state.access) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
     router
-        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        // What it reveals of the path is for the server's own pages.
+        .merge(state.events.probe_router())
         .layer(map_request(request_check::check))
         .layer(map_response(headers::add))
         .layer(map_response_with_state(Arc::clone(&state.metrics), refusals::count))
