@@ -1,7 +1,7 @@
 //! The caller of a request: local or not, and its token.
 
 use axum::http::{
-    Method,
+    HeaderMap, Method,
     header::{AUTHORIZATION, COOKIE, ORIGIN},
     request::Parts,
 };
@@ -157,6 +157,23 @@ impl Caller {
     }
 }
 
+/// Maximum number of cookies with a token that are tried. A verification takes time.
+const MAX_COOKIES: usize = 8;
+
+/// Returns the tokens in cookies, in the order in which the client sent them: browsers begin with
+/// the longest path (RFC 6265, 5.4). A value may be quoted (RFC 6265, 4.1.1).
+fn token_cookies(headers: &HeaderMap) -> Vec<&str> {
+    let cookies = headers.get_all(COOKIE).into_iter();
+    // Other cookies may have any bytes.
+    let cookies = cookies.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    let cookies = cookies.filter_map(|cookie| str::from_utf8(cookie).ok()?.trim().split_once('='));
+    let values = cookies.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| {
+        let value = value.trim();
+        value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
+    });
+    values.filter(|value| !value.is_empty()).take(MAX_COOKIES).collect()
+}
+
 /// A page of another origin may at most read events, even if it may read them all.
 fn require_own(locality: Result<RequestOrigin, NotLocal>) -> Result<(), AuthError> {
     match locality {
@@ -175,22 +192,24 @@ fn verify_token(
 ) -> Result<Option<Token>, InvalidToken> {
     let Some(tokens) = &access.tokens else { return Ok(None) };
     let headers = &request.headers;
-    if let Some(header) = headers.get(AUTHORIZATION) {
-        // RFC 6750, 2.1. The scheme is case-insensitive (RFC 9110, 11.1).
-        let text = header.to_str().unwrap_or_default();
-        let (scheme, token) = text.split_once(' ').unwrap_or_default();
-        return if scheme.eq_ignore_ascii_case("bearer") {
-            tokens.verify(token.trim(), now).map(Some)
-        } else {
-            Err(InvalidToken::NotBearer)
-        };
+    let cookies = token_cookies(headers);
+    let mut authorizations = headers.get_all(AUTHORIZATION).into_iter();
+    match (authorizations.next(), authorizations.next()) {
+        (None, _) => {}
+        (Some(header), None) => {
+            // RFC 6750, 2.1. The scheme is case-insensitive (RFC 9110, 11.1).
+            let text = header.to_str().unwrap_or_default();
+            let (scheme, token) = text.split_once(' ').unwrap_or_default();
+            if scheme.eq_ignore_ascii_case("bearer") {
+                return tokens.verify(token.trim(), now).map(Some);
+            }
+            // Another scheme may be for a proxy, which passes on what it has checked.
+            if cookies.is_empty() {
+                return Err(InvalidToken::NotBearer);
+            }
+        }
+        (Some(_), Some(_)) => return Err(InvalidToken::NotBearer),
     }
-    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let cookies = cookies.flat_map(|value| value.split(';'));
-    let mut cookies = cookies.filter_map(|cookie| cookie.trim().split_once('='));
-    let Some((_, token)) = cookies.find(|(name, _)| *name == COOKIE_NAME) else {
-        return Ok(None);
-    };
     let host = requested_host(request).ok().flatten();
     let is_foreign = |origin| !is_origin_of(origin, host.as_ref());
     let reads = [Method::GET, Method::HEAD].contains(&request.method);
@@ -200,7 +219,10 @@ fn verify_token(
     if !foreign.all(is_allowed) {
         return Ok(None);
     }
-    let mut token = tokens.verify(token.trim(), now)?;
+    // Cookies of one name may have different paths and domains. An old one must not hide a new one.
+    let mut verified = cookies.into_iter().map(|token| tokens.verify(token, now));
+    let Some(first) = verified.next() else { return Ok(None) };
+    let mut token = first.or_else(|why| verified.find_map(Result::ok).ok_or(why))?;
     if is_foreign {
         // Such a page may only read. A WebSocket is requested by GET, and could publish.
         token.publish.clear();

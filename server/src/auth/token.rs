@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode_header, errors::ErrorKind};
 use serde::Deserialize;
 use waterclock::{
     pattern::{InvalidPattern, Pattern},
@@ -13,6 +13,9 @@ use waterclock::{
 
 /// Minimum length of a secret, in bytes (RFC 7518, 3.2).
 const MIN_SECRET: usize = 32;
+/// Tolerated difference between the clocks of the signer and of this server, in seconds (RFC 7519,
+/// 4.1.4).
+const LEEWAY: f64 = 5.0;
 
 /// Verifies tokens with one key.
 pub struct TokenVerifier {
@@ -29,15 +32,15 @@ pub struct Token {
     pub publish: Vec<Pattern>,
     /// Patterns of topics that the bearer may read.
     pub subscribe: Vec<Pattern>,
-    /// Time at which the token expires.
+    /// Time at which the permissions end: a moment after `exp`, in case the signer's clock is late.
     pub expires: Timestamp,
 }
 
 /// A token that is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
-    /// `Authorization` has another scheme.
-    #[error("`Authorization` must be `Bearer` and a token")]
+    /// `Authorization` has another scheme, or there are several.
+    #[error("`Authorization` must be given once, as `Bearer` and a token")]
     NotBearer,
     /// The text is not a JSON Web Token.
     #[error("it is not a JSON Web Token")]
@@ -46,8 +49,17 @@ pub enum InvalidToken {
     #[error("it is not signed with {0:?}")]
     Algorithm(Algorithm),
     /// The signature does not match the key.
-    #[error("its signature does not match this server's key")]
-    Signature,
+    #[error("its signature does not match this server's key{}", hint_on_secret(*.is_secret))]
+    Signature {
+        /// `true` if the key is a secret, and not a public key.
+        is_secret: bool,
+    },
+    /// The header cannot be read.
+    #[error("its header cannot be read: {0}")]
+    Header(String),
+    /// The header has parameters that must be understood (RFC 7515, 4.1.11).
+    #[error("its header says `crit`, and this server understands no extension of tokens")]
+    Critical,
     /// The token has expired.
     #[error("it expired at {0}")]
     Expired(Timestamp),
@@ -76,13 +88,11 @@ pub enum InvalidKey {
 #[derive(Deserialize)]
 struct Claims {
     exp: f64,
+    // Some libraries write `null` for a claim that is not set.
     nbf: Option<f64>,
-    #[serde(default)]
-    sub: String,
-    #[serde(default)]
-    publish: Vec<String>,
-    #[serde(default)]
-    subscribe: Vec<String>,
+    sub: Option<String>,
+    publish: Option<Vec<String>>,
+    subscribe: Option<Vec<String>>,
 }
 
 impl TokenVerifier {
@@ -130,27 +140,33 @@ impl TokenVerifier {
     ///
     /// If it is not valid.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Token, InvalidToken> {
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation);
-        let claims = claims.map_err(|error| self.invalid(error.kind()))?.claims;
-        let expires = time(claims.exp);
-        if expires <= now {
-            return Err(InvalidToken::Expired(expires));
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation);
+        let decoded = decoded.map_err(|error| self.invalid(token, error.kind()))?;
+        if decoded.header.crit.is_some() {
+            return Err(InvalidToken::Critical);
         }
-        if let Some(from) = claims.nbf.map(time).filter(|from| *from > now) {
-            return Err(InvalidToken::NotYet(from));
+        let claims = decoded.claims;
+        let expires = time(claims.exp + LEEWAY);
+        if expires <= now {
+            return Err(InvalidToken::Expired(time(claims.exp)));
+        }
+        if let Some(from) = claims.nbf.filter(|from| time(from - LEEWAY) > now) {
+            return Err(InvalidToken::NotYet(time(from)));
         }
         Ok(Token {
-            publisher: format!("token {}", claims.sub),
-            publish: patterns("publish", &claims.publish)?,
-            subscribe: patterns("subscribe", &claims.subscribe)?,
+            publisher: format!("token {}", claims.sub.unwrap_or_default()),
+            publish: patterns("publish", &claims.publish.unwrap_or_default())?,
+            subscribe: patterns("subscribe", &claims.subscribe.unwrap_or_default())?,
             expires,
         })
     }
 
-    fn invalid(&self, kind: &ErrorKind) -> InvalidToken {
+    fn invalid(&self, token: &str, kind: &ErrorKind) -> InvalidToken {
         let algorithm = self.validation.algorithms[0];
         match kind {
-            ErrorKind::InvalidSignature => InvalidToken::Signature,
+            ErrorKind::InvalidSignature => {
+                InvalidToken::Signature { is_secret: algorithm == Algorithm::HS256 }
+            }
             ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
                 InvalidToken::Algorithm(algorithm)
             }
@@ -159,7 +175,10 @@ impl TokenVerifier {
             ErrorKind::MissingRequiredClaim(claim) => {
                 InvalidToken::Claims(format!("it has no valid `{claim}`"))
             }
-            // The error names the claim, and reveals only text of the bearer's own token.
+            // The errors reveal only text of the bearer's own token.
+            ErrorKind::Json(error) if error.is_data() && decode_header(token).is_err() => {
+                InvalidToken::Header(error.to_string())
+            }
             ErrorKind::Json(error) if error.is_data() => {
                 InvalidToken::Claims(format!("its claims cannot be read: {error}"))
             }
@@ -171,6 +190,15 @@ impl TokenVerifier {
 impl fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenVerifier").finish_non_exhaustive()
+    }
+}
+
+fn hint_on_secret(is_secret: bool) -> &'static str {
+    if is_secret {
+        ". The server leaves out white space at the end of its secret file, such as the last line \
+         end, and the signer must do the same"
+    } else {
+        ""
     }
 }
 
@@ -226,7 +254,10 @@ mod tests {
         assert_eq!(token.publisher, "token shop");
         assert_eq!(token.publish, ["orders.>".parse().unwrap()]);
         assert_eq!(token.subscribe, []);
-        assert_eq!(token.expires, Timestamp::from_millis(1_000_500));
+        assert_eq!(token.expires, Timestamp::from_millis(1_005_500), "with the leeway");
+        let nulls = json!({"exp": 1001, "nbf": null, "sub": null, "publish": null, "iat": 1e99});
+        let token = check(&nulls, None).unwrap();
+        assert_eq!((&*token.publisher, token.publish.len()), ("token ", 0));
         check(&json!({"exp": 1001, "aud": "clock"}), Some("clock")).unwrap();
         check(&json!({"exp": 1001, "aud": ["other", "clock"]}), Some("clock")).unwrap();
     }
@@ -234,10 +265,11 @@ mod tests {
     #[test]
     fn expired_early_and_malformed_tokens_are_refused() {
         let bad = |claims: Value| check(&claims, None).unwrap_err();
-        assert_eq!(bad(json!({"exp": 1000})), InvalidToken::Expired(NOW));
+        let expired = InvalidToken::Expired(Timestamp::from_millis(995_000));
+        assert_eq!(bad(json!({"exp": 995})), expired);
         assert_eq!(
-            bad(json!({"exp": 1002, "nbf": 1001})),
-            InvalidToken::NotYet(Timestamp::from_millis(1_001_000))
+            bad(json!({"exp": 1010, "nbf": 1006})),
+            InvalidToken::NotYet(Timestamp::from_millis(1_006_000))
         );
         // In milliseconds, as JavaScript counts.
         let late = bad(json!({"exp": 1_795_388_500_000.0_f64, "nbf": 1_795_388_400_000.0_f64}));
@@ -260,6 +292,49 @@ mod tests {
     }
 
     #[test]
+    fn clocks_may_differ_by_a_few_seconds() {
+        let token = check(&json!({"exp": 996, "publish": ["a"]}), None).unwrap();
+        assert_eq!(token.expires, Timestamp::from_millis(1_001_000));
+        check(&json!({"exp": 1010, "nbf": 1005, "iat": 1005}), None).unwrap();
+    }
+
+    #[test]
+    fn a_header_is_read_as_libraries_write_it() {
+        let tokens = TokenVerifier::from_secret(SECRET, None).unwrap();
+        let key = EncodingKey::from_secret(SECRET);
+        let check = |header: &Header| {
+            let token = jsonwebtoken::encode(header, &json!({"exp": 1001}), &key).unwrap();
+            tokens.verify(&token, NOW).map(|token| token.expires)
+        };
+        let typed = |typ: Option<&str>| Header { typ: typ.map(str::to_owned), ..Header::default() };
+        for header in [typed(None), typed(Some("jwt")), typed(Some("at+jwt"))] {
+            check(&header).unwrap();
+        }
+        let text = || Some("2026-11".to_owned());
+        check(&Header { kid: text(), cty: text(), x5t: text(), ..Header::default() }).unwrap();
+        // Parameters that must be understood (RFC 7515, 4.1.11).
+        for names in [vec![], vec!["exp".to_owned()], vec!["b64".to_owned()]] {
+            let header = Header { crit: Some(names), ..Header::default() };
+            assert_eq!(check(&header).unwrap_err(), InvalidToken::Critical);
+        }
+        // {"alg":"hs256"}, since names of algorithms are case-sensitive; and {"typ":"JWT"}.
+        for header in ["eyJhbGciOiJoczI1NiJ9", "eyJ0eXAiOiJKV1QifQ"] {
+            let error = tokens.verify(&format!("{header}.e30.x"), NOW).unwrap_err();
+            assert!(matches!(error, InvalidToken::Header(_)), "{header}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_signer_that_keeps_the_line_end_of_the_secret_is_told() {
+        let file = [SECRET, &b"\n"[..]].concat();
+        let key = EncodingKey::from_secret(&file);
+        let token = jsonwebtoken::encode(&Header::default(), &json!({"exp": 1001}), &key).unwrap();
+        let tokens = TokenVerifier::from_secret(&file, None).unwrap();
+        let error = tokens.verify(&token, NOW).unwrap_err().to_string();
+        assert!(error.contains("leaves out white space at the end of its secret file"), "{error}");
+    }
+
+    #[test]
     fn tokens_not_signed_by_the_key_are_refused() {
         let tokens = TokenVerifier::from_secret(SECRET, None).unwrap();
         let bad = |token: &str| tokens.verify(token, NOW).unwrap_err();
@@ -269,16 +344,17 @@ mod tests {
         let good = signed(&json!({"exp": 1001}));
         tokens.verify(&good, NOW).unwrap();
         let [head, claims, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!() };
-        assert_eq!(bad(&format!("{head}.{claims}.")), InvalidToken::Signature);
+        let signature_error = InvalidToken::Signature { is_secret: true };
+        assert_eq!(bad(&format!("{head}.{claims}.")), signature_error);
         let other = signed(&json!({"exp": 9999}));
         let claims_of_other = other.split('.').nth(1).unwrap();
-        assert_eq!(bad(&format!("{head}.{claims_of_other}.{signature}")), InvalidToken::Signature);
+        assert_eq!(bad(&format!("{head}.{claims_of_other}.{signature}")), signature_error);
         // {"alg":"none"} and {"alg":"None","typ":"JWT"}: the oldest attack (RFC 8725, 2.1).
         for none in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJOb25lIiwidHlwIjoiSldUIn0"] {
             for signature in ["", signature] {
                 let bad = bad(&format!("{none}.{claims}.{signature}"));
                 assert!(
-                    matches!(bad, InvalidToken::Malformed | InvalidToken::Claims(_)),
+                    matches!(bad, InvalidToken::Malformed | InvalidToken::Header(_)),
                     "{bad:?}"
                 );
             }

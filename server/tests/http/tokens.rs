@@ -17,6 +17,9 @@ pub fn access() -> Access {
     Access { tokens: Some(Arc::new(tokens)), ..Access::default() }
 }
 
+/// Tolerated difference between the clocks of signer and server, in seconds.
+pub const LEEWAY: f64 = 5.0;
+
 async fn start_with_tokens() -> Server {
     Server::with_access(access()).await
 }
@@ -103,13 +106,13 @@ async fn an_invalid_token_gets_401_with_the_reason() {
     let response = server.post("t", REMOTE, b"x").await;
     assert_refused(response, 401, Some("Bearer"), "A token is required").await;
     let invalid = Some("Bearer error=\"invalid_token\"");
-    let expired = token(json!({"exp": now(), "publish": ["t"]}));
-    let early = token(json!({"nbf": now() + 1.0, "publish": ["t"]}));
+    let expired = token(json!({"exp": now() - LEEWAY, "publish": ["t"]}));
+    let early = token(json!({"nbf": now() + LEEWAY + 1.0, "publish": ["t"]}));
     let other = token(json!({"aud": "other", "publish": ["t"]}));
     let unsigned = "eyJhbGciOiJub25lIn0.eyJleHAiOjk5OTk5OTk5OTksInB1Ymxpc2giOlsidCJdfQ.";
     for (token, detail) in [
-        (&*expired, "it expired at 2026-11-22T07:00:00.000Z"),
-        (&early, "it is not valid before 2026-11-22T07:00:01.000Z"),
+        (&*expired, "it expired at 2026-11-22T06:59:55.000Z"),
+        (&early, "it is not valid before 2026-11-22T07:00:06.000Z"),
         (&other, "its `aud` is not this server's audience"),
         (unsigned, "The token is refused"),
         ("nonsense", "it is not a JSON Web Token"),
@@ -124,7 +127,7 @@ async fn an_invalid_token_gets_401_with_the_reason() {
         server.post("t", &basic, b"x").await,
         401,
         invalid,
-        "`Authorization` must be `Bearer` and a token",
+        "`Authorization` must be given once, as `Bearer` and a token",
     )
     .await;
     assert_eq!(server.hub.newest(), 0);
@@ -158,7 +161,7 @@ async fn local_requests_need_a_token_only_if_the_option_says_so() {
 #[tokio::test]
 async fn a_silent_upload_of_lines_ends_when_its_token_expires() {
     let server = start_with_tokens().await;
-    let short = token(json!({"exp": now() + 0.2, "publish": ["t"]}));
+    let short = token(json!({"exp": now() + 0.2 - LEEWAY, "publish": ["t"]}));
     let head = format!(
         "POST /events/t?split=lines HTTP/1.0\r\nContent-Length: 99\r\n{}\r\n",
         bearer(&short)
@@ -171,7 +174,7 @@ async fn a_silent_upload_of_lines_ends_when_its_token_expires() {
 #[tokio::test]
 async fn a_stream_ends_when_its_token_expires() {
     let server = start_with_tokens().await;
-    let short = token(json!({"exp": now() + 0.2, "subscribe": ["clock"]}));
+    let short = token(json!({"exp": now() + 0.2 - LEEWAY, "subscribe": ["clock"]}));
     let mut stream = server.get_with_token(&short, "/events").await;
     assert_eq!(stream.message().await.name, "hello");
     let goodbye = stream.message().await;
@@ -211,6 +214,49 @@ async fn a_cookie_carries_a_token_except_for_pages_of_other_origins() {
     for origin in ["https://app.example.org", "https://evil.example", "null"] {
         assert_eq!(post(origin).await, 401, "{origin}");
     }
+}
+
+#[tokio::test]
+async fn tokens_are_found_as_clients_send_them() {
+    let server = start_with_tokens().await;
+    let good = token(json!({"publish": ["t"]}));
+    let old = token(json!({"exp": 1, "publish": ["t"]}));
+    let other = token(json!({"publish": ["other"]}));
+    let cookie = |value: &str| format!("Cookie: {value}\r\n");
+    let is = |value: &str| format!("waterclock_token={value}");
+    let many = format!("{};", is("x")).repeat(8);
+    for (headers, status) in [
+        (format!("authorization: bearer {good}\r\n"), 201),
+        (format!("Authorization: BEARER    {good} \r\n"), 201),
+        (format!("Authorization: {good}\r\n"), 401),
+        ("Authorization: Bearer\r\n".to_owned(), 401),
+        // Two are ambiguous, even if a proxy has joined them.
+        (format!("Authorization: Bearer {good}\r\nAuthorization: Bearer {good}\r\n"), 401),
+        (format!("Authorization: Bearer {good}, Basic eDp5\r\n"), 401),
+        (cookie(&is(&good)), 201),
+        (cookie(&is(&format!("\"{good}\""))), 201),
+        (cookie(&format!("a=\u{fc}; b; {}", is(&good))), 201),
+        (format!("{}{}", cookie("a=b"), cookie(&is(&good))), 201),
+        (cookie(&is("")), 401),
+        (cookie(&format!("x{}", is(&good))), 401),
+        // The cookie of a longer path comes first, and may be older than that of the site.
+        (cookie(&format!("{}; {}", is(&old), is(&good))), 201),
+        (cookie(&format!("{}; {}", is(""), is(&good))), 201),
+        (cookie(&format!("{}; {}", is(&other), is(&good))), 403),
+        (cookie(&format!("{}; {}", is(&old), is("x"))), 401),
+        (cookie(&format!("{many}{}", is(&good))), 401),
+        // The header counts before the cookie, unless it is for a proxy.
+        (format!("Authorization: Bearer {old}\r\n{}", cookie(&is(&good))), 401),
+        (format!("Authorization: Bearer {good}\r\n{}", cookie(&is(&old))), 201),
+        (format!("Authorization: Basic eDp5\r\n{}", cookie(&is(&good))), 201),
+    ] {
+        let response = server.post("t", &format!("{REMOTE}{headers}"), b"x").await;
+        assert_eq!(response.status(), status, "{headers}");
+    }
+    let both = cookie(&format!("{}; {}", is(&old), is("x")));
+    let response = server.post("t", &format!("{REMOTE}{both}"), b"x").await;
+    let invalid = Some("Bearer error=\"invalid_token\"");
+    assert_refused(response, 401, invalid, "it expired at 1970-01-01T00:00:01.000Z").await;
 }
 
 #[tokio::test]

@@ -500,7 +500,8 @@ async fn a_publish_without_permission_gets_a_problem() {
 async fn an_expired_token_publishes_no_more() {
     let access = Access { public_topics: ["t".parse().unwrap()].into(), ..tokens::access() };
     let server = Server::with_access(access).await;
-    let token = tokens::token(json!({"publish": ["orders"]}));
+    let expires = tokens::now() + 60.0 - tokens::LEEWAY;
+    let token = tokens::token(json!({"exp": expires, "publish": ["orders"]}));
     let mut socket =
         WebSocketClient::open(request(&server, "topic=t").with_headers(&tokens::bearer(&token)))
             .await;
@@ -520,7 +521,8 @@ async fn an_expired_token_publishes_no_more() {
 #[tokio::test]
 async fn an_expired_token_ends_its_stream() {
     let server = Server::with_access(tokens::access()).await;
-    let token = tokens::token(json!({"exp": tokens::now() + 0.2, "subscribe": ["t"]}));
+    let token =
+        tokens::token(json!({"exp": tokens::now() + 0.2 - tokens::LEEWAY, "subscribe": ["t"]}));
     let mut socket =
         WebSocketClient::open(request(&server, "topic=t").with_headers(&tokens::bearer(&token)))
             .await;
