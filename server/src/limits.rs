@@ -9,6 +9,12 @@ pub const RESERVED_FILES: usize = 64;
 /// Number of events that a page contains when it arrives.
 pub const PAGE_EVENTS: usize = 20;
 
+/// Time without a byte after which a client counts as having read the end of a connection.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// Time for which the rest of a refused request is read and discarded. A client that is still
+/// sending would lose the response otherwise (RFC 9112, 9.6).
+pub const MAX_LINGER: Duration = Duration::from_secs(30);
+
 /// Time limits for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {

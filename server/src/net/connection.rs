@@ -18,7 +18,7 @@ use axum::{
     http::{Request, Response},
 };
 use bytes::Bytes;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span};
@@ -42,10 +42,13 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Answers a request by the router.
-    pub(super) fn respond(
+    pub(super) fn respond<B>(
         &self,
-        mut request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+        mut request: Request<B>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<B>
+    where
+        B: HttpBody<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
+    {
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.closer.clone());
         request.extensions_mut().insert(Arc::clone(&self.tap));
@@ -113,12 +116,12 @@ impl Drop for OwedResponse {
 }
 
 /// The body of a request, which notes its end.
-struct Upload {
-    body: Incoming,
+struct Upload<B> {
+    body: B,
     arrival: Arc<Arrival>,
 }
 
-impl hyper::body::Body for Upload {
+impl<B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin> HttpBody for Upload<B> {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -8,7 +8,13 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderValue, Request, StatusCode, header::CONNECTION};
+use axum::{
+    body::Body,
+    http::{
+        HeaderValue, Request, Response, StatusCode,
+        header::{CONNECTION, CONTENT_TYPE},
+    },
+};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use hyper::{
     body::{Body as _, Incoming},
@@ -21,6 +27,7 @@ use tokio::{
     net::TcpStream,
     sync::Notify,
 };
+use waterclock::sse;
 
 use super::{
     connection::{Connection, is_write_timeout},
@@ -34,7 +41,7 @@ const BUFFER: usize = 32 * 1024;
 
 /// The end of a connection that its requests do not cause.
 enum ConnectionEnd {
-    /// The client left before its response was complete.
+    /// The client left during a stream.
     ClientLeft,
     /// The head of the first request did not arrive in time.
     NoHead,
@@ -50,17 +57,18 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Serving { timeouts, metrics, stop, .. } = &*self.serving;
-        let answering = Notify::new();
+        let streaming = &Notify::new();
         let has_served = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
             has_served.store(true, Ordering::Relaxed);
             self.tap.begin_request();
-            if request.body().is_end_stream() {
-                answering.notify_one();
-            }
+            let is_complete = request.body().is_end_stream();
             let response = self.respond(request);
-            async {
+            async move {
                 let mut response = response.await;
+                if is_complete && is_stream(&response) {
+                    streaming.notify_one();
+                }
                 if stop.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     // The client must send its next request elsewhere.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -80,7 +88,7 @@ impl Connection {
         // The set polls the future only after its own waker has fired, not for every event.
         let mut end = FuturesUnordered::from_iter([async {
             tokio::select! {
-                () = left(stream, &answering) => ConnectionEnd::ClientLeft,
+                () = left(stream, streaming) => ConnectionEnd::ClientLeft,
                 () = without_head(timeouts.head, &has_served) => ConnectionEnd::NoHead,
                 () = self.closing.cancelled() => ConnectionEnd::Closing,
             }
@@ -127,12 +135,20 @@ async fn without_head(time: Duration, has_served: &AtomicBool) {
     }
 }
 
-/// Waits until the client leaves during a response, with nothing more to send. hyper does not
-/// notice that unless it keeps a read buffer of 8 KiB for each client.
-async fn left(stream: Option<&TcpStream>, answering: &Notify) {
+/// Returns `true` for a response that may never end.
+fn is_stream(response: &Response<Body>) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|found| found == sse::CONTENT_TYPE)
+}
+
+/// Waits until the client leaves during a stream, with nothing more to send. hyper does not notice
+/// that unless it keeps a read buffer of 8 KiB for each client.
+///
+/// A client that has only ended its own side looks the same. Any other response, such as that to a
+/// poll that waits, is completed for it.
+async fn left(stream: Option<&TcpStream>, streaming: &Notify) {
     let Some(stream) = stream else { return pending().await };
     loop {
-        answering.notified().await;
+        streaming.notified().await;
         match stream.peek(&mut [0]).await {
             Ok(0) | Err(_) => return,
             // The client has sent another request, which hyper reads after this one.

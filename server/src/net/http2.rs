@@ -17,7 +17,7 @@ use axum::{body::Body, http::Request};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use hyper::{
-    body::{Frame, Incoming, SizeHint},
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
     rt::Executor,
     server::conn::http2,
     service::service_fn,
@@ -26,10 +26,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
     sync::watch,
     task::AbortHandle,
     time::Instant,
 };
+use waterclock_axum::Stop;
 
 use super::{
     connection::{Connection, is_write_timeout},
@@ -37,7 +39,10 @@ use super::{
     signs_of_life::SignsOfLife,
     socket::Socket,
 };
-use crate::ops::metrics::{Metrics, RefusalReason, TimedOut};
+use crate::{
+    limits::MAX_LINGER,
+    ops::metrics::{Metrics, RefusalReason, TimedOut},
+};
 
 /// Maximum size of a request's head after decompression, in bytes. A larger one gets 431; one of
 /// more than four times the size ends the connection.
@@ -82,7 +87,8 @@ impl Connection {
         let service = service_fn(|request: Request<Incoming>| {
             has_served.store(true, Ordering::Relaxed);
             let guard = RequestGuard::new(&open);
-            let response = self.respond(request);
+            let discarded = |body| RequestBody { body: Some(body), stop: stop.clone() };
+            let response = self.respond(request.map(discarded));
             async move {
                 let tracked = |body| TrackedBody::new(body, guard);
                 Ok::<_, Infallible>(response.await.map(|body| Body::new(tracked(body))))
@@ -191,6 +197,60 @@ async fn idle(mut open: watch::Receiver<usize>, first: Duration, further: Durati
     }
 }
 
+/// The body of a request. If it is dropped before its end, the rest is read and discarded for a
+/// while.
+///
+/// h2 would reset the request at once, after the response. That is allowed (RFC 9113, 8.1), but
+/// clients such as curl before 8.0 then report an error, and not the response.
+struct RequestBody {
+    /// `None` once it is dropped.
+    body: Option<Incoming>,
+    stop: Stop,
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let body = self.body.take().filter(|body| !body.is_end_stream());
+        // There is none at the end of the program.
+        let runtime = Handle::try_current();
+        if let Some((mut body, runtime)) = body.zip(runtime.ok()) {
+            let stop = self.stop.clone();
+            runtime.spawn(async move {
+                let rest = async {
+                    while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                    }
+                };
+                tokio::select! {
+                    () = rest => {}
+                    () = tokio::time::sleep(MAX_LINGER) => {}
+                    _ = stop.begun() => {}
+                }
+            });
+        }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let body = self.body.as_mut();
+        body.map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+    }
+}
+
 /// Counts a request as in flight until it is dropped.
 struct RequestGuard(watch::Sender<usize>);
 
@@ -284,7 +344,7 @@ impl TrackedBody {
     }
 }
 
-impl hyper::body::Body for TrackedBody {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -80,6 +80,7 @@ pub(super) async fn serve(
         timeouts.write,
         Arc::clone(&tap),
         Arc::clone(&progress),
+        closing.clone(),
         guards,
     );
     let connection = Connection {

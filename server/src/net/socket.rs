@@ -17,13 +17,12 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use waterclock_axum::metrics::GaugeGuard;
 
 use super::{capacity::Slot, signs_of_life::SignsOfLife, tap::Tap};
+use crate::limits::{LINGER, MAX_LINGER};
 
-/// Time that a close waits for the client to close its side, too.
-const LINGER: Duration = Duration::from_secs(1);
 /// Number of consecutive reads before other tasks get a turn.
 const READS_AT_ONCE: usize = 16;
 /// Number of bytes up to which one slice is written faster than several, copying included.
@@ -42,8 +41,12 @@ pub(super) struct Socket {
     write_timeout: Duration,
     /// Runs while data waits to be sent.
     write_timer: Option<Pin<Box<Sleep>>>,
-    /// Runs once this side is closed.
+    /// Time at which this side was closed.
+    closed: Option<Instant>,
+    /// Runs once this side is closed, while the client sends nothing.
     close_timer: Option<Pin<Box<Sleep>>>,
+    /// Cancelled when all connections must close.
+    closing: CancellationToken,
     tap: Arc<Tap>,
     /// Notified of signs of life.
     progress: Arc<SignsOfLife>,
@@ -57,6 +60,7 @@ impl Socket {
         write_timeout: Duration,
         tap: Arc<Tap>,
         progress: Arc<SignsOfLife>,
+        closing: CancellationToken,
         guards: ConnectionGuards,
     ) -> Self {
         Self {
@@ -64,7 +68,9 @@ impl Socket {
             reads: 0,
             write_timeout,
             write_timer: None,
+            closed: None,
             close_timer: None,
+            closing,
             tap,
             progress,
             _guards: guards,
@@ -189,21 +195,28 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes this side, and for a moment discards what the client still sends. Otherwise a reset
-    /// could reach the client before the response does (RFC 9112, 9.6).
+    /// Closes this side, and discards what the client still sends. Otherwise a reset could reach
+    /// the client before the response does (RFC 9112, 9.6). A stop gives it less time.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.close_timer.is_none() {
+        let closed = if let Some(closed) = self.closed {
+            closed
+        } else {
             SockRef::from(&*self.stream).shutdown(Shutdown::Write)?;
-        }
+            *self.closed.insert(Instant::now())
+        };
         let mut bytes = [0; 8 * 1024];
         loop {
             let mut buffer = ReadBuf::new(&mut bytes);
             let read = self.as_mut().poll_read(context, &mut buffer)?;
             let has_closed = read.is_ready() && buffer.filled().is_empty();
-            if has_closed || poll_timer(&mut self.close_timer, LINGER, context).is_ready() {
+            let max = if self.closing.is_cancelled() { LINGER } else { MAX_LINGER };
+            if has_closed || closed.elapsed() >= max {
                 return Poll::Ready(Ok(()));
             }
-            ready!(read);
+            if read.is_pending() {
+                return poll_timer(&mut self.close_timer, LINGER, context).map(Ok);
+            }
+            self.close_timer = None;
         }
     }
 }

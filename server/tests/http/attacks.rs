@@ -32,8 +32,7 @@ async fn text_until_closed(stream: impl AsyncRead + Unpin) -> String {
     String::from_utf8_lossy(&read_until_closed(stream).await).into_owned()
 }
 
-/// Sends bytes, ends that direction of the connection, and returns all responses. The last request
-/// must have a body, since a client that ends after a request without one counts as gone.
+/// Sends bytes, ends that direction of the connection, and returns all responses.
 async fn responses(server: &Server, bytes: &[u8]) -> String {
     let (mut reads, mut writes) = split(server.connect().await);
     let write = async {

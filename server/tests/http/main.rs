@@ -19,6 +19,7 @@ mod poll;
 mod probe;
 mod publish;
 mod readers;
+mod refusals;
 mod stopping;
 mod support;
 mod tls;
