@@ -13,6 +13,7 @@ test.use({
 
 const checks = [
   'protocol',
+  'event-source',
   'streams-at-once',
   'first-event',
   'delivery',

@@ -12,8 +12,8 @@ use leptos::prelude::window;
 use wasm_bindgen::{JsCast as _, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use waterclock_diagnose::{
-    CutKind, FetchError, ProbeEvent, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, RequestEcho,
-    StreamEnd, StreamReader, StreamResponse, duration_from_millis,
+    CutKind, FetchError, ProbeEvent, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, Redirects,
+    RequestEcho, StreamEnd, StreamReader, StreamResponse, duration_from_millis,
 };
 use waterclock_leptos::browser::{
     EventSourceHandle, RawMessage, SourceEvent, internal::AbortOnDrop,
@@ -69,6 +69,8 @@ pub(crate) async fn fetch_probe(
     Ok(StreamResponse {
         status: response.status(),
         headers: response.headers().entries().collect(),
+        // Fetching it has followed them.
+        redirects: Redirects::default(),
         requested_at,
         responded_at,
         ended_at: offset::now(),

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use waterclock::{notice::GoodbyeReason, offset::Offset, sse};
+use waterclock::{notice::GoodbyeReason, offset::Offset};
 
 use crate::{
     check::Check,
     client::{FetchError, Schedule, StreamEnd, StreamResponse},
     delivery::DeliveryTrace,
+    event_source,
     fault::Fault,
     finding::{Finding, Verdict},
     format::{duration_from_millis, format_duration, format_millis},
@@ -287,9 +288,7 @@ pub fn headers<'a>(
         verdict = verdict.max(severity);
         problems.push((fault, measured));
     };
-    let content_type = get("content-type").unwrap_or_default();
-    if content_type.split(';').next().map(str::trim) != Some(sse::CONTENT_TYPE) {
-        let measured = format!("the content type is `{content_type}`");
+    if let Err(measured) = event_source::check_content_type(headers.iter().copied()) {
         add(Fault::ContentType, Verdict::Bad, measured);
     }
     if let Some(encoding) = get("content-encoding").filter(|encoding| encoding != "identity") {
@@ -320,10 +319,12 @@ pub fn headers<'a>(
     Finding::new(Check::Headers, verdict, measured.join("; "), faults)
 }
 
-/// Returns the reason why a response says nothing about the path: its status is not 200, or the
-/// server ended the stream with a `goodbye`. Returns `None` if it can be assessed.
+/// Returns the reason why a response says nothing about the path: it is neither of status 200 nor
+/// of the probe, or the server ended the stream with a `goodbye`. Returns `None` if it can be
+/// assessed.
 pub fn refusal(response: &StreamResponse) -> Option<String> {
-    if response.status != 200 {
+    // The status of a stream of the probe has a finding of its own.
+    if response.status != 200 && response.reader.echo.is_none() {
         return Some(format!("the response status was {}", response.status));
     }
     let reason = response.reader.goodbye()?;
@@ -454,7 +455,7 @@ pub fn post(
     let Some(response) = response else {
         return Finding::unknown(check, "no response to a POST");
     };
-    if response.status != 200 {
+    if response.status != 200 && response.reader.echo.is_none() {
         let measured = format!("a POST is refused with status {}", response.status);
         return Finding::new(check, Verdict::Warning, measured, [Fault::PostRefused]);
     }
@@ -523,7 +524,10 @@ pub fn round_trip(shortest: Option<Duration>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{client::CutKind, stream_reader::Arrival};
+    use crate::{
+        client::{CutKind, Redirects},
+        stream_reader::Arrival,
+    };
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -598,6 +602,7 @@ mod tests {
         StreamResponse {
             status: 200,
             headers: Vec::new(),
+            redirects: Redirects::default(),
             requested_at: 0.0,
             responded_at: 0.0,
             ended_at,
@@ -790,6 +795,7 @@ mod tests {
         StreamResponse {
             status,
             headers: Vec::new(),
+            redirects: Redirects::default(),
             requested_at: 0.0,
             responded_at: 0.0,
             ended_at: 2000.0,

@@ -23,6 +23,8 @@ use strum::{Display, IntoStaticStr, VariantArray};
 pub enum Check {
     /// The versions of HTTP at the client and at the server.
     Protocol,
+    /// The acceptance of the response by a browser's `EventSource`.
+    EventSource,
     /// The number of streams that can be open at the same time.
     #[strum(serialize = "streams-at-once")]
     ConcurrentStreams,
@@ -61,6 +63,7 @@ impl Check {
     pub fn title(self) -> &'static str {
         match self {
             Self::Protocol => "Protocol",
+            Self::EventSource => "EventSource",
             Self::ConcurrentStreams => "Concurrent streams",
             Self::FirstEvent => "First event",
             Self::Delivery => "Delivery",
@@ -79,6 +82,7 @@ impl Check {
     pub fn question(self) -> &'static str {
         match self {
             Self::Protocol => "Which HTTP versions do the client and the server see?",
+            Self::EventSource => "Does a browser's EventSource accept the response?",
             Self::ConcurrentStreams => "How many streams can be open at the same time?",
             Self::FirstEvent => "Does the first event arrive without delay?",
             Self::Delivery => "Do events arrive as they are sent, or in batches?",

@@ -7,7 +7,8 @@ use strum::Display;
 
 use crate::{
     check::Check,
-    finding::Finding,
+    fault::Fault,
+    finding::{Finding, Verdict},
     format::{duration_from_millis, format_duration},
     probe::RequestEcho,
     stream_reader::StreamReader,
@@ -132,6 +133,8 @@ pub struct StreamResponse {
     pub status: u16,
     /// The headers that are text and that the client has access to.
     pub headers: Vec<(String, String)>,
+    /// The redirects on the way to the response.
+    pub redirects: Redirects,
     /// Time of the request.
     pub requested_at: f64,
     /// Time at which the head of the response arrived.
@@ -164,6 +167,33 @@ impl StreamResponse {
     /// Returns the headers as [`detect_intermediaries`](crate::detect_intermediaries) takes them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+/// The redirects on the way to a response. A browser that measures its own path has none to report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redirects {
+    /// The statuses of the redirects that were followed.
+    pub statuses: Vec<u16>,
+    /// The reason why a browser would not read the response.
+    pub objection: Option<Objection>,
+}
+
+/// The reason why a browser would not follow a redirect, or would not let a page read a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    /// The fault.
+    pub fault: Fault,
+    /// The rating.
+    pub verdict: Verdict,
+    /// The reason in words.
+    pub reason: String,
+}
+
+impl Objection {
+    /// Returns the finding for a request that got no further.
+    pub fn finding(&self) -> Finding {
+        Finding::new(Check::EventSource, self.verdict, &*self.reason, [self.fault])
     }
 }
 

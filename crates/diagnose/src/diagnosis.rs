@@ -29,6 +29,7 @@ use crate::{
         StreamResponse,
     },
     delivery::DeliveryTrace,
+    event_source,
     finding::Finding,
     format::duration_from_millis,
     probe::ProbeEvent,
@@ -87,6 +88,7 @@ pub async fn diagnose<C: ProbeClient>(
     let heartbeat = Duration::from_millis(echo.heartbeat_ms);
     let diagnosis = Diagnosis { client, options, heartbeat, first, pings: Cell::default() };
     client.on_finding(assess::protocol(options.protocol, Protocol::parse(&echo.version)));
+    client.on_finding(event_source::assess(first));
     diagnosis.single_events().await;
     // Before the idle period, whose stream would be one of the concurrent ones.
     diagnosis.concurrent_streams().await;
@@ -367,7 +369,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        assess::MAX_FIRST_EVENT, client::CutKind, fault::Fault, finding::Verdict,
+        assess::MAX_FIRST_EVENT,
+        client::{CutKind, Redirects},
+        fault::Fault,
+        finding::Verdict,
         probe::RequestEcho,
     };
 
@@ -516,6 +521,7 @@ mod tests {
             Ok(StreamResponse {
                 status: 200,
                 headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+                redirects: Redirects::default(),
                 requested_at,
                 responded_at,
                 ended_at: self.now(),

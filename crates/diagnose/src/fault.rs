@@ -27,6 +27,14 @@ pub enum Fault {
     /// The server receives the request over HTTP/1.0.
     #[strum(serialize = "http-1.0-upstream")]
     Http10Upstream,
+    /// The status is not 200, so a browser gives up.
+    Status,
+    /// A redirect leads nowhere that a browser goes.
+    Redirect,
+    /// A page over HTTPS must not read a stream over HTTP.
+    MixedContent,
+    /// The response does not allow pages of another origin to read it.
+    Cors,
     /// The browser opens only six connections to a host over HTTP/1.1.
     SixConnections,
     /// Something limits the number of concurrent streams.
@@ -83,6 +91,10 @@ impl Fault {
         match self {
             Self::Http10 => "the response uses HTTP/1.0",
             Self::Http10Upstream => "the server receives the request over HTTP/1.0",
+            Self::Status => "the status is not 200",
+            Self::Redirect => "a redirect cannot be followed",
+            Self::MixedContent => "browsers block HTTP for a page over HTTPS",
+            Self::Cors => "pages of another origin may not read the stream",
             Self::SixConnections => "the browser opens only six connections over HTTP/1.1",
             Self::ConnectionLimit => "something limits the number of concurrent streams",
             Self::LateFirstEvent => "the first event is late",
@@ -94,7 +106,7 @@ impl Fault {
             Self::RetryLost => "`retry` is lost",
             Self::IdsLost => "ids are lost",
             Self::Compression => "the stream is compressed",
-            Self::ContentType => "the content type was changed",
+            Self::ContentType => "browsers do not accept the content type",
             Self::CacheControl => "`Cache-Control` was changed",
             Self::Cached => "a response came from a cache",
             Self::IdleTimeout => "an idle stream is cut",

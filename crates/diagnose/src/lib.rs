@@ -55,6 +55,7 @@
 //! | `probe` | the probe's events on the wire |
 //! | `stream_reader` | [`StreamReader`]: parses a stream and records arrival times |
 //! | [`assess`] | the assessments: from the observations of a check to its [`Finding`] |
+//! | [`event_source`] | the rules by which a browser accepts a response |
 //! | `delivery` | [`DeliveryTrace`]: the assessment that finds buffers |
 //! | `intermediary` | the proxies, and the headers that reveal them |
 //! | `check`, `fault`, `finding`, `protocol` | the vocabulary |
@@ -67,6 +68,7 @@ mod check;
 mod client;
 mod delivery;
 mod diagnosis;
+pub mod event_source;
 mod fault;
 mod finding;
 mod format;
@@ -79,8 +81,8 @@ mod stream_reader;
 
 pub use check::Check;
 pub use client::{
-    CutKind, FetchError, ProbeClient, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT, Schedule,
-    StreamEnd, StreamResponse,
+    CutKind, FetchError, Objection, ProbeClient, ProbeMethod, ProbeRequest, RESPONSE_TIMEOUT,
+    Redirects, Schedule, StreamEnd, StreamResponse,
 };
 pub use delivery::DeliveryTrace;
 pub use diagnosis::{DiagnosisOptions, ServerLost, diagnose};

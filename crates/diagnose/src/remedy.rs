@@ -70,6 +70,23 @@ fn general(fault: Fault) -> Option<&'static str> {
         Fault::Http10 => {
             "Use HTTP/1.1 or HTTP/2 on the server or proxy that responds to the client"
         }
+        Fault::Status => {
+            "Respond to each request for the stream with status 200: at any other status, a \
+             browser ends the `EventSource` for good. Check the URL. If it needs a token, give it \
+             to this command by `--header 'Authorization: Bearer …'`; a browser needs a cookie, or \
+             a token in the URL"
+        }
+        Fault::Redirect => {
+            "Send a `Location` that is an `http` or `https` URL without a password, and that does \
+             not lead back. This command sends no cookies, so it follows a redirect that waits for \
+             one in a circle"
+        }
+        Fault::MixedContent => "Redirect to `https`, or give the page an `https` URL",
+        Fault::Cors => {
+            "Send `Access-Control-Allow-Origin` with the page's origin in each response, redirects \
+             included (Waterclock: `--cors-origin`), or serve the stream from the page's origin. \
+             If the page has another origin than the URL, name it by `--origin`"
+        }
         Fault::SixConnections => {
             "Serve HTTP/2 to browsers, which requires TLS. The tabs of Waterclock's own page share \
              one connection"
@@ -78,6 +95,9 @@ fn general(fault: Fault) -> Option<&'static str> {
             "If the limit is Waterclock's own, raise `--max-streams` and \
              `--max-streams-per-address`. Behind a proxy, also set `--trusted-proxy`: without it, \
              all clients of the proxy count as one"
+        }
+        Fault::ContentType => {
+            "Send `Content-Type: text/event-stream`, without a charset other than `utf-8`"
         }
         Fault::LateFirstEvent => {
             "Something delays the response: the server may have to start first, or a proxy may \
@@ -129,7 +149,11 @@ pub fn remedy_for(fault: Fault, intermediary: Intermediary) -> Option<&'static s
         Fault::Cached => cached(intermediary),
         Fault::LastEventIdLost => last_event_id_lost(intermediary),
         Fault::PostRefused => post_refused(intermediary),
-        Fault::EndsAtOnce
+        Fault::Status
+        | Fault::Redirect
+        | Fault::MixedContent
+        | Fault::Cors
+        | Fault::EndsAtOnce
         | Fault::EventsLost
         | Fault::CommentsLost
         | Fault::RetryLost

@@ -40,6 +40,10 @@ pub struct Diagnose {
     )]
     pub(super) streams: u16,
 
+    /// Origin of the page that reads the stream [default: that of the URL]
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    pub(super) origin: Option<Url>,
+
     /// Header for each request, such as 'Authorization: Bearer ...'. Can be given several times
     #[arg(long = "header", value_name = "HEADER", value_parser = header)]
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
@@ -61,6 +65,11 @@ fn url(text: &str) -> Result<Url, &'static str> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     url.filter(Url::has_host)
         .ok_or("expected a URL such as https://clock.example/ or http://127.0.0.1:3000")
+}
+
+fn origin(text: &str) -> Result<Url, &'static str> {
+    let is_origin = |url: &Url| url.as_str() == format!("{}/", url.origin().ascii_serialization());
+    url(text).ok().filter(is_origin).ok_or("expected an origin such as https://app.example")
 }
 
 fn idle(text: &str) -> Result<Duration, &'static str> {
@@ -89,6 +98,12 @@ mod tests {
         for text in ["", "clock.example", "localhost:3000", "ftp://clock.example/", "http://"] {
             assert!(url(text).is_err(), "{text}");
         }
+        for text in
+            ["", "*", "null", "app.example", "https://app.example/x", "http://a@b", "http://b?c"]
+        {
+            assert!(origin(text).is_err(), "{text}");
+        }
+        assert_eq!(origin("https://App.example:443").unwrap().as_str(), "https://app.example/");
         for text in ["", "1", "0s", "99ms", "11m"] {
             assert!(idle(text).is_err(), "{text}");
         }

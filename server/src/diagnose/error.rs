@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, iter};
 
-use reqwest::{StatusCode, Url};
+use reqwest::Url;
 use waterclock_diagnose::RESPONSE_TIMEOUT;
 
 use super::{
@@ -27,18 +27,14 @@ pub(super) enum DiagnoseError {
          --max-streams and --max-streams-per-address"
     )]
     Refused(String, &'static str),
-    #[error("{0} responds with {1}. If it needs a token: --header 'Authorization: Bearer ...'")]
-    Unauthorized(String, StatusCode),
+    // A port with TLS responds to plain HTTP with this status.
+    #[error("{url} responds with 400 Bad Request. If the port uses TLS, try {other}")]
+    BadRequest { url: String, other: String },
     #[error(
-        "{0} responds with {1}, and is not a Waterclock server. {hint}",
-        hint = hint_at(.0, *.1)
+        "{0} redirects to {1}, and your headers are not sent to another origin. Give the URL that \
+         it redirects to"
     )]
-    Status(String, StatusCode),
-    #[error(
-        "{0} is not an event stream: its content type is {1:?}, not \"text/event-stream\". Give \
-         the URL of a Waterclock server, or of a stream"
-    )]
-    ContentType(String, String),
+    OtherOrigin(String, String),
 }
 
 impl DiagnoseError {
@@ -47,6 +43,11 @@ impl DiagnoseError {
         let url = display_url(url);
         match error {
             RequestError::TimedOut => Self::TimedOut(url),
+            RequestError::OtherOrigin(origin) => Self::OtherOrigin(url, origin),
+            RequestError::Refused(objection) => {
+                let (reason, hint) = (objection.reason, "Is the URL right?".to_owned());
+                Self::Unreachable { url, reason, hint }
+            }
             RequestError::Broken(error, _) => {
                 // The causes, because the message of the error itself repeats the URL.
                 let causes: Vec<_> = iter::successors(error.source(), |&cause| cause.source())
@@ -89,12 +90,4 @@ fn hint(error: &reqwest::Error, causes: &[String], url: &str) -> String {
     } else {
         "Is the URL right, and is the server running?".to_owned()
     }
-}
-
-/// Returns advice on a status. A port with TLS responds with 400 to plain HTTP.
-fn hint_at(url: &str, status: StatusCode) -> String {
-    if status == StatusCode::BAD_REQUEST && url.starts_with("http:") {
-        return format!("If the port uses TLS, try {}", with_other_scheme(url));
-    }
-    "Give the URL of a Waterclock server, or of a stream".to_owned()
 }

@@ -8,17 +8,17 @@ use std::{
 };
 
 use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode, Url, Version,
-    header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL},
+    Client, Method, Request, RequestBuilder, Response, StatusCode, Url, Version,
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, ORIGIN},
     redirect::Policy,
 };
 use tokio::time::{Instant, timeout_at};
 use waterclock::sse;
 use waterclock_diagnose::{
-    CutKind, FetchError, StreamEnd, StreamReader, StreamResponse, duration_from_millis,
+    CutKind, FetchError, Objection, StreamEnd, StreamReader, StreamResponse, duration_from_millis,
 };
 
-use super::args::Diagnose;
+use super::{args::Diagnose, hops::Hops};
 
 /// Timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,6 +28,10 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Sends requests, with the headers that all of them have.
 pub(super) struct HttpClient {
     client: Client,
+    /// A URL of the origin of the page that reads the stream; `None` for that of the stream.
+    page: Option<Url>,
+    /// `true` if the user gave headers, which may be secrets.
+    has_headers: bool,
     clock: MonotonicClock,
 }
 
@@ -55,6 +59,10 @@ pub(super) enum RequestError {
     Broken(reqwest::Error, Duration),
     /// No response arrived within the timeout.
     TimedOut,
+    /// A browser would not send the request, or not follow a redirect.
+    Refused(Objection),
+    /// A redirect leads to this origin, which is not the one that the user's headers are for.
+    OtherOrigin(String),
 }
 
 impl RequestError {
@@ -62,6 +70,7 @@ impl RequestError {
     pub(super) fn kind(&self) -> FetchError {
         match self {
             Self::Broken(error, _) if error.is_connect() => FetchError::Unreachable,
+            Self::Refused(_) | Self::OtherOrigin(_) => FetchError::Unreachable,
             Self::Broken(_, after) => FetchError::Cut(*after),
             Self::TimedOut => FetchError::TimedOut,
         }
@@ -78,21 +87,6 @@ pub(super) struct Exchange {
     pub(super) longest_pause: f64,
     /// Time from the last chunk to the end, in milliseconds.
     pub(super) last_pause: f64,
-}
-
-/// Follows redirects. With headers, which may be secrets, only within the origin that they are for.
-fn redirect_policy(has_headers: bool) -> Policy {
-    Policy::custom(move |attempt| {
-        let first = attempt.previous().first().map(Url::origin);
-        if has_headers && first != Some(attempt.url().origin()) {
-            let origin = attempt.url().origin().ascii_serialization();
-            let message = format!(
-                "it redirects to {origin}, and your headers are not sent to another origin"
-            );
-            return attempt.error(message);
-        }
-        Policy::default().redirect(attempt)
-    })
 }
 
 /// Returns the way in which a response broke, given the error of its body.
@@ -131,7 +125,8 @@ impl HttpClient {
         let mut client = Client::builder()
             .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")))
             .default_headers(options.headers.iter().cloned().collect())
-            .redirect(redirect_policy(!options.headers.is_empty()))
+            // Followed by the rules of a browser instead.
+            .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             // A connection that is idle for longer may be dead without a sign of it.
             .pool_idle_timeout(Duration::from_secs(2))
@@ -141,7 +136,12 @@ impl HttpClient {
         } else if options.http2 {
             client = client.http2_prior_knowledge();
         }
-        Ok(Self { client: client.build()?, clock: MonotonicClock::start() })
+        Ok(Self {
+            client: client.build()?,
+            clock: MonotonicClock::start(),
+            page: options.origin.clone(),
+            has_headers: !options.headers.is_empty(),
+        })
     }
 
     /// Builds a request like those of `EventSource`, but without compression, which would hide the
@@ -165,8 +165,47 @@ impl HttpClient {
     /// Opens a stream, which stays open until the response is dropped. Returns `None` unless the
     /// status is 200.
     pub(super) async fn open(&self, url: &Url) -> Option<Response> {
-        let response = self.uncompressed(Method::GET, url).send().await;
-        response.ok().filter(|response| response.status() == StatusCode::OK)
+        let (response, _) = self.send(self.uncompressed(Method::GET, url)).await.ok()?;
+        (response.status() == StatusCode::OK).then_some(response)
+    }
+
+    /// Sends a request, and follows redirects as a browser does.
+    async fn send(&self, request: RequestBuilder) -> Result<(Response, Hops), RequestError> {
+        let requested_at = self.clock.now();
+        let broken = |error| {
+            let after = duration_from_millis(self.clock.now() - requested_at);
+            RequestError::Broken(error, after.unwrap_or_default())
+        };
+        let mut request = request.build().map_err(broken)?;
+        let first = request.url().origin();
+        let hops = Hops::start(request.url().clone(), self.page.as_ref());
+        let mut hops = hops.map_err(RequestError::Refused)?;
+        loop {
+            request.headers_mut().remove(ORIGIN);
+            if let Some(origin) = hops.origin().and_then(|origin| origin.parse().ok()) {
+                request.headers_mut().insert(ORIGIN, origin);
+            }
+            let mut hop = Request::new(request.method().clone(), request.url().clone());
+            hop.headers_mut().clone_from(request.headers());
+            let response = self.client.execute(hop).await.map_err(broken)?;
+            let status = response.status();
+            if !hops.follow(status.as_u16(), response.headers()).map_err(RequestError::Refused)? {
+                return Ok((response, hops));
+            }
+            let origin = hops.url().origin();
+            if self.has_headers && origin != first {
+                return Err(RequestError::OtherOrigin(origin.ascii_serialization()));
+            }
+            if origin != request.url().origin() {
+                // From the user name and the password in the URL.
+                request.headers_mut().remove(AUTHORIZATION);
+            }
+            let is_post = *request.method() == Method::POST;
+            if is_post && matches!(status.as_u16(), 301..=303) {
+                *request.method_mut() = Method::GET;
+            }
+            request.url_mut().clone_from(hops.url());
+        }
     }
 
     /// Sends a request, and reads the response until `is_enough` returns `true`, the response ends,
@@ -179,11 +218,8 @@ impl HttpClient {
     ) -> Result<Exchange, RequestError> {
         let deadline = Instant::now() + timeout;
         let requested_at = self.clock.now();
-        let response = timeout_at(deadline, request.send()).await;
-        let mut response = response.map_err(|_| RequestError::TimedOut)?.map_err(|error| {
-            let after = duration_from_millis(self.clock.now() - requested_at);
-            RequestError::Broken(error, after.unwrap_or_default())
-        })?;
+        let sent = timeout_at(deadline, self.send(request)).await;
+        let (mut response, hops) = sent.map_err(|_| RequestError::TimedOut)??;
         let mut reader = StreamReader::default();
         let responded_at = self.clock.now();
         let (mut bytes, mut last, mut longest_pause) = (0, responded_at, 0.0_f64);
@@ -213,6 +249,7 @@ impl HttpClient {
             response: StreamResponse {
                 status: response.status().as_u16(),
                 headers: headers.collect(),
+                redirects: hops.into_redirects(),
                 requested_at,
                 responded_at,
                 ended_at,

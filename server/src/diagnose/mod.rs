@@ -7,12 +7,14 @@
 //! | `with_probe` | the checks on a server with a probe |
 //! | `without_probe` | the checks on any other server |
 //! | `http` | the HTTP client |
+//! | `hops` | redirects, by the rules of a browser |
 //! | `printer` | the output while the checks run |
 //! | `urls` | the URLs, and the form of them that a report shows |
 //! | `error` | the reasons why nothing could be measured |
 
 mod args;
 mod error;
+mod hops;
 mod http;
 mod printer;
 mod urls;
@@ -21,11 +23,11 @@ mod without_probe;
 
 use std::io;
 
-use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
-use waterclock::{sse, timestamp::Timestamp};
+use reqwest::Method;
+use waterclock::timestamp::Timestamp;
 use waterclock_diagnose::{
     PathInfo, Protocol, RESPONSE_TIMEOUT, Report, RequestEcho, ServerLost, StreamReader,
-    StreamResponse, detect_intermediaries,
+    detect_intermediaries, event_source,
 };
 
 pub use args::Diagnose;
@@ -33,7 +35,7 @@ pub use args::Diagnose;
 use error::DiagnoseError;
 use http::{Exchange, HttpClient, RequestError};
 use printer::{ReportPrinter, print_line};
-use urls::{display_url, probe_url};
+use urls::{display_url, probe_url, with_other_scheme};
 
 /// Exit code if nothing could be measured, or not all.
 const INCOMPLETE: u8 = 2;
@@ -94,33 +96,34 @@ async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>),
                 return Ok(with_probe::measure(&client, probe, first, options, printer).await);
             }
         }
-        // A server without the probe may break or ignore requests for it.
-        Err(RequestError::TimedOut) => {}
+        // A server without the probe may break, ignore or redirect requests for it.
+        Err(RequestError::TimedOut | RequestError::Refused(_)) => {}
         Err(RequestError::Broken(error, _)) if error.is_request() && !error.is_connect() => {}
         Err(error) => return Err(DiagnoseError::of(error, &options.url)),
     }
 
     let url = &options.url;
+    let report = Report { stream: display_url(url), is_probe: false, ..report };
     let request = client.uncompressed(Method::GET, url);
-    let exchange = client.read(request, RESPONSE_TIMEOUT, |_| true).await;
-    let exchange = exchange.map_err(|error| DiagnoseError::of(error, url))?;
-    let content_type = content_type(&exchange.response);
-    match StatusCode::from_u16(exchange.response.status).unwrap_or_default() {
-        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-            return Err(DiagnoseError::Unauthorized(display_url(url), status));
+    let exchange = match client.read(request, RESPONSE_TIMEOUT, |_| true).await {
+        Ok(exchange) => exchange,
+        Err(RequestError::Refused(objection)) => {
+            let printer = ReportPrinter::start(report, options.json);
+            return Ok((without_probe::refuse(objection.finding(), printer), Ok(())));
         }
-        status if !status.is_success() => {
-            return Err(DiagnoseError::Status(display_url(url), status));
-        }
-        _ if !is_event_stream(content_type) => {
-            return Err(DiagnoseError::ContentType(display_url(url), content_type.to_owned()));
-        }
-        _ => {}
+        Err(error) => return Err(DiagnoseError::of(error, url)),
+    };
+    if exchange.response.status == 400 && exchange.url.scheme() == "http" {
+        let url = display_url(url);
+        return Err(DiagnoseError::BadRequest { other: with_other_scheme(&url), url });
     }
-    let stream = display_url(&exchange.url);
-    let report = Report { stream, is_probe: false, path: path(&exchange), ..report };
-    let printer = ReportPrinter::start(report, options.json);
-    Ok(without_probe::measure(&client, &exchange, options, printer).await)
+    let (stream, path) = (display_url(&exchange.url), path(&exchange));
+    let printer = ReportPrinter::start(Report { stream, path, ..report }, options.json);
+    if !event_source::is_stream(&exchange.response) {
+        let finding = event_source::assess(&exchange.response);
+        return Ok((without_probe::refuse(finding, printer), Ok(())));
+    }
+    Ok(without_probe::measure(&client, &exchange.response, options, printer).await)
 }
 
 /// Collects the facts about a path from a response, and from the server's echo of the request.
@@ -132,15 +135,4 @@ fn path(exchange: &Exchange) -> PathInfo {
         server: echo.and_then(|echo| Protocol::parse(&echo.version)),
         intermediaries: detect_intermediaries(exchange.response.headers(), request_headers),
     }
-}
-
-fn content_type(response: &StreamResponse) -> &str {
-    let mut headers = response.headers();
-    let found = headers.find(|(name, _)| *name == CONTENT_TYPE.as_str());
-    found.map_or("", |(_, value)| value)
-}
-
-fn is_event_stream(content_type: &str) -> bool {
-    let media = content_type.split(';').next().unwrap_or_default().trim();
-    media.eq_ignore_ascii_case(sse::CONTENT_TYPE)
 }

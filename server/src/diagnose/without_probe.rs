@@ -7,7 +7,7 @@ use reqwest::{Method, Response, Url};
 use tokio::time::{Instant, timeout_at};
 use waterclock_diagnose::{
     Check, FetchError, Finding, Protocol, RESPONSE_TIMEOUT, Report, ServerLost, StreamEnd,
-    StreamResponse, assess, duration_from_millis, format_duration,
+    StreamResponse, assess, duration_from_millis, event_source, format_duration,
 };
 
 use super::{
@@ -19,17 +19,34 @@ use super::{
 /// Timeout of the concurrent streams.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Reports a response that is no stream, given the finding about it.
+pub(super) fn refuse(finding: Finding, mut printer: ReportPrinter) -> Report {
+    printer.add(assess::protocol(printer.report.path.client, None));
+    printer.add(finding);
+    for check in Check::ALL {
+        let is_known = printer.report.findings.iter().any(|finding| finding.check == *check);
+        // Only a browser has service workers.
+        if !is_known && *check != Check::ServiceWorker {
+            // Not printed: all of them say the same.
+            printer.report.findings.push(Finding::unknown(*check, "there is no stream"));
+        }
+    }
+    printer.finish()
+}
+
 /// Makes the checks that are possible. `found` is the response by which the stream was found.
 /// Returns the report, and an error if the server went away.
 pub(super) async fn measure(
     client: &HttpClient,
-    found: &Exchange,
+    found: &StreamResponse,
     options: &Diagnose,
     mut printer: ReportPrinter,
 ) -> (Report, Result<(), ServerLost>) {
-    let url = &found.url;
+    // A browser starts each request with the URL that it was given.
+    let url = &options.url;
     let protocol = printer.report.path.client;
     printer.add(assess::protocol(protocol, None));
+    printer.add(event_source::assess(found));
     let others = async {
         let request = client.compressed(Method::GET, url);
         let exchange = client.read(request, RESPONSE_TIMEOUT, |_| true).await;

@@ -100,8 +100,9 @@ fn finding<'a>(report: &'a Value, check: &str) -> &'a Value {
 }
 
 /// The checks in the order of the report.
-const CHECKS: [&str; 11] = [
+const CHECKS: [&str; 12] = [
     "protocol",
+    "event-source",
     "streams-at-once",
     "first-event",
     "delivery",
@@ -332,6 +333,26 @@ async fn each_fault_of_a_proxy_is_found() {
             "the stream ended cleanly after ",
         ),
         (
+            Proxy {
+                response: |line| Some(line.replace("HTTP/1.1 200 OK", "HTTP/1.1 202 Accepted")),
+                ..Proxy::default()
+            },
+            &["status"],
+            "event-source",
+            "the status is 202; a browser accepts only 200",
+        ),
+        (
+            Proxy {
+                response: |line| {
+                    Some(line.replace("text/event-stream", "text/event-stream; charset=latin1"))
+                },
+                ..Proxy::default()
+            },
+            &["content-type"],
+            "event-source",
+            "the charset is `latin1`",
+        ),
+        (
             // Requests that hit the cache do not reach the server, and neither do their headers.
             Proxy { caches: true, ..Proxy::default() },
             &["cached", "last-event-id-lost"],
@@ -466,9 +487,8 @@ async fn a_server_without_a_probe_is_measured_as_far_as_possible() {
     assert_eq!(report["stream"], url);
     for check in CHECKS {
         let expected = match check {
-            "protocol" | "streams-at-once" | "first-event" | "headers" | "idle" | "round-trip" => {
-                "good"
-            }
+            "protocol" | "event-source" | "streams-at-once" | "first-event" | "headers"
+            | "idle" | "round-trip" => "good",
             // The server sends no comments with its events.
             _ => "unknown",
         };
@@ -570,6 +590,191 @@ async fn a_stream_that_ends_at_once_is_a_fault_however_it_ends() {
     stream::iter(runs).buffer_unordered(4).collect::<()>().await;
 }
 
+/// A response with a status and headers, and a stream with an event that stays open.
+fn head(status: &str, headers: &[&str]) -> (String, End) {
+    let headers: String = headers.iter().flat_map(|header| [header, "\r\n"]).collect();
+    (format!("HTTP/1.1 {status} X\r\nConnection: close\r\n{headers}\r\ndata: x\n\n"), End::Open)
+}
+
+/// The verdict on a response: `good` for one that a browser accepts, and then everything is
+/// measured.
+struct Judgement {
+    url: String,
+    options: Vec<String>,
+    verdict: &'static str,
+    fault: Option<&'static str>,
+    measured: String,
+}
+
+const MIME: &str = "Content-Type: text/event-stream";
+
+/// One server for each behaviour, and the verdict of a browser.
+#[expect(clippy::too_many_lines, reason = "a table")]
+async fn judgements() -> Vec<Judgement> {
+    let mut all = Vec::new();
+    let mut add = |address: SocketAddr, options: &[&str], verdict, fault, measured: &str| {
+        all.push(Judgement {
+            url: format!("http://{address}/events"),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            verdict,
+            fault,
+            measured: measured.to_owned(),
+        });
+    };
+    // Only 200 is a stream, whatever the content type says.
+    for status in [
+        "201", "202", "203", "204", "205", "206", "210", "299", "300", "302", "304", "401", "403",
+        "404", "410", "429", "500", "503",
+    ] {
+        let address = origin::serve(move |_| head(status, &[MIME])).await;
+        add(address, &[], "bad", Some("status"), &format!("the status is {status}"));
+    }
+    // Only an essence of `text/event-stream` is one.
+    for (content_type, words) in [
+        ("X-Other: x", "there is no content type"),
+        ("Content-Type: ", "the content type is ``"),
+        ("Content-Type: text/plain", "the content type is `text/plain`"),
+        ("Content-Type: text/x-bogus", "the content type is `text/x-bogus`"),
+        ("Content-Type: text/event-stream bogus", "the content type is `text/event-stream bogus`"),
+        ("Content-Type: application/json; charset=utf-8", "the content type is `application/json"),
+    ] {
+        let address = origin::serve(move |_| head("200", &[content_type])).await;
+        add(address, &[], "bad", Some("content-type"), words);
+    }
+    for content_type in [
+        "text/event-stream;",
+        "TEXT/event-stream;charset=\"UTF-8\"",
+        "text/event-stream; x=y;; charset=utf-8",
+    ] {
+        let header = format!("Content-Type: {content_type}");
+        let address = origin::serve(move |_| head("200", &[&header])).await;
+        add(address, &[], "good", None, "accepted");
+    }
+    let latin = "Content-Type: text/event-stream; charset=windows-1252";
+    let address = origin::serve(move |_| head("200", &[latin])).await;
+    add(address, &[], "bad", Some("content-type"), "the charset is `windows-1252`");
+
+    // Redirects within an origin.
+    for status in ["301", "302", "303", "307", "308"] {
+        for location in ["/moved", "moved?x=y#z"] {
+            let location = format!("Location: {location}");
+            let address = origin::serve(move |request| {
+                if request.starts_with("GET /moved") {
+                    return head("200", &[MIME]);
+                }
+                head(status, &[&location])
+            })
+            .await;
+            add(address, &[], "good", None, &format!("accepted after a redirect ({status})"));
+        }
+    }
+    for (location, fault, words) in [
+        ("Location: ftp://stream.example/", "redirect", "a URL of the scheme `ftp`"),
+        ("Location: http://", "redirect", "leads to an invalid URL"),
+        ("Location: /events", "redirect", "is one too many: browsers follow 20"),
+        ("Location: http://a:b@stream.example/", "redirect", "to another origin, with a password"),
+        ("Location: /error", "status", "the status is 503"),
+    ] {
+        let address = origin::serve(move |request| {
+            if request.starts_with("GET /error") {
+                return head("503", &[MIME]);
+            }
+            head("307", &[location])
+        })
+        .await;
+        add(address, &[], "bad", Some(fault), words);
+    }
+
+    // Redirects across origins, and the origin of a page.
+    let closed = origin::serve(|_| head("200", &[MIME])).await;
+    let open = origin::serve(|_| head("200", &[MIME, "Access-Control-Allow-Origin: *"])).await;
+    let mirror = origin::serve(|request| {
+        let mut lines = request.lines();
+        let origin = lines.find_map(|line| line.strip_prefix("origin: ")).unwrap_or("nobody");
+        head("200", &[MIME, &format!("Access-Control-Allow-Origin: {origin}")])
+    })
+    .await;
+    for (target, is_allowed) in [(closed, false), (open, true), (mirror, true)] {
+        let location = format!("Location: http://{target}/");
+        let address = origin::serve(move |_| head("302", &[&location])).await;
+        if is_allowed {
+            add(address, &[], "good", None, "accepted after a redirect (302)");
+        } else {
+            let words = format!("http://{target} does not allow the page's `Origin: http://");
+            add(address, &[], "warning", Some("cors"), &words);
+        }
+        let page = "--origin=http://app.example";
+        let words = "does not allow the page's `Origin: http://app.example` (no `Access";
+        add(address, &[page], "bad", Some("cors"), words);
+        if is_allowed {
+            add(target, &[page], "good", None, "accepted");
+        } else {
+            add(target, &[page], "bad", Some("cors"), words);
+        }
+    }
+    let page = "--origin=https://app.example";
+    add(open, &[page], "good", None, "accepted");
+    let secure =
+        origin::serve_tls(|_| head("302", &["Location: http://stream.example/events"])).await;
+    let words = "may not request http://stream.example: browsers block mixed content";
+    all.push(Judgement {
+        url: format!("https://{secure}/events"),
+        options: vec!["--insecure".to_owned()],
+        verdict: "bad",
+        fault: Some("mixed-content"),
+        measured: words.to_owned(),
+    });
+    all.push(Judgement {
+        url: "http://stream.example/events".to_owned(),
+        options: vec![page.to_owned()],
+        verdict: "bad",
+        fault: Some("mixed-content"),
+        measured: words.to_owned(),
+    });
+    all
+}
+
+#[tokio::test]
+async fn the_verdict_on_a_response_is_that_of_a_browser() {
+    let runs = judgements().await.into_iter().map(async |judgement| {
+        let Judgement { url, options, verdict, fault, measured } = judgement;
+        let mut arguments = vec![&*url, "--json", "--idle=100ms", "--streams=1"];
+        arguments.extend(options.iter().map(String::as_str));
+        let output = diagnose(&arguments).await;
+        let report = output.report();
+        let about = format!("{verdict} {fault:?} {measured} {options:?}: {report:#}");
+        let found = finding(&report, "event-source");
+        assert_eq!(found["verdict"], verdict, "{about}");
+        assert!(found["measured"].as_str().unwrap().contains(&measured), "{about}");
+        assert_eq!(faults(&report), fault.into_iter().collect(), "{about}");
+        assert_eq!(output.code, i32::from(fault.is_some()), "{about}");
+        assert_eq!(report["findings"].as_array().unwrap().len(), CHECKS.len(), "{about}");
+    });
+    // Streams that are accepted are read for ten seconds.
+    stream::iter(runs).buffer_unordered(32).collect::<()>().await;
+}
+
+#[tokio::test]
+async fn a_redirect_to_the_probe_is_followed() {
+    let server = TestServer::start(&["--heartbeat=1s"]).await;
+    let proxy = Proxy {
+        responds: |head| {
+            let moved = "HTTP/1.1 308 Permanent Redirect\r\nLocation: /diagnose/stream\r\n\
+                         Content-Length: 0\r\nConnection: close\r\n\r\n";
+            head.starts_with("GET /old/").then_some(moved)
+        },
+        ..Proxy::default()
+    };
+    let address = proxy.before(server.address).await;
+    let url = format!("http://{address}/old/events");
+    let output = diagnose(&[&url, "--json", "--idle=1500ms", "--streams=2"]).await;
+    let report = output.report();
+    assert_eq!((output.code, &report["probe"]), (0, &Value::Bool(true)), "{report:#}");
+    assert_eq!(report["stream"], format!("http://{address}/diagnose/stream"));
+    let measured = &finding(&report, "event-source")["measured"];
+    assert_eq!(measured, "accepted after a redirect (308)");
+}
+
 #[tokio::test]
 async fn an_error_is_one_line_with_advice() {
     let server = TestServer::start(&["--max-streams=0"]).await;
@@ -585,7 +790,6 @@ async fn an_error_is_one_line_with_advice() {
         ..Proxy::default()
     };
     let token = format!("http://{}", token.before(server.address).await);
-    let (live, nothing) = (format!("{full}/health/live"), format!("{full}/nothing"));
     for (options, line) in [
         (vec!["clock.example"], "error: invalid value 'clock.example' for '<URL>': expected a URL"),
         (
@@ -597,9 +801,6 @@ async fn an_error_is_one_line_with_advice() {
         (vec![], "error: the following required arguments were not provided"),
         (vec![&*closed], "cannot be reached: Connection refused"),
         (vec![&*full], "accepts no more streams at the moment (limit). Try again later"),
-        (vec![&*live], "is not an event stream: its content type is \"text/plain; charset=utf-8\""),
-        (vec![&*nothing], "responds with 404 Not Found, and is not a Waterclock server"),
-        (vec![&*token], "responds with 401 Unauthorized. If it needs a token: --header"),
         (
             vec![&*token, "--header", "Authorization: Bearer let-me-in"],
             "accepts no more streams at the moment",
