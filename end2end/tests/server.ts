@@ -41,9 +41,18 @@ export class Server {
 
   /** Kills it as a crash would. */
   async kill() {
+    await this.end('SIGKILL');
+  }
+
+  /** Stops it as an operator would. */
+  async stop() {
+    await this.end('SIGTERM');
+  }
+
+  private async end(signal: NodeJS.Signals) {
     if (this.process?.exitCode === null && this.process.signalCode === null) {
       const gone = once(this.process, 'exit');
-      this.process.kill('SIGKILL');
+      this.process.kill(signal);
       await gone;
     }
   }
