@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run run-tls watch check lint doc unit e2e test test-proxies fuzz build dist bench \
+.PHONY: again help run run-tls watch check lint doc unit e2e test test-clients test-proxies fuzz build dist bench \
         bench-page bench-transports pictures setup-build setup-lint setup-test setup-proxies
 
 # Tools that scripts/setup.sh has put into folders of their own come first.
@@ -47,8 +47,11 @@ export E2E
 e2e: setup-test build ## Run the tests in Chromium and Firefox (7 minutes), or some: E2E="tabs -g 'a name'"
 	@scripts/test.sh e2e
 
-test: setup-test build ## Run all of these and the tests behind proxies (17 minutes)
+test: setup-test build ## Run all of these, public clients, and the tests behind proxies (18 minutes)
 	@scripts/test.sh
+
+test-clients: setup-test build ## Run public clients against the server, and compare with docs/clients.md (1 minute)
+	@scripts/test.sh clients
 
 test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (3 minutes)
 	@scripts/test.sh proxies

@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh build    Rust with the library for wasm32, cargo-leptos, wasm-bindgen, wasm-opt
 #   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
-#   scripts/setup.sh test     the same, Chromium, Firefox, clients and proxies
+#   scripts/setup.sh test     the same, Chromium, Firefox, clients (those in Go if Go is there), and
+#                             proxies
 #   scripts/setup.sh proxies  only what the tests behind proxies need: nginx, HAProxy, Caddy,
 #                             Apache httpd, Chromium
 #   scripts/setup.sh path     only prints PATH with the folders of our tools in it
@@ -263,12 +264,39 @@ set_up_firefox() {
         fail "firefox-esr could not be installed." "Install it as /usr/bin/firefox-esr, then start again."
 }
 
-# Clients that docs/clients.md has examples for; a test runs these.
+# Clients that docs/clients.md has examples for, or code.
 set_up_clients() {
-    command -v curl >/dev/null && command -v python3 >/dev/null && return
-    say "installing curl and Python from Debian's packages (under a minute)"
-    apt_install curl python3 ||
-        fail "curl and python3 are needed for the tests. Install them, then start again."
+    if ! command -v curl >/dev/null || ! command -v python3 >/dev/null; then
+        say "installing curl and Python from Debian's packages (under a minute)"
+        apt_install curl python3 ||
+            fail "curl and python3 are needed for the tests. Install them, then start again."
+    fi
+    set_up_python_clients
+    set_up_go_clients
+}
+
+# The environment is for one Python and one list of packages.
+set_up_python_clients() {
+    local list=end2end/clients/python/requirements.txt where=$cache/clients-python made
+    made=$(python3 --version && cat "$list")
+    [ "$(cat "$where/made-for" 2>/dev/null)" = "$made" ] && return
+    say "installing clients in Python into $where (some seconds)"
+    try python3 -m venv --clear "$where" || {
+        apt_install python3-venv && quietly python3 -m venv --clear "$where"
+    } || fail "python3 cannot make a virtual environment. Install its module venv, then start again."
+    quietly "$where/bin/pip" install --disable-pip-version-check --require-hashes --only-binary :all: -r "$list" ||
+        fail "pip could not install $list; $log says why."
+    printf '%s\n' "$made" >"$where/made-for"
+}
+
+# Compiles the standard library too, which takes most of the time, and is kept in Go's cache.
+set_up_go_clients() {
+    if ! command -v go >/dev/null; then
+        say "Go is not there: the tests of the clients in Go will be skipped"
+        return
+    fi
+    (cd end2end/clients/go && GOTOOLCHAIN=local quietly go build -mod=readonly -o /dev/null .) ||
+        fail "the clients in Go (1.22 or newer) could not be built; $log says why."
 }
 
 # --- proxies ---

@@ -2,16 +2,17 @@
 # Runs the tests, and ends with the number of those that passed.
 #
 #   scripts/test.sh           runs all steps
-#   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, e2e, proxies
+#   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, e2e, clients,
+#                             proxies
 #   scripts/test.sh --list    lists the steps and their groups
 #
-# scripts/setup.sh must have brought the tools, and for e2e and proxies `make build` must have built
-# target/release. E2E has arguments for Playwright in the group e2e: E2E="tabs -g 'a name'". A step
-# that fails ends the run.
+# scripts/setup.sh must have brought the tools, and for e2e, clients and proxies `make build` must
+# have built target/release. E2E has arguments for Playwright in the group e2e:
+# E2E="tabs -g 'a name'". A step that fails ends the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-groups='lint doc unit e2e proxies'
+groups='lint doc unit e2e clients proxies'
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
@@ -154,6 +155,8 @@ step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
 step 'unit, property and integration tests, and examples' cargo_test
 group e2e
 step 'end-to-end tests in Chromium and Firefox' end_to_end
+group clients
+step 'public clients of event streams' playwright --config clients.config.ts
 group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
 

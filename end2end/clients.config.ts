@@ -1,0 +1,15 @@
+// The tests of public clients. Each starts a server and the readers of a client, and mostly waits.
+import { defineConfig } from '@playwright/test';
+import { chromium } from './playwright.config.ts';
+
+export default defineConfig({
+  testDir: 'clients',
+  outputDir: 'test-results/clients',
+  preserveOutput: 'failures-only',
+  globalSetup: './clients/clients.ts',
+  fullyParallel: true,
+  workers: 4,
+  forbidOnly: true,
+  reporter: 'list',
+  use: chromium,
+});
