@@ -22,7 +22,9 @@ async def events(url, cursor="earliest", headers={}, wait=2):
             try:
                 # Written exactly so, since the client sets it too.
                 sent = {**headers, "Last-Event-Id": cursor}
-                async with EventSource(url, session=session, headers=sent) as source:
+                # By itself it would wait for 10 s and more.
+                again = {"max_connect_retry": 0}
+                async with EventSource(url, session=session, headers=sent, **again) as source:
                     async for event in source:
                         cursor = event.last_event_id or cursor
                         yield event

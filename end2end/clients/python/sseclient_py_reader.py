@@ -21,7 +21,7 @@ def events(url, cursor="earliest", headers={}, wait=2):
                 response.raise_for_status()
                 if response.status_code == 204:  # the end, with a limit
                     return
-                for event in sseclient.SSEClient(response).events():
+                for event in sseclient.SSEClient(response.iter_content(None)).events():
                     cursor = event.id or cursor
                     wait = int(event.retry) / 1000 if event.retry else wait
                     yield event
