@@ -22,6 +22,8 @@ type Scenario = {
   json?: boolean;
   /** More of the URL's query. */
   query?: string;
+  /** The server is started again, so its events must be on disk. */
+  restarts?: boolean;
   /** The client must end, rather than go on. */
   ends?: boolean;
 };
@@ -56,6 +58,7 @@ const large = 65_536;
 const scenarios: Scenario[] = [
   {
     column: '`kill -9`',
+    restarts: true,
     async run(setup, open) {
       await setup.publish(...short('before', 3));
       await open();
@@ -70,6 +73,7 @@ const scenarios: Scenario[] = [
   },
   {
     column: '`goodbye`',
+    restarts: true,
     notices: ['goodbye'],
     async run(setup, open) {
       await setup.publish(...short('before', 3));
@@ -84,6 +88,7 @@ const scenarios: Scenario[] = [
   },
   {
     column: '`gap`',
+    restarts: true,
     notices: ['gap'],
     async run(setup, open) {
       await setup.publish('before');
@@ -235,12 +240,13 @@ async function check(client: Client, scenario: Scenario, setup: Setup, browser?:
   test.skip(table.get(client.name)!.get(scenario.column) === '–', 'does not apply');
   setup.wrap = client.wrap;
   setup.rounds = Math.max(rounds, client.rounds ?? 1);
-  test.setTimeout(30_000 + setup.rounds * 5_000);
+  test.setTimeout(60_000 + setup.rounds * 5_000);
+  if (scenario.restarts) setup.server.data = test.info().outputPath('data');
   const secret = randomBytes(32).toString('hex');
   const expected: boolean[] = [];
   let origin: string | undefined;
   if (scenario.column === 'token') {
-    const file = `${setup.server.data}.secret`;
+    const file = test.info().outputPath('secret');
     writeFileSync(file, secret);
     const exp = Math.floor(Date.now() / 1000) + 600;
     setup.token = sign(secret, { exp, publish: ['>'], subscribe: ['>'] });

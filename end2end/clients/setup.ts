@@ -10,8 +10,7 @@ export const test = base.extend<{ server: Server; setup: Setup }>({
     await use(server);
     await server.kill();
   },
-  setup: async ({ server }, use, testInfo) => {
-    server.data = testInfo.outputPath('data');
+  setup: async ({ server }, use) => {
     const setup = new Setup(server);
     await use(setup);
     for (const reader of setup.readers) await reader.stop();
