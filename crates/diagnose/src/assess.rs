@@ -231,16 +231,27 @@ fn join_fields(fields: &[(bool, &'static str, Fault)], are_seen: bool) -> String
 /// Measurement of a stream that has all fields.
 const ALL_FIELDS: &str = "comments, `retry` and ids arrive";
 
+/// Adds the fault of a stream with parts that browsers ignore.
+fn with_ignored(mut finding: Finding, reader: &StreamReader) -> Finding {
+    if let Some(ignored) = reader.ignored() {
+        let verdict = if reader.messages.is_empty() { Verdict::Bad } else { Verdict::Warning };
+        finding.verdict = finding.verdict.max(verdict);
+        finding.measured = format!("browsers ignore a part of the stream: {ignored}");
+        finding.faults.push(Fault::Malformed);
+    }
+    finding
+}
+
 /// Assesses the delivery of comments, `retry` and ids in a stream of the probe.
 pub fn fields(reader: &StreamReader) -> Finding {
     let check = Check::Fields;
     if reader.messages.is_empty() {
-        return Finding::unknown(check, "no event arrived");
+        return with_ignored(Finding::unknown(check, "no event arrived"), reader);
     }
     let fields = seen_fields(reader);
     let faults: Vec<_> = fields.iter().filter(|field| !field.0).map(|field| field.2).collect();
     if faults.is_empty() {
-        return Finding::good(check, ALL_FIELDS);
+        return with_ignored(Finding::good(check, ALL_FIELDS), reader);
     }
     let is_bad = faults.contains(&Fault::IdsLost);
     let verdict = if is_bad { Verdict::Bad } else { Verdict::Warning };
@@ -252,7 +263,7 @@ pub fn fields(reader: &StreamReader) -> Finding {
 pub fn fields_without_probe(reader: &StreamReader) -> Finding {
     let check = Check::Fields;
     let fields = seen_fields(reader);
-    match (join_fields(&fields, true), join_fields(&fields, false)) {
+    let finding = match (join_fields(&fields, true), join_fields(&fields, false)) {
         (_, missing) if missing.is_empty() => Finding::good(check, ALL_FIELDS),
         (seen, _) if seen.is_empty() => Finding::unknown(
             check,
@@ -262,7 +273,21 @@ pub fn fields_without_probe(reader: &StreamReader) -> Finding {
             check,
             format!("seen: {seen}; not seen: {missing} (the server may not send them)"),
         ),
+    };
+    with_ignored(finding, reader)
+}
+
+/// Assesses the response to a request that resumes a stream of a server without a probe, if there
+/// is one. The server may not support it, but must accept the request.
+pub fn resume_without_probe(response: Option<&StreamResponse>) -> Finding {
+    let check = Check::Resume;
+    let Some(response) = response else { return Finding::unknown(check, NO_RESPONSE) };
+    let finding = event_source::assess(response);
+    if finding.verdict == Verdict::Bad {
+        let measured = format!("a reconnect with `Last-Event-ID` is refused: {}", finding.measured);
+        return Finding::new(check, finding.verdict, measured, finding.faults);
     }
+    Finding::unknown(check, format!("a reconnect is accepted, but {NO_PROBE}"))
 }
 
 /// Assesses the headers of a response to a request that accepts compression, like those of
@@ -706,6 +731,15 @@ mod tests {
         let finding = fields_without_probe(&read("id: 1\ndata: x\n\n"));
         let measured = "seen: ids; not seen: comments, `retry` (the server may not send them)";
         is(&finding, Verdict::Unknown, &[], measured);
+        // What browsers ignore is a fault of any stream, and a serious one if there is no event.
+        let malformed = [Fault::Malformed];
+        let measured = "browsers ignore a part of the stream: `x` is not the name of a field";
+        let some = read(": x\nretry: 1\nid: 1\nx: y\ndata: x\n\n");
+        is(&fields(&some), Verdict::Warning, &malformed, measured);
+        is(&fields_without_probe(&some), Verdict::Warning, &malformed, measured);
+        let none = read("x: y\n\n");
+        is(&fields(&none), Verdict::Bad, &malformed, measured);
+        is(&fields_without_probe(&none), Verdict::Bad, &malformed, measured);
     }
 
     #[test]

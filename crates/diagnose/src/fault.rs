@@ -55,6 +55,8 @@ pub enum Fault {
     RetryLost,
     /// Ids do not arrive.
     IdsLost,
+    /// The stream has parts that browsers ignore.
+    Malformed,
     /// The stream is compressed, which holds events back.
     Compression,
     /// The content type is not `text/event-stream`, so browsers reject the stream.
@@ -105,6 +107,7 @@ impl Fault {
             Self::CommentsLost => "comments are lost",
             Self::RetryLost => "`retry` is lost",
             Self::IdsLost => "ids are lost",
+            Self::Malformed => "browsers ignore a part of the stream",
             Self::Compression => "the stream is compressed",
             Self::ContentType => "browsers do not accept the content type",
             Self::CacheControl => "`Cache-Control` was changed",

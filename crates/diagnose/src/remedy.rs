@@ -112,6 +112,10 @@ fn general(fault: Fault) -> Option<&'static str> {
             "Something on the path rewrites the stream, such as a firewall or a virus scanner. \
              Exempt `text/event-stream` there, or use TLS, which hides the stream from it"
         }
+        Fault::Malformed => {
+            "Send UTF-8, in lines that begin with `data:`, `event:`, `id:`, `retry:` (digits only) \
+             or `:` (a comment), and an empty line after each event. Prefix each line of the data"
+        }
         Fault::IdleTimeout => {
             "Send heartbeats at least twice within the time after which the stream is cut \
              (Waterclock: `--heartbeat`), or raise that timeout"
@@ -158,6 +162,7 @@ pub fn remedy_for(fault: Fault, intermediary: Intermediary) -> Option<&'static s
         | Fault::CommentsLost
         | Fault::RetryLost
         | Fault::IdsLost
+        | Fault::Malformed
         | Fault::ServiceWorker
         | Fault::ClockOff => None,
     }

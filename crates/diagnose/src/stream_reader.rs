@@ -1,6 +1,6 @@
 //! A reader of event streams that records arrival times.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use waterclock::{
     notice::{Goodbye, GoodbyeReason, Notice as _},
@@ -20,23 +20,59 @@ pub struct Arrival {
     pub bytes: u64,
 }
 
-/// Detects comments in a stream, which the parser skips.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct CommentDetector {
-    is_found: bool,
-    /// `Some` within a line, and then `true` if the line is a comment.
-    line: Option<bool>,
+/// Scans the lines of a stream for what the parser skips: comments, and what browsers ignore.
+#[derive(Clone, Debug, Default)]
+struct LineScanner {
+    has_comment: bool,
+    has_data: bool,
+    ignored: Option<String>,
+    is_past_first_line: bool,
+    /// The beginning of the current line.
+    line: Vec<u8>,
 }
 
-impl CommentDetector {
+impl LineScanner {
     fn feed(&mut self, chunk: &[u8]) {
         for byte in chunk {
-            self.line = match byte {
-                b'\r' | b'\n' => None,
-                _ => Some(self.line.unwrap_or(*byte == b':')),
-            };
-            self.is_found |= self.line == Some(true);
+            if matches!(byte, b'\r' | b'\n') {
+                self.end_line();
+            } else {
+                self.line.push(*byte);
+                self.has_comment |= self.line[0] == b':';
+            }
         }
+    }
+
+    fn end_line(&mut self) {
+        let bytes = mem::take(&mut self.line);
+        let mut line = &bytes[..];
+        if !mem::replace(&mut self.is_past_first_line, true) {
+            line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
+        }
+        let Ok(line) = str::from_utf8(line) else {
+            self.ignored.get_or_insert_with(|| "a line is not UTF-8".to_owned());
+            return;
+        };
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        let problem = match field {
+            "data" => {
+                self.has_data = true;
+                return;
+            }
+            "id" if value.contains('\0') => "an `id` has the character NUL".to_owned(),
+            "retry" if value.is_empty() || value.bytes().any(|byte| !byte.is_ascii_digit()) => {
+                "a `retry` is not a number".to_owned()
+            }
+            // A comment has an empty name.
+            "" | "event" | "id" | "retry" => return,
+            field => {
+                let start: String = field.chars().take(20).collect();
+                let start = start.escape_debug().to_string().replace("\\\"", "\"");
+                format!("`{start}` is not the name of a field")
+            }
+        };
+        self.ignored.get_or_insert(problem);
     }
 }
 
@@ -45,7 +81,7 @@ impl CommentDetector {
 #[derive(Debug, Default)]
 pub struct StreamReader {
     parser: Parser,
-    comment: CommentDetector,
+    lines: LineScanner,
     /// Number of bytes read.
     bytes: u64,
     /// The part of `bytes` that belongs to complete events.
@@ -69,7 +105,7 @@ impl StreamReader {
     /// milliseconds since 1970.
     pub fn feed(&mut self, chunk: &[u8], now: f64) {
         self.last_read = Some(now);
-        self.comment.feed(chunk);
+        self.lines.feed(chunk);
         // Line by line, to attribute the bytes of a chunk to the events in it.
         for line in chunk.split_inclusive(|byte| *byte == b'\n') {
             self.bytes += line.len() as u64;
@@ -103,7 +139,14 @@ impl StreamReader {
 
     /// Returns `true` if the stream contains a comment.
     pub fn has_comment(&self) -> bool {
-        self.comment.is_found
+        self.lines.has_comment
+    }
+
+    /// Returns the first part of the stream that browsers ignore, in words.
+    pub fn ignored(&self) -> Option<&str> {
+        let is_incomplete = self.messages.is_empty() && self.lines.has_data;
+        let incomplete = "no empty line follows the `data`, so there is no event";
+        self.lines.ignored.as_deref().or_else(|| is_incomplete.then_some(incomplete))
     }
 
     /// Returns `true` if the stream contains ids.
@@ -153,9 +196,39 @@ mod tests {
             ("data: x\n\r: y", true),
             ("data\r:y", true),
         ] {
-            let mut comment = CommentDetector::default();
-            stream.as_bytes().chunks(1).for_each(|chunk| comment.feed(chunk));
-            assert_eq!(comment.is_found, expected, "{stream:?}");
+            let mut reader = StreamReader::default();
+            stream.as_bytes().chunks(1).for_each(|chunk| reader.feed(chunk, 0.0));
+            assert_eq!(reader.has_comment(), expected, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn what_browsers_ignore_in_a_stream_is_found() {
+        let no_event = "no empty line follows the `data`, so there is no event";
+        for (stream, expected) in [
+            (&b"\xef\xbb\xbfdata: a\r\n\r\n"[..], None),
+            (b": x\rdata\r\r", None),
+            (b"id: 1\nid\nevent: x\nretry: 010\ndata: a\0b\n\n", None),
+            (b"data: a\n\ndata: not complete yet", None),
+            ("data: \u{e9}\n\n".as_bytes(), None),
+            (b"data: a\n", Some(no_event)),
+            (b"data: a\ndata: b\n", Some(no_event)),
+            (b"{\"a\":1}\n\n", Some("`{\"a\"` is not the name of a field")),
+            (b"data: a\n\n data: b\n\n", Some("` data` is not the name of a field")),
+            (b"Data: a\n\n", Some("`Data` is not the name of a field")),
+            (
+                b"data: a\n\n\xef\xbb\xbfdata: b\n\n",
+                Some("`\\u{feff}data` is not the name of a field"),
+            ),
+            (b"da\0ta: a\n\n", Some("`da\\0ta` is not the name of a field")),
+            (b"retry: 1000x\ndata: a\n\n", Some("a `retry` is not a number")),
+            (b"retry\ndata: a\n\n", Some("a `retry` is not a number")),
+            (b"id: a\0b\ndata: a\n\n", Some("an `id` has the character NUL")),
+            (b"data: a\xff\n\n", Some("a line is not UTF-8")),
+        ] {
+            let mut reader = StreamReader::default();
+            reader.feed(stream, 0.0);
+            assert_eq!(reader.ignored(), expected, "{:?}", stream.escape_ascii().to_string());
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use reqwest::{
-    Client, Method, Request, RequestBuilder, Response, StatusCode, Url, Version,
+    Client, Method, Request, RequestBuilder, Response, Url, Version,
     header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, ORIGIN},
     redirect::Policy,
 };
@@ -162,11 +162,9 @@ impl HttpClient {
             .header(CACHE_CONTROL, "no-cache")
     }
 
-    /// Opens a stream, which stays open until the response is dropped. Returns `None` unless the
-    /// status is 200.
+    /// Sends a request for a stream, which stays open until the response is dropped.
     pub(super) async fn open(&self, url: &Url) -> Option<Response> {
-        let (response, _) = self.send(self.uncompressed(Method::GET, url)).await.ok()?;
-        (response.status() == StatusCode::OK).then_some(response)
+        self.send(self.uncompressed(Method::GET, url)).await.ok().map(|(response, _)| response)
     }
 
     /// Sends a request, and follows redirects as a browser does.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
-use reqwest::{Method, Response, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::{Instant, timeout_at};
 use waterclock_diagnose::{
     Check, FetchError, Finding, Protocol, RESPONSE_TIMEOUT, Report, ServerLost, StreamEnd,
@@ -58,7 +58,7 @@ pub(super) async fn measure(
         let (finding, round_trip) = concurrent_streams(client, url, streams, protocol).await;
         printer.add(finding);
         printer.add(assess::round_trip(round_trip));
-        for check in [Check::Delivery, Check::Resume, Check::Post, Check::Clock] {
+        for check in [Check::Delivery, Check::Post, Check::Clock] {
             printer.add(Finding::unknown(check, assess::NO_PROBE));
         }
     };
@@ -82,6 +82,16 @@ pub(super) async fn measure(
         _ => Ok(()),
     };
     let unknown = |check| Finding::unknown(check, assess::NO_RESPONSE);
+    let id = exchange.as_ref().ok().and_then(|exchange| exchange.response.reader.messages.last());
+    let id = id.map(|(message, _)| &*message.last_event_id).filter(|id| !id.is_empty());
+    printer.add(match id {
+        Some(id) => {
+            let request = client.uncompressed(Method::GET, url).header("last-event-id", id);
+            let resumed = client.read(request, RESPONSE_TIMEOUT, |_| true).await.ok();
+            assess::resume_without_probe(resumed.as_ref().map(|resumed| &resumed.response))
+        }
+        None => Finding::unknown(Check::Resume, assess::NO_PROBE),
+    });
     if let Ok(exchange) = exchange {
         printer.add(assess::first_event_without_probe(&exchange.response));
         printer.add(assess::fields_without_probe(&exchange.response.reader));
@@ -128,18 +138,28 @@ async fn concurrent_streams(
     let started = Instant::now();
     let mut opening: FuturesUnordered<_> = (0..tried).map(|_| client.open(url)).collect();
     let mut open = Vec::new();
-    let mut quickest = None;
+    let (mut quickest, mut refused) = (None, None);
     while let Ok(Some(response)) = timeout_at(started + OPEN_TIMEOUT, opening.next()).await {
-        if let Some(response) = response {
-            quickest.get_or_insert(started.elapsed());
-            open.push(response);
+        match response {
+            Some(response) if response.status() == StatusCode::OK => {
+                quickest.get_or_insert(started.elapsed());
+                open.push(response);
+            }
+            Some(response) => refused = Some(response.status().as_u16()),
+            None => {}
         }
     }
     if open.iter_mut().any(has_ended) {
         let measured = "streams ended before all of them were open";
         return (Finding::unknown(Check::ConcurrentStreams, measured), quickest);
     }
-    (assess::concurrent_streams(open.len(), tried, protocol, false), quickest)
+    // The idle stream is open, too.
+    let mut finding = assess::concurrent_streams(open.len() + 1, tried + 1, protocol, false);
+    if let Some(status) = refused {
+        let note = format!("; others got the status {status}, at which a browser stops for good");
+        finding.measured.push_str(&note);
+    }
+    (finding, quickest)
 }
 
 /// Returns `true` if a response has ended already. Reads what has arrived of it.

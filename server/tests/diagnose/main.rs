@@ -5,7 +5,13 @@
 mod origin;
 mod proxy;
 
-use std::{collections::BTreeSet, net::SocketAddr, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, future::join_all, stream};
 use origin::{CHUNKED, End, Http2End, STREAM};
@@ -752,6 +758,62 @@ async fn the_verdict_on_a_response_is_that_of_a_browser() {
     });
     // Streams that are accepted are read for ten seconds.
     stream::iter(runs).buffer_unordered(32).collect::<()>().await;
+}
+
+#[tokio::test]
+async fn what_breaks_a_stream_in_a_browser_is_found_without_a_probe() {
+    let events = |events: &str| (format!("{STREAM}{events}"), End::Open);
+    let requests = AtomicUsize::new(0);
+    let cases = [
+        (
+            origin::serve(move |_| events("{\"a\":1}\n\n")).await,
+            ("fields", "bad", "malformed"),
+            "`{\"a\"` is not the name of a field",
+        ),
+        (
+            origin::serve(move |_| events("data: x\n")).await,
+            ("fields", "bad", "malformed"),
+            "no empty line follows the `data`",
+        ),
+        (
+            origin::serve(move |_| events("data: x\n\nretry: 1 s\n\n")).await,
+            ("fields", "warning", "malformed"),
+            "a `retry` is not a number",
+        ),
+        (
+            // Some servers fail only when a stream is resumed.
+            origin::serve(move |request| {
+                if request.contains("last-event-id: 7\r\n") {
+                    return head("412", &[MIME]);
+                }
+                events("id: 7\ndata: x\n\n")
+            })
+            .await,
+            ("resume", "bad", "status"),
+            "a reconnect with `Last-Event-ID` is refused: the status is 412",
+        ),
+        (
+            // The first request, that for the headers, and the idle stream.
+            origin::serve(move |_| match requests.fetch_add(1, Ordering::Relaxed) {
+                0..3 => events("data: x\n\n"),
+                _ => head("503", &[]),
+            })
+            .await,
+            ("streams-at-once", "bad", "connection-limit"),
+            "1 of 4 opened; others got the status 503, at which a browser stops for good",
+        ),
+    ];
+    join_all(cases.into_iter().map(async |(address, (check, verdict, fault), measured)| {
+        let url = format!("http://{address}/");
+        let output = diagnose(&[&url, "--json", "--idle=100ms", "--streams=3"]).await;
+        let report = output.report();
+        let found = finding(&report, check);
+        assert_eq!(found["verdict"], verdict, "{report:#}");
+        assert!(found["measured"].as_str().unwrap().contains(measured), "{report:#}");
+        assert_eq!(faults(&report), BTreeSet::from([fault]), "{report:#}");
+        assert_eq!(output.code, 1, "{report:#}");
+    }))
+    .await;
 }
 
 #[tokio::test]
