@@ -15,7 +15,8 @@ use reqwest::{
 use tokio::time::{Instant, timeout_at};
 use waterclock::sse;
 use waterclock_diagnose::{
-    CutKind, FetchError, Objection, StreamEnd, StreamReader, StreamResponse, duration_from_millis,
+    CutKind, FetchError, Objection, RESPONSE_TIMEOUT, StreamEnd, StreamReader, StreamResponse,
+    duration_from_millis,
 };
 
 use super::{args::Diagnose, hops::Hops};
@@ -207,14 +208,15 @@ impl HttpClient {
     }
 
     /// Sends a request, and reads the response until `is_enough` returns `true`, the response ends,
-    /// or the timeout elapses.
+    /// or the timeout elapses. The first event has at least [`RESPONSE_TIMEOUT`] to arrive.
     pub(super) async fn read(
         &self,
         request: RequestBuilder,
         timeout: Duration,
         is_enough: impl Fn(&StreamReader) -> bool,
     ) -> Result<Exchange, RequestError> {
-        let deadline = Instant::now() + timeout;
+        let started = Instant::now();
+        let mut deadline = started + timeout.max(RESPONSE_TIMEOUT);
         let requested_at = self.clock.now();
         let sent = timeout_at(deadline, self.send(request)).await;
         let (mut response, hops) = sent.map_err(|_| RequestError::TimedOut)??;
@@ -224,6 +226,9 @@ impl HttpClient {
         let end = loop {
             if bytes >= MAX_BYTES || is_enough(&reader) {
                 break StreamEnd::Stopped;
+            }
+            if !reader.messages.is_empty() {
+                deadline = started + timeout;
             }
             match timeout_at(deadline, response.chunk()).await {
                 Ok(Ok(Some(chunk))) => {

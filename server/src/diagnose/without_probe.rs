@@ -62,9 +62,8 @@ pub(super) async fn measure(
             printer.add(Finding::unknown(check, assess::NO_PROBE));
         }
     };
-    let timeout = options.idle.max(RESPONSE_TIMEOUT);
     let request = client.uncompressed(Method::GET, url);
-    let (first, ()) = tokio::join!(client.read(request, timeout, |_| false), others);
+    let (first, ()) = tokio::join!(client.read(request, options.idle, |_| false), others);
     let is_short = match &first {
         Ok(exchange) => assess::ends_at_once(&exchange.response),
         Err(error) => matches!(error.kind(), FetchError::Cut(_)),
