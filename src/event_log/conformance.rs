@@ -145,6 +145,10 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
     ) -> EventLogFuture<'a, Vec<crate::event::Event>> {
         L::latest(self, topics, limit)
     }
+
+    fn stopped(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        L::stopped(self)
+    }
 }
 
 fn keeping(count: usize) -> Retention {

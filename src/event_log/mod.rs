@@ -37,5 +37,7 @@ mod conformance;
 pub use memory::MemoryLog;
 pub use retention::Retention;
 #[cfg(feature = "sqlite")]
-pub use sqlite::{OpenError, SqliteLog};
-pub use store::{Appended, Bounds, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected};
+pub use sqlite::{OpenError, SqliteLog, volume_bytes};
+pub use store::{
+    Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
+};

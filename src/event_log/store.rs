@@ -1,6 +1,10 @@
 //! The trait of all event logs, with its results and errors.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    future::{Future, pending},
+    pin::Pin,
+    sync::Arc,
+};
 
 use crate::{
     event::{Draft, Event},
@@ -29,7 +33,8 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If the events could not be made durable. Then none of them is appended.
+    /// If the events could not be made durable. Then no reader sees any of them, and none of them
+    /// is in the log, unless the error is [`Unconfirmed`](EventLogError::Unconfirmed).
     fn append(
         &self,
         drafts: Vec<Draft>,
@@ -71,6 +76,27 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// If the log could not be read.
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>>;
+
+    /// Returns the condition of the log: the parts that fail now.
+    fn condition(&self) -> Condition {
+        Condition::default()
+    }
+
+    /// Waits until the log has stopped for good. Never returns for a log that cannot.
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(pending())
+    }
+}
+
+/// The condition of a log. By default all of it works.
+#[derive(Clone, Debug, Default)]
+pub struct Condition {
+    /// The reason for which the log cannot append events now.
+    pub append_error: Option<EventLogError>,
+    /// The reason for which the log cannot be read now.
+    pub read_error: Option<EventLogError>,
+    /// Number of times that the log could not drop the events that exceed the retention.
+    pub failed_drops: u64,
 }
 
 /// Maximum size of one read. The first event is returned even if it is larger.
@@ -142,6 +168,17 @@ pub enum EventLogError {
     /// The disk is full. A later attempt may succeed.
     #[error("the disk is full")]
     DiskFull,
+    /// The files of the log were moved, deleted or replaced. An attempt may succeed once they are
+    /// back.
+    #[error("the files of the event log are no longer in their place")]
+    Misplaced,
+    /// A failure at a moment that leaves open if the log has the events: they may be in it after a
+    /// restart.
+    #[error("the event log failed, and may have stored the events")]
+    Unconfirmed(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The log has stopped for good.
+    #[error("the event log has stopped")]
+    Stopped,
     /// Any other failure.
     #[error("the event log failed")]
     Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
@@ -151,5 +188,10 @@ impl EventLogError {
     /// Creates a [`Failed`](Self::Failed) with `source`.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Failed(source.into().into())
+    }
+
+    /// Creates an [`Unconfirmed`](Self::Unconfirmed) with `source`.
+    pub fn unconfirmed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unconfirmed(source.into().into())
     }
 }

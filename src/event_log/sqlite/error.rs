@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rusqlite::ErrorCode;
+
 use crate::event_log::store::EventLogError;
 
 /// A reason for which a log cannot be opened. The files are left unchanged.
@@ -63,6 +65,18 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Returns `true` if the error may come from a full disk.
+    pub(super) fn may_lack_room(&self) -> bool {
+        let Self::Failed { reason, .. } = self else { return matches!(self, Self::DiskFull(_)) };
+        let code = reason.sqlite_error_code();
+        matches!(code, Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen))
+    }
+
+    /// Returns the error as one of a full disk, if it may be one.
+    pub(super) fn on_full_disk(self, file: &Path) -> Self {
+        if self.may_lack_room() { Self::DiskFull(file.to_owned()) } else { self }
+    }
+
     /// Creates the error for a file that cannot be written.
     pub(super) fn of_file(file: &Path, reason: io::Error) -> Self {
         match reason.kind() {
@@ -77,7 +91,7 @@ impl OpenError {
 impl From<rusqlite::Error> for EventLogError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
+            Some(ErrorCode::DiskFull) => Self::DiskFull,
             _ => Self::new(error),
         }
     }

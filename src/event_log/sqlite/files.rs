@@ -4,7 +4,9 @@ use std::{
     ffi::OsString,
     fs::{DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -63,6 +65,32 @@ pub(super) fn remove(file: &Path) -> io::Result<()> {
 pub(super) fn put_in_place(complete: &Path, file: &Path) -> io::Result<()> {
     File::open(complete)?.sync_all()?;
     std::fs::rename(complete, file)?;
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    file.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
+}
+
+/// The files of a log as they were when it was opened.
+///
+/// What is written to a file that was moved or deleted is lost to the next start, though the
+/// process can go on to use it.
+pub(super) struct Place(Vec<(PathBuf, Option<[u64; 2]>)>);
+
+impl Place {
+    pub fn of(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self(files.into_iter().map(|file| (file.clone(), device_and_inode(&file))).collect())
+    }
+
+    /// Returns `true` if all files are where they were.
+    pub fn is_kept(&self) -> bool {
+        self.0.iter().all(|(file, expected)| device_and_inode(file) == *expected)
+    }
+}
+
+fn device_and_inode(file: &Path) -> Option<[u64; 2]> {
+    file.metadata().ok().map(|metadata| [metadata.dev(), metadata.ino()])
 }

@@ -44,6 +44,11 @@ impl LifeFile {
         }
     }
 
+    /// Returns the path of this file.
+    pub fn path(&self) -> PathBuf {
+        self.database.with_file_name(NAME)
+    }
+
     /// Returns `true` if the database, whose newest event is `newest`, is the one that was last
     /// written here, or if it has had no events yet.
     pub fn matches_database(&self, newest: u64) -> bool {
@@ -63,7 +68,7 @@ impl LifeFile {
 
     /// Records the identity of the database durably.
     pub fn begin(&mut self, newest: u64) -> io::Result<()> {
-        files::make_private(&self.database.with_file_name(NAME));
+        files::make_private(&self.path());
         self.identity = identity(&self.database)?;
         self.record(newest);
         self.file.sync_all()

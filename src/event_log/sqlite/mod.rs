@@ -7,6 +7,7 @@
 //! | `index` | the summary of the database in memory |
 //! | `files` | the names and rights of the files |
 //! | `schema` | the tables, their migrations, and the checks when a database is opened |
+//! | `reserve` | the file that keeps some room on the volume |
 //! | `life_file` | the file beside the database that reveals a restored copy |
 //! | `write` | the thread that appends events and drops those that exceed the retention |
 //! | `read` | the pool of connections that read concurrently |
@@ -16,6 +17,7 @@ mod files;
 mod index;
 mod life_file;
 mod read;
+mod reserve;
 mod schema;
 mod write;
 
@@ -24,6 +26,7 @@ mod tests;
 
 use std::{
     path::Path,
+    pin::Pin,
     sync::{Arc, mpsc},
     thread::JoinHandle,
 };
@@ -32,10 +35,13 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 pub use error::OpenError;
+pub use reserve::volume_bytes;
 
 use super::{
     retention::Retention,
-    store::{Appended, Bounds, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected},
+    store::{
+        Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
+    },
     topics::Topics,
 };
 use crate::{
@@ -47,14 +53,14 @@ use crate::{
 use index::Index;
 use life_file::LifeFile;
 use read::{ReaderPool, TopicSelection};
-use write::{Command, Writer};
+use reserve::Reserve;
+use write::{Command, Shared, Writer};
 
 /// A durable event log: appended events survive a crash of the process or the system.
 pub struct SqliteLog {
-    index: Arc<Mutex<Index>>,
+    shared: Shared,
     /// The topics of the index.
     topics: Arc<Topics<i64>>,
-    readers: Arc<ReaderPool>,
     /// Changes each time that the writer has finished to drop events.
     drops: watch::Receiver<()>,
     /// `None` once the log is being closed.
@@ -77,7 +83,15 @@ impl SqliteLog {
     ) -> Result<Self, OpenError> {
         let mut life_file = LifeFile::open(folder)?;
         let file = life_file.database.clone();
-        let (connection, mut index) = schema::open(&file, &retention)?;
+        let mut reserve = Reserve::of(folder);
+        // To open a database takes a little room, and without it, SQLite may even crash: it maps a
+        // file whose blocks the system then cannot provide.
+        if reserve.is_full() && (!reserve.release() || reserve.is_full()) {
+            return Err(OpenError::DiskFull(file));
+        }
+        let opened = schema::open(&file, &retention);
+        let (connection, mut index) = opened
+            .map_err(|error| if reserve.is_full() { error.on_full_disk(&file) } else { error })?;
         if !life_file.matches_database(index.newest) {
             // The next sequence numbers may have been used for other events.
             index.epoch = schema::begin_life(&connection, &file)?;
@@ -89,20 +103,24 @@ impl SqliteLog {
         }
         let newest = index.newest;
         let topics = Arc::clone(&index.topics);
-        let index = Arc::new(Mutex::new(index));
         let folder_error = |reason| OpenError::Folder { folder: folder.to_owned(), reason };
         life_file.begin(newest).map_err(folder_error)?;
         let (dropped, drops) = watch::channel(());
+        let shared = Shared {
+            index: Arc::new(Mutex::new(index)),
+            condition: Arc::default(),
+            readers: Arc::new(ReaderPool::new(file.clone())),
+        };
         let writer =
-            Writer::new(connection, life_file, Arc::clone(&index), retention, now, dropped);
+            Writer::new(connection, life_file, shared.clone(), reserve, retention, now, dropped);
+        let writer = writer.map_err(|reason| OpenError::Failed { file, reason })?;
         let (commands, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || writer.run(&receiver))
+            .spawn(move || writer.run(receiver))
             .map_err(folder_error)?;
-        let readers = Arc::new(ReaderPool::new(file));
         let (commands, writer) = (Some(commands), Some(thread));
-        Ok(Self { index, topics, readers, drops, commands, writer })
+        Ok(Self { shared, topics, drops, commands, writer })
     }
 
     /// Sends a command to the writer, and waits for its reply.
@@ -110,11 +128,11 @@ impl SqliteLog {
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, EventLogError> {
-        let closed = || EventLogError::new("the writer has stopped");
         let (reply, replied) = oneshot::channel();
-        let commands = self.commands.as_ref().ok_or_else(closed)?;
-        commands.send(command(reply)).map_err(|_| closed())?;
-        replied.await.map_err(|_| closed())
+        let commands = self.commands.as_ref().ok_or(EventLogError::Stopped)?;
+        commands.send(command(reply)).map_err(|_| EventLogError::Stopped)?;
+        // The writer has stopped at an unknown point.
+        replied.await.map_err(|_| EventLogError::unconfirmed("the writer has stopped"))
     }
 
     /// Waits until events of the topics after `after` are no longer being dropped. A read may have
@@ -123,7 +141,7 @@ impl SqliteLog {
     async fn wait_for_drop(&self, topics: &Patterns, after: u64) {
         let mut drops = self.drops.clone();
         drops.mark_unchanged();
-        let dropping = Arc::clone(&self.index.lock().dropping);
+        let dropping = Arc::clone(&self.shared.index.lock().dropping);
         if dropping.is_empty() {
             return;
         }
@@ -141,7 +159,7 @@ impl SqliteLog {
     /// none has.
     fn select(&self, topics: &Patterns, after: u64) -> Option<Arc<TopicSelection>> {
         let (epoch, newest, count) = {
-            let Index { epoch, newest, count, .. } = *self.index.lock();
+            let Index { epoch, newest, count, .. } = *self.shared.index.lock();
             (epoch, newest, count)
         };
         // The index is not locked while the patterns are compared with the topics.
@@ -155,6 +173,12 @@ impl SqliteLog {
         self.command(Command::Tidy).await.unwrap();
     }
 
+    /// Makes the writer find out what works.
+    #[cfg(test)]
+    async fn probe(&self) {
+        self.command(Command::Probe).await.unwrap();
+    }
+
     /// Limits the size of the file to `pages`, or to its current size if that is more; `None` lifts
     /// the limit.
     #[cfg(test)]
@@ -166,8 +190,6 @@ impl SqliteLog {
 impl Drop for SqliteLog {
     /// Waits until pending appends are written.
     fn drop(&mut self) {
-        // SQLite cleans up when the last connection closes, which must be the one that may write.
-        self.readers.close_idle();
         self.commands = None;
         if let Some(writer) = self.writer.take() {
             // A panic of the thread has already been printed.
@@ -178,7 +200,7 @@ impl Drop for SqliteLog {
 
 impl EventLog for SqliteLog {
     fn bounds(&self) -> Bounds {
-        let Index { epoch, start, newest, .. } = *self.index.lock();
+        let Index { epoch, start, newest, .. } = *self.shared.index.lock();
         Bounds { epoch, start, newest }
     }
 
@@ -204,7 +226,7 @@ impl EventLog for SqliteLog {
     ) -> EventLogFuture<'a, Vec<Event>> {
         Box::pin(async move {
             let Some(selection) = self.select(topics, after) else { return Ok(Vec::new()) };
-            let events = selection.read(&self.readers, after, limit).await?;
+            let events = selection.read(&self.shared.readers, after, limit).await?;
             self.wait_for_drop(topics, after).await;
             Ok(events)
         })
@@ -218,16 +240,26 @@ impl EventLog for SqliteLog {
     ) -> EventLogFuture<'a, Vec<Event>> {
         Box::pin(async move {
             let Some(selection) = self.select(topics, after) else { return Ok(Vec::new()) };
-            let events = selection.newest_of_each(&self.readers, after, limit).await?;
+            let events = selection.newest_of_each(&self.shared.readers, after, limit).await?;
             self.wait_for_drop(topics, after).await;
             Ok(events)
         })
     }
 
+    fn condition(&self) -> Condition {
+        self.shared.condition.lock().clone()
+    }
+
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let mut drops = self.drops.clone();
+        // The sender ends with the writer, also if that panics.
+        Box::pin(async move { while drops.changed().await.is_ok() {} })
+    }
+
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
         Box::pin(async move {
             let Some(selection) = self.select(topics, 0) else { return Ok(Vec::new()) };
-            selection.latest(&self.readers, limit).await
+            selection.latest(&self.shared.readers, limit).await
         })
     }
 }

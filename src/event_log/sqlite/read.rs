@@ -49,7 +49,19 @@ impl ReaderPool {
         // One core is left to the writer and the network.
         let cores = available_parallelism().map_or(1, usize::from);
         let steps = (cores - 1).clamp(1, MAX_STEPS);
-        Self { file, idle: Mutex::default(), steps: Arc::new(Semaphore::new(steps)) }
+        // Opened now, since the files may be moved or deleted later.
+        let idle = (0..steps).map_while(|_| open(&file).ok()).collect();
+        Self { file, idle: Mutex::new(idle), steps: Arc::new(Semaphore::new(steps)) }
+    }
+
+    /// Reads a little, unless all connections that may be used at a time are in use.
+    pub fn check(&self) -> rusqlite::Result<()> {
+        let Ok(_permit) = self.steps.try_acquire() else { return Ok(()) };
+        let idle = self.idle.lock().pop();
+        let connection = idle.map_or_else(|| open(&self.file), Ok)?;
+        read_epoch(&connection)?;
+        self.idle.lock().push(connection);
+        Ok(())
     }
 
     /// Closes the connections that are not in use.
@@ -84,7 +96,13 @@ fn open(file: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
     connection.busy_timeout(schema::BUSY_TIMEOUT)?;
+    // SQLite opens the files at the first read.
+    read_epoch(&connection)?;
     Ok(connection)
+}
+
+fn read_epoch(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_one("SELECT epoch FROM log", [], |_| Ok(()))
 }
 
 /// The topics that a read covers, and the newest event that it may return.

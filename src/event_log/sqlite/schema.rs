@@ -162,9 +162,14 @@ fn migrate(connection: &mut Connection, format: usize) -> rusqlite::Result<()> {
         let epoch = Epoch::random().to_string();
         transaction.execute("INSERT INTO log (epoch, forgotten) VALUES (?1, 0)", [epoch])?;
     }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    set_application_id(&transaction)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
+}
+
+/// Marks the database as one of this program.
+pub(super) fn set_application_id(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "application_id", APPLICATION_ID)
 }
 
 /// Gives the log a new epoch.

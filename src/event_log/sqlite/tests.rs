@@ -266,7 +266,7 @@ async fn a_first_start_that_was_cut_short_is_done_again() {
         let mut names: Vec<_> =
             fs::read_dir(leftover.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["log.db", "log.life"], "{n}");
+        assert_eq!(names, ["log.db", "log.life", "log.reserve"], "{n}");
     }
 }
 
@@ -289,7 +289,7 @@ async fn only_the_user_of_the_server_may_read_its_files() {
     }
     drop(log);
     // An earlier version left the files readable by all.
-    for file in files() {
+    for file in files().filter(|file| !file.ends_with("log.reserve")) {
         fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     }
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
@@ -334,7 +334,7 @@ async fn a_read_waits_for_the_drop_of_events_that_it_may_have_missed() {
     let sequences =
         |events: Vec<Event>| -> Vec<_> { events.iter().map(|event| event.id.sequence).collect() };
     // The writer is about to drop the first event.
-    Arc::make_mut(&mut log.index.lock().dropping).insert("a".parse().unwrap(), 1);
+    Arc::make_mut(&mut log.shared.index.lock().dropping).insert("a".parse().unwrap(), 1);
     let affected = tokio::spawn({
         let log = Arc::clone(&log);
         async move {
@@ -368,12 +368,93 @@ async fn a_full_disk_fails_appends_but_not_reads() {
     append(&log, "ab").await;
     log.limit_pages(Some(1)).await;
     let drafts = || vec![draft("a"); 1000];
+    assert!(log.condition().append_error.is_none());
     assert!(matches!(log.append(drafts(), NOW).await, Err(EventLogError::DiskFull)));
+    assert!(matches!(log.condition().append_error, Some(EventLogError::DiskFull)));
     assert_eq!(log.bounds().newest, 2);
     assert_eq!(read(&log).await, [1, 2]);
     log.limit_pages(None).await;
     log.append(drafts(), NOW).await.unwrap();
+    assert!(log.condition().append_error.is_none());
     assert_eq!(read(&log).await, (1..=1002).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_failed_drop_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { count: 2, ..Retention::default() };
+    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    append(&log, "aaa").await;
+    let fail = "CREATE TRIGGER fail BEFORE DELETE ON events BEGIN SELECT RAISE(FAIL, ''); END";
+    database(&folder).execute_batch(fail).unwrap();
+    assert_eq!(log.condition().failed_drops, 0);
+    log.tidy().await;
+    assert_eq!(log.condition().failed_drops, 1);
+}
+
+#[tokio::test]
+async fn a_log_whose_files_were_moved_accepts_nothing_until_they_are_back() {
+    let parent = tempfile::tempdir().unwrap();
+    let [folder, other] = ["data", "other"].map(|name| parent.path().join(name));
+    let log = SqliteLog::open(&folder, Retention::default(), || NOW).unwrap();
+    append(&log, "a").await;
+    let files = ["", "log.db", "log.db-wal", "log.life"].map(|name| folder.join(name));
+    for (newest, file) in (1..).zip(files) {
+        fs::rename(&file, &other).unwrap();
+        for is_replaced in [false, true] {
+            if is_replaced && file != folder {
+                fs::copy(&other, &file).unwrap();
+            }
+            let result = log.append(vec![draft("a")], NOW).await;
+            assert!(matches!(result, Err(EventLogError::Misplaced)), "{}", file.display());
+            log.probe().await;
+            let Condition { append_error, read_error, .. } = log.condition();
+            assert!(matches!(append_error, Some(EventLogError::Misplaced)));
+            assert!(read_error.is_none());
+            assert_eq!(log.bounds().newest, newest);
+            assert_eq!(read(&log).await, (1..=newest).collect::<Vec<_>>());
+        }
+        fs::rename(&other, &file).unwrap();
+        log.probe().await;
+        assert!(log.condition().append_error.is_none(), "{}", file.display());
+        append(&log, "a").await;
+    }
+    assert_eq!(read(&log).await, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn a_log_whose_writer_has_panicked_has_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Arc::new(open(&folder));
+    append(&log, "a").await;
+    let hub = crate::hub::Hub::new(Arc::clone(&log), || NOW);
+    let mut stopped = tokio_test::task::spawn(hub.stopped());
+    assert!(stopped.poll().is_pending());
+    let interrupted = log.command(Command::Panic).await;
+    assert!(matches!(interrupted, Err(EventLogError::Unconfirmed(_))));
+    stopped.await;
+    let result = log.append(vec![draft("a")], NOW).await;
+    assert!(matches!(result, Err(EventLogError::Stopped)));
+    let error = hub.publish(draft("a")).await.unwrap_err();
+    assert_eq!(error.failure(), Some("log-stopped"));
+    assert_eq!(read(&log).await, [1]);
+}
+
+#[tokio::test]
+async fn a_burst_exceeds_the_size_only_a_little() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention { bytes: 2 << 20, ..Retention::default() };
+    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    // Small events first, of which many must go for one large one.
+    for _ in 0..10 {
+        log.append(vec![draft("a"); 1000], NOW).await.unwrap();
+    }
+    let large = || Draft::new(Topic::clock(), "x".repeat(60_000));
+    for _ in 0..40 {
+        log.append(vec![large(); 10], NOW).await.unwrap();
+        let size = folder.path().join(FILE).metadata().unwrap().len();
+        assert!(size < 4 << 20, "{size} bytes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

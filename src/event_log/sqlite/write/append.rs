@@ -1,0 +1,133 @@
+//! Appending events in one transaction.
+
+use parking_lot::Mutex;
+use rusqlite::{CachedStatement, OptionalExtension as _, Transaction};
+
+use super::super::index::Index;
+use crate::{
+    event::{Draft, IdempotencyKey, Topic},
+    event_log::{store::Rejected, topics::TopicChanges},
+    timestamp::Timestamp,
+};
+
+/// The place of a draft in the log.
+pub(super) struct Placed {
+    pub sequence: u64,
+    pub time: Timestamp,
+    /// `true` if an earlier draft with the same key, name and data has the place.
+    pub is_duplicate: bool,
+}
+
+/// Events that are appended in one transaction.
+pub(super) struct AppendTransaction<'a> {
+    transaction: &'a Transaction<'a>,
+    insert: CachedStatement<'a>,
+    index: &'a Mutex<Index>,
+    max_topics: usize,
+    time: Timestamp,
+    topics: TopicChanges,
+    newest: u64,
+}
+
+impl<'a> AppendTransaction<'a> {
+    pub fn begin(
+        transaction: &'a Transaction<'a>,
+        index: &'a Mutex<Index>,
+        max_topics: usize,
+        time: Timestamp,
+    ) -> rusqlite::Result<Self> {
+        let insert = transaction.prepare_cached(
+            "INSERT INTO events (sequence, topic, name, time, data, publisher, key)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?;
+        let newest = index.lock().newest;
+        let topics = TopicChanges::default();
+        Ok(Self { transaction, insert, index, max_topics, time, topics, newest })
+    }
+
+    pub fn append(&mut self, draft: &Draft) -> rusqlite::Result<Result<Placed, Rejected>> {
+        let row_id = match self.topic_row(&draft.topic)? {
+            Ok(row_id) => row_id,
+            Err(rejected) => return Ok(Err(rejected)),
+        };
+        if let Some(key) = &draft.key
+            && let Some(earlier) = self.find_by_key(row_id, key, draft)?
+        {
+            return Ok(earlier);
+        }
+        let Draft { name, data, key, .. } = draft;
+        let sequence = self.newest + 1;
+        let (publisher, key) = key.as_ref().map(|key| (&key.publisher, &key.key)).unzip();
+        let time = self.time.as_millis();
+        self.insert.execute((sequence, row_id, name.as_str(), time, data, publisher, key))?;
+        self.newest = sequence;
+        Ok(Ok(Placed { sequence, time: self.time, is_duplicate: false }))
+    }
+
+    /// Returns the pending changes to the topics, and the newest sequence number.
+    pub fn finish(self) -> (TopicChanges, u64) {
+        (self.topics, self.newest)
+    }
+
+    /// Returns the topic's row id. Inserts the topic if it is new.
+    fn topic_row(&mut self, topic: &Topic) -> rusqlite::Result<Result<i64, Rejected>> {
+        let changes = &mut self.topics;
+        if let Some(row_id) = changes.added.get(topic) {
+            return Ok(Ok(*row_id));
+        }
+        let to_forget = {
+            let Index { topics, .. } = &*self.index.lock();
+            let entry = topics.get(topic).filter(|_| !changes.forgotten.contains(topic));
+            if let Some(entry) = entry {
+                if entry.count() == 0 {
+                    changes.used.insert(topic.clone());
+                }
+                return Ok(Ok(entry.place));
+            }
+            topics.to_forget(topic, self.max_topics, changes)
+        };
+        match to_forget {
+            Ok(None) => {}
+            Ok(Some(empty)) => {
+                self.transaction.execute(
+                    "UPDATE log SET forgotten =
+                         max(forgotten, (SELECT dropped FROM topics WHERE topic = ?1))",
+                    [empty.as_str()],
+                )?;
+                let delete = "DELETE FROM topics WHERE topic = ?1";
+                self.transaction.execute(delete, [empty.as_str()])?;
+                changes.forgotten.insert(empty);
+            }
+            Err(rejected) => return Ok(Err(rejected)),
+        }
+        let row_id = self.transaction.query_one(
+            "INSERT INTO topics (topic, dropped) SELECT ?1, forgotten FROM log RETURNING id",
+            [topic.as_str()],
+            |row| row.get(0),
+        )?;
+        changes.added.insert(topic.clone(), row_id);
+        Ok(Ok(row_id))
+    }
+
+    /// Returns the outcome for a draft whose key was used before, or `None` if the key is new.
+    fn find_by_key(
+        &self,
+        row_id: i64,
+        key: &IdempotencyKey,
+        draft: &Draft,
+    ) -> rusqlite::Result<Option<Result<Placed, Rejected>>> {
+        let mut find = self.transaction.prepare_cached(
+            "SELECT sequence, time, name = ?4 AND data = ?5 FROM events
+             WHERE topic = ?1 AND publisher = ?2 AND key = ?3 AND key IS NOT NULL",
+        )?;
+        let parameters = (row_id, &key.publisher, &key.key, draft.name.as_str(), &draft.data);
+        let found = find.query_one(parameters, |row| {
+            let (sequence, time, is_same): (u64, u64, bool) =
+                (row.get(0)?, row.get(1)?, row.get(2)?);
+            let time = Timestamp::from_millis(time);
+            let duplicate = Placed { sequence, time, is_duplicate: true };
+            Ok(is_same.then_some(duplicate).ok_or(Rejected::KeyReused))
+        });
+        found.optional()
+    }
+}

@@ -1,0 +1,409 @@
+//! Writing: the one thread that appends events and, between two appends, drops those that exceed
+//! the retention.
+//!
+//! # Layout
+//!
+//! | module | contents |
+//! |---|---|
+//! | `append` | a transaction that appends events |
+//! | `retention` | the dropping of events, and the room that the files take |
+
+mod append;
+mod retention;
+
+use std::{
+    error::Error,
+    fs::File,
+    mem::discriminant,
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    files::{self, Place},
+    index::Index,
+    life_file::LifeFile,
+    read::ReaderPool,
+    reserve::{Reserve, provide_blocks},
+    schema,
+};
+use crate::{
+    event::{Draft, Event},
+    event_log::{
+        retention::Retention,
+        store::{Appended, Condition, EventLogError, Rejected},
+        topics::TopicChanges,
+    },
+    timestamp::Timestamp,
+};
+use append::{AppendTransaction, Placed};
+
+/// Interval of tidying up while few events are appended.
+const TIDY_INTERVAL: Duration = Duration::from_secs(10);
+/// Minimum interval of tidying up.
+const MIN_TIDY_INTERVAL: Duration = Duration::from_millis(100);
+/// Volume of appends that makes tidying up urgent.
+const URGENT: AppendVolume = AppendVolume { events: 1000, bytes: 8 << 20 };
+/// Interval of the checks that find out what works.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time without an append after which a check also commits.
+const IDLE_TIME: Duration = Duration::from_secs(10);
+/// Number of events that are dropped at a time, unless more than half as many were appended in the
+/// meantime.
+const SLICE: usize = 500;
+/// Approximate size of an event in the file without its data, in bytes.
+const OVERHEAD: usize = 64;
+
+/// A command to the writer, with the channel for its reply.
+pub(super) enum Command {
+    Append {
+        drafts: Vec<Draft>,
+        time: Timestamp,
+        reply: oneshot::Sender<Result<Vec<Result<Appended, Rejected>>, EventLogError>>,
+    },
+    #[cfg(test)]
+    Tidy(oneshot::Sender<()>),
+    #[cfg(test)]
+    Probe(oneshot::Sender<()>),
+    #[cfg(test)]
+    Panic(#[expect(dead_code, reason = "it is dropped")] oneshot::Sender<()>),
+    #[cfg(test)]
+    LimitPages { pages: Option<u32>, reply: oneshot::Sender<()> },
+}
+
+/// The parts of a log that the writer shares with the readers.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub index: Arc<Mutex<Index>>,
+    pub condition: Arc<Mutex<Condition>>,
+    pub readers: Arc<ReaderPool>,
+}
+
+/// The only connection that writes to the database.
+pub(super) struct Writer {
+    connection: Connection,
+    life_file: LifeFile,
+    /// The log's files, which must stay where they are.
+    place: Place,
+    /// The file that SQLite writes before the database.
+    journal: PathBuf,
+    shared: Shared,
+    retention: Retention,
+    now: Box<dyn Fn() -> Timestamp + Send>,
+    /// Notified when events are no longer being dropped. Its end tells that the writer has stopped.
+    dropped: watch::Sender<()>,
+    reserve: Reserve,
+    /// Time of the last attempt to make room, if it was in vain.
+    without_room: Option<Instant>,
+    /// Volume of the appends since the last tidying up.
+    appended: AppendVolume,
+    tidied: Instant,
+    /// `true` if the last tidying up did not drop all the excess.
+    is_untidy: bool,
+    /// Time of the last forced checkpoint.
+    checkpointed: Instant,
+    probed: Instant,
+    /// Time of the last append or check that has committed; `None` at the start.
+    committed: Option<Instant>,
+    /// The journal's index. Dropped after the connection.
+    _mapped: Option<File>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct AppendVolume {
+    events: usize,
+    bytes: usize,
+}
+
+/// An attempt to append that has failed.
+struct FailedAttempt {
+    error: rusqlite::Error,
+    /// `true` if the events may be in the journal, where a restart would find them.
+    may_be_stored: bool,
+}
+
+impl From<rusqlite::Error> for FailedAttempt {
+    fn from(error: rusqlite::Error) -> Self {
+        Self { error, may_be_stored: false }
+    }
+}
+
+impl FailedAttempt {
+    fn of_commit(error: rusqlite::Error) -> Self {
+        // On a full disk the last page is incomplete. After any other error, such as one of the
+        // sync, all may have been written.
+        let may_be_stored = error.sqlite_error_code() != Some(ErrorCode::DiskFull);
+        Self { error, may_be_stored }
+    }
+}
+
+/// Returns `true` if the error may come from a full disk.
+fn may_lack_room(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
+}
+
+impl Writer {
+    pub fn new(
+        connection: Connection,
+        life_file: LifeFile,
+        shared: Shared,
+        mut reserve: Reserve,
+        retention: Retention,
+        now: impl Fn() -> Timestamp + Send + 'static,
+        dropped: watch::Sender<()>,
+    ) -> rusqlite::Result<Self> {
+        let database = &life_file.database;
+        let place = ["", "-wal", "-shm"].map(|suffix| files::beside(database, suffix));
+        let place = Place::of(place.into_iter().chain([life_file.path()]));
+        let journal = files::beside(database, "-wal");
+        // The journal must not need more room than the reserve has.
+        let page_size: u64 =
+            connection.pragma_query_value(None, "page_size", |row| row.get::<_, u64>(0))?;
+        let pages = (reserve.bytes() / 8 / page_size).clamp(16, 1000);
+        connection.pragma_update(None, "wal_autocheckpoint", pages)?;
+        let mapped = provide_blocks(&files::beside(database, "-shm"));
+        reserve.hold();
+        let started = Instant::now();
+        Ok(Self {
+            connection,
+            life_file,
+            place,
+            journal,
+            shared,
+            retention,
+            now: Box::new(now),
+            dropped,
+            reserve,
+            without_room: None,
+            appended: AppendVolume::default(),
+            tidied: started,
+            is_untidy: true,
+            checkpointed: started,
+            probed: started,
+            committed: None,
+            _mapped: mapped,
+        })
+    }
+
+    /// Executes commands until the last sender is dropped.
+    #[expect(clippy::needless_pass_by_value, reason = "the channel must close before it ends")]
+    pub fn run(mut self, commands: Receiver<Command>) {
+        // Before the first client asks.
+        self.probe();
+        loop {
+            match commands.recv_timeout(self.until_tidy().min(self.until_probe())) {
+                Ok(Command::Append { drafts, time, reply }) => {
+                    let result = self.append(drafts, time);
+                    self.report(result.as_ref().err().cloned());
+                    // The caller may have stopped waiting.
+                    let _ = reply.send(result);
+                }
+                #[cfg(test)]
+                Ok(Command::Tidy(reply)) => {
+                    self.is_untidy = true;
+                    while self.is_untidy {
+                        self.tidy();
+                    }
+                    let _ = reply.send(());
+                }
+                #[cfg(test)]
+                Ok(Command::Probe(reply)) => {
+                    self.probe();
+                    let _ = reply.send(());
+                }
+                #[cfg(test)]
+                Ok(Command::Panic(_)) => panic!("as the test wants it"),
+                #[cfg(test)]
+                Ok(Command::LimitPages { pages, reply }) => {
+                    let pages = pages.unwrap_or(u32::MAX - 1);
+                    self.connection.pragma_update(None, "max_page_count", pages).unwrap();
+                    let _ = reply.send(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    // SQLite cleans up when the last connection closes, which must be this one.
+                    return self.shared.readers.close_idle();
+                }
+            }
+            if self.appended.bytes >= self.max_overshoot() {
+                self.drop_overshoot();
+            } else if self.until_tidy().is_zero() {
+                self.tidy();
+            }
+            if self.until_probe().is_zero() {
+                self.probe();
+            }
+        }
+    }
+
+    /// Appends events. If the disk is full, it makes room and tries once more.
+    fn append(
+        &mut self,
+        drafts: Vec<Draft>,
+        time: Timestamp,
+    ) -> Result<Vec<Result<Appended, Rejected>>, EventLogError> {
+        if !self.place.is_kept() {
+            return Err(EventLogError::Misplaced);
+        }
+        if self.reserve.is_short() {
+            self.reserve.hold();
+            if self.reserve.is_short() && !self.make_room() {
+                return Err(EventLogError::DiskFull);
+            }
+        }
+        let mut result = self.try_append(&drafts, time);
+        let mut may_be_stored = false;
+        if let Err(failed) = &result
+            && may_lack_room(&failed.error)
+            && self.make_room()
+        {
+            may_be_stored = failed.may_be_stored;
+            result = self.try_append(&drafts, time);
+        }
+        let FailedAttempt { error, may_be_stored: may_be_stored_now } = match result {
+            Ok(placed) => return Ok(self.appended(drafts, placed)),
+            Err(failed) => failed,
+        };
+        // The next commit overwrites what failed ones have left in the journal.
+        if (may_be_stored || may_be_stored_now) && self.commit_nothing().is_err() {
+            return Err(EventLogError::unconfirmed(error));
+        }
+        Err(self.classify(error))
+    }
+
+    fn try_append(
+        &mut self,
+        drafts: &[Draft],
+        time: Timestamp,
+    ) -> Result<Vec<Result<Placed, Rejected>>, FailedAttempt> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let index = &self.shared.index;
+        let mut append =
+            AppendTransaction::begin(&transaction, index, self.retention.topics, time)?;
+        let mut results = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            results.push(append.append(draft)?);
+        }
+        let (TopicChanges { added, forgotten, .. }, newest) = append.finish();
+        transaction.commit().map_err(FailedAttempt::of_commit)?;
+
+        let index = &mut *self.shared.index.lock();
+        for topic in &forgotten {
+            index.topics.forget(topic);
+        }
+        for (topic, row_id) in added {
+            index.topics.add(topic, row_id);
+        }
+        for (placed, draft) in results.iter().zip(drafts) {
+            if let Ok(Placed { sequence, is_duplicate: false, .. }) = placed
+                && let Some(entry) = index.topics.get(&draft.topic)
+            {
+                entry.add(1, *sequence);
+                index.count += 1;
+                self.appended.events += 1;
+                self.appended.bytes += draft.data.len() + OVERHEAD;
+            }
+        }
+        if newest > index.newest {
+            index.newest = newest;
+            index.ages.add(newest, time);
+        }
+        self.life_file.record(newest);
+        self.committed = Some(Instant::now());
+        Ok(results)
+    }
+
+    /// Returns the results of a successful append.
+    fn appended(
+        &self,
+        drafts: Vec<Draft>,
+        placed: Vec<Result<Placed, Rejected>>,
+    ) -> Vec<Result<Appended, Rejected>> {
+        let index = self.shared.index.lock();
+        let appended = |(draft, placed): (Draft, Result<Placed, Rejected>)| {
+            let Placed { sequence, time, is_duplicate } = placed?;
+            let Draft { topic, name, data, .. } = draft;
+            let event = Event { id: index.id(sequence), topic, name, data, time };
+            Ok(Appended { event, is_duplicate })
+        };
+        drafts.into_iter().zip(placed).map(appended).collect()
+    }
+
+    /// Commits a transaction that changes nothing.
+    fn commit_nothing(&mut self) -> rusqlite::Result<()> {
+        // SQLite writes the page even if the number is the same.
+        schema::set_application_id(&self.connection)?;
+        self.committed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Returns the time until the next check of what works.
+    fn until_probe(&self) -> Duration {
+        PROBE_INTERVAL.saturating_sub(self.probed.elapsed())
+    }
+
+    /// Finds out what works, if nothing has shown it lately.
+    fn probe(&mut self) {
+        self.probed = Instant::now();
+        let read_error = self.shared.readers.check().err().map(EventLogError::from);
+        let has_failed = {
+            let condition = &mut *self.shared.condition.lock();
+            if let (None, Some(error)) = (&condition.read_error, &read_error) {
+                tracing::error!(error = error as &dyn Error, "the event log cannot be read");
+            }
+            condition.read_error = read_error;
+            condition.append_error.is_some()
+        };
+        let is_idle = self.committed.is_none_or(|committed| committed.elapsed() >= IDLE_TIME);
+        if has_failed || is_idle || !self.place.is_kept() {
+            let result = self.check_append();
+            self.report(result.err());
+        }
+    }
+
+    /// Checks that an append can be expected to succeed.
+    fn check_append(&mut self) -> Result<(), EventLogError> {
+        if !self.place.is_kept() {
+            return Err(EventLogError::Misplaced);
+        }
+        self.reserve.hold();
+        if !self.reserve.has_room() && !self.make_room() {
+            return Err(EventLogError::DiskFull);
+        }
+        self.commit_nothing().map_err(|error| self.classify(error))
+    }
+
+    /// Records the outcome of an append or of a check. Prints each change.
+    fn report(&self, error: Option<EventLogError>) {
+        let known = &mut self.shared.condition.lock().append_error;
+        match (&known, &error) {
+            (Some(known), Some(error)) if discriminant(known) == discriminant(error) => {}
+            (_, Some(error)) => {
+                tracing::error!(error = error as &dyn Error, "events cannot be stored");
+            }
+            (Some(_), None) => tracing::info!("events can be stored again"),
+            (None, None) => {}
+        }
+        *known = error;
+    }
+
+    fn classify(&self, error: rusqlite::Error) -> EventLogError {
+        if may_lack_room(&error) && self.reserve.is_full() {
+            return EventLogError::DiskFull;
+        }
+        error.into()
+    }
+
+    fn pragma(&self, name: &str) -> rusqlite::Result<usize> {
+        self.connection.pragma_query_value(None, name, |row| row.get(0))
+    }
+}

@@ -1,0 +1,302 @@
+//! Dropping the events that exceed the retention, and the room that the files take.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::{
+    super::schema, AppendVolume, MIN_TIDY_INTERVAL, OVERHEAD, SLICE, TIDY_INTERVAL, URGENT, Writer,
+    may_lack_room,
+};
+use crate::event::Topic;
+
+/// Number of unused pages that are returned to the file system at a time.
+const VACUUM_PAGES: usize = 1000;
+/// Size of SQLite's journal above which the writer forces a checkpoint in spite of readers.
+const MAX_JOURNAL_BYTES: u64 = 64 << 20;
+/// Timeout of a forced checkpoint.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(50);
+/// Minimum interval of attempts to make room, if they are in vain.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Writer {
+    /// Returns the time until the next tidying up.
+    pub(super) fn until_tidy(&self) -> Duration {
+        let AppendVolume { events, bytes } = self.appended;
+        let is_urgent = self.is_untidy || events >= URGENT.events || bytes >= URGENT.bytes;
+        let interval = if is_urgent { MIN_TIDY_INTERVAL } else { TIDY_INTERVAL };
+        interval.saturating_sub(self.tidied.elapsed())
+    }
+
+    /// Drops a slice of the events that exceed the retention.
+    pub(super) fn tidy(&mut self) {
+        if self.place.is_kept() {
+            self.bound_journal();
+            self.reserve.hold();
+            let slice = SLICE.max(2 * self.appended.events);
+            let dropped = self.drop_excess(slice);
+            let dropped = dropped.and_then(|dropped| {
+                if dropped < slice {
+                    self.release_pages(VACUUM_PAGES)?;
+                }
+                Ok(dropped)
+            });
+            self.is_untidy = matches!(dropped, Ok(dropped) if dropped == slice);
+            if let Err(error) = dropped {
+                self.report_failed_drop(&error);
+                if may_lack_room(&error) {
+                    self.make_room();
+                }
+            }
+        }
+        self.appended = AppendVolume::default();
+        self.tidied = Instant::now();
+    }
+
+    /// Number of appended bytes after which the log may exceed its size no further.
+    pub(super) fn max_overshoot(&self) -> usize {
+        (self.retention.bytes / 8).clamp(64 << 10, URGENT.bytes)
+    }
+
+    /// Drops at least as much as was appended, if the log exceeds its size.
+    pub(super) fn drop_overshoot(&mut self) {
+        let appended = self.appended.bytes;
+        let Ok(before) = self.used_bytes() else { return self.tidy() };
+        loop {
+            self.tidy();
+            let Ok(now) = self.used_bytes() else { return };
+            let is_enough = before.saturating_sub(now) >= 2 * appended;
+            if is_enough || now <= self.retention.bytes || !self.is_untidy {
+                return;
+            }
+        }
+    }
+
+    /// Makes room on a full disk: gives the reserve to the journal, drops what exceeds the
+    /// retention, and takes the reserve again. Returns `true` if there is room then.
+    pub(super) fn make_room(&mut self) -> bool {
+        if self.without_room.is_some_and(|at| at.elapsed() < ROOM_INTERVAL) {
+            return false;
+        }
+        self.reserve.release();
+        if let Err(error) = self.drop_for_room() {
+            self.report_failed_drop(&error);
+            // What the attempt has left in the journal takes room.
+            self.cut_journal();
+        }
+        self.reserve.hold();
+        let has_room = self.reserve.has_room();
+        self.without_room = (!has_room).then(Instant::now);
+        has_room
+    }
+
+    fn drop_for_room(&mut self) -> rusqlite::Result<()> {
+        let needed = usize::try_from(self.reserve.bytes()).unwrap_or(usize::MAX);
+        self.cut_journal();
+        let mut slice = SLICE;
+        loop {
+            match self.drop_excess(slice) {
+                Ok(dropped) => self.is_untidy = dropped == slice,
+                // A smaller slice takes less room in the journal.
+                Err(error) if may_lack_room(&error) && slice > 1 => {
+                    slice = (slice / 8).max(1);
+                    self.cut_journal();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            self.cut_journal();
+            // The rest is dropped by and by.
+            if !self.is_untidy || self.unused_bytes()? >= 2 * needed {
+                break;
+            }
+        }
+        // The room that the log does not need any more is the reserve's and the journal's. To
+        // move a page takes some pages in the journal.
+        let pages = needed / self.pragma("page_size")? / 16;
+        for _ in 0..2 * 16 {
+            if self.reserve.free() >= 2 * self.reserve.bytes() || self.unused_bytes()? == 0 {
+                break;
+            }
+            self.vacuum(pages)?;
+            self.cut_journal();
+        }
+        Ok(())
+    }
+
+    fn report_failed_drop(&self, error: &rusqlite::Error) {
+        tracing::warn!(%error, "old events could not be dropped from the event log");
+        self.shared.condition.lock().failed_drops += 1;
+    }
+
+    /// Drops events that exceed the retention, at most `slice`, and returns their number.
+    fn drop_excess(&mut self, slice: usize) -> rusqlite::Result<usize> {
+        let excess = self.excess(slice)?;
+        if excess.is_empty() {
+            return Ok(0);
+        }
+        let mut dropping: HashMap<Topic, u64> = HashMap::new();
+        for (sequence, topic) in &excess {
+            let newest = dropping.entry(topic.clone()).or_default();
+            *newest = (*sequence).max(*newest);
+        }
+        // Readers see the index and the database at different moments, so they wait meanwhile.
+        let dropping = Arc::new(dropping);
+        self.shared.index.lock().dropping = Arc::clone(&dropping);
+        let result = self.delete(&excess, &dropping);
+        {
+            let index = &mut *self.shared.index.lock();
+            index.dropping = Arc::default();
+            if let Ok(oldest) = &result {
+                for (topic, newest) in dropping.iter() {
+                    if let Some(entry) = index.topics.get(topic) {
+                        entry.set_dropped(*newest);
+                    }
+                }
+                for (_, topic) in &excess {
+                    if let Some(entry) = index.topics.get(topic) {
+                        entry.remove();
+                        index.count -= 1;
+                    }
+                }
+                index.start = oldest.map_or(index.newest, |oldest| oldest - 1);
+                index.ages.forget(index.start);
+            }
+        }
+        // There may be no log to be read any more.
+        let _ = self.dropped.send(());
+        result.map(|_| excess.len())
+    }
+
+    /// Deletes events, of which `newest` has the newest of each topic. Returns the sequence number
+    /// of the oldest event that is left.
+    fn delete(
+        &mut self,
+        events: &[(u64, Topic)],
+        newest: &HashMap<Topic, u64>,
+    ) -> rusqlite::Result<Option<u64>> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM events WHERE sequence = ?1")?;
+            for (sequence, _) in events {
+                delete.execute([sequence])?;
+            }
+            let mut update =
+                transaction.prepare_cached("UPDATE topics SET dropped = ?2 WHERE topic = ?1")?;
+            for (topic, sequence) in newest {
+                update.execute((topic.as_str(), sequence))?;
+            }
+        }
+        let oldest =
+            transaction.query_one("SELECT min(sequence) FROM events", [], |row| row.get(0))?;
+        transaction.commit()?;
+        Ok(oldest)
+    }
+
+    /// Returns events that exceed the retention, at most `limit`, each once.
+    fn excess(&self, limit: usize) -> rusqlite::Result<Vec<(u64, Topic)>> {
+        let mut excess = Vec::new();
+        let mut seen = HashSet::new();
+        let over_count: Vec<(i64, Topic, usize)> = {
+            let all = self.shared.index.lock().topics.all();
+            let over = all.iter().filter_map(|entry| {
+                let over = entry.count().checked_sub(self.retention.count_of(&entry.topic))?;
+                (over > 0).then(|| (entry.place, entry.topic.clone(), over))
+            });
+            over.collect()
+        };
+        let mut oldest = self.connection.prepare_cached(
+            "SELECT sequence FROM events WHERE topic = ?1 ORDER BY sequence LIMIT ?2",
+        )?;
+        for (row_id, topic, over) in over_count {
+            let count = over.min(limit - excess.len());
+            for sequence in oldest.query_map((row_id, count), |row| row.get(0))? {
+                let sequence = sequence?;
+                seen.insert(sequence);
+                excess.push((sequence, topic.clone()));
+            }
+        }
+
+        let too_old = self.shared.index.lock().ages.newest_too_old((self.now)());
+        let mut over_bytes = self.used_bytes()?.saturating_sub(self.retention.bytes);
+        let mut oldest = self.connection.prepare_cached(
+            "SELECT sequence, topics.topic, octet_length(data)
+             FROM events JOIN topics ON topics.id = events.topic ORDER BY sequence",
+        )?;
+        let mut rows = oldest.query([])?;
+        while excess.len() < limit
+            && let Some(row) = rows.next()?
+        {
+            let sequence: u64 = row.get(0)?;
+            if sequence > too_old && over_bytes == 0 {
+                break;
+            }
+            over_bytes = over_bytes.saturating_sub(row.get::<_, usize>(2)? + OVERHEAD);
+            // The topic was valid when it was written.
+            if let (true, Ok(topic)) = (seen.insert(sequence), row.get_ref(1)?.as_str()?.parse()) {
+                excess.push((sequence, topic));
+            }
+        }
+        Ok(excess)
+    }
+
+    /// Returns the size of the used pages of the file.
+    fn used_bytes(&self) -> rusqlite::Result<usize> {
+        let pages = self.pragma("page_count")? - self.pragma("freelist_count")?;
+        Ok(pages * self.pragma("page_size")?)
+    }
+
+    /// Returns the size of the unused pages of the file.
+    fn unused_bytes(&self) -> rusqlite::Result<usize> {
+        Ok(self.pragma("freelist_count")? * self.pragma("page_size")?)
+    }
+
+    /// Forces the checkpoint that SQLite postpones as long as any reader is active, if the journal
+    /// has become long.
+    fn bound_journal(&mut self) {
+        let length = self.journal.metadata().map_or(0, |journal| journal.len());
+        let min = self.reserve.bytes() / 2;
+        // The more the journal takes of a small volume, the more its events will.
+        if length > min
+            && length > (self.reserve.free() / 4).clamp(min, MAX_JOURNAL_BYTES)
+            && self.checkpointed.elapsed() >= MIN_TIDY_INTERVAL
+        {
+            self.cut_journal();
+        }
+    }
+
+    /// Moves the journal's content to the database, as far as readers permit.
+    fn cut_journal(&mut self) {
+        let cut = |connection: &Connection| {
+            connection.busy_timeout(CHECKPOINT_TIMEOUT)?;
+            let cut = connection.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            connection.busy_timeout(schema::BUSY_TIMEOUT)?;
+            cut
+        };
+        if let Err(error) = cut(&self.connection) {
+            tracing::warn!(%error, "the event log's journal could not be cut");
+        }
+        self.checkpointed = Instant::now();
+    }
+
+    /// Returns at most `max` unused pages to the file system if they are more than a quarter of the
+    /// file.
+    fn release_pages(&self, max: usize) -> rusqlite::Result<()> {
+        let (unused, all) = (self.pragma("freelist_count")?, self.pragma("page_count")?);
+        if unused > max && unused > all / 4 { self.vacuum(max) } else { Ok(()) }
+    }
+
+    fn vacuum(&self, pages: usize) -> rusqlite::Result<()> {
+        let vacuum = format!("PRAGMA incremental_vacuum({pages})");
+        let mut vacuum = self.connection.prepare(&vacuum)?;
+        let mut rows = vacuum.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(())
+    }
+}
