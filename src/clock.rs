@@ -34,6 +34,7 @@ use crate::{
 pub async fn run(hub: &Hub, interval: Duration) {
     let interval = interval.max(Duration::from_millis(1));
     let mut last = None;
+    let mut has_failed = false;
     loop {
         let due = next_tick(hub.now(), interval);
         tokio::time::sleep(due.since(hub.now())).await;
@@ -44,7 +45,13 @@ pub async fn run(hub: &Hub, interval: Duration) {
             continue;
         }
         last = Some(due);
-        if let Err(error) = hub.publish(Draft::new(Topic::clock(), due.to_string())).await {
+        let published = hub.publish(Draft::new(Topic::clock(), due.to_string())).await;
+        // A failure may last, and then it is enough to print the first one.
+        let is_first = published.is_err() && !has_failed;
+        has_failed = published.is_err();
+        if let Err(error) = published
+            && is_first
+        {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "a tick of the clock could not be published"

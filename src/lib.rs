@@ -81,7 +81,9 @@ pub use event_log::SqliteLog;
 #[cfg(feature = "hub")]
 pub use event_log::{EventLog, EventLogError, MemoryLog, Retention};
 #[cfg(feature = "hub")]
-pub use hub::{Batch, Delivery, Format, Frame, Hub, PublishError, Publishing, Subscriber};
+pub use hub::{
+    Batch, Delivery, DraftChain, Format, Frame, Hub, PublishError, Publishing, Subscriber,
+};
 pub use id::{Cursor, Epoch, EventId};
 pub use pattern::{Pattern, Patterns};
 pub use timestamp::Timestamp;

@@ -38,19 +38,19 @@ use tokio::{
 };
 
 pub use frame::{Batch, Format, Frame};
-pub use publish::{PublishError, Publishing};
+pub use publish::{DraftChain, PublishError, Publishing};
 pub use subscriber::{Delivery, Subscriber};
 
 use crate::{
     event::{Draft, Event},
-    event_log::{Bounds, EventLog, EventLogError, MemoryLog, Retention},
+    event_log::{Bounds, Condition, EventLog, EventLogError, MemoryLog, Retention},
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
     pattern::Patterns,
     timestamp::Timestamp,
 };
 use channel::Channels;
-use publish::{QUEUE_CAPACITY, QueuedDraft, WaitingPublisher, writer_stopped};
+use publish::{FailureCounters, QUEUE_CAPACITY, QueuedDraft, WaitingPublisher};
 use ring::Ring;
 use state::{Fanout, HubState};
 
@@ -82,6 +82,7 @@ impl Hub {
             now: Box::new(now),
             fanout: Mutex::new(Fanout { ring: Ring::new(newest), channels: Channels::default() }),
             shown: AtomicU64::new(newest),
+            failures: FailureCounters::default(),
             initial: newest,
         });
         let (queue, receiver) = mpsc::channel(QUEUE_CAPACITY);
@@ -125,9 +126,32 @@ impl Hub {
     ///
     /// If the hub no longer writes to the log.
     pub async fn enqueue(&self, draft: Draft) -> Result<Publishing, EventLogError> {
+        self.queue(draft, None).await
+    }
+
+    /// Adds a draft to the publish queue like [`enqueue`](Self::enqueue). It fails with
+    /// [`PublishError::Skipped`] if an earlier draft of the chain has failed.
+    ///
+    /// # Errors
+    ///
+    /// If the hub no longer writes to the log.
+    pub async fn enqueue_in(
+        &self,
+        draft: Draft,
+        chain: &DraftChain,
+    ) -> Result<Publishing, EventLogError> {
+        self.queue(draft, Some(chain.clone())).await
+    }
+
+    async fn queue(
+        &self,
+        draft: Draft,
+        chain: Option<DraftChain>,
+    ) -> Result<Publishing, EventLogError> {
         let (result, receiver) = oneshot::channel();
         let publisher = WaitingPublisher { since: Instant::now(), result };
-        self.queue.send(QueuedDraft { draft, publisher }).await.map_err(|_| writer_stopped())?;
+        let queued = QueuedDraft { draft, chain, publisher };
+        self.queue.send(queued).await.map_err(|_| EventLogError::Stopped)?;
         Ok(Publishing(receiver))
     }
 
@@ -184,6 +208,22 @@ impl Hub {
     /// Returns the number of events that were published since the hub was created.
     pub fn published(&self) -> u64 {
         self.newest() - self.state.initial
+    }
+
+    /// Returns the numbers of publishes that failed since the hub was created, by
+    /// [reason](PublishError::failure).
+    pub fn failed_publishes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.state.failures.get()
+    }
+
+    /// Returns the condition of the event log: the parts that fail now.
+    pub fn condition(&self) -> Condition {
+        self.state.log.condition()
+    }
+
+    /// Waits until the hub can no longer publish anything, because a part of it has ended for good.
+    pub async fn stopped(&self) {
+        self.queue.closed().await;
     }
 
     /// Reads the newest events of the topics, at most `limit`.

@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -16,10 +19,15 @@ use crate::{
 
 /// Capacity of the publish queue. When it is full, [`Hub::enqueue`] waits for a slot.
 pub(super) const QUEUE_CAPACITY: usize = 1024;
+/// Bytes of data after which an append takes no further draft. The event log's journal must have
+/// room for several of them.
+pub(super) const MAX_APPEND_BYTES: usize = 1 << 20;
 
 /// A draft in the publish queue.
 pub(super) struct QueuedDraft {
     pub draft: Draft,
+    /// The chain of the draft, if it has one.
+    pub chain: Option<DraftChain>,
     pub publisher: WaitingPublisher,
 }
 
@@ -30,7 +38,27 @@ pub(super) struct WaitingPublisher {
     pub result: oneshot::Sender<Result<Arc<Frame>, PublishError>>,
 }
 
-/// A failed publish. No subscriber sees the event.
+/// Drafts that are published in the order in which they are enqueued, up to the first that fails.
+/// Clones are the same chain.
+///
+/// So the published events are the first ones of the chain, and a publisher that stops at an error
+/// knows from where to continue. The drafts must have the same topic, and no keys.
+#[derive(Clone, Debug, Default)]
+pub struct DraftChain(Arc<AtomicBool>);
+
+impl DraftChain {
+    /// Returns `true` once a draft of the chain has failed.
+    pub fn has_failed(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(super) fn fail(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// A failed publish. No subscriber sees the event, unless the error is
+/// [`EventLogError::Unconfirmed`]: then they may see it after a restart.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
     /// The log has rejected the event.
@@ -39,6 +67,54 @@ pub enum PublishError {
     /// The log could not make the event durable.
     #[error(transparent)]
     EventLog(#[from] EventLogError),
+    /// An earlier draft of the same [`DraftChain`] has failed.
+    #[error("an event before this one was not published")]
+    Skipped,
+}
+
+impl PublishError {
+    /// All values of [`failure`](Self::failure).
+    pub const FAILURES: [&str; 6] = [
+        "disk-full",
+        "log-misplaced",
+        "unconfirmed",
+        "log-failed",
+        "log-stopped",
+        "too-many-topics",
+    ];
+
+    /// The reason as written in metrics, if the server cannot store the event. `None` if the
+    /// publisher has made a mistake, and for a skipped draft.
+    pub fn failure(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::EventLog(EventLogError::DiskFull) => "disk-full",
+            Self::EventLog(EventLogError::Misplaced) => "log-misplaced",
+            Self::EventLog(EventLogError::Unconfirmed(_)) => "unconfirmed",
+            Self::EventLog(EventLogError::Failed(_)) => "log-failed",
+            Self::EventLog(EventLogError::Stopped) => "log-stopped",
+            Self::Rejected(Rejected::TooManyTopics) => "too-many-topics",
+            Self::Rejected(Rejected::KeyReused) | Self::Skipped => return None,
+        })
+    }
+}
+
+/// Numbers of failed publishes, by reason.
+#[derive(Default)]
+pub(super) struct FailureCounters([AtomicU64; PublishError::FAILURES.len()]);
+
+impl FailureCounters {
+    pub fn count(&self, error: &PublishError) {
+        let reason = error.failure();
+        let counter = PublishError::FAILURES.iter().position(|other| Some(*other) == reason);
+        if let Some(counter) = counter {
+            self.0[counter].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn get(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
+        PublishError::FAILURES.into_iter().zip(counts)
+    }
 }
 
 /// A publish in flight, returned by [`Hub::enqueue`](super::Hub::enqueue).
@@ -53,10 +129,8 @@ impl Future for Publishing {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let result = Pin::new(&mut self.0).poll(context);
-        result.map(|result| result.unwrap_or_else(|_| Err(writer_stopped().into())))
+        // The writer has stopped at an unknown point.
+        let stopped = || EventLogError::unconfirmed("the hub's writer has stopped");
+        result.map(|result| result.unwrap_or_else(|_| Err(stopped().into())))
     }
-}
-
-pub(super) fn writer_stopped() -> EventLogError {
-    EventLogError::new("the hub's writer has stopped")
 }

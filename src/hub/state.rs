@@ -14,7 +14,10 @@ use tokio::sync::mpsc;
 use super::{
     channel::{Channel, Channels},
     frame::Frame,
-    publish::{PublishError, QUEUE_CAPACITY, QueuedDraft, WaitingPublisher},
+    publish::{
+        DraftChain, FailureCounters, MAX_APPEND_BYTES, PublishError, QUEUE_CAPACITY, QueuedDraft,
+        WaitingPublisher,
+    },
     ring::Ring,
 };
 use crate::{
@@ -30,6 +33,7 @@ pub(super) struct HubState {
     pub fanout: Mutex<Fanout>,
     /// The newest sequence number of which all channels have been notified.
     pub shown: AtomicU64,
+    pub failures: FailureCounters,
     /// The log's newest sequence number when the hub was created.
     pub initial: u64,
 }
@@ -41,52 +45,89 @@ pub(super) struct Fanout {
 }
 
 impl HubState {
-    /// Appends the queued drafts, all that are waiting at a time, until the hub is dropped.
+    /// Appends the queued drafts, all that are waiting at a time, until the hub is dropped or the
+    /// log has stopped.
     pub async fn write(self: Arc<Self>, mut queue: mpsc::Receiver<QueuedDraft>) {
+        let mut stopped = self.log.stopped();
         let mut queued = Vec::new();
-        while queue.recv_many(&mut queued, QUEUE_CAPACITY).await > 0 {
-            let time = (self.now)();
-            let mut drafts = Vec::with_capacity(queued.len());
-            let mut publishers = Vec::with_capacity(queued.len());
-            for QueuedDraft { draft, publisher } in queued.drain(..) {
-                drafts.push(draft);
-                publishers.push(publisher);
+        loop {
+            let taken = tokio::select! {
+                biased;
+                taken = queue.recv_many(&mut queued, QUEUE_CAPACITY) => taken,
+                () = &mut stopped => return,
+            };
+            if taken == 0 {
+                return;
             }
-            match self.log.append(drafts, time).await {
-                Ok(appended) => self.deliver(appended, publishers),
-                Err(error) => {
-                    for publisher in publishers {
-                        // The publisher may have stopped waiting.
-                        let _ = publisher.result.send(Err(error.clone().into()));
-                    }
+            let mut queued = queued.drain(..).peekable();
+            while queued.peek().is_some() {
+                self.append(&mut queued).await;
+            }
+        }
+    }
+
+    /// Appends the next drafts, up to a number of bytes.
+    async fn append(&self, queued: &mut impl Iterator<Item = QueuedDraft>) {
+        let (mut drafts, mut publishers, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < MAX_APPEND_BYTES
+            && let Some(QueuedDraft { draft, chain, publisher }) = queued.next()
+        {
+            if chain.as_ref().is_some_and(DraftChain::has_failed) {
+                // The publisher may have stopped waiting, here and below.
+                let _ = publisher.result.send(Err(PublishError::Skipped));
+                continue;
+            }
+            bytes += draft.data.len();
+            drafts.push(draft);
+            publishers.push((publisher, chain));
+        }
+        if drafts.is_empty() {
+            return;
+        }
+        match self.log.append(drafts, (self.now)()).await {
+            Ok(appended) => self.deliver(appended, publishers),
+            Err(error) => {
+                for (publisher, chain) in publishers {
+                    let error = self.failed(error.clone().into(), chain.as_ref());
+                    let _ = publisher.result.send(Err(error));
                 }
             }
         }
+    }
+
+    /// Notes that a publish has failed.
+    fn failed(&self, error: PublishError, chain: Option<&DraftChain>) -> PublishError {
+        if let Some(chain) = chain {
+            chain.fail();
+        }
+        self.failures.count(&error);
+        error
     }
 
     /// Shows appended events to the subscribers, then to their publishers.
     fn deliver(
         &self,
         appended: Vec<Result<Appended, Rejected>>,
-        publishers: Vec<WaitingPublisher>,
+        publishers: Vec<(WaitingPublisher, Option<DraftChain>)>,
     ) {
         let mut new = Vec::with_capacity(appended.len());
         let mut results = Vec::with_capacity(appended.len());
-        for (appended, publisher) in appended.into_iter().zip(publishers) {
-            let frame = appended.map(|Appended { event, is_duplicate }| {
-                if is_duplicate {
-                    return Arc::new(Frame::new(event));
+        for (appended, (publisher, chain)) in appended.into_iter().zip(publishers) {
+            let result = match appended {
+                Ok(Appended { event, is_duplicate: true }) => Ok(Arc::new(Frame::new(event))),
+                Ok(Appended { event, is_duplicate: false }) => {
+                    let frame = Arc::new(Frame::just_published(event, publisher.since));
+                    new.push(Arc::clone(&frame));
+                    Ok(frame)
                 }
-                let frame = Arc::new(Frame::just_published(event, publisher.since));
-                new.push(Arc::clone(&frame));
-                frame
-            });
-            results.push((publisher.result, frame));
+                Err(rejected) => Err(self.failed(rejected.into(), chain.as_ref())),
+            };
+            results.push((publisher.result, result));
         }
         self.show(&new);
-        for (result, frame) in results {
+        for (publisher, result) in results {
             // The publisher may have stopped waiting.
-            let _ = result.send(frame.map_err(PublishError::from));
+            let _ = publisher.send(result);
         }
     }
 
