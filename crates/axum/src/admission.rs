@@ -1,13 +1,13 @@
 //! Admission of events: the checks of topic, permission, expiry, rate, idempotency key and size,
 //! which all ways to publish share.
 
-use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER, request::Parts};
 use waterclock::{
     event::{Draft, IdempotencyKey, InvalidName, InvalidTopic, Name, Topic},
     event_log::{EventLogError, Rejected},
-    hub::{Frame, PublishError, Publishing},
+    hub::{DraftChain, Frame, PublishError, Publishing},
     timestamp::Timestamp,
 };
 
@@ -20,7 +20,8 @@ use crate::{
     state::PublishContext,
 };
 
-/// A publish that was not accepted. Its event is not in the log.
+/// A publish that was not accepted. Its event is not in the log, except perhaps for
+/// [`Unconfirmed`](Self::Unconfirmed).
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishRejection {
     #[error("{0:?} is {InvalidTopic}.")]
@@ -62,10 +63,21 @@ pub(crate) enum PublishRejection {
     KeyInFlight,
     #[error("The limit on topics that have events is reached.")]
     TooManyTopics,
-    #[error("The server's disk is full. The event was not stored, and nobody has seen it.")]
+    #[error("The server's disk is full. The event was not stored.")]
     DiskFull,
-    #[error("The event was not stored, and nobody has seen it. The server's output says why.")]
+    #[error("The server's event log was moved, deleted or replaced. The event was not stored.")]
+    Misplaced,
+    #[error(
+        "It is unknown if the event was stored: the event log failed while it wrote. The event may \
+         appear after a restart of the server. With an `Idempotency-Key`, a retry stores it only once."
+    )]
+    Unconfirmed,
+    #[error("The event was not stored. The server's output says why.")]
     NotStored,
+    #[error("An event before this one was not stored, and so this one was not, either.")]
+    Skipped,
+    #[error("The server's event log has stopped. The event was not stored.")]
+    LogStopped,
     #[error("The server is shutting down.")]
     Stopping,
 }
@@ -91,8 +103,10 @@ impl PublishRejection {
             Self::DataTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotStored => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotStored | Self::Unconfirmed | Self::Skipped => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Stopping | Self::Misplaced | Self::LogStopped => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyTopics | Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         })
     }
@@ -123,15 +137,18 @@ impl From<PublishError> for PublishRejection {
             PublishError::Rejected(Rejected::KeyReused) => Self::KeyReused,
             PublishError::Rejected(Rejected::TooManyTopics) => Self::TooManyTopics,
             PublishError::EventLog(error) => error.into(),
+            PublishError::Skipped => Self::Skipped,
         }
     }
 }
 
 impl From<EventLogError> for PublishRejection {
     fn from(error: EventLogError) -> Self {
-        tracing::error!(error = &error as &dyn Error, "an event could not be stored");
         match error {
             EventLogError::DiskFull => Self::DiskFull,
+            EventLogError::Misplaced => Self::Misplaced,
+            EventLogError::Unconfirmed(_) => Self::Unconfirmed,
+            EventLogError::Stopped => Self::LogStopped,
             EventLogError::Failed(_) => Self::NotStored,
         }
     }
@@ -209,6 +226,20 @@ impl Grant {
         let publishing = self.context.hub.enqueue(draft).await?;
         Ok(InFlight { publishing, reservation })
     }
+
+    /// Hands a line to the hub. It is not published if a line before it was not.
+    pub(crate) async fn enqueue_line(
+        &self,
+        name: Name,
+        data: String,
+        lines: &DraftChain,
+    ) -> Result<InFlight, PublishRejection> {
+        check_size(&data)?;
+        self.check_expiry()?;
+        let draft = Draft { topic: self.topic.clone(), name, data, key: None };
+        let publishing = self.context.hub.enqueue_in(draft, lines).await?;
+        Ok(InFlight { publishing, reservation: None })
+    }
 }
 
 /// Checks the length of an event's data.
@@ -254,8 +285,14 @@ mod tests {
             (PublishError::Rejected(Rejected::TooManyTopics), 507),
             (PublishError::EventLog(EventLogError::DiskFull), 507),
             (PublishError::EventLog(EventLogError::new("broken")), 500),
+            (PublishError::EventLog(EventLogError::unconfirmed("no sync")), 500),
+            (PublishError::EventLog(EventLogError::Misplaced), 503),
+            (PublishError::EventLog(EventLogError::Stopped), 503),
         ] {
-            assert_eq!(Problem::from(PublishRejection::from(error)).status(), status);
+            let is_unknown = matches!(error, PublishError::EventLog(EventLogError::Unconfirmed(_)));
+            let problem = Problem::from(PublishRejection::from(error));
+            assert_eq!(problem.status(), status);
+            assert_eq!(problem.to_string().contains("unknown"), is_unknown, "{problem}");
         }
     }
 }

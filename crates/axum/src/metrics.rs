@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 use strum::{IntoStaticStr, VariantArray};
 use waterclock::{
-    hub::Hub,
+    hub::{Hub, PublishError},
     notice::{GapReason, GoodbyeReason},
 };
 
@@ -50,6 +50,8 @@ pub struct StreamMetrics {
     behind_streams: Gauge,
     behind_events: Gauge<u64, AtomicU64>,
     events_published: Counter,
+    publishes_failed: CounterByReason,
+    drops_failed: Counter,
     events_sent: Counter,
     events_skipped: Counter,
     bytes_sent: Counter,
@@ -143,6 +145,8 @@ impl Default for StreamMetrics {
             behind_streams: Gauge::default(),
             behind_events: Gauge::default(),
             events_published: Counter::default(),
+            publishes_failed: counters_by_reason(PublishError::FAILURES),
+            drops_failed: Counter::default(),
             events_sent: Counter::default(),
             events_skipped: Counter::default(),
             bytes_sent: Counter::default(),
@@ -181,6 +185,16 @@ impl StreamMetrics {
             self.behind_events.clone(),
         );
         r.register("events_published", "Events published", self.events_published.clone());
+        r.register(
+            "publishes_failed",
+            "Publishes that the server could not store, by reason",
+            self.publishes_failed.clone(),
+        );
+        r.register(
+            "retention_failed",
+            "Times that events beyond the retention could not be dropped",
+            self.drops_failed.clone(),
+        );
         r.register("events_sent", "Events sent, counted per stream", self.events_sent.clone());
         r.register(
             "events_skipped",
@@ -215,6 +229,11 @@ impl StreamMetrics {
         self.behind_streams.set(gauge(lag.streams));
         self.behind_events.set(lag.events);
         self.events_published.inner().store(hub.published(), Ordering::Relaxed);
+        for (reason, count) in hub.failed_publishes() {
+            let counter = self.publishes_failed.get_or_create(&ReasonLabel { reason });
+            counter.inner().store(count, Ordering::Relaxed);
+        }
+        self.drops_failed.inner().store(hub.condition().failed_drops, Ordering::Relaxed);
     }
 
     /// Counts an upload of lines as open until the guard is dropped.

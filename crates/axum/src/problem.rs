@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// A refused request: an HTTP status, and a sentence that says what would be accepted.
 ///
@@ -31,6 +32,7 @@ pub struct Problem {
     refusal: Option<Refusal>,
     closes: bool,
     headers: Vec<(HeaderName, HeaderValue)>,
+    members: Map<String, Value>,
 }
 
 /// The class of a refused request that may be part of an attack. The response carries it as an
@@ -54,12 +56,22 @@ pub struct ProblemBody<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
+    /// Extensions (RFC 9457, 3.2).
+    #[serde(flatten)]
+    members: &'a Map<String, Value>,
 }
 
 impl Problem {
     /// Creates a problem with the given status. `detail` is shown to the client.
     pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), refusal: None, closes: false, headers: Vec::new() }
+        Self {
+            status,
+            detail: detail.into(),
+            refusal: None,
+            closes: false,
+            headers: Vec::new(),
+            members: Map::new(),
+        }
     }
 
     /// The answer to a path that offers other methods only. axum adds the `Allow` header.
@@ -96,6 +108,13 @@ impl Problem {
         self
     }
 
+    /// Adds a member to the JSON body.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -107,6 +126,7 @@ impl Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
+            members: &self.members,
         }
     }
 }

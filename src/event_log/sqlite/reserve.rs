@@ -111,8 +111,8 @@ impl Reserve {
         !self.can_allocate(MIN_OPEN)
     }
 
-    /// Tries to take room. The numbers of the system are no proof: some file systems keep blocks for
-    /// themselves, and a quota may permit less.
+    /// Tries to take room. The numbers of the system are no proof: some file systems keep blocks
+    /// for themselves, and a quota may permit less.
     fn can_allocate(&self, bytes: u64) -> bool {
         let file = files::beside(&self.file, ".new");
         let result = allocate(&file, bytes);

@@ -10,7 +10,7 @@ use axum::{
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use serde::Serialize;
-use waterclock::event::Name;
+use waterclock::{event::Name, hub::DraftChain};
 
 use super::body;
 use crate::{
@@ -29,24 +29,20 @@ pub(super) async fn publish(
     payload: Body,
 ) -> Result<Response, Problem> {
     let _open = context.metrics.upload_open();
-    let summary = UploadSummary::default();
-    let mut upload =
-        Upload { context, grant, name, in_flight: VecDeque::new(), summary, refused: None };
+    let mut upload = Upload {
+        context,
+        grant,
+        name,
+        chain: DraftChain::default(),
+        in_flight: VecDeque::new(),
+        summary: UploadSummary::default(),
+        refused: None,
+        unconfirmed: 0,
+    };
     let end = upload.publish_all(payload).await;
-    let end = end.and(upload.settle(0).await);
-    match end {
-        Ok(()) => Ok(Json(upload.summary).into_response()),
-        Err(why) => {
-            let UploadSummary { published } = upload.summary;
-            let note = format!("{published} lines were published before.");
-            let problem = Problem::from(why);
-            let problem = match upload.refused {
-                Some(number) => problem.with_note(&format!("This was line {number}.")),
-                None => problem,
-            };
-            Err(problem.with_note(&note))
-        }
-    }
+    // The first line that was not stored matters more than what ended the request after it.
+    let end = upload.settle(0).await.and(end);
+    end.map(|()| Json(&upload.summary).into_response()).map_err(|why| upload.problem(why))
 }
 
 /// The response to a complete upload.
@@ -61,11 +57,15 @@ struct Upload<'a> {
     context: &'a PublishContext,
     grant: &'a Grant,
     name: Name,
+    /// Lets no line follow one that was not stored.
+    chain: DraftChain,
     /// Lines on their way to the log, oldest first. At [`MAX_IN_FLIGHT`], nothing more is read.
     in_flight: VecDeque<InFlight>,
     summary: UploadSummary,
     /// Number of the line that cannot be published, counted from 1.
     refused: Option<u64>,
+    /// Number of lines after the published ones that may be in the log.
+    unconfirmed: u64,
 }
 
 impl Upload<'_> {
@@ -102,24 +102,53 @@ impl Upload<'_> {
             () = self.grant.wait_and_count() => {}
             _ = self.context.stop.begun() => return Err(PublishRejection::Stopping),
         }
-        self.in_flight.push_back(self.grant.enqueue(self.name.clone(), line, None).await?);
-        self.settle(MAX_IN_FLIGHT).await
+        let line = self.grant.enqueue_line(self.name.clone(), line, &self.chain).await?;
+        self.in_flight.push_back(line);
+        self.settle(if self.chain.has_failed() { 0 } else { MAX_IN_FLIGHT }).await
     }
 
-    /// Waits until at most `left` lines are in flight, and counts those that were stored.
+    /// Waits until at most `left` lines are in flight, and counts those that were stored. After a
+    /// failure it waits for all, and returns the first.
     async fn settle(&mut self, left: usize) -> Result<(), PublishRejection> {
-        while self.in_flight.len() > left
+        let mut end = Ok(());
+        while (self.in_flight.len() > left || end.is_err())
             && let Some(oldest) = self.in_flight.pop_front()
         {
-            if let Err(why) = oldest.stored().await {
-                // The fate of the lines after this one is not reported: the client must resume
-                // after the last line that was counted.
-                self.in_flight.clear();
-                return Err(why);
+            match oldest.stored().await {
+                Ok(_) => self.summary.published += 1,
+                Err(why) => {
+                    // The request has ended earlier than at a line that cannot be published.
+                    self.refused = None;
+                    self.unconfirmed += u64::from(matches!(why, PublishRejection::Unconfirmed));
+                    end = end.and(Err(why));
+                }
             }
-            self.summary.published += 1;
         }
-        Ok(())
+        end
+    }
+
+    /// Adds to the reason of an early end the lines that were published, so that the client can
+    /// continue after them.
+    fn problem(&self, why: PublishRejection) -> Problem {
+        let UploadSummary { published } = self.summary;
+        let problem = Problem::from(why);
+        let problem = match self.refused {
+            Some(number) => problem.with_note(&format!("This was line {number}.")),
+            None => problem,
+        };
+        let problem = problem
+            .with_note(&format!("{published} lines were published before."))
+            .with_member("published", published);
+        if self.unconfirmed == 0 {
+            return problem;
+        }
+        let note = match self.unconfirmed {
+            1 => "The next line may be in the log, too; no line after it is.".to_owned(),
+            lines => {
+                format!("The next {lines} lines may be in the log, too; no line after them is.")
+            }
+        };
+        problem.with_note(&note).with_member("unconfirmed", self.unconfirmed)
     }
 }
 
