@@ -15,7 +15,7 @@ use server::{
 use tokio::{net::TcpListener, task::JoinSet};
 use waterclock::{
     clock,
-    event_log::{MemoryLog, SqliteLog},
+    event_log::{MemoryLog, Retention, SqliteLog, volume_bytes},
     hub::Hub,
     id::Epoch,
     timestamp::Timestamp,
@@ -93,14 +93,41 @@ fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
 }
 
 fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
-    let retention = options.retention();
     Ok(match options.store {
         Store::File => {
+            let retention = retention(options);
             let log = SqliteLog::open(&options.data_dir, retention, Timestamp::now)?;
             Hub::new(log, Timestamp::now)
         }
-        Store::Memory => Hub::new(MemoryLog::new(Epoch::random(), retention), Timestamp::now),
+        Store::Memory => {
+            let retention = options.retention(u64::MAX);
+            Hub::new(MemoryLog::new(Epoch::random(), retention), Timestamp::now)
+        }
     })
+}
+
+/// Returns the retention of a log in a file, and prints if the volume is too small for it.
+fn retention(options: &Options) -> Retention {
+    let volume = volume_bytes(&options.data_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the size of the event log's volume is unknown");
+        u64::MAX
+    });
+    let retention = options.retention(volume);
+    let bytes = retention.bytes;
+    if bytes as u64 > volume - volume / 8 {
+        tracing::warn!(
+            bytes,
+            volume,
+            "--retain-bytes does not fit on the volume of the data folder"
+        );
+    } else if bytes < options.retention(u64::MAX).bytes {
+        tracing::warn!(
+            bytes,
+            volume,
+            "the volume of the data folder is small: the event log keeps half of it"
+        );
+    }
+    retention
 }
 
 /// Serves until a signal arrives or a part fails. The shutdown ends within the drain time, or at a
@@ -121,6 +148,7 @@ async fn run(
         stop: state.stop.clone(),
     };
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
+    let publishing = Arc::clone(&hub);
     let router = router(state);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let fingerprint = tls.as_ref().map(Tls::fingerprint);
@@ -143,6 +171,7 @@ async fn run(
     tokio::select! {
         () = signals.next() => {}
         ended = clock => return Ok(ended?),
+        () = publishing.stopped() => return Err("the event log's writer has stopped".into()),
         Some(ended) = servers.join_next() => return Ok(ended?),
     }
     tracing::info!(streams = serving.streams.count(), "stopping");

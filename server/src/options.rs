@@ -91,8 +91,9 @@ pub struct Options {
     retain_age: Duration,
 
     /// Approximate maximum size of all events, such as 64MiB or 1GiB
-    #[arg(long, env = "WATERCLOCK_RETAIN_BYTES", value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
-    retain_bytes: usize,
+    /// [default: 1GiB, or half of a smaller volume]
+    #[arg(long, env = "WATERCLOCK_RETAIN_BYTES", value_name = "BYTES", value_parser = bytes)]
+    retain_bytes: Option<usize>,
 
     /// Maximum number of topics that have events; events of further topics are refused
     #[arg(long, env = "WATERCLOCK_MAX_TOPICS", value_name = "COUNT", default_value_t = 10_000)]
@@ -238,14 +239,17 @@ impl Options {
         if self.listen.is_empty() { vec![default] } else { self.listen.clone() }
     }
 
-    /// The retention of the event log.
-    pub fn retention(&self) -> Retention {
+    /// The retention of the event log on a volume of so many bytes. Unless the options say
+    /// otherwise, the log takes at most half of the volume: its journal needs room, too.
+    pub fn retention(&self, volume: u64) -> Retention {
         let clock_count = Retention::default().clock_count.min(self.retain_count);
+        let half = usize::try_from(volume / 2).unwrap_or(usize::MAX);
+        let bytes = self.retain_bytes.unwrap_or(Retention::default().bytes.min(half));
         Retention {
             count: self.retain_count,
             clock_count,
             age: self.retain_age,
-            bytes: self.retain_bytes,
+            bytes,
             // The clock has a topic of its own in addition.
             topics: self.max_topics.saturating_add(1),
         }
@@ -452,6 +456,14 @@ mod tests {
         for (text, expected) in [("0", 0), ("7B", 7), ("2KiB", 2048), ("3 MiB", 3 << 20)] {
             assert_eq!(bytes(text), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_log_takes_half_of_a_small_volume_unless_options_say_otherwise() {
+        let bytes = |arguments: &[&str], volume| parse(arguments).unwrap().retention(volume).bytes;
+        assert_eq!(bytes(&[], u64::MAX), 1 << 30);
+        assert_eq!(bytes(&[], 64 << 20), 32 << 20);
+        assert_eq!(bytes(&["--retain-bytes=1GiB"], 64 << 20), 1 << 30);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use crate::support::Server;
 async fn a_running_server_is_live_and_ready() {
     let server = Server::start().await;
     assert_eq!(server.get("/health/live").await.rest().await, "live\n");
-    assert_eq!(server.get("/health/ready").await.rest().await, "ready\n");
+    for path in ["/health/ready", "/health/ready?publish"] {
+        assert_eq!(server.get(path).await.rest().await, "ready\n");
+    }
 }
 
 #[tokio::test]

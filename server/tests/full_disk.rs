@@ -1,0 +1,252 @@
+//! The program on a full disk: a small file system in memory, in a mount namespace of its own.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails a test")]
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, ChildStdin, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Limit of every wait in these tests.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A small file system, which ends with this value.
+struct SmallDisk {
+    /// The process that keeps the mount namespace alive until its standard input ends.
+    holder: Child,
+    _input: ChildStdin,
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    /// Mounts a file system of a size such as `24m`. Returns `None`, and says so, if the system
+    /// does not permit it.
+    fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "mount -t tmpfs -o size=\"$0\" none \"$1\" && echo mounted && exec cat";
+        let mut holder = Command::new("unshare")
+            // Without root, a user namespace permits it on many systems.
+            .args(["--mount", "--map-root-user", "sh", "-c", script, size])
+            .arg(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let input = holder.stdin.take().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line != "mounted\n" {
+            // Written past the capture of the test harness, so that everybody sees it.
+            let _ = writeln!(
+                io::stderr(),
+                "NOT TESTED: full disks, because `unshare --mount --map-root-user` is not permitted"
+            );
+            let _ = holder.wait();
+            return None;
+        }
+        Some(Self { holder, _input: input, folder })
+    }
+
+    /// Returns the path to a file on the disk, as this process sees it.
+    fn path(&self, name: &str) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
+        root.join(self.folder.path().strip_prefix("/").unwrap()).join(name)
+    }
+
+    /// Starts the program with the folder `data` on the disk.
+    fn start(&self, options: &[&str]) -> Server {
+        let holder = self.holder.id().to_string();
+        let mut child = Command::new("nsenter")
+            .args(["--user", "--mount", "--preserve-credentials", "--target", &holder])
+            .arg(env!("CARGO_BIN_EXE_waterclock"))
+            .args(["--listen=127.0.0.1:0", "--interval=24h", "--data-dir"])
+            .arg(self.folder.path().join("data"))
+            .args(options)
+            .env("RUST_LOG", "off")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on http://").expect("a start");
+        Server { child, address: address.parse().unwrap() }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A running program.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Sends a request, and returns the status and the body.
+    fn request(&self, method: &str, target: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let length = body.len();
+        let head = format!("{method} {target} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        // The server may respond before it has read everything.
+        let _ = stream.write_all(body.as_bytes());
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    fn get(&self, target: &str) -> (u16, String) {
+        self.request("GET", target, "")
+    }
+
+    /// Publishes events of 60,000 bytes, at most `count`, until one is refused. Returns the number
+    /// of published ones, and the status of the refusal.
+    fn publish(&self, topic: &str, count: usize) -> (usize, Option<u16>) {
+        let data = "x".repeat(60_000);
+        for published in 0..count {
+            let (status, _) = self.request("POST", &format!("/events/{topic}"), &data);
+            if status != 201 {
+                return (published, Some(status));
+            }
+        }
+        (count, None)
+    }
+
+    /// Repeats a request until it gets a status.
+    fn wait_for(&self, method: &str, target: &str, status: u16) {
+        let began = Instant::now();
+        while self.request(method, target, "x").0 != status {
+            assert!(began.elapsed() < DEADLINE, "{target} does not get {status}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        let (_, metrics) = self.get("/metrics");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().parse().unwrap()
+    }
+
+    /// Returns the newest events of a topic, as the server has them in its log.
+    fn events(&self, topic: &str) -> Vec<Value> {
+        let target = format!("/poll?topic={topic}&last_event_id=earliest");
+        let (mut target, mut events) = (target, Vec::new());
+        loop {
+            let (status, body) = self.get(&target);
+            assert_eq!(status, 200, "{body}");
+            let mut page: Value = serde_json::from_str(&body).unwrap();
+            let found = page["events"].as_array_mut().unwrap();
+            if found.is_empty() {
+                return events;
+            }
+            events.append(found);
+            let cursor = page["cursor"].as_str().unwrap();
+            target = format!("/poll?topic={topic}&last_event_id={cursor}");
+        }
+    }
+
+    fn stop(mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_read_from_and_recovers_by_itself() {
+    let Some(disk) = SmallDisk::mount("24m") else { return };
+    fs::write(disk.path("other"), vec![1; 4 << 20]).unwrap();
+    let full = ["--retain-bytes=1GiB"];
+    let server = disk.start(&full);
+    let (published, refusal) = server.publish("t", 1000);
+    assert_eq!(refusal, Some(507));
+    assert!(published > 100, "{published}");
+    let check = |server: &Server| {
+        let reading = "ready, but events cannot be published: the disk is full\n";
+        assert_eq!(server.get("/health/ready"), (200, reading.to_owned()));
+        let (status, body) = server.get("/health/ready?publish");
+        assert_eq!(status, 503);
+        assert!(body.contains("Events can be read, but not be published: the disk is full."));
+        assert_eq!(server.events("t").len(), published);
+    };
+    check(&server);
+    assert!(server.metric("waterclock_publishes_failed_total{reason=\"disk-full\"}") > 0);
+
+    // A restart finds it full.
+    server.stop();
+    let rest = fs::File::create(disk.path("rest")).unwrap();
+    let _ = io::copy(&mut io::repeat(1), &mut &rest);
+    let server = disk.start(&full);
+    server.wait_for("GET", "/health/ready?publish", 503);
+    check(&server);
+
+    // The operator makes room, and nobody publishes.
+    fs::remove_file(disk.path("rest")).unwrap();
+    fs::remove_file(disk.path("other")).unwrap();
+    server.wait_for("GET", "/health/ready?publish", 200);
+    assert_eq!(server.publish("t", 10), (10, None));
+    assert_eq!(server.events("t").len(), published + 10);
+}
+
+#[test]
+fn a_disk_that_the_log_has_filled_is_emptied_by_retention() {
+    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let server = disk.start(&["--retain-bytes=1GiB"]);
+    assert_eq!(server.publish("t", 1000).1, Some(507));
+    server.stop();
+    // Everything is too old now.
+    let server = disk.start(&["--retain-bytes=1GiB", "--retain-age=1s"]);
+    server.wait_for("POST", "/events/t", 201);
+    // The disk is filled several times in a row.
+    for _ in 0..3 {
+        server.publish("t", 1000);
+        server.wait_for("POST", "/events/t", 201);
+    }
+    server.wait_for("GET", "/health/ready?publish", 200);
+}
+
+#[test]
+fn a_burst_does_not_fill_a_small_disk_within_the_default_limits() {
+    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let server = disk.start(&[]);
+    let line = "x".repeat(60_000);
+    let lines = vec![line.as_str(); 1500].join("\n");
+    let (status, body) = server.request("POST", "/events/t?split=lines", &lines);
+    assert_eq!((status, body.as_str()), (200, "{\"published\":1500}"));
+    assert!(server.events("t").len() > 50);
+}
+
+#[test]
+fn lines_across_the_moment_of_a_full_disk_are_counted_exactly() {
+    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let server = disk.start(&["--retain-bytes=1GiB"]);
+    let lines: Vec<_> = (0..30_000).map(|n| format!("{n} {}", "x".repeat(n % 7 * 400))).collect();
+    let (status, body) = server.request("POST", "/events/t?split=lines", &lines.join("\n"));
+    assert_eq!(status, 507);
+    let problem: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(problem.get("unconfirmed"), None);
+    let published = usize::try_from(problem["published"].as_u64().unwrap()).unwrap();
+    let events = server.events("t");
+    let stored: Vec<_> = events.iter().map(|event| event["data"].as_str().unwrap()).collect();
+    assert!(published > 1000 && stored == lines[..published], "{published}, {}", stored.len());
+}
