@@ -315,6 +315,27 @@ async fn each_selection_of_many_topics_reads_what_matches() {
 }
 
 #[tokio::test]
+async fn many_topics_with_a_long_pause_are_read_in_order() {
+    for log in TestLog::all(keeping(20_000)) {
+        let quiet = || (0..600).map(|n| draft(&format!("quiet.{n}"), "x")).collect::<Vec<_>>();
+        log.append_drafts(quiet()).await;
+        log.append_drafts(vec![draft("busy", "x"); 15_000]).await;
+        log.append_drafts(quiet()).await;
+        let limit = ReadLimit { count: 512, bytes: usize::MAX };
+        let (mut found, mut after, mut reads): (Vec<u64>, _, _) = (Vec::new(), 0, 0);
+        loop {
+            let read = log.log.read(&patterns("quiet.*"), after, limit).await.unwrap();
+            let Some(last) = read.last() else { break };
+            after = last.id.sequence;
+            found.extend(read.iter().map(|event| event.id.sequence));
+            reads += 1;
+        }
+        assert_eq!(found, (1..=600).chain(15_601..=16_200).collect::<Vec<_>>());
+        assert!(reads <= 6, "{reads} reads, of a few events each");
+    }
+}
+
+#[tokio::test]
 async fn a_topic_that_is_no_longer_busy_is_read_to_its_end() {
     for log in TestLog::all(keeping(1000)) {
         for (topic, count) in [("a", 300), ("b", 100), ("a", 1)] {
