@@ -104,6 +104,7 @@ pub(super) async fn get(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let wait = wait(&uri)?;
+    drop(uri);
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
     let (max_events, client) = (subscription.max_events(), subscription.client());
     let mut answer = PollAnswer::new(subscription.subscribe_for_poll(&context.hub), max_events);
