@@ -34,7 +34,7 @@ struct Case {
     measure: fn(&Benchmark),
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 12] = [
     Case { name: "5,000 subscribers, 10 events/s", measure: |b| b.rate(5000, 10.0, 100, 1.3) },
     Case { name: "1,000 subscribers, 100 events/s", measure: |b| b.rate(1000, 100.0, 100, 1.3) },
     Case {
@@ -48,6 +48,8 @@ const CASES: [Case; 10] = [
     Case { name: "durable publishes", measure: Benchmark::publishes },
     Case { name: "replay", measure: Benchmark::replay },
     Case { name: "reconnect", measure: Benchmark::reconnect },
+    Case { name: "patterns of others", measure: Benchmark::patterns_of_others },
+    Case { name: "many topics", measure: Benchmark::many_topics },
 ];
 
 /// A benchmark while it runs.
@@ -321,6 +323,88 @@ impl Benchmark {
             "",
             waterclock / raw
         );
+    }
+
+    /// Measures publishes while other clients hold wildcard patterns, none of which matches.
+    fn patterns_of_others(&self) {
+        const TOPIC: &str = "orders.eu.created";
+        const PUBLISHES: usize = 3000;
+        // The requests that are as many as one HTTP/2 connection may have open, and the patterns
+        // of each.
+        let held = [(0, 0), (16, 64), (1000, 64)];
+        let costs = held.map(|(streams, patterns)| {
+            let runs = (0..RUNS).map(|_| {
+                let server = self.start(ServerKind::Waterclock);
+                let mut clients = SubscriberPool::new(server.address, HttpVersion::Http1, EVENTS);
+                for stream in 0..streams {
+                    let topics = (0..patterns).map(|number| match number % 3 {
+                        0 => format!("topic=*.eu.{stream}-{number}"),
+                        1 => format!("topic=orders.*.{stream}-{number}"),
+                        _ => format!("topic=*.*.{stream}-{number}.*"),
+                    });
+                    let topics: Vec<_> = topics.collect();
+                    clients.connect_to(&format!("/events?{}", topics.join("&")));
+                }
+                let mut publisher = LoadPublisher::new(server.address);
+                publisher.publish_to(TOPIC, "x");
+                let before = server.cpu_time();
+                for number in 0..PUBLISHES {
+                    publisher.publish_to(TOPIC, &data(number, 100));
+                }
+                server.cpu_time().saturating_sub(before).as_secs_f64() * 1e6 / PUBLISHES as f64
+            });
+            median(runs.collect())
+        });
+        for ((streams, patterns), cost) in held.into_iter().zip(costs) {
+            let name = format!("CPU per publish, others hold {} wildcards", streams * patterns);
+            println!(
+                "{name:<58} {:>11} {:>11} {:>11}   at most 1.2 times that without; ratio {:.2}",
+                "",
+                "",
+                figure(cost, "us"),
+                cost / costs[0]
+            );
+        }
+    }
+
+    /// Measures polls with many patterns in a log of many topics, next to a poll of one topic.
+    fn many_topics(&self) {
+        const POLLS: usize = 300;
+        let server = self.start(ServerKind::Waterclock);
+        let mut publisher = LoadPublisher::new(server.address);
+        for number in 0..9900 {
+            let topic = format!("site{}.area{}.d{number}", number % 10, number % 100);
+            publisher.publish_to(&topic, "x");
+        }
+        let (after_first, one_behind) = (id(&server, 1), id(&server, 9899));
+        let narrow: Vec<_> = (0..64).map(|n| format!("topic=*.area{n}.*.x")).collect();
+        let broad: Vec<_> = (0..64).map(|n| format!("topic=*.*.*.x{n}")).collect();
+        let mut one_topic = None;
+        for (name, topics, cursor) in [
+            ("one topic", "topic=t".to_owned(), &after_first),
+            ("64 narrow patterns", narrow.join("&"), &after_first),
+            ("64 broad patterns", broad.join("&"), &after_first),
+            ("the same, one event behind", broad.join("&"), &one_behind),
+        ] {
+            let path = format!("/poll?{topics}&last_event_id={cursor}");
+            let [cost] = Self::medians([ServerKind::Waterclock], |_| {
+                let mut client = LoadPublisher::new(server.address);
+                let before = server.cpu_time();
+                for _ in 0..POLLS {
+                    client.get(&path);
+                }
+                server.cpu_time().saturating_sub(before).as_secs_f64() * 1e6 / POLLS as f64
+            });
+            let one_topic = *one_topic.get_or_insert(cost);
+            println!(
+                "{:<58} {:>11} {:>11} {:>11}   at most 10 times that of one topic; ratio {:.2}",
+                format!("CPU per poll, 9,900 topics: {name}"),
+                "",
+                "",
+                figure(cost, "us"),
+                cost / one_topic
+            );
+        }
     }
 
     /// Prints a line with the ratio to the raw loop, which must be at most `target`.

@@ -97,6 +97,12 @@ impl SubscriberPool {
         self.wait_for_responses();
     }
 
+    /// Adds a subscriber to another path, and waits until it has a response.
+    pub fn connect_to(&mut self, path: &str) {
+        path.clone_into(&mut self.path);
+        self.connect(1);
+    }
+
     /// Adds `count` subscribers as fast as possible, and does not wait for responses.
     pub fn connect_at_once(&mut self, count: usize) {
         for _ in 0..count {
@@ -299,11 +305,24 @@ impl LoadPublisher {
 
     /// Publishes `body` to the topic `t`, and waits for the response.
     pub fn publish(&mut self, query: &str, body: &str) {
-        let request = format!(
-            "POST /events/t{query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
+        self.publish_to(&format!("t{query}"), body);
+    }
+
+    /// Publishes `body` to a topic, which a query may follow, and waits for the response.
+    pub fn publish_to(&mut self, topic: &str, body: &str) {
+        self.request(&format!(
+            "POST /events/{topic} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
-        );
+        ));
+    }
+
+    /// Requests a path, and waits for the response.
+    pub fn get(&mut self, path: &str) {
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    }
+
+    fn request(&mut self, request: &str) {
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
         let (mut line, mut length) = (String::new(), 0);
         self.0.read_line(&mut line).unwrap();
