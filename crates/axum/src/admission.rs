@@ -12,6 +12,7 @@ use waterclock::{
 };
 
 use crate::{
+    deadline::Deadline,
     idempotency::KeyReservation,
     limits::{MAX_DATA, MAX_KEY},
     parameters::UnknownParameter,
@@ -178,11 +179,10 @@ impl Grant {
         Ok(grant)
     }
 
-    /// Time left until the permission ends; `None` for a permission that does not expire.
-    pub(crate) fn time_left(&self) -> Option<(Duration, PublishRejection)> {
+    /// The end of the permission; `None` for a permission that does not expire.
+    pub(crate) fn deadline(&self) -> Option<(Deadline, PublishRejection)> {
         let expires = self.publisher.expires?;
-        let left = expires.since(self.context.hub.now());
-        Some((left, PublishRejection::Expired(expires)))
+        Some((Deadline::new(&self.context.hub, expires), PublishRejection::Expired(expires)))
     }
 
     fn check_expiry(&self) -> Result<(), PublishRejection> {

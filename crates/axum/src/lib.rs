@@ -37,6 +37,7 @@
 //! | `parameters` | names of query parameters that a route does not have |
 //! | `session` | the event loop of one connected client |
 //! | `sse` | its encoding as `text/event-stream` |
+//! | `deadline` | the end of a permission, by the clock that reaches it first |
 //! | `admission`, `publish_rate`, `idempotency` | the checks that all ways to publish share |
 //! | `state` | the state of the routes, in the parts that each needs |
 //! | [`policy`] | the hook that decides who may read and publish what |
@@ -56,6 +57,7 @@ struct Readme;
 mod accept_hook;
 mod admission;
 pub mod connection;
+mod deadline;
 mod idempotency;
 pub mod limits;
 pub mod metrics;

@@ -25,7 +25,11 @@ use waterclock::{
 };
 
 use crate::{
-    limits::Settings, metrics::EndReason, policy::Expiry, state::StreamContext, stop::Stop,
+    deadline::{Deadline, passed},
+    limits::Settings,
+    metrics::EndReason,
+    state::StreamContext,
+    stop::Stop,
     streams::OpenStream,
 };
 
@@ -82,7 +86,7 @@ pub(crate) struct Session<E> {
     /// Time of the goodbye, once the server shuts down.
     goodbye: Option<Instant>,
     /// Time at which the client's permission ends.
-    expires: Option<Instant>,
+    expires: Option<Deadline>,
     /// The one future of [`next_signal`]. The set polls it only after its own waker has fired, not
     /// for every event. After each such poll it wakes the task once more, which costs one look.
     signals: FuturesUnordered<Pin<Box<dyn Future<Output = Signal> + Send>>>,
@@ -113,14 +117,14 @@ enum Signal {
 async fn next_signal(
     stop: Stop,
     goodbye: Option<Instant>,
-    expires: Option<Instant>,
+    expires: Option<Deadline>,
     heartbeat: Instant,
 ) -> Signal {
     tokio::select! {
         biased;
         began = stop.begun(), if goodbye.is_none() => Signal::Stop(began),
         () = sleep_until(goodbye) => Signal::Goodbye,
-        () = sleep_until(expires) => Signal::Expired,
+        () = passed(expires.as_ref()) => Signal::Expired,
         () = tokio::time::sleep_until(heartbeat) => Signal::Heartbeat,
     }
 }
@@ -179,9 +183,8 @@ impl<E: Encoder> Session<E> {
     }
 
     /// Ends the session when the permission ends.
-    pub(crate) fn expiring(self, expires: Expiry) -> Self {
-        let now = self.record.context.hub.now();
-        Self { expires: expires.map(|expires| self.sent + expires.since(now)), ..self }
+    pub(crate) fn expiring(self, expires: Option<Deadline>) -> Self {
+        Self { expires, ..self }
     }
 
     /// Ends the session of a client that has broken the rules of the transport.
@@ -203,6 +206,10 @@ impl<E: Encoder> Session<E> {
         // Signals come first, so that a steady flow of events does not delay a shutdown.
         if let Poll::Ready(chunk) = self.poll_signals(context) {
             return Poll::Ready(Some(chunk));
+        }
+        // After a suspension, the signal may come later than the next event.
+        if self.expires.as_ref().is_some_and(Deadline::has_passed) {
+            return Poll::Ready(self.act_on(&Signal::Expired));
         }
         let Poll::Ready(delivery) = self.subscriber.poll_next(context) else {
             // The subscriber may have passed events of other topics.
@@ -230,7 +237,7 @@ impl<E: Encoder> Session<E> {
             if self.signals.is_empty() {
                 let StreamContext { stop, settings, .. } = &*self.record.context;
                 let heartbeat = self.sent + settings.heartbeat;
-                let next = next_signal(stop.clone(), self.goodbye, self.expires, heartbeat);
+                let next = next_signal(stop.clone(), self.goodbye, self.expires.clone(), heartbeat);
                 self.signals.push(Box::pin(next));
             }
             let Some(signal) = ready!(self.signals.poll_next_unpin(context)) else { continue };

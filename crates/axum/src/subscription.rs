@@ -17,6 +17,7 @@ use waterclock::{
 
 use crate::{
     accept_hook::AcceptHook,
+    deadline::Deadline,
     metrics::EndReason,
     policy::{Expiry, client_of},
     problem::Problem,
@@ -82,6 +83,11 @@ impl Subscription {
         self.client
     }
 
+    /// The end of the permission; `None` for a permission that does not expire.
+    pub(crate) fn deadline(&self, hub: &Arc<Hub>) -> Option<Deadline> {
+        self.expires.map(|expires| Deadline::new(hub, expires))
+    }
+
     /// Calls the request's [`AcceptHook`], if it has one.
     pub(crate) fn accept(&self, transport: Transport) {
         if let Some(hook) = &self.accept_hook {
@@ -126,6 +132,7 @@ impl Subscription {
         let subscriber = context.hub.subscribe(topics, cursor);
         let subscriber = if conflate { subscriber.conflated() } else { subscriber };
         open.follow(&subscriber);
-        Ok(Session::new(context, open, subscriber, encoder).limited(limit).expiring(expires))
+        let deadline = expires.map(|expires| Deadline::new(&context.hub, expires));
+        Ok(Session::new(context, open, subscriber, encoder).limited(limit).expiring(deadline))
     }
 }

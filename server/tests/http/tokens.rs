@@ -1,13 +1,17 @@
 //! The permissions that tokens give to other machines.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, atomic::Ordering},
+};
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use server::auth::{Access, TokenVerifier};
+use tokio::io::AsyncWriteExt as _;
 use waterclock::timestamp::Timestamp;
 
-use crate::support::{REMOTE, Server, Settings, TIME, TestResponse};
+use crate::support::{REMOTE, Server, Settings, TIME, TestResponse, read_until_closed};
 
 const SECRET: &[u8; 32] = b"an example of a secret, 32 bytes";
 
@@ -182,6 +186,59 @@ async fn a_stream_ends_when_its_token_expires() {
     assert!(goodbye.data.contains(r#""reason":"expired""#), "{}", goodbye.data);
     assert!(stream.has_ended().await);
     server.wait_for_metric("waterclock_streams_ended_total{reason=\"expired\"}", |n| n == 1).await;
+}
+
+/// Sets the server's clock forward by two hours, as a suspension does.
+fn suspend(server: &Server) {
+    server.now.fetch_add(2 * 3_600_000, Ordering::Relaxed);
+}
+
+#[tokio::test]
+async fn a_token_that_expires_during_a_suspension_gets_no_further_event() {
+    let server = start_with_tokens().await;
+    let token = token(json!({"exp": now() + 3600.0 - LEEWAY, "subscribe": ["clock"]}));
+    let mut stream = server.get_with_token(&token, "/events").await;
+    assert_eq!(stream.message().await.name, "hello");
+    let poll = server.get_with_token(&token, "/poll?wait=55");
+    let wakes = async {
+        server.wait_for_metric("waterclock_polls_waiting", |count| count == 1).await;
+        suspend(&server);
+        server.publish("secret").await;
+    };
+    let (poll, ()) = tokio::join!(poll, wakes);
+    let detail = "The permission to read expired at 2026-11-22T08:00:00.000Z";
+    assert_refused(poll, 401, Some("Bearer error=\"invalid_token\""), detail).await;
+    let goodbye = stream.message().await;
+    assert_eq!(goodbye.name, "goodbye");
+    assert!(goodbye.data.contains(r#""reason":"expired""#), "{}", goodbye.data);
+    assert!(stream.has_ended().await);
+}
+
+#[tokio::test]
+async fn a_poll_waits_no_longer_than_its_token_is_valid() {
+    let server = start_with_tokens().await;
+    let short = token(json!({"exp": now() + 0.2 - LEEWAY, "subscribe": ["clock"]}));
+    let poll = server.get_with_token(&short, "/poll?wait=55").await;
+    let detail = "The permission to read expired at 2026-11-22T07:00:00.200Z";
+    assert_refused(poll, 401, Some("Bearer error=\"invalid_token\""), detail).await;
+}
+
+#[tokio::test]
+async fn a_token_that_expires_during_a_suspension_publishes_no_further_line() {
+    let server = start_with_tokens().await;
+    let token = token(json!({"exp": now() + 3600.0 - LEEWAY, "publish": ["t"]}));
+    let head = format!(
+        "POST /events/t?split=lines HTTP/1.0\r\nContent-Length: 99\r\n{}\r\n",
+        bearer(&token)
+    );
+    let mut upload = server.connect().await;
+    upload.write_all(format!("{head}a\n").as_bytes()).await.unwrap();
+    server.wait_for_metric("waterclock_events_published_total", |count| count == 1).await;
+    suspend(&server);
+    upload.write_all(b"b\n").await.unwrap();
+    let response = String::from_utf8(read_until_closed(upload).await).unwrap();
+    assert!(response.starts_with("HTTP/1.0 401 "), "{response}");
+    assert!(response.contains("expired at 2026-11-22T08:00:00.000Z"), "{response}");
 }
 
 #[tokio::test]

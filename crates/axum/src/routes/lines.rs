@@ -154,8 +154,8 @@ impl Upload<'_> {
 
 /// Waits until the permission ends. Never returns for one that does not.
 async fn expired(grant: &Grant) -> PublishRejection {
-    let Some((left, rejection)) = grant.time_left() else { return pending().await };
-    tokio::time::sleep(left).await;
+    let Some((deadline, rejection)) = grant.deadline() else { return pending().await };
+    deadline.passed().await;
     rejection
 }
 

@@ -27,12 +27,15 @@ use waterclock::{
     hub::{Delivery, Subscriber},
     id::EventId,
     notice::Gap,
+    timestamp::Timestamp,
     transport::Transport,
 };
 
 use crate::{
+    deadline::{Deadline, passed},
     limits::{MAX_POLL_BYTES, MAX_WAIT},
     metrics::EndReason,
+    policy::Denied,
     problem::Problem,
     session::full_retry,
     state::StreamContext,
@@ -56,6 +59,8 @@ enum PollError {
     Wait(String),
     #[error("The events could not be read. The server's output says why.")]
     Read,
+    #[error("The permission to read expired at {0}, while the poll waited.")]
+    Expired(Timestamp),
     #[error(
         "The limit on open streams and waiting polls is reached. `Retry-After` says when to retry."
     )]
@@ -70,6 +75,8 @@ enum PollError {
 impl From<PollError> for Problem {
     fn from(error: PollError) -> Self {
         let status = match error {
+            // An expired permission counts as an invalid token.
+            PollError::Expired(_) => return Denied::InvalidToken(error.to_string()).into(),
             PollError::Wait(_) => StatusCode::BAD_REQUEST,
             PollError::Read => StatusCode::INTERNAL_SERVER_ERROR,
             PollError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -77,7 +84,7 @@ impl From<PollError> for Problem {
         };
         let problem = Self::new(status, error.to_string());
         match error {
-            PollError::Wait(_) | PollError::Read => problem,
+            PollError::Wait(_) | PollError::Read | PollError::Expired(_) => problem,
             PollError::Full(retry) | PollError::FullForAddress(retry) => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(retry.as_secs() + 1))
             }
@@ -107,6 +114,7 @@ pub(super) async fn get(
     drop(uri);
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
     let (max_events, client) = (subscription.max_events(), subscription.client());
+    let deadline = subscription.deadline(&context.hub);
     let mut answer = PollAnswer::new(subscription.subscribe_for_poll(&context.hub), max_events);
     let mut is_complete = answer.fill().await.map_err(unreadable)?;
     if answer.is_empty() && !wait.is_zero() {
@@ -118,8 +126,12 @@ pub(super) async fn get(
                 () = answer.subscriber.changed() => {}
                 () = tokio::time::sleep_until(end) => break,
                 _ = context.stop.begun() => break,
+                () = passed(deadline.as_ref()) => break,
             }
             is_complete = answer.fill().await.map_err(unreadable)?;
+        }
+        if let Some(deadline) = deadline.filter(Deadline::has_passed) {
+            return Err(PollError::Expired(deadline.time()).into());
         }
         drop((waiting, open));
     }
