@@ -27,18 +27,22 @@ use crate::{
     timestamp::Timestamp,
 };
 
+/// Time between two looks at the hub's clock, which may be set during a long interval. Timers stand
+/// still while the machine is suspended.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Publishes a tick at every multiple of `interval`, until the future is dropped.
 ///
 /// The data of a tick is its time in RFC 3339. Ticks that were missed while the machine was
-/// suspended are skipped. The interval is at least one millisecond.
+/// suspended, or that lie between the old and the new time of a clock that was set forward, are
+/// skipped. A clock that is set back repeats times. The interval is at least one millisecond.
 pub async fn run(hub: &Hub, interval: Duration) {
     let interval = interval.max(Duration::from_millis(1));
     let mut last = None;
     let mut has_failed = false;
     loop {
         let due = next_tick(hub.now(), interval);
-        tokio::time::sleep(due.since(hub.now())).await;
-        let now = hub.now();
+        let now = wait_until(due, hub, interval).await;
         // Skips a tick if the time was set back during the sleep or just before, or if the tick was
         // missed by an interval or more.
         if now < due || last == Some(due) || now.since(due) >= interval {
@@ -57,6 +61,19 @@ pub async fn run(hub: &Hub, interval: Duration) {
                 "a tick of the clock could not be published"
             );
         }
+    }
+}
+
+/// Waits until `due`, or until the clock is set back, so that it is further away than an interval.
+/// Returns the time then.
+async fn wait_until(due: Timestamp, hub: &Hub, interval: Duration) -> Timestamp {
+    loop {
+        let now = hub.now();
+        let left = due.since(now);
+        if left.is_zero() || left > interval {
+            return now;
+        }
+        tokio::time::sleep(left.min(LOOK_INTERVAL)).await;
     }
 }
 
@@ -86,6 +103,10 @@ mod tests {
     /// Starts the clock on a hub whose time is tokio's paused time, from 07:00:00.250 on, plus
     /// `jump` milliseconds.
     fn start() -> (Subscriber, Arc<AtomicI64>) {
+        start_with(SECOND)
+    }
+
+    fn start_with(interval: Duration) -> (Subscriber, Arc<AtomicI64>) {
         let jump = Arc::new(AtomicI64::new(0));
         let start: Timestamp = "2026-11-22T07:00:00.250Z".parse().unwrap();
         let began = tokio::time::Instant::now();
@@ -99,13 +120,13 @@ mod tests {
         };
         let hub = Hub::new(MemoryLog::new(Epoch::new(1), Retention::default()), now);
         let subscriber = hub.subscribe(Topic::clock().into(), Cursor::Now);
-        tokio::spawn(async move { run(&hub, SECOND).await });
+        tokio::spawn(async move { run(&hub, interval).await });
         (subscriber, jump)
     }
 
     async fn tick(subscriber: &mut Subscriber) -> String {
         // Paused time advances at once if no task is ready.
-        let next = tokio::time::timeout(60 * SECOND, subscriber.next()).await.expect("a tick");
+        let next = tokio::time::timeout(3600 * SECOND, subscriber.next()).await.expect("a tick");
         let Delivery::Events(frames) = next.unwrap() else { panic!("a gap") };
         assert_eq!(frames.len(), 1);
         let event = frames[0].event();
@@ -146,6 +167,29 @@ mod tests {
         assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
         jump.fetch_sub(20, Ordering::Relaxed);
         assert_eq!(tick(&mut subscriber).await, "07:00:02.000Z");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_interval_ends_on_time_after_a_suspension() {
+        let (mut subscriber, jump) = start_with(3600 * SECOND);
+        tokio::time::sleep(SECOND).await;
+        jump.fetch_add(1_800_000, Ordering::Relaxed);
+        // `tick` requires that it is at most a second late.
+        assert_eq!(tick(&mut subscriber).await, "08:00:00.000Z");
+        jump.fetch_sub(5 * 1_800_000, Ordering::Relaxed);
+        assert_eq!(tick(&mut subscriber).await, "06:00:00.000Z");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_forward_causes_one_tick_per_interval() {
+        let (mut subscriber, jump) = start();
+        assert_eq!(tick(&mut subscriber).await, "07:00:01.000Z");
+        jump.fetch_add(365 * 86_400_000, Ordering::Relaxed);
+        let began = tokio::time::Instant::now();
+        for _ in 0..10 {
+            tick(&mut subscriber).await;
+        }
+        assert!(began.elapsed() >= 9 * SECOND, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
