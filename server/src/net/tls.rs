@@ -257,8 +257,10 @@ impl Tls {
 /// Returns `true` if the file has the expected head, is recent, and is not readable by others.
 fn is_usable(file: &Path, head: &str) -> bool {
     let Ok(metadata) = fs::metadata(file) else { return false };
-    let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-    age.is_some_and(|age| age < USED_FOR)
+    // A file of the future is as good as new: the clock was set back since.
+    let age =
+        metadata.modified().map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+    age.is_ok_and(|age| age < USED_FOR)
         && metadata.mode() % 0o100 == 0
         && fs::read_to_string(file).is_ok_and(|text| text.starts_with(head))
 }
@@ -378,6 +380,21 @@ mod tests {
             set_mode(file, 0o640);
             assert!(matches!(tls.check(), Reload::Replaced));
             assert!(matches!(tls.check(), Reload::Unchanged));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_replaces_no_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["localhost".to_owned()];
+        let first = Tls::self_signed(folder.path(), &names).unwrap();
+        let file = OpenOptions::new().write(true).open(first.file()).unwrap();
+        for (modified, is_kept) in
+            [(SystemTime::now() + USED_FOR, true), (SystemTime::UNIX_EPOCH, false)]
+        {
+            file.set_modified(modified).unwrap();
+            let second = Tls::self_signed(folder.path(), &names).unwrap();
+            assert_eq!(second.fingerprint() == first.fingerprint(), is_kept);
         }
     }
 
