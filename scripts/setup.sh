@@ -299,6 +299,15 @@ set_up_go_clients() {
         fail "the clients in Go (1.22 or newer) could not be built; $log says why."
 }
 
+# The library that sets the clock of a program, for one test.
+set_up_faketime() {
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null && return
+    say "installing Debian's package libfaketime (some seconds)"
+    apt_install libfaketime ||
+        fail "libfaketime could not be installed." \
+            "Install it as /usr/lib/*/faketime/libfaketime.so.1, then start again."
+}
+
 # --- proxies ---
 
 # Unpacks Debian's packages and their libraries. It does not install them: they would serve on port
@@ -347,6 +356,7 @@ build | lint | test)
         set_up_chromium
         set_up_firefox
         set_up_clients
+        set_up_faketime
         set_up_proxies
     fi
     ;;

@@ -22,6 +22,8 @@ use waterclock::{
     sse::{Parsed, Parser},
 };
 
+#[cfg(target_os = "linux")]
+mod clock;
 #[path = "../http/frames.rs"]
 mod frames;
 mod output;
