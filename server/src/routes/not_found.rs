@@ -26,6 +26,7 @@ pub(super) async fn not_found(State(options): State<LeptosOptions>, request: Req
     };
     *response.status_mut() = StatusCode::NOT_FOUND;
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let uncached = HeaderValue::from_static("no-cache, no-transform");
+    response.headers_mut().insert(CACHE_CONTROL, uncached);
     response
 }

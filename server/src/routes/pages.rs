@@ -72,8 +72,9 @@ pub(super) async fn render(options: &LeptosOptions, page: Page, request: Request
     let assets = Assets { url: site::url, are_split: site::has(&options, "/pkg/compare.js") };
     let document = move || shell(options.clone(), assets, page.clone());
     let mut response = render_app_to_stream_with_context(context, document)(request).await;
-    // A page contains events, so only its reader may store it, and must revalidate it.
-    let private = HeaderValue::from_static("private, no-cache");
+    // A page contains events, so only its reader may store it, and must revalidate it. Proxies that
+    // rewrite pages, and thereby the events in them, leave out those with `no-transform`.
+    let private = HeaderValue::from_static("private, no-cache, no-transform");
     response.headers_mut().insert(CACHE_CONTROL, private);
     response
 }

@@ -50,11 +50,15 @@ mod embedded {
     }
 
     /// Lets shared caches store immutable files, even behind a proxy that asks for a password.
+    /// Nothing on the way may change a file.
     async fn share(mut response: Response) -> Response {
-        if let Some(value) = response.headers_mut().get_mut(CACHE_CONTROL)
-            && value == "max-age=31536000, immutable"
-        {
-            *value = HeaderValue::from_static("public, max-age=31536000, immutable");
+        if let Some(value) = response.headers_mut().get_mut(CACHE_CONTROL) {
+            *value = HeaderValue::from_static(match value.as_bytes() {
+                b"max-age=31536000, immutable" => {
+                    "public, max-age=31536000, immutable, no-transform"
+                }
+                _ => "no-cache, no-transform",
+            });
         }
         response
     }
@@ -95,7 +99,7 @@ mod on_disk {
             .fallback(not_found.with_state(state.clone()));
         // Files keep their names when they change, so a browser must revalidate them: old glue code
         // does not fit new markup.
-        let no_cache = HeaderValue::from_static("no-cache");
+        let no_cache = HeaderValue::from_static("no-cache, no-transform");
         let files = SetResponseHeader::if_not_present(files, CACHE_CONTROL, no_cache);
         Router::new().fallback_service(files)
     }
