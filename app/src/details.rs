@@ -43,13 +43,14 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
         let field = |read: fn(&Event) -> String| text(move || read(&event.read()));
         view! {
             <dl>
-                <dt>"Id"</dt><dd>{field(|event| event.id.to_string())}</dd>
-                <dt>"Topic"</dt><dd>{field(|event| event.topic.to_string())}</dd>
-                <dt>"Name"</dt><dd>{field(|event| event.name.as_str().to_owned())}</dd>
-                <dt>"Time"</dt><dd>{field(times)}</dd>
-                <dt>"Data"</dt><dd>{field(|event| format!("{} bytes", event.data.len()))}</dd>
+                <dt>"Id"</dt><dd prop:textContent=field(|event| event.id.to_string())></dd>
+                <dt>"Topic"</dt><dd prop:textContent=field(|event| event.topic.to_string())></dd>
+                <dt>"Name"</dt><dd prop:textContent=field(|event| event.name.as_str().to_owned())></dd>
+                <dt>"Time"</dt><dd prop:textContent=field(times)></dd>
+                <dt>"Data"</dt>
+                <dd prop:textContent=field(|event| format!("{} bytes", event.data.len()))></dd>
             </dl>
-            <pre tabindex="0">{field(pretty_data)}</pre>
+            <pre tabindex="0" prop:textContent=field(pretty_data)></pre>
             <p class="buttons">
                 <button type="button" class="quiet" on:click=copy_data>
                     "Copy data"

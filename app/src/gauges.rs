@@ -121,7 +121,7 @@ pub(crate) fn GaugesView(gauges: Gauges, live: Live) -> impl IntoView {
             <svg viewBox=view_box preserveAspectRatio="none" role="img" aria-label=label>
                 <path d=path />
             </svg>
-            <span>{numbers}</span>
+            <span prop:textContent=numbers></span>
         </p>
     }
 }

@@ -66,6 +66,10 @@ impl FromJson for HomeData {
 }
 
 /// The page.
+///
+/// Texts that change are set by the property `textContent`, which replaces whatever a translator
+/// has put around them. A text node would be updated where nobody sees it, and the page would go on
+/// saying "Live".
 #[component]
 pub(crate) fn Home(data: HomeData) -> impl IntoView {
     let HomeData { events, cursor, topics, query, group, host, is_refused, .. } = data;
@@ -91,9 +95,9 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
         <header>
             <h1>"Waterclock"</h1>
             <Status live title settings />
-            <div class="facts">
-                <p class="sharing">{sharing}</p>
-                <p class="protocol">{protocol}</p>
+            <div class="facts" translate="no">
+                <p class="sharing" prop:textContent=sharing></p>
+                <p class="protocol" prop:textContent=protocol></p>
                 <Counts feed />
                 <GaugesView gauges live />
             </div>
@@ -104,12 +108,6 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
             <List feed settings is_refused />
         </main>
         <footer>
-            <noscript>
-                <p>
-                    "Without JavaScript, this page shows the events up to the time you opened it. \
-                     Reload it for more, or read the stream in a terminal."
-                </p>
-            </noscript>
             <p>"Read this stream in a terminal: " <code>{command}</code></p>
             <p>
                 {has_compare
@@ -150,12 +148,17 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
     effect(move || browser::set_title(&document_title(&live.state(), &title)));
     view! {
         <p class="status" data-state=key>
-            <span class="state">{label}</span>
-            <span class="countdown">{countdown}</span>
+            <span class="state" prop:textContent=label>{label.get_untracked()}</span>
+            <span class="countdown" prop:textContent=countdown></span>
         </p>
-        <p class="hidden" role="status">{announced(label, settings.seconds)}</p>
-        <button type="button" disabled=is_idle on:click=move |_| live.toggle()>
-            {button}
+        <p class="hidden" role="status" prop:textContent=announced(label, settings.seconds)></p>
+        <button
+            type="button"
+            disabled=is_idle
+            prop:textContent=button
+            on:click=move |_| live.toggle()
+        >
+            {button.get_untracked()}
         </button>
     }
 }

@@ -1,5 +1,5 @@
-//! The pages of Waterclock and their components, rendered on the server and in the browser. The
-//! first markup must be the same on both sides.
+//! The pages of Waterclock and their components. The server renders a page into the document. In
+//! the browser, the same page replaces it.
 //!
 //! # Layout
 //!
@@ -45,4 +45,4 @@ mod shell;
 mod time;
 mod toolbar;
 
-pub use shell::{Assets, Page, hydrated_compare, hydrated_diagnose, hydrated_home, shell};
+pub use shell::{Assets, Page, mounted_compare, mounted_diagnose, mounted_home, shell};

@@ -34,7 +34,7 @@ pub(crate) fn Counts(feed: Feed) -> impl IntoView {
         };
         all + &matching + &evicted
     });
-    view! { <p class="count">{counts}</p> }
+    view! { <p class="count" prop:textContent=counts>{counts.get_untracked()}</p> }
 }
 
 /// The rows, oldest first. Only those in view are in the document.
@@ -65,7 +65,8 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
         }
     };
     view! {
-        <div class="list">
+        // Translators would have to translate each frame, and the data is not prose.
+        <div class="list" translate="no">
             <div
                 class="scroller"
                 tabindex="0"
@@ -83,9 +84,12 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
                 <p class="empty" hidden=has_rows>{placeholder}</p>
                 // Inside the scroller, so that a wheel over the button scrolls the list.
                 <div class="end">
-                    <button type="button" hidden=follows on:click=move |_| feed.follow()>
-                        {new}
-                    </button>
+                    <button
+                        type="button"
+                        hidden=follows
+                        prop:textContent=new
+                        on:click=move |_| feed.follow()
+                    ></button>
                 </div>
             </div>
         </div>

@@ -1,41 +1,29 @@
 //! The data of a page, on its way from the server to the browser. The server writes it into the
 //! document as JSON, with serde. The browser parses it with its own parser.
 
-use std::fmt::Debug;
-
-use codee::{Decoder, Encoder};
-use leptos::prelude::SharedValue;
+use leptos::prelude::*;
 use serde::Serialize;
 use waterclock_leptos::browser::internal::{FromJson, from_json};
 
-/// Passes the data on to the browser. Returns `data` on the server, and the server's data in the
-/// browser.
-pub(crate) fn transfer<T>(data: T) -> T
-where
-    PageDataCodec: Encoder<T, Encoded = String> + Decoder<T, Encoded = str>,
-    <PageDataCodec as Encoder<T>>::Error: Debug,
-    <PageDataCodec as Decoder<T>>::Error: Debug,
-{
-    SharedValue::<T, PageDataCodec>::new_with_encoding(move || data).into_inner()
+use crate::browser;
+
+/// Id of the element with the data.
+const ID: &str = "data";
+
+/// Returns the element with the data.
+pub(crate) fn element(data: &impl Serialize) -> AnyView {
+    // If it cannot be encoded, the browser will report that it is missing. The text of a script
+    // ends at its end tag, and only JSON can escape anything in it.
+    let json = serde_json::to_string(data).unwrap_or_default().replace('<', "\\u003c");
+    view! { <script id=ID type="application/json" inner_html=json></script> }.into_any()
 }
 
-/// The encoding of the data of a page.
-pub(crate) struct PageDataCodec;
-
-impl<T: Serialize> Encoder<T> for PageDataCodec {
-    type Error = serde_json::Error;
-    type Encoded = String;
-
-    fn encode(data: &T) -> Result<String, Self::Error> {
-        serde_json::to_string(data)
-    }
-}
-
-impl<T: FromJson> Decoder<T> for PageDataCodec {
-    type Error = &'static str;
-    type Encoded = str;
-
-    fn decode(json: &str) -> Result<T, Self::Error> {
-        from_json(json).ok_or("not the data of this page")
-    }
+/// Reads the data in the browser.
+///
+/// # Panics
+///
+/// Panics if the data is missing or damaged. A page with other data would show the wrong events.
+pub(crate) fn read<T: FromJson>() -> T {
+    let data = browser::text_of(ID).and_then(|json| from_json(&json));
+    data.unwrap_or_else(|| panic!("the data in the document cannot be read"))
 }

@@ -7,7 +7,7 @@ use crate::{
     compare::{Compare, CompareData},
     diagnose::Diagnose,
     home::{Home, HomeData},
-    page_data::transfer,
+    page_data,
 };
 
 /// A page and its data.
@@ -34,41 +34,43 @@ pub struct Assets {
 }
 
 /// Renders the document around a page.
+///
+/// The page is in an element of its own. In the browser it is built anew, and the new element takes
+/// the place of the old one. So changes that a proxy or an extension has made to the document do
+/// not matter, as they would to hydration, and the old element stays if the program cannot run.
 pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoView {
     let url = assets.url;
-    let [script, wasm] = match page {
-        Page::Compare(_) if assets.are_split => ["/pkg/compare.js", "/pkg/compare.wasm"],
-        Page::Diagnose if assets.are_split => ["/pkg/diagnose.js", "/pkg/diagnose.wasm"],
-        _ => ["/pkg/waterclock.js", "/pkg/waterclock.wasm"],
-    };
-    let [script, wasm] = [script, wasm].map(url);
-    let (title, description, hydrate) = match page {
-        Page::Home(_) => {
-            ("Waterclock", "A live stream of events, one timestamp a second.", Some("hydrate"))
-        }
+    let (title, description) = match page {
+        Page::Home(_) => ("Waterclock", "A live stream of events, one timestamp a second."),
         Page::Compare(_) => (
             "Compare · Waterclock",
             "Server-Sent Events, WebSocket, long polling and polling, measured on the same stream.",
-            Some("hydrate_compare"),
         ),
         Page::Diagnose => (
             "Diagnose · Waterclock",
             "Checks the path between this browser and the server for whatever disturbs a stream.",
-            Some("hydrate_diagnose"),
         ),
-        Page::NotFound => ("Not found · Waterclock", "There is no page here.", None),
+        Page::NotFound => ("Not found · Waterclock", "There is no page here."),
     };
-    let head = hydrate.map(|hydrate| {
-        let start = format!(
-            "import start, {{ {hydrate} }} from {script:?};\n\
-             await start({{ module_or_path: {wasm:?} }});\n\
-             {hydrate}();"
-        );
+    let (name, entry) = match page {
+        Page::Compare(_) => ("compare", "compare"),
+        Page::Diagnose => ("diagnose", "diagnose"),
+        Page::Home(_) | Page::NotFound => ("waterclock", "home"),
+    };
+    let [script, wasm] = match name {
+        "compare" if assets.are_split => ["/pkg/compare.js", "/pkg/compare.wasm"],
+        "diagnose" if assets.are_split => ["/pkg/diagnose.js", "/pkg/diagnose.wasm"],
+        _ => ["/pkg/waterclock.js", "/pkg/waterclock.wasm"],
+    };
+    let [script, wasm] = [script, wasm].map(url);
+    let has_program = page != Page::NotFound;
+    let head = has_program.then(|| {
+        let loader = loader(script, wasm, entry);
         view! {
             <link rel="modulepreload" href=script />
             <link rel="preload" href=wasm r#as="fetch" r#type="application/wasm" crossorigin="" />
             <script type="module" nonce=use_nonce()>
-                {start}
+                {loader}
             </script>
         }
     });
@@ -78,6 +80,11 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
         Page::Home(_) | Page::NotFound => None,
     };
     let style = style.map(|style| view! { <link rel="stylesheet" href=url(style) /> });
+    let data = match &page {
+        Page::Home(data) => Some(page_data::element(data)),
+        Page::Compare(data) => Some(page_data::element(data)),
+        Page::Diagnose | Page::NotFound => None,
+    };
     view! {
         <!DOCTYPE html>
         <html lang="en">
@@ -97,29 +104,57 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
                 <AutoReload options />
             </head>
             <body>
-                {match page {
-                    Page::Home(data) => EitherOf4::A(view! { <Home data=transfer(data) /> }),
-                    Page::Compare(data) => EitherOf4::B(view! { <Compare data=transfer(data) /> }),
-                    Page::Diagnose => EitherOf4::C(view! { <Diagnose /> }),
-                    Page::NotFound => EitherOf4::D(view! { <NotFound /> }),
-                }}
+                {has_program.then(|| view! { <NotRunning /> })}
+                <div id="page">
+                    {match page {
+                        Page::Home(data) => EitherOf4::A(view! { <Home data /> }),
+                        Page::Compare(data) => EitherOf4::B(view! { <Compare data /> }),
+                        Page::Diagnose => EitherOf4::C(view! { <Diagnose /> }),
+                        Page::NotFound => EitherOf4::D(view! { <NotFound /> }),
+                    }}
+                </div>
+                {data}
             </body>
         </html>
     }
 }
 
-/// Hydrates `/` with the data in the document.
-pub fn hydrated_home() -> impl IntoView {
-    view! { <Home data=transfer(HomeData::default()) /> }
+/// Returns the script that starts a page, given the files of its program and its entry point.
+fn loader(script: &str, wasm: &str, entry: &str) -> String {
+    let lines = include_str!("loader.js").lines();
+    let code = lines.filter(|line| !line.trim_start().starts_with("//"));
+    let code = code.fold(String::new(), |code, line| code + line.trim_start() + "\n");
+    format!("const [script, wasm, entry] = {:?};\n{code}", [script, wasm, entry])
 }
 
-/// Hydrates `/compare` with the data in the document.
-pub fn hydrated_compare() -> impl IntoView {
-    view! { <Compare data=transfer(CompareData::default()) /> }
+/// The notice that the page does not run. It is in the document from the start, so that it needs no
+/// script. The style sheet hides it for some seconds, and the script for good or shows it at once.
+#[component]
+fn NotRunning() -> impl IntoView {
+    view! {
+        <div id="not-running" role="alert">
+            <strong>"This page is not running."</strong>
+            " It does not update, and shows what there was until now. "
+            <span>"Its program has not started yet."</span>
+            <noscript>" It needs JavaScript."</noscript>
+            " "
+            <a href="">"Reload the page"</a>
+        </div>
+    }
 }
 
-/// Hydrates `/diagnose`.
-pub fn hydrated_diagnose() -> impl IntoView {
+/// Builds `/` in the browser, with the data in the document.
+pub fn mounted_home() -> impl IntoView {
+    view! { <Home data=page_data::read() /> }
+}
+
+/// Builds `/compare` in the browser, with the data in the document.
+pub fn mounted_compare() -> impl IntoView {
+    view! { <Compare data=page_data::read() /> }
+}
+
+/// Builds `/diagnose` in the browser.
+pub fn mounted_diagnose() -> impl IntoView {
     view! { <Diagnose /> }
 }
 

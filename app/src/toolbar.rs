@@ -86,7 +86,7 @@ pub(crate) fn Toolbar(feed: Feed, settings: Settings, may_publish: bool) -> impl
             >
                 "?"
             </button>
-            <p class="bad" role="alert">{problem}</p>
+            <p class="bad" role="alert" prop:textContent=problem></p>
         </fieldset>
     }
 }

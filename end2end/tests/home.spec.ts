@@ -249,7 +249,8 @@ test.describe('without JavaScript', () => {
     await page.getByRole('button', { name: 'Show' }).click();
     await expect(page.getByText('No events yet.')).toBeVisible();
     await page.goBack();
-    await expect(page.locator('noscript p')).toBeVisible();
+    await expect(page.getByRole('alert')).toContainText('This page is not running.');
+    await expect(page.getByRole('alert')).toContainText('It needs JavaScript.');
     await expect(page.getByText(`curl -N ${server.url}/events`)).toBeVisible();
   });
 });

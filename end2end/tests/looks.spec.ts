@@ -112,6 +112,28 @@ const states: Record<string, State> = {
       await expect(page.locator('.rows .event')).toHaveCount(events.length);
     },
   },
+  'not-running': {
+    enter: async (page, server) => {
+      await expect.poll(() => server.newest()).toBeGreaterThan(3);
+      await page.route('**/*.wasm', (route) => route.fulfill({ status: 404 }));
+      await page.goto(server.url);
+      await expect(page.getByText('This page is not running.')).toBeVisible();
+    },
+  },
+  failed: {
+    enter: async (page, server) => {
+      await states.live.enter(page, server);
+      await page.evaluate(() => (window as any).pageFailed('panicked at src/lib.rs:1:2:\na message'));
+      await expect(page.getByText('a message')).toBeVisible();
+    },
+  },
+  'compare-not-running': {
+    enter: async (page, server) => {
+      await page.route('**/*.wasm', (route) => route.fulfill({ status: 404 }));
+      await page.goto(`${server.url}/compare`);
+      await expect(page.getByText('This page is not running.')).toBeVisible();
+    },
+  },
   publish: {
     enter: async (page, server) => {
       await states.live.enter(page, server);
@@ -225,7 +247,7 @@ async function look(page: Page, state: string, info: TestInfo, { withAxe = true 
 }
 
 test.describe('looks', () => {
-  test.use({ allowedErrors: networkErrors, reducedMotion: 'reduce' });
+  test.use({ allowedErrors: new RegExp(`${networkErrors.source}|a message`), reducedMotion: 'reduce' });
   for (const [name, state] of Object.entries(states)) {
     test(name, async ({ page, server }, info) => {
       test.setTimeout(90_000);

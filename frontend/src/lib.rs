@@ -1,32 +1,47 @@
-//! The WebAssembly entry points: they hydrate the page that the server has rendered. Each page
-//! calls its own.
+//! The WebAssembly entry points: they build a page in an element of the document. Each page calls
+//! its own.
 //!
 //! The three features belong to the three pages. A release is built once for each feature, so that
 //! no page loads another's code. The default has all of them in one module.
 
-#[cfg(any(feature = "home", feature = "compare", feature = "diagnose"))]
-use wasm_bindgen::prelude::wasm_bindgen;
+use std::panic;
 
-/// Called by `/` once the module is loaded.
+use leptos::{IntoView, mount::mount_to};
+use wasm_bindgen::prelude::wasm_bindgen;
+use web_sys::HtmlElement;
+
+#[wasm_bindgen]
+extern "C" {
+    /// Tells the reader that the page has failed. The script in the document provides it
+    /// (`app/src/loader.js`).
+    #[wasm_bindgen(js_name = pageFailed)]
+    fn page_failed(message: &str);
+}
+
+/// Builds `/`.
 #[cfg(feature = "home")]
 #[wasm_bindgen]
-pub fn hydrate() {
-    console_error_panic_hook::set_once();
-    leptos::mount::hydrate_body(app::hydrated_home);
+pub fn home(root: HtmlElement) {
+    mount(root, app::mounted_home);
 }
 
-/// Called by `/compare` once the module is loaded.
+/// Builds `/compare`.
 #[cfg(feature = "compare")]
 #[wasm_bindgen]
-pub fn hydrate_compare() {
-    console_error_panic_hook::set_once();
-    leptos::mount::hydrate_body(app::hydrated_compare);
+pub fn compare(root: HtmlElement) {
+    mount(root, app::mounted_compare);
 }
 
-/// Called by `/diagnose` once the module is loaded.
+/// Builds `/diagnose`.
 #[cfg(feature = "diagnose")]
 #[wasm_bindgen]
-pub fn hydrate_diagnose() {
-    console_error_panic_hook::set_once();
-    leptos::mount::hydrate_body(app::hydrated_diagnose);
+pub fn diagnose(root: HtmlElement) {
+    mount(root, app::mounted_diagnose);
+}
+
+/// The browser ends the call that panics, but it goes on calling the event handlers of a page that
+/// can no longer be right. So the reader must know.
+fn mount<N: IntoView + 'static>(root: HtmlElement, page: fn() -> N) {
+    panic::set_hook(Box::new(|panic| page_failed(&panic.to_string())));
+    mount_to(root, page).forget();
 }

@@ -31,7 +31,9 @@ pub(crate) use meter::{
     MeterCounts, MeterReading, cut, end_load, load, new_meter, newest_position, read_meter,
 };
 pub(crate) use offset::{measure_offset, now as unix_millis};
-pub(crate) use page::{clicked_event, focus, on_resize, origin, set_title, time, utc_offset};
+pub(crate) use page::{
+    clicked_event, focus, on_resize, origin, set_title, text_of, time, utc_offset,
+};
 pub(crate) use probe::{PROBE, clear_resource_timings, fetch_probe, resume_probe, service_worker};
 pub(crate) use publish::publish;
 pub(crate) use scroll::{

@@ -31,6 +31,11 @@ pub(crate) fn set_title(title: &str) {
     document().set_title(title);
 }
 
+/// Returns the text of the element of that id.
+pub(crate) fn text_of(id: &str) -> Option<String> {
+    document().get_element_by_id(id)?.text_content()
+}
+
 /// Calls `on_resize` when the window is resized, until the current owner is cleaned up.
 pub(crate) fn on_resize(on_resize: impl Fn() + 'static) {
     let handle = window_event_listener_untyped("resize", move |_| on_resize());

@@ -62,7 +62,8 @@ pub(crate) fn measure(scroller: NodeRef<Div>) -> Option<ScrollPosition> {
 /// is followed. Returns the scroll position, in pixels.
 pub(crate) fn lay_out(scroller: NodeRef<Div>, layout: Layout, is_at_end: bool) -> Option<i32> {
     let scroller = scroller.get_untracked()?;
-    let style = scroller.first_element_child()?.dyn_into::<HtmlElement>().ok()?.style();
+    let list = scroller.query_selector(".rows").ok()??;
+    let style = list.dyn_into::<HtmlElement>().ok()?.style();
     // Whole pixels: the code that writes fractions would add a tenth to the size of the page.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     let pixels = |rows: usize| format!("{}px", (rows as f64 * layout.row_height) as u64);

@@ -41,8 +41,8 @@ const NO_ANSWER: &str = "The server does not answer. It cannot be reached, or ot
 /// The phase of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ComparisonPhase {
-    /// The page has not been hydrated yet.
-    NotHydrated,
+    /// The page does not run in a browser yet.
+    NotMounted,
     /// A run can be started.
     Ready,
     Starting,
@@ -105,7 +105,7 @@ impl Comparison {
     pub(crate) fn new(setup: Setup) -> Self {
         let comparison = Self {
             setup,
-            phase: RwSignal::new(ComparisonPhase::NotHydrated),
+            phase: RwSignal::new(ComparisonPhase::NotMounted),
             results: RwSignal::default(),
             status: RwSignal::default(),
             problem: RwSignal::default(),

@@ -70,11 +70,6 @@ pub(crate) fn Compare(data: CompareData) -> impl IntoView {
             <Share comparison />
             <Explanation />
         </main>
-        <footer>
-            <noscript>
-                <p>"The comparison runs in the browser and needs JavaScript."</p>
-            </noscript>
-        </footer>
     }
 }
 
@@ -92,7 +87,7 @@ fn show_linked(comparison: Comparison) {
 fn Buttons(comparison: Comparison) -> impl IntoView {
     let start = text(move || {
         match comparison.phase.get() {
-            ComparisonPhase::NotHydrated | ComparisonPhase::Ready => "Start",
+            ComparisonPhase::NotMounted | ComparisonPhase::Ready => "Start",
             ComparisonPhase::Starting | ComparisonPhase::Running => "Stop",
         }
         .to_owned()
@@ -103,15 +98,15 @@ fn Buttons(comparison: Comparison) -> impl IntoView {
             ComparisonPhase::Starting => "Starting",
             ComparisonPhase::Running => "Running",
             ComparisonPhase::Ready if comparison.results.with(Option::is_some) => "Stopped",
-            ComparisonPhase::NotHydrated | ComparisonPhase::Ready => "",
+            ComparisonPhase::NotMounted | ComparisonPhase::Ready => "",
         }
         .to_owned()
     });
-    let is_not_hydrated = move || comparison.phase.get() == ComparisonPhase::NotHydrated;
+    let is_not_mounted = move || comparison.phase.get() == ComparisonPhase::NotMounted;
     let is_not_running = move || comparison.phase.get() != ComparisonPhase::Running;
     view! {
         <div class="buttons">
-            <button type="button" disabled=is_not_hydrated on:click=move |_| comparison.toggle()>
+            <button type="button" disabled=is_not_mounted on:click=move |_| comparison.toggle()>
                 {start}
             </button>
             <button

@@ -46,9 +46,6 @@ pub(crate) fn Diagnose() -> impl IntoView {
             <Share run />
         </main>
         <footer>
-            <noscript>
-                <p>"The checks need JavaScript."</p>
-            </noscript>
             <p>"In a terminal: " <code>"waterclock diagnose " <Origin /></code></p>
         </footer>
     }
@@ -87,7 +84,7 @@ fn Buttons(run: DiagnosisRun) -> impl IntoView {
         <div class="buttons">
             <button
                 type="button"
-                disabled=move || run.phase.get() == DiagnosisPhase::NotHydrated
+                disabled=move || run.phase.get() == DiagnosisPhase::NotMounted
                 on:click=move |_| run.toggle()
             >
                 {start}

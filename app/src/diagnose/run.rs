@@ -25,8 +25,8 @@ pub(super) const DEFAULT_IDLE: u64 = 20;
 /// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DiagnosisPhase {
-    /// The page has not been hydrated yet.
-    NotHydrated,
+    /// The page does not run in a browser yet.
+    NotMounted,
     /// A run can be started.
     Ready,
     Running,
@@ -53,7 +53,7 @@ impl DiagnosisRun {
     pub(super) fn new() -> Self {
         let run = Self {
             idle: RwSignal::new(DEFAULT_IDLE.to_string()),
-            phase: RwSignal::new(DiagnosisPhase::NotHydrated),
+            phase: RwSignal::new(DiagnosisPhase::NotMounted),
             report: RwSignal::default(),
             running: RwSignal::default(),
             status: RwSignal::default(),
