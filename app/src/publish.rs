@@ -22,7 +22,7 @@ pub(crate) fn open() {
                 <label for="publish-data">"Data"</label>
                 <textarea id="publish-data" name="data" rows="3"></textarea>
                 <button type="submit">"Publish"</button>
-                <output>{message}</output>
+                <output prop:textContent=message></output>
             </form>
         }
     });

@@ -65,7 +65,7 @@ pub(crate) fn Compare(data: CompareData) -> impl IntoView {
         <main class="compare">
             <SetupForm setup data is_fixed protocol />
             <Buttons comparison />
-            <p class="bad" role="alert">{comparison.problem}</p>
+            <p class="bad" role="alert" prop:textContent=comparison.problem></p>
             <Table results=comparison.results />
             <Share comparison />
             <Explanation />
@@ -106,8 +106,13 @@ fn Buttons(comparison: Comparison) -> impl IntoView {
     let is_not_running = move || comparison.phase.get() != ComparisonPhase::Running;
     view! {
         <div class="buttons">
-            <button type="button" disabled=is_not_mounted on:click=move |_| comparison.toggle()>
-                {start}
+            <button
+                type="button"
+                disabled=is_not_mounted
+                prop:textContent=start
+                on:click=move |_| comparison.toggle()
+            >
+                {start.get_untracked()}
             </button>
             <button
                 type="button"
@@ -117,8 +122,8 @@ fn Buttons(comparison: Comparison) -> impl IntoView {
             >
                 "Cut the connections"
             </button>
-            <p>{comparison.status}</p>
-            <p class="hidden" role="status">{announced}</p>
+            <p prop:textContent=comparison.status></p>
+            <p class="hidden" role="status" prop:textContent=announced></p>
         </div>
     }
 }
@@ -160,7 +165,7 @@ fn Share(comparison: Comparison) -> impl IntoView {
             <button type="button" class="quiet" on:click=move |_| copy("JSON", Results::to_json)>
                 "Copy as JSON"
             </button>
-            <p role="status">{message}</p>
+            <p role="status" prop:textContent=message></p>
         </div>
     }
 }

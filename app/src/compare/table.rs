@@ -33,14 +33,19 @@ fn table(transports: &[Transport], results: RwSignal<Option<Results>>) -> impl I
         });
         view! {
             <th scope="col">
-                {transport_label(column.transport)} <span class="health">{health}</span>
+                {transport_label(column.transport)} <span class="health" prop:textContent=health></span>
             </th>
         }
     });
     let plots = columns.iter().map(|&column| view! { <td><Plot column /></td> });
     let rows = METRICS.iter().map(|metric| {
         let cells = columns.iter().map(|column| {
-            view! { <td data-transport=column.transport.as_str()>{column.text(metric.text)}</td> }
+            view! {
+                <td
+                    data-transport=column.transport.as_str()
+                    prop:textContent=column.text(metric.text)
+                ></td>
+            }
         });
         let is_hidden = Memo::new(move |_| {
             results
@@ -73,6 +78,6 @@ fn table(transports: &[Transport], results: RwSignal<Option<Results>>) -> impl I
                 </tbody>
             </table>
         </div>
-        <p class="about">{about}</p>
+        <p class="about" prop:textContent=about></p>
     }
 }

@@ -85,9 +85,10 @@ fn Buttons(run: DiagnosisRun) -> impl IntoView {
             <button
                 type="button"
                 disabled=move || run.phase.get() == DiagnosisPhase::NotMounted
+                prop:textContent=start
                 on:click=move |_| run.toggle()
             >
-                {start}
+                {start.get_untracked()}
             </button>
             <label>
                 "Idle period to test "
@@ -98,7 +99,7 @@ fn Buttons(run: DiagnosisRun) -> impl IntoView {
                     {options.collect_view()}
                 </select>
             </label>
-            <p role="status">{status}</p>
+            <p role="status" prop:textContent=status></p>
         </div>
     }
 }
@@ -148,7 +149,7 @@ fn Row(run: DiagnosisRun, check: Check) -> impl IntoView {
     view! {
         <li data-check=check.as_str() data-verdict=key>
             <h2>{check.title()}</h2>
-            <span class="verdict">{verdict}</span>
+            <span class="verdict" prop:textContent=verdict></span>
             <p class="measured">{move || with_code(&measured.read())}</p>
             <div class="remedies">{faults}</div>
         </li>
@@ -211,7 +212,7 @@ fn Share(run: DiagnosisRun) -> impl IntoView {
             <button type="button" class="quiet" on:click=move |_| copy(json)>
                 "Copy as JSON"
             </button>
-            <p role="status">{status}</p>
+            <p role="status" prop:textContent=status></p>
         </div>
     }
 }
