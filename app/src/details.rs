@@ -11,6 +11,7 @@ use crate::{
     feed::{Feed, Hold},
     reactive::text,
     time::{date_and_time, unix_time},
+    visible::visible,
 };
 
 /// Opens the dialog. The list is held, so that the previous and the next event stay in it.
@@ -45,7 +46,7 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
             <dl>
                 <dt>"Id"</dt><dd prop:textContent=field(|event| event.id.to_string())></dd>
                 <dt>"Topic"</dt><dd prop:textContent=field(|event| event.topic.to_string())></dd>
-                <dt>"Name"</dt><dd prop:textContent=field(|event| event.name.as_str().to_owned())></dd>
+                <dt>"Name"</dt><dd prop:textContent=field(|event| visible(event.name.as_str()))></dd>
                 <dt>"Time"</dt><dd prop:textContent=field(times)></dd>
                 <dt>"Data"</dt>
                 <dd prop:textContent=field(|event| format!("{} bytes", event.data.len()))></dd>
@@ -64,15 +65,16 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
                 <button type="button" class="quiet" on:click=move |_| step(true)>
                     "Next"
                 </button>
-                <output>{message}</output>
+                <output prop:textContent=message></output>
             </p>
         }
     });
 }
 
-/// Returns the data, formatted if it is an object or a list in JSON.
+/// Returns the data with visible control characters, formatted if it is an object or a list in
+/// JSON.
 fn pretty_data(event: &Event) -> String {
-    browser::pretty_json(&event.data).unwrap_or_else(|| event.data.clone())
+    visible(&browser::pretty_json(&event.data).unwrap_or_else(|| event.data.clone()))
 }
 
 /// Writes the time in UTC, in local time, and in Unix time, a line each.

@@ -13,6 +13,7 @@
 //! | `toolbar`, `settings`, `time` | the tools above the list, the reader's choices, time formats |
 //! | `details`, `publish`, `help` | dialogs |
 //! | `labels` | texts for states, reasons and gaps |
+//! | `visible` | data and names with visible control characters |
 //! | `event_json` | events in JSON, for the clipboard and for export |
 //! | [`compare`] | the page `/compare`: the four transports side by side |
 //! | `diagnose` | the page `/diagnose`: the path between the browser and the server |
@@ -44,5 +45,6 @@ mod settings;
 mod shell;
 mod time;
 mod toolbar;
+mod visible;
 
 pub use shell::{Assets, Page, mounted_compare, mounted_diagnose, mounted_home, shell};

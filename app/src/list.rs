@@ -16,6 +16,7 @@ use crate::{
     ring::{Row, RowContent},
     settings::{Settings, TimeDisplay},
     time::{TimeFormat, relative_time, time_of_day, unix_time},
+    visible::visible_line,
 };
 
 /// Maximum length of the data in a row, in bytes: more than fits on a line.
@@ -105,15 +106,17 @@ fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
         RowContent::Gap(gap, time) => ("mark gap", *time, None, gap_label(gap).to_owned()),
     };
     let data = event.map_or("", |event| event.data.trim_start());
-    let data =
-        if data.is_empty() { "(empty)" } else { &data[..data.floor_char_boundary(MAX_DATA)] };
+    let mut data = visible_line(&data[..data.floor_char_boundary(MAX_DATA)]);
+    if data.is_empty() {
+        data.push_str("(empty)");
+    }
     let sequence = event.map(|event| event.id.sequence.to_string()).unwrap_or_default();
     view! {
         <li class=kind data-id=event.map(|event| event.id.to_string())>
             <time datetime=time.to_string()>{write_time(time, times)}</time>
             // The tab key skips these buttons: they are many, and they come and go.
-            <button type="button" class="data" tabindex="-1" hidden=event.is_none()>
-                {data.to_owned()}
+            <button type="button" class="data" dir="auto" tabindex="-1" hidden=event.is_none()>
+                {data}
             </button>
             <span class="about">{about}</span>
             <code class="id">{sequence}</code>
@@ -126,7 +129,7 @@ fn about(event: &Event) -> String {
     if event.topic == Topic::clock() && event.name == Name::default() {
         String::new()
     } else {
-        format!("{} {}", event.topic, event.name.as_str())
+        format!("{} {}", event.topic, visible_line(event.name.as_str()))
     }
 }
 

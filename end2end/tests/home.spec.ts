@@ -250,7 +250,7 @@ test.describe('without JavaScript', () => {
     await expect(page.getByText('No events yet.')).toBeVisible();
     await page.goBack();
     await expect(page.getByRole('alert')).toContainText('This page is not running.');
-    await expect(page.getByRole('alert')).toContainText('It needs JavaScript.');
+    await expect(page.locator('noscript')).toBeVisible();
     await expect(page.getByText(`curl -N ${server.url}/events`)).toBeVisible();
   });
 });

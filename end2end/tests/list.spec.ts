@@ -121,6 +121,58 @@ test('the details of an event: all fields, formatted JSON, and copying', async (
   await expect(page.locator('dialog')).toHaveCount(0);
 });
 
+test('data of terminals, and text that would reorder its surroundings, is readable, and copied as it is', async ({ page, context, server }) => {
+  await context.grantPermissions(['clipboard-read', 'clipboard-write']);
+  await server.start('--interval', '1h');
+  const tower = `Z${'\u0363\u0353'.repeat(100)}algo`;
+  const [red, progress] = ['\x1b[1;31mred\x1b[0m, not more', '10%\r20%\r'];
+  const all: [data: string, shown: string][] = [
+    [red, 'red, not more'],
+    [progress, '10%^M20%^M'],
+    ['a\0b\x07c\x7f\x85', 'a^@b^Gc^?\ufffd'],
+    ['\u202e1-deadbeef\u202d', '\ufffd1-deadbeef\ufffd'],
+    ['\x1b[2J', '(empty)'],
+    ['one\r\ntwo\u2028three', 'one two three'],
+    ['שלום 5', 'שלום 5'],
+    [tower, tower],
+    ['x'.repeat(60_000), 'x'.repeat(512)],
+  ];
+  for (const [data] of all) await publish(server, 't', data, `name=${encodeURIComponent('\u202e\x1b[5mn')}`);
+  // Before the program starts, and after.
+  await page.route('**/*.wasm', () => {});
+  await page.goto(`${server.url}/?topic=t`, { waitUntil: 'commit' });
+  for (const isLive of [false, true]) {
+    if (isLive) {
+      await page.unroute('**/*.wasm');
+      await page.goto(`${server.url}/?topic=t`);
+      await expect(state(page)).toHaveText('Live');
+    }
+    await expect(rows(page).locator('.data')).toHaveText(all.map(([, shown]) => shown));
+    await expect(rows(page).first().locator('.about')).toHaveText('t \ufffdn');
+    const places = await rows(page).evaluateAll((rows) =>
+      rows.map((row) => [row, ...row.children].map((part) => {
+        const { top, left, width, height } = part.getBoundingClientRect();
+        return part.matches('li, .id') ? [left, width, height] : top > 0;
+      })),
+    );
+    for (const place of places) expect(place).toEqual(places[0]);
+    const directions = await rows(page).locator('.data').evaluateAll((all) => all.map((data) => getComputedStyle(data).direction));
+    expect(directions).toEqual(all.map(([data]) => (data.startsWith('ש') ? 'rtl' : 'ltr')));
+  }
+
+  await rows(page).first().click();
+  const dialog = page.getByRole('dialog', { name: 'Event' });
+  await expect(dialog.locator('pre')).toHaveText('^[[1;31mred^[[0m, not more');
+  await expect(dialog).toContainText('\ufffd^[[5mn');
+  const clipboard = () => page.evaluate(() => navigator.clipboard.readText());
+  await dialog.getByRole('button', { name: 'Copy data' }).click();
+  await expect.poll(clipboard).toBe(red);
+  await dialog.getByRole('button', { name: 'Next' }).click();
+  await expect(dialog.locator('pre')).toHaveText('10%^M20%^M');
+  await dialog.getByRole('button', { name: 'Copy event' }).click();
+  await expect.poll(async () => JSON.parse(await clipboard()).data).toBe(progress);
+});
+
 test('Export saves the events that the list shows, one per line', async ({ page, server }) => {
   await server.start('--interval', '1h');
   await page.goto(`${server.url}/?topic=t`);

@@ -112,6 +112,31 @@ const states: Record<string, State> = {
       await expect(page.locator('.rows .event')).toHaveCount(events.length);
     },
   },
+  // Data of terminals, and text that reorders or covers what is beside it.
+  awkward: {
+    options: ['--interval', '24h'],
+    enter: async (page, server) => {
+      const tower = `Z${'\u0363\u0353'.repeat(100)}algo`;
+      const all = ['\x1b[31mred\x1b[0m and 10%\r20%\r', '\u202e1234-5 gpj.exe', 'שלום עולם 5', 'before', tower, 'after', 'a\0b\x07', 'x'.repeat(3000)];
+      for (const body of all) await fetch(`${server.url}/events/t?name=${encodeURIComponent(`${tower.slice(0, 100)}\u202e`)}`, { method: 'POST', body });
+      await page.goto(`${server.url}/?topic=t`);
+      await expect(state(page)).toHaveText('Live');
+      await page.getByRole('searchbox', { name: 'Filter' }).fill(`topic:${'x'.repeat(300)}..`);
+      await expect(page.locator('.bad')).toBeVisible();
+    },
+  },
+  'awkward-details': {
+    options: ['--interval', '24h'],
+    enter: async (page, server) => {
+      const tower = `Z${'\u0363\u0353'.repeat(100)}algo`;
+      const body = `\x1b[31mred\x1b[0m\r\n\u202e1234-5 gpj.exe\nשלום עולם 5\n${tower}\n${'x'.repeat(3000)}`;
+      await fetch(`${server.url}/events/t?name=${encodeURIComponent(`${tower.slice(0, 100)}\u202e`)}`, { method: 'POST', body });
+      await page.goto(`${server.url}/?topic=t`);
+      await expect(state(page)).toHaveText('Live');
+      await page.locator('.rows .event').click();
+      await expect(page.getByRole('dialog', { name: 'Event' })).toContainText('^[[31mred');
+    },
+  },
   'not-running': {
     enter: async (page, server) => {
       await expect.poll(() => server.newest()).toBeGreaterThan(3);

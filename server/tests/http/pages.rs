@@ -60,6 +60,15 @@ async fn events_and_headers_are_never_rendered_as_markup() {
 }
 
 #[tokio::test]
+async fn control_characters_are_rendered_as_text() {
+    let server = Server::start().await;
+    server.publish("\u{1b}[31m10%\r20%\0\u{202e}").await;
+    let html = server.get("/").await.rest().await;
+    assert!(html.contains(">10%^M20%^@\u{fffd}<"), "{html}");
+    assert!(!html.contains(['\u{1b}', '\r', '\0']), "{html}");
+}
+
+#[tokio::test]
 async fn the_command_names_the_host_that_the_reader_used() {
     let server = Server::start().await;
     let response = server.request("GET", "/", &[("Host", b"clock.test:8080")]).await;
