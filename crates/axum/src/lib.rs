@@ -159,14 +159,22 @@ impl EventRoutes {
 
     /// The routes `/events`, `/events/{topic}`, `/poll` and `/ws`.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
-        routes::event_routes().with_state(self.state())
+        routes::router(routes::event_routes()).with_state(self.state())
     }
 
     /// The route `/diagnose/stream`: a short stream made to be measured. It reveals nothing of any
     /// topic, so anyone may read it, within limits.
     #[cfg(feature = "probe")]
     pub fn probe_router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
-        routes::probe_routes().with_state(self.state())
+        routes::router(routes::probe_routes()).with_state(self.state())
+    }
+
+    /// The paths of these routes, with their parameters in braces.
+    pub fn paths() -> Vec<&'static str> {
+        let routes = routes::event_routes();
+        #[cfg(feature = "probe")]
+        let routes = [routes, routes::probe_routes()].concat();
+        routes.into_iter().map(|(path, _)| path).collect()
     }
 
     fn state(&self) -> RoutesState {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     http::{HeaderName, header::CACHE_CONTROL},
 };
 use serde::Serialize;
@@ -32,13 +32,19 @@ pub(super) async fn count(
     Ok(request)
 }
 
+/// Returns the name in the path, which must be UTF-8.
+fn name_in(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let name = path.map(|Path(name)| name);
+    name.map_err(|why| Problem::new(why.status(), format!("{}.", why.body_text())))
+}
+
 /// Answers with the counts of each transport, and of the connections that they share.
 pub(super) async fn get(
     State(meters): State<Meters>,
-    Path(meter): Path<String>,
+    meter: Result<Path<String>, PathRejection>,
 ) -> Result<([(HeaderName, &'static str); 1], Json<BTreeMap<&'static str, TransportCounts>>), Problem>
 {
-    let meter = meters.get(&meter)?;
+    let meter = meters.get(&name_in(meter)?)?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(meter.read().collect())))
 }
 
@@ -51,7 +57,7 @@ pub(super) struct CutConnections {
 /// Closes the connections of a meter, like a network that fails.
 pub(super) async fn cut(
     State(meters): State<Meters>,
-    Path(meter): Path<String>,
+    meter: Result<Path<String>, PathRejection>,
 ) -> Result<Json<CutConnections>, Problem> {
-    Ok(Json(CutConnections { cut: meters.get(&meter)?.cut() }))
+    Ok(Json(CutConnections { cut: meters.get(&name_in(meter)?)?.cut() }))
 }

@@ -24,38 +24,64 @@ use axum::{
     Router,
     http::header::CONTENT_TYPE,
     middleware::{map_request, map_request_with_state, map_response, map_response_with_state},
-    routing::get,
+    routing::{MethodRouter, get},
 };
-use waterclock_axum::Problem;
+use waterclock_axum::{EventRoutes, Problem};
 
 use crate::state::AppState;
 
 /// The interface as `OpenAPI` 3.1. A test compares it with the server's behaviour.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
 
+/// A path and its methods.
+type Route = (&'static str, MethodRouter<AppState>);
+
+/// The routes that ask who the caller is.
+fn identified_routes() -> Vec<Route> {
+    let mut routes = pages::routes();
+    routes.push(("/metrics", get(metrics::get)));
+    #[cfg(feature = "compare")]
+    routes.push(("/load", post(load::post).delete(load::delete)));
+    routes
+}
+
+/// The routes that are the same for everybody.
+fn open_routes() -> Vec<Route> {
+    let openapi = async || ([(CONTENT_TYPE, "application/json")], OPENAPI);
+    vec![
+        ("/openapi.json", get(openapi)),
+        ("/time", get(time::get)),
+        ("/health/live", get(health::live)),
+        ("/health/ready", get(health::ready)),
+        #[cfg(feature = "compare")]
+        ("/meters/{meter}", get(meters::get)),
+        #[cfg(feature = "compare")]
+        ("/meters/{meter}/cut", post(meters::cut)),
+    ]
+}
+
+/// The paths of all routes, with their parameters in braces. The files of the site are not among
+/// them.
+pub fn paths() -> Vec<&'static str> {
+    let routes = [identified_routes(), open_routes()].into_iter().flatten();
+    routes.map(|(path, _)| path).chain(EventRoutes::paths()).collect()
+}
+
+fn with_routes(router: Router<AppState>, table: Vec<Route>) -> Router<AppState> {
+    table.into_iter().fold(router, |router, (path, methods)| router.route(path, methods))
+}
+
 /// Builds the router of the server.
 pub fn router(state: AppState) -> Router {
     let events = state.events.router();
     #[cfg(feature = "compare")]
     let events = events.layer(map_request_with_state(state.meters.clone(), meters::count));
-    // The routes that ask who the caller is.
-    let identified =
-        Router::new().merge(events).merge(pages::router()).route("/metrics", get(metrics::get));
-    #[cfg(feature = "compare")]
-    let identified = identified.route("/load", post(load::post).delete(load::delete));
+    let identified = with_routes(events, identified_routes());
     // Layers clone their state for each request, so each gets only the part that it needs.
     let callers = (state.access.clone(), Arc::clone(&state.hub));
-    let router = Router::new()
-        .merge(identified.route_layer(map_request_with_state(callers, identify::identify)))
-        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)))
-        .route("/time", get(time::get))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .merge(site::router(&state, not_found::not_found));
-    #[cfg(feature = "compare")]
-    let router = router
-        .route("/meters/{meter}", get(meters::get))
-        .route("/meters/{meter}/cut", post(meters::cut));
+    let identified = identified.route_layer(map_request_with_state(callers, identify::identify));
+    let router =
+        with_routes(identified, open_routes()).merge(site::router(&state, not_found::not_found));
     let router = router.method_not_allowed_fallback(async || Problem::method_not_allowed());
     // Around all routes and refusals, since a page elsewhere cannot see a response without it.
     let router = match cors::layer(&state.access) {

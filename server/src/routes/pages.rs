@@ -8,14 +8,14 @@ use std::{
 use any_spawner::Executor;
 use app::{Assets, Page, compare::CompareData, home::HomeData, shell};
 use axum::{
-    Extension, Router,
+    Extension,
     extract::{Request, State},
     http::{
         HeaderMap, HeaderValue, Uri,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST},
     },
     response::Response,
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use leptos::{config::LeptosOptions, nonce::use_nonce, prelude::use_context};
 use leptos_axum::{ResponseOptions, render_app_to_stream_with_context};
@@ -33,11 +33,14 @@ use crate::{
 };
 
 /// The routes of the pages.
-pub(super) fn router() -> Router<AppState> {
+pub(super) fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
     // Leptos renders on tokio. An error means that an earlier router has set that already.
     let _ = Executor::init_tokio();
-    let router = Router::new().route("/", get(home)).route("/diagnose", get(diagnose_page));
-    if cfg!(feature = "compare") { router.route("/compare", get(compare_page)) } else { router }
+    let mut routes = vec![("/", get(home)), ("/diagnose", get(diagnose_page))];
+    if cfg!(feature = "compare") {
+        routes.push(("/compare", get(compare_page)));
+    }
+    routes
 }
 
 async fn compare_page(

@@ -20,6 +20,7 @@ mod probe;
 mod publish;
 mod readers;
 mod refusals;
+mod routes;
 mod stopping;
 mod support;
 mod tls;

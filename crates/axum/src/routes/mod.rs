@@ -11,25 +11,33 @@ mod ws;
 
 use axum::{
     Router,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 
 use crate::{problem::Problem, state::RoutesState};
 
+/// A path and its methods.
+type Route = (&'static str, MethodRouter<RoutesState>);
+
 /// The routes of events.
-pub(crate) fn event_routes() -> Router<RoutesState> {
-    Router::new()
-        .route("/events", get(events::get).head(events::head))
-        .route("/ws", get(ws::get))
-        .route("/poll", get(poll::get))
-        .route("/events/{topic}", post(publish::post).put(publish::post))
-        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+pub(crate) fn event_routes() -> Vec<Route> {
+    vec![
+        ("/events", get(events::get).head(events::head)),
+        ("/ws", get(ws::get)),
+        ("/poll", get(poll::get)),
+        ("/events/{topic}", post(publish::post).put(publish::post)),
+    ]
 }
 
 /// The route of the probe.
 #[cfg(feature = "probe")]
-pub(crate) fn probe_routes() -> Router<RoutesState> {
-    Router::new()
-        .route("/diagnose/stream", get(probe::get).post(probe::get).head(probe::head))
-        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+pub(crate) fn probe_routes() -> Vec<Route> {
+    vec![("/diagnose/stream", get(probe::get).post(probe::get).head(probe::head))]
+}
+
+/// Builds the router of a table.
+pub(crate) fn router(table: Vec<Route>) -> Router<RoutesState> {
+    let add = |router: Router<_>, (path, methods)| router.route(path, methods);
+    let router = table.into_iter().fold(Router::new(), add);
+    router.method_not_allowed_fallback(async || Problem::method_not_allowed())
 }

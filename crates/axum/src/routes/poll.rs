@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     extract::State,
     http::{
-        HeaderValue, StatusCode, Uri,
+        HeaderValue, Method, StatusCode, Uri,
         header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
@@ -109,9 +109,12 @@ pub(super) async fn get(
     State(context): State<Arc<StreamContext>>,
     subscription: Subscription,
     uri: Uri,
+    method: Method,
 ) -> Result<Response, Problem> {
     let wait = wait(&uri)?;
     drop(uri);
+    // `HEAD` asks for nothing that could arrive.
+    let wait = if method == Method::HEAD { Duration::ZERO } else { wait };
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
     let (max_events, client) = (subscription.max_events(), subscription.client());
     let deadline = subscription.deadline(&context.hub);
