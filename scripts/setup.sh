@@ -3,8 +3,8 @@
 #
 #   scripts/setup.sh build    Rust with the library for wasm32, cargo-leptos, wasm-bindgen, wasm-opt
 #   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
-#   scripts/setup.sh test     the same, Chromium, Firefox, clients (those in Go if Go is there), and
-#                             proxies
+#   scripts/setup.sh test     the same, Chromium, Firefox, clients and testers (those in Go if Go is
+#                             there), and proxies
 #   scripts/setup.sh proxies  only what the tests behind proxies need: nginx, HAProxy, Caddy,
 #                             Apache httpd, Chromium
 #   scripts/setup.sh path     only prints PATH with the folders of our tools in it
@@ -275,12 +275,14 @@ set_up_clients() {
     set_up_go_clients
 }
 
-# The environment is for one Python and one list of packages.
-set_up_python_clients() {
-    local list=end2end/clients/python/requirements.txt where=$cache/clients-python made
+set_up_python_clients() { python_environment end2end/clients/python/requirements.txt "$cache/clients-python"; }
+
+# python_environment LIST FOLDER: an environment for one Python and one list of packages.
+python_environment() {
+    local list=$1 where=$2 made
     made=$(python3 --version && cat "$list")
     [ "$(cat "$where/made-for" 2>/dev/null)" = "$made" ] && return
-    say "installing clients in Python into $where (some seconds)"
+    say "installing the packages of $list into $where (some seconds)"
     try python3 -m venv --clear "$where" || {
         apt_install python3-venv && quietly python3 -m venv --clear "$where"
     } || fail "python3 cannot make a virtual environment. Install its module venv, then start again."
@@ -306,6 +308,17 @@ set_up_faketime() {
     apt_install libfaketime ||
         fail "libfaketime could not be installed." \
             "Install it as /usr/lib/*/faketime/libfaketime.so.1, then start again."
+}
+
+# Public testers of interfaces, which scripts/api.sh runs.
+set_up_testers() {
+    python_environment end2end/api/requirements.txt "$cache/schemathesis"
+    if ! command -v go >/dev/null; then
+        say "Go is not there: the rules of HTTP/2 will not be tested with h2spec"
+        return
+    fi
+    (cd end2end/api/h2spec && GOTOOLCHAIN=local quietly go build -mod=readonly -o "$cache/h2spec/" \
+        github.com/summerwind/h2spec/cmd/h2spec) || fail "h2spec could not be built (Go 1.22 or newer); $log says why."
 }
 
 # --- proxies ---
@@ -357,6 +370,7 @@ build | lint | test)
         set_up_firefox
         set_up_clients
         set_up_faketime
+        set_up_testers
         set_up_proxies
     fi
     ;;

@@ -159,6 +159,7 @@ group e2e
 step 'end-to-end tests in Chromium and Firefox' end_to_end
 group clients
 step 'public clients of event streams' playwright --config clients.config.ts
+step 'the OpenAPI document and HTTP/2, by Schemathesis and h2spec' scripts/api.sh
 group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
 

@@ -1,0 +1,19 @@
+"""What Schemathesis must know about the server beyond its OpenAPI document."""
+
+import schemathesis
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    query = case.query or {}
+    # The server would rightly wait: a poll for its time, a probe between its events.
+    for name, most in (("wait", 55), ("every", 600_000)):
+        if str(query.get(name, "")).isdecimal() and int(query[name]) <= most:
+            query[name] = 0
+    # OpenAPI cannot say that two parameters exclude each other.
+    if "Idempotency-Key" in (case.headers or {}) and query.get("split") == "lines":
+        del query["split"]
+    # It counts a name in characters, and the server counts it in bytes.
+    name = query.get("name")
+    if isinstance(name, str) and len(name) <= 255 < len(name.encode(errors="replace")):
+        query["name"] = "n"
