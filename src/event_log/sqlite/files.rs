@@ -13,9 +13,19 @@ use std::{
 /// Suffixes of the files that SQLite keeps beside a database.
 pub(super) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Creates a folder that only this user may enter, unless it exists.
+/// Creates a folder that only this user may enter, with its missing parents, unless it exists.
 pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<_> = folder.ancestors().take_while(is_missing).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    for folder in missing {
+        // A power cut would take the folder with all that it has. But not every file system can
+        // sync folders, and not every parent may be opened.
+        if let Err(error) = folder.parent().map_or(Ok(()), sync_folder) {
+            tracing::warn!(folder = %folder.display(), %error, "the new folder was not synced");
+        }
+    }
+    Ok(())
 }
 
 /// Returns the options to create a file that only this user may read.
