@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run run-tls watch check lint doc unit e2e test test-clients test-proxies fuzz build dist bench \
-        bench-page bench-transports pictures setup-build setup-lint setup-test setup-proxies
+.PHONY: again help run run-tls watch check lint doc unit e2e test test-clients test-proxies soak fuzz build dist \
+        bench bench-page bench-transports pictures setup-build setup-lint setup-test setup-proxies
 
 # Tools that scripts/setup.sh has put into folders of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -55,6 +55,9 @@ test-clients: setup-test build ## Run public clients against the server, and com
 
 test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (3 minutes)
 	@scripts/test.sh proxies
+
+soak: setup-build ## Run the long forms of some tests, such as 1,000 power cuts (4 minutes)
+	@scripts/test.sh soak
 
 # The time that each target is fuzzed for.
 SECONDS ?= 20

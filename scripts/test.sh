@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests, and ends with the number of those that passed.
 #
-#   scripts/test.sh           runs all steps
+#   scripts/test.sh           runs all steps but those of the group soak
 #   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, e2e, clients,
-#                             proxies
+#                             proxies, soak
 #   scripts/test.sh --list    lists the steps and their groups
 #
 # scripts/setup.sh must have brought the tools, and for e2e, clients and proxies `make build` must
@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-groups='lint doc unit e2e clients proxies'
+groups='lint doc unit e2e clients proxies soak'
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
@@ -35,7 +35,7 @@ done
 # group NAME...: the following steps belong to these groups.
 group() {
     current=$*
-    selected=$([ "$wanted" = '  ' ] && echo yes || true)
+    selected=$([ "$wanted" = '  ' ] && [ "$current" != soak ] && echo yes || true)
     for group in "$@"; do
         case "$wanted" in *" $group "*) selected=yes ;; esac
     done
@@ -162,6 +162,9 @@ step 'public clients of event streams' playwright --config clients.config.ts
 step 'the OpenAPI document and HTTP/2, by Schemathesis and h2spec' scripts/api.sh
 group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
+# Longer forms of tests of the groups above.
+group soak
+step '1,000 power cuts' env POWER_CUTS=1000 cargo test --quiet -p server --test power
 
 [ "$list" ] && exit
 # The lines of cargo are "test result: ok. 55 passed; 0 failed; …", those of node "ℹ pass 46", and
