@@ -50,6 +50,9 @@ pub struct Gap {
 pub enum GapReason {
     /// Events after the cursor are no longer kept. The stream continues with the oldest kept event.
     Expired,
+    /// The events after the cursor were damaged on the server's disk. The stream continues with the
+    /// first event that is not.
+    Damaged,
     /// The cursor belongs to another epoch. The stream continues with the oldest kept event.
     OtherEpoch,
     /// The cursor is after the newest event. The stream continues with new events.
@@ -60,12 +63,14 @@ pub enum GapReason {
 
 impl GapReason {
     /// All reasons.
-    pub const ALL: [Self; 4] = [Self::Expired, Self::OtherEpoch, Self::Future, Self::Malformed];
+    pub const ALL: [Self; 5] =
+        [Self::Expired, Self::Damaged, Self::OtherEpoch, Self::Future, Self::Malformed];
 
     /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
+            Self::Damaged => "damaged",
             Self::OtherEpoch => "other-epoch",
             Self::Future => "future",
             Self::Malformed => "malformed",

@@ -20,6 +20,7 @@ pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
 pub(crate) fn gap_label(gap: &Gap) -> &'static str {
     match gap.reason {
         GapReason::Expired => "Events missing: no longer in the log",
+        GapReason::Damaged => "Events missing: damaged in the log",
         GapReason::OtherEpoch => "New log: events may be missing",
         GapReason::Future | GapReason::Malformed => "Events may be missing here",
     }

@@ -47,7 +47,7 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If the log could not be read.
+    /// If the log could not be read. [`EventLogError::Damaged`] if the next event is damaged.
     fn read<'a>(
         &'a self,
         topics: &'a Patterns,
@@ -62,7 +62,8 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If the log could not be read.
+    /// If the log could not be read. [`EventLogError::Damaged`] if any of these events is damaged.
+    /// [`read`](Self::read) finds those that are not.
     fn newest_of_each<'a>(
         &'a self,
         topics: &'a Patterns,
@@ -97,6 +98,8 @@ pub struct Condition {
     pub read_error: Option<EventLogError>,
     /// Number of times that the log could not drop the events that exceed the retention.
     pub failed_drops: u64,
+    /// Number of stored events that reads have found damaged, each counted once.
+    pub damaged_events: u64,
 }
 
 /// Maximum size of one read. The first event is returned even if it is larger.
@@ -179,6 +182,12 @@ pub enum EventLogError {
     /// The log has stopped for good.
     #[error("the event log has stopped")]
     Stopped,
+    /// The next events are damaged. Reading may continue after them.
+    #[error("stored events are damaged")]
+    Damaged {
+        /// The sequence number of the last of them.
+        last: u64,
+    },
     /// Any other failure.
     #[error("the event log failed")]
     Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),

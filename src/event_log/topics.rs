@@ -72,7 +72,8 @@ impl<T> TopicEntry<T> {
 
     /// Counts a dropped event.
     pub fn remove(&self) {
-        self.count.fetch_sub(1, SeqCst);
+        // Of a damaged log, the number may be wrong.
+        let _ = self.count.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1));
     }
 }
 
@@ -170,6 +171,13 @@ impl<T> Topics<T> {
             }
         });
         oldest.map(|entry| Some(entry.topic.clone())).ok_or(Rejected::TooManyTopics)
+    }
+
+    /// Notes that events up to the sequence number `newest` are dropped that have no known topic.
+    #[cfg(feature = "sqlite")]
+    pub fn forget_up_to(&self, newest: u64) {
+        let mut entries = self.0.write();
+        entries.forgotten = entries.forgotten.max(newest);
     }
 
     /// Removes the entry of a topic that has no events.

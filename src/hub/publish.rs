@@ -90,7 +90,9 @@ impl PublishError {
             Self::EventLog(EventLogError::DiskFull) => "disk-full",
             Self::EventLog(EventLogError::Misplaced) => "log-misplaced",
             Self::EventLog(EventLogError::Unconfirmed(_)) => "unconfirmed",
-            Self::EventLog(EventLogError::Failed(_)) => "log-failed",
+            Self::EventLog(EventLogError::Damaged { .. } | EventLogError::Failed(_)) => {
+                "log-failed"
+            }
             Self::EventLog(EventLogError::Stopped) => "log-stopped",
             Self::Rejected(Rejected::TooManyTopics) => "too-many-topics",
             Self::Rejected(Rejected::KeyReused) | Self::Skipped => return None,

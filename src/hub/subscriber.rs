@@ -46,8 +46,9 @@ pub struct Subscriber {
 
 /// A read of the log in progress.
 pub(super) struct PendingRead {
-    /// Resolves to the events, and to the newest event of the topics that was dropped by then.
-    read: EventLogFuture<'static, (Vec<Event>, u64)>,
+    /// Resolves to the events, or the last of the damaged ones that come first; and to the newest
+    /// event of the topics that was dropped by then.
+    read: EventLogFuture<'static, (Result<Vec<Event>, u64>, u64)>,
     /// The newest sequence number of any topic when the read began.
     newest: u64,
 }
@@ -244,6 +245,13 @@ impl Subscriber {
             let gap = (!self.holds_conflated()).then(|| Delivery::Gap(self.skip(dropped)));
             return Poll::Ready(Ok(gap));
         }
+        let events = match events {
+            Ok(events) => events,
+            Err(last) => {
+                let gap = (!self.holds_conflated()).then(|| Delivery::Gap(self.skip_damaged(last)));
+                return Poll::Ready(Ok(gap));
+            }
+        };
         self.read = events.last().map_or(newest, |last| last.id.sequence).max(self.read);
         let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
         if let Some(conflation) = &mut self.conflation {
@@ -287,10 +295,18 @@ impl Subscriber {
         let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
         let is_direct = self.conflation.as_ref().is_some_and(|conflation| conflation.is_direct);
         let read = async move {
-            let events = if is_direct {
-                state.log.newest_of_each(&topics, after, Batch::LIMIT).await?
+            let mut events = if is_direct {
+                state.log.newest_of_each(&topics, after, Batch::LIMIT).await
             } else {
-                state.log.read(&topics, after, Batch::LIMIT).await?
+                state.log.read(&topics, after, Batch::LIMIT).await
+            };
+            if is_direct && matches!(events, Err(EventLogError::Damaged { .. })) {
+                // A read of all events tells where the damaged ones are.
+                events = state.log.read(&topics, after, Batch::LIMIT).await;
+            }
+            let events = match events {
+                Err(EventLogError::Damaged { last }) => Err(last),
+                events => Ok(events?),
             };
             // Asked after the read, so that no event is dropped unnoticed between the two.
             Ok((events, state.log.dropped(&topics)))
@@ -304,6 +320,13 @@ impl Subscriber {
         self.dropped = dropped;
         self.read = self.read.max(self.state.log.bounds().start);
         Gap { reason: GapReason::Expired, cursor: requested.to_string() }
+    }
+
+    /// Continues after the damaged events, and returns the gap that announces them.
+    fn skip_damaged(&mut self, last: u64) -> Gap {
+        let requested = EventId { sequence: self.read, ..self.cursor };
+        self.read = self.read.max(last);
+        Gap { reason: GapReason::Damaged, cursor: requested.to_string() }
     }
 
     fn holds_conflated(&self) -> bool {
@@ -648,6 +671,107 @@ mod tests {
             limit: usize,
         ) -> EventLogFuture<'a, Vec<Event>> {
             self.log.latest(topics, limit)
+        }
+    }
+
+    /// A log of which two events are damaged.
+    struct DamagedLog(MemoryLog);
+
+    impl DamagedLog {
+        const FIRST: u64 = 1000;
+        const LAST: u64 = 1001;
+    }
+
+    impl EventLog for DamagedLog {
+        fn bounds(&self) -> Bounds {
+            self.0.bounds()
+        }
+
+        fn dropped(&self, topics: &Patterns) -> u64 {
+            self.0.dropped(topics)
+        }
+
+        fn append(
+            &self,
+            drafts: Vec<Draft>,
+            time: Timestamp,
+        ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
+            self.0.append(drafts, time)
+        }
+
+        fn read<'a>(
+            &'a self,
+            topics: &'a Patterns,
+            after: u64,
+            limit: ReadLimit,
+        ) -> EventLogFuture<'a, Vec<Event>> {
+            Box::pin(async move {
+                if (Self::FIRST - 1..Self::LAST).contains(&after) {
+                    return Err(EventLogError::Damaged { last: Self::LAST });
+                }
+                let mut events = self.0.read(topics, after, limit).await?;
+                events.retain(|event| after >= Self::LAST || event.id.sequence < Self::FIRST);
+                Ok(events)
+            })
+        }
+
+        fn newest_of_each<'a>(
+            &'a self,
+            topics: &'a Patterns,
+            after: u64,
+            limit: ReadLimit,
+        ) -> EventLogFuture<'a, Vec<Event>> {
+            if after < Self::LAST {
+                return Box::pin(async { Err(EventLogError::Damaged { last: Self::LAST }) });
+            }
+            self.0.newest_of_each(topics, after, limit)
+        }
+
+        fn latest<'a>(
+            &'a self,
+            topics: &'a Patterns,
+            limit: usize,
+        ) -> EventLogFuture<'a, Vec<Event>> {
+            self.0.latest(topics, limit)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damaged_events_are_a_gap_in_their_place() {
+        let hub = Hub::new(DamagedLog(log(20_000)), || Timestamp::from_millis(0));
+        // More events than the ring holds.
+        publish(&hub, 12_000).await;
+        for (counts, is_conflated) in [(true, false), (true, true), (false, true)] {
+            let mut subscriber = subscribe(&hub, Cursor::Earliest);
+            if is_conflated {
+                subscriber = if counts {
+                    subscriber.conflated()
+                } else {
+                    subscriber.conflated_without_count()
+                };
+            }
+            let (mut before, mut last) = (Vec::new(), 0);
+            let reason = loop {
+                match subscriber.next().await.unwrap() {
+                    Delivery::Events(batch) => {
+                        before.extend(batch.iter().map(|frame| frame.event().id.sequence));
+                        last = subscriber.cursor().sequence;
+                    }
+                    Delivery::Gap(gap) => {
+                        assert_eq!(gap.cursor, id(last).to_string());
+                        break gap.reason;
+                    }
+                }
+            };
+            assert_eq!((reason, last), (GapReason::Damaged, 999));
+            assert_eq!(subscriber.cursor(), id(1001));
+            let after = take(&mut subscriber).await;
+            if is_conflated {
+                assert_eq!((before.last(), after), (Some(&999), vec![12_000]));
+            } else {
+                assert_eq!(before, (1..=999).collect::<Vec<_>>());
+                assert_eq!(after, (1002..=12_000).collect::<Vec<_>>());
+            }
         }
     }
 

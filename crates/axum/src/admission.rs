@@ -150,7 +150,7 @@ impl From<EventLogError> for PublishRejection {
             EventLogError::Misplaced => Self::Misplaced,
             EventLogError::Unconfirmed(_) => Self::Unconfirmed,
             EventLogError::Stopped => Self::LogStopped,
-            EventLogError::Failed(_) => Self::NotStored,
+            EventLogError::Damaged { .. } | EventLogError::Failed(_) => Self::NotStored,
         }
     }
 }

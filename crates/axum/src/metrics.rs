@@ -52,6 +52,7 @@ pub struct StreamMetrics {
     events_published: Counter,
     publishes_failed: CounterByReason,
     drops_failed: Counter,
+    events_damaged: Counter,
     events_sent: Counter,
     events_skipped: Counter,
     bytes_sent: Counter,
@@ -147,6 +148,7 @@ impl Default for StreamMetrics {
             events_published: Counter::default(),
             publishes_failed: counters_by_reason(PublishError::FAILURES),
             drops_failed: Counter::default(),
+            events_damaged: Counter::default(),
             events_sent: Counter::default(),
             events_skipped: Counter::default(),
             bytes_sent: Counter::default(),
@@ -195,6 +197,11 @@ impl StreamMetrics {
             "Times that events beyond the retention could not be dropped",
             self.drops_failed.clone(),
         );
+        r.register(
+            "events_damaged",
+            "Stored events that were found damaged",
+            self.events_damaged.clone(),
+        );
         r.register("events_sent", "Events sent, counted per stream", self.events_sent.clone());
         r.register(
             "events_skipped",
@@ -233,7 +240,9 @@ impl StreamMetrics {
             let counter = self.publishes_failed.get_or_create(&ReasonLabel { reason });
             counter.inner().store(count, Ordering::Relaxed);
         }
-        self.drops_failed.inner().store(hub.condition().failed_drops, Ordering::Relaxed);
+        let condition = hub.condition();
+        self.drops_failed.inner().store(condition.failed_drops, Ordering::Relaxed);
+        self.events_damaged.inner().store(condition.damaged_events, Ordering::Relaxed);
     }
 
     /// Counts an upload of lines as open until the guard is dropped.

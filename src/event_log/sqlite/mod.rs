@@ -25,6 +25,7 @@ mod write;
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     pin::Pin,
     sync::{Arc, mpsc},
@@ -52,7 +53,7 @@ use crate::{
 };
 use index::Index;
 use life_file::LifeFile;
-use read::{ReaderPool, TopicSelection};
+use read::{Found, ReaderPool, TopicSelection};
 use reserve::Reserve;
 use write::{Command, Shared, Writer};
 
@@ -61,6 +62,8 @@ pub struct SqliteLog {
     shared: Shared,
     /// The topics of the index.
     topics: Arc<Topics<i64>>,
+    /// The damaged events that reads have found and that are still kept.
+    damaged: Mutex<BTreeSet<u64>>,
     /// Changes each time that the writer has finished to drop events.
     drops: watch::Receiver<()>,
     /// `None` once the log is being closed.
@@ -90,9 +93,15 @@ impl SqliteLog {
             return Err(OpenError::DiskFull(file));
         }
         let opened = schema::open(&file, &retention);
-        let (connection, mut index) = opened
+        let (connection, mut index, is_repaired) = opened
             .map_err(|error| if reserve.is_full() { error.on_full_disk(&file) } else { error })?;
-        if !life_file.matches_database(index.newest) {
+        if is_repaired {
+            index.epoch = schema::begin_life(&connection, &file)?;
+            tracing::error!(
+                epoch = %index.epoch,
+                "the topics of the event log were damaged: its ids start a new epoch"
+            );
+        } else if !life_file.matches_database(index.newest) {
             // The next sequence numbers may have been used for other events.
             index.epoch = schema::begin_life(&connection, &file)?;
             tracing::warn!(
@@ -120,7 +129,7 @@ impl SqliteLog {
             .spawn(move || writer.run(receiver))
             .map_err(folder_error)?;
         let (commands, writer) = (Some(commands), Some(thread));
-        Ok(Self { shared, topics, drops, commands, writer })
+        Ok(Self { shared, topics, damaged: Mutex::default(), drops, commands, writer })
     }
 
     /// Sends a command to the writer, and waits for its reply.
@@ -165,6 +174,25 @@ impl SqliteLog {
         // The index is not locked while the patterns are compared with the topics.
         let topics = self.topics.select(topics, after);
         (!topics.is_empty()).then(|| Arc::new(TopicSelection::new(epoch, topics, newest, count)))
+    }
+
+    /// Returns the events, or the error if the next ones are damaged. Each damaged event is counted
+    /// once, and the output mentions it once.
+    fn undamaged(&self, Found { events, damaged }: Found) -> Result<Vec<Event>, EventLogError> {
+        let Some(&last) = damaged.iter().max() else { return Ok(events) };
+        let mut known = self.damaged.lock();
+        *known = known.split_off(&self.shared.index.lock().start);
+        let new = damaged.iter().filter(|sequence| known.insert(**sequence)).count() as u64;
+        self.shared.condition.lock().damaged_events += new;
+        if new > 0 {
+            tracing::error!(
+                count = new,
+                first = damaged[0],
+                last,
+                "stored events are damaged: readers get a gap in their place"
+            );
+        }
+        Err(EventLogError::Damaged { last })
     }
 
     /// Drops all events that exceed the retention, without waiting until the writer is idle.
@@ -226,9 +254,9 @@ impl EventLog for SqliteLog {
     ) -> EventLogFuture<'a, Vec<Event>> {
         Box::pin(async move {
             let Some(selection) = self.select(topics, after) else { return Ok(Vec::new()) };
-            let events = selection.read(&self.shared.readers, after, limit).await?;
+            let found = selection.read(&self.shared.readers, after, limit).await?;
             self.wait_for_drop(topics, after).await;
-            Ok(events)
+            self.undamaged(found)
         })
     }
 
@@ -240,9 +268,9 @@ impl EventLog for SqliteLog {
     ) -> EventLogFuture<'a, Vec<Event>> {
         Box::pin(async move {
             let Some(selection) = self.select(topics, after) else { return Ok(Vec::new()) };
-            let events = selection.newest_of_each(&self.shared.readers, after, limit).await?;
+            let found = selection.newest_of_each(&self.shared.readers, after, limit).await?;
             self.wait_for_drop(topics, after).await;
-            Ok(events)
+            self.undamaged(found)
         })
     }
 

@@ -3,19 +3,19 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     thread::available_parallelism,
 };
 
 use parking_lot::Mutex;
-use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, Row};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row};
 use tokio::sync::Semaphore;
 
 use super::schema;
 use crate::{
-    event::{Event, Name, Topic},
+    event::Event,
     event_log::{
         store::{EventCollector, EventLogError, ReadLimit},
         topics::TopicEntry,
@@ -118,6 +118,56 @@ pub(super) struct TopicSelection {
     by_row: OnceLock<HashMap<i64, usize>>,
 }
 
+/// A stored event, or the sequence number of a damaged one.
+type Stored = Result<Event, u64>;
+
+/// The result of a read: events, or the damaged ones that come first.
+#[derive(Default)]
+pub(super) struct Found {
+    pub events: Vec<Event>,
+    /// Their sequence numbers. Only if there are none of these, there are events.
+    pub damaged: Vec<u64>,
+}
+
+/// Events within a limit, up to the next damaged one; or damaged ones, up to the next event.
+struct Collector {
+    collected: EventCollector,
+    damaged: Vec<u64>,
+    max_damaged: usize,
+}
+
+impl Collector {
+    fn new(limit: ReadLimit) -> Self {
+        let collected = EventCollector::new(limit);
+        Self { collected, damaged: Vec::new(), max_damaged: limit.count }
+    }
+
+    /// Adds the event if it belongs to the result. Returns `false` if no further one will.
+    fn push(&mut self, stored: Stored) -> bool {
+        match stored {
+            Ok(event) => self.damaged.is_empty() && self.collected.push(event),
+            Err(sequence) if self.collected.events.is_empty() => {
+                self.damaged.push(sequence);
+                self.damaged.len() < self.max_damaged
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn found(self) -> Found {
+        Found { events: self.collected.events, damaged: self.damaged }
+    }
+}
+
+/// The result of looking at some rows.
+struct Scanned {
+    found: Found,
+    /// The sequence number up to which all rows were looked at.
+    up_to: u64,
+    /// `true` if the rows after that cannot be read in their order.
+    is_broken: bool,
+}
+
 /// The next events of a topic.
 struct NextOfTopic {
     topic: Arc<TopicEntry<i64>>,
@@ -142,16 +192,20 @@ impl TopicSelection {
         readers: &Arc<ReaderPool>,
         mut after: u64,
         limit: ReadLimit,
-    ) -> Result<Vec<Event>, EventLogError> {
+    ) -> Result<Found, EventLogError> {
         let mut rows = self.rows_to_scan(after, limit.count);
         while rows > 0 {
             let (this, step) = (Arc::clone(&self), rows.min(ROWS_PER_STEP));
             let scan = move |connection: &_| this.scan(connection, after, limit, step);
-            let (events, scanned) = readers.run(scan).await?;
-            if !events.is_empty() || scanned >= self.newest {
-                return Ok(events);
+            let Scanned { found, up_to, is_broken } = readers.run(scan).await?;
+            let is_empty = found.events.is_empty() && found.damaged.is_empty();
+            if !is_empty || up_to >= self.newest {
+                return Ok(found);
             }
-            after = scanned;
+            after = up_to;
+            if is_broken {
+                break;
+            }
             rows -= step;
         }
         let mut next = Vec::with_capacity(self.topics.len());
@@ -178,33 +232,54 @@ impl TopicSelection {
         if until_enough.min(likely) > max { 0 } else { max }
     }
 
-    /// Looks at `rows` rows after the sequence number `after`. Returns the events of the topics and
-    /// the sequence number of the last row.
+    /// Looks at `rows` rows after the sequence number `after`.
     fn scan(
         &self,
         connection: &Connection,
         after: u64,
         limit: ReadLimit,
         rows: usize,
-    ) -> rusqlite::Result<(Vec<Event>, u64)> {
+    ) -> rusqlite::Result<Scanned> {
         let by_row = self.by_row.get_or_init(|| {
             self.topics.iter().enumerate().map(|(at, topic)| (topic.place, at)).collect()
         });
         let all =
             format!("{EVENT} WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3");
         let mut all = connection.prepare_cached(&all)?;
+        let mut is_topic = connection.prepare_cached("SELECT 1 FROM topics WHERE id = ?1")?;
+        let mut others = HashSet::new();
         let mut found = all.query((after, self.newest, rows))?;
-        let (mut collected, mut scanned, mut seen) = (EventCollector::new(limit), after, 0);
-        while let Some(row) = found.next()? {
-            scanned = row.get(0)?;
+        let (mut collector, mut up_to, mut seen) = (Collector::new(limit), after, 0);
+        loop {
+            let row = match found.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(error) if is_corrupt(&error) => {
+                    return Ok(Scanned { found: collector.found(), up_to, is_broken: true });
+                }
+                Err(error) => return Err(error),
+            };
+            up_to = row.get(0)?;
             seen += 1;
-            if let Some(&at) = by_row.get(&row.get(1)?)
-                && !collected.push(self.event(&self.topics[at].topic, row)?)
-            {
-                return Ok((collected.events, scanned));
+            let stored = match row.get(1) {
+                Ok(id) => match by_row.get(&id) {
+                    Some(&at) => self.event(&self.topics[at], row)?,
+                    None if others.contains(&id) => continue,
+                    None if is_topic.exists([id])? => {
+                        others.insert(id);
+                        continue;
+                    }
+                    // It may be an event of the selected topics.
+                    None => Err(up_to),
+                },
+                Err(_) => Err(up_to),
+            };
+            if !collector.push(stored) {
+                return Ok(Scanned { found: collector.found(), up_to, is_broken: false });
             }
         }
-        Ok((collected.events, if seen < rows { self.newest } else { scanned }))
+        let up_to = if seen < rows { self.newest } else { up_to };
+        Ok(Scanned { found: collector.found(), up_to, is_broken: false })
     }
 
     /// Returns the next events of [`TOPICS_PER_STEP`] topics after the sequence number `after`.
@@ -244,19 +319,18 @@ impl TopicSelection {
         connection: &Connection,
         mut next: Vec<NextOfTopic>,
         limit: ReadLimit,
-    ) -> rusqlite::Result<Vec<Event>> {
+    ) -> rusqlite::Result<Found> {
         let mut by_sequence = by_sequence(connection)?;
-        let mut collected = EventCollector::new(limit);
+        let mut collector = Collector::new(limit);
         let first = |(number, next): (usize, &mut NextOfTopic)| {
             next.sequences.pop().map(|sequence| Reverse((sequence, number)))
         };
         let mut heap: BinaryHeap<_> = next.iter_mut().enumerate().filter_map(first).collect();
         while let Some(Reverse((sequence, number))) = heap.pop() {
             let of_topic = &mut next[number];
-            let event = |row: &Row<'_>| self.event(&of_topic.topic.topic, row);
             // It may have been dropped since the last step.
-            if let Some(event) = by_sequence.query_one([sequence], event).optional()?
-                && !collected.push(event)
+            if let Some(stored) = self.event_at(&mut by_sequence, &of_topic.topic, sequence)?
+                && !collector.push(stored)
             {
                 break;
             }
@@ -265,16 +339,17 @@ impl TopicSelection {
             }
             heap.extend(first((number, of_topic)));
         }
-        Ok(collected.events)
+        Ok(collector.found())
     }
 
-    /// Reads the newest event of each topic after the sequence number `after`, oldest first.
+    /// Reads the newest event of each topic after the sequence number `after`, oldest first. If any
+    /// of them is damaged, returns only those.
     pub async fn newest_of_each(
         self: Arc<Self>,
         readers: &Arc<ReaderPool>,
         after: u64,
         limit: ReadLimit,
-    ) -> Result<Vec<Event>, EventLogError> {
+    ) -> Result<Found, EventLogError> {
         readers
             .run(move |connection| {
                 let mut by_sequence = by_sequence(connection)?;
@@ -284,11 +359,9 @@ impl TopicSelection {
                 let mut topics: Vec<_> =
                     self.topics.iter().map(|topic| (topic.newest(), topic)).collect();
                 topics.sort_unstable_by_key(|(newest, _)| *newest);
-                let mut found = Vec::new();
+                let (mut found, mut damaged) = (Vec::new(), Vec::new());
                 for (sequence, topic) in topics.into_iter().take(limit.count) {
-                    let event = |row: &Row<'_>| self.event(&topic.topic, row);
-                    let mut event_at =
-                        |sequence: u64| by_sequence.query_one([sequence], event).optional();
+                    let mut event_at = |sequence| self.event_at(&mut by_sequence, topic, sequence);
                     let known = sequence <= self.newest;
                     let mut event = if known { event_at(sequence)? } else { None };
                     // A later event was added since, or this one was dropped.
@@ -298,17 +371,24 @@ impl TopicSelection {
                     {
                         event = event_at(sequence)?;
                     }
-                    found.extend(event.filter(|event| event.id.sequence > after));
+                    match event {
+                        Some(Ok(event)) if event.id.sequence > after => found.push(event),
+                        Some(Err(sequence)) if sequence > after => damaged.push(sequence),
+                        _ => {}
+                    }
+                }
+                if !damaged.is_empty() {
+                    return Ok(Found { events: Vec::new(), damaged });
                 }
                 found.sort_unstable_by_key(|event: &Event| event.id.sequence);
                 let mut collected = EventCollector::new(limit);
                 let _ = found.into_iter().all(|event| collected.push(event));
-                Ok(collected.events)
+                Ok(Found { events: collected.events, damaged })
             })
             .await
     }
 
-    /// Reads the newest events, oldest first.
+    /// Reads the newest events, oldest first, without those that are damaged.
     pub async fn latest(
         self: Arc<Self>,
         readers: &Arc<ReaderPool>,
@@ -329,30 +409,54 @@ impl TopicSelection {
                     let rows =
                         latest.query_map((topic.place, self.newest, limit), |row| row.get(0))?;
                     for sequence in rows {
-                        found.push((sequence?, &topic.topic));
+                        found.push((sequence?, topic));
                     }
                 }
                 found.sort_unstable_by_key(|&(sequence, _): &(u64, _)| sequence);
                 let excess = found.len().saturating_sub(limit);
                 let mut by_sequence = by_sequence(connection)?;
-                let event = |(sequence, topic)| {
-                    by_sequence.query_one([sequence], |row: &Row<'_>| self.event(topic, row))
-                };
-                found.drain(excess..).map(event).collect()
+                let mut events = Vec::new();
+                for (sequence, topic) in found.drain(excess..) {
+                    events.extend(
+                        self.event_at(&mut by_sequence, topic, sequence)?.and_then(Result::ok),
+                    );
+                }
+                Ok(events)
             })
             .await
     }
 
-    fn event(&self, topic: &Topic, row: &Row<'_>) -> rusqlite::Result<Event> {
-        Ok(Event {
-            id: EventId { epoch: self.epoch, sequence: row.get(0)? },
-            topic: topic.clone(),
-            // The name was valid when it was written.
-            name: row.get_ref(2)?.as_str()?.parse().unwrap_or_else(|_| Name::default()),
-            time: Timestamp::from_millis(row.get(3)?),
-            data: row.get(4)?,
-        })
+    /// Reads the event with a sequence number. Returns `None` if it does not exist.
+    fn event_at(
+        &self,
+        by_sequence: &mut CachedStatement<'_>,
+        topic: &TopicEntry<i64>,
+        sequence: u64,
+    ) -> rusqlite::Result<Option<Stored>> {
+        match by_sequence.query_one([sequence], |row| self.event(topic, row)).optional() {
+            Err(error) if is_corrupt(&error) => Ok(Some(Err(sequence))),
+            result => result,
+        }
     }
+
+    /// Reads the event of a row. It counts as damaged if it is none that was ever written.
+    fn event(&self, topic: &TopicEntry<i64>, row: &Row<'_>) -> rusqlite::Result<Stored> {
+        let sequence = row.get(0)?;
+        let id = EventId { epoch: self.epoch, sequence };
+        let event = || {
+            let name = row.get_ref(2).ok()?.as_str().ok()?.parse().ok()?;
+            let (row_id, millis): (i64, _) = (row.get(1).ok()?, row.get(3).ok()?);
+            let (time, data) = (Timestamp::from_millis(millis), row.get(4).ok()?);
+            let is_valid = row_id == topic.place && time.as_millis() == millis;
+            is_valid.then(|| Event { id, topic: topic.topic.clone(), name, data, time })
+        };
+        Ok(event().ok_or(sequence))
+    }
+}
+
+/// Returns `true` if a page of the file, or the structure of a row, is damaged.
+fn is_corrupt(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }
 
 fn by_sequence(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {

@@ -6,6 +6,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{error::OpenError, files, index::Index};
 use crate::{
+    event::Topic,
     event_log::{
         ages::AgeMarks,
         retention::Retention,
@@ -45,8 +46,12 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const JOURNAL_BYTES: u64 = 16 << 20;
 
 /// Opens the database for writing. Creates it if it is missing, and migrates it to the current
-/// format.
-pub(super) fn open(file: &Path, retention: &Retention) -> Result<(Connection, Index), OpenError> {
+/// format. The last part of the result is `true` if the bookkeeping had to be repaired, so that the
+/// next sequence numbers may have been used before.
+pub(super) fn open(
+    file: &Path,
+    retention: &Retention,
+) -> Result<(Connection, Index, bool), OpenError> {
     let failed = |error: rusqlite::Error| open_error(file, error);
     if !file.exists() {
         create(file)?;
@@ -71,12 +76,13 @@ pub(super) fn open(file: &Path, retention: &Retention) -> Result<(Connection, In
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES).map_err(failed)?;
     migrate(&mut connection, format).map_err(failed)?;
+    let is_repaired = repair(&mut connection).map_err(failed)?;
     let index = build_index(&connection, retention).map_err(failed)?;
     files::make_private(file);
     for suffix in files::COMPANIONS {
         files::make_private(&files::beside(file, suffix));
     }
-    Ok((connection, index))
+    Ok((connection, index, is_repaired))
 }
 
 fn connect(file: &Path) -> rusqlite::Result<Connection> {
@@ -138,15 +144,76 @@ fn build(file: &Path) -> rusqlite::Result<()> {
 }
 
 /// Checks all pages for damage, but does not compare the indexes with the tables.
+///
+/// A value of a wrong type is no reason to refuse the log: of an event, it costs that event, and
+/// the bookkeeping can be repaired.
 fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
-    let found: String = connection
-        .query_one("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|error| open_error(file, error))?;
-    if found == "ok" {
-        return Ok(());
+    let failed = |error| open_error(file, error);
+    let mut check = connection.prepare("PRAGMA quick_check(1000000)").map_err(failed)?;
+    let mut rows = check.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let found: String = row.get(0).map_err(failed)?;
+        if found != "ok" && !is_wrong_value(&found) {
+            let details = found.lines().collect::<Vec<_>>().join(" ");
+            return Err(OpenError::Damaged { file: file.to_owned(), details });
+        }
     }
-    let details = found.lines().collect::<Vec<_>>().join(" ");
-    Err(OpenError::Damaged { file: file.to_owned(), details })
+    Ok(())
+}
+
+/// Returns `true` if SQLite has found a value that is missing or has a wrong type, such as
+/// `non-TEXT value in events.data`.
+fn is_wrong_value(found: &str) -> bool {
+    let what = found.split_once(" value in ").map(|(what, _)| what);
+    what.is_some_and(|what| what == "NULL" || what.starts_with("non-"))
+}
+
+/// Repairs the bookkeeping. Returns `true` if there was damage.
+///
+/// A topic whose name is invalid gets the name `damaged.` and its number, so that its events are
+/// kept. Numbers that are invalid become 0.
+fn repair(connection: &mut Connection) -> rusqlite::Result<bool> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Compares the names with their index, too.
+    let found: String =
+        transaction.query_row("PRAGMA integrity_check(topics)", [], |row| row.get(0))?;
+    let mut is_damaged = found != "ok";
+    if is_damaged {
+        transaction.execute_batch("REINDEX topics")?;
+    }
+    let invalid = {
+        let mut topics = transaction.prepare("SELECT id, topic FROM topics")?;
+        let mut rows = topics.query([])?;
+        let mut invalid: Vec<i64> = Vec::new();
+        while let Some(row) = rows.next()? {
+            if row.get_ref(1)?.as_str().ok().is_none_or(|topic| topic.parse::<Topic>().is_err()) {
+                invalid.push(row.get(0)?);
+            }
+        }
+        invalid
+    };
+    for id in &invalid {
+        let rename = "UPDATE topics SET topic = 'damaged.' || id WHERE id = ?1";
+        transaction.execute(rename, [id])?;
+    }
+    is_damaged |= !invalid.is_empty();
+    for repair in [
+        "UPDATE topics SET dropped = 0
+         WHERE typeof(dropped) != 'integer' OR dropped NOT BETWEEN 0 AND 1 << 62",
+        "UPDATE log SET forgotten = 0
+         WHERE typeof(forgotten) != 'integer' OR forgotten NOT BETWEEN 0 AND 1 << 62",
+    ] {
+        is_damaged |= transaction.execute(repair, [])? > 0;
+    }
+    let epoch = transaction.query_one("SELECT epoch FROM log", [], |row| {
+        Ok(row.get_ref(0)?.as_str().ok().and_then(|epoch| epoch.parse::<Epoch>().ok()))
+    })?;
+    if epoch.is_none() {
+        let epoch = Epoch::random().to_string();
+        is_damaged |= transaction.execute("UPDATE log SET epoch = ?1", [epoch])? > 0;
+    }
+    transaction.commit()?;
+    Ok(is_damaged)
 }
 
 fn migrate(connection: &mut Connection, format: usize) -> rusqlite::Result<()> {
@@ -191,14 +258,16 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
     while let Some(row) = rows.next()? {
         by_row_id.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
     }
-    let mut kept: HashMap<i64, (usize, u64)> = HashMap::new();
+    // The topic of a damaged event may be of another type.
+    let mut kept: HashMap<Option<i64>, (usize, u64)> = HashMap::new();
     let mut statement =
         connection.prepare("SELECT topic, count(*), max(sequence) FROM events GROUP BY topic")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        kept.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+        kept.insert(row.get(0).ok(), (row.get(1)?, row.get(2)?));
     }
-    let mut oldest = None;
+    // An index may have another opinion, but a number must not be used again.
+    let (mut oldest, mut newest) = (None, forgotten);
     let mut ages = AgeMarks::new(retention);
     let mut statement =
         connection.prepare("SELECT sequence, time FROM events ORDER BY sequence")?;
@@ -206,13 +275,15 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
     while let Some(row) = rows.next()? {
         let sequence: u64 = row.get(0)?;
         oldest = oldest.or(Some(sequence));
-        ages.add(sequence, Timestamp::from_millis(row.get(1)?));
+        newest = newest.max(sequence);
+        if let Ok(time) = row.get(1) {
+            ages.add(sequence, Timestamp::from_millis(time));
+        }
     }
 
     let (mut topics, mut all) = (Vec::new(), 0);
-    let mut newest = forgotten;
     for (row_id, (topic, dropped)) in by_row_id {
-        let (count, of_topic) = kept.remove(&row_id).unwrap_or((0, 0));
+        let (count, of_topic) = kept.remove(&Some(row_id)).unwrap_or((0, 0));
         newest = newest.max(of_topic).max(dropped);
         let topic = topic.parse().map_err(|_| damaged("a topic is invalid"))?;
         let entry = TopicEntry::new(topic, row_id, dropped);
@@ -221,7 +292,8 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
         all += count;
     }
     if !kept.is_empty() {
-        return Err(damaged("an event has no topic"));
+        let count: usize = kept.values().map(|(count, _)| count).sum();
+        tracing::error!(count, "stored events are damaged: their topic does not exist");
     }
     Ok(Index {
         epoch: epoch.parse().map_err(|_| damaged("the epoch is invalid"))?,

@@ -11,7 +11,10 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::event::{IdempotencyKey, Topic};
+use crate::{
+    event::{IdempotencyKey, Topic},
+    id::Epoch,
+};
 
 /// Name of the database.
 const FILE: &str = "log.db";
@@ -511,4 +514,221 @@ async fn concurrent_readers_miss_only_events_that_count_as_dropped() {
         let missed: Vec<_> = expected.filter(|n| *n > lost && !found.contains(n)).collect();
         assert!(missed.is_empty(), "{topics:?}: {missed:?}");
     }
+}
+
+/// Reads all events of the topics. Returns their sequence numbers, and those of damaged ones as
+/// negative numbers.
+async fn replay(log: &SqliteLog, topics: &str) -> Vec<i64> {
+    let topics = Patterns::new([topics.parse().unwrap()]).unwrap();
+    let (mut found, mut after) = (Vec::new(), 0);
+    let signed = |sequence: u64| i64::try_from(sequence).unwrap();
+    loop {
+        let limit = ReadLimit { count: 7, bytes: usize::MAX };
+        match log.read(&topics, after, limit).await {
+            Ok(events) if events.is_empty() => return found,
+            Ok(events) => {
+                found.extend(events.iter().map(|event| signed(event.id.sequence)));
+                after = events.last().unwrap().id.sequence;
+            }
+            Err(EventLogError::Damaged { last }) => {
+                assert!(last > after);
+                found.push(-signed(last));
+                after = last;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+/// Changes a closed database as damage would: constraints do not hold, and indexes do not follow.
+fn damage(folder: &TempDir, change: &str) {
+    let schema = "PRAGMA writable_schema = ON;
+        CREATE TEMP TABLE before AS SELECT rowid AS place, * FROM sqlite_schema;
+        DELETE FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL;
+        UPDATE sqlite_schema SET sql = replace(replace(replace(sql, 'STRICT', ''), 'NOT NULL', ''),
+                'UNIQUE', '')
+            WHERE type = 'table';
+        DELETE FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex%';
+        PRAGMA writable_schema = RESET;";
+    let database = database(folder);
+    database.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+    database.execute_batch(schema).unwrap();
+    assert!(database.execute(change, []).unwrap() > 0, "{change}");
+    let restore = "PRAGMA writable_schema = ON;
+        DELETE FROM sqlite_schema;
+        INSERT INTO sqlite_schema (rowid, type, name, tbl_name, rootpage, sql)
+            SELECT place, type, name, tbl_name, rootpage, sql FROM before;
+        PRAGMA writable_schema = RESET;";
+    database.execute_batch(restore).unwrap();
+    database.close().unwrap();
+}
+
+/// Creates a log in which the topic `a` has the events 1, 102, 203, 304 and 405, and the topic `b`
+/// all others.
+async fn sparse_log(folder: &TempDir) -> Epoch {
+    let log = open(folder);
+    append(&log, &format!("a{}", "b".repeat(100)).repeat(5)).await;
+    log.bounds().epoch
+}
+
+#[tokio::test]
+async fn a_damaged_event_costs_only_itself() {
+    for change in [
+        "data = CAST(x'61ff61' AS TEXT)",
+        "data = x'61'",
+        "data = NULL",
+        "name = CAST(x'ff' AS TEXT)",
+        "name = 'a' || char(10)",
+        "name = NULL",
+        "time = -1",
+        "time = 1 << 62",
+        "time = NULL",
+        "time = 'soon'",
+        "topic = 99",
+        "topic = NULL",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let epoch = sparse_log(&folder).await;
+        damage(&folder, &format!("UPDATE events SET {change} WHERE sequence = 203"));
+
+        let log = try_open(&folder).unwrap_or_else(|error| panic!("{change}: {error}"));
+        assert_eq!(log.bounds(), Bounds { epoch, start: 0, newest: 505 }, "{change}");
+        for _ in 0..2 {
+            assert_eq!(replay(&log, "a").await, [1, 102, -203, 304, 405], "{change}");
+            let expected = (1..=505).map(|n| if n == 203 { -n } else { n }).collect::<Vec<_>>();
+            assert_eq!(replay(&log, ">").await, expected, "{change}");
+            assert_eq!(log.condition().damaged_events, 1, "{change}");
+        }
+        let latest = log.latest(&"a".parse::<Topic>().unwrap().into(), 3).await.unwrap();
+        let latest: Vec<_> = latest.iter().map(|event| event.id.sequence).collect();
+        assert_eq!(latest, [304, 405], "{change}");
+        append(&log, "ab").await;
+        drop(log);
+
+        // It does not keep itself, or those behind it.
+        let retention = Retention { count: 0, ..Retention::default() };
+        let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+        log.tidy().await;
+        log.tidy().await;
+        let left = replay(&log, ">").await;
+        assert!([&[] as &[_], &[-203]].contains(&&*left), "{change}: {left:?}");
+        append(&log, "ab").await;
+        drop(log);
+        let later = || Timestamp::from_millis(1_000_000_000);
+        let log = SqliteLog::open(folder.path(), Retention::default(), later).unwrap();
+        log.tidy().await;
+        assert_eq!((log.bounds().start, log.dropped(&all())), (509, 509), "{change}");
+        append(&log, "ab").await;
+    }
+}
+
+#[tokio::test]
+async fn several_damaged_events_are_one_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    sparse_log(&folder).await;
+    damage(&folder, "UPDATE events SET data = x'61' WHERE sequence IN (203, 204, 205, 304)");
+    let log = open(&folder);
+    assert_eq!(replay(&log, "a").await, [1, 102, -304, 405]);
+    assert_eq!(replay(&log, "b").await.iter().filter(|n| **n < 0).collect::<Vec<_>>(), [&-205]);
+    assert_eq!(log.condition().damaged_events, 4);
+    let newest = log.newest_of_each(&all(), 0, MANY).await.unwrap();
+    assert_eq!(newest.iter().map(|event| event.id.sequence).collect::<Vec<_>>(), [405, 505]);
+    drop(log);
+    damage(&folder, "UPDATE events SET data = x'61' WHERE sequence = 405");
+    let newest = open(&folder).newest_of_each(&all(), 0, MANY).await;
+    assert!(matches!(newest, Err(EventLogError::Damaged { last: 405 })), "{newest:?}");
+}
+
+#[tokio::test]
+async fn a_key_of_a_damaged_event_does_not_fail_other_publishes() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = IdempotencyKey { publisher: "me".to_owned(), key: "k".to_owned() };
+    let keyed = draft("a").with_key(key);
+    open(&folder).append(vec![keyed.clone()], NOW).await.unwrap();
+    for change in ["time = -1", "data = NULL"] {
+        damage(&folder, &format!("UPDATE events SET {change} WHERE sequence = 1"));
+        let again = open(&folder).append(vec![keyed.clone(), draft("a")], NOW).await.unwrap();
+        assert_eq!(again[0], Err(Rejected::KeyReused), "{change}");
+        assert!(again[1].is_ok());
+    }
+}
+
+#[tokio::test]
+async fn damaged_bookkeeping_starts_a_new_epoch_and_costs_no_event() {
+    for change in [
+        "UPDATE topics SET topic = CAST(x'ff' AS TEXT) WHERE topic = 'a'",
+        "UPDATE topics SET topic = 'c' WHERE topic = 'a'",
+        "UPDATE topics SET topic = NULL WHERE topic = 'a'",
+        "UPDATE topics SET dropped = -1",
+        "UPDATE topics SET dropped = 9223372036854775807",
+        "UPDATE topics SET dropped = 'x'",
+        "UPDATE log SET forgotten = -1",
+        "UPDATE log SET forgotten = NULL",
+        "UPDATE log SET epoch = 'x'",
+        "UPDATE log SET epoch = NULL",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let before = sparse_log(&folder).await;
+        damage(&folder, change);
+        let log = try_open(&folder).unwrap_or_else(|error| panic!("{change}: {error}"));
+        let epoch = log.bounds().epoch;
+        assert_ne!(epoch, before, "{change}");
+        assert_eq!(replay(&log, ">").await, (1..=505).collect::<Vec<_>>(), "{change}");
+        append(&log, "ab").await;
+        drop(log);
+        let log = open(&folder);
+        assert_eq!(log.bounds().epoch, epoch, "it is repaired: {change}");
+        assert_eq!(replay(&log, ">").await.len(), 507, "{change}");
+    }
+}
+
+/// SQLite has no checksums, so a wrong byte in the data cannot be seen.
+#[tokio::test]
+async fn a_log_with_wrong_bytes_opens_or_says_why_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = |sequence: usize| format!("{sequence} ").repeat(10 + 300 * (sequence % 5));
+    let log = open(&folder);
+    for sequence in 1..=60 {
+        let topic = ["a", "b.c", "b.d"][sequence % 3].parse().unwrap();
+        log.append(vec![Draft::new(topic, data(sequence))], NOW).await.unwrap();
+    }
+    drop(log);
+    let good = fs::read(folder.path().join(FILE)).unwrap();
+    let all_data: Vec<_> = (1..=60).map(data).collect();
+    let (mut refused, mut opened) = (0, 0);
+    for seed in 0..120 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut bytes = good.clone();
+        for _ in 0..rng.usize(1..4) {
+            // Half of the time, where a page begins and has its structure.
+            let at = rng.usize(..bytes.len());
+            let at = if rng.bool() { at } else { at / 4096 * 4096 + rng.usize(..20) };
+            bytes[at] ^= 1 << rng.u32(..8);
+        }
+        fs::write(folder.path().join(FILE), bytes).unwrap();
+        let log = match try_open(&folder) {
+            Ok(log) => log,
+            Err(error) => {
+                assert!(!error.to_string().contains('\n'), "{error}");
+                refused += 1;
+                continue;
+            }
+        };
+        opened += 1;
+        for topics in [">", "a", "b.*"] {
+            replay(&log, topics).await;
+        }
+        for event in log.latest(&all(), 100).await.unwrap() {
+            let sequence = usize::try_from(event.id.sequence).unwrap();
+            let of = all_data.iter().position(|data| *data == event.data).map(|at| at + 1);
+            assert!(
+                of.is_none_or(|of| of == sequence),
+                "seed {seed}: {sequence} has data of {of:?}"
+            );
+        }
+        // It may fail, but must not wait or panic.
+        let _ = log.append(vec![draft("a"), draft("e")], NOW).await;
+        log.tidy().await;
+    }
+    assert!(refused > 20 && opened > 20, "{refused} {opened}");
 }

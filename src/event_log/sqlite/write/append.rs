@@ -122,11 +122,13 @@ impl<'a> AppendTransaction<'a> {
         )?;
         let parameters = (row_id, &key.publisher, &key.key, draft.name.as_str(), &draft.data);
         let found = find.query_one(parameters, |row| {
-            let (sequence, time, is_same): (u64, u64, bool) =
-                (row.get(0)?, row.get(1)?, row.get(2)?);
+            let sequence = row.get(0)?;
+            // The event may be damaged.
+            let (Ok(time), Ok(true)) = (row.get(1), row.get(2)) else {
+                return Ok(Err(Rejected::KeyReused));
+            };
             let time = Timestamp::from_millis(time);
-            let duplicate = Placed { sequence, time, is_duplicate: true };
-            Ok(is_same.then_some(duplicate).ok_or(Rejected::KeyReused))
+            Ok(Ok(Placed { sequence, time, is_duplicate: true }))
         });
         found.optional()
     }

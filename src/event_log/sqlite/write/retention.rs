@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::{
     super::schema, AppendVolume, MIN_TIDY_INTERVAL, OVERHEAD, SLICE, TIDY_INTERVAL, URGENT, Writer,
@@ -48,6 +48,10 @@ impl Writer {
             self.is_untidy = matches!(dropped, Ok(dropped) if dropped == slice);
             if let Err(error) = dropped {
                 self.report_failed_drop(&error);
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
+                    // A damaged row and its index disagree.
+                    self.is_untidy = self.connection.execute_batch("REINDEX events").is_ok();
+                }
                 if may_lack_room(&error) {
                     self.make_room();
                 }
@@ -141,6 +145,7 @@ impl Writer {
         }
         let mut dropping: HashMap<Topic, u64> = HashMap::new();
         for (sequence, topic) in &excess {
+            let Some(topic) = topic else { continue };
             let newest = dropping.entry(topic.clone()).or_default();
             *newest = (*sequence).max(*newest);
         }
@@ -157,11 +162,14 @@ impl Writer {
                         entry.set_dropped(*newest);
                     }
                 }
-                for (_, topic) in &excess {
+                for topic in excess.iter().filter_map(|(_, topic)| topic.as_ref()) {
                     if let Some(entry) = index.topics.get(topic) {
                         entry.remove();
-                        index.count -= 1;
+                        index.count = index.count.saturating_sub(1);
                     }
+                }
+                if let Some(newest) = newest_without_topic(&excess) {
+                    index.topics.forget_up_to(newest);
                 }
                 index.start = oldest.map_or(index.newest, |oldest| oldest - 1);
                 index.ages.forget(index.start);
@@ -176,7 +184,7 @@ impl Writer {
     /// of the oldest event that is left.
     fn delete(
         &mut self,
-        events: &[(u64, Topic)],
+        events: &[(u64, Option<Topic>)],
         newest: &HashMap<Topic, u64>,
     ) -> rusqlite::Result<Option<u64>> {
         let transaction =
@@ -192,6 +200,10 @@ impl Writer {
             for (topic, sequence) in newest {
                 update.execute((topic.as_str(), sequence))?;
             }
+            if let Some(newest) = newest_without_topic(events) {
+                let update = "UPDATE log SET forgotten = max(forgotten, ?1)";
+                transaction.execute(update, [newest])?;
+            }
         }
         let oldest =
             transaction.query_one("SELECT min(sequence) FROM events", [], |row| row.get(0))?;
@@ -200,7 +212,7 @@ impl Writer {
     }
 
     /// Returns events that exceed the retention, at most `limit`, each once.
-    fn excess(&self, limit: usize) -> rusqlite::Result<Vec<(u64, Topic)>> {
+    fn excess(&self, limit: usize) -> rusqlite::Result<Vec<(u64, Option<Topic>)>> {
         let mut excess = Vec::new();
         let mut seen = HashSet::new();
         let over_count: Vec<(i64, Topic, usize)> = {
@@ -219,7 +231,7 @@ impl Writer {
             for sequence in oldest.query_map((row_id, count), |row| row.get(0))? {
                 let sequence = sequence?;
                 seen.insert(sequence);
-                excess.push((sequence, topic.clone()));
+                excess.push((sequence, Some(topic.clone())));
             }
         }
 
@@ -227,7 +239,7 @@ impl Writer {
         let mut over_bytes = self.used_bytes()?.saturating_sub(self.retention.bytes);
         let mut oldest = self.connection.prepare_cached(
             "SELECT sequence, topics.topic, octet_length(data)
-             FROM events JOIN topics ON topics.id = events.topic ORDER BY sequence",
+             FROM events LEFT JOIN topics ON topics.id = events.topic ORDER BY sequence",
         )?;
         let mut rows = oldest.query([])?;
         while excess.len() < limit
@@ -237,9 +249,11 @@ impl Writer {
             if sequence > too_old && over_bytes == 0 {
                 break;
             }
-            over_bytes = over_bytes.saturating_sub(row.get::<_, usize>(2)? + OVERHEAD);
-            // The topic was valid when it was written.
-            if let (true, Ok(topic)) = (seen.insert(sequence), row.get_ref(1)?.as_str()?.parse()) {
+            let size: Option<usize> = row.get(2)?;
+            over_bytes = over_bytes.saturating_sub(size.unwrap_or_default() + OVERHEAD);
+            if seen.insert(sequence) {
+                // A damaged event may have no topic.
+                let topic = row.get_ref(1)?.as_str().ok().and_then(|topic| topic.parse().ok());
                 excess.push((sequence, topic));
             }
         }
@@ -299,4 +313,10 @@ impl Writer {
         while rows.next()?.is_some() {}
         Ok(())
     }
+}
+
+/// Returns the newest event whose topic does not exist, since it is damaged.
+fn newest_without_topic(events: &[(u64, Option<Topic>)]) -> Option<u64> {
+    let without = events.iter().filter(|(_, topic)| topic.is_none());
+    without.map(|(sequence, _)| *sequence).max()
 }
