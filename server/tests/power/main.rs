@@ -209,7 +209,7 @@ impl Machine {
                     self.install_old_log();
                 }
                 // A few more than the program needs.
-                let steps = self.rng.usize(..if scene == Scene::Start { 16 } else { 40 });
+                let steps = self.rng.usize(..if scene == Scene::Start { 35 } else { 60 });
                 let running = self.launch(Some(steps));
                 running.wait(DEADLINE, |_| true);
             }

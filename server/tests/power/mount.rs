@@ -249,6 +249,27 @@ impl Filesystem for Mounted {
         self.change(reply, write, |_, reply, written| reply.written(written));
     }
 
+    fn fallocate(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let allocate = |disk: &mut Disk| {
+            let end = (offset + length) as usize;
+            if let Some(file) =
+                disk.file(number.0).filter(|file| mode == 0 && file.seen.len() < end)
+            {
+                file.set_length(end);
+            }
+        };
+        self.change(reply, allocate, |_, reply, ()| reply.ok());
+    }
+
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         self.read(reply, |_, reply| reply.ok());
     }
