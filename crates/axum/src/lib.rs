@@ -81,7 +81,7 @@ use tokio::time::Instant;
 use waterclock::hub::Hub;
 
 pub use accept_hook::AcceptHook;
-pub use connection::{ConnectionCloser, GracefulClose};
+pub use connection::{ClientEnd, ConnectionCloser, GracefulClose};
 pub use limits::{Settings, StreamLimits};
 pub use metrics::StreamMetrics;
 pub use policy::{Denied, Expiry, Policy, Publisher, ReadOnly};

@@ -22,7 +22,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span};
-use waterclock_axum::ConnectionCloser;
+use waterclock_axum::{ClientEnd, ConnectionCloser};
 
 use super::{peer::Peer, serving::Serving, signs_of_life::SignsOfLife, tap::Tap};
 
@@ -31,6 +31,8 @@ pub(super) struct Connection {
     pub(super) router: Router,
     pub(super) peer: Peer,
     pub(super) closer: ConnectionCloser,
+    /// Reached once an HTTP/1.1 client has ended its side during a response.
+    pub(super) client_end: ClientEnd,
     pub(super) tap: Arc<Tap>,
     pub(super) progress: Arc<SignsOfLife>,
     /// Number of requests that have arrived completely and have no response yet.
@@ -51,6 +53,7 @@ impl Connection {
     {
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.closer.clone());
+        request.extensions_mut().insert(self.client_end.clone());
         request.extensions_mut().insert(Arc::clone(&self.tap));
         let arrival = Arc::new(Arrival::new(&self.owed));
         let request = if request.body().is_end_stream() {

@@ -57,18 +57,21 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Serving { timeouts, metrics, stop, .. } = &*self.serving;
-        let streaming = &Notify::new();
+        let (answering, responding) = (&Notify::new(), &Notify::new());
+        let is_streaming = &AtomicBool::new(false);
         let has_served = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
             has_served.store(true, Ordering::Relaxed);
             self.tap.begin_request();
-            let is_complete = request.body().is_end_stream();
+            is_streaming.store(false, Ordering::Relaxed);
+            if request.body().is_end_stream() {
+                answering.notify_one();
+            }
             let response = self.respond(request);
             async move {
                 let mut response = response.await;
-                if is_complete && is_stream(&response) {
-                    streaming.notify_one();
-                }
+                is_streaming.store(is_stream(&response), Ordering::Relaxed);
+                responding.notify_one();
                 if stop.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     // The client must send its next request elsewhere.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -88,7 +91,13 @@ impl Connection {
         // The set polls the future only after its own waker has fired, not for every event.
         let mut end = FuturesUnordered::from_iter([async {
             tokio::select! {
-                () = left(stream, streaming) => ConnectionEnd::ClientLeft,
+                () = async {
+                    client_ended(stream, answering).await;
+                    self.client_end.reached();
+                    while !is_streaming.load(Ordering::Relaxed) {
+                        responding.notified().await;
+                    }
+                } => ConnectionEnd::ClientLeft,
                 () = without_head(timeouts.head, &has_served) => ConnectionEnd::NoHead,
                 () = self.closing.cancelled() => ConnectionEnd::Closing,
             }
@@ -140,15 +149,15 @@ fn is_stream(response: &Response<Body>) -> bool {
     response.headers().get(CONTENT_TYPE).is_some_and(|found| found == sse::CONTENT_TYPE)
 }
 
-/// Waits until the client leaves during a stream, with nothing more to send. hyper does not notice
-/// that unless it keeps a read buffer of 8 KiB for each client.
+/// Waits until the client ends its side during a response, with nothing more to send. hyper does
+/// not notice that unless it keeps a read buffer of 8 KiB for each client.
 ///
-/// A client that has only ended its own side looks the same. Any other response, such as that to a
-/// poll that waits, is completed for it.
-async fn left(stream: Option<&TcpStream>, streaming: &Notify) {
+/// A client that has left looks the same as one that waits for the response. A stream ends then, and
+/// any other response is completed. A poll that waits responds at once.
+async fn client_ended(stream: Option<&TcpStream>, answering: &Notify) {
     let Some(stream) = stream else { return pending().await };
     loop {
-        streaming.notified().await;
+        answering.notified().await;
         match stream.peek(&mut [0]).await {
             Ok(0) | Err(_) => return,
             // The client has sent another request, which hyper reads after this one.

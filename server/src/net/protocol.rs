@@ -7,7 +7,7 @@ use axum::Router;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_util::sync::CancellationToken;
-use waterclock_axum::ConnectionCloser;
+use waterclock_axum::{ClientEnd, ConnectionCloser};
 
 use super::{
     connection::Connection,
@@ -86,6 +86,7 @@ pub(super) async fn serve(
     let connection = Connection {
         router,
         peer,
+        client_end: ClientEnd::default(),
         closer: ConnectionCloser::new(Arc::new(PeerStream {
             stream: Arc::clone(&stream),
             tap: Arc::clone(&tap),

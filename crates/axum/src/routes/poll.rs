@@ -9,6 +9,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{
@@ -32,6 +33,7 @@ use waterclock::{
 };
 
 use crate::{
+    connection::ClientEnd,
     deadline::{Deadline, passed},
     limits::{MAX_POLL_BYTES, MAX_WAIT},
     metrics::EndReason,
@@ -108,6 +110,7 @@ fn refuse(context: &StreamContext, limit: ReachedLimit) -> PollError {
 pub(super) async fn get(
     State(context): State<Arc<StreamContext>>,
     subscription: Subscription,
+    client_end: Option<Extension<ClientEnd>>,
     uri: Uri,
     method: Method,
 ) -> Result<Response, Problem> {
@@ -124,11 +127,13 @@ pub(super) async fn get(
         let open = context.streams.open(client).map_err(|limit| refuse(&context, limit))?;
         let end = Instant::now() + wait;
         let waiting = context.metrics.poll_waiting();
+        let client_end = client_end.map(|Extension(end)| end).unwrap_or_default();
         while answer.is_empty() {
             tokio::select! {
                 () = answer.subscriber.changed() => {}
                 () = tokio::time::sleep_until(end) => break,
                 _ = context.stop.begun() => break,
+                () = client_end.wait() => break,
                 () = passed(deadline.as_ref()) => break,
             }
             is_complete = answer.fill().await.map_err(unreadable)?;
