@@ -152,8 +152,8 @@ fn is_stream(response: &Response<Body>) -> bool {
 /// Waits until the client ends its side during a response, with nothing more to send. hyper does
 /// not notice that unless it keeps a read buffer of 8 KiB for each client.
 ///
-/// A client that has left looks the same as one that waits for the response. A stream ends then, and
-/// any other response is completed. A poll that waits responds at once.
+/// A client that has left looks the same as one that waits for the response. A stream ends then,
+/// and any other response is completed. A poll that waits responds at once.
 async fn client_ended(stream: Option<&TcpStream>, answering: &Notify) {
     let Some(stream) = stream else { return pending().await };
     loop {
