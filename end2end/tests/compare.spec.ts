@@ -284,7 +284,8 @@ test('a run that is stopped while it starts leaves nothing running', async ({ pa
 test('leaving the page closes its connections', async ({ page, server }) => {
   await server.start();
   await start(page, `${server.url}/compare?topic=clock`);
-  await expect.poll(() => streams(server)).toBe(2);
+  // Server-Sent Events, the WebSocket, and the long poll that waits.
+  await expect.poll(() => streams(server)).toBe(3);
   await page.goto(server.url);
   await expect.poll(() => streams(server)).toBe(1); // The stream of the live page.
 });
