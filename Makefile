@@ -44,16 +44,16 @@ unit: setup-build ## Run the unit, property and integration tests, and those of 
 	@scripts/test.sh unit
 
 export E2E
-e2e: setup-test build ## Run the tests in Chromium and Firefox (7 minutes), or some: E2E="tabs -g 'a name'"
+e2e: setup-test build ## Run the tests in Chromium and Firefox (8 minutes), or some: E2E="tabs -g 'a name'"
 	@scripts/test.sh e2e
 
 test: setup-test build ## Run all of these, public clients, and the tests behind proxies (18 minutes)
 	@scripts/test.sh
 
-test-clients: setup-test build ## Run public clients against the server, and compare with docs/clients.md (1 minute)
+test-clients: setup-test build ## Run public clients against the server, and compare with docs/clients.md (2 minutes)
 	@scripts/test.sh clients
 
-test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (3 minutes)
+test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (4 minutes)
 	@scripts/test.sh proxies
 
 soak: setup-build ## Run the long forms of some tests, such as 1,000 power cuts (2 minutes)

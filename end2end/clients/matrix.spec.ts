@@ -94,7 +94,7 @@ const scenarios: Scenario[] = [
       await setup.publish('before');
       await open();
       await setup.settle();
-      // What was missed is not kept.
+      // The missed events are not kept.
       setup.server.data += '-new';
       await setup.restart('kill');
       await setup.publish('after');
@@ -298,7 +298,7 @@ test('silence', async ({ setup, browser }) => {
     if (reader.client.dataOnly) continue;
     await reader.waits(() => reader.notices.includes('heartbeat'), 'a heartbeat');
   }
-  // Who did not reconnect gets this from the stream that it opened at the beginning.
+  // A client that did not reconnect gets this from the stream that it opened at the beginning.
   await setup.publish('after');
   for (const reader of setup.readers) if (!reader.client.wrap) await reader.reads(1);
   for (const [i, reader] of setup.readers.entries()) {

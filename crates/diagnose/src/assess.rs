@@ -731,7 +731,7 @@ mod tests {
         let finding = fields_without_probe(&read("id: 1\ndata: x\n\n"));
         let measured = "seen: ids; not seen: comments, `retry` (the server may not send them)";
         is(&finding, Verdict::Unknown, &[], measured);
-        // What browsers ignore is a fault of any stream, and a serious one if there is no event.
+        // Parts that browsers ignore are a fault of any stream, and a serious one without events.
         let malformed = [Fault::Malformed];
         let measured = "browsers ignore a part of the stream: `x` is not the name of a field";
         let some = read(": x\nretry: 1\nid: 1\nx: y\ndata: x\n\n");

@@ -293,7 +293,7 @@ impl<C: ProbeClient> Diagnosis<'_, C> {
             }
         };
         // A busy machine may hold up one stream, and so may a proxy that still works on streams
-        // which were closed before. What is wrong with the path holds up the next one, too.
+        // which were closed before. A fault of the path holds up the next one, too.
         if (assess::is_late(&response) || DeliveryTrace::is_held_back(&response.reader.arrivals))
             && let Ok(again) = self.fetch(get).await
             && again.reader.is_complete(Schedule::SLOW.events)

@@ -89,7 +89,7 @@ pub fn router(state: AppState) -> Router {
         None => router,
     };
     router
-        // What it reveals of the path is for the server's own pages.
+        // Its details of the path are for the server's own pages.
         .merge(state.events.probe_router())
         .layer(map_request(request_check::check))
         .layer(map_response(headers::add))

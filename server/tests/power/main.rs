@@ -53,7 +53,7 @@ const TOPICS: [&str; 5] = ["clock", "keyed", "lines", "old", "single"];
 /// Number of digits at the start of the data, which differ from event to event.
 const NUMBER: usize = 20;
 
-/// What the program does when the power fails.
+/// The work of the program when the power fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Scene {
     FirstStart,
@@ -227,7 +227,7 @@ impl Machine {
                 let address = self.verify(&running);
                 let clients = self.start_clients(address, scene);
                 running.wait(WORK / 5, is_cut);
-                // What follows is mostly the end of the event log.
+                // The end of the event log mostly follows.
                 clients.is_over.store(true, Ordering::Relaxed);
                 running.cut_after(self.rng.usize(..40));
                 running.program.terminate();

@@ -1,4 +1,4 @@
-//! What publishers and readers know of the events, and the check that the event log agrees.
+//! The events that publishers and readers know of, and the check that the event log agrees.
 
 use std::collections::{HashMap, HashSet};
 

@@ -86,7 +86,7 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// The files of a log as they were when it was opened.
 ///
-/// What is written to a file that was moved or deleted is lost to the next start, though the
+/// Writes to a file that was moved or deleted are lost to the next start, though the
 /// process can go on to use it.
 pub(super) struct Place(Vec<(PathBuf, Option<[u64; 2]>)>);
 

@@ -89,7 +89,7 @@ impl Writer {
         self.reserve.release();
         if let Err(error) = self.drop_for_room() {
             self.report_failed_drop(&error);
-            // What the attempt has left in the journal takes room.
+            // The rest of the attempt in the journal takes room.
             self.cut_journal();
         }
         self.reserve.hold();
