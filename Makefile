@@ -92,7 +92,7 @@ target/release/.built: $(sources) $(if $(ours),,again)
 
 again:
 
-bench: build ## Measure the server, next to a raw loop and axum's Sse (6 minutes)
+bench: build ## Measure the server, next to a raw loop and axum's Sse (7 minutes)
 	cargo build --release --package bench
 	@taskset --cpu-list 1 target/release/bench $(program)
 

@@ -34,7 +34,7 @@ struct Case {
     measure: fn(&Benchmark),
 }
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     Case { name: "5,000 subscribers, 10 events/s", measure: |b| b.rate(5000, 10.0, 100, 1.3) },
     Case { name: "1,000 subscribers, 100 events/s", measure: |b| b.rate(1000, 100.0, 100, 1.3) },
     Case {
@@ -48,6 +48,7 @@ const CASES: [Case; 12] = [
     Case { name: "durable publishes", measure: Benchmark::publishes },
     Case { name: "replay", measure: Benchmark::replay },
     Case { name: "reconnect", measure: Benchmark::reconnect },
+    Case { name: "replays of others", measure: Benchmark::replays_of_others },
     Case { name: "patterns of others", measure: Benchmark::patterns_of_others },
     Case { name: "many topics", measure: Benchmark::many_topics },
 ];
@@ -325,6 +326,58 @@ impl Benchmark {
         );
     }
 
+    /// Measures the publishes of one client while others read the whole log again and again, with
+    /// as many patterns as a stream may have.
+    fn replays_of_others(&self) {
+        const FOR: Duration = Duration::from_secs(3);
+        let server = self.start(ServerKind::Waterclock);
+        let lines: Vec<_> = (0..100_000).map(|number| data(number, 100)).collect();
+        LoadPublisher::new(server.address).publish_to("site.area.d?split=lines", &lines.join("\n"));
+        let patterns: Vec<_> = (0..63).map(|number| format!("topic=*.*.x{number}")).collect();
+        let request = format!(
+            "GET /events?{}&topic=site.*.*&last_event_id=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            patterns.join("&")
+        );
+        let mut alone = None;
+        for readers in [0, 4, 8] {
+            let [rate] = Self::medians([ServerKind::Waterclock], |_| {
+                let is_over = AtomicBool::new(false);
+                std::thread::scope(|scope| {
+                    for _ in 0..readers {
+                        scope.spawn(|| {
+                            while !is_over.load(Ordering::Relaxed) {
+                                let mut stream = TcpStream::connect(server.address).unwrap();
+                                stream.write_all(request.as_bytes()).unwrap();
+                                // About half of the log.
+                                let mut half = stream.take(10_000_000);
+                                while !is_over.load(Ordering::Relaxed)
+                                    && half.read(&mut [0; 65536]).unwrap() > 0
+                                {
+                                }
+                            }
+                        });
+                    }
+                    let mut publisher = LoadPublisher::new(server.address);
+                    let (start, mut published) = (Instant::now(), 0);
+                    while start.elapsed() < FOR {
+                        publisher.publish("", &data(published, 100));
+                        published += 1;
+                    }
+                    is_over.store(true, Ordering::Relaxed);
+                    published as f64 / start.elapsed().as_secs_f64()
+                })
+            });
+            let alone = *alone.get_or_insert(rate);
+            println!(
+                "{:<58} {:>11} {:>11} {rate:>9.0}/s   at least half of those alone; ratio {:.2}",
+                format!("publishes of one client, {readers} others replay"),
+                "",
+                "",
+                rate / alone
+            );
+        }
+    }
+
     /// Measures publishes while other clients hold wildcard patterns, none of which matches.
     fn patterns_of_others(&self) {
         const TOPIC: &str = "orders.eu.created";
@@ -369,7 +422,7 @@ impl Benchmark {
 
     /// Measures polls with many patterns in a log of many topics, next to a poll of one topic.
     fn many_topics(&self) {
-        const POLLS: usize = 300;
+        const POLLS: usize = 3000;
         let server = self.start(ServerKind::Waterclock);
         let mut publisher = LoadPublisher::new(server.address);
         for number in 0..9900 {
