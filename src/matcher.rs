@@ -4,7 +4,10 @@
 //! construction). Each state knows the state after any token, and those after the few tokens that
 //! the patterns name. So a token costs one look-up, however many patterns there are.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use crate::{event::Topic, pattern::Patterns};
 
@@ -113,13 +116,11 @@ impl<'p> Matcher<'p> {
         next.literals.get(token).copied().or(next.other)
     }
 
-    /// Returns the only tokens that patterns go on with, and the states after them, or `None` if
-    /// they go on with any token.
-    pub(crate) fn only(&mut self, state: StateId) -> Option<Vec<(&'p str, StateId)>> {
-        self.expand(state);
-        let next = self.states[state.0].next.as_ref()?;
-        let literals = || next.literals.iter().map(|(token, state)| (*token, *state)).collect();
-        next.other.is_none().then(literals)
+    /// Returns the next token in order, after a token without a state, that has a state.
+    pub(crate) fn next_literal(&self, state: StateId, token: &str) -> Option<&'p str> {
+        let literals = &self.states[state.0].next.as_ref()?.literals;
+        let (literal, _) = literals.range::<str, _>((Excluded(token), Unbounded)).next()?;
+        Some(literal)
     }
 
     /// Makes the following states.

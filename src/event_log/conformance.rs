@@ -271,6 +271,20 @@ async fn the_newest_event_of_each_topic_is_read_by_itself() {
         assert_eq!(read(">", 5, 9).await, [6, 7]);
         assert_eq!(read("a b", 4, 9).await, [5, 6]);
         assert_eq!(read("a", 6, 9).await, [0; 0]);
+        let limit = ReadLimit { count: 9, bytes: 1 };
+        let read = log.log.newest_of_each(&patterns(">"), 0, limit).await.unwrap();
+        assert_eq!(read.len(), 1);
+    }
+    // Topics without events do not take the places of others.
+    let hour = Duration::from_secs(60 * 60);
+    for log in TestLog::all(Retention { age: hour, ..Retention::default() }) {
+        let earlier = Timestamp::from_millis(NOW.as_millis() - 2 * 60 * 60 * 1000);
+        let old = ["a", "b", "c", "d", "e", "f"].map(|topic| draft(topic, "x"));
+        log.append_at(old.into(), earlier).await;
+        log.append("ghi").await;
+        let limit = ReadLimit { count: 2, bytes: usize::MAX };
+        let read = log.log.newest_of_each(&patterns(">"), 0, limit).await.unwrap();
+        assert_eq!(read.iter().map(|event| event.id.sequence).collect::<Vec<_>>(), [7, 8]);
     }
 }
 

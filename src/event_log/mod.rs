@@ -28,7 +28,7 @@ mod retention;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
-mod topic_tree;
+mod topic_map;
 mod topics;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::RwLock;
 
-use super::{store::Rejected, topic_tree::TopicTree};
+use super::{store::Rejected, topic_map::TopicMap};
 use crate::{event::Topic, pattern::Patterns};
 
 /// The topics that a log has had events of.
@@ -21,7 +21,7 @@ pub(super) struct Topics<T>(RwLock<TopicEntries<T>>);
 
 #[derive(Debug)]
 struct TopicEntries<T> {
-    by_topic: TopicTree<Arc<TopicEntry<T>>>,
+    by_topic: TopicMap<Arc<TopicEntry<T>>>,
     /// Upper bound of the sequence numbers that were dropped of topics without an entry.
     forgotten: u64,
 }
@@ -86,7 +86,7 @@ impl<T> Default for Topics<T> {
 impl<T> Topics<T> {
     /// Restores the bookkeeping of a stored log.
     pub fn new(entries: impl IntoIterator<Item = TopicEntry<T>>, forgotten: u64) -> Self {
-        let mut by_topic = TopicTree::default();
+        let mut by_topic = TopicMap::default();
         for entry in entries {
             let entry = Arc::new(entry);
             by_topic.insert(&entry.topic, Arc::clone(&entry));
@@ -94,15 +94,15 @@ impl<T> Topics<T> {
         Self(RwLock::new(TopicEntries { by_topic, forgotten }))
     }
 
+    /// Returns the entry of a topic.
     pub fn get(&self, topic: &Topic) -> Option<Arc<TopicEntry<T>>> {
         self.0.read().by_topic.get(topic).cloned()
     }
 
+    /// Returns all entries.
     #[cfg(feature = "sqlite")]
     pub fn all(&self) -> Vec<Arc<TopicEntry<T>>> {
-        let mut all = Vec::new();
-        self.0.read().by_topic.each(|entry| all.push(Arc::clone(entry)));
-        all
+        self.0.read().by_topic.values().cloned().collect()
     }
 
     /// Returns the entries of the topics that match and have an event after the sequence number
@@ -159,17 +159,13 @@ impl<T> Topics<T> {
         if *new == Topic::clock() || by_topic.len() + added.len() < max + forgotten.len() {
             return Ok(None);
         }
-        let mut oldest: Option<&TopicEntry<T>> = None;
-        by_topic.each(|entry| {
-            let is_changed = forgotten.contains(&entry.topic) || used.contains(&entry.topic);
-            if entry.count() == 0
+        let can_be_forgotten = |entry: &&Arc<TopicEntry<T>>| {
+            entry.count() == 0
                 && entry.topic != Topic::clock()
-                && !is_changed
-                && oldest.is_none_or(|oldest| entry.dropped() < oldest.dropped())
-            {
-                oldest = Some(entry);
-            }
-        });
+                && !forgotten.contains(&entry.topic)
+                && !used.contains(&entry.topic)
+        };
+        let oldest = by_topic.values().filter(can_be_forgotten).min_by_key(|entry| entry.dropped());
         oldest.map(|entry| Some(entry.topic.clone())).ok_or(Rejected::TooManyTopics)
     }
 

@@ -3,7 +3,7 @@
 //! The patterns that match `a.b` are among `a.b`, `a.*`, `*.b`, `*.*`, `a.>`, `*.>` and `>`. The
 //! index builds them from the left, token by token, and gives up on a beginning that no pattern
 //! has. So the work depends on the tokens of the topic, not on the number of patterns. For a topic
-//! of `n` tokens there are at most 2ⁿ⁺¹ beginnings, and for any topic fewer than 22,000, because
+//! of `n` tokens there are at most 3 × 2ⁿ look-ups, and for any topic fewer than 66,000, because
 //! patterns have at most [`MAX_TOKENS`](crate::pattern::MAX_TOKENS) tokens and
 //! [`MAX_STARS`](crate::pattern::MAX_STARS) `*`.
 

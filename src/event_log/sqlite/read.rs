@@ -356,11 +356,14 @@ impl TopicSelection {
                 let mut newest = connection.prepare_cached(
                     "SELECT max(sequence) FROM events WHERE topic = ?1 AND sequence <= ?2",
                 )?;
-                let mut topics: Vec<_> =
-                    self.topics.iter().map(|topic| (topic.newest(), topic)).collect();
+                let kept = self.topics.iter().filter(|topic| topic.count() > 0);
+                let mut topics: Vec<_> = kept.map(|topic| (topic.newest(), topic)).collect();
                 topics.sort_unstable_by_key(|(newest, _)| *newest);
-                let (mut found, mut damaged) = (Vec::new(), Vec::new());
-                for (sequence, topic) in topics.into_iter().take(limit.count) {
+                let (mut found, mut damaged, mut bytes) = (Vec::new(), Vec::new(), 0);
+                for (sequence, topic) in topics {
+                    if found.len() + damaged.len() >= limit.count || bytes >= limit.bytes {
+                        break;
+                    }
                     let mut event_at = |sequence| self.event_at(&mut by_sequence, topic, sequence);
                     let known = sequence <= self.newest;
                     let mut event = if known { event_at(sequence)? } else { None };
@@ -372,7 +375,10 @@ impl TopicSelection {
                         event = event_at(sequence)?;
                     }
                     match event {
-                        Some(Ok(event)) if event.id.sequence > after => found.push(event),
+                        Some(Ok(event)) if event.id.sequence > after => {
+                            bytes += event.data.len();
+                            found.push(event);
+                        }
                         Some(Err(sequence)) if sequence > after => damaged.push(sequence),
                         _ => {}
                     }
