@@ -189,7 +189,7 @@ impl Hub {
             dropped,
             conflation: None,
             gap: reason.map(|reason| Gap { reason, cursor: requested }),
-            pending_read: None,
+            log_read: None,
         }
     }
 

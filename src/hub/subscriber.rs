@@ -34,29 +34,38 @@ pub struct Subscriber {
     pub(super) waiter: Option<usize>,
     /// All events up to here were delivered, or are announced in `gap`.
     pub(super) cursor: EventId,
-    /// All events up to here were read. Later than the cursor only while `conflation` holds events.
+    /// All events up to here were read. Later than the cursor while `conflation` holds events, and
+    /// while the subscriber passes events of other topics in the ring.
     pub(super) read: u64,
     /// All events that were dropped up to here were announced, or need not be.
     pub(super) dropped: u64,
     pub(super) conflation: Option<Conflation>,
     /// A gap to deliver before any event.
     pub(super) gap: Option<Gap>,
-    pub(super) pending_read: Option<PendingRead>,
+    /// A read of the log that is not delivered yet.
+    pub(super) log_read: Option<LogRead>,
 }
 
-/// A read of the log in progress.
-pub(super) struct PendingRead {
-    /// Resolves to the events, or the last of the damaged ones that come first; and to the newest
-    /// event of the topics that was dropped by then.
-    read: EventLogFuture<'static, (Result<Vec<Event>, u64>, u64)>,
-    /// The newest sequence number of any topic when the read began.
-    newest: u64,
+/// A read of the log. `newest` is the newest sequence number of any topic when it began.
+pub(super) enum LogRead {
+    Pending { read: EventLogFuture<'static, ReadEvents>, newest: u64 },
+    Done { read: ReadEvents, newest: u64 },
+}
+
+/// The result of a read of the log.
+pub(super) struct ReadEvents {
+    /// The events, or the last of the damaged ones that come first.
+    events: Result<Vec<Event>, u64>,
+    /// The newest event of the topics that was dropped by then.
+    dropped: u64,
 }
 
 /// The events that a conflating subscriber has read but not delivered.
 #[derive(Default)]
 pub(super) struct Conflation {
     latest: HashMap<Topic, Arc<Frame>>,
+    /// The size of these events, in bytes.
+    bytes: usize,
     /// Number of events that were left out.
     skipped: u64,
     /// `true` if the log is asked for the newest events only, so that nobody counts the others.
@@ -66,6 +75,8 @@ pub(super) struct Conflation {
     is_newest: bool,
 }
 
+/// Size of the events, in bytes, beyond which a conflating subscriber delivers what it holds.
+const MAX_CONFLATED: usize = 16 * Batch::LIMIT.bytes;
 /// Number of frames of the ring that a subscriber looks at before other tasks get a turn.
 const WINDOW: usize = Batch::LIMIT.count;
 /// Number of patterns above which a subscriber prepares them before it looks at the ring.
@@ -176,7 +187,8 @@ impl Subscriber {
                         return Poll::Ready(Ok(Some(Delivery::Events(batch))));
                     };
                     conflation.add(&batch);
-                    if self.read >= newest || mem::take(&mut conflation.is_newest) {
+                    let is_full = conflation.bytes >= MAX_CONFLATED;
+                    if is_full || self.read >= newest || mem::take(&mut conflation.is_newest) {
                         return Poll::Ready(Ok(Some(self.deliver_conflated())));
                     }
                 }
@@ -210,7 +222,7 @@ impl Subscriber {
         if let Some(gap) = self.gap.take() {
             return Poll::Ready(Ok(Some(Delivery::Gap(gap))));
         }
-        if self.pending_read.is_none() {
+        if self.log_read.is_none() {
             // The order of the two loads matters: the channel has been notified of all events up to
             // `newest`.
             let newest = self.state.shown.load(Ordering::Acquire);
@@ -234,25 +246,40 @@ impl Subscriber {
                 }
                 return Poll::Ready(Ok(None));
             }
-            self.pending_read = Some(self.read_log(newest));
+            self.log_read = Some(self.read_log(newest));
         }
-        let Some(pending) = &mut self.pending_read else { return Poll::Ready(Ok(None)) };
-        let (newest, read) = (pending.newest, ready!(pending.read.as_mut().poll(context)));
-        self.pending_read = None;
-        let (events, dropped) = read?;
-        if dropped > self.read.max(self.dropped) {
-            // Conflated events from before the gap are delivered first.
-            let gap = (!self.holds_conflated()).then(|| Delivery::Gap(self.skip(dropped)));
-            return Poll::Ready(Ok(gap));
-        }
-        let events = match events {
-            Ok(events) => events,
-            Err(last) => {
-                let gap = (!self.holds_conflated()).then(|| Delivery::Gap(self.skip_damaged(last)));
-                return Poll::Ready(Ok(gap));
-            }
+        let (read, newest) = match self.log_read.take() {
+            None => return Poll::Ready(Ok(None)),
+            Some(LogRead::Done { read, newest }) => (read, newest),
+            Some(LogRead::Pending { mut read, newest }) => match read.as_mut().poll(context) {
+                Poll::Pending => {
+                    self.log_read = Some(LogRead::Pending { read, newest });
+                    return Poll::Pending;
+                }
+                Poll::Ready(read) => (read?, newest),
+            },
         };
-        self.read = events.last().map_or(newest, |last| last.id.sequence).max(self.read);
+        let is_behind_a_gap = read.dropped > self.read.max(self.dropped);
+        if self.holds_conflated() && (is_behind_a_gap || read.events.is_err()) {
+            // Conflated events from before the gap are delivered first.
+            self.log_read = Some(LogRead::Done { read, newest });
+            return Poll::Ready(Ok(None));
+        }
+        if is_behind_a_gap {
+            let gap = self.skip(read.dropped);
+            // The events follow the gap: while others are dropped all the time, reading them again
+            // might never come to an end.
+            self.log_read = Some(LogRead::Done { read, newest });
+            return Poll::Ready(Ok(Some(Delivery::Gap(gap))));
+        }
+        let mut events = match read.events {
+            Ok(events) => events,
+            Err(last) => return Poll::Ready(Ok(Some(Delivery::Gap(self.skip_damaged(last))))),
+        };
+        let last = events.last().map_or(newest, |last| last.id.sequence);
+        // A gap may have passed some of them.
+        events.retain(|event| event.id.sequence > self.read);
+        self.read = self.read.max(last);
         let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
         if let Some(conflation) = &mut self.conflation {
             conflation.is_newest = conflation.is_direct;
@@ -291,7 +318,7 @@ impl Subscriber {
     }
 
     /// Begins to read from the log, for events that the ring no longer has.
-    fn read_log(&self, newest: u64) -> PendingRead {
+    fn read_log(&self, newest: u64) -> LogRead {
         let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
         let is_direct = self.conflation.as_ref().is_some_and(|conflation| conflation.is_direct);
         let read = async move {
@@ -309,9 +336,9 @@ impl Subscriber {
                 events => Ok(events?),
             };
             // Asked after the read, so that no event is dropped unnoticed between the two.
-            Ok((events, state.log.dropped(&topics)))
+            Ok(ReadEvents { events, dropped: state.log.dropped(&topics) })
         };
-        PendingRead { read: Box::pin(read), newest }
+        LogRead::Pending { read: Box::pin(read), newest }
     }
 
     /// Continues after the dropped events, and returns the gap that announces them.
@@ -335,7 +362,10 @@ impl Subscriber {
 
     fn deliver_conflated(&mut self) -> Delivery {
         self.cursor.sequence = self.read;
-        let latest = self.conflation.as_mut().map(|conflation| mem::take(&mut conflation.latest));
+        let latest = self.conflation.as_mut().map(|conflation| {
+            conflation.bytes = 0;
+            mem::take(&mut conflation.latest)
+        });
         let mut frames: Vec<_> = latest.unwrap_or_default().into_values().collect();
         frames.sort_unstable_by_key(|frame| frame.event().id.sequence);
         Delivery::Events(Arc::new(Batch::new(frames)))
@@ -345,8 +375,12 @@ impl Subscriber {
 impl Conflation {
     fn add(&mut self, frames: &[Arc<Frame>]) {
         for frame in frames {
-            let older = self.latest.insert(frame.event().topic.clone(), Arc::clone(frame));
-            self.skipped += u64::from(older.is_some());
+            self.bytes += frame.size();
+            if let Some(older) = self.latest.insert(frame.event().topic.clone(), Arc::clone(frame))
+            {
+                self.bytes -= older.size();
+                self.skipped += 1;
+            }
         }
     }
 }
@@ -580,18 +614,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_conflating_subscriber_far_behind_reads_no_more_than_it_delivers() {
-        let hub = hub(100_000);
+        let log = ShrinkingLog::new(|_| (0, 0));
+        let reads = Arc::clone(&log.reads);
+        let hub = Hub::new(log, || Timestamp::from_millis(0));
         publish_to(&hub, "orders").await;
-        publish(&hub, 20_000).await;
+        publish(&hub, 15_000).await;
         let subscribe = || hub.subscribe(patterns(">"), Cursor::Earliest);
         let mut direct = subscribe().conflated_without_count();
-        assert_eq!(take(&mut direct).await, [1, 20_001]);
-        assert_eq!((direct.cursor(), direct.skipped()), (id(20_001), None));
+        assert_eq!(take(&mut direct).await, [1, 15_001]);
+        assert_eq!((direct.cursor(), direct.skipped()), (id(15_001), None));
         publish(&hub, 3).await;
-        assert_eq!(take(&mut direct).await, [20_004]);
+        assert_eq!(take(&mut direct).await, [15_004]);
+        assert_eq!(reads.load(Ordering::Relaxed), 0, "only the newest events were read");
         let mut counting = subscribe().conflated();
-        assert_eq!(take(&mut counting).await, [1, 20_004]);
-        assert_eq!(counting.skipped(), Some(20_002));
+        assert_eq!(take(&mut counting).await, [1, 15_004]);
+        assert_eq!(counting.skipped(), Some(15_002));
+        assert!(reads.load(Ordering::Relaxed) > 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -615,27 +653,31 @@ mod tests {
         assert_eq!(take(&mut subscriber).await, [3003]);
     }
 
-    /// A log that loses its first events after the first read.
+    /// A log that loses events as it is read.
     struct ShrinkingLog {
         log: MemoryLog,
-        reads: AtomicU64,
+        reads: Arc<AtomicU64>,
+        /// The bounds' start and the newest dropped event after some reads.
+        lost: fn(u64) -> (u64, u64),
     }
 
     impl ShrinkingLog {
-        const LOST: u64 = 3000;
+        fn new(lost: fn(u64) -> (u64, u64)) -> Self {
+            Self { log: log(20_000), reads: Arc::default(), lost }
+        }
 
-        fn lost(&self) -> u64 {
-            if self.reads.load(Ordering::Relaxed) > 1 { Self::LOST } else { 0 }
+        fn lost(&self) -> (u64, u64) {
+            (self.lost)(self.reads.load(Ordering::Relaxed))
         }
     }
 
     impl EventLog for ShrinkingLog {
         fn bounds(&self) -> Bounds {
-            Bounds { start: self.lost(), ..self.log.bounds() }
+            Bounds { start: self.lost().0, ..self.log.bounds() }
         }
 
         fn dropped(&self, _: &Patterns) -> u64 {
-            self.lost()
+            self.lost().1
         }
 
         fn append(
@@ -653,7 +695,7 @@ mod tests {
             limit: ReadLimit,
         ) -> EventLogFuture<'a, Vec<Event>> {
             self.reads.fetch_add(1, Ordering::Relaxed);
-            self.log.read(topics, after.max(self.lost()), limit)
+            self.log.read(topics, after.max(self.lost().0), limit)
         }
 
         fn newest_of_each<'a>(
@@ -662,7 +704,7 @@ mod tests {
             after: u64,
             limit: ReadLimit,
         ) -> EventLogFuture<'a, Vec<Event>> {
-            self.log.newest_of_each(topics, after.max(self.lost()), limit)
+            self.log.newest_of_each(topics, after.max(self.lost().0), limit)
         }
 
         fn latest<'a>(
@@ -777,9 +819,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_conflating_subscriber_gets_the_events_before_a_gap_first() {
-        let hub = Hub::new(ShrinkingLog { log: log(20_000), reads: AtomicU64::new(0) }, || {
-            Timestamp::from_millis(0)
-        });
+        let log = ShrinkingLog::new(|reads| if reads > 1 { (3000, 3000) } else { (0, 0) });
+        let hub = Hub::new(log, || Timestamp::from_millis(0));
         // More events than the ring holds, so that the lost ones are missing there, too.
         publish(&hub, 12_000).await;
         let mut subscriber = subscribe(&hub, Cursor::Earliest).conflated();
@@ -789,6 +830,53 @@ mod tests {
         assert_eq!(subscriber.cursor(), id(batch), "a reconnect here gets the gap again");
         assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(batch).to_string()));
         assert_eq!(take(&mut subscriber).await, [12_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_advances_although_other_events_are_dropped_during_each_read() {
+        // All events of `clock` are kept; another topic loses some during each read.
+        let hub =
+            Hub::new(ShrinkingLog::new(|reads| (0, 100_000 + reads)), || Timestamp::from_millis(0));
+        publish(&hub, 12_000).await;
+        for is_conflated in [false, true] {
+            let mut subscriber = hub.subscribe(patterns(">"), Cursor::Earliest);
+            if is_conflated {
+                subscriber = subscriber.conflated();
+            }
+            let (mut sequences, mut gaps) = (Vec::new(), 0);
+            while sequences.last() != Some(&12_000) {
+                match subscriber.next().await.unwrap() {
+                    Delivery::Events(batch) => {
+                        sequences.extend(batch.iter().map(|frame| frame.event().id.sequence));
+                    }
+                    Delivery::Gap(_) => gaps += 1,
+                }
+                assert!(gaps <= 12_000 / Batch::LIMIT.count, "no gap is announced twice");
+            }
+            assert!(gaps > 1, "the reader is told of each loss");
+            if !is_conflated {
+                assert_eq!(sequences, (1..=12_000).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conflating_subscriber_holds_no_more_than_a_limit() {
+        const SIZE: usize = 60_000;
+        let hub = hub(10_000);
+        let mut subscriber = hub.subscribe(patterns(">"), Cursor::After(id(0))).conflated();
+        let count = 3 * MAX_CONFLATED / SIZE;
+        for number in 0..count {
+            let topic = format!("board.{number}").parse().unwrap();
+            hub.publish(Draft::new(topic, "x".repeat(SIZE))).await.unwrap();
+        }
+        let mut received = Vec::new();
+        while received.len() < count {
+            let Delivery::Events(batch) = subscriber.next().await.unwrap() else { panic!("a gap") };
+            assert!(batch.len() * SIZE < MAX_CONFLATED + Batch::LIMIT.bytes);
+            received.extend(batch.iter().map(|frame| frame.event().id.sequence));
+        }
+        assert_eq!(received, (1..=count as u64).collect::<Vec<_>>());
     }
 
     #[tokio::test(start_paused = true)]
