@@ -28,6 +28,9 @@ use crate::{
 /// open, so their own time must be shorter. It is 60 s in most.
 const KEEP_ALIVE: &str = "75s";
 
+/// Minimum of the default of `--retain-bytes`: a log of no bytes drops all events.
+const MIN_DEFAULT_BYTES: usize = 1 << 20;
+
 const AFTER_HELP: &str = "\
 Examples:
   waterclock                                 serve http://127.0.0.1:3000 to this machine
@@ -243,7 +246,7 @@ impl Options {
     /// otherwise, the log takes at most half of the volume: its journal needs room, too.
     pub fn retention(&self, volume: u64) -> Retention {
         let clock_count = Retention::default().clock_count.min(self.retain_count);
-        let half = usize::try_from(volume / 2).unwrap_or(usize::MAX);
+        let half = usize::try_from(volume / 2).unwrap_or(usize::MAX).max(MIN_DEFAULT_BYTES);
         let bytes = self.retain_bytes.unwrap_or(Retention::default().bytes.min(half));
         Retention {
             count: self.retain_count,
@@ -464,6 +467,10 @@ mod tests {
         assert_eq!(bytes(&[], u64::MAX), 1 << 30);
         assert_eq!(bytes(&[], 64 << 20), 32 << 20);
         assert_eq!(bytes(&["--retain-bytes=1GiB"], 64 << 20), 1 << 30);
+        for tiny in [0, 4096] {
+            assert_eq!(bytes(&[], tiny), MIN_DEFAULT_BYTES, "a log of no bytes drops all events");
+            assert_eq!(bytes(&["--retain-bytes=0"], tiny), 0);
+        }
     }
 
     #[test]

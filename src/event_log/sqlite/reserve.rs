@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, fallocate, statvfs},
+    fs::{FallocateFlags, StatVfs, fallocate, statvfs},
     process::geteuid,
 };
 
@@ -123,15 +123,10 @@ impl Reserve {
     /// Returns the free room in bytes, as far as the system knows.
     pub fn free(&self) -> u64 {
         let folder = self.file.parent().unwrap_or(&self.file);
-        match statvfs(folder) {
-            // Some file systems keep blocks for root.
-            Ok(volume) if volume.f_blocks > 0 && geteuid().is_root() => {
-                volume.f_bfree.saturating_mul(volume.f_frsize)
-            }
-            Ok(volume) if volume.f_blocks > 0 => volume.f_bavail.saturating_mul(volume.f_frsize),
-            // Some do not tell.
-            _ => u64::MAX,
-        }
+        let Ok(volume) = volume(folder) else { return u64::MAX };
+        // Some file systems keep blocks for root.
+        let blocks = if geteuid().is_root() { volume.f_bfree } else { volume.f_bavail };
+        blocks.saturating_mul(volume.f_frsize)
     }
 }
 
@@ -176,8 +171,18 @@ fn fill(mut file: File, bytes: u64) -> io::Result<()> {
 pub fn volume_bytes(folder: &Path) -> io::Result<u64> {
     let mut ancestors = folder.ancestors();
     let existing = ancestors.find(|folder| folder.exists() && !folder.as_os_str().is_empty());
-    let volume = statvfs(existing.unwrap_or(Path::new(".")))?;
+    let volume = volume(existing.unwrap_or(Path::new(".")))?;
     Ok(volume.f_blocks.saturating_mul(volume.f_frsize))
+}
+
+/// Returns the numbers of the volume that holds `folder`. Some file systems tell zeros instead,
+/// which is an error.
+fn volume(folder: &Path) -> io::Result<StatVfs> {
+    let volume = statvfs(folder)?;
+    if volume.f_blocks == 0 {
+        return Err(io::Error::new(ErrorKind::Unsupported, "the file system does not tell it"));
+    }
+    Ok(volume)
 }
 
 #[cfg(test)]
@@ -205,5 +210,15 @@ mod tests {
         let missing = volume_bytes(&folder.path().join("a/b")).unwrap();
         assert_eq!(missing, volume_bytes(folder.path()).unwrap());
         assert!(volume_bytes(Path::new("missing/folder")).is_ok());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_volume_that_does_not_tell_its_size_is_not_empty() {
+        let untold = Path::new("/proc");
+        assert_eq!(statvfs(untold).unwrap().f_blocks, 0);
+        assert_eq!(volume_bytes(untold).unwrap_err().kind(), ErrorKind::Unsupported);
+        let reserve = Reserve::of(untold);
+        assert_eq!((reserve.bytes(), reserve.free()), (MAX_BYTES, u64::MAX));
     }
 }
