@@ -10,10 +10,12 @@ const MARKS: u32 = 1024;
 
 /// The times of some events, in the order of the log.
 ///
-/// An event is too old if any later event is: the clock may have been wrong for some events, and
-/// these must not keep all events behind them. So only an event that is older than all later ones
-/// can decide, and of these one per short interval is enough. The number of marks is bounded by
-/// [`MARKS`] as long as the clock runs forward; each step back removes the marks that are later.
+/// An event may be too old if any later event is: the clock may have been wrong for some events,
+/// and these must not keep all events behind them. So only an event that is older than all later
+/// ones can decide, and of these one per short interval is enough. The number of marks is bounded
+/// by [`MARKS`] as long as the clock runs forward; each step back removes the marks that are later.
+///
+/// A mark is no proof, since the later event's own time may be wrong: [`is_young`] must agree.
 #[derive(Debug)]
 pub(super) struct AgeMarks {
     /// Sequence numbers and times, both in ascending order.
@@ -40,7 +42,7 @@ impl AgeMarks {
         self.marks.push_back((sequence, time));
     }
 
-    /// Returns the sequence number of the newest event that is too old; 0 if none is.
+    /// Returns the sequence number of the newest event that may be too old; 0 if none is.
     pub fn newest_too_old(&self, now: Timestamp) -> u64 {
         let too_old = self.marks.partition_point(|(_, time)| now.since(*time) > self.max_age);
         too_old.checked_sub(1).map_or(0, |last| self.marks[last].0)
@@ -52,6 +54,12 @@ impl AgeMarks {
             self.marks.pop_front();
         }
     }
+}
+
+/// Returns `true` if the time of an event shows that it is not too old. A time in the future shows
+/// nothing.
+pub(super) fn is_young(time: Timestamp, now: Timestamp, max_age: Duration) -> bool {
+    time <= now && now.since(time) <= max_age
 }
 
 #[cfg(test)]
@@ -76,7 +84,7 @@ mod tests {
     proptest! {
         /// Nothing is too old too early, and nothing much too late.
         #[test]
-        fn an_event_is_too_old_if_a_later_one_is(
+        fn an_event_may_be_too_old_if_a_later_one_is(
             times in prop::collection::vec(10_000..40_000_u64, 1..300),
             now in 10_000..60_000_u64,
         ) {

@@ -445,6 +445,20 @@ async fn an_event_from_the_future_does_not_keep_those_behind_it() {
     }
 }
 
+#[tokio::test]
+async fn an_event_from_the_past_does_not_drop_those_before_it() {
+    let hour = Duration::from_secs(60 * 60);
+    for log in TestLog::all(Retention { age: hour, ..Retention::default() }) {
+        // The clock was at its beginning for one event.
+        for (topic, time) in [("a", NOW), ("b", Timestamp::from_millis(0)), ("a", NOW)] {
+            log.append_at(vec![draft(topic, "x")], time).await;
+        }
+        log.append("b").await;
+        assert_eq!(log.read(">", 0, 9).await, [1, 2, 3, 4]);
+        assert_eq!(log.dropped(">"), 0);
+    }
+}
+
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn an_event_from_the_future_does_not_keep_those_behind_it_after_a_restart() {

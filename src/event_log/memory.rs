@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    ages::AgeMarks,
+    ages::{AgeMarks, is_young},
     retention::Retention,
     store::{Appended, Bounds, EventCollector, EventLog, EventLogFuture, ReadLimit, Rejected},
     topics::{TopicChanges, TopicEntry, Topics},
@@ -123,8 +123,9 @@ impl MemoryContents {
             }
         }
         let too_old = self.ages.newest_too_old(now);
-        while let Some((&oldest, _)) = self.events.first_key_value()
-            && (self.bytes > retention.bytes || oldest <= too_old)
+        while let Some((&oldest, event)) = self.events.first_key_value()
+            && (self.bytes > retention.bytes
+                || oldest <= too_old && !is_young(event.time, now, retention.age))
         {
             self.drop_event(oldest, topics);
         }

@@ -623,6 +623,31 @@ async fn a_damaged_event_costs_only_itself() {
 }
 
 #[tokio::test]
+async fn a_wrong_bit_in_one_time_drops_no_other_event() {
+    let now = Timestamp::from_millis(1_000_000_000_000);
+    let retention = Retention::default();
+    for bit in 0..63 {
+        let folder = tempfile::tempdir().unwrap();
+        let log = SqliteLog::open(folder.path(), retention, move || now).unwrap();
+        log.append(vec![draft("a"); 9], now).await.unwrap();
+        drop(log);
+        // SQLite has no operator for it.
+        let flip = format!("(time | (1 << {bit})) - (time & (1 << {bit}))");
+        damage(&folder, &format!("UPDATE events SET time = {flip} WHERE sequence = 5"));
+        let log = SqliteLog::open(folder.path(), retention, move || now).unwrap();
+        log.tidy().await;
+        assert_eq!((log.bounds().start, log.dropped(&all())), (0, 0), "{bit}");
+        drop(log);
+        // It is dropped with the others.
+        let later = Timestamp::from_millis(now.as_millis() + 3 * 24 * 60 * 60 * 1000);
+        let log = SqliteLog::open(folder.path(), retention, move || later).unwrap();
+        log.append(vec![draft("a")], later).await.unwrap();
+        log.tidy().await;
+        assert_eq!(log.bounds().start, 9, "{bit}");
+    }
+}
+
+#[tokio::test]
 async fn several_damaged_events_are_one_gap() {
     let folder = tempfile::tempdir().unwrap();
     sparse_log(&folder).await;

@@ -12,7 +12,7 @@ use super::{
     super::schema, AppendVolume, MIN_TIDY_INTERVAL, OVERHEAD, SLICE, TIDY_INTERVAL, URGENT, Writer,
     may_lack_room,
 };
-use crate::event::Topic;
+use crate::{event::Topic, event_log::ages::is_young, timestamp::Timestamp};
 
 /// Number of unused pages that are returned to the file system at a time.
 const VACUUM_PAGES: usize = 1000;
@@ -235,10 +235,11 @@ impl Writer {
             }
         }
 
-        let too_old = self.shared.index.lock().ages.newest_too_old((self.now)());
+        let now = (self.now)();
+        let too_old = self.shared.index.lock().ages.newest_too_old(now);
         let mut over_bytes = self.used_bytes()?.saturating_sub(self.retention.bytes);
         let mut oldest = self.connection.prepare_cached(
-            "SELECT sequence, topics.topic, octet_length(data)
+            "SELECT sequence, topics.topic, octet_length(data), time
              FROM events LEFT JOIN topics ON topics.id = events.topic ORDER BY sequence",
         )?;
         let mut rows = oldest.query([])?;
@@ -246,7 +247,10 @@ impl Writer {
             && let Some(row) = rows.next()?
         {
             let sequence: u64 = row.get(0)?;
-            if sequence > too_old && over_bytes == 0 {
+            // A damaged event may have no time.
+            let time = row.get(3).ok().map(Timestamp::from_millis);
+            let is_young = time.is_some_and(|time| is_young(time, now, self.retention.age));
+            if (sequence > too_old || is_young) && over_bytes == 0 {
                 break;
             }
             let size: Option<usize> = row.get(2)?;
