@@ -5,10 +5,12 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use super::*;
 use crate::{
@@ -20,6 +22,8 @@ use crate::{
 const FILE: &str = "log.db";
 
 const NOW: Timestamp = Timestamp::from_millis(1000);
+/// Limit of a wait that is expected to end at once.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 fn try_open(folder: &TempDir) -> Result<SqliteLog, OpenError> {
     SqliteLog::open(folder.path(), Retention::default(), || NOW)
@@ -423,6 +427,24 @@ async fn a_log_whose_files_were_moved_accepts_nothing_until_they_are_back() {
         append(&log, "a").await;
     }
     assert_eq!(read(&log).await, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn tidying_up_ends_while_the_files_are_elsewhere() {
+    let parent = tempfile::tempdir().unwrap();
+    let [folder, other] = ["data", "other"].map(|name| parent.path().join(name));
+    let retention = Retention { count: 1, ..Retention::default() };
+    let log = SqliteLog::open(&folder, retention, || NOW).unwrap();
+    append(&log, "aa").await;
+    fs::rename(&folder, &other).unwrap();
+    if timeout(DEADLINE, log.tidy()).await.is_err() {
+        // To drop it would wait for the writer.
+        std::mem::forget(log);
+        panic!("the writer does not come to an end");
+    }
+    fs::rename(&other, &folder).unwrap();
+    log.tidy().await;
+    assert_eq!(log.dropped(&all()), 1);
 }
 
 #[tokio::test]

@@ -108,6 +108,8 @@ pub(super) struct Writer {
     tidied: Instant,
     /// `true` if the last tidying up did not drop all the excess.
     is_untidy: bool,
+    /// `true` if the indexes of the events were built again.
+    is_reindexed: bool,
     /// Time of the last forced checkpoint.
     checkpointed: Instant,
     probed: Instant,
@@ -186,6 +188,7 @@ impl Writer {
             appended: AppendVolume::default(),
             tidied: started,
             is_untidy: true,
+            is_reindexed: false,
             checkpointed: started,
             probed: started,
             committed: None,

@@ -48,14 +48,20 @@ impl Writer {
             self.is_untidy = matches!(dropped, Ok(dropped) if dropped == slice);
             if let Err(error) = dropped {
                 self.report_failed_drop(&error);
-                if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
-                    // A damaged row and its index disagree.
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+                    && !self.is_reindexed
+                {
+                    // A damaged row and its index disagree. If this does not help, it never will.
+                    self.is_reindexed = true;
                     self.is_untidy = self.connection.execute_batch("REINDEX events").is_ok();
                 }
                 if may_lack_room(&error) {
                     self.make_room();
                 }
             }
+        } else {
+            // There is nothing to drop until the files are back.
+            self.is_untidy = false;
         }
         self.appended = AppendVolume::default();
         self.tidied = Instant::now();
