@@ -96,7 +96,6 @@ impl SqliteLog {
         let (connection, mut index, is_repaired) = opened
             .map_err(|error| if reserve.is_full() { error.on_full_disk(&file) } else { error })?;
         if is_repaired {
-            index.epoch = schema::begin_life(&connection, &file)?;
             tracing::error!(
                 epoch = %index.epoch,
                 "the topics of the event log were damaged: its ids start a new epoch"

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior};
 
 use super::{error::OpenError, files, index::Index};
 use crate::{
@@ -47,7 +47,7 @@ const JOURNAL_BYTES: u64 = 16 << 20;
 
 /// Opens the database for writing. Creates it if it is missing, and migrates it to the current
 /// format. The last part of the result is `true` if the bookkeeping had to be repaired, so that the
-/// next sequence numbers may have been used before.
+/// log has a new epoch.
 pub(super) fn open(
     file: &Path,
     retention: &Retention,
@@ -168,35 +168,27 @@ fn is_wrong_value(found: &str) -> bool {
     what.is_some_and(|what| what == "NULL" || what.starts_with("non-"))
 }
 
-/// Repairs the bookkeeping. Returns `true` if there was damage.
+/// Repairs the bookkeeping. Returns `true` if there was damage. Then the log has a new epoch, since
+/// the next sequence numbers may have been used before.
 ///
-/// A topic whose name is invalid gets the name `damaged.` and its number, so that its events are
-/// kept. Numbers that are invalid become 0.
+/// A topic whose name is invalid, or is another one's, gets a name that begins with `damaged.`, so
+/// that its events are kept. Numbers that are invalid become 0.
 fn repair(connection: &mut Connection) -> rusqlite::Result<bool> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Compares the names with their index, too.
     let found: String =
         transaction.query_row("PRAGMA integrity_check(topics)", [], |row| row.get(0))?;
-    let mut is_damaged = found != "ok";
+    let renamed = topics_to_rename(&transaction)?;
+    let mut is_damaged = found != "ok" || !renamed.is_empty();
     if is_damaged {
-        transaction.execute_batch("REINDEX topics")?;
-    }
-    let invalid = {
-        let mut topics = transaction.prepare("SELECT id, topic FROM topics")?;
-        let mut rows = topics.query([])?;
-        let mut invalid: Vec<i64> = Vec::new();
-        while let Some(row) = rows.next()? {
-            if row.get_ref(1)?.as_str().ok().is_none_or(|topic| topic.parse::<Topic>().is_err()) {
-                invalid.push(row.get(0)?);
-            }
+        // Otherwise SQLite changes no row that its index does not have.
+        transaction.pragma_update(None, "writable_schema", true)?;
+        for (id, name) in renamed {
+            transaction.execute("UPDATE topics SET topic = ?2 WHERE id = ?1", (id, name))?;
         }
-        invalid
-    };
-    for id in &invalid {
-        let rename = "UPDATE topics SET topic = 'damaged.' || id WHERE id = ?1";
-        transaction.execute(rename, [id])?;
+        transaction.execute_batch("REINDEX topics")?;
+        transaction.pragma_update(None, "writable_schema", false)?;
     }
-    is_damaged |= !invalid.is_empty();
     for repair in [
         "UPDATE topics SET dropped = 0
          WHERE typeof(dropped) != 'integer' OR dropped NOT BETWEEN 0 AND 1 << 62",
@@ -208,12 +200,51 @@ fn repair(connection: &mut Connection) -> rusqlite::Result<bool> {
     let epoch = transaction.query_one("SELECT epoch FROM log", [], |row| {
         Ok(row.get_ref(0)?.as_str().ok().and_then(|epoch| epoch.parse::<Epoch>().ok()))
     })?;
-    if epoch.is_none() {
-        let epoch = Epoch::random().to_string();
-        is_damaged |= transaction.execute("UPDATE log SET epoch = ?1", [epoch])? > 0;
+    is_damaged |= epoch.is_none();
+    if is_damaged {
+        // A crash must not leave a repaired log with its old epoch.
+        set_new_epoch(&transaction)?;
     }
     transaction.commit()?;
     Ok(is_damaged)
+}
+
+/// Returns the row ids of the topics whose name is invalid or is another one's, with new names.
+fn topics_to_rename(connection: &Connection) -> rusqlite::Result<Vec<(i64, String)>> {
+    // The index may have other names.
+    let mut select = connection.prepare("SELECT id, topic FROM topics NOT INDEXED ORDER BY id")?;
+    let names = select.query_map([], |row| {
+        let name = row.get_ref(1)?.as_str().ok().filter(|name| name.parse::<Topic>().is_ok());
+        Ok((row.get::<_, i64>(0)?, name.map(str::to_owned)))
+    })?;
+    let names: Vec<_> = names.collect::<rusqlite::Result<_>>()?;
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    for name in names.iter().filter_map(|(_, name)| name.as_deref()) {
+        *uses.entry(name).or_default() += 1;
+    }
+    let mut renamed = Vec::new();
+    for (id, name) in &names {
+        let uses_of = name.as_deref().map_or(0, |name| uses[name]);
+        if uses_of == 1 || (uses_of > 1 && has_in_index(connection, *id, name.as_deref())?) {
+            continue;
+        }
+        // Clients may have published to the first one.
+        let mut free = format!("damaged.{id}");
+        while uses.contains_key(free.as_str()) {
+            free.push_str(".x");
+        }
+        renamed.push((*id, free));
+    }
+    Ok(renamed)
+}
+
+/// Returns `true` if the index, which has each name once, has this name for the topic.
+fn has_in_index(connection: &Connection, id: i64, name: Option<&str>) -> rusqlite::Result<bool> {
+    let find = "SELECT id FROM topics WHERE topic = ?1";
+    connection
+        .query_row(find, [name], |row| row.get::<_, i64>(0))
+        .optional()
+        .map(|found| found == Some(id))
 }
 
 fn migrate(connection: &mut Connection, format: usize) -> rusqlite::Result<()> {
@@ -241,9 +272,13 @@ pub(super) fn set_application_id(connection: &Connection) -> rusqlite::Result<()
 
 /// Gives the log a new epoch.
 pub(super) fn begin_life(connection: &Connection, file: &Path) -> Result<Epoch, OpenError> {
+    set_new_epoch(connection).map_err(|error| open_error(file, error))
+}
+
+fn set_new_epoch(connection: &Connection) -> rusqlite::Result<Epoch> {
     let epoch = Epoch::random();
-    let update = connection.execute("UPDATE log SET epoch = ?1", [epoch.to_string()]);
-    update.map(|_| epoch).map_err(|error| open_error(file, error))
+    connection.execute("UPDATE log SET epoch = ?1", [epoch.to_string()])?;
+    Ok(epoch)
 }
 
 /// Summarizes the database.

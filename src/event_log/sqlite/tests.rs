@@ -729,6 +729,45 @@ async fn damaged_bookkeeping_starts_a_new_epoch_and_costs_no_event() {
     }
 }
 
+#[tokio::test]
+async fn a_wrong_bit_that_makes_two_topics_equal_costs_no_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, "abcab").await;
+    // The names that a repair would give first.
+    let taken = ["damaged.1", "damaged.2", "damaged.2.x", "damaged.3"].map(draft);
+    log.append(taken.into(), NOW).await.unwrap();
+    let before = log.bounds().epoch;
+    drop(log);
+    damage(&folder, "UPDATE topics SET topic = 'a' WHERE topic = 'b'");
+    damage(&folder, "UPDATE topics SET topic = 'c' || char(10) WHERE topic = 'c'");
+    let log = open(&folder);
+    assert_ne!(log.bounds().epoch, before);
+    for (topic, expected) in
+        [("a", vec![1, 4]), ("damaged.2.x.x", vec![2, 5]), ("damaged.3.x", vec![3])]
+    {
+        assert_eq!(replay(&log, topic).await, expected, "{topic}");
+    }
+    append(&log, "abc").await;
+    drop(log);
+    let log = open(&folder);
+    assert_eq!(replay(&log, ">").await, (1..=12).collect::<Vec<_>>());
+    assert_eq!(replay(&log, "b").await, [11]);
+}
+
+#[tokio::test]
+async fn a_repair_and_its_new_epoch_are_one_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = sparse_log(&folder).await;
+    damage(&folder, "UPDATE topics SET dropped = -1");
+    // A start that is cut short right after the repair.
+    let opened = schema::open(&folder.path().join(FILE), &Retention::default());
+    let (_, index, is_repaired) = opened.unwrap();
+    assert!(is_repaired);
+    assert_ne!(index.epoch, before);
+    assert_eq!(open(&folder).bounds().epoch, index.epoch);
+}
+
 /// SQLite has no checksums, so a wrong byte in the data cannot be seen.
 #[tokio::test]
 async fn a_log_with_wrong_bytes_opens_or_says_why_not() {
