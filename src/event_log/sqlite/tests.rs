@@ -402,12 +402,32 @@ async fn a_failed_drop_is_counted() {
 }
 
 #[tokio::test]
+async fn a_log_that_stores_no_event_is_not_reported_as_healthy() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, "a").await;
+    // An empty commit still succeeds.
+    let fail = "CREATE TRIGGER fail BEFORE INSERT ON events BEGIN SELECT RAISE(FAIL, ''); END";
+    database(&folder).execute_batch(fail).unwrap();
+    let result = log.append(vec![draft("a")], NOW).await;
+    assert!(matches!(result, Err(EventLogError::Failed(_))));
+    log.probe().await;
+    assert!(matches!(log.condition().append_error, Some(EventLogError::Failed(_))));
+    database(&folder).execute_batch("DROP TRIGGER fail").unwrap();
+    log.probe().await;
+    assert!(log.condition().append_error.is_none());
+    append(&log, "a").await;
+    assert_eq!(read(&log).await, [1, 2], "the check leaves no event");
+}
+
+#[tokio::test]
 async fn a_log_whose_files_were_moved_accepts_nothing_until_they_are_back() {
     let parent = tempfile::tempdir().unwrap();
     let [folder, other] = ["data", "other"].map(|name| parent.path().join(name));
     let log = SqliteLog::open(&folder, Retention::default(), || NOW).unwrap();
     append(&log, "a").await;
-    let files = ["", "log.db", "log.db-wal", "log.life"].map(|name| folder.join(name));
+    let files =
+        ["", "log.db", "log.db-wal", "log.life"].map(|name| folder.join(name));
     for (newest, file) in (1..).zip(files) {
         fs::rename(&file, &other).unwrap();
         for is_replaced in [false, true] {

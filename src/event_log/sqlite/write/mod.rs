@@ -36,7 +36,7 @@ use super::{
     schema,
 };
 use crate::{
-    event::{Draft, Event},
+    event::{Draft, Event, Topic},
     event_log::{
         retention::Retention,
         store::{Appended, Condition, EventLogError, Rejected},
@@ -382,7 +382,20 @@ impl Writer {
         if !self.reserve.has_room() && !self.make_room() {
             return Err(EventLogError::DiskFull);
         }
-        self.commit_nothing().map_err(|error| self.classify(error))
+        let result = self.try_insert().and_then(|()| self.commit_nothing());
+        result.map_err(|error| self.classify(error))
+    }
+
+    /// Inserts an event, and takes it back. A damaged page may fail this, but not an empty commit.
+    fn try_insert(&mut self) -> rusqlite::Result<()> {
+        let time = (self.now)();
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (index, max_topics) = (&self.shared.index, self.retention.topics);
+        let draft = Draft::new(Topic::clock(), "");
+        // A rejected draft is no failure.
+        let _ = AppendTransaction::begin(&transaction, index, max_topics, time)?.append(&draft)?;
+        transaction.rollback()
     }
 
     /// Records the outcome of an append or of a check. Prints each change.
