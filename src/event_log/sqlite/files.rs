@@ -71,11 +71,14 @@ pub(super) fn remove(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves a complete file to its final name, durably.
+/// Moves a complete file to its final name, durably if the file system can sync folders.
 pub(super) fn put_in_place(complete: &Path, file: &Path) -> io::Result<()> {
     File::open(complete)?.sync_all()?;
     std::fs::rename(complete, file)?;
-    file.parent().map_or(Ok(()), sync_folder)
+    if let Err(error) = file.parent().map_or(Ok(()), sync_folder) {
+        tracing::warn!(file = %file.display(), %error, "the folder of the new file was not synced");
+    }
+    Ok(())
 }
 
 /// Makes the names in a folder durable.
