@@ -120,6 +120,7 @@ impl Writer {
                 Err(error) => return Err(error),
             }
             self.cut_journal();
+            slice = (2 * slice).min(SLICE);
             // The rest is dropped by and by.
             if !self.is_untidy || self.unused_bytes()? >= 2 * needed {
                 break;
