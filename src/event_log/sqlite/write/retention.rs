@@ -39,13 +39,10 @@ impl Writer {
             self.reserve.hold();
             let slice = SLICE.max(2 * self.appended.events);
             let dropped = self.drop_excess(slice);
-            let dropped = dropped.and_then(|dropped| {
-                if dropped < slice {
-                    self.release_pages(VACUUM_PAGES)?;
-                }
-                Ok(dropped)
-            });
             self.is_untidy = matches!(dropped, Ok(dropped) if dropped == slice);
+            if dropped.is_ok() && !self.is_untidy {
+                self.release_pages(VACUUM_PAGES);
+            }
             if let Err(error) = dropped {
                 self.report_failed_drop(&error);
                 if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
@@ -311,10 +308,15 @@ impl Writer {
     }
 
     /// Returns at most `max` unused pages to the file system if they are more than a quarter of the
-    /// file.
-    fn release_pages(&self, max: usize) -> rusqlite::Result<()> {
-        let (unused, all) = (self.pragma("freelist_count")?, self.pragma("page_count")?);
-        if unused > max && unused > all / 4 { self.vacuum(max) } else { Ok(()) }
+    /// file. A failure costs room, but keeps no old events.
+    fn release_pages(&self, max: usize) {
+        let release = || {
+            let (unused, all) = (self.pragma("freelist_count")?, self.pragma("page_count")?);
+            if unused > max && unused > all / 4 { self.vacuum(max) } else { Ok(()) }
+        };
+        if let Err(error) = release() {
+            tracing::warn!(%error, "unused pages of the event log could not be released");
+        }
     }
 
     fn vacuum(&self, pages: usize) -> rusqlite::Result<()> {
