@@ -9,7 +9,7 @@ use rusqlite::ErrorCode;
 
 use crate::event_log::store::EventLogError;
 
-/// A reason for which a log cannot be opened. The files are left unchanged.
+/// A reason for which a log cannot be opened. The events are left unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder cannot be created or written to.
