@@ -67,9 +67,10 @@ pub enum OpenError {
 impl OpenError {
     /// Returns `true` if the error may come from a full disk.
     pub(super) fn may_lack_room(&self) -> bool {
-        let Self::Failed { reason, .. } = self else { return matches!(self, Self::DiskFull(_)) };
-        let code = reason.sqlite_error_code();
-        matches!(code, Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen))
+        match self {
+            Self::Failed { reason, .. } => may_lack_room(reason),
+            _ => matches!(self, Self::DiskFull(_)),
+        }
     }
 
     /// Returns the error as one of a full disk, if it may be one.
@@ -86,6 +87,15 @@ impl OpenError {
             _ => Self::Folder { folder: file.parent().unwrap_or(file).to_owned(), reason },
         }
     }
+}
+
+/// Returns `true` if the error may come from a full disk, on which SQLite cannot create a file
+/// either.
+pub(super) fn may_lack_room(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen)
+    )
 }
 
 impl From<rusqlite::Error> for EventLogError {

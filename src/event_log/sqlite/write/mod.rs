@@ -28,6 +28,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
 use super::{
+    error::may_lack_room,
     files::{self, Place},
     index::Index,
     life_file::LifeFile,
@@ -145,11 +146,6 @@ impl FailedAttempt {
         let may_be_stored = error.sqlite_error_code() != Some(ErrorCode::DiskFull);
         Self { error, may_be_stored }
     }
-}
-
-/// Returns `true` if the error may come from a full disk.
-fn may_lack_room(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
 }
 
 impl Writer {

@@ -9,8 +9,8 @@ use std::{
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::{
-    super::schema, AppendVolume, MIN_TIDY_INTERVAL, OVERHEAD, SLICE, TIDY_INTERVAL, URGENT, Writer,
-    may_lack_room,
+    super::{error::may_lack_room, schema},
+    AppendVolume, MIN_TIDY_INTERVAL, OVERHEAD, SLICE, TIDY_INTERVAL, URGENT, Writer,
 };
 use crate::{event::Topic, event_log::ages::is_young, timestamp::Timestamp};
 
