@@ -23,7 +23,7 @@ mod without_probe;
 
 use std::io;
 
-use reqwest::Method;
+use reqwest::{Method, Url};
 use waterclock::timestamp::Timestamp;
 use waterclock_diagnose::{
     PathInfo, Protocol, RESPONSE_TIMEOUT, Report, RequestEcho, ServerLost, StreamReader,
@@ -35,7 +35,7 @@ pub use args::Diagnose;
 use error::DiagnoseError;
 use http::{Exchange, HttpClient, RequestError};
 use printer::{ReportPrinter, print_line};
-use urls::{display_url, probe_url, with_other_scheme};
+use urls::{display_url, events_url, probe_url, with_other_scheme};
 
 /// Exit code if nothing could be measured, or not all.
 const INCOMPLETE: u8 = 2;
@@ -82,11 +82,20 @@ async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>),
     let request = client.uncompressed(Method::GET, &probe);
     let has_message = |reader: &StreamReader| !reader.messages.is_empty();
     match client.read(request, RESPONSE_TIMEOUT, has_message).await {
-        Ok(exchange) => {
+        Ok(mut exchange) => {
             if let Some(reason) = exchange.response.reader.goodbye() {
                 return Err(DiagnoseError::Refused(display_url(&probe), reason.as_str()));
             }
             if exchange.response.reader.echo.is_some() {
+                if exchange.response.redirects.objection.is_some() {
+                    // The server allows no page of another origin to read the probe, whichever may
+                    // read the events. So the response to their request counts.
+                    let request = client.uncompressed(Method::GET, &events_url(&options.url));
+                    if let Ok(events) = client.read(request, RESPONSE_TIMEOUT, |_| true).await {
+                        let objection = events.response.redirects.objection;
+                        exchange.response.redirects.objection = objection;
+                    }
+                }
                 // The URL after redirects.
                 let mut probe = exchange.url.clone();
                 probe.set_query(None);
@@ -97,8 +106,9 @@ async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>),
             }
         }
         // A server without the probe may break, ignore or redirect requests for it.
-        Err(RequestError::TimedOut | RequestError::Refused(_)) => {}
-        Err(RequestError::Broken(error, _)) if error.is_request() && !error.is_connect() => {}
+        Err(RequestError::TimedOut | RequestError::Refused(_) | RequestError::OtherOrigin(_)) => {}
+        Err(RequestError::Broken(error, _))
+            if error.is_request() && (!error.is_connect() || is_elsewhere(&error, &probe)) => {}
         Err(error) => return Err(DiagnoseError::of(error, &options.url)),
     }
 
@@ -124,6 +134,11 @@ async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>),
         return Ok((without_probe::refuse(finding, printer), Ok(())));
     }
     Ok(without_probe::measure(&client, &exchange.response, options, printer).await)
+}
+
+/// Returns `true` if an error is that of a redirect to another origin.
+fn is_elsewhere(error: &reqwest::Error, url: &Url) -> bool {
+    error.url().is_some_and(|target| target.origin() != url.origin())
 }
 
 /// Collects the facts about a path from a response, and from the server's echo of the request.

@@ -4,16 +4,28 @@ use reqwest::Url;
 
 /// Returns the URL of the probe of the Waterclock server with this URL.
 pub(super) fn probe_url(url: &Url) -> Url {
-    let mut probe = url.clone();
-    probe.set_fragment(None);
+    let mut probe = with_path(url, "/diagnose/stream");
     probe.set_query(None);
+    probe
+}
+
+/// Returns the URL of the events of the Waterclock server with this URL. It keeps the query, which
+/// may have a token.
+pub(super) fn events_url(url: &Url) -> Url {
+    with_path(url, "/events")
+}
+
+/// Replaces the path with another one of the same Waterclock server, and removes the fragment.
+fn with_path(url: &Url, end: &str) -> Url {
     let path = url.path().trim_end_matches('/');
     let base = ["/diagnose/stream", "/diagnose", "/events"]
         .into_iter()
         .find_map(|end| path.strip_suffix(end))
         .unwrap_or(path);
-    probe.set_path(&format!("{base}/diagnose/stream"));
-    probe
+    let mut other = url.clone();
+    other.set_path(&format!("{base}{end}"));
+    other.set_fragment(None);
+    other
 }
 
 /// Formats a URL for a ticket: without a password, and without the query, which may have a token.
@@ -71,6 +83,17 @@ mod tests {
             ("http://host/diagnose/stream", "http://host/diagnose/stream"),
         ] {
             assert_eq!(probe_url(&Url::parse(url).unwrap()).as_str(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_events_keep_the_query() {
+        for (url, expected) in [
+            ("http://host", "http://host/events"),
+            ("http://host/a/events?access_token=x#y", "http://host/a/events?access_token=x"),
+            ("http://host/a/diagnose/stream", "http://host/a/events"),
+        ] {
+            assert_eq!(events_url(&Url::parse(url).unwrap()).as_str(), expected, "{url}");
         }
     }
 }

@@ -71,7 +71,10 @@ pub(super) async fn measure(
     let (ended, exchange) = if is_short {
         let request = client.uncompressed(Method::GET, url);
         let second = client.read(request, assess::MIN_DURATION, |_| false).await;
-        (assess::short_stream(outcome(&first), outcome(&second)), first.or(second))
+        let ended = assess::short_stream(outcome(&first), outcome(&second));
+        // One short stream alone may have met a restart.
+        let is_fault = ended.as_ref().is_some_and(|finding| !finding.faults.is_empty());
+        (ended, if is_fault { first.or(second) } else { second })
     } else {
         (None, first)
     };
@@ -80,7 +83,6 @@ pub(super) async fn measure(
         Err(_) if is_lost => Err(ServerLost::Gone(assess::NO_RESPONSE.to_owned())),
         _ => Ok(()),
     };
-    let unknown = |check| Finding::unknown(check, assess::NO_RESPONSE);
     let id = exchange.as_ref().ok().and_then(|exchange| exchange.response.reader.messages.last());
     let id = id.map(|(message, _)| &*message.last_event_id).filter(|id| !id.is_empty());
     printer.add(match id {
@@ -91,14 +93,21 @@ pub(super) async fn measure(
         }
         None => Finding::unknown(Check::Resume, assess::NO_PROBE),
     });
-    if let Ok(exchange) = exchange {
-        printer.add(assess::first_event_without_probe(&exchange.response));
-        printer.add(assess::fields_without_probe(&exchange.response.reader));
-        printer.add(ended.unwrap_or_else(|| idle(&exchange)));
-    } else {
-        printer.add(unknown(Check::FirstEvent));
-        printer.add(unknown(Check::Fields));
-        printer.add(ended.unwrap_or_else(|| unknown(Check::Idle)));
+    let judged = match &exchange {
+        Ok(exchange) => assess::refusal(&exchange.response).map_or(Ok(exchange), Err),
+        Err(_) => Err(assess::NO_RESPONSE.to_owned()),
+    };
+    match judged {
+        Ok(exchange) => {
+            printer.add(assess::first_event_without_probe(&exchange.response));
+            printer.add(assess::fields_without_probe(&exchange.response.reader));
+            printer.add(ended.unwrap_or_else(|| idle(exchange)));
+        }
+        Err(reason) => {
+            printer.add(Finding::unknown(Check::FirstEvent, &*reason));
+            printer.add(Finding::unknown(Check::Fields, &*reason));
+            printer.add(ended.unwrap_or_else(|| Finding::unknown(Check::Idle, reason)));
+        }
     }
     (printer.finish(), result)
 }

@@ -816,6 +816,91 @@ async fn what_breaks_a_stream_in_a_browser_is_found_without_a_probe() {
 }
 
 #[tokio::test]
+async fn one_short_stream_is_no_fault_if_the_next_one_is_fine() {
+    let fine = || (format!("{STREAM}data: x\n\n"), End::Open);
+    let ends_at_once = || (STREAM.to_owned(), End::Close);
+    let refused = || {
+        let head = "HTTP/1.1 503 X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        (head.to_owned(), End::Close)
+    };
+    // Besides the request for the headers, which alone accepts compression: one request finds the
+    // stream, the next is the idle stream, then comes a concurrent one.
+    let serve = |idle: fn() -> (String, End), second: fn() -> (String, End)| {
+        let requests = AtomicUsize::new(0);
+        origin::serve(move |request| {
+            if !request.contains("accept-encoding: identity") {
+                return fine();
+            }
+            match requests.fetch_add(1, Ordering::Relaxed) {
+                1 => idle(),
+                3 => second(),
+                _ => fine(),
+            }
+        })
+    };
+    let cases = [
+        (serve(ends_at_once, fine).await, "good", "did not end at once"),
+        (serve(refused, fine).await, "good", "the response status was 503"),
+        (serve(ends_at_once, refused).await, "unknown", "the response status was 503"),
+    ];
+    join_all(cases.into_iter().map(async |(address, first_event, idle)| {
+        let url = format!("http://{address}/");
+        let output = diagnose(&[&url, "--json", "--idle=100ms", "--streams=1"]).await;
+        let report = output.report();
+        assert_eq!(faults(&report), BTreeSet::new(), "{report:#}");
+        assert_eq!(output.code, 0, "{report:#}");
+        assert_eq!(finding(&report, "first-event")["verdict"], first_event, "{report:#}");
+        let found = finding(&report, "idle");
+        assert_eq!(found["verdict"], "unknown", "{report:#}");
+        assert!(found["measured"].as_str().unwrap().contains(idle), "{report:#}");
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_events_need_to_be_open_to_the_page_of_another_origin() {
+    let runs = [
+        (&["--cors-origin=http://app.example"][..], "", &[][..]),
+        (&["--cors-origin=*"], "/events?topic=x", &[]),
+        (&["--cors-origin=http://other.example"], "/events", &["cors"]),
+        (&[], "/events", &["cors"]),
+    ];
+    join_all(runs.into_iter().map(async |(options, path, expected)| {
+        let server = TestServer::start(&[&["--heartbeat=1s"], options].concat()).await;
+        let url = format!("http://{}{path}", server.address);
+        let page = "--origin=http://app.example";
+        let output = diagnose(&[&url, page, "--json", "--idle=100ms", "--streams=1"]).await;
+        let report = output.report();
+        assert_eq!(report["probe"], true, "{report:#}");
+        assert_eq!(faults(&report), expected.iter().copied().collect(), "{options:?}: {report:#}");
+        assert_eq!(output.code, i32::from(!expected.is_empty()), "{options:?}: {report:#}");
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_redirect_of_the_probe_to_elsewhere_does_not_matter() {
+    let stream = origin::serve(|_| head("200", &[MIME])).await;
+    let proxy = Proxy {
+        responds: |head| {
+            // Nothing listens there.
+            let moved = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/login\r\n\
+                         Content-Length: 0\r\nConnection: close\r\n\r\n";
+            head.starts_with("GET /diagnose").then_some(moved)
+        },
+        ..Proxy::default()
+    };
+    let proxy = proxy.before(stream).await;
+    let url = format!("http://{proxy}/events");
+    for header in [&[][..], &["--header=X-Key: secret"]] {
+        let options = [&[&*url, "--json", "--idle=100ms", "--streams=1"], header].concat();
+        let output = diagnose(&options).await;
+        assert_eq!(output.code, 0, "{header:?}: {}{}", output.stdout, output.stderr);
+        assert_eq!(finding(&output.report(), "event-source")["verdict"], "good");
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_to_the_probe_is_followed() {
     let server = TestServer::start(&["--heartbeat=1s"]).await;
     let proxy = Proxy {
@@ -959,8 +1044,10 @@ async fn a_header_is_not_sent_to_another_origin() {
     tokio::spawn(async move {
         while let Ok((mut client, _)) = asked.accept().await {
             let _ = client.read(&mut [0; 4096]).await;
-            let head =
-                format!("HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n");
+            let head = format!(
+                "HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\
+                 Connection: close\r\n\r\n"
+            );
             client.write_all(head.as_bytes()).await.unwrap();
             let _ = client.read_to_end(&mut Vec::new()).await;
         }
