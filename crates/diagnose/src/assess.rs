@@ -231,12 +231,12 @@ fn join_fields(fields: &[(bool, &'static str, Fault)], are_seen: bool) -> String
 /// Measurement of a stream that has all fields.
 const ALL_FIELDS: &str = "comments, `retry` and ids arrive";
 
-/// Adds the fault of a stream with parts that browsers ignore.
+/// Adds the fault of a stream with parts that browsers ignore or change.
 fn with_ignored(mut finding: Finding, reader: &StreamReader) -> Finding {
     if let Some(ignored) = reader.ignored() {
         let verdict = if reader.messages.is_empty() { Verdict::Bad } else { Verdict::Warning };
         finding.verdict = finding.verdict.max(verdict);
-        finding.measured = format!("browsers ignore a part of the stream: {ignored}");
+        finding.measured = format!("browsers ignore or change a part of the stream: {ignored}");
         finding.faults.push(Fault::Malformed);
     }
     finding
@@ -731,9 +731,11 @@ mod tests {
         let finding = fields_without_probe(&read("id: 1\ndata: x\n\n"));
         let measured = "seen: ids; not seen: comments, `retry` (the server may not send them)";
         is(&finding, Verdict::Unknown, &[], measured);
-        // Parts that browsers ignore are a fault of any stream, and a serious one without events.
+        // Parts that browsers ignore or change are a fault of any stream, and a serious one without
+        // events.
         let malformed = [Fault::Malformed];
-        let measured = "browsers ignore a part of the stream: `x` is not the name of a field";
+        let measured =
+            "browsers ignore or change a part of the stream: `x` is not the name of a field";
         let some = read(": x\nretry: 1\nid: 1\nx: y\ndata: x\n\n");
         is(&fields(&some), Verdict::Warning, &malformed, measured);
         is(&fields_without_probe(&some), Verdict::Warning, &malformed, measured);

@@ -55,7 +55,7 @@ pub enum Fault {
     RetryLost,
     /// Ids do not arrive.
     IdsLost,
-    /// The stream has parts that browsers ignore.
+    /// The stream has parts that browsers ignore or change.
     Malformed,
     /// The stream is compressed, which holds events back.
     Compression,
@@ -107,7 +107,7 @@ impl Fault {
             Self::CommentsLost => "comments are lost",
             Self::RetryLost => "`retry` is lost",
             Self::IdsLost => "ids are lost",
-            Self::Malformed => "browsers ignore a part of the stream",
+            Self::Malformed => "browsers ignore or change a part of the stream",
             Self::Compression => "the stream is compressed",
             Self::ContentType => "browsers do not accept the content type",
             Self::CacheControl => "`Cache-Control` was changed",

@@ -20,7 +20,8 @@ pub struct Arrival {
     pub bytes: u64,
 }
 
-/// Scans the lines of a stream for what the parser skips: comments, and what browsers ignore.
+/// Scans the lines of a stream for what the parser skips: comments, and what browsers ignore or
+/// change.
 #[derive(Clone, Debug, Default)]
 struct LineScanner {
     has_comment: bool,
@@ -142,7 +143,7 @@ impl StreamReader {
         self.lines.has_comment
     }
 
-    /// Returns the first part of the stream that browsers ignore, in words.
+    /// Returns the first part of the stream that browsers ignore or change, in words.
     pub fn ignored(&self) -> Option<&str> {
         let is_incomplete = self.messages.is_empty() && self.lines.has_data;
         let incomplete = "no empty line follows the `data`, so there is no event";
