@@ -55,6 +55,17 @@ const awkward = [
 
 const large = 65_536;
 
+/** What a reverse proxy sends while its server is away. */
+const badGateway = [
+  'HTTP/1.1 502 Bad Gateway',
+  'Server: nginx',
+  'Content-Type: text/html',
+  'Content-Length: 24',
+  'Connection: close',
+  '',
+  '<h1>502 Bad Gateway</h1>',
+].join('\r\n');
+
 const scenarios: Scenario[] = [
   {
     column: '`kill -9`',
@@ -84,6 +95,18 @@ const scenarios: Scenario[] = [
         await setup.publish(...short(`round ${round}`, 3));
         await setup.settle();
       }
+    },
+  },
+  {
+    column: '502',
+    restarts: true,
+    async run(setup, open) {
+      await setup.publish(...short('before', 3));
+      await open();
+      await setup.settle();
+      await setup.restart('kill', badGateway);
+      await setup.publish(...short('after', 3));
+      await setup.settle();
     },
   },
   {

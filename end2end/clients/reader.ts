@@ -129,15 +129,16 @@ export async function elsewhere() {
   return { origin: `http://127.0.0.1:${port}`, close: () => server.close() };
 }
 
-/** Listens where a server was, and cuts every connection, until each of the readers that still try
- * has come back once. */
-export async function refuse(url: string, readers: Reader[]) {
+/** Listens where a server was, and cuts every connection, or sends a response, until each of the
+ * readers that still try has come back once. */
+export async function refuse(url: string, readers: Reader[], response?: string) {
   const refused = new Set<string>();
   const listener = listen((socket) => {
     socket.on('error', () => {});
     socket.once('data', (head) => {
       refused.add(/[?&]reader=(\d+)/.exec(head.toString())?.[1] ?? '');
-      socket.destroy();
+      if (response) socket.end(response);
+      else socket.destroy();
     });
   });
   const { hostname, port } = new URL(url);

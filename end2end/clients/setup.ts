@@ -78,11 +78,12 @@ export class Setup {
     for (const reader of this.readers) await reader.reads(this.published.length);
   }
 
-  /** Ends the server, lets each reader find that it is away, and starts it again. */
-  async restart(end: 'kill' | 'stop') {
+  /** Ends the server, lets each reader find that it is away, and starts it again. Meanwhile a proxy
+   * may respond. */
+  async restart(end: 'kill' | 'stop', response?: string) {
     for (const reader of this.readers) reader.connections = 0;
     await this.server[end]();
-    await refuse(this.server.url, this.readers);
+    await refuse(this.server.url, this.readers, response);
     await this.start();
   }
 }

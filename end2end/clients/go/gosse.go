@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"net/http"
+	"time"
 
 	"github.com/tmaxmax/go-sse"
 )
@@ -19,11 +21,24 @@ func readGoSSE(given task) error {
 		connection.SubscribeToAll(handle)
 		return connection.Connect()
 	}
-	token := given.Token
+	token, wait := given.Token, 200*time.Millisecond
 
 	request.Header.Set("Authorization", "Bearer "+token)
-	connection := sse.NewConnection(request)
+	away := errors.New("the server is away")
+	client := sse.Client{ResponseValidator: func(response *http.Response) error {
+		if response.StatusCode >= 500 {
+			return away // a proxy sends 502 while the server restarts
+		}
+		return sse.DefaultValidator(response)
+	}}
+	connection := client.NewConnection(request)
 	connection.Buffer(nil, 1<<20) // the default of 64 KiB is for a whole event, as it is on the wire
 	connection.SubscribeToAll(handle)
-	return connection.Connect()
+	for {
+		// It gives up at an invalid response, and keeps the last id.
+		if err := connection.Connect(); !errors.Is(err, away) {
+			return err
+		}
+		time.Sleep(wait)
+	}
 }

@@ -17,7 +17,8 @@ async def plain(url):
 async def events(url, cursor="earliest", headers={}, wait=2):
     # The default ends every stream after 5 minutes. Older versions read no lines of 128 KiB.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
-    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**19) as session:
+    settings = {"timeout": timeout, "read_bufsize": 2**19, "raise_for_status": True}
+    async with aiohttp.ClientSession(**settings) as session:
         while True:
             try:
                 # Written exactly so, since the client sets it too.
@@ -28,6 +29,9 @@ async def events(url, cursor="earliest", headers={}, wait=2):
                     async for event in source:
                         cursor = event.last_event_id or cursor
                         yield event
+            except aiohttp.ClientResponseError as error:
+                if error.status < 500:  # a proxy sends 502 while the server restarts
+                    raise
             except (aiohttp.ClientError, asyncio.TimeoutError):
                 pass
             await asyncio.sleep(wait)

@@ -20,13 +20,15 @@ def events(url, cursor="earliest", headers={}, wait=2):
             try:
                 sent = {**headers, "Last-Event-ID": cursor}
                 with connect_sse(client, "GET", url, headers=sent) as source:
-                    source.response.raise_for_status()
-                    if source.response.status_code == 204:  # the end, with a limit
+                    status = source.response.status_code
+                    if status == 204:  # the end, with a limit
                         return
-                    for event in source.iter_sse():
-                        cursor = event.id or cursor
-                        wait = event.retry / 1000 if event.retry else wait
-                        yield event
+                    if status < 500:  # a proxy sends 502 while the server restarts
+                        source.response.raise_for_status()
+                        for event in source.iter_sse():
+                            cursor = event.id or cursor
+                            wait = event.retry / 1000 if event.retry else wait
+                            yield event
             except httpx.TransportError:
                 pass
             time.sleep(wait)

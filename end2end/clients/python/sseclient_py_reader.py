@@ -18,13 +18,14 @@ def events(url, cursor="earliest", headers={}, wait=2):
             sent = {**headers, "Last-Event-ID": cursor}
             # Without a timeout it waits for ever on a connection that died silently.
             with requests.get(url, headers=sent, stream=True, timeout=(10, 60)) as response:
-                response.raise_for_status()
                 if response.status_code == 204:  # the end, with a limit
                     return
-                for event in sseclient.SSEClient(response.iter_content(None)).events():
-                    cursor = event.id or cursor
-                    wait = int(event.retry) / 1000 if event.retry else wait
-                    yield event
+                if response.status_code < 500:  # a proxy sends 502 while the server restarts
+                    response.raise_for_status()
+                    for event in sseclient.SSEClient(response.iter_content(None)).events():
+                        cursor = event.id or cursor
+                        wait = int(event.retry) / 1000 if event.retry else wait
+                        yield event
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
             pass
         time.sleep(wait)
