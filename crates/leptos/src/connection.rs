@@ -35,6 +35,7 @@ pub type PageTime = Duration;
 
 /// The server's intervals, as its `hello` gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub struct Intervals {
     /// Longest pause between two messages of a healthy stream.
     pub heartbeat: Duration,
@@ -44,6 +45,7 @@ pub struct Intervals {
 
 /// The state of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum ConnectionState {
     /// The stream has not been requested yet.
     Idle,
@@ -81,6 +83,7 @@ impl ConnectionState {
 
 /// An input of the connection rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum ConnectionInput {
     /// The user requests the stream, or an immediate attempt.
     Connect,
@@ -108,6 +111,7 @@ pub enum ConnectionInput {
 /// An id behind the cursor leaves the cursor where it is, except in a gap. Such ids come from a
 /// connection that was replaced, or in the `hello` of its successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum ReceivedMessage {
     /// An event.
     Event {
@@ -142,6 +146,7 @@ pub enum ReceivedMessage {
 
 /// The reason why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum DisconnectReason {
     /// The server has closed it.
     Goodbye(GoodbyeReason),
@@ -164,6 +169,7 @@ pub enum DisconnectReason {
 
 /// An effect that the page must carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum ConnectionEffect {
     /// Open a connection that resumes after the cursor, and close the one before it, if any.
     Open {
@@ -178,6 +184,7 @@ pub enum ConnectionEffect {
 
 /// The state machine of one page's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub struct Connection {
     state: ConnectionState,
     cursor: Option<EventId>,
@@ -431,6 +438,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::traces::{self, Trace, Traces};
 
     const HEARTBEAT: ConnectionInput =
         ConnectionInput::Received(ReceivedMessage::Heartbeat { id: None });
@@ -812,5 +820,24 @@ mod tests {
             }
             prop_assert_eq!(opens > 0, is_wanted);
         }
+    }
+
+    #[test]
+    fn traces_are_written_for_the_client_in_typescript() {
+        let mut traces = Traces::create("connection");
+        let inputs = traces.pool((input(), 0..60_000_u64));
+        for seed in 0..10_000 {
+            let mut connection = Connection::new((seed % 2 == 0).then(|| id(seed % 50)));
+            let (mut now, mut trace) = (PageTime::ZERO, Trace::new(connection.cursor()));
+            for (number, (input, pause)) in traces.pick(&inputs, 40).into_iter().enumerate() {
+                now += Duration::from_millis(pause);
+                let random = traces::random(number);
+                let effects = connection.step(now, random, input.clone());
+                let seen = (connection.state(), connection.reason(), connection.cursor());
+                trace.step(now, random, &input, &effects, &seen);
+            }
+            traces.write(&trace, &connection);
+        }
+        traces.finish();
     }
 }

@@ -54,6 +54,8 @@ pub mod live;
 mod message;
 pub mod stopwatch;
 pub mod tab;
+#[cfg(test)]
+mod traces;
 
 pub use connection::{ConnectionState, DisconnectReason, PageTime};
 pub use live::{Live, LiveOptions};

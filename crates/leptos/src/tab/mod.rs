@@ -33,6 +33,7 @@ pub const MAX_BUFFERED: usize = 10_000;
 
 /// The part that a tab plays in sharing the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum Role {
     /// This tab does not want the stream.
     Inactive,
@@ -48,6 +49,7 @@ pub enum Role {
 
 /// A message of the stream, in both its meanings.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub struct StreamMessage<M> {
     /// The meaning for the rules.
     pub received: ReceivedMessage,
@@ -57,6 +59,7 @@ pub struct StreamMessage<M> {
 
 /// The state of the leader's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub struct LeaderStatus {
     /// State of the connection. In [`ConnectionState::Waiting`] between tabs, `until` is the
     /// remaining time.
@@ -71,6 +74,7 @@ pub struct LeaderStatus {
 
 /// The answer to [`TabEffect::Fetch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub struct Fetched<M> {
     /// The cursor of the request.
     pub after: EventId,
@@ -84,6 +88,7 @@ pub struct Fetched<M> {
 
 /// An input of a tab's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum TabInput<M> {
     /// The user requests the stream, or an immediate attempt.
     Connect,
@@ -128,6 +133,7 @@ pub enum TabInput<M> {
 
 /// An effect that the page must carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum TabEffect<M> {
     /// An effect of the connection rules.
     Connection(ConnectionEffect),
@@ -157,6 +163,7 @@ pub enum TabEffect<M> {
 
 /// The state machine of one tab.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub struct Tab<M> {
     role: Role,
     /// Keeps the cursor in any role, and the rules of the tab's own connection.
@@ -172,6 +179,7 @@ pub struct Tab<M> {
 
 /// A follower's knowledge of its leader.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(serde::Serialize))]
 struct Leader {
     status: LeaderStatus,
     /// Time of its last message.
@@ -182,6 +190,7 @@ struct Leader {
 
 /// The state of a follower's fetching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 enum FetchState {
     /// Nothing is missing.
     Idle,

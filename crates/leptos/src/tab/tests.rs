@@ -5,6 +5,14 @@ use proptest::prelude::*;
 use waterclock::id::Epoch;
 
 use super::*;
+use crate::traces::{self, Trace, Traces};
+
+/// The content of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+enum Content {
+    Event(EventId),
+    Notice,
+}
 
 fn id(sequence: u64) -> EventId {
     EventId { epoch: Epoch::new(1), sequence }
@@ -14,24 +22,24 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn event(id: EventId) -> StreamMessage<Option<EventId>> {
-    StreamMessage { received: ReceivedMessage::Event { id: Some(id) }, content: Some(id) }
+fn event(id: EventId) -> StreamMessage<Content> {
+    StreamMessage { received: ReceivedMessage::Event { id: Some(id) }, content: Content::Event(id) }
 }
 
-fn relayed(after: u64, sequence: u64) -> TabInput<Option<EventId>> {
+fn relayed(after: u64, sequence: u64) -> TabInput<Content> {
     TabInput::Relayed { after: Some(id(after)), message: event(id(sequence)) }
 }
 
-fn shown(effects: &[TabEffect<Option<EventId>>]) -> Vec<u64> {
-    let sequence = |effect: &TabEffect<Option<EventId>>| match effect {
-        TabEffect::Deliver(content) => content.map(|id| id.sequence),
+fn shown(effects: &[TabEffect<Content>]) -> Vec<u64> {
+    let sequence = |effect: &TabEffect<Content>| match effect {
+        TabEffect::Deliver(Content::Event(id)) => Some(id.sequence),
         _ => None,
     };
     effects.iter().filter_map(sequence).collect()
 }
 
 /// A tab that waits for the lock, after event 5.
-fn follower() -> Tab<Option<EventId>> {
+fn follower() -> Tab<Content> {
     let mut tab = Tab::new(Some(id(5)));
     let effects = tab.step(seconds(0), 0.0, TabInput::Connect);
     assert_eq!(effects, [TabEffect::Join, TabEffect::Ask]);
@@ -39,7 +47,7 @@ fn follower() -> Tab<Option<EventId>> {
 }
 
 /// The leader, after event 5, which has heard of other tabs.
-fn leader() -> Tab<Option<EventId>> {
+fn leader() -> Tab<Content> {
     let mut tab = follower();
     let effects = tab.step(seconds(0), 0.0, TabInput::Granted);
     assert_eq!(effects[0], TabEffect::Connection(ConnectionEffect::Open { after: Some(id(5)) }));
@@ -62,7 +70,7 @@ fn a_leader_without_other_tabs_relays_nothing() {
     let mut tab = leader();
     assert_eq!(tab.step(seconds(9), 0.0, TabInput::NoOtherTabs), []);
     let effects = tab.step(seconds(9), 0.0, TabInput::Message(event(id(7))));
-    assert_eq!(effects, [TabEffect::Deliver(Some(id(7)))]);
+    assert_eq!(effects, [TabEffect::Deliver(Content::Event(id(7)))]);
     // It relays again once it hears of another tab.
     let effects = tab.step(seconds(9), 0.0, TabInput::Asked);
     assert!(matches!(
@@ -91,7 +99,7 @@ fn a_follower_drops_repetitions_and_fetches_missing_events() {
     let fetched = TabInput::Fetched(Fetched {
         after: id(6),
         gap: None,
-        events: vec![Some(id(8)), Some(id(9))],
+        events: vec![Content::Event(id(8)), Content::Event(id(9))],
         cursor: id(9),
     });
     assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched)), [8, 9, 10]);
@@ -181,7 +189,7 @@ fn without_locks_a_tab_has_a_connection_of_its_own() {
     assert_eq!(effects, [TabEffect::Connection(ConnectionEffect::Open { after: Some(id(5)) })]);
     assert_eq!(
         tab.step(seconds(1), 0.0, TabInput::Message(event(id(6)))),
-        [TabEffect::Deliver(Some(id(6)))]
+        [TabEffect::Deliver(Content::Event(id(6)))]
     );
     assert_eq!(tab.role(), Role::Standalone);
 }
@@ -228,30 +236,34 @@ fn buffered_messages_of_a_former_log_are_dropped() {
     let mut tab = follower();
     assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), [TabEffect::Fetch { after: id(5) }]);
     let new = |sequence| EventId { epoch: Epoch::new(2), sequence };
-    let gap =
-        StreamMessage { received: ReceivedMessage::Gap { cursor: Some(new(0)) }, content: None };
+    let gap = StreamMessage {
+        received: ReceivedMessage::Gap { cursor: Some(new(0)) },
+        content: Content::Notice,
+    };
     let gap = TabInput::Relayed { after: Some(id(9)), message: gap };
     assert_eq!(tab.step(seconds(1), 0.0, gap), []);
     // The server has started a new log before it answers.
     let fetched = |after, upto: EventId| {
-        let gap = (after == id(5)).then_some(None);
-        TabInput::Fetched(Fetched { after, gap, events: vec![Some(upto)], cursor: upto })
+        let gap = (after == id(5)).then_some(Content::Notice);
+        TabInput::Fetched(Fetched { after, gap, events: vec![Content::Event(upto)], cursor: upto })
     };
     let effects = tab.step(seconds(1), 0.0, fetched(id(5), new(1)));
     // The gap came after the request was sent, so one more request follows, and then none.
     assert_eq!(effects.last(), Some(&TabEffect::Fetch { after: new(1) }));
     let effects = tab.step(seconds(1), 0.0, fetched(new(1), new(2)));
-    assert_eq!(effects, [TabEffect::Deliver(Some(new(2)))]);
+    assert_eq!(effects, [TabEffect::Deliver(Content::Event(new(2)))]);
 }
 
 #[test]
 fn a_follower_without_a_cursor_accepts_any_gap() {
     let mut tab = Tab::new(None);
     let _ = tab.step(seconds(0), 0.0, TabInput::Connect);
-    let gap =
-        StreamMessage { received: ReceivedMessage::Gap { cursor: Some(id(3)) }, content: None };
+    let gap = StreamMessage {
+        received: ReceivedMessage::Gap { cursor: Some(id(3)) },
+        content: Content::Notice,
+    };
     let gap = TabInput::Relayed { after: Some(id(1)), message: gap };
-    assert_eq!(tab.step(seconds(1), 0.0, gap), [TabEffect::Deliver(None)]);
+    assert_eq!(tab.step(seconds(1), 0.0, gap), [TabEffect::Deliver(Content::Notice)]);
     assert_eq!(shown(&tab.step(seconds(1), 0.0, relayed(3, 4))), [4]);
 }
 
@@ -287,20 +299,25 @@ struct FakeBrowser {
     newest: u64,
     oldest: u64,
     fetches: usize,
+    /// The file that the lives of its tabs are written to.
+    traces: Option<Traces>,
 }
 
 /// A simulated tab.
 struct FakeTab {
-    tab: Tab<Option<EventId>>,
+    tab: Tab<Content>,
     is_dead: bool,
     is_frozen: bool,
     /// Inputs in flight, by source: each tab, the tab's stream, the lock, a fetch. Those of one
     /// source arrive in order.
-    inbox: [VecDeque<TabInput<Option<EventId>>>; TABS + 3],
+    inbox: [VecDeque<TabInput<Content>>; TABS + 3],
     /// Its open connection, if it has one.
     stream: Option<FakeStream>,
     /// The event that it started after, and the events shown since.
     shown: Vec<EventId>,
+    trace: Trace,
+    /// Number of steps of the trace.
+    steps: usize,
 }
 
 struct FakeStream {
@@ -330,6 +347,8 @@ enum Action {
     Send(usize),
     /// Its connection breaks; the browser reconnects, or gives up.
     Cut(usize, bool),
+    /// The tab counts the tabs of its group, as it does every second.
+    Count(usize),
     Publish,
     Retain(u64),
     NewLog,
@@ -345,6 +364,8 @@ impl FakeBrowser {
             inbox: Default::default(),
             stream: None,
             shown: Vec::new(),
+            trace: Trace::new(None::<EventId>),
+            steps: 0,
         };
         Self {
             now: PageTime::ZERO,
@@ -355,6 +376,7 @@ impl FakeBrowser {
             newest: 0,
             oldest: 1,
             fetches: 0,
+            traces: None,
         }
     }
 
@@ -373,6 +395,19 @@ impl FakeBrowser {
         }
     }
 
+    /// Begins the life of a tab, and ends the one before.
+    fn begin(&mut self, tab: usize, cursor: Option<EventId>) {
+        let page = &mut self.tabs[tab];
+        let before = std::mem::replace(&mut page.trace, Trace::new(cursor));
+        let before = (before, std::mem::replace(&mut page.tab, Tab::new(cursor)));
+        let steps = std::mem::take(&mut page.steps);
+        if let Some(traces) = &mut self.traces
+            && steps > 0
+        {
+            traces.write(&before.0, &before.1);
+        }
+    }
+
     fn act(&mut self, action: &Action) {
         match *action {
             Action::Connect(tab)
@@ -386,7 +421,7 @@ impl FakeBrowser {
                     let cursor = self.id(self.newest);
                     self.tabs[tab].is_dead = false;
                     self.tabs[tab].is_frozen = false;
-                    self.tabs[tab].tab = Tab::new(Some(cursor));
+                    self.begin(tab, Some(cursor));
                     self.tabs[tab].shown = vec![cursor];
                 }
                 self.input(tab, TabInput::Connect);
@@ -423,6 +458,12 @@ impl FakeBrowser {
                     page.inbox[STREAM].push_back(TabInput::Connection(input));
                 }
             }
+            Action::Count(tab) => {
+                let members = usize::from(self.lock.is_some()) + self.waiting.len();
+                if members == 1 && !self.tabs[tab].is_frozen {
+                    self.input(tab, TabInput::NoOtherTabs);
+                }
+            }
             Action::Publish => self.newest += 1,
             Action::Retain(count) => {
                 self.oldest = self.oldest.max((self.newest + 1).saturating_sub(count));
@@ -454,13 +495,13 @@ impl FakeBrowser {
             let hello_id = (!is_gap).then_some(self.id(start));
             messages.push(StreamMessage {
                 received: ReceivedMessage::Hello { id: hello_id, intervals: None },
-                content: None,
+                content: Content::Notice,
             });
             if is_gap {
                 let cursor = Some(self.id(start));
                 messages.push(StreamMessage {
                     received: ReceivedMessage::Gap { cursor },
-                    content: None,
+                    content: Content::Notice,
                 });
             }
             self.id(start)
@@ -472,7 +513,7 @@ impl FakeBrowser {
             let here = self.id(start);
             messages.push(StreamMessage {
                 received: ReceivedMessage::Heartbeat { id: Some(here) },
-                content: None,
+                content: Content::Notice,
             });
             here
         };
@@ -481,13 +522,23 @@ impl FakeBrowser {
         page.stream = Some(FakeStream { cursor: Some(cursor), has_begun: true });
     }
 
-    fn input(&mut self, tab: usize, input: TabInput<Option<EventId>>) {
+    fn input(&mut self, tab: usize, input: TabInput<Content>) {
         if self.tabs[tab].is_dead {
             return;
         }
         let message =
             if let TabInput::Message(message) = &input { Some(message.clone()) } else { None };
-        for effect in self.tabs[tab].tab.step(self.now, 0.5, input) {
+        let page = &mut self.tabs[tab];
+        let random = if self.traces.is_some() { traces::random(page.steps) } else { 0.5 };
+        page.steps += 1;
+        let traced = self.traces.is_some().then(|| input.clone());
+        let effects = page.tab.step(self.now, random, input);
+        if let Some(input) = traced {
+            let FakeTab { tab, trace, .. } = page;
+            let seen = (tab.role(), tab.state(), tab.reason(), tab.cursor(), tab.is_wanted());
+            trace.step(self.now, random, &input, &effects, &seen);
+        }
+        for effect in effects {
             self.perform(tab, effect, message.as_ref());
         }
         let page = &self.tabs[tab];
@@ -500,8 +551,8 @@ impl FakeBrowser {
     fn perform(
         &mut self,
         tab: usize,
-        effect: TabEffect<Option<EventId>>,
-        message: Option<&StreamMessage<Option<EventId>>>,
+        effect: TabEffect<Content>,
+        message: Option<&StreamMessage<Content>>,
     ) {
         match effect {
             TabEffect::Connection(ConnectionEffect::Open { after }) => {
@@ -540,18 +591,19 @@ impl FakeBrowser {
                 // At most three events at a time.
                 let first = (start + 1).max(self.oldest);
                 let last = self.newest.min(first + 2);
-                let events: Vec<_> = (first..=last).map(|n| Some(self.id(n))).collect();
-                let cursor = events.last().copied().flatten().unwrap_or(self.id(start));
-                let gap = is_gap.then_some(None);
+                let ids: Vec<_> = (first..=last).map(|n| self.id(n)).collect();
+                let cursor = ids.last().copied().unwrap_or(self.id(start));
+                let events = ids.into_iter().map(Content::Event).collect();
+                let gap = is_gap.then_some(Content::Notice);
                 let fetched = TabInput::Fetched(Fetched { after, gap, events, cursor });
                 self.tabs[tab].inbox[FETCH].push_back(fetched);
             }
-            TabEffect::Deliver(Some(id)) => self.tabs[tab].shown.push(id),
-            TabEffect::Deliver(None) => {}
+            TabEffect::Deliver(Content::Event(id)) => self.tabs[tab].shown.push(id),
+            TabEffect::Deliver(Content::Notice) => {}
         }
     }
 
-    fn post(&mut self, from: usize, input: &TabInput<Option<EventId>>) {
+    fn post(&mut self, from: usize, input: &TabInput<Content>) {
         for (to, page) in self.tabs.iter_mut().enumerate() {
             if to != from && !page.is_dead {
                 page.inbox[from].push_back(input.clone());
@@ -626,9 +678,47 @@ fn action() -> impl Strategy<Value = Action> {
         30 => (tab(), 0..TABS + 3).prop_map(|(tab, from)| Action::Arrive(tab, from)),
         8 => tab().prop_map(Action::Send),
         1 => (tab(), any::<bool>()).prop_map(|(tab, gave_up)| Action::Cut(tab, gave_up)),
+        1 => tab().prop_map(Action::Count),
         4 => Just(Action::Publish),
         2 => (1..20_u64).prop_map(Action::Pass),
     ]
+}
+
+/// An action, or the loss of events.
+fn action_or_loss() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        30 => action(),
+        1 => Just(Action::NewLog),
+        1 => (0..5_u64).prop_map(Action::Retain),
+    ]
+}
+
+#[test]
+fn traces_are_written_for_the_client_in_typescript() {
+    let mut traces = Traces::create("tab");
+    let actions = traces.pool(action_or_loss());
+    for _ in 0..5_000 {
+        let actions = traces.pick(&actions, 200);
+        let mut browser = FakeBrowser { traces: Some(traces), ..FakeBrowser::new() };
+        for tab in 0..TABS {
+            // One of them starts from now.
+            browser.begin(tab, (tab > 0).then(|| id(0)));
+        }
+        for action in &actions {
+            browser.act(action);
+        }
+        browser.thaw();
+        for _ in 0..3 {
+            browser.act(&Action::Publish);
+            browser.act(&Action::Pass(2));
+            browser.deliver_all();
+        }
+        for tab in 0..TABS {
+            browser.begin(tab, None);
+        }
+        traces = browser.traces.take().unwrap();
+    }
+    traces.finish();
 }
 
 proptest! {
@@ -670,14 +760,7 @@ proptest! {
 
     #[test]
     fn every_tab_catches_up_with_the_log_even_if_it_is_replaced(
-        actions in proptest::collection::vec(
-            prop_oneof![
-                30 => action(),
-                1 => Just(Action::NewLog),
-                1 => (0..5_u64).prop_map(Action::Retain),
-            ],
-            0..300,
-        ),
+        actions in proptest::collection::vec(action_or_loss(), 0..300),
     ) {
         let mut browser = FakeBrowser::new();
         for tab in &mut browser.tabs {
