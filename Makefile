@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
 .PHONY: again help run run-tls watch check lint doc unit e2e test test-clients test-proxies soak fuzz build dist \
-        bench bench-page bench-transports pictures setup-build setup-lint setup-test setup-proxies
+        bench bench-page bench-transports pictures setup-build setup-unit setup-lint setup-test setup-proxies
 
 # Tools that scripts/setup.sh has put into folders of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -40,7 +40,7 @@ lint: setup-lint ## Check format, clippy, import circles, names, comments and do
 doc: setup-build ## Build the documentation into target/doc (10 seconds)
 	@scripts/test.sh doc
 
-unit: setup-build ## Run the unit, property and integration tests, and those of the scripts (1 minute)
+unit: setup-unit ## Run the unit, property and integration tests, those of the scripts and of the client (1 minute)
 	@scripts/test.sh unit
 
 export E2E
@@ -109,6 +109,9 @@ pictures: setup-test build ## Save a picture of each page in each state to end2e
 
 setup-build:
 	@scripts/setup.sh build
+
+setup-unit:
+	@scripts/setup.sh unit
 
 setup-lint:
 	@scripts/setup.sh lint

@@ -2,6 +2,8 @@
 # Installs what building and testing Waterclock need, and skips what is already there.
 #
 #   scripts/setup.sh build    Rust with the library for wasm32, cargo-leptos, wasm-bindgen, wasm-opt
+#   scripts/setup.sh client   only the packages of the client in TypeScript
+#   scripts/setup.sh unit     both of these
 #   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
 #   scripts/setup.sh test     the same, Chromium, Firefox, clients and testers (those in Go if Go is
 #                             there), and proxies
@@ -202,7 +204,7 @@ set_up_cargo_tools() {
     cargo_tool cargo-leptos "$cargo_leptos" 5 cargo-leptos --locked --features no_downloads
     # Not --locked: its lock file names a package that is no longer served.
     cargo_tool wasm-bindgen "$wasm_bindgen" 1 wasm-bindgen-cli --no-default-features --bin wasm-bindgen
-    if [ "$1" != build ]; then
+    if [ "$1" != build ] && [ "$1" != unit ]; then
         cargo_tool cargo-deny "$cargo_deny" 2 cargo-deny --locked --no-default-features
     fi
     rm -rf "$cache/build"
@@ -234,17 +236,19 @@ set_up_wasm_opt() {
 has_chromium() { (cd end2end && node chromium.js >/dev/null 2>&1); }
 
 set_up_node_packages() {
-    local node
+    local node folder
     node=$(node -p process.versions.node 2>/dev/null || true)
     at_least 20.11 "${node:-0}" ||
-        fail "the end-to-end tests need Node.js 20.11 or newer; this is ${node:-none}." \
+        fail "the tests and the client need Node.js 20.11 or newer; this is ${node:-none}." \
             "Install a newer one, then start again."
-    if [ ! -e end2end/node_modules/.package-lock.json ] ||
-        [ end2end/package-lock.json -nt end2end/node_modules/.package-lock.json ]; then
-        say "installing the packages of the end-to-end tests into end2end/node_modules (some seconds)"
-        (cd end2end && quietly npm ci --no-audit --no-fund) || fail "npm could not install them; $log says why."
-        touch end2end/node_modules/.package-lock.json
-    fi
+    for folder in "$@"; do
+        if [ ! -e "$folder/node_modules/.package-lock.json" ] ||
+            [ "$folder/package-lock.json" -nt "$folder/node_modules/.package-lock.json" ]; then
+            say "installing npm's packages into $folder/node_modules (some seconds)"
+            (cd "$folder" && quietly npm ci --no-audit --no-fund) || fail "npm could not install them; $log says why."
+            touch "$folder/node_modules/.package-lock.json"
+        fi
+    done
 }
 
 set_up_chromium() {
@@ -360,11 +364,15 @@ unpack_packages() {
 
 case ${1:-} in
 path) printf '%s' "$PATH" ;;
-build | lint | test)
+client) set_up_node_packages client ;;
+build | unit | lint | test)
     set_up_rust
     set_up_cargo_tools "$1"
     set_up_wasm_opt
-    if [ "$1" != build ]; then set_up_node_packages; fi
+    case $1 in
+    unit) set_up_node_packages client ;;
+    lint | test) set_up_node_packages client end2end ;;
+    esac
     if [ "$1" = test ]; then
         set_up_chromium
         set_up_firefox
@@ -375,9 +383,9 @@ build | lint | test)
     fi
     ;;
 proxies)
-    set_up_node_packages
+    set_up_node_packages end2end
     set_up_chromium
     set_up_proxies
     ;;
-*) fail "usage: scripts/setup.sh build|lint|test|proxies|path" ;;
+*) fail "usage: scripts/setup.sh build|client|unit|lint|test|proxies|path" ;;
 esac

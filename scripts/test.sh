@@ -126,6 +126,13 @@ cargo_test() {
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet
 }
 
+# The client in TypeScript. Its tests replay traces that cargo_test has written.
+client() {
+    cd client
+    npx tsc
+    node --test --test-reporter=spec test/*.test.mjs
+}
+
 playwright() {
     WATERCLOCK_BINARY="$PWD/target/release/waterclock" env --chdir=end2end npx playwright test "$@"
 }
@@ -155,6 +162,7 @@ step 'documentation' documentation
 group unit
 step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
 step 'unit, property and integration tests, and examples' cargo_test
+step 'the client in TypeScript' client
 group e2e
 step 'end-to-end tests in Chromium and Firefox' end_to_end
 group clients
