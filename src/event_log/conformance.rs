@@ -146,6 +146,10 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         L::latest(self, topics, limit)
     }
 
+    fn delete<'a>(&'a self, topic: &'a crate::event::Topic) -> EventLogFuture<'a, u64> {
+        L::delete(self, topic)
+    }
+
     fn stopped(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         L::stopped(self)
     }
@@ -567,5 +571,52 @@ async fn an_empty_append_changes_nothing() {
     for log in TestLog::all(keeping(2)) {
         assert!(log.append_drafts(Vec::new()).await.is_empty());
         assert_eq!(log.bounds(), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn deleted_events_of_a_topic_are_gone_and_count_as_dropped() {
+    for log in TestLog::all(Retention { topics: 2, ..keeping(2000) }) {
+        log.append_drafts(vec![draft("a", "x"); 1200]).await;
+        log.append_drafts(vec![draft("b", "x"), keyed("a", "x", "me", "k")]).await;
+        let a = "a".parse().unwrap();
+        let deleting = log.log.delete(&a);
+        // From the call on, no read finds any of them.
+        assert_eq!(log.read(">", 0, 9).await, [1201]);
+        assert_eq!((log.read("a", 0, 9).await, log.latest(">", 9).await), (vec![], vec![1201]));
+        let limit = ReadLimit { count: 9, bytes: usize::MAX };
+        let newest = log.log.newest_of_each(&patterns(">"), 0, limit).await.unwrap();
+        assert_eq!(newest.len(), 1);
+        assert_eq!((log.dropped("a"), log.dropped("b")), (1202, 0));
+        // A later event stays, and so does the key of a topic only as long as its event.
+        let later = log.append_drafts(vec![draft("a", "later")]);
+        let (deleted, later) = tokio::join!(deleting, later);
+        assert_eq!((deleted.unwrap(), outcome(&later[0])), (1201, Ok(1203)));
+        assert_eq!(log.read(">", 0, 9).await, [1201, 1203]);
+        assert_eq!(log.bounds(), (1200, 1203));
+        let again = log.append_drafts(vec![keyed("a", "y", "me", "k")]).await;
+        assert_eq!(outcome(&again[0]), Ok(1204));
+
+        assert_eq!(log.log.delete(&"a".parse().unwrap()).await.unwrap(), 2);
+        for topic in ["a", "never"] {
+            assert_eq!(log.log.delete(&topic.parse().unwrap()).await.unwrap(), 0, "again");
+        }
+        assert_eq!((log.bounds(), log.dropped("a")), ((1200, 1204), 1204));
+        // The topic without events makes room for another one.
+        let c = log.append_drafts(vec![draft("c", "x")]).await;
+        assert_eq!(outcome(&c[0]), Ok(1205));
+        assert_eq!(log.log.delete(&"b".parse().unwrap()).await.unwrap(), 1);
+        assert_eq!(log.bounds(), (1204, 1205));
+    }
+}
+
+#[tokio::test]
+async fn retention_counts_right_after_a_deletion() {
+    for log in TestLog::all(keeping(3)) {
+        log.append("aaab").await;
+        assert_eq!(log.log.delete(&"a".parse().unwrap()).await.unwrap(), 3);
+        log.append("aaaa").await;
+        assert_eq!(log.read(">", 0, 9).await, [4, 6, 7, 8]);
+        assert_eq!(log.dropped("a"), 5);
     }
 }

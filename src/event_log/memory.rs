@@ -259,6 +259,18 @@ impl EventLog for MemoryLog {
         Box::pin(ready(Ok(self.contents.lock().events(&sequences, limit))))
     }
 
+    fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+        let mut contents = self.contents.lock();
+        let kept = self.topics.get(topic).map(|entry| entry.place.lock().clone());
+        let kept = kept.unwrap_or_default();
+        for sequence in &kept {
+            contents.drop_event(*sequence, &self.topics);
+        }
+        let start = contents.start();
+        contents.ages.forget(start);
+        Box::pin(ready(Ok(kept.len() as u64)))
+    }
+
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
         let mut selected = self.topics.select(topics, 0);
         // Only topics whose newest events are among the newest of all have any of them.

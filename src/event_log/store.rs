@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    event::{Draft, Event},
+    event::{Draft, Event, Topic},
     id::Epoch,
     pattern::Patterns,
     timestamp::Timestamp,
@@ -77,6 +77,16 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// If the log could not be read.
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>>;
+
+    /// Deletes the kept events of a topic, and returns their number as soon as that is durable.
+    ///
+    /// Reads that begin after the call find none of these events, even before the future is polled,
+    /// and they count as dropped. Events that are appended after the call stay.
+    ///
+    /// # Errors
+    ///
+    /// If the events could not be deleted. Some of them may be gone then.
+    fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64>;
 
     /// Returns the condition of the log: the parts that fail now.
     fn condition(&self) -> Condition {

@@ -35,13 +35,24 @@ pub(super) struct TopicEntry<T> {
     count: AtomicUsize,
     newest: AtomicU64,
     dropped: AtomicU64,
+    /// Events up to this sequence number are being deleted, and must not be read; 0 if none are.
+    #[cfg(feature = "sqlite")]
+    hidden: AtomicU64,
 }
 
 impl<T> TopicEntry<T> {
     /// Creates an entry of a topic without events.
     pub fn new(topic: Topic, place: T, dropped: u64) -> Self {
         let (count, newest) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { topic, place, count, newest, dropped: AtomicU64::new(dropped) }
+        Self {
+            topic,
+            place,
+            count,
+            newest,
+            dropped: AtomicU64::new(dropped),
+            #[cfg(feature = "sqlite")]
+            hidden: AtomicU64::new(0),
+        }
     }
 
     /// Number of kept events.
@@ -68,6 +79,28 @@ impl<T> TopicEntry<T> {
     /// Notes that events up to the sequence number `dropped` are dropped, or will be at once.
     pub fn set_dropped(&self, dropped: u64) {
         self.dropped.fetch_max(dropped, SeqCst);
+    }
+
+    /// The sequence number up to which events are being deleted, and must not be read.
+    #[cfg(feature = "sqlite")]
+    pub fn hidden(&self) -> u64 {
+        self.hidden.load(SeqCst)
+    }
+
+    /// Hides the events so far from reads, which find them dropped. Returns the sequence number of
+    /// the newest of them.
+    #[cfg(feature = "sqlite")]
+    pub fn hide(&self) -> u64 {
+        let newest = self.newest();
+        self.hidden.fetch_max(newest, SeqCst);
+        self.set_dropped(newest);
+        newest
+    }
+
+    /// Shows the events again that could not be deleted.
+    #[cfg(feature = "sqlite")]
+    pub fn show_hidden(&self) {
+        self.hidden.store(0, SeqCst);
     }
 
     /// Counts a dropped event.

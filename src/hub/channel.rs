@@ -69,6 +69,11 @@ impl Channel {
         (*before <= after && after < first).then(|| Arc::clone(batch))
     }
 
+    /// Forgets the last batch, so that subscribers look for its events elsewhere.
+    pub(super) fn forget_last_batch(&self) {
+        *self.last_batch.lock() = None;
+    }
+
     /// Makes new events, which the ring has already, visible to the subscribers, and wakes them.
     pub(super) fn show(&self, frames: Vec<Arc<Frame>>) {
         let Some(newest) = frames.last().map(|last| last.event().id.sequence) else { return };

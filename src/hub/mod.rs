@@ -42,7 +42,7 @@ pub use publish::{DraftChain, PublishError, Publishing};
 pub use subscriber::{Delivery, Subscriber};
 
 use crate::{
-    event::{Draft, Event},
+    event::{Draft, Event, Topic},
     event_log::{Bounds, Condition, EventLog, EventLogError, MemoryLog, Retention},
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
@@ -80,6 +80,7 @@ impl Hub {
         let state = Arc::new(HubState {
             log: Box::new(log),
             now: Box::new(now),
+            appending: tokio::sync::Mutex::default(),
             fanout: Mutex::new(Fanout { ring: Ring::new(newest), channels: Channels::default() }),
             shown: AtomicU64::new(newest),
             failures: FailureCounters::default(),
@@ -153,6 +154,20 @@ impl Hub {
         let queued = QueuedDraft { draft, chain, publisher };
         self.queue.send(queued).await.map_err(|_| EventLogError::Stopped)?;
         Ok(Publishing(receiver))
+    }
+
+    /// Deletes the kept events of a topic, and returns their number as soon as that is durable.
+    ///
+    /// A subscriber that has not read them yet receives a gap. Events that are published later
+    /// stay. The events are deleted even if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not delete the events. Some of them may be gone then.
+    pub async fn delete(&self, topic: Topic) -> Result<u64, EventLogError> {
+        let state = Arc::clone(&self.state);
+        let deleted = tokio::spawn(async move { state.delete(&topic).await }).await;
+        deleted.map_err(EventLogError::unconfirmed)?
     }
 
     /// Creates a subscriber to the topics that continues at `cursor`.

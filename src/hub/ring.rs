@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::frame::Frame;
+use crate::event::Topic;
 
 /// Maximum number of frames in the ring.
 const MAX_COUNT: usize = 8192;
@@ -39,6 +40,14 @@ impl Ring {
         }
     }
 
+    /// Removes the frames up to the last one of a topic.
+    pub(super) fn forget(&mut self, topic: &Topic) {
+        let last = self.frames.iter().rposition(|frame| frame.event().topic == *topic);
+        for frame in self.frames.drain(..last.map_or(0, |last| last + 1)) {
+            self.bytes -= frame.size();
+        }
+    }
+
     /// Returns the frames after the sequence number `after`, oldest first, at most `count`. Returns
     /// `None` if the ring does not reach back that far.
     pub(super) fn after(&self, after: u64, count: usize) -> Option<Vec<Arc<Frame>>> {
@@ -52,7 +61,7 @@ impl Ring {
 mod tests {
     use super::*;
     use crate::{
-        event::{Event, Name, Topic},
+        event::{Event, Name},
         id::{Epoch, EventId},
         timestamp::Timestamp,
     };

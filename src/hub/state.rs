@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     event::Topic,
-    event_log::{Appended, EventLog, Rejected},
+    event_log::{Appended, EventLog, EventLogError, Rejected},
     timestamp::Timestamp,
 };
 
@@ -30,6 +30,9 @@ use crate::{
 pub(super) struct HubState {
     pub log: Box<dyn EventLog>,
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Held from an append until its events are shown, and while a deletion begins: no event of a
+    /// deletion must be shown after it.
+    pub appending: tokio::sync::Mutex<()>,
     pub fanout: Mutex<Fanout>,
     /// The newest sequence number of which all channels have been notified.
     pub shown: AtomicU64,
@@ -84,6 +87,7 @@ impl HubState {
         if drafts.is_empty() {
             return;
         }
+        let _appending = self.appending.lock().await;
         match self.log.append(drafts, (self.now)()).await {
             Ok(appended) => self.deliver(appended, publishers),
             Err(error) => {
@@ -93,6 +97,25 @@ impl HubState {
                 }
             }
         }
+    }
+
+    /// Deletes the kept events of a topic.
+    pub async fn delete(&self, topic: &Topic) -> Result<u64, EventLogError> {
+        let deleted = {
+            let _appending = self.appending.lock().await;
+            let deleted = self.log.delete(topic);
+            // Subscribers that are behind must ask the log, which tells them of the gap.
+            let channels = {
+                let Fanout { ring, channels } = &mut *self.fanout.lock();
+                ring.forget(topic);
+                channels.of(topic)
+            };
+            for channel in channels {
+                channel.forget_last_batch();
+            }
+            deleted
+        };
+        deleted.await
     }
 
     /// Notes that a publish has failed.

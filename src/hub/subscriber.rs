@@ -653,6 +653,75 @@ mod tests {
         assert_eq!(take(&mut subscriber).await, [3003]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_behind_a_deletion_gets_a_gap_and_the_rest() {
+        let hub = hub(10_000);
+        // Its next batch is shared, in the ring, or in the log.
+        for before in [1, 20, 3000] {
+            let mut live = hub.subscribe(patterns("a"), Cursor::Now);
+            let mut late = hub.subscribe(patterns("a b"), Cursor::Now);
+            let mut other = hub.subscribe(patterns("b"), Cursor::Now);
+            let start = hub.newest();
+            for _ in 0..before {
+                publish_to(&hub, "a").await;
+            }
+            assert_eq!(take(&mut live).await.len(), before);
+            publish_to(&hub, "b").await;
+            let kept = hub.newest();
+            assert_eq!(hub.delete("a".parse().unwrap()).await.unwrap(), before as u64);
+            let expected = (GapReason::Expired, id(start).to_string());
+            assert_eq!(gap(&mut late).await, expected, "{before}");
+            assert_eq!(take(&mut late).await, [kept]);
+            assert_eq!(take(&mut other).await, [kept], "nothing of its topic was deleted");
+            let mut new = hub.subscribe(patterns("a b"), Cursor::After(id(start)));
+            assert_eq!(gap(&mut new).await, expected);
+            assert_eq!(take(&mut new).await, [kept]);
+            publish_to(&hub, "a").await;
+            for reader in [&mut live, &mut late] {
+                assert_eq!(take(reader).await, [kept + 1], "it goes on");
+            }
+            hub.delete("a".parse().unwrap()).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replay_that_is_running_goes_on_behind_a_deletion() {
+        let hub = hub(10_000);
+        for _ in 0..1000 {
+            publish_to(&hub, "a").await;
+            publish_to(&hub, "b").await;
+        }
+        // Far behind the ring.
+        publish(&hub, 9000).await;
+        let mut replay = hub.subscribe(patterns("a b"), Cursor::Earliest);
+        let Delivery::Events(batch) = replay.next().await.unwrap() else { panic!("a gap") };
+        let read = batch.last().unwrap().event().id;
+        hub.delete("a".parse().unwrap()).await.unwrap();
+        assert_eq!(gap(&mut replay).await, (GapReason::Expired, read.to_string()));
+        let rest: Vec<_> = (read.sequence + 1..=2000).filter(|n| n.is_multiple_of(2)).collect();
+        assert_eq!(take(&mut replay).await, rest);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_deleted_event_is_shown_after_its_deletion() {
+        let hub = std::sync::Arc::new(hub(10_000));
+        for _ in 0..100 {
+            let publishing = tokio::spawn({
+                let hub = std::sync::Arc::clone(&hub);
+                async move { publish_to(&hub, "a").await }
+            });
+            tokio::task::yield_now().await;
+            hub.delete("a".parse().unwrap()).await.unwrap();
+            let mut subscriber = hub.subscribe(patterns("a"), Cursor::Earliest);
+            let shown = take(&mut subscriber).await;
+            publishing.await.unwrap();
+            let log = hub.latest(&patterns("a"), 9).await.unwrap();
+            let kept: Vec<_> = log.events.iter().map(|event| event.id.sequence).collect();
+            assert!(shown.is_empty() || shown == kept, "{shown:?} {kept:?}");
+            hub.delete("a".parse().unwrap()).await.unwrap();
+        }
+    }
+
     /// A log that loses events as it is read.
     struct ShrinkingLog {
         log: MemoryLog,
@@ -705,6 +774,10 @@ mod tests {
             limit: ReadLimit,
         ) -> EventLogFuture<'a, Vec<Event>> {
             self.log.newest_of_each(topics, after.max(self.lost().0), limit)
+        }
+
+        fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+            self.log.delete(topic)
         }
 
         fn latest<'a>(
@@ -767,6 +840,10 @@ mod tests {
                 return Box::pin(async { Err(EventLogError::Damaged { last: Self::LAST }) });
             }
             self.0.newest_of_each(topics, after, limit)
+        }
+
+        fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+            self.0.delete(topic)
         }
 
         fn latest<'a>(
@@ -927,6 +1004,10 @@ mod tests {
             _: ReadLimit,
         ) -> EventLogFuture<'a, Vec<Event>> {
             Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn delete<'a>(&'a self, _: &'a Topic) -> EventLogFuture<'a, u64> {
+            Box::pin(async { Ok(0) })
         }
 
         fn latest<'a>(&'a self, _: &'a Patterns, _: usize) -> EventLogFuture<'a, Vec<Event>> {

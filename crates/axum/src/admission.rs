@@ -179,6 +179,11 @@ impl Grant {
         Ok(grant)
     }
 
+    /// The topic.
+    pub(crate) fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
     /// The end of the permission; `None` for a permission that does not expire.
     pub(crate) fn deadline(&self) -> Option<(Deadline, PublishRejection)> {
         let expires = self.publisher.expires?;

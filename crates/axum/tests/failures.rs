@@ -84,6 +84,10 @@ impl EventLog for FailingLog {
         self.log.newest_of_each(topics, after, limit)
     }
 
+    fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+        self.log.delete(topic)
+    }
+
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
         self.log.latest(topics, limit)
     }

@@ -34,7 +34,7 @@ pub(super) fn layer(access: &Access) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_credentials(with_cookie)
-        .allow_methods([Method::GET, Method::POST, Method::PUT])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         // Polyfills, htmx, tracing libraries and proxies each have headers of their own. None gives
         // a permission that the server would not give without it, except a token.
         .allow_headers(AllowHeaders::mirror_request())

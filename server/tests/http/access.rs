@@ -92,7 +92,7 @@ async fn a_preflight_allows_the_headers_that_clients_set() {
         for (name, expected) in [
             ("access-control-allow-origin", origin),
             ("access-control-allow-headers", wanted),
-            ("access-control-allow-methods", "GET,POST,PUT"),
+            ("access-control-allow-methods", "GET,POST,PUT,DELETE"),
             ("access-control-allow-private-network", "true"),
             ("access-control-max-age", "3600"),
         ] {

@@ -3,7 +3,7 @@
 use server::auth::Access;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{DEADLINE, Server, Settings, TIME, TestResponse};
+use crate::support::{DEADLINE, REMOTE, Server, Settings, TIME, TestResponse, event_id};
 
 /// Checks the status and the detail of a problem.
 async fn assert_refused(response: TestResponse, status: u16, detail: &str) {
@@ -195,7 +195,7 @@ async fn a_refused_event_gets_the_reason_and_reaches_nobody() {
     assert_eq!(server.post("t?name=", "", b"x").await.status(), 201);
     assert_eq!(stream.message().await.data, "x", "the only event");
     let get = server.get("/events/t").await;
-    assert_eq!((get.status(), get.header("allow")), (405, Some("POST,PUT")));
+    assert_eq!((get.status(), get.header("allow")), (405, Some("POST,PUT,DELETE")));
 }
 
 #[tokio::test]
@@ -326,4 +326,62 @@ async fn topics_beyond_the_limit_get_507() {
     )
     .await;
     assert_eq!(server.post("first", "", b"x").await.status(), 201);
+}
+
+/// Sends a `DELETE` to a path below `/events/`.
+async fn delete(server: &Server, path: &str, headers: &str) -> TestResponse {
+    server.send(format!("DELETE /events/{path} HTTP/1.0\r\n{headers}\r\n").as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_deletion_removes_what_is_kept_of_a_topic() {
+    let server = Server::start_with(Settings { max_topics: 2, ..Settings::default() }).await;
+    for topic in ["a", "b", "a", "a"] {
+        server.publish_to(topic, topic).await;
+    }
+    let mut live = server.get("/events?topic=a&topic=b").await;
+    assert_eq!(live.message().await.name, "hello");
+    let response = delete(&server, "a", "").await;
+    assert_eq!(
+        (response.status(), response.header("content-type")),
+        (200, Some("application/json"))
+    );
+    assert_eq!(response.rest().await, r#"{"deleted":3}"#);
+    assert_eq!(delete(&server, "a", "").await.rest().await, r#"{"deleted":0}"#, "again");
+    assert_eq!(delete(&server, "never", "").await.rest().await, r#"{"deleted":0}"#);
+
+    let behind = format!("/events?topic=a&topic=b&last_event_id={}", event_id(1));
+    let mut behind = server.get(&behind).await;
+    assert_eq!(behind.message().await.name, "hello");
+    let gap = behind.message().await;
+    assert_eq!((gap.name.as_str(), gap.last_event_id), ("gap", event_id(1)));
+    assert!(gap.data.contains("expired"), "{}", gap.data);
+    assert_eq!(behind.message().await.data, "b");
+    let poll = server.get("/poll?topic=a&last_event_id=earliest").await.rest().await;
+    assert!(poll.starts_with(r#"{"events":[],"#), "{poll}");
+
+    // Its place is free for another topic, and the numbers go on.
+    assert_eq!(server.post("c", "", b"c").await.status(), 201);
+    server.publish_to("b", "later").await;
+    let next = live.message().await;
+    assert_eq!((next.data.as_str(), next.last_event_id), ("later", event_id(6)));
+    assert_eq!(server.hub.newest(), 6);
+}
+
+#[tokio::test]
+async fn a_deletion_needs_permission_to_publish_and_means_all_events() {
+    let server = Server::start().await;
+    server.publish_to("t", "x").await;
+    assert_refused(delete(&server, "clock", "").await, 403, "Only the server itself").await;
+    let foreign = "Host: localhost\r\nOrigin: https://example.org\r\n";
+    let why = "Only the server's own machine may publish";
+    for headers in [foreign, REMOTE] {
+        assert_refused(delete(&server, "t", headers).await, 403, why).await;
+    }
+    assert_refused(delete(&server, "t.*", "").await, 400, "is not a topic").await;
+    for query in ["before=1", "last_event_id=x", "limit=1", "name=n", "topic=u"] {
+        let response = delete(&server, &format!("t?{query}"), "").await;
+        assert_refused(response, 400, "There is no parameter").await;
+    }
+    assert_eq!(delete(&server, "t?_=1", "").await.rest().await, r#"{"deleted":1}"#);
 }

@@ -328,7 +328,7 @@ async fn a_page_of_a_permitted_origin_publishes_with_its_own_token() {
         ("Access-Control-Request-Headers", b"authorization"),
     ];
     let response = server.request("OPTIONS", "/events/t", &preflight).await;
-    assert_eq!(response.header("access-control-allow-methods"), Some("GET,POST,PUT"));
+    assert_eq!(response.header("access-control-allow-methods"), Some("GET,POST,PUT,DELETE"));
     let token = token(json!({"publish": ["t"]}));
     let headers = format!("Origin: https://app.example.org\r\n{}", bearer(&token));
     assert_eq!(server.post("t", &headers, b"x").await.status(), 201);

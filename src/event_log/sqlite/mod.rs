@@ -46,7 +46,7 @@ use super::{
     topics::Topics,
 };
 use crate::{
-    event::{Draft, Event},
+    event::{Draft, Event, Topic},
     matcher::Matcher,
     pattern::Patterns,
     timestamp::Timestamp,
@@ -270,6 +270,24 @@ impl EventLog for SqliteLog {
             let found = selection.newest_of_each(&self.shared.readers, after, limit).await?;
             self.wait_for_drop(topics, after).await;
             self.undamaged(found)
+        })
+    }
+
+    fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+        let entry = self.topics.get(topic).filter(|entry| entry.count() > 0);
+        let entry = entry.map(|entry| (entry.hide(), entry));
+        Box::pin(async move {
+            let Some((newest, entry)) = entry else { return Ok(0) };
+            let mut deleted = 0;
+            // Between two slices, other commands take their turn.
+            loop {
+                let slice = |reply| Command::Delete { topic: topic.clone(), newest, reply };
+                let slice = self.command(slice).await.and_then(|slice| slice);
+                match slice.inspect_err(|_| entry.show_hidden())? {
+                    0 => return Ok(deleted),
+                    slice => deleted += slice as u64,
+                }
+            }
         })
     }
 

@@ -263,6 +263,7 @@ impl TopicSelection {
             seen += 1;
             let stored = match row.get(1) {
                 Ok(id) => match by_row.get(&id) {
+                    Some(&at) if up_to <= self.topics[at].hidden() => continue,
                     Some(&at) => self.event(&self.topics[at], row)?,
                     None if others.contains(&id) => continue,
                     None if is_topic.exists([id])? => {
@@ -306,6 +307,7 @@ impl TopicSelection {
             "SELECT sequence FROM events WHERE topic = ?1 AND sequence > ?2 AND sequence <= ?3
              ORDER BY sequence LIMIT ?4",
         )?;
+        let after = after.max(topic.hidden());
         let rows = next.query_map((topic.place, after, self.newest, count), |row| row.get(0))?;
         let mut sequences: Vec<u64> = rows.collect::<rusqlite::Result<_>>()?;
         let has_more = sequences.len() == count;
@@ -374,6 +376,7 @@ impl TopicSelection {
                     {
                         event = event_at(sequence)?;
                     }
+                    let after = after.max(topic.hidden());
                     match event {
                         Some(Ok(event)) if event.id.sequence > after => {
                             bytes += event.data.len();
@@ -415,7 +418,10 @@ impl TopicSelection {
                     let rows =
                         latest.query_map((topic.place, self.newest, limit), |row| row.get(0))?;
                     for sequence in rows {
-                        found.push((sequence?, topic));
+                        let sequence: u64 = sequence?;
+                        if sequence > topic.hidden() {
+                            found.push((sequence, topic));
+                        }
                     }
                 }
                 found.sort_unstable_by_key(|&(sequence, _): &(u64, _)| sequence);

@@ -72,6 +72,36 @@ async fn read(log: &SqliteLog) -> Vec<u64> {
 }
 
 #[tokio::test]
+async fn deleted_events_stay_deleted_and_their_numbers_are_not_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, "abaa").await;
+    let (epoch, a) = (log.bounds().epoch, "a".parse().unwrap());
+    assert_eq!(log.delete(&a).await.unwrap(), 3);
+    drop(log);
+    let log = open(&folder);
+    assert_eq!(log.bounds(), Bounds { epoch, start: 1, newest: 4 });
+    assert_eq!((read(&log).await, log.dropped(&a.clone().into())), (vec![2], 4));
+    assert_eq!(log.delete(&a).await.unwrap(), 0);
+    append(&log, "a").await;
+    assert_eq!(read(&log).await, [2, 5]);
+}
+
+#[tokio::test]
+async fn events_that_could_not_be_deleted_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, "ab").await;
+    fs::rename(folder.path().join(FILE), folder.path().join("moved")).unwrap();
+    let error = log.delete(&"a".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error, EventLogError::Misplaced), "{error:?}");
+    fs::rename(folder.path().join("moved"), folder.path().join(FILE)).unwrap();
+    assert_eq!(read(&log).await, [1, 2]);
+    assert_eq!(log.delete(&"a".parse().unwrap()).await.unwrap(), 1);
+    assert_eq!(read(&log).await, [2]);
+}
+
+#[tokio::test]
 async fn events_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 2, ..Retention::default() };

@@ -1,6 +1,7 @@
 //! The table of routes. Each route has a file of its own.
 
 mod body;
+mod delete;
 mod events;
 mod lines;
 mod poll;
@@ -25,7 +26,7 @@ pub(crate) fn event_routes() -> Vec<Route> {
         ("/events", get(events::get).head(events::head)),
         ("/ws", get(ws::get)),
         ("/poll", get(poll::get)),
-        ("/events/{topic}", post(publish::post).put(publish::post)),
+        ("/events/{topic}", post(publish::post).put(publish::post).delete(delete::delete)),
     ]
 }
 

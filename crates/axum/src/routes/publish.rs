@@ -22,7 +22,7 @@ use crate::{
 /// The parameters in the path. There may be more, if the router is nested.
 #[derive(Deserialize)]
 pub(super) struct PublishPath {
-    topic: String,
+    pub(super) topic: String,
 }
 
 /// Answers 201 with the event, once it is durable. Its data is the request's body, whatever the

@@ -70,6 +70,9 @@ pub(super) enum Command {
         time: Timestamp,
         reply: oneshot::Sender<Result<Vec<Result<Appended, Rejected>>, EventLogError>>,
     },
+    /// Deletes a slice of a topic's events up to the sequence number `newest`, and replies with the
+    /// number of events in it.
+    Delete { topic: Topic, newest: u64, reply: oneshot::Sender<Result<usize, EventLogError>> },
     #[cfg(test)]
     Tidy(oneshot::Sender<()>),
     #[cfg(test)]
@@ -204,6 +207,9 @@ impl Writer {
                     self.report(result.as_ref().err().cloned());
                     // The caller may have stopped waiting.
                     let _ = reply.send(result);
+                }
+                Ok(Command::Delete { topic, newest, reply }) => {
+                    let _ = reply.send(self.delete_slice(&topic, newest));
                 }
                 #[cfg(test)]
                 Ok(Command::Tidy(reply)) => {

@@ -12,7 +12,11 @@ use super::{
     super::{error::may_lack_room, schema},
     AppendVolume, MIN_TIDY_INTERVAL, OVERHEAD, SLICE, TIDY_INTERVAL, URGENT, Writer,
 };
-use crate::{event::Topic, event_log::ages::is_young, timestamp::Timestamp};
+use crate::{
+    event::Topic,
+    event_log::{ages::is_young, store::EventLogError},
+    timestamp::Timestamp,
+};
 
 /// Number of unused pages that are returned to the file system at a time.
 const VACUUM_PAGES: usize = 1000;
@@ -144,11 +148,54 @@ impl Writer {
     /// Drops events that exceed the retention, at most `slice`, and returns their number.
     fn drop_excess(&mut self, slice: usize) -> rusqlite::Result<usize> {
         let excess = self.excess(slice)?;
+        self.drop_events(&excess)?;
+        Ok(excess.len())
+    }
+
+    /// Deletes a slice of a topic's events up to the sequence number `newest`, oldest first. On a
+    /// full disk, the journal may take the reserve for it. Returns the number of deleted events.
+    pub(super) fn delete_slice(
+        &mut self,
+        topic: &Topic,
+        newest: u64,
+    ) -> Result<usize, EventLogError> {
+        if !self.place.is_kept() {
+            return Err(EventLogError::Misplaced);
+        }
+        let mut deleted = self.try_delete_slice(topic, newest);
+        if deleted.as_ref().is_err_and(may_lack_room) {
+            self.reserve.release();
+            self.cut_journal();
+            deleted = self.try_delete_slice(topic, newest);
+            self.cut_journal();
+            self.reserve.hold();
+        }
+        deleted.map_err(|error| self.classify(error))
+    }
+
+    fn try_delete_slice(&mut self, topic: &Topic, newest: u64) -> rusqlite::Result<usize> {
+        let Some(entry) = self.shared.index.lock().topics.get(topic) else { return Ok(0) };
+        let events: Vec<_> = {
+            let mut oldest = self.connection.prepare_cached(
+                "SELECT sequence FROM events WHERE topic = ?1 AND sequence <= ?2
+                 ORDER BY sequence LIMIT ?3",
+            )?;
+            let rows = oldest.query_map((entry.place, newest, SLICE), |row| row.get(0))?;
+            rows.map(|sequence| Ok((sequence?, Some(topic.clone()))))
+                .collect::<rusqlite::Result<_>>()?
+        };
+        self.drop_events(&events)?;
+        self.committed = Some(Instant::now());
+        Ok(events.len())
+    }
+
+    /// Drops events from the database and from its summary.
+    fn drop_events(&mut self, excess: &[(u64, Option<Topic>)]) -> rusqlite::Result<()> {
         if excess.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let mut dropping: HashMap<Topic, u64> = HashMap::new();
-        for (sequence, topic) in &excess {
+        for (sequence, topic) in excess {
             let Some(topic) = topic else { continue };
             let newest = dropping.entry(topic.clone()).or_default();
             *newest = (*sequence).max(*newest);
@@ -156,7 +203,7 @@ impl Writer {
         // Readers see the index and the database at different moments, so they wait meanwhile.
         let dropping = Arc::new(dropping);
         self.shared.index.lock().dropping = Arc::clone(&dropping);
-        let result = self.delete(&excess, &dropping);
+        let result = self.delete(excess, &dropping);
         {
             let index = &mut *self.shared.index.lock();
             index.dropping = Arc::default();
@@ -172,7 +219,7 @@ impl Writer {
                         index.count = index.count.saturating_sub(1);
                     }
                 }
-                if let Some(newest) = newest_without_topic(&excess) {
+                if let Some(newest) = newest_without_topic(excess) {
                     index.topics.forget_up_to(newest);
                 }
                 index.start = oldest.map_or(index.newest, |oldest| oldest - 1);
@@ -181,7 +228,7 @@ impl Writer {
         }
         // There may be no log to be read any more.
         let _ = self.dropped.send(());
-        result.map(|_| excess.len())
+        result.map(|_| ())
     }
 
     /// Deletes events, of which `newest` has the newest of each topic. Returns the sequence number
