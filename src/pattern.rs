@@ -37,6 +37,11 @@ pub struct Pattern(Arc<str>);
 pub struct InvalidPattern;
 
 impl Pattern {
+    /// Returns the pattern that matches every topic.
+    pub fn all() -> Self {
+        Self(">".into())
+    }
+
     /// Returns the pattern's text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -64,6 +69,18 @@ impl Pattern {
             }
         }
         others.next().is_none()
+    }
+
+    /// Returns `true` if some topic matches both patterns.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (mut ours, mut others) = (self.0.split('.'), other.0.split('.'));
+        loop {
+            match (ours.next(), others.next()) {
+                (None, None) | (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+                (Some(one), Some(two)) if one == two || one == "*" || two == "*" => {}
+                _ => return false,
+            }
+        }
     }
 
     /// Returns `true` if the pattern matches `topic`.
@@ -203,6 +220,25 @@ mod tests {
         ] {
             let covers = pattern.parse::<Pattern>().unwrap().covers(&other.parse().unwrap());
             assert_eq!(covers, expected, "{pattern} {other}");
+        }
+    }
+
+    #[test]
+    fn patterns_overlap_if_a_topic_matches_both() {
+        for (one, two, expected) in [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("a.*", "*.b", true),
+            ("a.*", "b.*", false),
+            ("a.*", "*", false),
+            ("a.>", "a", false),
+            ("a.>", "*.b.c", true),
+            (">", "*.*", true),
+            ("*.b.>", "a.>", true),
+            ("*.b.>", "a.*", false),
+        ] {
+            let [one, two] = [one, two].map(|text| text.parse::<Pattern>().unwrap());
+            assert_eq!([one.overlaps(&two), two.overlaps(&one)], [expected; 2], "{one} {two}");
         }
     }
 

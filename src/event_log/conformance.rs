@@ -146,6 +146,22 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         L::latest(self, topics, limit)
     }
 
+    fn topics(
+        &self,
+        topics: &Patterns,
+        after: Option<&crate::event::Topic>,
+        limit: usize,
+    ) -> Vec<crate::event::Topic> {
+        L::topics(self, topics, after, limit)
+    }
+
+    fn figures<'a>(
+        &'a self,
+        topics: &'a [crate::event::Topic],
+    ) -> EventLogFuture<'a, Vec<TopicFigures>> {
+        L::figures(self, topics)
+    }
+
     fn delete<'a>(&'a self, topic: &'a crate::event::Topic) -> EventLogFuture<'a, u64> {
         L::delete(self, topic)
     }
@@ -618,5 +634,67 @@ async fn retention_counts_right_after_a_deletion() {
         log.append("aaaa").await;
         assert_eq!(log.read(">", 0, 9).await, [4, 6, 7, 8]);
         assert_eq!(log.dropped("a"), 5);
+    }
+}
+
+#[tokio::test]
+async fn topics_with_events_are_listed_in_pages() {
+    for log in TestLog::all(keeping(0)) {
+        log.append("ab").await;
+        assert_eq!(log.log.topics(&patterns(">"), None, 9), []);
+    }
+    for log in TestLog::all(keeping(9)) {
+        let topics = ["b", "a-b", "a", "a.b", "a.a", "clock"];
+        log.append_drafts(topics.map(|topic| draft(topic, "x")).into()).await;
+        let list = |texts: &str, after: Option<&str>, limit| {
+            let after = after.map(|after| after.parse().unwrap());
+            let listed = log.log.topics(&patterns(texts), after.as_ref(), limit);
+            listed.iter().map(|topic| topic.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(list(">", None, 9), ["a", "a.a", "a.b", "a-b", "b", "clock"]);
+        assert_eq!(list(">", None, 2), ["a", "a.a"]);
+        assert_eq!(list(">", Some("a.a"), 2), ["a.b", "a-b"]);
+        assert_eq!(list("*", Some("a.z"), 9), ["a-b", "b", "clock"]);
+        assert_eq!(list("a.* b", Some("never"), 9), [""; 0]);
+        log.log.delete(&"b".parse().unwrap()).await.unwrap();
+        assert_eq!(list("*", None, 9), ["a", "a-b", "clock"]);
+    }
+}
+
+#[tokio::test]
+async fn the_figures_of_a_topic_follow_its_events() {
+    for log in TestLog::all(keeping(2)) {
+        let figures = async || {
+            let topics = ["a", "b", "never"].map(|topic| topic.parse().unwrap());
+            let figures = log.log.figures(&topics).await.unwrap();
+            let stamp = |stamp: EventStamp| (stamp.id.sequence, stamp.time.as_millis());
+            let figures = figures
+                .into_iter()
+                .map(|of| (of.events, of.bytes, of.oldest.map(stamp), of.newest.map(stamp)));
+            figures.collect::<Vec<_>>()
+        };
+        let none = (0, 0, None, None);
+        assert_eq!(figures().await, [none, none, none]);
+        let at = |seconds| Timestamp::from_millis(NOW.as_millis() + seconds);
+        log.append_at(vec![draft("a", "ü"), draft("b", "")], at(0)).await;
+        let (first, b) = (Some((1, at(0).as_millis())), Some((2, at(0).as_millis())));
+        assert_eq!(figures().await, [(1, 2, first, first), (1, 0, b, b), none]);
+        for seconds in 1..=2 {
+            log.append_at(vec![draft("a", "xxx")], at(seconds)).await;
+        }
+        // The first event exceeds the retention.
+        let [oldest, newest] = [(3, at(1).as_millis()), (4, at(2).as_millis())].map(Some);
+        assert_eq!(figures().await, [(2, 6, oldest, newest), (1, 0, b, b), none]);
+        log.log.delete(&"b".parse().unwrap()).await.unwrap();
+        assert_eq!(figures().await, [(2, 6, oldest, newest), none, none]);
+        #[cfg(feature = "sqlite")]
+        if let Some((sqlite, folder)) = log.sqlite {
+            drop((log.log, sqlite));
+            let log = SqliteLog::open(folder.path(), keeping(2), || NOW).unwrap();
+            let of = log.figures(&["a".parse().unwrap()]).await.unwrap().remove(0);
+            assert_eq!((of.events, of.bytes), (2, 6), "after a restart");
+            let times = [of.oldest, of.newest].map(|stamp| stamp.map(|stamp| stamp.time));
+            assert_eq!(times, [Some(at(1)), Some(at(2))]);
+        }
     }
 }

@@ -12,7 +12,10 @@ use parking_lot::Mutex;
 use super::{
     ages::{AgeMarks, is_young},
     retention::Retention,
-    store::{Appended, Bounds, EventCollector, EventLog, EventLogFuture, ReadLimit, Rejected},
+    store::{
+        Appended, Bounds, EventCollector, EventLog, EventLogFuture, ReadLimit, Rejected,
+        TopicFigures,
+    },
     topics::{TopicChanges, TopicEntry, Topics},
 };
 use crate::{
@@ -98,7 +101,7 @@ impl MemoryContents {
         self.ages.add(sequence, time);
         self.bytes += OVERHEAD + event.data.len();
         entry.place.lock().push_back(sequence);
-        entry.add(1, sequence);
+        entry.add((sequence, time), event.data.len());
         if let Some(key) = key {
             self.key_of.insert(sequence, key.1.clone());
             self.sequence_of.insert(key, sequence);
@@ -139,7 +142,7 @@ impl MemoryContents {
         if let Some(entry) = topics.get(&event.topic) {
             entry.set_dropped(sequence);
             entry.place.lock().pop_front();
-            entry.remove();
+            entry.remove(event.data.len());
         }
         if let Some(key) = self.key_of.remove(&sequence) {
             self.sequence_of.remove(&(event.topic, key));
@@ -257,6 +260,19 @@ impl EventLog for MemoryLog {
         let mut sequences: Vec<_> = of_each.filter(|&sequence| sequence > after).collect();
         sequences.sort_unstable();
         Box::pin(ready(Ok(self.contents.lock().events(&sequences, limit))))
+    }
+
+    fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+        self.topics.page(topics, after, limit)
+    }
+
+    fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+        let contents = self.contents.lock();
+        let figures = self.topics.figures(topics, self.epoch, |entry| {
+            let oldest = contents.events.get(&entry.first_after(0)?)?;
+            Some((oldest.id.sequence, oldest.time))
+        });
+        Box::pin(ready(Ok(figures)))
     }
 
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {

@@ -39,5 +39,6 @@ pub use retention::Retention;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, SqliteLog, volume_bytes};
 pub use store::{
-    Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
+    Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, EventStamp, ReadLimit,
+    Rejected, TopicFigures,
 };

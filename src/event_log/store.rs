@@ -6,9 +6,11 @@ use std::{
     sync::Arc,
 };
 
+use serde::Serialize;
+
 use crate::{
     event::{Draft, Event, Topic},
-    id::Epoch,
+    id::{Epoch, EventId},
     pattern::Patterns,
     timestamp::Timestamp,
 };
@@ -77,6 +79,18 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// If the log could not be read.
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>>;
+
+    /// Returns topics that match and have events, after the topic `after`, at most `limit`. They
+    /// are ordered by their first tokens, then by their second ones, and so on.
+    fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic>;
+
+    /// Returns the figures of each of the topics, in their order. Topics that the log does not know
+    /// have no events.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>>;
 
     /// Deletes the kept events of a topic, and returns their number as soon as that is durable.
     ///
@@ -153,6 +167,32 @@ pub struct Bounds {
     pub start: u64,
     /// The sequence number of the newest event; equal to `start` if no event is kept.
     pub newest: u64,
+}
+
+/// The figures of a topic: what a log keeps of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFigures {
+    /// The topic.
+    pub topic: Topic,
+    /// Number of kept events.
+    pub events: usize,
+    /// Size of their data, in bytes.
+    pub bytes: u64,
+    /// The oldest of them; `None` if no event is kept.
+    pub oldest: Option<EventStamp>,
+    /// The newest of them; `None` if no event is kept.
+    pub newest: Option<EventStamp>,
+    /// `true` if the topic has ended.
+    pub ended: bool,
+}
+
+/// The id and the time of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EventStamp {
+    /// Its place in the event log.
+    pub id: EventId,
+    /// Time at which the server accepted it.
+    pub time: Timestamp,
 }
 
 /// A draft that the log has accepted.

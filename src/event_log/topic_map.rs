@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Bound::{Included, Unbounded},
+    ops::Bound::{Excluded, Included, Unbounded},
 };
 
 use crate::{
@@ -58,14 +58,30 @@ impl<T> TopicMap<T> {
     /// Calls `found` with the value of each topic that matches. Returns the number of topics that
     /// it has looked at.
     pub fn find<'a>(&'a self, patterns: &Patterns, mut found: impl FnMut(&'a T)) -> usize {
+        self.find_after(patterns, None, |value| {
+            found(value);
+            true
+        })
+    }
+
+    /// Calls `found` with the value of each topic that matches, after the topic `after`, until it
+    /// returns `false`. Returns the number of topics that it has looked at.
+    pub fn find_after<'a>(
+        &'a self,
+        patterns: &Patterns,
+        after: Option<&Topic>,
+        mut found: impl FnMut(&'a T) -> bool,
+    ) -> usize {
         let mut path = Path { matcher: Matcher::new(patterns), key: "", states: Vec::new() };
-        let mut topics = self.by_key.range::<str, _>(..);
+        let after = after.map(key);
+        let start = after.as_deref().map_or(Unbounded, Excluded);
+        let mut topics = self.by_key.range::<str, _>((start, Unbounded));
         let mut visited = 0;
         while let Some((key, value)) = topics.next() {
             visited += 1;
             match path.go_to(key) {
-                Step::Matches => found(value),
-                Step::Differs => {}
+                Step::Matches if !found(value) => break,
+                Step::Matches | Step::Differs => {}
                 Step::ContinueAt(key) => {
                     topics = self.by_key.range::<str, _>((Included(key.as_str()), Unbounded));
                 }
@@ -195,6 +211,44 @@ mod tests {
                 map.remove(topic);
             }
             prop_assert_eq!(map.len(), 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pages_have_what_matches_in_order(
+            topics in vec(topic(), 0..40),
+            texts in vec(pattern(), 1..6),
+            start in proptest::option::of(topic()),
+            limit in 1..5_usize,
+        ) {
+            let patterns = patterns(&texts);
+            let tokens = |topic: &Topic| -> Vec<String> {
+                topic.as_str().split('.').map(str::to_owned).collect()
+            };
+            let by_tokens: std::collections::BTreeMap<_, _> =
+                topics.iter().map(|topic| (tokens(topic), topic)).collect();
+            let map = map(by_tokens.values().copied());
+            let expected: Vec<_> = by_tokens
+                .iter()
+                .filter(|(key, topic)| {
+                    patterns.matches(topic) && start.as_ref().is_none_or(|s| **key > tokens(s))
+                })
+                .map(|(_, topic)| (*topic).clone())
+                .collect();
+            let (mut found, mut after) = (Vec::new(), start);
+            loop {
+                let mut page: Vec<Topic> = Vec::new();
+                map.find_after(&patterns, after.as_ref(), |topic| {
+                    page.push(topic.clone());
+                    page.len() < limit
+                });
+                prop_assert!(page.len() <= limit);
+                let Some(last) = page.last() else { break };
+                after = Some(last.clone());
+                found.extend(page);
+            }
+            prop_assert_eq!(found, expected);
         }
     }
 

@@ -8,10 +8,18 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use super::{store::Rejected, topic_map::TopicMap};
-use crate::{event::Topic, pattern::Patterns};
+use super::{
+    store::{EventStamp, Rejected, TopicFigures},
+    topic_map::TopicMap,
+};
+use crate::{
+    event::Topic,
+    id::{Epoch, EventId},
+    pattern::Patterns,
+    timestamp::Timestamp,
+};
 
 /// The topics that a log has had events of.
 ///
@@ -38,6 +46,32 @@ pub(super) struct TopicEntry<T> {
     /// Events up to this sequence number are being deleted, and must not be read; 0 if none are.
     #[cfg(feature = "sqlite")]
     hidden: AtomicU64,
+    kept: Mutex<KeptEvents>,
+}
+
+/// The sequence number and the time of an event.
+pub(super) type Stamp = (u64, Timestamp);
+
+/// Figures of the kept events of a topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct KeptEvents {
+    /// Size of their data.
+    pub bytes: u64,
+    /// `None` if no event is kept, or if the log has to look for it.
+    pub oldest: Option<Stamp>,
+    /// `None` if no event is kept.
+    pub newest: Option<Stamp>,
+}
+
+impl KeptEvents {
+    /// Adds an event, which must be the newest.
+    pub fn add(&mut self, event: Stamp, bytes: usize) {
+        if self.newest.is_none() {
+            self.oldest = Some(event);
+        }
+        self.newest = Some(event);
+        self.bytes += bytes as u64;
+    }
 }
 
 impl<T> TopicEntry<T> {
@@ -52,6 +86,7 @@ impl<T> TopicEntry<T> {
             dropped: AtomicU64::new(dropped),
             #[cfg(feature = "sqlite")]
             hidden: AtomicU64::new(0),
+            kept: Mutex::default(),
         }
     }
 
@@ -70,10 +105,19 @@ impl<T> TopicEntry<T> {
         self.dropped.load(SeqCst)
     }
 
-    /// Counts events up to the sequence number `newest`.
-    pub fn add(&self, count: usize, newest: u64) {
-        self.count.fetch_add(count, SeqCst);
+    /// Counts an event, which must be the newest.
+    pub fn add(&self, event: Stamp, bytes: usize) {
+        self.count.fetch_add(1, SeqCst);
+        self.newest.store(event.0, SeqCst);
+        self.kept.lock().add(event, bytes);
+    }
+
+    /// Restores the figures of stored events up to the sequence number `newest`.
+    #[cfg(feature = "sqlite")]
+    pub fn restore(&self, count: usize, newest: u64, kept: KeptEvents) {
+        self.count.store(count, SeqCst);
         self.newest.store(newest, SeqCst);
+        *self.kept.lock() = kept;
     }
 
     /// Notes that events up to the sequence number `dropped` are dropped, or will be at once.
@@ -103,10 +147,30 @@ impl<T> TopicEntry<T> {
         self.hidden.store(0, SeqCst);
     }
 
-    /// Counts a dropped event.
-    pub fn remove(&self) {
+    /// Counts a dropped event, which must be the oldest.
+    pub fn remove(&self, bytes: usize) {
         // Of a damaged log, the number may be wrong.
         let _ = self.count.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1));
+        let kept = &mut *self.kept.lock();
+        if self.count() == 0 {
+            *kept = KeptEvents::default();
+        } else {
+            kept.bytes = kept.bytes.saturating_sub(bytes as u64);
+            kept.oldest = None;
+        }
+    }
+
+    /// The figures of the kept events. Without the oldest one, the log must look for it.
+    pub fn kept(&self) -> KeptEvents {
+        *self.kept.lock()
+    }
+
+    /// Remembers the oldest event, unless it was dropped while the log looked for it.
+    pub fn set_oldest(&self, oldest: Stamp) {
+        let kept = &mut *self.kept.lock();
+        if kept.newest.is_some() && oldest.0 > self.dropped() {
+            kept.oldest = Some(oldest);
+        }
     }
 }
 
@@ -148,6 +212,48 @@ impl<T> Topics<T> {
             }
         });
         selected
+    }
+
+    /// Returns topics that match and have events, after the topic `after`, at most `limit`, in the
+    /// order of their tokens.
+    pub fn page(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+        let mut page = Vec::new();
+        self.0.read().by_topic.find_after(topics, after, |entry| {
+            if entry.count() > 0 && page.len() < limit {
+                page.push(entry.topic.clone());
+            }
+            page.len() < limit
+        });
+        page
+    }
+
+    /// Returns the figures of the topics. `oldest` looks for the oldest event of an entry.
+    pub fn figures(
+        &self,
+        topics: &[Topic],
+        epoch: Epoch,
+        oldest: impl Fn(&TopicEntry<T>) -> Option<Stamp>,
+    ) -> Vec<TopicFigures> {
+        let stamp = |(sequence, time)| EventStamp { id: EventId { epoch, sequence }, time };
+        let figures = |topic: &Topic| {
+            let entry = self.get(topic);
+            let (kept, events) =
+                entry.as_ref().map(|entry| (entry.kept(), entry.count())).unwrap_or_default();
+            let oldest = kept.oldest.or_else(|| {
+                let found = oldest(entry.as_deref().filter(|_| events > 0)?)?;
+                entry.as_ref()?.set_oldest(found);
+                Some(found)
+            });
+            TopicFigures {
+                topic: topic.clone(),
+                events,
+                bytes: kept.bytes,
+                oldest: oldest.map(stamp),
+                newest: kept.newest.map(stamp),
+                ended: false,
+            }
+        };
+        topics.iter().map(figures).collect()
     }
 
     /// Returns the sequence number of the newest dropped event of the topics; 0 if all are kept.

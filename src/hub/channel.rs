@@ -6,7 +6,7 @@ use std::{
     mem,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -28,6 +28,8 @@ const WAKE_BATCH: usize = 64;
 pub(super) struct Channel {
     /// The number of the channel, which is higher for later ones.
     number: u64,
+    /// Number of subscribers. Changed only while the channels are locked.
+    subscribers: AtomicUsize,
     /// The last batch, and the newest sequence number before it. Nearly all subscribers want it
     /// next.
     last_batch: Mutex<Option<(u64, Arc<Batch>)>>,
@@ -49,6 +51,7 @@ impl Channel {
     fn new(number: u64, newest: u64) -> Self {
         Self {
             number,
+            subscribers: AtomicUsize::new(0),
             last_batch: Mutex::default(),
             newest: Arc::new(AtomicU64::new(newest)),
             waiters: Mutex::default(),
@@ -123,54 +126,53 @@ impl Channel {
     }
 }
 
+/// The numbers of a topic's subscribers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readers {
+    /// Those that name the topic.
+    pub exact: usize,
+    /// Those that have only patterns that match it.
+    pub by_pattern: usize,
+}
+
 /// The channels that have subscribers.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    counted: HashMap<Patterns, CountedChannel>,
+    by_patterns: HashMap<Patterns, Arc<Channel>>,
     /// The channels with a pattern, in the order of their numbers.
     by_pattern: PatternIndex<Vec<Arc<Channel>>>,
     /// Number of channels that were created.
     created: u64,
 }
 
-/// A channel with the number of its subscribers.
-#[derive(Debug)]
-struct CountedChannel {
-    channel: Arc<Channel>,
-    subscribers: usize,
-}
-
 impl Channels {
     /// Adds a subscriber to the channel of the patterns. If it is the first, the channel is created
     /// for events after the sequence number `newest`.
     pub(super) fn join(&mut self, patterns: &Patterns, newest: u64) -> Arc<Channel> {
-        if let Some(counted) = self.counted.get_mut(patterns) {
-            counted.subscribers += 1;
-            return Arc::clone(&counted.channel);
+        if let Some(channel) = self.by_patterns.get(patterns) {
+            channel.subscribers.fetch_add(1, Ordering::Relaxed);
+            return Arc::clone(channel);
         }
         self.created += 1;
         let channel = Arc::new(Channel::new(self.created, newest));
+        channel.subscribers.store(1, Ordering::Relaxed);
         for pattern in patterns.iter() {
             match self.by_pattern.get_mut(pattern) {
                 Some(channels) => channels.push(Arc::clone(&channel)),
                 None => self.by_pattern.insert(pattern.clone(), vec![Arc::clone(&channel)]),
             }
         }
-        let counted = CountedChannel { channel: Arc::clone(&channel), subscribers: 1 };
-        self.counted.insert(patterns.clone(), counted);
+        self.by_patterns.insert(patterns.clone(), Arc::clone(&channel));
         channel
     }
 
     /// Removes a subscriber from the channel of the patterns, and the channel with its last one.
     pub(super) fn leave(&mut self, patterns: &Patterns) {
-        let Some(counted) = self.counted.get_mut(patterns) else { return };
-        counted.subscribers -= 1;
-        if counted.subscribers > 0 {
+        let Some(channel) = self.by_patterns.get(patterns) else { return };
+        if channel.subscribers.fetch_sub(1, Ordering::Relaxed) > 1 {
             return;
         }
-        let Some(CountedChannel { channel, .. }) = self.counted.remove(patterns) else {
-            return;
-        };
+        let Some(channel) = self.by_patterns.remove(patterns) else { return };
         for pattern in patterns.iter() {
             let Some(channels) = self.by_pattern.get_mut(pattern) else { continue };
             if let Ok(at) = channels.binary_search_by_key(&channel.number, |other| other.number) {
@@ -180,6 +182,16 @@ impl Channels {
                 self.by_pattern.remove(pattern);
             }
         }
+    }
+
+    /// Counts the subscribers that an event of `topic` goes to.
+    pub(super) fn readers(&self, topic: &Topic) -> Readers {
+        let count = |channels: &[Arc<Channel>]| {
+            channels.iter().map(|channel| channel.subscribers.load(Ordering::Relaxed)).sum()
+        };
+        let exact = self.by_pattern.get(topic.as_str()).map_or(0, |channels| count(channels));
+        let all: usize = count(&self.of(topic));
+        Readers { exact, by_pattern: all - exact }
     }
 
     /// Returns the channels that an event of `topic` goes to, each once.
@@ -261,7 +273,25 @@ mod tests {
         assert_eq!((of(&channels, "a"), of(&channels, "b.c")), (1, 0));
         assert!(Arc::ptr_eq(&channels.of(&topic("a"))[0], &other));
         channels.leave(&patterns("a"));
-        assert!(channels.counted.is_empty() && channels.by_pattern.is_empty());
+        assert!(channels.by_patterns.is_empty() && channels.by_pattern.is_empty());
+    }
+
+    #[test]
+    fn readers_are_counted_once_by_name_or_by_pattern() {
+        let mut channels = Channels::default();
+        for text in ["a.b", "a.b", "a.b a.* >", "a.* *.b a.>", ">", "a.c"] {
+            channels.join(&patterns(text), 0);
+        }
+        let readers = |channels: &Channels, name| {
+            let Readers { exact, by_pattern } = channels.readers(&topic(name));
+            (exact, by_pattern)
+        };
+        assert_eq!(readers(&channels, "a.b"), (3, 2));
+        assert_eq!(readers(&channels, "a.c"), (1, 3));
+        assert_eq!(readers(&channels, "b"), (0, 2));
+        channels.leave(&patterns("a.b"));
+        channels.leave(&patterns("a.* *.b a.>"));
+        assert_eq!(readers(&channels, "a.b"), (2, 1));
     }
 
     #[test]

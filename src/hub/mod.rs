@@ -28,6 +28,7 @@ mod publish;
 mod ring;
 mod state;
 mod subscriber;
+mod topic_filter;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -37,13 +38,15 @@ use tokio::{
     time::Instant,
 };
 
+pub use channel::Readers;
 pub use frame::{Batch, Format, Frame};
 pub use publish::{DraftChain, PublishError, Publishing};
 pub use subscriber::{Delivery, Subscriber};
+pub use topic_filter::TopicFilter;
 
 use crate::{
     event::{Draft, Event, Topic},
-    event_log::{Bounds, Condition, EventLog, EventLogError, MemoryLog, Retention},
+    event_log::{Bounds, Condition, EventLog, EventLogError, MemoryLog, Retention, TopicFigures},
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
     pattern::Patterns,
@@ -53,6 +56,9 @@ use channel::Channels;
 use publish::{FailureCounters, QUEUE_CAPACITY, QueuedDraft, WaitingPublisher};
 use ring::Ring;
 use state::{Fanout, HubState};
+
+/// Number of topics that are looked at before the lock on them is released.
+const TOPICS_PER_LOOK: usize = 1000;
 
 /// Accepts events, appends them to an event log, and delivers them to subscribers.
 pub struct Hub {
@@ -168,6 +174,42 @@ impl Hub {
         let state = Arc::clone(&self.state);
         let deleted = tokio::spawn(async move { state.delete(&topic).await }).await;
         deleted.map_err(EventLogError::unconfirmed)?
+    }
+
+    /// Returns topics that pass the filter and have events, after the topic `after`, at most
+    /// `limit`. They are ordered by their first tokens, then by their second ones, and so on.
+    pub fn topics(&self, filter: &TopicFilter, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+        let Some(patterns) = filter.narrowed() else { return Vec::new() };
+        let mut page = self.state.log.topics(patterns, after, limit);
+        if filter.is_narrow() {
+            return page;
+        }
+        let mut passed = Vec::new();
+        while let Some(last) = page.last().cloned() {
+            filter.apply(&mut page);
+            passed.append(&mut page);
+            if passed.len() >= limit {
+                break;
+            }
+            page = self.state.log.topics(patterns, Some(&last), limit.max(TOPICS_PER_LOOK));
+        }
+        passed.truncate(limit);
+        passed
+    }
+
+    /// Returns the figures of each of the topics, in their order. Topics that are not known have no
+    /// events.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn figures(&self, topics: &[Topic]) -> Result<Vec<TopicFigures>, EventLogError> {
+        self.state.log.figures(topics).await
+    }
+
+    /// Counts the subscribers to a topic.
+    pub fn readers(&self, topic: &Topic) -> Readers {
+        self.state.fanout.lock().channels.readers(topic)
     }
 
     /// Creates a subscriber to the topics that continues at `cursor`.

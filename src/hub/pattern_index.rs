@@ -75,6 +75,11 @@ impl<T> PatternIndex<T> {
         self.values.get_mut(pattern)
     }
 
+    /// Returns the value of the pattern with a text.
+    pub fn get(&self, pattern: &str) -> Option<&T> {
+        self.values.get(pattern)
+    }
+
     /// Adds a pattern, which must be new.
     pub fn insert(&mut self, pattern: Pattern, value: T) {
         if pattern.has_wildcard() {

@@ -406,6 +406,7 @@ mod tests {
         event::Draft,
         event_log::{
             Appended, Bounds, EventLog, EventLogFuture, MemoryLog, ReadLimit, Rejected, Retention,
+            TopicFigures,
         },
         hub::Hub,
         id::{Cursor, Epoch},
@@ -776,6 +777,14 @@ mod tests {
             self.log.newest_of_each(topics, after.max(self.lost().0), limit)
         }
 
+        fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+            self.log.topics(topics, after, limit)
+        }
+
+        fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+            self.log.figures(topics)
+        }
+
         fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
             self.log.delete(topic)
         }
@@ -840,6 +849,14 @@ mod tests {
                 return Box::pin(async { Err(EventLogError::Damaged { last: Self::LAST }) });
             }
             self.0.newest_of_each(topics, after, limit)
+        }
+
+        fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+            self.0.topics(topics, after, limit)
+        }
+
+        fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+            self.0.figures(topics)
         }
 
         fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
@@ -1003,6 +1020,14 @@ mod tests {
             _: u64,
             _: ReadLimit,
         ) -> EventLogFuture<'a, Vec<Event>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn topics(&self, _: &Patterns, _: Option<&Topic>, _: usize) -> Vec<Topic> {
+            Vec::new()
+        }
+
+        fn figures<'a>(&'a self, _: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
             Box::pin(async { Ok(Vec::new()) })
         }
 

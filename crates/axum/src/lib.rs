@@ -157,7 +157,7 @@ impl EventRoutes {
         self.streams.clone()
     }
 
-    /// The routes `/events`, `/events/{topic}`, `/poll` and `/ws`.
+    /// The routes `/events`, `/events/{topic}`, `/topics`, `/topics/{topic}`, `/poll` and `/ws`.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         routes::router(routes::event_routes()).with_state(self.state())
     }

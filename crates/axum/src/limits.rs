@@ -12,6 +12,11 @@ pub const MAX_KEY: usize = 255;
 /// Longest time that a poll may ask to wait, in seconds. Most proxies wait longer than that.
 pub const MAX_WAIT: u64 = 55;
 
+/// Number of topics on a page of their list, unless the client asks for fewer or more.
+pub const DEFAULT_TOPICS: usize = 100;
+/// Maximum number of topics on a page of their list.
+pub const MAX_TOPICS: usize = 1000;
+
 /// Maximum length of a WebSocket message from a client that may publish, in bytes. JSON may spend
 /// six bytes on one character of an event's data.
 pub(crate) const MAX_MESSAGE: usize = 6 * MAX_DATA + 4096;

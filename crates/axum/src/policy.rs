@@ -59,6 +59,17 @@ pub trait Policy: Send + Sync + 'static {
     /// If it may not.
     fn may_read(&self, request: &Parts, topics: &Patterns) -> Result<Expiry, Denied>;
 
+    /// Decides which of the topics that match `topics` a request may list with their figures, and
+    /// until when: those that match any of the returned patterns. The default is all of them, if
+    /// the request may read all.
+    ///
+    /// # Errors
+    ///
+    /// If it may list none.
+    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(Patterns, Expiry), Denied> {
+        Ok((topics.clone(), self.may_read(request, topics)?))
+    }
+
     /// Decides whether a request may publish to a topic. The default denies it: a server can always
     /// publish by calling its hub. Over a WebSocket this is asked for each publish, with the head
     /// of the request that opened it.
@@ -122,6 +133,10 @@ impl Policy for ReadOnly {
 impl<P: Policy + ?Sized> Policy for Arc<P> {
     fn may_read(&self, request: &Parts, topics: &Patterns) -> Result<Expiry, Denied> {
         (**self).may_read(request, topics)
+    }
+
+    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(Patterns, Expiry), Denied> {
+        (**self).may_list(request, topics)
     }
 
     fn may_publish(&self, request: &Parts, topic: &Topic) -> Result<Publisher, Denied> {

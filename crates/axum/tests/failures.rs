@@ -10,7 +10,7 @@ use waterclock::{
     event::{Draft, Event, Topic},
     event_log::{
         Appended, Bounds, EventLog, EventLogError, EventLogFuture, MemoryLog, ReadLimit, Rejected,
-        Retention,
+        Retention, TopicFigures,
     },
     hub::Hub,
     id::Epoch,
@@ -82,6 +82,14 @@ impl EventLog for FailingLog {
         limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<Event>> {
         self.log.newest_of_each(topics, after, limit)
+    }
+
+    fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+        self.log.topics(topics, after, limit)
+    }
+
+    fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+        self.log.figures(topics)
     }
 
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {

@@ -70,6 +70,28 @@ impl Caller {
         }
     }
 
+    /// Decides which of the given topics the caller may list, and until when: those that match any
+    /// of the returned patterns.
+    ///
+    /// # Errors
+    ///
+    /// If the caller may not read them all, and no topic is public or listed by a valid token.
+    pub fn may_list(
+        &self,
+        topics: &Patterns,
+        access: &Access,
+    ) -> Result<(Patterns, Expiry), AuthError> {
+        let why = match self.may_read(topics, access) {
+            Ok(expires) => return Ok((topics.clone(), expires)),
+            Err(why @ AuthError::InvalidToken(_)) => return Err(why),
+            Err(why) => why,
+        };
+        let token = self.token.as_ref().ok().and_then(Option::as_ref);
+        let listed = token.map_or(&[][..], |token| &token.subscribe);
+        let readable = Patterns::new(access.public_topics.iter().chain(listed).cloned());
+        Ok((readable.ok_or(why)?, token.map(|token| token.expires)))
+    }
+
     /// The permission by which the caller may read all the given topics.
     ///
     /// # Errors

@@ -22,6 +22,10 @@ impl Policy for Access {
         Ok(caller(request)?.may_read(topics, self)?)
     }
 
+    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(Patterns, Expiry), Denied> {
+        Ok(caller(request)?.may_list(topics, self)?)
+    }
+
     fn may_publish(&self, request: &Parts, topic: &Topic) -> Result<Publisher, Denied> {
         Ok(caller(request)?.may_publish(topic, self)?)
     }

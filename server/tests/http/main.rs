@@ -25,5 +25,6 @@ mod stopping;
 mod support;
 mod tls;
 mod tokens;
+mod topics;
 mod transports;
 mod ws;

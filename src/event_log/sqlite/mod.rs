@@ -42,6 +42,7 @@ use super::{
     retention::Retention,
     store::{
         Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
+        TopicFigures,
     },
     topics::Topics,
 };
@@ -270,6 +271,20 @@ impl EventLog for SqliteLog {
             let found = selection.newest_of_each(&self.shared.readers, after, limit).await?;
             self.wait_for_drop(topics, after).await;
             self.undamaged(found)
+        })
+    }
+
+    fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+        self.topics.page(topics, after, limit)
+    }
+
+    fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+        Box::pin(async move {
+            let epoch = self.shared.index.lock().epoch;
+            let unknown: Vec<_> =
+                topics.iter().filter_map(|topic| self.topics.get(topic)).collect();
+            read::find_oldest(&self.shared.readers, unknown).await?;
+            Ok(self.topics.figures(topics, epoch, |_| None))
         })
     }
 

@@ -105,6 +105,37 @@ fn read_epoch(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_one("SELECT epoch FROM log", [], |_| Ok(()))
 }
 
+/// Looks for the oldest event of each topic of which it is not known.
+pub(super) async fn find_oldest(
+    readers: &Arc<ReaderPool>,
+    mut topics: Vec<Arc<TopicEntry<i64>>>,
+) -> Result<(), EventLogError> {
+    topics.retain(|topic| topic.count() > 0 && topic.kept().oldest.is_none());
+    for topics in topics.chunks(TOPICS_PER_STEP) {
+        let topics = topics.to_vec();
+        readers
+            .run(move |connection| {
+                let mut oldest = connection.prepare_cached(
+                    "SELECT sequence, time FROM events WHERE topic = ?1 AND sequence > ?2
+                     ORDER BY sequence LIMIT 1",
+                )?;
+                for topic in topics {
+                    let found = oldest.query_one((topic.place, topic.hidden()), |row| {
+                        // The time of a damaged event may be anything.
+                        let time = Timestamp::from_millis(row.get(1).unwrap_or_default());
+                        Ok((row.get(0)?, time))
+                    });
+                    if let Some(found) = found.optional()? {
+                        topic.set_oldest(found);
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
 /// The topics that a read covers, and the newest event that it may return.
 pub(super) struct TopicSelection {
     epoch: Epoch,

@@ -10,7 +10,7 @@ use crate::{
     event_log::{
         ages::AgeMarks,
         retention::Retention,
-        topics::{TopicEntry, Topics},
+        topics::{KeptEvents, TopicEntry, Topics},
     },
     id::Epoch,
     timestamp::Timestamp,
@@ -304,15 +304,23 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
     // An index may have another opinion, but a number must not be used again.
     let (mut oldest, mut newest) = (None, forgotten);
     let mut ages = AgeMarks::new(retention);
-    let mut statement =
-        connection.prepare("SELECT sequence, time FROM events ORDER BY sequence")?;
+    let mut statement = connection.prepare(
+        "SELECT sequence, time, topic, octet_length(data) FROM events ORDER BY sequence",
+    )?;
+    let mut by_topic: HashMap<i64, KeptEvents> = HashMap::new();
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let sequence: u64 = row.get(0)?;
         oldest = oldest.or(Some(sequence));
         newest = newest.max(sequence);
-        if let Ok(time) = row.get(1) {
-            ages.add(sequence, Timestamp::from_millis(time));
+        let time = row.get(1).map(Timestamp::from_millis);
+        if let Ok(time) = time {
+            ages.add(sequence, time);
+        }
+        if let Ok(topic) = row.get(2) {
+            let bytes: Option<usize> = row.get(3)?;
+            let time = time.unwrap_or(Timestamp::from_millis(0));
+            by_topic.entry(topic).or_default().add((sequence, time), bytes.unwrap_or_default());
         }
     }
 
@@ -322,7 +330,7 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
         newest = newest.max(of_topic).max(dropped);
         let topic = topic.parse().map_err(|_| damaged("a topic is invalid"))?;
         let entry = TopicEntry::new(topic, row_id, dropped);
-        entry.add(count, of_topic);
+        entry.restore(count, of_topic, by_topic.remove(&row_id).unwrap_or_default());
         topics.push(entry);
         all += count;
     }

@@ -8,6 +8,7 @@ mod poll;
 #[cfg(feature = "probe")]
 mod probe;
 mod publish;
+mod topics;
 mod ws;
 
 use axum::{
@@ -26,6 +27,8 @@ pub(crate) fn event_routes() -> Vec<Route> {
         ("/events", get(events::get).head(events::head)),
         ("/ws", get(ws::get)),
         ("/poll", get(poll::get)),
+        ("/topics", get(topics::list)),
+        ("/topics/{topic}", get(topics::one)),
         ("/events/{topic}", post(publish::post).put(publish::post).delete(delete::delete)),
     ]
 }

@@ -312,7 +312,7 @@ impl Writer {
             if let Ok(Placed { sequence, is_duplicate: false, .. }) = placed
                 && let Some(entry) = index.topics.get(&draft.topic)
             {
-                entry.add(1, *sequence);
+                entry.add((*sequence, time), draft.data.len());
                 index.count += 1;
                 self.appended.events += 1;
                 self.appended.bytes += draft.data.len() + OVERHEAD;

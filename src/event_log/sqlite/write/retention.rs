@@ -27,6 +27,15 @@ const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(50);
 /// Minimum interval of attempts to make room, if they are in vain.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
+/// An event that is to be dropped.
+struct DroppedEvent {
+    sequence: u64,
+    /// `None` if the topic does not exist, since the event is damaged.
+    topic: Option<Topic>,
+    /// Size of its data.
+    bytes: usize,
+}
+
 impl Writer {
     /// Returns the time until the next tidying up.
     pub(super) fn until_tidy(&self) -> Duration {
@@ -177,12 +186,15 @@ impl Writer {
         let Some(entry) = self.shared.index.lock().topics.get(topic) else { return Ok(0) };
         let events: Vec<_> = {
             let mut oldest = self.connection.prepare_cached(
-                "SELECT sequence FROM events WHERE topic = ?1 AND sequence <= ?2
-                 ORDER BY sequence LIMIT ?3",
+                "SELECT sequence, octet_length(data) FROM events
+                 WHERE topic = ?1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3",
             )?;
-            let rows = oldest.query_map((entry.place, newest, SLICE), |row| row.get(0))?;
-            rows.map(|sequence| Ok((sequence?, Some(topic.clone()))))
-                .collect::<rusqlite::Result<_>>()?
+            let rows = oldest.query_map((entry.place, newest, SLICE), |row| {
+                let bytes: Option<usize> = row.get(1)?;
+                let (topic, bytes) = (Some(topic.clone()), bytes.unwrap_or_default());
+                Ok(DroppedEvent { sequence: row.get(0)?, topic, bytes })
+            })?;
+            rows.collect::<rusqlite::Result<_>>()?
         };
         self.drop_events(&events)?;
         self.committed = Some(Instant::now());
@@ -190,12 +202,12 @@ impl Writer {
     }
 
     /// Drops events from the database and from its summary.
-    fn drop_events(&mut self, excess: &[(u64, Option<Topic>)]) -> rusqlite::Result<()> {
+    fn drop_events(&mut self, excess: &[DroppedEvent]) -> rusqlite::Result<()> {
         if excess.is_empty() {
             return Ok(());
         }
         let mut dropping: HashMap<Topic, u64> = HashMap::new();
-        for (sequence, topic) in excess {
+        for DroppedEvent { sequence, topic, .. } in excess {
             let Some(topic) = topic else { continue };
             let newest = dropping.entry(topic.clone()).or_default();
             *newest = (*sequence).max(*newest);
@@ -213,9 +225,10 @@ impl Writer {
                         entry.set_dropped(*newest);
                     }
                 }
-                for topic in excess.iter().filter_map(|(_, topic)| topic.as_ref()) {
-                    if let Some(entry) = index.topics.get(topic) {
-                        entry.remove();
+                for DroppedEvent { topic, bytes, .. } in excess {
+                    let topic = topic.as_ref();
+                    if let Some(entry) = topic.and_then(|topic| index.topics.get(topic)) {
+                        entry.remove(*bytes);
                         index.count = index.count.saturating_sub(1);
                     }
                 }
@@ -235,7 +248,7 @@ impl Writer {
     /// of the oldest event that is left.
     fn delete(
         &mut self,
-        events: &[(u64, Option<Topic>)],
+        events: &[DroppedEvent],
         newest: &HashMap<Topic, u64>,
     ) -> rusqlite::Result<Option<u64>> {
         let transaction =
@@ -243,7 +256,7 @@ impl Writer {
         {
             let mut delete =
                 transaction.prepare_cached("DELETE FROM events WHERE sequence = ?1")?;
-            for (sequence, _) in events {
+            for DroppedEvent { sequence, .. } in events {
                 delete.execute([sequence])?;
             }
             let mut update =
@@ -263,7 +276,7 @@ impl Writer {
     }
 
     /// Returns events that exceed the retention, at most `limit`, each once.
-    fn excess(&self, limit: usize) -> rusqlite::Result<Vec<(u64, Option<Topic>)>> {
+    fn excess(&self, limit: usize) -> rusqlite::Result<Vec<DroppedEvent>> {
         let mut excess = Vec::new();
         let mut seen = HashSet::new();
         let over_count: Vec<(i64, Topic, usize)> = {
@@ -275,14 +288,17 @@ impl Writer {
             over.collect()
         };
         let mut oldest = self.connection.prepare_cached(
-            "SELECT sequence FROM events WHERE topic = ?1 ORDER BY sequence LIMIT ?2",
+            "SELECT sequence, octet_length(data) FROM events
+             WHERE topic = ?1 ORDER BY sequence LIMIT ?2",
         )?;
         for (row_id, topic, over) in over_count {
             let count = over.min(limit - excess.len());
-            for sequence in oldest.query_map((row_id, count), |row| row.get(0))? {
-                let sequence = sequence?;
+            let mut rows = oldest.query((row_id, count))?;
+            while let Some(row) = rows.next()? {
+                let (sequence, bytes): (_, Option<usize>) = (row.get(0)?, row.get(1)?);
                 seen.insert(sequence);
-                excess.push((sequence, Some(topic.clone())));
+                let (topic, bytes) = (Some(topic.clone()), bytes.unwrap_or_default());
+                excess.push(DroppedEvent { sequence, topic, bytes });
             }
         }
 
@@ -304,12 +320,12 @@ impl Writer {
             if (sequence > too_old || is_young) && over_bytes == 0 {
                 break;
             }
-            let size: Option<usize> = row.get(2)?;
-            over_bytes = over_bytes.saturating_sub(size.unwrap_or_default() + OVERHEAD);
+            let bytes = row.get::<_, Option<usize>>(2)?.unwrap_or_default();
+            over_bytes = over_bytes.saturating_sub(bytes + OVERHEAD);
             if seen.insert(sequence) {
                 // A damaged event may have no topic.
                 let topic = row.get_ref(1)?.as_str().ok().and_then(|topic| topic.parse().ok());
-                excess.push((sequence, topic));
+                excess.push(DroppedEvent { sequence, topic, bytes });
             }
         }
         Ok(excess)
@@ -376,7 +392,7 @@ impl Writer {
 }
 
 /// Returns the newest event whose topic does not exist, since it is damaged.
-fn newest_without_topic(events: &[(u64, Option<Topic>)]) -> Option<u64> {
-    let without = events.iter().filter(|(_, topic)| topic.is_none());
-    without.map(|(sequence, _)| *sequence).max()
+fn newest_without_topic(events: &[DroppedEvent]) -> Option<u64> {
+    let without = events.iter().filter(|event| event.topic.is_none());
+    without.map(|event| event.sequence).max()
 }

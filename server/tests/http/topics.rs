@@ -1,0 +1,169 @@
+//! `GET /topics` and `GET /topics/{topic}` over real sockets.
+
+use serde_json::{Value, json};
+use server::auth::Access;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{
+    support::{DEADLINE, REMOTE, Server, Settings, TIME, TestResponse, event_id},
+    tokens,
+};
+
+/// Returns the JSON of a successful response.
+async fn body(response: TestResponse) -> Value {
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    serde_json::from_str(&response.rest().await).unwrap()
+}
+
+/// Returns the names of the listed topics, and the next page.
+async fn list(server: &Server, query: &str) -> (Vec<String>, Value) {
+    names(&body(server.get(&format!("/topics?{query}")).await).await)
+}
+
+fn names(page: &Value) -> (Vec<String>, Value) {
+    let topics = page["topics"].as_array().unwrap().iter();
+    (
+        topics.map(|topic| topic["topic"].as_str().unwrap().to_owned()).collect(),
+        page["next"].clone(),
+    )
+}
+
+#[tokio::test]
+async fn a_topic_has_figures_of_its_events() {
+    let server = Server::start_with(Settings { retain_count: 2, ..Settings::default() }).await;
+    for (topic, data) in [("orders.eu", "ü"), ("other", "x"), ("orders.eu", "xyz")] {
+        server.publish_to(topic, data).await;
+    }
+    assert_eq!(
+        body(server.get("/topics/orders.eu").await).await,
+        json!({
+            "topic": "orders.eu", "events": 2, "bytes": 5,
+            "oldest": {"id": event_id(1), "time": TIME},
+            "newest": {"id": event_id(3), "time": TIME},
+            "readers": 0, "pattern_readers": 0, "ended": false,
+        })
+    );
+    let nothing = json!({
+        "topic": "never", "events": 0, "bytes": 0, "oldest": null, "newest": null,
+        "readers": 0, "pattern_readers": 0, "ended": false,
+    });
+    assert_eq!(body(server.get("/topics/never").await).await, nothing);
+    for tick in ["a", "bb", "ccc"] {
+        server.publish(tick).await;
+    }
+    let clock = body(server.get("/topics/clock").await).await;
+    assert_eq!((&clock["events"], &clock["bytes"]), (&json!(2), &json!(5)));
+    assert_eq!(clock["oldest"]["id"], event_id(5));
+    let response = server.get("/topics/a.*").await;
+    assert_eq!(response.status(), 400);
+    assert!(response.rest().await.contains("is not a topic"));
+}
+
+#[tokio::test]
+async fn a_producer_learns_how_many_readers_a_topic_has() {
+    let server = Server::start().await;
+    let mut streams = Vec::new();
+    for query in ["topic=a", "topic=a&topic=a.*&topic=%3E", "topic=*", "topic=b"] {
+        let mut stream = server.get(&format!("/events?{query}")).await;
+        stream.message().await;
+        streams.push(stream);
+    }
+    let mut poll = server.connect().await;
+    poll.write_all(b"GET /poll?topic=a&wait=55 HTTP/1.0\r\n\r\n").await.unwrap();
+    let readers = async |topic: &str, expected: (u64, u64)| {
+        let reached = async {
+            loop {
+                let topic = body(server.get(&format!("/topics/{topic}")).await).await;
+                let count = |name: &str| topic[name].as_u64().unwrap();
+                if (count("readers"), count("pattern_readers")) == expected {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, reached).await.expect(topic);
+    };
+    readers("a", (3, 1)).await;
+    readers("b", (1, 2)).await;
+    readers("a.x", (0, 1)).await;
+    streams.truncate(1);
+    readers("a", (2, 0)).await;
+    readers("b", (0, 0)).await;
+}
+
+#[tokio::test]
+async fn topics_are_listed_in_pages() {
+    let server = Server::start().await;
+    for n in 0..30 {
+        server.publish_to(&format!("t.{n:02}"), "x").await;
+    }
+    server.publish_to("a-b", "x").await;
+    let (first, next) = list(&server, "").await;
+    assert_eq!((first.len(), &next), (31, &Value::Null));
+    assert_eq!((&*first[0], &*first[30]), ("a-b", "t.29"));
+    let (mut listed, mut after) = (Vec::new(), String::new());
+    loop {
+        let (page, next) = list(&server, &format!("match=t.*&match=x&limit=12{after}")).await;
+        listed.extend(page);
+        let Some(next) = next.as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(listed, first[1..]);
+    assert_eq!(list(&server, "match=t.*&limit=30").await.1, Value::Null, "exactly a page");
+}
+
+#[tokio::test]
+async fn only_topics_that_the_caller_may_read_are_listed() {
+    let access = Access { public_topics: ["clock".parse().unwrap()].into(), ..tokens::access() };
+    let server = Server::with_access(access).await;
+    for topic in ["clock", "orders.eu", "orders.us", "orders.eu.new", "secret"] {
+        server.publish_to(topic, "x").await;
+    }
+    let all = list(&server, "").await.0;
+    assert_eq!(all, ["clock", "orders.eu", "orders.eu.new", "orders.us", "secret"]);
+    let remote = server.send(format!("GET /topics HTTP/1.0\r\n{REMOTE}\r\n").as_bytes()).await;
+    assert_eq!(names(&body(remote).await).0, ["clock"]);
+    for (subscribe, path, expected) in [
+        (json!(["orders.*"]), "/topics", &["clock", "orders.eu", "orders.us"][..]),
+        (json!(["orders.*"]), "/topics?match=orders.%3E", &["orders.eu", "orders.us"]),
+        (json!(["orders.*"]), "/topics?match=secret", &[]),
+        (json!(["*.eu"]), "/topics?match=orders.*", &["orders.eu"]),
+        (json!(["*.eu"]), "/topics?match=orders.*&limit=1", &["orders.eu"]),
+        (json!([">"]), "/topics?match=*", &["clock", "secret"]),
+        (json!([]), "/topics", &["clock"]),
+    ] {
+        let token = tokens::token(json!({ "subscribe": subscribe }));
+        let page = body(server.get_with_token(&token, path).await).await;
+        assert_eq!(names(&page), (expected.iter().map(ToString::to_string).collect(), Value::Null));
+    }
+    let token = tokens::token(json!({"subscribe": ["orders.*"]}));
+    assert_eq!(server.get_with_token(&token, "/topics/secret").await.status(), 403);
+    assert_eq!(server.get_with_token(&token, "/topics/orders.eu").await.status(), 200);
+    assert_eq!(server.get_with_token("nonsense", "/topics").await.status(), 401);
+    let nothing_is_public = Server::with_access(tokens::access()).await;
+    let remote = format!("GET /topics HTTP/1.0\r\n{REMOTE}\r\n");
+    assert_eq!(nothing_is_public.send(remote.as_bytes()).await.status(), 401);
+}
+
+#[tokio::test]
+async fn an_invalid_query_for_topics_gets_400_with_the_permitted_values() {
+    let server = Server::start().await;
+    let many: Vec<_> = (0..65).map(|n| format!("match={n}")).collect();
+    for (query, detail) in [
+        ("match=a..b", "is not a pattern"),
+        ("match=", "is not a pattern"),
+        ("after=*", "`after` must be the `next` of the page before"),
+        ("limit=0", "a whole number from 1 to 1000"),
+        ("limit=1001", "a whole number from 1 to 1000"),
+        ("topic=a", "Use `match`"),
+        ("matches=a", "Use `match`"),
+        ("page=2", "Use `after`"),
+        (&many.join("&"), "at most 64 patterns"),
+    ] {
+        let response = server.get(&format!("/topics?{query}")).await;
+        assert_eq!(response.status(), 400, "{query}");
+        let why = response.rest().await;
+        assert!(why.contains(detail), "{query}: {why}");
+    }
+    assert_eq!(server.get("/topics?_=1").await.status(), 200);
+}
