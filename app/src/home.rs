@@ -16,7 +16,7 @@ use crate::{
     gauges::{Gauges, GaugesView},
     labels::{document_title, reason_label, sharing_label, state_label},
     list::{Counts, List},
-    reactive::{effect, text},
+    reactive::{effect, first_text, text},
     settings::Settings,
     toolbar::{Toolbar, shortcuts},
 };
@@ -148,7 +148,7 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
     effect(move || browser::set_title(&document_title(&live.state(), &title)));
     view! {
         <p class="status" data-state=key>
-            <span class="state" prop:textContent=label>{label.get_untracked()}</span>
+            <span class="state" prop:textContent=label>{first_text(label)}</span>
             <span class="countdown" prop:textContent=countdown></span>
         </p>
         <p class="hidden" role="status" prop:textContent=announced(label, settings.seconds)></p>
@@ -158,7 +158,7 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
             prop:textContent=button
             on:click=move |_| live.toggle()
         >
-            {button.get_untracked()}
+            {first_text(button)}
         </button>
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     browser, details,
     feed::{Feed, Viewport},
     labels::gap_label,
-    reactive::text,
+    reactive::{first_text, text},
     ring::{Row, RowContent},
     settings::{Settings, TimeDisplay},
     time::{TimeFormat, relative_time, time_of_day, unix_time},
@@ -35,7 +35,7 @@ pub(crate) fn Counts(feed: Feed) -> impl IntoView {
         };
         all + &matching + &evicted
     });
-    view! { <p class="count" prop:textContent=counts>{counts.get_untracked()}</p> }
+    view! { <p class="count" prop:textContent=counts>{first_text(counts)}</p> }
 }
 
 /// The rows, oldest first. Only those in view are in the document.

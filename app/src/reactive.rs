@@ -1,7 +1,7 @@
 //! Leptos's effects and derived signals, boxed. Their generic code is then in the page once, not
 //! once for each use.
 
-use leptos::prelude::{Effect, Signal};
+use leptos::prelude::{Effect, GetUntracked as _, Signal};
 
 /// Runs in a browser, and again when a signal that it has read changes.
 pub(crate) fn effect(run: impl FnMut() + 'static) {
@@ -17,4 +17,10 @@ pub(crate) fn text(read: impl Fn() -> String + Send + Sync + 'static) -> Signal<
         Signal::derive(read)
     }
     boxed(Box::new(read))
+}
+
+/// Returns the text with which the server fills an element whose text changes. Returns `None` in a
+/// browser: the property `textContent` sets the text there, and a child would repeat it.
+pub(crate) fn first_text(text: Signal<String>) -> Option<String> {
+    cfg!(feature = "ssr").then(|| text.get_untracked())
 }

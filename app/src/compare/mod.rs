@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     browser,
-    reactive::{effect, text},
+    reactive::{effect, first_text, text},
 };
 
 /// Start of a fragment with results.
@@ -112,7 +112,7 @@ fn Buttons(comparison: Comparison) -> impl IntoView {
                 prop:textContent=start
                 on:click=move |_| comparison.toggle()
             >
-                {start.get_untracked()}
+                {first_text(start)}
             </button>
             <button
                 type="button"

@@ -13,7 +13,10 @@ use leptos::{prelude::*, task::spawn_local};
 use waterclock_diagnose::{Check, Fault, Finding, Report, remedies};
 
 use self::run::{DEFAULT_IDLE, DiagnosisPhase, DiagnosisRun};
-use crate::{browser, reactive::text};
+use crate::{
+    browser,
+    reactive::{first_text, text},
+};
 
 /// The idle periods to choose from, in seconds.
 const IDLE_PERIODS: [u64; 5] = [5, DEFAULT_IDLE, 65, 130, 305];
@@ -41,7 +44,7 @@ pub(crate) fn Diagnose() -> impl IntoView {
         </header>
         <main class="diagnose">
             <Buttons run />
-            <p class="path">{move || with_code(&path.read())}</p>
+            <Changing class="path" text=path />
             <ol class="checks">{rows.collect_view()}</ol>
             <Share run />
         </main>
@@ -88,7 +91,7 @@ fn Buttons(run: DiagnosisRun) -> impl IntoView {
                 prop:textContent=start
                 on:click=move |_| run.toggle()
             >
-                {start.get_untracked()}
+                {first_text(start)}
             </button>
             <label>
                 "Idle period to test "
@@ -137,22 +140,38 @@ fn Row(run: DiagnosisRun, check: Check) -> impl IntoView {
             let remedies = report.map(|report| remedies(fault, &report.path.intermediaries));
             let remedies = remedies.unwrap_or_default().into_iter().map(|remedy| {
                 let place = remedy.intermediary.map(|one| format!("{}: ", one.title()));
-                view! { <p>{place} {with_code(&remedy.text)}</p> }
+                place.unwrap_or_default() + &remedy.text
             });
-            view! {
-                <h3>{with_code(&sentence(fault.title()))}</h3>
-                {remedies.collect_view()}
-            }
+            (sentence(fault.title()), remedies.collect::<Vec<_>>())
         });
-        faults.collect_view()
+        faults.collect::<Vec<_>>()
     };
     view! {
         <li data-check=check.as_str() data-verdict=key>
             <h2>{check.title()}</h2>
             <span class="verdict" prop:textContent=verdict></span>
-            <p class="measured">{move || with_code(&measured.read())}</p>
-            <div class="remedies">{faults}</div>
+            <Changing class="measured" text=measured />
+            <div class="remedies">
+                <For each=faults key=Clone::clone let((fault, remedies))>
+                    <h3>{with_code(&fault)}</h3>
+                    {remedies
+                        .iter()
+                        .map(|remedy| view! { <p>{with_code(remedy)}</p> })
+                        .collect_view()}
+                </For>
+            </div>
         </li>
+    }
+}
+
+/// A paragraph whose text changes. Each text gets an element of its own: a translator may have
+/// replaced the text nodes in the one before.
+#[component]
+fn Changing(class: &'static str, text: Signal<String>) -> impl IntoView {
+    view! {
+        <For each=move || [text.get()] key=Clone::clone let:text>
+            <p class=class>{with_code(&text)}</p>
+        </For>
     }
 }
 
