@@ -48,3 +48,4 @@ mod toolbar;
 mod visible;
 
 pub use shell::{Assets, Page, mounted_compare, mounted_diagnose, mounted_home, shell};
+pub use waterclock_leptos::browser::internal::give_up_all;

@@ -27,19 +27,24 @@ const fail = (reason, details = "") => {
   notice.hidden = false;
 };
 
-const failed = (error) => fail("Its program has failed, which is a bug:", error);
+let program;
+const failed = (error) => {
+  fail("Its program has failed, which is a bug:", error);
+  // Its timers and listeners go on, and the other tabs must not wait for it.
+  stop();
+  program?.giveUp();
+};
 // Called by the program when it panics.
 self.pageFailed = (message) => {
   if (page) console.error(new Error(message));
   failed(message);
-  // Ends the stream, so that the other tabs need not wait for this one.
-  stop();
 };
 // An exception that the program does not expect leaves it unusable, too.
-addEventListener("error", ({ error, filename }) => /\/pkg\//.test(filename) && failed(error));
+const files = [script, wasm].map((file) => new URL(file, location).href);
+addEventListener("error", ({ error, filename }) => files.some((file) => filename?.startsWith(file)) && failed(error));
 
 try {
-  const program = await import(script);
+  program = await import(script);
   await program.default({ module_or_path: wasm });
   const fresh = root.cloneNode();
   program[entry](fresh);

@@ -1,8 +1,8 @@
 //! Data and names as people can read them. Anything may be in an event: the colours and the
 //! carriage returns of a terminal, or characters that change the order of those around them.
 
-/// Returns a text for one line of the list. Complete control sequences (ECMA-48 5.4), such as
-/// colours, are left out; see [`visible`].
+/// Returns a text for one line of the list. Control sequences (ECMA-48 5.4), such as colours, are
+/// left out, and so is the beginning of one that is cut off; see [`visible`].
 pub(crate) fn visible_line(text: &str) -> String {
     replace(text, false)
 }

@@ -18,15 +18,15 @@ const changes: Record<string, () => void> = {
       element.classList.add('foreign');
     }
   },
-  // As translators do. This one ignores `translate="no"`.
+  // As translators do: the page's own text nodes are gone. This one ignores `translate="no"`.
   'all texts in elements of their own': () => {
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     const all: Text[] = [];
     while (texts.nextNode()) if (!texts.currentNode.parentElement!.closest('script')) all.push(texts.currentNode as Text);
     for (const text of all) {
       const font = document.createElement('font');
+      font.textContent = text.data;
       text.replaceWith(font);
-      font.append(text);
     }
   },
   'texts and comments removed': () => {
@@ -85,6 +85,65 @@ for (const [name, change] of Object.entries(changes)) {
   });
 }
 
+test('/diagnose under a translator', async ({ page, server }) => {
+  test.setTimeout(60_000);
+  const translate = changes['all texts in elements of their own'];
+  await server.start('--heartbeat', '2s');
+  await page.goto(`${server.url}/diagnose`);
+  const start = page.getByRole('button', { name: 'Start' });
+  await expect(start).toBeEnabled();
+  const row = page.locator('[data-check="streams-at-once"]');
+  const question = await row.locator('.measured').textContent();
+  for (const _ of ['first', 'second']) {
+    await page.evaluate(translate);
+    await start.click();
+    await expect(row.locator('.measured')).toHaveText(question!);
+    await expect(row.locator('.remedies')).toBeEmpty();
+    await expect(row.locator('.measured')).toHaveText(/^6 of 30 opened/, { timeout: 20_000 });
+    await expect(row.locator('h3')).toHaveText(/^The browser opens only six connections/);
+    await expect(row.locator('.remedies')).toContainText('Serve HTTP/2 to browsers');
+    await expect(page.locator('.path')).toHaveText(/^Path: no proxy detected/);
+    await expect(page.getByRole('status').first()).toHaveText(/^\d+ of 13 checks done$/);
+    await page.getByRole('button', { name: 'Stop' }).click();
+    await expect(page.getByText('Stopped before all checks were done.')).toBeVisible();
+  }
+});
+
+test('/compare under a translator', async ({ page, server }) => {
+  await server.start();
+  await page.goto(`${server.url}/compare?rate=50&every=250`);
+  await expect(page.getByRole('button', { name: 'Start' })).toBeEnabled();
+  await page.evaluate(changes['all texts in elements of their own']);
+  await page.getByRole('button', { name: 'Start' }).click();
+  await expect(page.getByText('Running for')).toBeVisible();
+  const events = page.getByRole('row', { name: 'Events' }).locator('td').first();
+  await expect.poll(async () => Number(await events.textContent()), { timeout: 20_000 }).toBeGreaterThan(20);
+  await page.evaluate(changes['all texts in elements of their own']);
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible();
+  await expect(page.getByRole('button', { name: 'Start' })).toBeEnabled();
+});
+
+test('no text is doubled while the page is built', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await page.addInitScript(() => {
+    const { replaceWith } = Element.prototype;
+    Element.prototype.replaceWith = function (this: Element, ...nodes: Element[]) {
+      const texts = (of: Element) => [...of.querySelectorAll('button, p, .state')].map((one) => one.textContent);
+      Object.assign(window, { built: [texts(this), texts(nodes[0])] });
+      replaceWith.apply(this, nodes);
+    };
+  });
+  for (const path of ['/', '/compare', '/diagnose']) {
+    await page.goto(server.url + path);
+    await expect.poll(() => page.evaluate(() => 'built' in window)).toBe(true);
+    const [served, built] = await page.evaluate(() => (window as any).built);
+    expect(built.length).toBeGreaterThan(3);
+    // The server leaves some of them empty, and writes a space for an empty text.
+    expect(built).toEqual(served.map((text: string, i: number) => text.trim() || built[i]));
+  }
+});
+
 test('a link in the place of an address', async ({ page, server }) => {
   await server.start('--interval', '1h');
   await fetch(`${server.url}/events/t`, { method: 'POST', body: 'to someone@example.com' });
@@ -115,7 +174,16 @@ test('what a reader has typed before the page starts is kept', async ({ page, se
 });
 
 test.describe('a program that has failed', () => {
-  test.use({ allowedErrors: /no elements|unreachable|closure invoked/ });
+  test.use({ allowedErrors: /no elements|unreachable|closure invoked|is not a function/ });
+
+  const notice = (page: Page) => page.getByRole('alert').filter({ hasText: 'This page is not running.' });
+  const sharing = (page: Page) => page.locator('.sharing');
+  const fail = (page: Page) =>
+    page.evaluate(() => {
+      document.createElement = () => {
+        throw new Error('no elements');
+      };
+    });
 
   test('says so, and claims nothing', async ({ page, server }, info) => {
     await server.start(...fast);
@@ -123,13 +191,8 @@ test.describe('a program that has failed', () => {
     await expect.poll(() => count(page)).toBeGreaterThan(3);
     await page.keyboard.press('?');
     await expect(page.getByRole('dialog')).toBeVisible();
-    await page.evaluate(() => {
-      document.createElement = () => {
-        throw new Error('no elements');
-      };
-    });
-    const notice = page.getByRole('alert').filter({ hasText: 'This page is not running.' });
-    await expect(notice).toContainText('Its program has failed, which is a bug: panicked at ');
+    await fail(page);
+    await expect(notice(page)).toContainText('Its program has failed, which is a bug: panicked at ');
     await expect(page.getByRole('dialog')).toHaveCount(0);
     await expect(page.locator('.status')).toHaveText('Not connected');
     await expect(page).toHaveTitle('✕ Not running · Waterclock');
@@ -143,7 +206,67 @@ test.describe('a program that has failed', () => {
     await expect.poll(() => server.newest()).toBeGreaterThan(newest + 5);
     await expect(page).toHaveTitle('✕ Not running · Waterclock');
     await expect(page.locator('.status')).toHaveText('Not connected');
-    await notice.getByRole('link', { name: 'Reload the page' }).click();
+    await notice(page).getByRole('link', { name: 'Reload the page' }).click();
     await works(page);
+  });
+
+  test('leaves the stream to the other tabs, for good', async ({ page, context, server }) => {
+    await page.clock.install();
+    await server.start(...fast);
+    await page.goto(server.url);
+    await expect(sharing(page)).toHaveText('1 tab, 1 connection');
+    const other = await context.newPage();
+    await other.goto(server.url);
+    await expect(sharing(other)).toHaveText('2 tabs, 1 connection');
+    await fail(page);
+    await expect(notice(page)).toBeVisible();
+    await expect(sharing(other)).toHaveText('1 tab, 1 connection');
+    // Longer than every backoff.
+    await page.clock.runFor(120_000);
+    const before = await count(other);
+    await expect.poll(() => count(other)).toBeGreaterThan(before + 20);
+    await expect(sharing(other)).toHaveText('1 tab, 1 connection');
+    expect(await streams(server)).toBe(1);
+    expectConsecutive(await sequences(other));
+    await other.close();
+    await expect.poll(() => streams(server)).toBe(0);
+    await page.clock.runFor(120_000);
+    const newest = await server.newest();
+    await expect.poll(() => server.newest()).toBeGreaterThan(newest + 10);
+    await expect.poll(() => streams(server)).toBe(0);
+  });
+
+  test('ends a comparison', async ({ page, server }) => {
+    await page.clock.install();
+    await server.start();
+    await page.goto(`${server.url}/compare?rate=20&every=250`);
+    await page.getByRole('button', { name: 'Start' }).click();
+    await expect(page.getByText('Running for')).toBeVisible();
+    await expect.poll(() => streams(server)).toBeGreaterThan(1);
+    await page.evaluate(() => (performance.now = undefined as any));
+    await expect(notice(page)).toBeVisible();
+    await expect.poll(() => streams(server)).toBe(0);
+    let requests = 0;
+    page.on('request', () => requests++);
+    await page.clock.runFor(120_000);
+    expect(await streams(server)).toBe(0);
+    expect(requests).toBe(0);
+  });
+
+  test('by an exception says so, too, unlike the script of an extension', async ({ page, server }) => {
+    await server.start(...fast);
+    await page.goto(server.url);
+    await expect.poll(() => count(page)).toBeGreaterThan(3);
+    await page.evaluate(() => {
+      const [filename, error] = ['https://extension.example/pkg/script.js', new Error('foreign')];
+      dispatchEvent(new ErrorEvent('error', { filename, error }));
+    });
+    await expect(notice(page)).toBeHidden();
+    await works(page);
+    // Without a panic of the program.
+    await page.evaluate(() => (performance.now = undefined as any));
+    await expect(notice(page)).toContainText('Its program has failed, which is a bug: TypeError: ');
+    await expect(page).toHaveTitle('✕ Not running · Waterclock');
+    await expect.poll(() => streams(server)).toBe(0);
   });
 });

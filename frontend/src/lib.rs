@@ -39,6 +39,13 @@ pub fn diagnose(root: HtmlElement) {
     mount(root, app::mounted_diagnose);
 }
 
+/// Gives up the page's stream, and everything else that other tabs or the server wait for. The
+/// script calls it when the page has failed.
+#[wasm_bindgen(js_name = giveUp)]
+pub fn give_up() {
+    app::give_up_all();
+}
+
 /// The browser ends the call that panics, but it goes on calling the event handlers of a page that
 /// can no longer be right. So the reader must know.
 fn mount<N: IntoView + 'static>(root: HtmlElement, page: fn() -> N) {

@@ -8,10 +8,7 @@ use std::{
 };
 
 use futures_channel::oneshot;
-use futures_util::{
-    StreamExt as _,
-    future::{AbortHandle, abortable},
-};
+use futures_util::{StreamExt as _, future::abortable};
 use gloo_net::websocket::{Message, futures::WebSocket};
 use gloo_timers::future::sleep;
 use leptos::task::spawn_local;
@@ -24,7 +21,7 @@ use waterclock::{
 };
 use waterclock_leptos::browser::{
     EventSourceHandle, RawMessage, SourceEvent,
-    internal::{FromJson, Json, from_json, now, poll_until_dropped},
+    internal::{FromJson, Held, Json, from_json, now, poll_until_dropped},
 };
 
 use super::page::origin;
@@ -53,12 +50,8 @@ pub(crate) enum ClientEvent {
 }
 
 /// A running client. Dropping it closes its connection.
-pub(crate) struct TransportClient(AbortHandle);
-
-impl Drop for TransportClient {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+pub(crate) struct TransportClient {
+    _held: Held,
 }
 
 /// The stream that a client reads.
@@ -94,7 +87,7 @@ impl TransportClient {
             // It ends only by being aborted.
             let _ = run.await;
         });
-        Self(handle)
+        Self { _held: Held::new(move || handle.abort()) }
     }
 }
 
@@ -166,7 +159,11 @@ impl ClientTask {
         loop {
             self.report(ClientEvent::Requested);
             let url = self.url(&format!("{}/ws", origin().replacen("http", "ws", 1)));
-            if let Ok(mut socket) = WebSocket::open(&url) {
+            if let Ok(inner) = web_sys::WebSocket::new(&url)
+                && let Ok(mut socket) = WebSocket::try_from(inner.clone())
+            {
+                // A failure in this task leaves it as it is. Closing twice does nothing.
+                let _held = Held::new(move || drop(inner.close()));
                 while let Some(Ok(message)) = socket.next().await {
                     if let Message::Text(text) = message
                         && let Some(message) = from_json::<SocketMessage>(&text)

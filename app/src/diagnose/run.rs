@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::{AbortHandle, abortable};
+use futures_util::future::abortable;
 use gloo_timers::future::sleep;
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
@@ -13,7 +13,7 @@ use waterclock_diagnose::{
 };
 
 use crate::{
-    browser::{self, Lifecycle},
+    browser::{self, Held, Lifecycle},
     reactive::effect,
 };
 
@@ -46,7 +46,8 @@ pub(super) struct DiagnosisRun {
     pub(super) status: RwSignal<String>,
     /// `true` if all checks were made.
     pub(super) is_complete: RwSignal<bool>,
-    handle: StoredValue<Option<SendWrapper<AbortHandle>>>,
+    /// The current run. Dropping it aborts the run.
+    current: StoredValue<Option<SendWrapper<Held>>>,
 }
 
 impl DiagnosisRun {
@@ -58,7 +59,7 @@ impl DiagnosisRun {
             running: RwSignal::default(),
             status: RwSignal::default(),
             is_complete: RwSignal::default(),
-            handle: StoredValue::default(),
+            current: StoredValue::default(),
         };
         effect(move || {
             run.phase.set(DiagnosisPhase::Ready);
@@ -88,7 +89,7 @@ impl DiagnosisRun {
         self.is_complete.set(false);
         self.status.set(String::new());
         let (measurement, handle) = abortable(self.measure());
-        self.handle.set_value(Some(SendWrapper::new(handle)));
+        self.current.set_value(Some(SendWrapper::new(Held::new(move || handle.abort()))));
         spawn_local(async move {
             let Ok(result) = measurement.await else { return };
             // The signals may be gone, together with the page.
@@ -113,9 +114,7 @@ impl DiagnosisRun {
 
     /// Closes all streams.
     fn abort(self) {
-        if let Some(Some(handle)) = self.handle.try_get_value() {
-            handle.abort();
-        }
+        let _ = self.current.try_set_value(None);
     }
 
     /// Makes all checks. Returns the reason if the run could not start or finish.

@@ -200,6 +200,10 @@ impl Live {
     /// Applies the rules to an input, and carries out the effects. For a message, `raw` is the
     /// message as it came.
     fn step(self, input: TabInput<StreamUpdate>, raw: Option<&RawMessage>) {
+        // A program that has failed must not take the connection again.
+        if browser::is_over() {
+            return;
+        }
         let (now, random) = (browser::now(), browser::random());
         let step = |tab: &mut Tab<StreamUpdate>| tab.step(now, random, input);
         let Some(effects) = self.tab.try_update_value(step) else { return };

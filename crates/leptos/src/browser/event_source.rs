@@ -7,6 +7,8 @@ use send_wrapper::SendWrapper;
 use wasm_bindgen::{JsCast, closure::Closure};
 use web_sys::{Event, EventSource, MessageEvent};
 
+use super::Held;
+
 /// An event of an `EventSource`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceEvent {
@@ -92,6 +94,7 @@ pub fn event_source(
 pub struct EventSourceHandle {
     /// `None` if the URL is invalid.
     inner: Option<EventSource>,
+    _held: Option<Held>,
     /// The listeners, kept as long as the browser may call them.
     _on_open: Closure<dyn Fn()>,
     _on_error: Closure<dyn Fn(Event)>,
@@ -142,20 +145,13 @@ impl EventSourceHandle {
             listener
         });
         let on_message = on_message.collect();
-        Self { inner, _on_open: on_open, _on_error: on_error, _on_message: on_message }
+        let held = inner.clone().map(|inner| Held::new(move || inner.close()));
+        Self { inner, _held: held, _on_open: on_open, _on_error: on_error, _on_message: on_message }
     }
 }
 
 impl fmt::Debug for EventSourceHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventSourceHandle").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-impl Drop for EventSourceHandle {
-    fn drop(&mut self) {
-        if let Some(inner) = &self.inner {
-            inner.close();
-        }
     }
 }

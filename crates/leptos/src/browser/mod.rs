@@ -3,6 +3,7 @@
 
 mod event_source;
 mod explain;
+mod held;
 mod json;
 mod page;
 mod poll;
@@ -12,6 +13,7 @@ pub use event_source::{
     EventSourceHandle, EventSourceSignal, RawMessage, SourceEvent, event_source,
 };
 pub(crate) use explain::explain;
+pub(crate) use held::{Held, is_over};
 pub(crate) use json::{FromJson, Json, from_json};
 pub(crate) use page::{Lifecycle, every_second, is_visible, now, on_lifecycle, random};
 pub(crate) use poll::{PollResponse, poll};
@@ -23,6 +25,7 @@ pub(crate) use tab_group::{GroupEvent, TabGroup, count_tabs};
 pub mod internal {
     pub use super::{
         explain::problem_detail,
+        held::{Held, give_up_all},
         json::{FromJson, Json, from_json},
         page::{Lifecycle, every_second, is_visible, now, on_lifecycle},
         poll::{AbortOnDrop, PollResponse, poll, poll_until_dropped},

@@ -5,6 +5,7 @@ use std::{cell::Cell, time::Duration};
 use leptos::prelude::*;
 use send_wrapper::SendWrapper;
 
+use super::is_over;
 use crate::{connection::PageTime, stopwatch::Stopwatch};
 
 /// Returns the time since the first reading.
@@ -28,6 +29,11 @@ pub(crate) fn random() -> f64 {
 /// Calls `tick` about once a second until the current owner is cleaned up. Browsers call it less
 /// often while the page is hidden.
 pub fn every_second(tick: impl Fn() + 'static) {
+    let tick = move || {
+        if !is_over() {
+            tick();
+        }
+    };
     let interval = SendWrapper::new(gloo_timers::callback::Interval::new(1000, tick));
     on_cleanup(move || drop(interval));
 }
@@ -49,7 +55,9 @@ pub enum Lifecycle {
 pub fn on_lifecycle(on_event: impl Fn(Lifecycle) + Copy + 'static) {
     let on = |name, lifecycle: fn() -> Option<Lifecycle>| {
         let handle = window_event_listener_untyped(name, move |_| {
-            if let Some(lifecycle) = lifecycle() {
+            if let Some(lifecycle) = lifecycle()
+                && !is_over()
+            {
                 on_event(lifecycle);
             }
         });

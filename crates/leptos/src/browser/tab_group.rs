@@ -13,6 +13,8 @@ use wasm_bindgen::{JsCast as _, JsValue, closure::Closure, prelude::wasm_bindgen
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, BroadcastChannel, MessageEvent};
 
+use super::Held;
+
 // web-sys has the lock manager behind a flag that every dependent crate would have to set.
 #[wasm_bindgen]
 extern "C" {
@@ -41,6 +43,7 @@ pub(crate) enum GroupEvent {
 /// membership passes the lock on to the next tab.
 pub(crate) struct TabGroup {
     inner: Rc<GroupInner>,
+    _held: Held,
     _on_message: Closure<dyn Fn(MessageEvent)>,
 }
 
@@ -106,7 +109,8 @@ impl TabGroup {
         });
         inner.channel.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
         inner.request(false);
-        Some(Self { inner, _on_message: on_message })
+        let left = Rc::clone(&inner);
+        Some(Self { inner, _held: Held::new(move || left.leave()), _on_message: on_message })
     }
 
     /// Takes the lock from the tab that holds it.
@@ -122,16 +126,15 @@ impl TabGroup {
     }
 }
 
-impl Drop for TabGroup {
-    fn drop(&mut self) {
-        self.inner.has_left.set(true);
-        self.inner.channel.set_onmessage(None);
-        self.inner.channel.close();
-        self.inner.lock.borrow().give_up();
-    }
-}
-
 impl GroupInner {
+    /// Leaves the group, for good.
+    fn leave(&self) {
+        self.has_left.set(true);
+        self.channel.set_onmessage(None);
+        self.channel.close();
+        self.lock.borrow().give_up();
+    }
+
     /// Requests the lock, and withdraws or releases the request before it.
     fn request(self: &Rc<Self>, is_to_steal: bool) {
         let options = Object::new();
