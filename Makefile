@@ -56,7 +56,7 @@ test-clients: setup-test build ## Run public clients against the server, and com
 test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (4 minutes)
 	@scripts/test.sh proxies
 
-soak: setup-build ## Run the long forms of some tests, such as 1,000 power cuts (2 minutes)
+soak: setup-build ## Run 1,000 power cuts (2 minutes)
 	@scripts/test.sh soak
 
 # The time that each target is fuzzed for.
