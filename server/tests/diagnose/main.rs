@@ -199,7 +199,7 @@ async fn each_fault_of_a_proxy_is_found() {
             Proxy { cuts_after: Some(Duration::from_millis(1100)), ..Proxy::default() },
             &["idle-timeout"],
             "idle",
-            "cut after 1.",
+            "cut after ",
         ),
         (
             // Like nginx with default settings, but with a shorter timeout. A cut is not a limit.
