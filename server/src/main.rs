@@ -131,7 +131,7 @@ fn retention(options: &Options) -> Retention {
 }
 
 /// Serves until a signal arrives or a part fails. The shutdown ends within the drain time, or at a
-/// second signal.
+/// second SIGTERM or SIGINT.
 async fn run(
     Started { listeners, tls, state }: Started,
     max_connections: usize,
@@ -169,7 +169,7 @@ async fn run(
     let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 
     tokio::select! {
-        () = signals.next() => {}
+        () = signals.first() => {}
         ended = clock => return Ok(ended?),
         () = publishing.stopped() => return Err("the event log's writer has stopped".into()),
         Some(ended) = servers.join_next() => return Ok(ended?),
@@ -181,7 +181,7 @@ async fn run(
         () = tokio::time::sleep(options.drain) => {
             tracing::warn!(streams = serving.streams.count(), "stopped before all clients had left");
         }
-        () = signals.next() => {}
+        () = signals.second() => {}
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ pub struct Options {
     pub keep_alive: Duration,
 
     /// Maximum duration of a shutdown. Streams are told to reconnect, spread over that time if
-    /// there are many; a second signal stops at once
+    /// there are many; a second SIGTERM or SIGINT stops at once
     #[arg(long, env = "WATERCLOCK_DRAIN", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub drain: Duration,
 

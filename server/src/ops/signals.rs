@@ -11,6 +11,8 @@ pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Option<Signal>,
+    /// Number of SIGTERM and SIGINT so far.
+    requests: u32,
 }
 
 impl StopSignals {
@@ -25,11 +27,12 @@ impl StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: if is_ignored(hangup) { None } else { Some(signal(hangup)?) },
+            requests: 0,
         })
     }
 
-    /// Waits for the next signal.
-    pub async fn next(&mut self) {
+    /// Waits for the first signal, at which the program stops in order.
+    pub async fn first(&mut self) {
         let hangup = async {
             match &mut self.hangup {
                 Some(signal) => signal.recv().await,
@@ -37,9 +40,22 @@ impl StopSignals {
             }
         };
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => self.requests += 1,
+            _ = self.interrupt.recv() => self.requests += 1,
             _ = hangup => {}
+        }
+    }
+
+    /// Waits for the second SIGTERM or SIGINT, at which the program ends at once.
+    ///
+    /// SIGHUP counts for none, since nobody sends it twice on purpose: a closed terminal does, by
+    /// the shell and by the system, and service managers may send it along with SIGTERM.
+    pub async fn second(&mut self) {
+        while self.requests < 2 {
+            tokio::select! {
+                _ = self.terminate.recv() => self.requests += 1,
+                _ = self.interrupt.recv() => self.requests += 1,
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdout, Command},
+    task::JoinSet,
     time::timeout,
 };
 use waterclock::{
@@ -323,14 +324,47 @@ async fn a_shutdown_ends_within_the_drain_time() {
     assert_eq!(program.end().await.0, 0);
 }
 
+/// Opens streams, and reads each to its end in a task of its own.
+async fn open_streams(address: SocketAddr, count: usize) -> JoinSet<String> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let mut stream = request(address, "GET /events HTTP/1.0\r\n\r\n").await;
+        timeout(DEADLINE, stream.read_exact(&mut [0; 300])).await.expect("its start").unwrap();
+        streams.push(rest(stream));
+    }
+    streams.into_iter().collect()
+}
+
 #[tokio::test]
 async fn a_second_signal_stops_the_program_at_once() {
-    let options = ["--listen=127.0.0.1:0", "--store=memory", "--drain=1h"];
-    let mut program = Program::start(&options);
-    let _stuck = client_that_does_not_read(program.address().await).await;
-    program.signal("-TERM").await;
-    program.signal("-INT").await;
-    assert_eq!(program.end().await.0, 0);
+    for [first, second] in [["TERM", "INT"], ["INT", "TERM"]] {
+        let mut program = Program::start(&["--listen=127.0.0.1:0", "--store=memory"]);
+        // The goodbyes of so many take their time.
+        let streams = open_streams(program.address().await, 300).await;
+        let id = program.child.id().unwrap();
+        let both = format!("kill -{first} {id}; kill -{second} {id}");
+        assert!(Command::new("sh").args(["-c", &both]).status().await.unwrap().success());
+        assert_eq!(program.end().await.0, 0);
+        let ends = streams.join_all().await;
+        assert!(!ends.iter().all(|end| end.contains("event: goodbye")), "{first}, {second}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_terminal_does_not_cut_off_the_goodbyes() {
+    // The shell and the system send SIGHUP. Some service managers send it along with SIGTERM.
+    for [first, second] in [["-HUP", "-HUP"], ["-TERM", "-HUP"], ["-HUP", "-TERM"]] {
+        let mut program = Program::start_with_hangup(&["--listen=127.0.0.1:0", "--store=memory"]);
+        let mut streams = open_streams(program.address().await, 300).await;
+        program.signal(first).await;
+        let mut ends = vec![streams.join_next().await.unwrap().unwrap()];
+        program.signal(second).await;
+        ends.extend(streams.join_all().await);
+        for end in ends {
+            assert!(end.contains("event: goodbye"), "{first}, {second}: {end:?}");
+        }
+        assert_eq!(program.end().await.0, 0);
+    }
 }
 
 #[tokio::test]
