@@ -34,6 +34,9 @@ pub struct Timeouts {
     /// by the time that a slow reader may take, who must first read what was sent before the ping.
     /// Its system may not report progress before it has read most of that.
     pub silence: Duration,
+    /// For a client to take what was sent to its stream before, from the time on at which the last
+    /// goodbye of a shutdown is due.
+    pub goodbye: Duration,
     /// For a client to send the rest of a request, or to read the rest of a response, when the
     /// server closes. The server's own part, such as storing an event, is not limited by it.
     pub closing: Duration,
@@ -49,6 +52,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(30),
             ping: Duration::from_secs(20),
             silence: Duration::from_mins(2),
+            goodbye: Duration::from_secs(2),
             closing: Duration::from_secs(1),
         }
     }

@@ -127,7 +127,7 @@ impl EventRoutes {
             settings,
             metrics: Arc::default(),
             stop: Stop::default(),
-            streams: OpenStreams::new(settings.streams),
+            streams: OpenStreams::new(settings.streams, settings.drain),
             publish_rate: Arc::new(PublishRate::new(settings.publish_rate)),
             keys: KeysInFlight::default(),
             started: Instant::now(),

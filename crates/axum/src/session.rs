@@ -33,10 +33,6 @@ use crate::{
     streams::OpenStream,
 };
 
-/// Time between the goodbyes of two streams in a shutdown, if the drain time allows it.
-const BETWEEN_GOODBYES: Duration = Duration::from_millis(1);
-/// Share of the drain time over which the goodbyes are spread. The rest is for slow clients.
-const GOODBYES_SHARE: f64 = 0.8;
 /// Factor on the usual retry time for clients of a full server.
 const FULL_RETRY: f64 = 5.0;
 
@@ -252,7 +248,7 @@ impl<E: Encoder> Session<E> {
         let settings = &self.record.context.settings;
         match *signal {
             Signal::Stop(began) => {
-                self.goodbye = Some(goodbye_at(&self.record.context, began));
+                self.goodbye = Some(self.record.context.streams.goodbye_at(began));
                 None
             }
             Signal::Goodbye => {
@@ -365,19 +361,6 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
-/// Draws the time of a stream's goodbye in a shutdown that began at `began`.
-pub(crate) fn goodbye_at(context: &StreamContext, began: Instant) -> Instant {
-    let spread = goodbyes_spread(context.streams.count(), context.settings.drain);
-    began + spread.mul_f64(fastrand::f64())
-}
-
-/// Time over which the goodbyes of `streams` streams are spread, so that their clients do not
-/// reconnect all at once.
-fn goodbyes_spread(streams: usize, drain: Duration) -> Duration {
-    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
-    BETWEEN_GOODBYES.saturating_mul(streams).min(drain.mul_f64(GOODBYES_SHARE))
-}
-
 /// Counts a stream that cannot be opened, and encodes its only chunk. An HTTP error would make a
 /// browser give up for good.
 pub(crate) fn refuse<E: Encoder>(
@@ -459,19 +442,5 @@ impl Drop for StreamRecord {
             end = end_reason.as_str(),
             "stream closed"
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn goodbyes_are_spread_and_leave_time_for_slow_clients() {
-        let drain = Duration::from_secs(10);
-        assert_eq!(goodbyes_spread(1, drain), Duration::from_millis(1));
-        assert_eq!(goodbyes_spread(2500, drain), Duration::from_millis(2500));
-        assert_eq!(goodbyes_spread(10_000, drain), Duration::from_secs(8));
-        assert_eq!(goodbyes_spread(usize::MAX, drain), Duration::from_secs(8));
     }
 }

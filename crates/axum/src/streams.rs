@@ -9,13 +9,19 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use waterclock::hub::Subscriber;
 
-use crate::limits::StreamLimits;
+use crate::{limits::StreamLimits, stop::Stop};
+
+/// Time between the goodbyes of two streams in a shutdown, if the drain time allows it.
+const BETWEEN_GOODBYES: Duration = Duration::from_millis(1);
+/// Share of the drain time over which the goodbyes are spread. The rest is for slow clients.
+const GOODBYES_SHARE: f64 = 0.8;
 
 /// The open streams of a server. Clones share one registry.
 #[derive(Clone, Debug)]
@@ -24,6 +30,8 @@ pub struct OpenStreams(Arc<Registry>);
 #[derive(Debug)]
 struct Registry {
     limits: StreamLimits,
+    /// Time that a shutdown may take.
+    drain: Duration,
     entries: Mutex<Entries>,
     /// Number of open streams. Updated only while `entries` is locked.
     count: watch::Sender<usize>,
@@ -81,10 +89,9 @@ pub struct Lag {
 
 impl OpenStreams {
     /// Creates an empty registry.
-    pub(crate) fn new(limits: StreamLimits) -> Self {
-        let registry =
-            Registry { limits, entries: Mutex::default(), count: watch::Sender::default() };
-        Self(Arc::new(registry))
+    pub(crate) fn new(limits: StreamLimits, drain: Duration) -> Self {
+        let (entries, count) = (Mutex::default(), watch::Sender::default());
+        Self(Arc::new(Registry { limits, drain, entries, count }))
     }
 
     /// Registers a stream. It counts as never behind until it [follows](OpenStream::follow) a
@@ -128,6 +135,19 @@ impl OpenStreams {
         let _ = self.0.count.subscribe().wait_for(|&count| count == 0).await;
     }
 
+    /// Waits for the streams in a shutdown: until the last one has ended, or until `time` after the
+    /// last goodbye was due. A stream that is open after that has a client that does not read.
+    pub async fn drained(&self, stop: &Stop, time: Duration) {
+        let began = stop.begun().await;
+        let end = began + goodbyes_spread(self.count(), self.0.drain) + time;
+        let _ = tokio::time::timeout_at(end, self.ended()).await;
+    }
+
+    /// Draws the time of a stream's goodbye in a shutdown that began at `began`.
+    pub(crate) fn goodbye_at(&self, began: Instant) -> Instant {
+        began + goodbyes_spread(self.count(), self.0.drain).mul_f64(fastrand::f64())
+    }
+
     /// Measures the lag of the open streams.
     pub fn lag(&self) -> Lag {
         let entries = self.0.entries.lock();
@@ -137,6 +157,13 @@ impl OpenStreams {
             events: lag.events.max(events),
         })
     }
+}
+
+/// Time over which the goodbyes of `streams` streams are spread, so that their clients do not
+/// reconnect all at once.
+fn goodbyes_spread(streams: usize, drain: Duration) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    BETWEEN_GOODBYES.saturating_mul(streams).min(drain.mul_f64(GOODBYES_SHARE))
 }
 
 impl OpenStream {
@@ -183,6 +210,7 @@ impl Drop for OpenStream {
 mod tests {
     use super::*;
 
+    const DRAIN: Duration = Duration::from_secs(10);
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const B: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
 
@@ -199,7 +227,7 @@ mod tests {
 
     #[test]
     fn streams_are_limited_in_total_and_per_address() {
-        let streams = OpenStreams::new(StreamLimits { total: 3, per_address: 2 });
+        let streams = OpenStreams::new(StreamLimits { total: 3, per_address: 2 }, DRAIN);
         let first = open(&streams, A, 0, 10).unwrap();
         let second = open(&streams, A, 0, 10).unwrap();
         assert_eq!(streams.open(Some(A)).unwrap_err(), ReachedLimit::PerAddress);
@@ -218,14 +246,14 @@ mod tests {
 
     #[test]
     fn clients_of_unknown_addresses_count_towards_the_total_only() {
-        let streams = OpenStreams::new(StreamLimits { total: 2, per_address: 1 });
+        let streams = OpenStreams::new(StreamLimits { total: 2, per_address: 1 }, DRAIN);
         let (_first, _second) = (streams.open(None).unwrap(), streams.open(None).unwrap());
         assert_eq!(streams.open(None).unwrap_err(), ReachedLimit::Total);
     }
 
     #[test]
     fn lag_counts_streams_and_the_furthest_distance() {
-        let streams = OpenStreams::new(StreamLimits { total: 4, per_address: 4 });
+        let streams = OpenStreams::new(StreamLimits { total: 4, per_address: 4 }, DRAIN);
         assert_eq!(streams.lag(), Lag::default());
         let (first, second) =
             (open(&streams, A, 4, 10).unwrap(), open(&streams, A, 6, 10).unwrap());
@@ -239,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn ended_resolves_after_the_last_stream() {
-        let streams = OpenStreams::new(StreamLimits { total: 3, per_address: 3 });
+        let streams = OpenStreams::new(StreamLimits { total: 3, per_address: 3 }, DRAIN);
         streams.ended().await;
         let stream = open(&streams, A, 0, 10).unwrap();
         let ended = tokio::spawn({
@@ -249,5 +277,32 @@ mod tests {
         assert!(!ended.is_finished());
         drop(stream);
         ended.await.unwrap();
+    }
+
+    #[test]
+    fn goodbyes_are_spread_and_leave_time_for_slow_clients() {
+        assert_eq!(goodbyes_spread(1, DRAIN), Duration::from_millis(1));
+        assert_eq!(goodbyes_spread(2500, DRAIN), Duration::from_millis(2500));
+        assert_eq!(goodbyes_spread(10_000, DRAIN), Duration::from_secs(8));
+        assert_eq!(goodbyes_spread(usize::MAX, DRAIN), Duration::from_secs(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_does_not_end_does_not_hold_up_a_shutdown() {
+        let streams = OpenStreams::new(StreamLimits { total: 2000, per_address: 2000 }, DRAIN);
+        let mut open: Vec<_> = (0..2000).map(|_| streams.open(Some(A)).unwrap()).collect();
+        let (stop, time) = (Stop::default(), Duration::from_secs(3));
+        stop.begin();
+        let began = Instant::now();
+        tokio::join!(streams.drained(&stop, time), async {
+            tokio::time::sleep(time).await;
+            open.truncate(1);
+        });
+        let expected = Duration::from_secs(2) + time;
+        assert!((expected..expected + time).contains(&began.elapsed()));
+        open.clear();
+        let ended = Instant::now();
+        streams.drained(&stop, time).await;
+        assert_eq!(ended.elapsed(), Duration::ZERO);
     }
 }

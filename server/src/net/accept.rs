@@ -43,15 +43,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves until shutdown. Then the streams say goodbye, requests are answered until the last stream
-/// has ended, and requests in flight are completed. The caller bounds the time that this may take.
+/// has ended whose client reads, and requests in flight are completed. The caller bounds the time
+/// that this may take.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
     let serving = Arc::new(serving);
     let closing = CancellationToken::new();
     let connections = TaskTracker::new();
-    let mut drained = pin!(async {
-        serving.stop.begun().await;
-        serving.streams.ended().await;
-    });
+    let mut drained = pin!(serving.streams.drained(&serving.stop, serving.timeouts.goodbye));
     let mut reported: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {

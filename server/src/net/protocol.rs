@@ -77,7 +77,7 @@ pub(super) async fn serve(
     let progress = Arc::<SignsOfLife>::default();
     let mut socket = Socket::new(
         Arc::clone(&stream),
-        timeouts.write,
+        timeouts,
         Arc::clone(&tap),
         Arc::clone(&progress),
         closing.clone(),

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -21,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use waterclock_axum::metrics::GaugeGuard;
 
 use super::{capacity::Slot, signs_of_life::SignsOfLife, tap::Tap};
-use crate::limits::{LINGER, MAX_LINGER};
+use crate::limits::{LINGER, MAX_LINGER, Timeouts};
 
 /// Number of consecutive reads before other tasks get a turn.
 const READS_AT_ONCE: usize = 16;
@@ -39,8 +40,10 @@ pub(super) struct Socket {
     reads: usize,
     /// Time that a client may take to read any part of what is being sent.
     write_timeout: Duration,
+    /// The same, once all connections must close.
+    closing_timeout: Duration,
     /// Runs while data waits to be sent.
-    write_timer: Option<Pin<Box<Sleep>>>,
+    write_timer: Option<BoxFuture<'static, ()>>,
     /// Time at which this side was closed.
     closed: Option<Instant>,
     /// Runs once this side is closed, while the client sends nothing.
@@ -57,7 +60,7 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(
         stream: Arc<TcpStream>,
-        write_timeout: Duration,
+        timeouts: &Timeouts,
         tap: Arc<Tap>,
         progress: Arc<SignsOfLife>,
         closing: CancellationToken,
@@ -66,7 +69,8 @@ impl Socket {
         Self {
             stream,
             reads: 0,
-            write_timeout,
+            write_timeout: timeouts.write,
+            closing_timeout: timeouts.closing,
             write_timer: None,
             closed: None,
             close_timer: None,
@@ -76,17 +80,6 @@ impl Socket {
             _guards: guards,
         }
     }
-}
-
-/// Polls a timer, which starts at the first call.
-fn poll_timer(
-    timer: &mut Option<Pin<Box<Sleep>>>,
-    time: Duration,
-    context: &mut Context<'_>,
-) -> Poll<()> {
-    let timer =
-        timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + time)));
-    timer.as_mut().poll(context)
 }
 
 impl AsyncRead for Socket {
@@ -152,8 +145,17 @@ impl Socket {
                 continue;
             }
             self.progress.blocked();
-            let timeout = self.write_timeout;
-            ready!(poll_timer(&mut self.write_timer, timeout, context));
+            let Self { write_timeout, closing_timeout, ref closing, .. } = *self;
+            let timer = self.write_timer.get_or_insert_with(|| {
+                let closing = closing.clone();
+                Box::pin(async move {
+                    let closed = closing.cancelled();
+                    if tokio::time::timeout(write_timeout, closed).await.is_ok() {
+                        tokio::time::sleep(closing_timeout).await;
+                    }
+                })
+            });
+            ready!(timer.as_mut().poll(context));
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
     }
@@ -214,7 +216,8 @@ impl AsyncWrite for Socket {
                 return Poll::Ready(Ok(()));
             }
             if read.is_pending() {
-                return poll_timer(&mut self.close_timer, LINGER, context).map(Ok);
+                let start = || Box::pin(tokio::time::sleep(LINGER));
+                return self.close_timer.get_or_insert_with(start).as_mut().poll(context).map(Ok);
             }
             self.close_timer = None;
         }

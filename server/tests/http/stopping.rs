@@ -11,7 +11,7 @@ use server::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Notify,
 };
 use waterclock::hub::Hub;
@@ -41,6 +41,7 @@ fn timeouts() -> Timeouts {
 }
 
 /// Opens a connection, sends bytes, and waits until the server has read them.
+        goodbye: Duration::from_millis(100),
 async fn send(server: &Server, bytes: &[u8]) -> TcpStream {
     let mut socket = server.connect().await;
     socket.write_all(bytes).await.unwrap();
@@ -122,6 +123,66 @@ async fn half_a_handshake_does_not_prolong_a_shutdown() {
     let (server, tls, _folder) = tls::start_server(timeouts()).await;
     let mut clients = Vec::new();
     // A record of a handshake (RFC 8446, 5.1), and its beginning.
+#[tokio::test]
+async fn streams_that_are_not_read_do_not_prolong_a_shutdown() {
+    const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let server = Server::with_timeouts(timeouts()).await;
+    for _ in 0..100 {
+        server.publish_to("t", &"x".repeat(60_000)).await;
+    }
+    let query = "topic=t&last_event_id=earliest";
+    let (events, poll) = (format!("/events?{query}"), format!("/poll?{query}"));
+    let http1 = |path: &str, more: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n").into_bytes()
+    };
+    let no_window = [preface(), frame(SETTINGS, 0, 0, &setting(INITIAL_WINDOW_SIZE, 0))].concat();
+    let requests = [
+        http1(&events, ""),
+        http1(&poll, ""),
+        http1(&format!("/ws?{query}"), WEBSOCKET),
+        [no_window, get(1, &events), get(3, &poll)].concat(),
+        // Longer than the buffers between server and client.
+        [preface(), get(1, &events), get(3, &events), get(5, &poll)].concat(),
+    ];
+    let mut clients = Vec::new();
+    for request in requests {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut socket = socket.connect(server.address).await.unwrap();
+        socket.write_all(&request).await.unwrap();
+        clients.push(socket);
+    }
+    server.wait_for_streams(8).await;
+    server.stop.begin();
+    // Those who read now would get their goodbye.
+    tokio::time::timeout(DEADLINE, server.serving).await.expect("stopped").unwrap();
+}
+
+#[tokio::test]
+async fn a_long_poll_response_ends_early_at_a_shutdown() {
+    let server = Server::with_timeouts(Timeouts { goodbye: DEADLINE, ..timeouts() }).await;
+    for _ in 0..10 {
+        server.publish_to("t", &"x".repeat(60_000)).await;
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut socket = socket.connect(server.address).await.unwrap();
+    let request = "GET /poll?topic=t&last_event_id=earliest HTTP/1.0\r\n\r\n";
+    socket.write_all(request.as_bytes()).await.unwrap();
+    server.wait_for_streams(1).await;
+    server.stop.begin();
+    let response = String::from_utf8(read_until_closed(socket).await).unwrap();
+    let body = response.split_once("\r\n\r\n").unwrap().1;
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let events = body["events"].as_array().unwrap();
+    // Five of them make a response.
+    assert!((1..5).contains(&events.len()), "{}", events.len());
+    assert_eq!(body["more"], true);
+    assert_eq!(body["cursor"], events.last().unwrap()["id"]);
+    tokio::time::timeout(DEADLINE, server.serving).await.expect("stopped").unwrap();
+}
+
     for bytes in [&[22][..], &[22, 3, 1, 2, 0, 1, 0]] {
         let mut socket = server.connect().await;
         socket.write_all(bytes).await.unwrap();

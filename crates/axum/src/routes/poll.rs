@@ -41,6 +41,7 @@ use crate::{
     problem::Problem,
     session::full_retry,
     state::StreamContext,
+    stop::Stop,
     streams::{OpenStream, ReachedLimit},
     subscription::Subscription,
 };
@@ -121,7 +122,8 @@ pub(super) async fn get(
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
     let (max_events, client) = (subscription.max_events(), subscription.client());
     let deadline = subscription.deadline(&context.hub);
-    let mut answer = PollAnswer::new(subscription.subscribe_for_poll(&context.hub), max_events);
+    let subscriber = subscription.subscribe_for_poll(&context.hub);
+    let mut answer = PollAnswer::new(subscriber, max_events, context.stop.clone());
     let mut is_complete = answer.fill().await.map_err(unreadable)?;
     if answer.is_empty() && !wait.is_zero() {
         let open = context.streams.open(client).map_err(|limit| refuse(&context, limit))?;
@@ -143,13 +145,12 @@ pub(super) async fn get(
         }
         drop((waiting, open));
     }
-    if !is_complete {
+    if !is_complete && !context.stop.has_begun() {
         // A client may take the rest as slowly as it likes, so this is an open stream as well.
         answer.open = context.streams.open(client).ok();
-        // Without room for one, the next poll gets the rest.
-        is_complete = answer.open.is_none();
     }
-    let body = if is_complete {
+    // Without room for a stream, or at a stop, the next poll gets the rest.
+    let body = if is_complete || answer.open.is_none() {
         answer.finish();
         answer.text.freeze().into()
     } else {
@@ -181,6 +182,7 @@ struct PollAnswer {
     is_finished: bool,
     /// The registration of a long response.
     open: Option<OpenStream>,
+    stop: Stop,
 }
 
 /// The members after the events.
@@ -196,7 +198,7 @@ struct Trailer {
 impl PollAnswer {
     const START: &str = "{\"events\":[";
 
-    fn new(subscriber: Subscriber, events_left: usize) -> Self {
+    fn new(subscriber: Subscriber, events_left: usize, stop: Stop) -> Self {
         Self {
             trailer: Trailer { cursor: subscriber.cursor(), gap: None, more: false },
             subscriber,
@@ -206,6 +208,7 @@ impl PollAnswer {
             separator: Self::START,
             is_finished: false,
             open: None,
+            stop,
         }
     }
 
@@ -274,10 +277,11 @@ impl PollAnswer {
         self.is_finished = true;
     }
 
-    /// Takes the next chunk. Returns `None` after the last one.
+    /// Takes the next chunk. Returns `None` after the last one. At a stop, the response ends early,
+    /// and the next poll gets the rest.
     async fn chunk(&mut self) -> Result<Option<Bytes>, EventLogError> {
         while self.text.is_empty() && !self.is_finished {
-            if !self.read().await? {
+            if self.stop.has_begun() || !self.read().await? {
                 self.finish();
             }
         }

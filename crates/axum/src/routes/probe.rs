@@ -26,7 +26,7 @@ use crate::{
     parameters::{KnownParameters, UnknownParameter},
     policy::{Policy, client_of},
     problem::Problem,
-    session::{StreamRecord, goodbye, goodbye_at, millis, refuse},
+    session::{StreamRecord, goodbye, millis, refuse},
     sse::{self, SseEncoder},
     state::StreamContext,
 };
@@ -180,7 +180,7 @@ impl ProbeSession {
         let context = Arc::clone(&record.context);
         let goodbye = Box::pin(async move {
             let began = context.stop.begun().await;
-            tokio::time::sleep_until(goodbye_at(&context, began)).await;
+            tokio::time::sleep_until(context.streams.goodbye_at(began)).await;
         });
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
