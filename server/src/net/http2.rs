@@ -40,7 +40,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
-    limits::MAX_LINGER,
+    limits::{LINGER, MAX_LINGER},
     ops::metrics::{Metrics, RefusalReason, TimedOut},
 };
 
@@ -198,7 +198,7 @@ async fn idle(mut open: watch::Receiver<usize>, first: Duration, further: Durati
 }
 
 /// The body of a request. If it is dropped before its end, the rest is read and discarded for a
-/// while.
+/// while, which is shorter at a stop.
 ///
 /// h2 would reset the request at once, after the response. That is allowed (RFC 9113, 8.1), but
 /// clients such as curl before 8.0 then report an error, and not the response.
@@ -220,10 +220,14 @@ impl Drop for RequestBody {
                     while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
                     }
                 };
+                let stopped = async {
+                    stop.begun().await;
+                    tokio::time::sleep(LINGER).await;
+                };
                 tokio::select! {
                     () = rest => {}
                     () = tokio::time::sleep(MAX_LINGER) => {}
-                    _ = stop.begun() => {}
+                    () = stopped => {}
                 }
             });
         }

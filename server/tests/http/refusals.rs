@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::SendRequest;
-use hyper::{Method, Request};
+use h2::{SendStream, client::SendRequest};
+use hyper::{HeaderMap, Method, Request, header::AUTHORIZATION};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::{Instant, interval},
+    time::{Instant, interval, timeout},
 };
 
 use crate::{
@@ -64,13 +65,27 @@ async fn a_refused_upload_over_http2_is_not_reset() {
     let server = Server::with_access(tokens::access()).await;
     let (requests, connection) = h2::client::handshake(server.connect().await).await.unwrap();
     tokio::spawn(connection);
-    let begin = async |path: &str| {
+    let start = async |path: &str, headers: HeaderMap| {
         let uri = format!("http://events.example{path}");
-        let request = Request::builder().method(Method::PUT).uri(uri).body(()).unwrap();
+        let mut request = Request::builder().method(Method::PUT).uri(uri).body(()).unwrap();
+        *request.headers_mut() = headers;
         let mut requests: SendRequest<Bytes> = requests.clone().ready().await.unwrap();
         let (response, mut body) = requests.send_request(request, false).unwrap();
         body.send_data("a line\n".into(), false).unwrap();
-        (tokio::time::timeout(DEADLINE, response).await.expect("a response").unwrap(), body)
+        (timeout(DEADLINE, response), body)
+    };
+    let begin = async |path: &str| {
+        let (response, body) = start(path, HeaderMap::new()).await;
+        (response.await.expect("a response").unwrap(), body)
+    };
+    let go_on = async |body: &mut SendStream<Bytes>, chunks| {
+        for _ in 0..chunks {
+            body.reserve_capacity(16_384);
+            let granted = std::future::poll_fn(|context| body.poll_capacity(context));
+            let granted = timeout(DEADLINE, granted).await.expect("a larger window");
+            let granted = granted.expect("not reset").unwrap();
+            body.send_data(vec![b'x'; granted].into(), false).unwrap();
+        }
     };
     for path in ["/events/t", "/events/t?split=lines"] {
         let (response, mut body) = begin(path).await;
@@ -78,20 +93,29 @@ async fn a_refused_upload_over_http2_is_not_reset() {
         let text = response.into_body().data().await.unwrap().unwrap();
         assert!(String::from_utf8_lossy(&text).contains("A token is required"));
         // The client goes on for longer than the windows of flow control, and may end by itself.
-        for _ in 0..200 {
-            body.reserve_capacity(16_384);
-            let granted = std::future::poll_fn(|context| body.poll_capacity(context));
-            let granted = tokio::time::timeout(DEADLINE, granted).await.expect("a larger window");
-            let granted = granted.expect("not reset").unwrap();
-            body.send_data(vec![b'x'; granted].into(), false).unwrap();
-        }
+        go_on(&mut body, 200).await;
         body.send_data(Bytes::new(), true).unwrap();
     }
     // A shutdown does not wait for clients that go on.
     let (response, _body) = begin("/events/t").await;
     assert_eq!(response.status(), 401);
+    // At a shutdown, the others learn how many of their lines were published.
+    let token = format!("Bearer {}", tokens::token(json!({"publish": ["t"]})));
+    let token = HeaderMap::from_iter([(AUTHORIZATION, token.parse().unwrap())]);
+    let (response, mut rest) = start("/events/t?split=lines", token).await;
+    let stored = async {
+        while server.hub.newest() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, stored).await.expect("a line");
     server.stop.begin();
-    tokio::time::timeout(DEADLINE, server.serving).await.expect("stopped").unwrap();
+    let response = response.await.expect("a response").unwrap();
+    assert_eq!(response.status(), 503);
+    go_on(&mut rest, 5).await;
+    let text = response.into_body().data().await.unwrap().expect("not reset");
+    assert!(String::from_utf8_lossy(&text).contains("\"published\":1"));
+    timeout(DEADLINE, server.serving).await.expect("stopped").unwrap();
 }
 
 #[tokio::test]
