@@ -35,7 +35,8 @@ pub(super) struct Connection {
     pub(super) client_end: ClientEnd,
     pub(super) tap: Arc<Tap>,
     pub(super) progress: Arc<SignsOfLife>,
-    /// Number of requests that have arrived completely and have no response yet.
+    /// Number of requests without a response for which the server has the next step. The others
+    /// wait for more from their client.
     pub(super) owed: Arc<AtomicUsize>,
     pub(super) span: Span,
     pub(super) serving: Arc<Serving>,
@@ -55,15 +56,15 @@ impl Connection {
         request.extensions_mut().insert(self.closer.clone());
         request.extensions_mut().insert(self.client_end.clone());
         request.extensions_mut().insert(Arc::clone(&self.tap));
-        let arrival = Arc::new(Arrival::new(&self.owed));
+        let turn = Arc::new(Turn::of_client(&self.owed));
         let request = if request.body().is_end_stream() {
-            arrival.complete();
+            turn.to_server();
             request.map(Body::new)
         } else {
-            request.map(|body| Body::new(Upload { body, arrival: Arc::clone(&arrival) }))
+            request.map(|body| Body::new(Upload { body, turn: Arc::clone(&turn) }))
         };
         let response = self.router.clone().oneshot(request).instrument(self.span.clone());
-        let owed = OwedResponse(arrival);
+        let owed = OwedResponse(turn);
         async {
             let _owed = owed;
             response.await.unwrap_or_else(|never| match never {})
@@ -86,42 +87,59 @@ impl Connection {
     }
 }
 
-/// The arrival of one request.
-struct Arrival {
+/// The side that has the next step in one request.
+struct Turn {
+    /// Number of requests of the connection whose next step is the server's.
     owed: Arc<AtomicUsize>,
-    /// `true` once the request has arrived completely, or has a response.
+    /// `true` if this is one of them.
+    is_of_server: AtomicBool,
+    /// `true` once the request has a response.
     is_over: AtomicBool,
 }
 
-impl Arrival {
-    fn new(owed: &Arc<AtomicUsize>) -> Self {
-        Self { owed: Arc::clone(owed), is_over: AtomicBool::new(false) }
+impl Turn {
+    fn of_client(owed: &Arc<AtomicUsize>) -> Self {
+        let (is_of_server, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { owed: Arc::clone(owed), is_of_server, is_over }
     }
 
-    /// Notes that the request has arrived completely.
-    fn complete(&self) {
-        if !self.is_over.swap(true, Ordering::Relaxed) {
+    /// Gives the turn to the server, which has all of the request, a part of it, or enough of it.
+    fn to_server(&self) {
+        if !self.is_over.load(Ordering::Relaxed) && !self.is_of_server.swap(true, Ordering::Relaxed)
+        {
             self.owed.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
 
-/// The response to a request, which the server owes from the request's complete arrival until this
-/// is dropped.
-struct OwedResponse(Arc<Arrival>);
-
-impl Drop for OwedResponse {
-    fn drop(&mut self) {
-        if self.0.is_over.swap(true, Ordering::Relaxed) {
-            self.0.owed.fetch_sub(1, Ordering::Relaxed);
+    /// Gives the turn to the client, from which the server wants more.
+    fn to_client(&self) {
+        if self.is_of_server.swap(false, Ordering::Relaxed) {
+            self.owed.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-/// The body of a request, which notes its end.
+/// The response to a request, which the server may owe until this is dropped.
+struct OwedResponse(Arc<Turn>);
+
+impl Drop for OwedResponse {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+        self.0.to_client();
+    }
+}
+
+/// The body of a request, which notes the turns. While the server stores what it has read, or has
+/// dropped the body, it owes a response although the request is not complete.
 struct Upload<B> {
     body: B,
-    arrival: Arc<Arrival>,
+    turn: Arc<Turn>,
+}
+
+impl<B> Drop for Upload<B> {
+    fn drop(&mut self) {
+        self.turn.to_server();
+    }
 }
 
 impl<B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin> HttpBody for Upload<B> {
@@ -133,8 +151,9 @@ impl<B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin> HttpBody for Uploa
         context: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.arrival.complete();
+        match frame {
+            Poll::Ready(_) => self.turn.to_server(),
+            Poll::Pending => self.turn.to_client(),
         }
         frame
     }

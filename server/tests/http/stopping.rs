@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, body::Bytes, routing::post};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    routing::post,
+};
+use futures_util::{StreamExt as _, future::select_all};
 use server::{
     auth::Access,
     limits::Timeouts,
@@ -36,12 +41,12 @@ fn timeouts() -> Timeouts {
         write: never,
         ping: never,
         silence: never,
+        goodbye: Duration::from_millis(100),
         closing: Duration::from_millis(100),
     }
 }
 
 /// Opens a connection, sends bytes, and waits until the server has read them.
-        goodbye: Duration::from_millis(100),
 async fn send(server: &Server, bytes: &[u8]) -> TcpStream {
     let mut socket = server.connect().await;
     socket.write_all(bytes).await.unwrap();
@@ -119,11 +124,6 @@ async fn an_unread_response_does_not_prolong_a_shutdown() {
 }
 
 #[tokio::test]
-async fn half_a_handshake_does_not_prolong_a_shutdown() {
-    let (server, tls, _folder) = tls::start_server(timeouts()).await;
-    let mut clients = Vec::new();
-    // A record of a handshake (RFC 8446, 5.1), and its beginning.
-#[tokio::test]
 async fn streams_that_are_not_read_do_not_prolong_a_shutdown() {
     const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -183,6 +183,11 @@ async fn a_long_poll_response_ends_early_at_a_shutdown() {
     tokio::time::timeout(DEADLINE, server.serving).await.expect("stopped").unwrap();
 }
 
+#[tokio::test]
+async fn half_a_handshake_does_not_prolong_a_shutdown() {
+    let (server, tls, _folder) = tls::start_server(timeouts()).await;
+    let mut clients = Vec::new();
+    // A record of a handshake (RFC 8446, 5.1), and its beginning.
     for bytes in [&[22][..], &[22, 3, 1, 2, 0, 1, 0]] {
         let mut socket = server.connect().await;
         socket.write_all(bytes).await.unwrap();
@@ -198,7 +203,7 @@ async fn a_long_poll_response_ends_early_at_a_shutdown() {
 }
 
 #[tokio::test]
-async fn a_complete_request_is_answered_however_long_that_takes() {
+async fn a_response_that_the_server_owes_is_sent_however_long_that_takes() {
     let hub = Arc::new(Hub::in_memory());
     let leptos = leptos::config::LeptosOptions::builder().output_name("waterclock").build();
     let settings = waterclock_axum::Settings::default();
@@ -207,6 +212,18 @@ async fn a_complete_request_is_answered_however_long_that_takes() {
     let handler = {
         let (arrived, answer) = (Arc::clone(&arrived), Arc::clone(&answer));
         move |_: Bytes| async move {
+            arrived.notify_one();
+            answer.notified().await;
+            "stored"
+        }
+    };
+    // Reads a part of the body, and drops the rest early or late.
+    let of_part = |is_early: bool| {
+        let (arrived, answer) = (Arc::clone(&arrived), Arc::clone(&answer));
+        move |body: Body| async move {
+            let mut body = Some(body.into_data_stream());
+            body.as_mut().unwrap().next().await.unwrap().unwrap();
+            body.take_if(|_| is_early);
             arrived.notify_one();
             answer.notified().await;
             "stored"
@@ -222,7 +239,10 @@ async fn a_complete_request_is_answered_however_long_that_takes() {
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = Router::new().route("/slow", post(handler));
+    let router = Router::new()
+        .route("/slow", post(handler))
+        .route("/early", post(of_part(true)))
+        .route("/late", post(of_part(false)));
     let serving = tokio::spawn(serve(listener, router, serving));
 
     let head = "POST /slow HTTP/1.1\r\nHost: localhost\r\n";
@@ -230,6 +250,8 @@ async fn a_complete_request_is_answered_however_long_that_takes() {
         format!("{head}Content-Length: 0\r\n\r\n"),
         format!("{head}Content-Length: 1\r\n\r\nx"),
         format!("{head}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"),
+        "POST /early HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx".to_owned(),
+        "POST /late HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx".to_owned(),
     ];
     let mut http1 = Vec::new();
     for request in requests {
@@ -249,6 +271,9 @@ async fn a_complete_request_is_answered_however_long_that_takes() {
 
     state.stop.begin();
     read_until_closed(half).await;
+    // The others are still open after the time for clients.
+    let closed = select_all(http1.iter().map(|socket| Box::pin(socket.readable())));
+    assert!(tokio::time::timeout(2 * timeouts().closing, closed).await.is_err());
     answer.notify_waiters();
     for socket in http1 {
         let response = String::from_utf8(read_until_closed(socket).await).unwrap();
