@@ -15,7 +15,7 @@ use crate::{
     deadline::Deadline,
     idempotency::KeyReservation,
     limits::{MAX_DATA, MAX_KEY},
-    parameters::UnknownParameter,
+    parameters::InvalidParameters,
     policy::{Denied, Publisher, client_of},
     problem::{Problem, Refusal},
     state::PublishContext,
@@ -32,7 +32,7 @@ pub(crate) enum PublishRejection {
     #[error("{0:?} is not a way to split. `split` must be `lines`, or be left out.")]
     Split(String),
     #[error(transparent)]
-    Parameter(#[from] UnknownParameter),
+    Parameters(#[from] InvalidParameters),
     #[error("An event's data may be at most {MAX_DATA} bytes long.")]
     DataTooLong,
     #[error("An event's data must be UTF-8. Encode binary data, for example as Base64.")]
@@ -93,7 +93,7 @@ impl PublishRejection {
             Self::Topic(_)
             | Self::Name { .. }
             | Self::Split(_)
-            | Self::Parameter(_)
+            | Self::Parameters(_)
             | Self::NotUtf8
             | Self::MalformedBody
             | Self::IncompleteBody

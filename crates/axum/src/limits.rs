@@ -5,6 +5,8 @@ use std::{num::NonZeroU32, time::Duration};
 
 /// Maximum number of patterns of one subscription.
 pub const MAX_PATTERNS: usize = 64;
+/// Maximum number of parameters of a query: each of the patterns, and others.
+pub const MAX_PARAMETERS: usize = 256;
 /// Maximum length of an event's data, in bytes.
 pub const MAX_DATA: usize = 64 * 1024;
 /// Maximum length of an idempotency key, in bytes.

@@ -10,14 +10,21 @@ use waterclock::{
 
 use crate::{
     limits::MAX_PATTERNS,
-    parameters::{KnownParameters, UnknownParameter, plain},
+    parameters::{InvalidParameters, KnownParameters, plain, split_query},
     problem::Problem,
 };
 
 /// The parameters of `/events`, `/poll` and `/ws`. A client that changes its transport need not
 /// change its query.
 const PARAMETERS: KnownParameters = KnownParameters {
-    names: &["topic", "last_event_id", "limit", "conflate", "format", "wait"],
+    names: &[
+        ("topic", "topic"),
+        ("last_event_id", "lasteventid"),
+        ("limit", "limit"),
+        ("conflate", "conflate"),
+        ("format", "format"),
+        ("wait", "wait"),
+    ],
     synonyms: &[
         ("channel", "`topic`"),
         ("channels", "`topic`"),
@@ -40,12 +47,10 @@ const PARAMETERS: KnownParameters = KnownParameters {
     ],
 };
 
-/// Returns `true` for the names under which clients send their cursor. Polyfills do not set the
-/// header: `event-source-polyfill` sends `lastEventId`, clients of Mercure `lastEventID` or
+/// End of the plain names under which clients send their cursor. Polyfills do not set the header:
+/// `event-source-polyfill` sends `lastEventId`, clients of Mercure `lastEventID` or
 /// `Last-Event-ID`, and amvtek's polyfill `evs_last_event_id`.
-fn is_cursor(name: &str) -> bool {
-    plain(name).ends_with("lasteventid")
-}
+const CURSOR: &str = "lasteventid";
 
 /// The parsed query of a subscription. Permission is not checked yet.
 #[derive(Debug, Default)]
@@ -76,7 +81,7 @@ pub(crate) enum QueryError {
     #[error("{0:?} is not a boolean. `conflate` must be `true` or `false`, or be left out.")]
     Conflate(String),
     #[error(transparent)]
-    Parameter(#[from] UnknownParameter),
+    Parameters(#[from] InvalidParameters),
     #[error("`Last-Event-ID` must be given once. This request has two of them, and they differ.")]
     TwoCursors,
 }
@@ -94,7 +99,7 @@ impl Query {
     /// parameters are ignored unless they resemble one of these.
     pub(crate) fn parse(query: &str) -> Result<Self, QueryError> {
         let mut parsed = Self::default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        for (name, value) in split_query(query)? {
             match (&*name, &*value) {
                 ("topic", _) => match value.parse() {
                     Ok(pattern) => {
@@ -113,9 +118,11 @@ impl Query {
                 },
                 // Only `/poll` waits, and reads this itself.
                 ("wait", _) => {}
-                (name, "") if is_cursor(name) => {}
-                (name, _) if is_cursor(name) => parsed.last_event_id = Some(value.into_owned()),
-                (name, _) => PARAMETERS.check(name)?,
+                (name, _) => match &*plain(name) {
+                    plain if !plain.ends_with(CURSOR) => PARAMETERS.check_plain(name, plain)?,
+                    _ if value.is_empty() => {}
+                    _ => parsed.last_event_id = Some(value.into_owned()),
+                },
             }
         }
         if parsed.patterns.len() > MAX_PATTERNS {

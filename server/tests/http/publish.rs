@@ -120,7 +120,13 @@ async fn a_misspelt_parameter_is_refused() {
     ] {
         assert_refused(server.post(&format!("t?{query}"), "", b"x").await, 400, detail).await;
     }
+    let (query, detail) = ("a&".repeat(256), "at most 256 parameters");
+    assert_refused(server.post(&format!("t?{query}"), "", b"x").await, 400, detail).await;
     assert_eq!(server.hub.newest(), 0);
+    for path in ["/events", "/poll", "/topics", "/diagnose/stream"] {
+        let response = server.get(&format!("{path}?{query}")).await;
+        assert_refused(response, 400, detail).await;
+    }
     assert_eq!(server.post("t?_=1&token=a", "", b"x").await.status(), 201);
 }
 

@@ -23,7 +23,7 @@ use waterclock_diagnose::{PATH_HEADERS, ProbeEvent, RequestEcho};
 
 use crate::{
     metrics::EndReason,
-    parameters::{KnownParameters, UnknownParameter},
+    parameters::{InvalidParameters, KnownParameters, split_query},
     policy::{Policy, client_of},
     problem::Problem,
     session::{StreamRecord, goodbye, millis, refuse},
@@ -60,8 +60,10 @@ struct ProbeParameters {
 }
 
 /// The names of these parameters.
-const PARAMETERS: KnownParameters =
-    KnownParameters { names: &["events", "every", "bytes", "retry"], synonyms: &[] };
+const PARAMETERS: KnownParameters = KnownParameters {
+    names: &[("events", "events"), ("every", "every"), ("bytes", "bytes"), ("retry", "retry")],
+    synonyms: &[],
+};
 
 /// Invalid parameters of a probe.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +76,7 @@ enum InvalidProbe {
     )]
     Value,
     #[error(transparent)]
-    Parameter(#[from] UnknownParameter),
+    Parameters(#[from] InvalidParameters),
 }
 
 impl From<InvalidProbe> for Problem {
@@ -86,7 +88,7 @@ impl From<InvalidProbe> for Problem {
 impl ProbeParameters {
     fn parse(uri: &Uri) -> Result<Self, InvalidProbe> {
         let mut probe = Self { events: 1, every: Duration::ZERO, bytes: 0, retry: None };
-        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        for (name, value) in split_query(uri.query().unwrap_or_default())? {
             let time = || value.parse().map(Duration::from_millis);
             let is_valid = match &*name {
                 "events" => value.parse().map(|events| probe.events = events).is_ok(),
@@ -291,6 +293,6 @@ mod tests {
         ] {
             assert!(matches!(parse(query), Err(InvalidProbe::Value)), "{query}");
         }
-        assert!(matches!(parse("event=2"), Err(InvalidProbe::Parameter(_))));
+        assert!(matches!(parse("event=2"), Err(InvalidProbe::Parameters(_))));
     }
 }

@@ -14,7 +14,7 @@ use waterclock::event::Name;
 use super::{body, lines};
 use crate::{
     admission::{Grant, PublishRejection, check_key, parse_name},
-    parameters::KnownParameters,
+    parameters::{KnownParameters, split_query},
     problem::Problem,
     state::PublishContext,
 };
@@ -69,7 +69,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, PublishRejecti
 
 /// The names of the parameters, and what belongs elsewhere.
 const PARAMETERS: KnownParameters = KnownParameters {
-    names: &["name", "split"],
+    names: &[("name", "name"), ("split", "split")],
     synonyms: &[
         ("event", "`name`"),
         ("eventname", "`name`"),
@@ -94,7 +94,7 @@ struct Parameters {
 impl Parameters {
     fn parse(uri: &Uri) -> Result<Self, PublishRejection> {
         let mut parameters = Self { name: Name::default(), split: false };
-        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        for (name, value) in split_query(uri.query().unwrap_or_default())? {
             match (&*name, &*value) {
                 ("name", name) => parameters.name = parse_name(Some(name))?,
                 ("split", "lines") => parameters.split = true,

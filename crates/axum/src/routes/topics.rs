@@ -20,7 +20,7 @@ use waterclock::{
 use super::publish::PublishPath;
 use crate::{
     limits::{DEFAULT_TOPICS, MAX_PATTERNS, MAX_TOPICS},
-    parameters::{KnownParameters, UnknownParameter},
+    parameters::{InvalidParameters, KnownParameters, split_query},
     policy::Policy,
     problem::Problem,
     state::StreamContext,
@@ -43,7 +43,7 @@ enum TopicsError {
     )]
     Limit(String),
     #[error(transparent)]
-    Parameter(#[from] UnknownParameter),
+    Parameters(#[from] InvalidParameters),
     #[error("The topics could not be read. The server's output says why.")]
     Read,
 }
@@ -143,7 +143,7 @@ fn json(body: &impl Serialize) -> Response {
 
 /// The names of the parameters of the list, and what belongs elsewhere.
 const PARAMETERS: KnownParameters = KnownParameters {
-    names: &["match", "after", "limit"],
+    names: &[("match", "match"), ("after", "after"), ("limit", "limit")],
     synonyms: &[
         ("filter", "`match`"),
         ("glob", "`match`"),
@@ -174,7 +174,7 @@ struct ListParameters {
 impl ListParameters {
     fn parse(query: &str) -> Result<Self, TopicsError> {
         let (mut patterns, mut after, mut limit) = (BTreeSet::new(), None, DEFAULT_TOPICS);
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        for (name, value) in split_query(query)? {
             match &*name {
                 "match" => {
                     let pattern = value.parse::<Pattern>();
