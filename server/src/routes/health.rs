@@ -1,6 +1,6 @@
 //! `GET /health/live` and `GET /health/ready`: for programs that start, stop and balance servers.
 
-use std::sync::Arc;
+use std::{error::Error, iter, sync::Arc};
 
 use axum::{
     extract::{RawQuery, State},
@@ -51,15 +51,21 @@ fn readiness(
         return unavailable("The server is shutting down.".to_owned());
     }
     if let Some(error) = &condition.read_error {
-        return unavailable(format!("Events cannot be read: {error}."));
+        return unavailable(format!("Events cannot be read: {}.", with_sources(error)));
     }
-    match &condition.append_error {
+    match condition.append_error.as_ref().map(|error| with_sources(error)) {
         Some(error) if must_publish => {
             unavailable(format!("Events can be read, but not be published: {error}."))
         }
         Some(error) => Ok(format!("ready, but events cannot be published: {error}\n")),
         None => Ok("ready\n".to_owned()),
     }
+}
+
+/// Writes an error with the errors that caused it.
+fn with_sources(error: &dyn Error) -> String {
+    let causes = iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]
@@ -80,7 +86,7 @@ mod tests {
         let ok = "ready\n";
         let but = "ready, but events cannot be published: the disk is full\n";
         let not = "Events can be read, but not be published: the disk is full.";
-        let unreadable = "Events cannot be read: the event log failed.";
+        let unreadable = "Events cannot be read: the event log failed: broken.";
         for (condition, reading, publishing) in [
             (condition(None, None), Ok(ok), Ok(ok)),
             (condition(None, full()), Ok(but), Err(not)),
