@@ -107,7 +107,8 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_MAX_PUBLISHES", value_name = "COUNT", default_value = "1000")]
     max_publishes: NonZeroU32,
 
-    /// Maximum number of open streams; further clients are told to come back later
+    /// Maximum number of open streams and waiting polls; further clients are told to come back
+    /// later
     #[arg(long, env = "WATERCLOCK_MAX_STREAMS", value_name = "COUNT", default_value_t = 10_000)]
     max_streams: usize,
 

@@ -241,7 +241,8 @@ fn verify_token(
     if !foreign.all(is_allowed) {
         return Ok(None);
     }
-    // Cookies of one name may have different paths and domains. An old one must not hide a new one.
+    // Cookies of one name may have different paths and domains. One that has expired must not hide
+    // a valid one. Among valid ones the first counts, whatever the others permit.
     let mut verified = cookies.into_iter().map(|token| tokens.verify(token, now));
     let Some(first) = verified.next() else { return Ok(None) };
     let mut token = first.or_else(|why| verified.find_map(Result::ok).ok_or(why))?;

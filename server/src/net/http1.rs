@@ -81,9 +81,11 @@ impl Connection {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            // From the end of the last response. For the first head, [`without_head`] is shorter.
+            // For each head, counted from the end of the last response. The first one has
+            // [`without_head`], too, and the shorter time ends it.
             .header_read_timeout(timeouts.idle)
             .max_buf_size(BUFFER)
+            // In TLS, nothing but reading would notice that a client has left.
             .half_close(stream.is_some())
             .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
