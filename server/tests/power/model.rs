@@ -10,6 +10,8 @@ pub struct Model {
     /// Number of events of each topic that are kept.
     retained: usize,
     sent: HashMap<String, Sent>,
+    /// The events of which a response said that they were not stored.
+    refused: HashSet<String>,
     /// The events that somebody knows by their ids.
     known: HashMap<EventId, Known>,
 }
@@ -43,10 +45,11 @@ type Check = Result<(), String>;
 
 impl Model {
     pub fn new(retained: usize) -> Self {
-        Self { retained, sent: HashMap::new(), known: HashMap::new() }
+        Self { retained, sent: HashMap::new(), refused: HashSet::new(), known: HashMap::new() }
     }
 
     pub fn send(&mut self, data: &str, sent: Sent) {
+        self.refused.remove(data);
         self.sent.insert(data.to_owned(), sent);
     }
 
@@ -77,6 +80,11 @@ impl Model {
                 sent.is_acknowledged = true;
             }
         }
+    }
+
+    /// Notes that the response to a request said that these events were not stored.
+    pub fn refuse(&mut self, data: &[String]) {
+        self.refused.extend(data.iter().cloned());
     }
 
     /// Returns the events with a key that were not acknowledged, with their keys.
@@ -111,15 +119,24 @@ impl Model {
             if places.insert(event.data.as_str(), place).is_some() {
                 return Err(format!("{event:?} is there twice"));
             }
+            if self.refused.contains(&event.data) {
+                return Err(format!("{event:?} is there, but a response said that it is not"));
+            }
             if let Some((request, line)) = self.sent.get(&event.data).and_then(|sent| sent.line) {
                 lines.entry(request).or_default().push(line);
             }
         }
+        // One publisher sends all lines, one request after the other.
+        let lines_of =
+            lines.iter().flat_map(|(request, of)| of.iter().map(|line| (*request, *line)));
+        let oldest_line = lines_of.min();
         for (data, sent) in &self.sent {
-            let newer = of_topic.get(sent.topic.as_str()).map_or(0, Vec::len);
-            if sent.is_acknowledged && !places.contains_key(data.as_str()) && newer < self.retained
-            {
-                return Err(format!("{data:.60} of {} is lost: {newer} are kept", sent.topic));
+            let kept_of_topic = of_topic.get(sent.topic.as_str()).map_or(0, Vec::len);
+            let may_be_dropped = kept_of_topic >= self.retained
+                && sent.line.is_none_or(|line| oldest_line.is_none_or(|oldest| line < oldest));
+            if sent.is_acknowledged && !places.contains_key(data.as_str()) && !may_be_dropped {
+                let topic = &sent.topic;
+                return Err(format!("{data:.60} of {topic} is lost: {kept_of_topic} are kept"));
             }
         }
         // Of each topic, the oldest are dropped first.
@@ -138,5 +155,52 @@ impl Model {
             }
         }
         kept.iter().try_for_each(|event| self.learn(event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waterclock::timestamp::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_lost_line_is_noticed_though_enough_others_are_kept() {
+        let text = |line: u64| format!("line {line}");
+        for (kept, is_right) in [(0..3, true), (1..3, true), (0..2, false), (1..2, false)] {
+            let mut model = Model::new(1);
+            for line in 0..3 {
+                let topic = "lines".to_owned();
+                let line_of = Some((7, line));
+                let sent = Sent { topic, key: None, line: line_of, is_acknowledged: false };
+                model.send(&text(line), sent);
+            }
+            model.acknowledge(&[0, 1, 2].map(text));
+            let event = |line| Event {
+                id: format!("00000000c10cca11-{}", line + 1).parse().unwrap(),
+                topic: "lines".parse().unwrap(),
+                name: "message".parse().unwrap(),
+                data: text(line),
+                time: Timestamp::now(),
+            };
+            let events: Vec<_> = kept.clone().map(event).collect();
+            assert_eq!(model.check(&events).is_ok(), is_right, "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_kept_though_it_was_refused_is_noticed() {
+        let mut model = Model::new(usize::MAX);
+        let topic = "single".to_owned();
+        model.send("x", Sent { topic, key: None, line: None, is_acknowledged: false });
+        let event = Event {
+            id: "00000000c10cca11-1".parse().unwrap(),
+            topic: "single".parse().unwrap(),
+            name: "message".parse().unwrap(),
+            data: "x".to_owned(),
+            time: Timestamp::now(),
+        };
+        model.refuse(&["x".to_owned()]);
+        assert!(model.check(std::slice::from_ref(&event)).is_err());
     }
 }
