@@ -22,6 +22,10 @@ pub struct Disk {
     power: Power,
     /// Number of changes and syncs until the power fails, and the reaction to it.
     countdown: Option<(usize, OnCut)>,
+    /// Number of syncs of files that fail from now on, and the randomness of what they leave.
+    failing: Option<(usize, Rng)>,
+    /// `true` if folders cannot be synced, as on some file systems.
+    pub refuses_folders: bool,
     /// Replies that the programs wait for while there is no power.
     unanswered: Vec<Box<dyn Any + Send>>,
 }
@@ -136,11 +140,17 @@ impl File {
     /// Keeps any part of the changes that were not synced. A later change may be kept without an
     /// earlier one.
     fn lose_power(&mut self, rng: &mut Rng) {
+        self.fail_sync(rng);
+        self.seen.clone_from(&self.durable);
+    }
+
+    /// Writes any part of the changes. No later sync writes the others, but the programs go on to
+    /// see them. Linux does so, too.
+    fn fail_sync(&mut self, rng: &mut Rng) {
         let kept = rng.choice([0.0, 0.1, 0.5, 0.9, 1.0]).unwrap_or_default();
         for change in mem::take(&mut self.pending) {
             change.apply_torn(&mut self.durable, kept, rng);
         }
-        self.seen.clone_from(&self.durable);
     }
 }
 
@@ -191,6 +201,8 @@ impl Default for Disk {
             next: ROOT + 1,
             power: Power::On,
             countdown: None,
+            failing: None,
+            refuses_folders: false,
             unanswered: Vec::new(),
         }
     }
@@ -249,21 +261,40 @@ impl Disk {
         }
     }
 
-    /// Makes all changes of a file or folder durable.
-    pub fn sync(&mut self, number: u64) {
+    /// Makes all changes of a file or folder durable. Returns `false` if that fails.
+    pub fn sync(&mut self, number: u64) -> bool {
         match self.nodes.get_mut(&number) {
-            Some(Node::File(file)) => file.sync(),
+            Some(Node::File(file)) => {
+                if let Some((left @ 1.., rng)) = &mut self.failing {
+                    *left -= 1;
+                    file.fail_sync(rng);
+                    return false;
+                }
+                file.sync();
+            }
             Some(Node::Folder(folder)) => folder.sync(),
             None => {}
         }
+        true
     }
 
-    /// Makes all changes durable.
+    /// Makes durable what the programs see.
     pub fn sync_all(&mut self) {
-        let numbers: Vec<_> = self.nodes.keys().copied().collect();
-        for number in numbers {
-            self.sync(number);
+        for node in self.nodes.values_mut() {
+            match node {
+                Node::File(file) => {
+                    file.sync();
+                    // A sync that failed has left out some.
+                    file.durable.clone_from(&file.seen);
+                }
+                Node::Folder(folder) => folder.sync(),
+            }
         }
+    }
+
+    /// Lets a number of syncs of files fail.
+    pub fn fail_syncs(&mut self, count: usize, rng: Rng) {
+        self.failing = Some((count, rng));
     }
 
     /// Lets the power fail after a number of further changes and syncs. Then calls `on_cut`, and
@@ -332,6 +363,7 @@ impl Disk {
         self.nodes.retain(|number, _| reachable.contains(number));
         self.power = Power::On;
         self.countdown = None;
+        self.failing = None;
     }
 }
 

@@ -74,12 +74,23 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_in_a_power_cut() {
+/// Returns `true` if disks can be mounted. Otherwise says so.
+fn can_mount() -> bool {
     let folder = tempfile::tempdir().unwrap();
     match mount(&SharedDisk::default(), folder.path()) {
         Ok(session) => session.umount_and_join().unwrap(),
-        Err(error) => return say(&format!("power cuts: SKIPPED, no FUSE here: {error}")),
+        Err(error) => {
+            say(&format!("power cuts: SKIPPED, no FUSE here: {error}"));
+            return false;
+        }
+    }
+    true
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_a_power_cut() {
+    if !can_mount() {
+        return;
     }
     let cuts = usize::try_from(number("POWER_CUTS").unwrap_or(50)).unwrap();
     let first = number("POWER_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
@@ -107,6 +118,53 @@ fn nothing_acknowledged_is_lost_in_a_power_cut() {
     });
     say(&format!("power cuts: {:?}", scenes.into_inner()));
     assert_eq!(failed.into_inner(), [0; 0], "these seeds failed");
+}
+
+#[test]
+fn a_first_start_succeeds_where_folders_cannot_be_synced() {
+    if can_mount() {
+        let machine = Machine::new(Rng::with_seed(0), usize::MAX, vec![]);
+        machine.disk.lock().refuses_folders = true;
+        machine.verify(&machine.launch(None));
+    }
+}
+
+/// The answers to publishes while syncs fail must be true after a restart, with or without a loss
+/// of power: what was acknowledged is there, and what was refused is not.
+#[test]
+fn answers_are_true_while_syncs_fail() {
+    if !can_mount() {
+        return;
+    }
+    let mut answers: HashMap<&str, usize> = HashMap::new();
+    for seed in 0..3 {
+        let mut machine = Machine::new(Rng::with_seed(seed), usize::MAX, vec![]);
+        for count in [1, 4, 5, 6, 1000] {
+            let running = machine.launch(None);
+            let address = machine.verify(&running);
+            let publisher = machine.publisher();
+            let mut client = Client::connect(address).unwrap();
+            machine.disk.lock().fail_syncs(count, machine.rng.fork());
+            for n in 0..6 {
+                let answer = if n % 3 == 2 {
+                    publisher.try_lines(&mut client, 12)
+                } else {
+                    publisher.try_single(&mut client)
+                };
+                *answers.entry(answer).or_default() += 1;
+            }
+            drop(running);
+            let disk = &mut *machine.disk.lock();
+            if machine.rng.bool() {
+                // Only the program has ended.
+                disk.sync_all();
+            }
+            disk.restore(&mut machine.rng);
+        }
+        machine.verify(&machine.launch(None));
+    }
+    say(&format!("syncs that fail: {answers:?}"));
+    assert!(answers.contains_key("stored") && answers.contains_key("unknown"), "{answers:?}");
 }
 
 /// A disk with the program's data, and the knowledge of what must be in them.
@@ -172,15 +230,7 @@ fn run(seed: u64, scenes: &Mutex<HashMap<Scene, usize>>) {
     let mut rng = Rng::with_seed(seed);
     let (retained, options) =
         if rng.bool() { (usize::MAX, vec![]) } else { (40, vec!["--retain-count=40".to_owned()]) };
-    let mut machine = Machine {
-        options,
-        model: Arc::new(Mutex::new(Model::new(retained))),
-        disk: SharedDisk::default(),
-        folder: tempfile::tempdir().unwrap(),
-        requests: Arc::default(),
-        rng,
-    };
-    std::fs::create_dir(machine.folder.path().join("disk")).unwrap();
+    let mut machine = Machine::new(rng, retained, options);
     for n in 0..CUTS_PER_DISK {
         let scene = match n {
             0 if machine.rng.bool() => Scene::FirstStart,
@@ -200,6 +250,21 @@ fn run(seed: u64, scenes: &Mutex<HashMap<Scene, usize>>) {
 }
 
 impl Machine {
+    /// Creates a machine with an empty disk. `retained` is the number of events that the options
+    /// keep of each topic.
+    fn new(rng: Rng, retained: usize, options: Vec<String>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("disk")).unwrap();
+        Self {
+            options,
+            model: Arc::new(Mutex::new(Model::new(retained))),
+            disk: SharedDisk::default(),
+            folder,
+            requests: Arc::default(),
+            rng,
+        }
+    }
+
     /// Starts the program, and lets the power fail.
     fn play(&mut self, scene: Scene) {
         let is_cut = |moment: &Moment| matches!(moment, Moment::Cut);
@@ -465,7 +530,51 @@ impl Publisher {
         Ok(())
     }
 
-    fn publish_lines(&self, client: &mut Client, count: u64) -> io::Result<()> {
+    /// Publishes an event, which may fail. Returns what the response says of it.
+    fn try_single(&self, client: &mut Client) -> &'static str {
+        let data = self.data();
+        let sent =
+            Sent { topic: "single".to_owned(), key: None, line: None, is_acknowledged: false };
+        self.model.lock().send(&data, sent);
+        let (status, body) = client.request("POST /events/single", "", &data).unwrap();
+        let mut model = self.model.lock();
+        match status {
+            201 => {
+                model.learn(&serde_json::from_str(&body).unwrap()).unwrap();
+                "stored"
+            }
+            500 if body.contains("It is unknown if the event was stored") => "unknown",
+            500 if body.contains("The event was not stored") => {
+                model.refuse(&[data]);
+                "refused"
+            }
+            _ => panic!("{status} {body}"),
+        }
+    }
+
+    /// Publishes lines, which may fail. Returns what the response says of the first that it does
+    /// not call published.
+    fn try_lines(&self, client: &mut Client, count: u64) -> &'static str {
+        let lines = self.lines(count);
+        let target = "POST /events/lines?split=lines";
+        let (status, body) = client.request(target, "", &lines.join("\n")).unwrap();
+        let response: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let number =
+            |name: &str| response[name].as_u64().map_or(0, |n| usize::try_from(n).unwrap());
+        let (published, unknown) = (number("published"), number("unconfirmed"));
+        let mut model = self.model.lock();
+        model.acknowledge(&lines[..published]);
+        model.refuse(&lines[published + unknown..]);
+        match (status, unknown) {
+            (200, 0) if published == lines.len() => "stored",
+            (500, 0) => "refused",
+            (500, _) => "unknown",
+            _ => panic!("{status} {body}"),
+        }
+    }
+
+    /// Notes lines that are about to be sent, and returns them.
+    fn lines(&self, count: u64) -> Vec<String> {
         let request = self.requests.fetch_add(1, Ordering::Relaxed);
         let lines: Vec<_> = (0..count).map(|line| format!("{request} line {line}")).collect();
         for (data, line) in lines.iter().zip(0..) {
@@ -473,6 +582,11 @@ impl Publisher {
             let sent = Sent { topic: "lines".to_owned(), key: None, line, is_acknowledged: false };
             self.model.lock().send(data, sent);
         }
+        lines
+    }
+
+    fn publish_lines(&self, client: &mut Client, count: u64) -> io::Result<()> {
+        let lines = self.lines(count);
         let (status, body) =
             client.request("POST /events/lines?split=lines", "", &lines.join("\n"))?;
         if status == 503 {

@@ -89,8 +89,7 @@ impl Mounted {
         let Some(reply) = disk.answer(reply) else { return };
         disk.step();
         if let Some(reply) = disk.answer(reply) {
-            disk.sync(number.0);
-            reply.ok();
+            if disk.sync(number.0) { reply.ok() } else { reply.error(Errno::EIO) }
         }
     }
 }
@@ -279,6 +278,9 @@ impl Filesystem for Mounted {
     }
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        if self.0.lock().refuses_folders {
+            return reply.error(Errno::EINVAL);
+        }
         self.sync(number, reply);
     }
 
