@@ -1,4 +1,5 @@
-//! The program on a full disk: a small file system in memory, in a mount namespace of its own.
+//! The program on a full disk: a small file system in a mount namespace of its own, in memory or in
+//! a file.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails a test")]
 
 use std::{
@@ -21,52 +22,80 @@ struct SmallDisk {
     /// The process that keeps the mount namespace alive until its standard input ends.
     holder: Child,
     _input: ChildStdin,
+    /// Arguments of `nsenter`.
+    enter: &'static [&'static str],
+    /// Contains the folder where the disk is mounted.
     folder: TempDir,
 }
 
 impl SmallDisk {
-    /// Mounts a file system of a size such as `24m`. Returns `None`, and says so, if the system
-    /// does not permit it.
-    fn mount(size: &str) -> Option<Self> {
+    /// Mounts a file system in memory, if the system permits it.
+    fn in_memory() -> Option<Self> {
+        // Without root, a user namespace permits it on many systems.
+        let unshare = ["--mount", "--map-root-user"];
+        let enter = &["--user", "--mount", "--preserve-credentials"];
+        Self::mount("in memory", &unshare, enter, "mount -t tmpfs -o size=24m none disk")
+    }
+
+    /// Mounts a file system with small blocks, if the system permits it to this user.
+    fn ext4() -> Option<Self> {
+        let script = "truncate -s 32m image && mkfs.ext4 -q -b 1024 image && \
+                      mount -o loop image disk";
+        Self::mount("ext4", &["--mount"], &["--mount"], script)
+    }
+
+    /// Returns one disk of each kind that the system permits.
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::in_memory, Self::ext4].into_iter().filter_map(|mount| mount())
+    }
+
+    /// Mounts a file system by a script. Returns `None`, and says so, if that fails.
+    fn mount(
+        name: &str,
+        unshare: &[&str],
+        enter: &'static [&'static str],
+        script: &str,
+    ) -> Option<Self> {
+        let not_tested = |reason: &str| {
+            // Written past the capture of the test harness, so that everybody sees it.
+            let _ = writeln!(io::stderr(), "NOT TESTED: full disks, {name}, because {reason}");
+        };
         let folder = tempfile::tempdir().unwrap();
-        let script = "mount -t tmpfs -o size=\"$0\" none \"$1\" && echo mounted && exec cat";
-        let mut holder = Command::new("unshare")
-            // Without root, a user namespace permits it on many systems.
-            .args(["--mount", "--map-root-user", "sh", "-c", script, size])
+        let script = format!("cd \"$0\" && mkdir disk && {script} && echo mounted && exec cat");
+        let holder = Command::new("unshare")
+            .args(unshare)
+            .args(["sh", "-c", &script])
             .arg(folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()
-            .ok()?;
+            .spawn();
+        let mut holder = holder.map_err(|error| not_tested(&format!("`unshare`: {error}"))).ok()?;
         let input = holder.stdin.take().unwrap();
         let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         if line != "mounted\n" {
-            // Written past the capture of the test harness, so that everybody sees it.
-            let _ = writeln!(
-                io::stderr(),
-                "NOT TESTED: full disks, because `unshare --mount --map-root-user` is not permitted"
-            );
+            not_tested("the system does not permit it");
             let _ = holder.wait();
             return None;
         }
-        Some(Self { holder, _input: input, folder })
+        Some(Self { holder, _input: input, enter, folder })
     }
 
     /// Returns the path to a file on the disk, as this process sees it.
     fn path(&self, name: &str) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        root.join(self.folder.path().strip_prefix("/").unwrap()).join(name)
+        root.join(self.folder.path().strip_prefix("/").unwrap()).join("disk").join(name)
     }
 
     /// Starts the program with the folder `data` on the disk.
     fn start(&self, options: &[&str]) -> Server {
         let holder = self.holder.id().to_string();
         let mut child = Command::new("nsenter")
-            .args(["--user", "--mount", "--preserve-credentials", "--target", &holder])
+            .args(self.enter)
+            .args(["--target", &holder])
             .arg(env!("CARGO_BIN_EXE_waterclock"))
             .args(["--listen=127.0.0.1:0", "--interval=24h", "--data-dir"])
-            .arg(self.folder.path().join("data"))
+            .arg(self.folder.path().join("disk/data"))
             .args(options)
             .env("RUST_LOG", "off")
             .stdout(Stdio::piped())
@@ -125,6 +154,13 @@ impl Server {
         (count, None)
     }
 
+    /// Publishes more than a disk has room for, in few commits. Returns the status.
+    fn fill(&self, topic: &str) -> u16 {
+        let line = "x".repeat(60_000);
+        let lines = vec![line.as_str(); 700].join("\n");
+        self.request("POST", &format!("/events/{topic}?split=lines"), &lines).0
+    }
+
     /// Repeats a request until it gets a status.
     fn wait_for(&self, method: &str, target: &str, status: u16) {
         let began = Instant::now();
@@ -174,60 +210,62 @@ impl Drop for Server {
 
 #[test]
 fn a_full_disk_is_told_read_from_and_recovers_by_itself() {
-    let Some(disk) = SmallDisk::mount("24m") else { return };
-    fs::write(disk.path("other"), vec![1; 4 << 20]).unwrap();
-    let full = ["--retain-bytes=1GiB"];
-    let server = disk.start(&full);
-    let (published, refusal) = server.publish("t", 1000);
-    assert_eq!(refusal, Some(507));
-    assert!(published > 100, "{published}");
-    let check = |server: &Server| {
-        let reading = "ready, but events cannot be published: the disk is full\n";
-        assert_eq!(server.get("/health/ready"), (200, reading.to_owned()));
-        let (status, body) = server.get("/health/ready?publish");
-        assert_eq!(status, 503);
-        assert!(body.contains("Events can be read, but not be published: the disk is full."));
-        assert_eq!(server.events("t").len(), published);
-    };
-    check(&server);
-    assert!(server.metric("waterclock_publishes_failed_total{reason=\"disk-full\"}") > 0);
+    for disk in SmallDisk::all() {
+        fs::write(disk.path("other"), vec![1; 4 << 20]).unwrap();
+        let full = ["--retain-bytes=1GiB"];
+        let server = disk.start(&full);
+        let (published, refusal) = server.publish("t", 1000);
+        assert_eq!(refusal, Some(507));
+        assert!(published > 100, "{published}");
+        let check = |server: &Server| {
+            let reading = "ready, but events cannot be published: the disk is full\n";
+            assert_eq!(server.get("/health/ready"), (200, reading.to_owned()));
+            let (status, body) = server.get("/health/ready?publish");
+            assert_eq!(status, 503);
+            assert!(body.contains("Events can be read, but not be published: the disk is full."));
+            assert_eq!(server.events("t").len(), published);
+        };
+        check(&server);
+        assert!(server.metric("waterclock_publishes_failed_total{reason=\"disk-full\"}") > 0);
 
-    // A restart finds it full.
-    server.stop();
-    let rest = fs::File::create(disk.path("rest")).unwrap();
-    let _ = io::copy(&mut io::repeat(1), &mut &rest);
-    let server = disk.start(&full);
-    server.wait_for("GET", "/health/ready?publish", 503);
-    check(&server);
+        // A restart finds it full.
+        server.stop();
+        let rest = fs::File::create(disk.path("rest")).unwrap();
+        let _ = io::copy(&mut io::repeat(1), &mut &rest);
+        let server = disk.start(&full);
+        server.wait_for("GET", "/health/ready?publish", 503);
+        check(&server);
 
-    // The operator makes room, and nobody publishes.
-    fs::remove_file(disk.path("rest")).unwrap();
-    fs::remove_file(disk.path("other")).unwrap();
-    server.wait_for("GET", "/health/ready?publish", 200);
-    assert_eq!(server.publish("t", 10), (10, None));
-    assert_eq!(server.events("t").len(), published + 10);
+        // The operator makes room, and nobody publishes.
+        fs::remove_file(disk.path("rest")).unwrap();
+        fs::remove_file(disk.path("other")).unwrap();
+        server.wait_for("GET", "/health/ready?publish", 200);
+        assert_eq!(server.publish("t", 10), (10, None));
+        assert_eq!(server.events("t").len(), published + 10);
+    }
 }
 
 #[test]
 fn a_disk_that_the_log_has_filled_is_emptied_by_retention() {
-    let Some(disk) = SmallDisk::mount("24m") else { return };
-    let server = disk.start(&["--retain-bytes=1GiB"]);
-    assert_eq!(server.publish("t", 1000).1, Some(507));
-    server.stop();
-    // Everything is too old now.
-    let server = disk.start(&["--retain-bytes=1GiB", "--retain-age=1s"]);
-    server.wait_for("POST", "/events/t", 201);
-    // The disk is filled several times in a row.
-    for _ in 0..3 {
-        server.publish("t", 1000);
+    for disk in SmallDisk::all() {
+        let server = disk.start(&["--retain-bytes=1GiB"]);
+        assert_eq!(server.fill("t"), 507);
+        server.stop();
+        // Everything is too old now.
+        let server = disk.start(&["--retain-bytes=1GiB", "--retain-age=1s"]);
         server.wait_for("POST", "/events/t", 201);
+        // The disk is filled several times in a row.
+        for _ in 0..3 {
+            server.fill("t");
+            server.wait_for("POST", "/events/t", 201);
+        }
+        server.wait_for("GET", "/health/ready?publish", 200);
     }
-    server.wait_for("GET", "/health/ready?publish", 200);
 }
 
 #[test]
 fn a_burst_does_not_fill_a_small_disk_within_the_default_limits() {
-    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let Some(disk) = SmallDisk::in_memory() else { return };
     let server = disk.start(&[]);
     let line = "x".repeat(60_000);
     let lines = vec![line.as_str(); 1500].join("\n");
@@ -238,7 +276,7 @@ fn a_burst_does_not_fill_a_small_disk_within_the_default_limits() {
 
 #[test]
 fn lines_across_the_moment_of_a_full_disk_are_counted_exactly() {
-    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let Some(disk) = SmallDisk::in_memory() else { return };
     let server = disk.start(&["--retain-bytes=1GiB"]);
     let lines: Vec<_> = (0..30_000).map(|n| format!("{n} {}", "x".repeat(n % 7 * 400))).collect();
     let (status, body) = server.request("POST", "/events/t?split=lines", &lines.join("\n"));
