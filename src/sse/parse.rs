@@ -27,9 +27,9 @@ pub enum Parsed {
 /// An incremental parser of the stream of one connection.
 ///
 /// It buffers the current line and block, whatever their size, and copies the last event id into
-/// each message. A client of an untrusted server must bound the number of bytes that it feeds, and
-/// the length of [`last_event_id`](Self::last_event_id). A block that the end of the stream cuts
-/// short is never dispatched.
+/// each message. A client of an untrusted server must bound [`buffered`](Self::buffered) or the
+/// number of bytes that it feeds, and the length of [`last_event_id`](Self::last_event_id). A block
+/// that the end of the stream cuts short is never dispatched.
 #[derive(Debug, Default)]
 pub struct Parser {
     /// The line so far, without its end.
@@ -44,6 +44,7 @@ pub struct Parser {
     /// The value of the last `id` field. It takes effect at the end of the block.
     id: String,
     last_event_id: String,
+    unknown_fields: u64,
 }
 
 impl Parser {
@@ -74,6 +75,23 @@ impl Parser {
         &self.last_event_id
     }
 
+    /// Returns the number of bytes of the current line and block that the parser holds.
+    pub fn buffered(&self) -> usize {
+        self.line.len() + self.data.len() + self.name.len() + self.id.len()
+    }
+
+    /// Returns `true` if the stream so far ends within a block, which its end would discard. A
+    /// comment alone is none.
+    pub fn is_within_block(&self) -> bool {
+        let is_within_field = self.line.first().is_some_and(|first| *first != b':');
+        is_within_field || !self.data.is_empty() || !self.name.is_empty()
+    }
+
+    /// Returns the number of lines that are neither a comment nor a field of an event stream.
+    pub fn unknown_fields(&self) -> u64 {
+        self.unknown_fields
+    }
+
     fn end_line(&mut self, parsed: &mut Vec<Parsed>) {
         let bytes = std::mem::take(&mut self.line);
         let mut line = &bytes[..];
@@ -101,7 +119,8 @@ impl Parser {
                 let millis = value.parse().unwrap_or(u64::MAX);
                 parsed.push(Parsed::Retry(Duration::from_millis(millis)));
             }
-            _ => {}
+            "" | "id" | "retry" => {}
+            _ => self.unknown_fields += 1,
         }
     }
 
@@ -204,6 +223,26 @@ mod tests {
         assert_eq!(parser.last_event_id(), "1");
         parser.feed(b"\n\n");
         assert_eq!(parser.last_event_id(), "2");
+    }
+
+    #[test]
+    fn an_unfinished_block_and_unknown_fields_are_known() {
+        for (stream, buffered, is_within_block, unknown_fields) in [
+            ("", 0, false, 0),
+            ("data:x", 6, true, 0),
+            ("data:x\n", 2, true, 0),
+            ("data:x\n\n", 0, false, 0),
+            ("event:x\n", 1, true, 0),
+            (": comment", 9, false, 0),
+            ("id:7\nretry:x\n: comment\n\n", 1, false, 0),
+            ("{}\n\n<p>\n", 0, false, 2),
+        ] {
+            let mut parser = Parser::default();
+            parser.feed(stream.as_bytes());
+            assert_eq!(parser.buffered(), buffered, "{stream:?}");
+            assert_eq!(parser.is_within_block(), is_within_block, "{stream:?}");
+            assert_eq!(parser.unknown_fields(), unknown_fields, "{stream:?}");
+        }
     }
 
     #[test]
