@@ -102,8 +102,8 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_MAX_TOPICS", value_name = "COUNT", default_value_t = 10_000)]
     max_topics: usize,
 
-    /// Maximum publishes per second per client address. Further ones get 429, and lines of
-    /// `split=lines` wait. Local publishes without a token are not limited
+    /// Maximum publishes per second per client address. Further ones get 429, and the parts of
+    /// a split body wait. Local publishes without a token are not limited
     #[arg(long, env = "WATERCLOCK_MAX_PUBLISHES", value_name = "COUNT", default_value = "1000")]
     max_publishes: NonZeroU32,
 

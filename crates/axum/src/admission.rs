@@ -14,7 +14,7 @@ use waterclock::{
 use crate::{
     deadline::Deadline,
     idempotency::KeyReservation,
-    limits::{MAX_DATA, MAX_KEY},
+    limits::{MAX_BLOCK, MAX_DATA, MAX_KEY},
     parameters::InvalidParameters,
     policy::{Denied, Publisher, client_of},
     problem::{Problem, Refusal},
@@ -29,12 +29,16 @@ pub(crate) enum PublishRejection {
     Topic(String),
     #[error("{name:?} cannot be the name of an event: {why}.")]
     Name { name: String, why: InvalidName },
-    #[error("{0:?} is not a way to split. `split` must be `lines`, or be left out.")]
+    #[error(
+        "{0:?} is not a way to split. `split` must be `lines`, `events` or `chunks`, or be left out."
+    )]
     Split(String),
     #[error(transparent)]
     Parameters(#[from] InvalidParameters),
     #[error("An event's data may be at most {MAX_DATA} bytes long.")]
     DataTooLong,
+    #[error("A block of an event stream may be at most {MAX_BLOCK} bytes long.")]
+    BlockTooLong,
     #[error("An event's data must be UTF-8. Encode binary data, for example as Base64.")]
     NotUtf8,
     #[error("The event's data did not arrive in time.")]
@@ -52,8 +56,8 @@ pub(crate) enum PublishRejection {
     RateLimited(Duration),
     #[error("`Idempotency-Key` must be given once, as 1 to {MAX_KEY} ASCII characters.")]
     Key,
-    #[error("`Idempotency-Key` identifies one event, so it cannot be combined with `split=lines`.")]
-    KeyOfLines,
+    #[error("`Idempotency-Key` identifies one event, so it cannot be combined with `split`.")]
+    KeyOfPieces,
     #[error(
         "This `Idempotency-Key` was used for an event with another name or other data. Use a new key."
     )]
@@ -98,10 +102,10 @@ impl PublishRejection {
             | Self::MalformedBody
             | Self::IncompleteBody
             | Self::Key
-            | Self::KeyOfLines => StatusCode::BAD_REQUEST,
+            | Self::KeyOfPieces => StatusCode::BAD_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::KeyInFlight => StatusCode::CONFLICT,
-            Self::DataTooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::DataTooLong | Self::BlockTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotStored | Self::Unconfirmed | Self::Skipped => {
@@ -124,7 +128,9 @@ impl From<PublishRejection> for Problem {
             PublishRejection::RateLimited(wait) => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))
             }
-            PublishRejection::DataTooLong => problem.refused_as(Refusal::TooLong),
+            PublishRejection::DataTooLong | PublishRejection::BlockTooLong => {
+                problem.refused_as(Refusal::TooLong)
+            }
             PublishRejection::MalformedBody => problem.refused_as(Refusal::Malformed).closing(),
             PublishRejection::BodyTimeout => problem.refused_as(Refusal::BodyTimeout).closing(),
             _ => problem,
@@ -232,17 +238,17 @@ impl Grant {
         Ok(InFlight { publishing, reservation })
     }
 
-    /// Hands a line to the hub. It is not published if a line before it was not.
-    pub(crate) async fn enqueue_line(
+    /// Hands a piece of an upload to the hub. It is not published if a piece before it was not.
+    pub(crate) async fn enqueue_piece(
         &self,
         name: Name,
         data: String,
-        lines: &DraftChain,
+        pieces: &DraftChain,
     ) -> Result<InFlight, PublishRejection> {
         check_size(&data)?;
         self.check_expiry()?;
         let draft = Draft { topic: self.topic.clone(), name, data, key: None };
-        let publishing = self.context.hub.enqueue_in(draft, lines).await?;
+        let publishing = self.context.hub.enqueue_in(draft, pieces).await?;
         Ok(InFlight { publishing, reservation: None })
     }
 }

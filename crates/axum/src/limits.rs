@@ -9,6 +9,9 @@ pub const MAX_PATTERNS: usize = 64;
 pub const MAX_PARAMETERS: usize = 256;
 /// Maximum length of an event's data, in bytes.
 pub const MAX_DATA: usize = 64 * 1024;
+/// Prefix of a name in a published event stream that belongs to the streams of this server, such as
+/// `error`.
+pub const RESERVED_NAME_PREFIX: &str = "upstream-";
 /// Maximum length of an idempotency key, in bytes.
 pub const MAX_KEY: usize = 255;
 /// Longest time that a poll may ask to wait, in seconds. Most proxies wait longer than that.
@@ -26,7 +29,10 @@ pub(crate) const MAX_MESSAGE: usize = 6 * MAX_DATA + 4096;
 /// enough to be answered with the reason. An incomplete message occupies memory as long as its
 /// client answers pings.
 pub(crate) const MAX_READER_MESSAGE: usize = 4096;
-/// Maximum number of one client's publishes in flight, per connection or per upload of lines.
+/// Maximum length of the unfinished part of a block in a published event stream, in bytes. The data
+/// have room in it, beside an id and comments.
+pub(crate) const MAX_BLOCK: usize = 2 * MAX_DATA;
+/// Maximum number of one client's publishes in flight, per connection or per split upload.
 /// Beyond it, nothing more is read from the client.
 pub(crate) const MAX_IN_FLIGHT: usize = 256;
 /// Approximate maximum length of the answer to a poll, in bytes.

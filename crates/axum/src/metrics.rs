@@ -163,7 +163,11 @@ impl StreamMetrics {
     /// Registers the metrics. Names of counters get the suffix `_total` when they are written.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
-        r.register("lines_open", "Open requests that publish lines", self.uploads_open.clone());
+        r.register(
+            "lines_open",
+            "Open requests that publish a body part by part",
+            self.uploads_open.clone(),
+        );
         r.register("polls_waiting", "Polls that wait for events", self.polls_waiting.clone());
         r.register(
             "streams_open",
@@ -245,7 +249,7 @@ impl StreamMetrics {
         self.events_damaged.inner().store(condition.damaged_events, Ordering::Relaxed);
     }
 
-    /// Counts an upload of lines as open until the guard is dropped.
+    /// Counts a split upload as open until the guard is dropped.
     pub(crate) fn upload_open(&self) -> GaugeGuard {
         GaugeGuard::new(&self.uploads_open)
     }

@@ -641,6 +641,8 @@ async fn a_page_of_another_origin_cannot_publish_or_act() {
     let routes = [
         "/events/t".to_owned(),
         "/events/t?split=lines".to_owned(),
+        "/events/t?split=events".to_owned(),
+        "/events/t?split=chunks".to_owned(),
         "/load?rate=1&size=1&seconds=1".to_owned(),
         format!("/meters/{meter}/cut"),
     ];

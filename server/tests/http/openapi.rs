@@ -88,6 +88,8 @@ async fn every_response_matches_the_document() {
         ("/events/{topic}", "post", "/events/t?name=n", key, "x", 201),
         ("/events/{topic}", "post", "/events/t", key, "y", 422),
         ("/events/{topic}", "post", "/events/t?split=lines", "", "a\nb", 200),
+        ("/events/{topic}", "post", "/events/t?split=events", "", "x\ndata: a\n\ndata", 200),
+        ("/events/{topic}", "post", "/events/t?split=chunks", "", "a", 200),
         ("/events/{topic}", "post", "/events/t?name=gap", "", "x", 400),
         ("/events/{topic}", "post", "/events/t", REMOTE, "x", 401),
         ("/events/{topic}", "post", "/events/clock", "", "x", 403),

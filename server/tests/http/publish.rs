@@ -1,16 +1,23 @@
 //! `POST /events/{topic}` over real sockets.
 
 use server::auth::Access;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use waterclock::event::Topic;
 
-use crate::support::{DEADLINE, REMOTE, Server, Settings, TIME, TestResponse, event_id};
+use crate::support::{
+    DEADLINE, REMOTE, Server, Settings, TIME, TestResponse, event_id, read_until_closed,
+};
 
-/// Checks the status and the detail of a problem.
-async fn assert_refused(response: TestResponse, status: u16, detail: &str) {
+/// Checks the status and the detail of a problem. Returns its JSON.
+async fn assert_refused(response: TestResponse, status: u16, detail: &str) -> String {
     assert_eq!(response.status(), status, "{detail}");
     assert_eq!(response.header("content-type"), Some("application/problem+json"));
     let body = response.rest().await;
     assert!(body.contains(detail), "{detail}: {body}");
+    body
 }
 
 #[tokio::test]
@@ -155,10 +162,146 @@ async fn lines_before_an_invalid_one_are_published_and_counted() {
     assert_refused(
         server.post("t?split=words", "", b"").await,
         400,
-        "\\\"words\\\" is not a way to split. `split` must be `lines`",
+        "\\\"words\\\" is not a way to split. `split` must be `lines`, `events` or `chunks`",
     )
     .await;
     assert_eq!(server.hub.newest(), 3);
+}
+
+/// Opens an upload, which sends chunks of HTTP/1.1.
+async fn upload(server: &Server, path: &str, headers: &str) -> TcpStream {
+    let mut publisher = server.connect().await;
+    let head = format!(
+        "PUT /events/{path} HTTP/1.1\r\nHost: localhost\r\n{headers}\
+         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    );
+    publisher.write_all(head.as_bytes()).await.unwrap();
+    publisher
+}
+
+async fn send_chunk(publisher: &mut TcpStream, chunk: &[u8]) {
+    let size = format!("{:x}\r\n", chunk.len());
+    publisher.write_all(&[size.as_bytes(), chunk, b"\r\n"].concat()).await.unwrap();
+}
+
+/// Ends an upload, and returns the whole response.
+async fn finish(mut publisher: TcpStream) -> String {
+    publisher.write_all(b"0\r\n\r\n").await.unwrap();
+    String::from_utf8(read_until_closed(publisher).await).unwrap()
+}
+
+#[tokio::test]
+async fn an_event_stream_is_published_event_by_event() {
+    let server = Server::start().await;
+    let mut stream = server.get("/events?topic=answer").await;
+    stream.message().await;
+    let mut publisher =
+        upload(&server, "answer?split=events&name=word", "Content-Type: text/event-stream\r\n")
+            .await;
+    for (chunk, expected) in [
+        (&b": keep-alive\n\nretry: 1\n\nid: 9\nda"[..], None),
+        (b"ta: {\"a\":\ndata: 1}\n\n", Some(("word", "{\"a\":\n1}"))),
+        (b"event: delta\r\ndata: x\r\n\r\n", Some(("delta", "x"))),
+        (b"event: error\rdata: busy\r\r", Some(("upstream-error", "busy"))),
+        (b"event: end\ndata\n\n", Some(("upstream-end", ""))),
+        (b"data: [DONE]\n\n", Some(("word", "[DONE]"))),
+        (b"data: half", None),
+    ] {
+        send_chunk(&mut publisher, chunk).await;
+        if let Some((name, data)) = expected {
+            let message = stream.message().await;
+            assert_eq!((message.name.as_str(), message.data.as_str()), (name, data));
+        }
+    }
+    let response = finish(publisher).await;
+    assert!(response.starts_with("HTTP/1.1 200 OK"), "{response}");
+    assert!(response.ends_with("{\"published\":5,\"discarded\":1}"), "{response}");
+    assert_eq!(server.hub.newest(), 5);
+    // The body of an error is no event stream.
+    let error = b"{\"error\":\"no such model\"}\n";
+    let response = server.post("answer?split=events", "", error).await;
+    assert_eq!(response.rest().await, "{\"published\":0,\"ignored\":1}");
+}
+
+#[tokio::test]
+async fn events_before_an_invalid_one_are_published_and_counted() {
+    let server = Server::start().await;
+    for (block, status, detail) in [
+        (format!("data: {}\n\n", "x".repeat(64 * 1024 + 1)), 413, "65536 bytes long"),
+        (format!(": {}", "x".repeat(128 * 1024)), 413, "131072 bytes long"),
+        (format!("event: {}\ndata\n\n", "n".repeat(256)), 400, "cannot be the name"),
+        ("event: a\0b\ndata\n\n".to_owned(), 400, "without CR, LF and NUL"),
+    ] {
+        let body = format!("data: a\n\ndata: b\n\n{block}data: c\n\n");
+        let response = server.post("t?split=events", "", body.as_bytes()).await;
+        let body = assert_refused(response, status, detail).await;
+        assert!(body.contains("This was event 3. 2 events were published before."), "{body}");
+    }
+    assert_eq!(server.hub.newest(), 8);
+}
+
+#[tokio::test]
+async fn chunks_are_published_as_they_arrive_in_whole_characters() {
+    let server = Server::start().await;
+    let mut stream = server.get("/events?topic=answer").await;
+    stream.message().await;
+    let mut publisher = upload(&server, "answer?split=chunks&name=word", "").await;
+    for (chunk, expected) in [
+        (&b"Hi "[..], Some("Hi ")),
+        (b"\n", Some("\n")),
+        (b"a\xe2\x82", Some("a")),
+        (b"\xac\xf0", Some("€")),
+        (b"\x9f", None),
+        (b"\x98\x80", Some("😀")),
+    ] {
+        send_chunk(&mut publisher, chunk).await;
+        if let Some(expected) = expected {
+            let message = stream.message().await;
+            assert_eq!((message.name.as_str(), message.data.as_str()), ("word", expected));
+        }
+    }
+    let response = finish(publisher).await;
+    assert!(response.ends_with("{\"published\":5,\"bytes\":12}"), "{response}");
+
+    let long = "€".repeat(100_000);
+    let response = server.post("long?split=chunks", "", long.as_bytes()).await;
+    let response = response.rest().await;
+    assert!(response.ends_with(",\"bytes\":300000}"), "{response}");
+    let topic = "long".parse::<Topic>().unwrap();
+    let events = server.hub.latest(&topic.into(), 1000).await.unwrap().events;
+    assert!(events.iter().all(|event| event.data.len() <= 64 * 1024));
+    assert_eq!(events.into_iter().map(|event| event.data).collect::<String>(), long);
+}
+
+#[tokio::test]
+async fn text_before_bytes_that_are_no_text_is_published_and_counted() {
+    let server = Server::start().await;
+    for body in [&b"abc\xffd"[..], b"abc\xe2\x82"] {
+        let response = server.post("t?split=chunks", "", body).await;
+        let body = assert_refused(response, 400, "must be UTF-8").await;
+        assert!(
+            body.contains("This was chunk 2. 1 chunks were published before. They have 3 bytes.")
+        );
+        assert!(body.contains("\"published\":1") && body.contains("\"bytes\":3"), "{body}");
+    }
+    assert_eq!(server.hub.newest(), 2);
+}
+
+#[tokio::test]
+async fn whole_events_and_chunks_of_a_vanished_publisher_are_published() {
+    for (split, chunk) in [("events", &b"data: whole\n\ndata: half"[..]), ("chunks", b"whole\xe2")]
+    {
+        let server = Server::start().await;
+        let mut stream = server.get("/events?topic=t").await;
+        stream.message().await;
+        let mut publisher = upload(&server, &format!("t?split={split}"), "").await;
+        send_chunk(&mut publisher, chunk).await;
+        assert_eq!(stream.message().await.data, "whole");
+        drop(publisher);
+        server.wait_for_metric("waterclock_connections_open", |open| open == 2).await;
+        assert_eq!(server.hub.newest(), 1);
+        assert_eq!(server.metric("waterclock_lines_open").await, 0);
+    }
 }
 
 #[tokio::test]

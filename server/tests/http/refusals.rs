@@ -28,6 +28,7 @@ async fn a_slow_uploader_gets_the_refusal() {
     for (line, begin, status) in [
         ("POST /events/t", chunk.repeat(17), 413),
         ("POST /events/t?split=lines", chunk.repeat(17), 413),
+        ("POST /events/t?split=events", chunk.repeat(33), 413),
         ("POST /events/t", "nonsense\r\n".to_owned(), 400),
         ("POST /events/clock", String::new(), 403),
     ]

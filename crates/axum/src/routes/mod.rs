@@ -3,12 +3,12 @@
 mod body;
 mod delete;
 mod events;
-mod lines;
 mod poll;
 #[cfg(feature = "probe")]
 mod probe;
 mod publish;
 mod topics;
+mod upload;
 mod ws;
 
 use axum::{

@@ -11,7 +11,10 @@ use axum::{
 use serde::Deserialize;
 use waterclock::event::Name;
 
-use super::{body, lines};
+use super::{
+    body,
+    upload::{self, Split},
+};
 use crate::{
     admission::{Grant, PublishRejection, check_key, parse_name},
     parameters::{KnownParameters, split_query},
@@ -26,8 +29,8 @@ pub(super) struct PublishPath {
 }
 
 /// Answers 201 with the event, once it is durable. Its data is the request's body, whatever the
-/// content type. With `split=lines`, each line of the body is published as soon as it arrives, and
-/// the response counts them.
+/// content type. With `split`, each part of the body is published as soon as it arrives, and the
+/// response counts them.
 pub(super) async fn post(
     State(context): State<Arc<PublishContext>>,
     path: Result<Path<PublishPath>, PathRejection>,
@@ -39,11 +42,11 @@ pub(super) async fn post(
     let grant = Grant::new(&context, &head, &topic)?;
     let Parameters { name, split } = Parameters::parse(&head.uri)?;
     let key = idempotency_key(&head.headers)?;
-    if split {
+    if let Some(split) = split {
         if key.is_some() {
-            return Err(PublishRejection::KeyOfLines.into());
+            return Err(PublishRejection::KeyOfPieces.into());
         }
-        return lines::publish(&context, &grant, name, payload).await;
+        return upload::publish(&context, &grant, split, name, payload).await;
     }
     let reservation = grant.admit(key)?;
     let data = tokio::time::timeout(context.body_timeout, body::read(payload)).await;
@@ -76,6 +79,7 @@ const PARAMETERS: KnownParameters = KnownParameters {
         ("eventtype", "`name`"),
         ("type", "`name`"),
         ("lines", "`split=lines`"),
+        ("chunks", "`split=chunks`"),
         ("topic", "the path: `/events/` and the topic"),
         ("body", "the request's body"),
         ("data", "the request's body"),
@@ -88,17 +92,19 @@ const PARAMETERS: KnownParameters = KnownParameters {
 /// The query of a publish.
 struct Parameters {
     name: Name,
-    split: bool,
+    split: Option<Split>,
 }
 
 impl Parameters {
     fn parse(uri: &Uri) -> Result<Self, PublishRejection> {
-        let mut parameters = Self { name: Name::default(), split: false };
+        let mut parameters = Self { name: Name::default(), split: None };
         for (name, value) in split_query(uri.query().unwrap_or_default())? {
             match (&*name, &*value) {
                 ("name", name) => parameters.name = parse_name(Some(name))?,
-                ("split", "lines") => parameters.split = true,
-                ("split", _) => return Err(PublishRejection::Split(value.into_owned())),
+                ("split", way) => {
+                    let split = way.parse().map_err(|_| PublishRejection::Split(way.to_owned()));
+                    parameters.split = Some(split?);
+                }
                 (name, _) => PARAMETERS.check(name)?,
             }
         }
