@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    event::{Draft, IdempotencyKey, Name},
+    event::{Draft, IdempotencyKey, Name, Topic},
     id::Epoch,
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
@@ -164,6 +164,14 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
 
     fn delete<'a>(&'a self, topic: &'a crate::event::Topic) -> EventLogFuture<'a, u64> {
         L::delete(self, topic)
+    }
+
+    fn find<'a>(
+        &'a self,
+        topic: &'a Topic,
+        key: &'a IdempotencyKey,
+    ) -> EventLogFuture<'a, Option<crate::event::Event>> {
+        L::find(self, topic, key)
     }
 
     fn stopped(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -548,6 +556,27 @@ async fn a_draft_with_a_used_key_is_a_duplicate() {
         log.append("a").await;
         let late = log.append_drafts(vec![keyed("a", "y", "me", "k")]).await;
         assert_eq!(outcome(&late[0]), Ok(6));
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_found_by_its_key_as_long_as_it_is_kept() {
+    for log in TestLog::all(keeping(2)) {
+        let find = async |topic: &str, publisher: &str, key: &str| {
+            let key = IdempotencyKey { publisher: publisher.to_owned(), key: key.to_owned() };
+            let found = log.log.find(&topic.parse().unwrap(), &key).await.unwrap();
+            found.map(|event| event.data)
+        };
+        assert_eq!(find("a", "me", "k").await, None);
+        let drafts = vec![keyed("a", "x", "me", "k"), keyed("b", "y", "me", "k"), draft("a", "z")];
+        log.append_drafts(drafts).await;
+        assert_eq!(find("a", "me", "k").await.as_deref(), Some("x"));
+        assert_eq!(find("b", "me", "k").await.as_deref(), Some("y"));
+        for (topic, publisher, key) in [("a", "you", "k"), ("a", "me", "l"), ("c", "me", "k")] {
+            assert_eq!(find(topic, publisher, key).await, None);
+        }
+        log.append("a").await;
+        assert_eq!(find("a", "me", "k").await, None);
     }
 }
 

@@ -301,4 +301,14 @@ impl EventLog for MemoryLog {
         let limit = ReadLimit { count: limit, bytes: usize::MAX };
         Box::pin(ready(Ok(self.contents.lock().events(&sequences[excess..], limit))))
     }
+    fn find<'a>(
+        &'a self,
+        topic: &'a Topic,
+        key: &'a IdempotencyKey,
+    ) -> EventLogFuture<'a, Option<Event>> {
+        let contents = self.contents.lock();
+        let sequence = contents.sequence_of.get(&(topic.clone(), key.clone()));
+        let event = sequence.and_then(|sequence| contents.events.get(sequence)).cloned();
+        Box::pin(ready(Ok(event)))
+    }
 }

@@ -1,7 +1,7 @@
 //! The trait of all event logs, with its results and errors.
 
 use std::{
-    future::{Future, pending},
+    future::{Future, pending, ready},
     pin::Pin,
     sync::Arc,
 };
@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    event::{Draft, Event, Topic},
+    event::{Draft, Event, IdempotencyKey, Topic},
     id::{Epoch, EventId},
     pattern::Patterns,
     timestamp::Timestamp,
@@ -101,6 +101,21 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// If the events could not be deleted. Some of them may be gone then.
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64>;
+
+    /// Finds the event of a topic that was appended with a key. Returns `None` if it is no longer
+    /// kept or is damaged, and by default.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    fn find<'a>(
+        &'a self,
+        topic: &'a Topic,
+        key: &'a IdempotencyKey,
+    ) -> EventLogFuture<'a, Option<Event>> {
+        let (_, _) = (topic, key);
+        Box::pin(ready(Ok(None)))
+    }
 
     /// Returns the condition of the log: the parts that fail now.
     fn condition(&self) -> Condition {

@@ -45,7 +45,7 @@ pub use subscriber::{Delivery, Subscriber};
 pub use topic_filter::TopicFilter;
 
 use crate::{
-    event::{Draft, Event, Topic},
+    event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{Bounds, Condition, EventLog, EventLogError, MemoryLog, Retention, TopicFigures},
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
@@ -210,6 +210,20 @@ impl Hub {
     /// Counts the subscribers to a topic.
     pub fn readers(&self, topic: &Topic) -> Readers {
         self.state.fanout.lock().channels.readers(topic)
+    }
+
+    /// Finds the event of a topic that was published with a key. Returns `None` if it is no longer
+    /// kept.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn find(
+        &self,
+        topic: &Topic,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Event>, EventLogError> {
+        self.state.log.find(topic, key).await
     }
 
     /// Creates a subscriber to the topics that continues at `cursor`.

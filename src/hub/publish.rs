@@ -42,7 +42,9 @@ pub(super) struct WaitingPublisher {
 /// Clones are the same chain.
 ///
 /// So the published events are the first ones of the chain, and a publisher that stops at an error
-/// knows from where to continue. The drafts must have the same topic, and no keys.
+/// knows from where to continue. The drafts must have the same topic. Drafts of one append may
+/// still follow one whose key was used for another event, so wait for drafts whose keys may be
+/// known.
 #[derive(Clone, Debug, Default)]
 pub struct DraftChain(Arc<AtomicBool>);
 

@@ -47,7 +47,7 @@ use super::{
     topics::Topics,
 };
 use crate::{
-    event::{Draft, Event, Topic},
+    event::{Draft, Event, IdempotencyKey, Topic},
     matcher::Matcher,
     pattern::Patterns,
     timestamp::Timestamp,
@@ -314,6 +314,18 @@ impl EventLog for SqliteLog {
         let mut drops = self.drops.clone();
         // The sender ends with the writer, also if that panics.
         Box::pin(async move { while drops.changed().await.is_ok() {} })
+    }
+
+    fn find<'a>(
+        &'a self,
+        topic: &'a Topic,
+        key: &'a IdempotencyKey,
+    ) -> EventLogFuture<'a, Option<Event>> {
+        Box::pin(async move {
+            let topic = topic.clone().into();
+            let Some(selection) = self.select(&topic, 0) else { return Ok(None) };
+            selection.find(&self.shared.readers, key.clone()).await
+        })
     }
 
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {

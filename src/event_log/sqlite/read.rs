@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::schema;
 use crate::{
-    event::Event,
+    event::{Event, IdempotencyKey},
     event_log::{
         store::{EventCollector, EventLogError, ReadLimit},
         topics::TopicEntry,
@@ -465,6 +465,32 @@ impl TopicSelection {
                     );
                 }
                 Ok(events)
+            })
+            .await
+    }
+
+    /// Finds the event with a key. Returns `None` if it is damaged.
+    pub async fn find(
+        self: Arc<Self>,
+        readers: &Arc<ReaderPool>,
+        key: IdempotencyKey,
+    ) -> Result<Option<Event>, EventLogError> {
+        readers
+            .run(move |connection| {
+                let mut find = connection.prepare_cached(
+                    "SELECT sequence FROM events
+                     WHERE topic = ?1 AND publisher = ?2 AND key = ?3 AND key IS NOT NULL",
+                )?;
+                let mut by_sequence = by_sequence(connection)?;
+                for topic in &self.topics {
+                    let parameters = (topic.place, &key.publisher, &key.key);
+                    let sequence = find.query_one(parameters, |row| row.get(0)).optional()?;
+                    if let Some(sequence) = sequence {
+                        let stored = self.event_at(&mut by_sequence, topic, sequence)?;
+                        return Ok(stored.and_then(Result::ok));
+                    }
+                }
+                Ok(None)
             })
             .await
     }
