@@ -10,9 +10,6 @@ def before_call(context, case, kwargs):
     for name, most in (("wait", 55), ("every", 600_000)):
         if str(query.get(name, "")).isdecimal() and int(query[name]) <= most:
             query[name] = 0
-    # OpenAPI cannot say that two parameters exclude each other.
-    if "Idempotency-Key" in (case.headers or {}) and "split" in query:
-        del query["split"]
     # It counts a name in characters, and the server counts it in bytes.
     name = query.get("name")
     if isinstance(name, str) and len(name) <= 255 < len(name.encode(errors="replace")):

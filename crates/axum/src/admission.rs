@@ -56,8 +56,8 @@ pub(crate) enum PublishRejection {
     RateLimited(Duration),
     #[error("`Idempotency-Key` must be given once, as 1 to {MAX_KEY} ASCII characters.")]
     Key,
-    #[error("`Idempotency-Key` identifies one event, so it cannot be combined with `split`.")]
-    KeyOfPieces,
+    #[error("Another upload with this `Idempotency-Key` has taken the place of this one.")]
+    Superseded,
     #[error(
         "This `Idempotency-Key` was used for an event with another name or other data. Use a new key."
     )]
@@ -101,10 +101,9 @@ impl PublishRejection {
             | Self::NotUtf8
             | Self::MalformedBody
             | Self::IncompleteBody
-            | Self::Key
-            | Self::KeyOfPieces => StatusCode::BAD_REQUEST,
+            | Self::Key => StatusCode::BAD_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::KeyInFlight => StatusCode::CONFLICT,
+            Self::KeyInFlight | Self::Superseded => StatusCode::CONFLICT,
             Self::DataTooLong | Self::BlockTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -211,9 +210,28 @@ impl Grant {
             self.context.rate.count(self.client).map_err(PublishRejection::RateLimited)?;
         }
         let Some(key) = key else { return Ok(None) };
-        let key = IdempotencyKey { publisher: self.publisher.name.clone(), key };
-        let reservation = self.context.keys.reserve(self.topic.clone(), key);
+        let reservation = self.context.keys.reserve(self.topic.clone(), self.key(key));
         reservation.map(Some).ok_or(PublishRejection::KeyInFlight)
+    }
+
+    /// Reserves the key of an upload. An earlier upload with the same key ends first.
+    pub(crate) async fn take_over(&self, key: String) -> KeyReservation {
+        self.context.keys.take_over(self.topic.clone(), self.key(key)).await
+    }
+
+    /// Returns the data of the event that this caller has published with a key and a name. Returns
+    /// `None` if the key is unknown, or belongs to an event with another name.
+    pub(crate) async fn find(
+        &self,
+        key: &IdempotencyKey,
+        name: &Name,
+    ) -> Result<Option<String>, PublishRejection> {
+        let event = self.context.hub.find(&self.topic, key).await?;
+        Ok(event.filter(|event| event.name == *name).map(|event| event.data))
+    }
+
+    fn key(&self, key: String) -> IdempotencyKey {
+        IdempotencyKey { publisher: self.publisher.name.clone(), key }
     }
 
     /// Counts an event towards the client's rate, as soon as the rate permits it.
@@ -243,11 +261,12 @@ impl Grant {
         &self,
         name: Name,
         data: String,
+        key: Option<IdempotencyKey>,
         pieces: &DraftChain,
     ) -> Result<InFlight, PublishRejection> {
         check_size(&data)?;
         self.check_expiry()?;
-        let draft = Draft { topic: self.topic.clone(), name, data, key: None };
+        let draft = Draft { topic: self.topic.clone(), name, data, key };
         let publishing = self.context.hub.enqueue_in(draft, pieces).await?;
         Ok(InFlight { publishing, reservation: None })
     }

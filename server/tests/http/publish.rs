@@ -422,12 +422,138 @@ async fn a_retry_with_the_same_key_gets_the_same_response() {
         assert_refused(post("t", key, b"x").await, 400, "`Idempotency-Key` must be given once")
             .await;
     }
-    assert_refused(
-        post("t?split=lines", "k", b"x").await,
-        400,
-        "`Idempotency-Key` identifies one event",
-    )
-    .await;
+}
+
+/// Returns the data of all events of a topic.
+async fn data_of(server: &Server, topic: &str) -> Vec<String> {
+    let topic = topic.parse::<Topic>().unwrap();
+    let events = server.hub.latest(&topic.into(), 100_000).await.unwrap().events;
+    events.into_iter().map(|event| event.data).collect()
+}
+
+#[tokio::test]
+async fn a_split_upload_that_is_sent_again_repeats_nothing() {
+    let key = "Idempotency-Key: k\r\n";
+    for (split, begin, body, published) in [
+        ("lines", "a\n\nha", "a\n\nhalf\nd", &["a", "", "half", "d"][..]),
+        (
+            "events",
+            "data:a\n\ndata:a\n\ndata:ha",
+            "data:a\n\ndata:a\n\ndata:half\n\n",
+            &["a", "a", "half"],
+        ),
+    ] {
+        let server = Server::start().await;
+        let mut stream = server.get("/events?topic=t").await;
+        stream.message().await;
+        let path = format!("t?split={split}");
+        let mut publisher = upload(&server, &path, key).await;
+        send_chunk(&mut publisher, begin.as_bytes()).await;
+        for data in &published[..2] {
+            assert_eq!(stream.message().await.data, *data);
+        }
+        drop(publisher);
+        for _ in 0..2 {
+            let response = server.post(&path, key, body.as_bytes()).await;
+            let expected = format!("{{\"published\":{}}}", published.len());
+            assert_eq!(response.rest().await, expected, "{split}");
+            assert_eq!(data_of(&server, "t").await, published);
+        }
+        // The same parts under another key, and without one, are new.
+        for headers in ["Idempotency-Key: other\r\n", ""] {
+            assert_eq!(server.post(&path, headers, body.as_bytes()).await.status(), 200);
+        }
+        assert_eq!(data_of(&server, "t").await.len(), 3 * published.len());
+    }
+}
+
+#[tokio::test]
+async fn many_lines_that_are_sent_again_are_stored_once() {
+    let server = Server::start().await;
+    let lines: Vec<_> = (0..3000).map(|number| number.to_string()).collect();
+    let key = "Idempotency-Key: k\r\n";
+    for count in [1000, 3000, 3000] {
+        let response =
+            server.post("t?split=lines", key, lines[..count].join("\n").as_bytes()).await;
+        assert_eq!(response.rest().await, format!("{{\"published\":{count}}}"));
+    }
+    assert_eq!(data_of(&server, "t").await, lines);
+}
+
+#[tokio::test]
+async fn chunks_that_are_sent_again_repeat_nothing_wherever_they_end() {
+    let server = Server::start().await;
+    let key = "Idempotency-Key: k\r\n";
+    let mut stream = server.get("/events?topic=t").await;
+    stream.message().await;
+    let mut publisher = upload(&server, "t?split=chunks", key).await;
+    for (chunk, expected) in [(&b"one "[..], "one "), (b"two \xe2", "two "), (b"\x82\xac", "€")] {
+        send_chunk(&mut publisher, chunk).await;
+        assert_eq!(stream.message().await.data, expected);
+    }
+    drop(publisher);
+    let whole = "one two € three";
+    let one_by_one: Vec<_> = whole.as_bytes().chunks(1).collect();
+    for chunks in [
+        // Shorter than what is published.
+        vec![&b"one t"[..]],
+        vec![b"o", b"ne two \xe2", b"\x82\xac", b" three"],
+        vec![whole.as_bytes()],
+        one_by_one,
+    ] {
+        let mut publisher = upload(&server, "t?split=chunks", key).await;
+        for chunk in &chunks {
+            send_chunk(&mut publisher, chunk).await;
+        }
+        let response = finish(publisher).await;
+        let expected = format!("\"bytes\":{}}}", chunks.concat().len());
+        assert!(response.ends_with(&expected), "{response}");
+        let published = data_of(&server, "t").await.concat();
+        assert!(published == whole || published == "one two €", "{published}");
+    }
+    assert_eq!(data_of(&server, "t").await.concat(), whole);
+}
+
+#[tokio::test]
+async fn another_body_with_the_key_of_an_upload_is_refused_where_it_differs() {
+    let server = Server::start().await;
+    let post = async |path: &str, body: &str| {
+        server.post(path, "Idempotency-Key: k\r\n", body.as_bytes()).await
+    };
+    assert_eq!(post("t?split=lines", "a\nb\nc\n").await.status(), 200);
+    let body = assert_refused(post("t?split=lines", "a\nB\nC\n").await, 422, "other data").await;
+    assert!(body.contains("1 lines were published before."), "{body}");
+    let response = post("t?split=lines&name=n", "a\n").await;
+    assert_refused(response, 422, "another name").await;
+    assert_eq!(data_of(&server, "t").await, ["a", "b", "c"]);
+
+    assert_eq!(post("u?split=chunks", "abc").await.status(), 200);
+    let body = assert_refused(post("u?split=chunks", "abd").await, 422, "other data").await;
+    assert!(body.contains("\"bytes\":0"), "{body}");
+    assert_refused(post("u?split=chunks&name=n", "abc").await, 422, "another name").await;
+    assert_eq!(post("u?split=chunks", "abcd").await.status(), 200);
+    assert_eq!(data_of(&server, "u").await, ["abc", "d"]);
+    // A single event has a key of its own.
+    assert_eq!(post("u", "abc").await.status(), 201);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_sent_again_ends_the_first_one_at_once() {
+    for split in ["lines", "events", "chunks"] {
+        let server = Server::start().await;
+        let mut stream = server.get("/events?topic=t").await;
+        stream.message().await;
+        let (path, key) = (format!("t?split={split}"), "Idempotency-Key: k\r\n");
+        // The connection of the first one hangs.
+        let mut first = upload(&server, &path, key).await;
+        send_chunk(&mut first, b"data: a\n\n").await;
+        stream.message().await;
+        let again = server.post(&path, key, b"data: a\n\ndata: b\n\n").await;
+        assert_eq!(again.status(), 200, "{split}");
+        let mut response = [0; 12];
+        first.read_exact(&mut response).await.unwrap();
+        assert_eq!(&response, b"HTTP/1.1 409");
+    }
 }
 
 #[tokio::test]

@@ -43,10 +43,7 @@ pub(super) async fn post(
     let Parameters { name, split } = Parameters::parse(&head.uri)?;
     let key = idempotency_key(&head.headers)?;
     if let Some(split) = split {
-        if key.is_some() {
-            return Err(PublishRejection::KeyOfPieces.into());
-        }
-        return upload::publish(&context, &grant, split, name, payload).await;
+        return upload::publish(&context, &grant, split, name, key, payload).await;
     }
     let reservation = grant.admit(key)?;
     let data = tokio::time::timeout(context.body_timeout, body::read(payload)).await;

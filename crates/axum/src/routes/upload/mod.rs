@@ -22,13 +22,17 @@ use axum::{
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr};
-use waterclock::{event::Name, hub::DraftChain};
+use waterclock::{
+    event::{IdempotencyKey, Name},
+    hub::DraftChain,
+};
 
 use self::{chunks::ChunkSplitter, events::EventSplitter, lines::LineSplitter};
 use super::body;
 use crate::{
     admission::{Grant, InFlight, PublishRejection},
-    limits::MAX_IN_FLIGHT,
+    idempotency::KeyReservation,
+    limits::{MAX_DATA, MAX_IN_FLIGHT},
     problem::Problem,
     state::PublishContext,
 };
@@ -111,14 +115,23 @@ pub(super) async fn publish(
     grant: &Grant,
     split: Split,
     name: Name,
+    key: Option<String>,
     payload: Body,
 ) -> Result<Response, Problem> {
     let _open = context.metrics.upload_open();
+    let reservation = match key {
+        Some(key) => Some(grant.take_over(key).await),
+        None => None,
+    };
     let mut upload = Upload {
         context,
         grant,
         split,
         name,
+        may_be_known: reservation.is_some(),
+        reservation,
+        position: 0,
+        repeated: Repeated::default(),
         chain: DraftChain::default(),
         in_flight: VecDeque::new(),
         summary: UploadSummary::new(split),
@@ -134,7 +147,7 @@ pub(super) async fn publish(
 /// The response to a complete upload.
 #[derive(Serialize)]
 struct UploadSummary {
-    /// Number of events published.
+    /// Number of events published, now or by an earlier upload with the same key.
     published: u64,
     /// Number of bytes published, for chunks: only the network knows where one ends.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,6 +165,10 @@ impl UploadSummary {
     /// Counts a piece that was published.
     fn count(&mut self, length: usize) {
         self.published += 1;
+        self.add_bytes(length);
+    }
+
+    fn add_bytes(&mut self, length: usize) {
         self.bytes = self.bytes.map(|bytes| bytes + length as u64);
     }
 }
@@ -162,6 +179,16 @@ struct Upload<'a> {
     grant: &'a Grant,
     split: Split,
     name: Name,
+    /// The key of the upload, if it has one.
+    reservation: Option<KeyReservation>,
+    /// `true` while the pieces may be those of an earlier upload with the key. The log must have
+    /// answered before the next one, since no piece may follow one that it refuses.
+    may_be_known: bool,
+    /// The place of the next piece in the body: the number of pieces before it, or for chunks,
+    /// which may end elsewhere when they are sent again, the number of bytes.
+    position: usize,
+    /// The text of chunks that are being compared with those of an earlier upload.
+    repeated: Repeated,
     /// Lets no piece follow one that was not stored.
     chain: DraftChain,
     /// Pieces on their way to the log, oldest first. At [`MAX_IN_FLIGHT`], nothing more is read.
@@ -171,6 +198,15 @@ struct Upload<'a> {
     refused: Option<u64>,
     /// Number of pieces after the published ones that may be in the log.
     unconfirmed: u64,
+}
+
+/// Text of an upload that is sent again, compared with what is in the log.
+#[derive(Default)]
+struct Repeated {
+    /// Text that has arrived and is not yet known to be published.
+    text: String,
+    /// The piece that is in the log at its place.
+    known: Option<String>,
 }
 
 /// A piece on its way to the log.
@@ -190,7 +226,7 @@ impl Upload<'_> {
             let chunk = tokio::select! {
                 chunk = chunks.next() => chunk,
                 rejection = &mut expired => return Err(rejection),
-                _ = self.context.stop.begun() => return Err(PublishRejection::Stopping),
+                rejection = self.interrupted() => return Err(rejection),
             };
             match &chunk {
                 // An incomplete last piece is not published.
@@ -201,25 +237,94 @@ impl Upload<'_> {
             while let Some(piece) = splitter.next() {
                 number += 1;
                 let piece = piece.inspect_err(|_| self.refused = Some(number))?;
-                self.publish_piece(piece).await?;
+                match self.split {
+                    Split::Chunks if self.may_be_known => self.publish_repeated(piece.data).await?,
+                    _ => self.publish_piece(piece).await?,
+                }
             }
             if chunk.is_none() {
+                // The text ends within a chunk of the earlier upload, so it is published, too.
+                self.summary.add_bytes(self.repeated.text.len());
                 self.summary.left_out = splitter.left_out();
                 return Ok(());
             }
         }
     }
 
+    /// Publishes a piece.
     async fn publish_piece(&mut self, piece: Piece) -> Result<(), PublishRejection> {
         tokio::select! {
             () = self.grant.wait_and_count() => {}
-            _ = self.context.stop.begun() => return Err(PublishRejection::Stopping),
+            rejection = self.interrupted() => return Err(rejection),
         }
         let Piece { name, data } = piece;
         let (name, length) = (name.unwrap_or_else(|| self.name.clone()), data.len());
-        let publishing = self.grant.enqueue_piece(name, data, &self.chain).await?;
+        let key = self.key();
+        let publishing = self.grant.enqueue_piece(name, data, key, &self.chain).await?;
+        self.position += if self.split == Split::Chunks { length } else { 1 };
         self.in_flight.push_back(PieceInFlight { length, publishing });
-        self.settle(if self.chain.has_failed() { 0 } else { MAX_IN_FLIGHT }).await
+        let must_wait = self.may_be_known || self.chain.has_failed();
+        self.settle(if must_wait { 0 } else { MAX_IN_FLIGHT }).await
+    }
+
+    /// Publishes the text of chunks, except for the part that an earlier upload has published. Its
+    /// chunks may have ended elsewhere.
+    async fn publish_repeated(&mut self, text: String) -> Result<(), PublishRejection> {
+        self.repeated.text.push_str(&text);
+        while !self.repeated.text.is_empty() {
+            let Repeated { text, known } = &mut self.repeated;
+            if let Some(before) = known {
+                if let Some(rest) = text.strip_prefix(before.as_str()) {
+                    *text = rest.to_owned();
+                    self.position += before.len();
+                    self.summary.count(before.len());
+                    self.repeated.known = None;
+                    continue;
+                }
+                let is_incomplete = before.starts_with(text.as_str());
+                return if is_incomplete { Ok(()) } else { Err(PublishRejection::KeyReused) };
+            }
+            let mut end = text.len().min(MAX_DATA);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            let (data, place) = (text[..end].to_owned(), self.position);
+            match self.publish_piece(Piece { name: None, data }).await {
+                Ok(()) => drop(self.repeated.text.drain(..end)),
+                Err(PublishRejection::KeyReused) if self.may_be_known => {
+                    (self.position, self.chain) = (place, DraftChain::default());
+                    let Some(key) = self.key() else { return Err(PublishRejection::KeyReused) };
+                    let known = self.grant.find(&key, &self.name).await?;
+                    // An event without data can be no chunk.
+                    let known = known.filter(|data| !data.is_empty());
+                    self.repeated.known = Some(known.ok_or(PublishRejection::KeyReused)?);
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    /// The key of the next piece.
+    fn key(&self) -> Option<IdempotencyKey> {
+        let IdempotencyKey { publisher, key } = self.reservation.as_ref()?.key().clone();
+        // A header cannot have the line end, so these keys are never those of single events.
+        let key = format!("{key}\n{} {}", self.split.pieces(), self.position);
+        Some(IdempotencyKey { publisher, key })
+    }
+
+    /// Waits until the server stops or another upload takes the place of this one.
+    async fn interrupted(&self) -> PublishRejection {
+        let superseded = async {
+            match &self.reservation {
+                Some(reservation) => reservation.superseded().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.context.stop.begun() => PublishRejection::Stopping,
+            () = superseded => PublishRejection::Superseded,
+        }
     }
 
     /// Waits until at most `left` pieces are in flight, and counts those that were stored. After a
@@ -230,7 +335,10 @@ impl Upload<'_> {
             && let Some(PieceInFlight { length, publishing }) = self.in_flight.pop_front()
         {
             match publishing.stored().await {
-                Ok(_) => self.summary.count(length),
+                Ok(frame) => {
+                    self.summary.count(length);
+                    self.may_be_known &= frame.published().is_none();
+                }
                 Err(why) => {
                     // The request has ended earlier than at a piece that cannot be published.
                     self.refused = None;
