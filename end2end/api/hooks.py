@@ -1,6 +1,13 @@
 """What Schemathesis must know about the server beyond its OpenAPI document."""
 
+import json
+
 import schemathesis
+
+
+@schemathesis.serializer("application/x-ndjson")
+def ndjson(context, value):
+    return json.dumps(value).encode()
 
 
 @schemathesis.hook

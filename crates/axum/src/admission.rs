@@ -14,7 +14,7 @@ use waterclock::{
 use crate::{
     deadline::Deadline,
     idempotency::KeyReservation,
-    limits::{MAX_BLOCK, MAX_DATA, MAX_KEY},
+    limits::{MAX_BLOCK, MAX_DATA, MAX_KEY, MAX_MESSAGE},
     parameters::InvalidParameters,
     policy::{Denied, Publisher, client_of},
     problem::{Problem, Refusal},
@@ -56,6 +56,21 @@ pub(crate) enum PublishRejection {
     RateLimited(Duration),
     #[error("`Idempotency-Key` must be given once, as 1 to {MAX_KEY} ASCII characters.")]
     Key,
+    #[error(
+        "`POST /events` publishes lines of JSON, with `Content-Type: application/x-ndjson`. To publish \
+         the body as one event, name its topic in the path: `/events/` and the topic."
+    )]
+    ContentType,
+    #[error("`Idempotency-Key` identifies one event. Give each line its own `key`.")]
+    KeyOfLines,
+    #[error(
+        "The line is not valid: {0}. A line is an object \
+         {{\"topic\": …, \"name\": …, \"data\": …, \"key\": …}}, all strings; the name and the key are \
+         optional."
+    )]
+    Line(#[from] serde_json::Error),
+    #[error("A line may be at most {MAX_MESSAGE} bytes long. It was skipped.")]
+    LineTooLong,
     #[error("Another upload with this `Idempotency-Key` has taken the place of this one.")]
     Superseded,
     #[error(
@@ -101,10 +116,15 @@ impl PublishRejection {
             | Self::NotUtf8
             | Self::MalformedBody
             | Self::IncompleteBody
-            | Self::Key => StatusCode::BAD_REQUEST,
+            | Self::Key
+            | Self::KeyOfLines
+            | Self::Line(_) => StatusCode::BAD_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::KeyInFlight | Self::Superseded => StatusCode::CONFLICT,
-            Self::DataTooLong | Self::BlockTooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::DataTooLong | Self::BlockTooLong | Self::LineTooLong => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotStored | Self::Unconfirmed | Self::Skipped => {
@@ -209,6 +229,14 @@ impl Grant {
         if self.publisher.is_rate_limited {
             self.context.rate.count(self.client).map_err(PublishRejection::RateLimited)?;
         }
+        self.reserve(key)
+    }
+
+    /// Reserves the idempotency key of an event while it is in flight.
+    pub(crate) fn reserve(
+        &self,
+        key: Option<String>,
+    ) -> Result<Option<KeyReservation>, PublishRejection> {
         let Some(key) = key else { return Ok(None) };
         let reservation = self.context.keys.reserve(self.topic.clone(), self.key(key));
         reservation.map(Some).ok_or(PublishRejection::KeyInFlight)

@@ -22,8 +22,8 @@ pub const DEFAULT_TOPICS: usize = 100;
 /// Maximum number of topics on a page of their list.
 pub const MAX_TOPICS: usize = 1000;
 
-/// Maximum length of a WebSocket message from a client that may publish, in bytes. JSON may spend
-/// six bytes on one character of an event's data.
+/// Maximum length of a WebSocket message from a client that may publish, and of a line of JSON, in
+/// bytes. JSON may spend six bytes on one character of an event's data.
 pub(crate) const MAX_MESSAGE: usize = 6 * MAX_DATA + 4096;
 /// Maximum length of a WebSocket message from a client that may only read, in bytes. It is long
 /// enough to be answered with the reason. An incomplete message occupies memory as long as its
@@ -35,6 +35,9 @@ pub(crate) const MAX_BLOCK: usize = 2 * MAX_DATA;
 /// Maximum number of one client's publishes in flight, per connection or per split upload.
 /// Beyond it, nothing more is read from the client.
 pub(crate) const MAX_IN_FLIGHT: usize = 256;
+/// Maximum length of the answers to lines of JSON that a client has not read, in bytes: those to
+/// some 20,000 lines. Beyond it, no further line is published.
+pub(crate) const MAX_UNREAD_ANSWERS: usize = 1024 * 1024;
 /// Approximate maximum length of the answer to a poll, in bytes.
 pub(crate) const MAX_POLL_BYTES: usize = 256 * 1024;
 /// Number of clients with a publish rate of their own before idle ones are forgotten.

@@ -108,6 +108,16 @@ impl Problem {
         self
     }
 
+    /// Shortens the detail, which may quote a long text of the client.
+    #[must_use]
+    pub(crate) fn shortened(mut self) -> Self {
+        const MAX_CHARACTERS: usize = 1000;
+        if let Some((end, _)) = self.detail.char_indices().nth(MAX_CHARACTERS) {
+            self.detail = format!("{}…", &self.detail[..end]).into();
+        }
+        self
+    }
+
     /// Adds a member to the JSON body.
     #[must_use]
     pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {

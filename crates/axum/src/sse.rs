@@ -62,8 +62,13 @@ impl Encoder for SseEncoder {
 
 /// Builds the response that carries a stream.
 pub(crate) fn response(body: Body) -> Response {
+    streamed(sse::CONTENT_TYPE, body)
+}
+
+/// Builds a response whose parts must arrive as they are sent.
+pub(crate) fn streamed(content_type: &'static str, body: Body) -> Response {
     let headers = [
-        (CONTENT_TYPE, sse::CONTENT_TYPE),
+        (CONTENT_TYPE, content_type),
         // Intermediaries must neither store nor compress the stream; compression delays events.
         (CACHE_CONTROL, "no-cache, no-transform"),
         // nginx would buffer the stream otherwise.

@@ -452,6 +452,7 @@ async fn an_unexpected_body_is_never_a_second_request() {
         ("POST /nothing", 404, 0),
         ("POST /events/seen", 201, 1),
         ("POST /events/seen?split=lines", 200, 5),
+        ("POST /events", 415, 0),
     ] {
         let server = Server::start().await;
         let length = HIDDEN.len();
@@ -643,6 +644,7 @@ async fn a_page_of_another_origin_cannot_publish_or_act() {
         "/events/t?split=lines".to_owned(),
         "/events/t?split=events".to_owned(),
         "/events/t?split=chunks".to_owned(),
+        "/events".to_owned(),
         "/load?rate=1&size=1&seconds=1".to_owned(),
         format!("/meters/{meter}/cut"),
     ];

@@ -13,6 +13,7 @@ mod http2;
 mod load;
 #[cfg(feature = "compare")]
 mod meters;
+mod ndjson;
 mod openapi;
 mod pages;
 mod poll;

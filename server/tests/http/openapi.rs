@@ -42,9 +42,15 @@ async fn check(document: &Value, path: &str, method: &str, response: TestRespons
     if !found.ends_with("json") || method == "head" {
         return;
     }
-    let body: Value = serde_json::from_str(&response.rest().await).unwrap();
-    let errors = validation_errors(document, &media["schema"], &body);
-    assert!(errors.is_empty(), "{method} {path}: {errors:?}: {body}");
+    // Only lines of JSON may be several values, or none.
+    let body = response.rest().await;
+    let values = serde_json::Deserializer::from_str(&body).into_iter::<Value>();
+    let values: Vec<_> = values.map(Result::unwrap).collect();
+    assert!(values.len() == 1 || found == "application/x-ndjson", "{method} {path}: {body}");
+    for value in values {
+        let errors = validation_errors(document, &media["schema"], &value);
+        assert!(errors.is_empty(), "{method} {path}: {errors:?}: {value}");
+    }
 }
 
 /// Validates a value against a schema of the document, and returns the errors.
@@ -83,7 +89,16 @@ async fn every_response_matches_the_document() {
     let (cut, no_meter, no_cut) =
         (format!("{meter}/cut"), format!("{meter}-"), format!("{meter}-/cut"));
     let mut seen = BTreeSet::new();
+    let (ndjson, line) =
+        ("Content-Type: application/x-ndjson\r\n", "{\"topic\":\"t\",\"data\":\"\"}");
+    let ndjson_with_token = format!("{ndjson}{}", tokens::bearer(&tokens::token(json!({}))));
     for (path, method, target, headers, body, status) in [
+        ("/events", "post", "/events", ndjson, line, 200),
+        ("/events", "post", "/events", ndjson, "", 200),
+        ("/events", "post", "/events?topic=t", ndjson, line, 400),
+        ("/events", "post", "/events", REMOTE, line, 401),
+        ("/events", "post", "/events", &ndjson_with_token, line, 403),
+        ("/events", "post", "/events", "", line, 415),
         ("/events/{topic}", "post", "/events/t", "", "x", 201),
         ("/events/{topic}", "post", "/events/t?name=n", key, "x", 201),
         ("/events/{topic}", "post", "/events/t", key, "y", 422),

@@ -84,6 +84,7 @@ async fn malformed_parts_get_a_problem() {
         b"Accept: \xff\r\nAccept-Encoding: \xff\r\n",
         b"Origin: \xff\r\nHost: localhost\r\n",
         b"Content-Type: \xff\r\n",
+        b"Content-Type: application/x-ndjson\r\n",
         b"Upgrade: x\r\nConnection: upgrade\r\nSec-WebSocket-Key: x\r\n",
         b"Range: bytes=9-1\r\nIf-Match: x\r\nIf-Modified-Since: x\r\n",
         REMOTE.as_bytes(),

@@ -1,4 +1,4 @@
-//! The body of a request that publishes.
+//! The body of a request that publishes, and messages in JSON that do.
 
 use std::{
     error::Error as _,
@@ -8,8 +8,20 @@ use std::{
 
 use axum::body::{Body, HttpBody as _};
 use futures_util::StreamExt as _;
+use serde::Deserialize;
 
 use crate::{admission::PublishRejection, limits::MAX_DATA};
+
+/// An event that a client publishes, in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublishMessage {
+    pub(super) topic: String,
+    pub(super) name: Option<String>,
+    pub(super) data: String,
+    /// The idempotency key.
+    pub(super) key: Option<String>,
+}
 
 /// Reads a body of at most [`MAX_DATA`] bytes.
 pub(super) async fn read(body: Body) -> Result<Vec<u8>, PublishRejection> {

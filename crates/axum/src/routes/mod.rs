@@ -3,6 +3,7 @@
 mod body;
 mod delete;
 mod events;
+mod ndjson;
 mod poll;
 #[cfg(feature = "probe")]
 mod probe;
@@ -24,7 +25,7 @@ type Route = (&'static str, MethodRouter<RoutesState>);
 /// The routes of events.
 pub(crate) fn event_routes() -> Vec<Route> {
     vec![
-        ("/events", get(events::get).head(events::head)),
+        ("/events", get(events::get).head(events::head).post(ndjson::post)),
         ("/ws", get(ws::get)),
         ("/poll", get(poll::get)),
         ("/topics", get(topics::list)),

@@ -36,6 +36,7 @@ use waterclock::{
     transport::Transport,
 };
 
+use super::body::PublishMessage;
 use crate::{
     admission::{Grant, PublishRejection, check_key, check_size, parse_name},
     connection::ConnectionCloser,
@@ -347,17 +348,6 @@ impl Peer {
 #[serde(rename_all = "lowercase")]
 enum ClientMessage {
     Publish(PublishMessage),
-}
-
-/// An event that a client publishes.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PublishMessage {
-    topic: String,
-    name: Option<String>,
-    data: String,
-    /// The idempotency key.
-    key: Option<String>,
 }
 
 /// Writes the answer to a publish.
