@@ -129,6 +129,10 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         L::read(self, topics, after, limit)
     }
 
+    fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
+        L::before(self, time)
+    }
+
     fn newest_of_each<'a>(
         &'a self,
         topics: &'a Patterns,
@@ -502,6 +506,56 @@ async fn an_event_from_the_future_does_not_keep_those_behind_it_after_a_restart(
     let log = SqliteLog::open(folder.path(), retention, move || at(75)).unwrap();
     log.tidy().await;
     assert_eq!((log.bounds().start, log.dropped(&patterns("a"))), (2, 2));
+}
+
+/// Times of appends, in seconds. The clock is set forward for one event, and back later.
+const UNSTEADY: [u64; 9] = [10, 20, 90, 30, 40, 50, 35, 45, 60];
+
+/// Appends an event at each of these times, and returns the log's answers for each whole ten
+/// seconds.
+async fn before(log: &dyn EventLog) -> Vec<u64> {
+    let mut found = Vec::new();
+    for seconds in (0..=100).step_by(10) {
+        found.push(log.before(Timestamp::from_millis(seconds * 1000)).await.unwrap());
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_first_event_of_a_time_or_later_is_found_though_the_clock_was_set_back() {
+    let retention = Retention { age: Duration::from_hours(1_000), ..keeping(4) };
+    for log in TestLog::all(retention) {
+        assert_eq!(before(&*log.log).await, [0; 11], "an empty log");
+        for seconds in UNSTEADY {
+            let time = Timestamp::from_millis(seconds * 1000);
+            log.append_at(vec![draft(&format!("t{seconds}"), "x")], time).await;
+        }
+        assert_eq!(before(&*log.log).await, [0, 0, 1, 2, 2, 2, 2, 2, 2, 2, 9]);
+        // The event of the wrong time is dropped, and so are those of one topic.
+        let time = Timestamp::from_millis(60_000);
+        for topic in ["t90"; 4].into_iter().chain(["t10"; 4]) {
+            log.append_at(vec![draft(topic, "x")], time).await;
+        }
+        assert_eq!(before(&*log.log).await, [1, 1, 1, 3, 4, 5, 8, 17, 17, 17, 17]);
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn the_first_event_of_a_time_is_found_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || SqliteLog::open(folder.path(), keeping(4), || NOW).unwrap();
+    let log = open();
+    for seconds in UNSTEADY {
+        let time = Timestamp::from_millis(seconds * 1000);
+        // The events of one append have the same time.
+        log.append(vec![draft("a", "x"), draft("b", "x")], time).await.unwrap();
+    }
+    log.tidy().await;
+    let kept = [10, 10, 10, 10, 10, 10, 16, 18, 18, 18, 18];
+    assert_eq!(before(&log).await, kept);
+    drop(log);
+    assert_eq!(before(&open()).await, kept);
 }
 
 #[tokio::test]

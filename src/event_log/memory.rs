@@ -16,6 +16,7 @@ use super::{
         Appended, Bounds, EventCollector, EventLog, EventLogFuture, ReadLimit, Rejected,
         TopicFigures,
     },
+    times::TimeRuns,
     topics::{TopicChanges, TopicEntry, Topics},
 };
 use crate::{
@@ -52,6 +53,7 @@ struct MemoryContents {
     /// The inverse of `sequence_of`.
     key_of: HashMap<u64, IdempotencyKey>,
     ages: AgeMarks,
+    times: TimeRuns,
 }
 
 impl MemoryContents {
@@ -63,6 +65,7 @@ impl MemoryContents {
             sequence_of: HashMap::new(),
             key_of: HashMap::new(),
             ages: AgeMarks::new(retention),
+            times: TimeRuns::new(),
         }
     }
 
@@ -99,6 +102,7 @@ impl MemoryContents {
         let event = Event { id, topic, name, data, time };
         self.newest = sequence;
         self.ages.add(sequence, time);
+        self.times.add(sequence, time);
         self.bytes += OVERHEAD + event.data.len();
         entry.place.lock().push_back(sequence);
         entry.add((sequence, time), event.data.len());
@@ -132,7 +136,9 @@ impl MemoryContents {
         {
             self.drop_event(oldest, topics);
         }
-        self.ages.forget(self.start());
+        let start = self.start();
+        self.ages.forget(start);
+        self.times.forget(start);
     }
 
     /// Drops an event, which must be the oldest of its topic.
@@ -147,6 +153,14 @@ impl MemoryContents {
         if let Some(key) = self.key_of.remove(&sequence) {
             self.sequence_of.remove(&(event.topic, key));
         }
+    }
+
+    /// Returns the sequence number of the first event of `time` or later.
+    fn first_since(&self, time: Timestamp) -> Option<u64> {
+        self.times.since(time).into_iter().find_map(|(after, last)| {
+            let mut run = self.events.range(after + 1..=last);
+            run.find_map(|(sequence, event)| (event.time >= time).then_some(*sequence))
+        })
     }
 
     /// Returns the events with these sequence numbers, within the limit, but at least one.
@@ -284,7 +298,14 @@ impl EventLog for MemoryLog {
         }
         let start = contents.start();
         contents.ages.forget(start);
+        contents.times.forget(start);
         Box::pin(ready(Ok(kept.len() as u64)))
+    }
+
+    fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
+        let contents = self.contents.lock();
+        let before = contents.first_since(time).map_or(contents.newest, |first| first - 1);
+        Box::pin(ready(Ok(before)))
     }
 
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {

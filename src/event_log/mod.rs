@@ -28,6 +28,7 @@ mod retention;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
+mod times;
 mod topic_map;
 mod topics;
 

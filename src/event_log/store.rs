@@ -80,6 +80,14 @@ pub trait EventLog: Send + Sync + 'static {
     /// If the log could not be read.
     fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>>;
 
+    /// Returns the sequence number before that of the first kept event of `time` or later, in the
+    /// order of the log. If there is none, returns that of the newest event.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64>;
+
     /// Returns topics that match and have events, after the topic `after`, at most `limit`. They
     /// are ordered by their first tokens, then by their second ones, and so on.
     fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic>;

@@ -264,6 +264,25 @@ impl Hub {
         }
     }
 
+    /// Creates a subscriber to the topics that continues with the first kept event of `time` or
+    /// later, of any topic, and with all events after it in the order of the log. Without such an
+    /// event it continues with new ones. Events that were dropped before are not announced.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn subscribe_since(
+        &self,
+        topics: Patterns,
+        time: Timestamp,
+    ) -> Result<Subscriber, EventLogError> {
+        let before = self.state.log.before(time).await?;
+        let mut subscriber = self.subscribe(topics, Cursor::Earliest);
+        subscriber.read = subscriber.read.max(before);
+        subscriber.cursor.sequence = subscriber.read;
+        Ok(subscriber)
+    }
+
     /// Returns the ids of the oldest and the newest kept event, or `None` if no event is kept.
     pub fn kept(&self) -> Option<(EventId, EventId)> {
         let Bounds { epoch, start, newest } = self.state.log.bounds();

@@ -768,6 +768,10 @@ mod tests {
             self.log.read(topics, after.max(self.lost().0), limit)
         }
 
+        fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
+            self.log.before(time)
+        }
+
         fn newest_of_each<'a>(
             &'a self,
             topics: &'a Patterns,
@@ -837,6 +841,10 @@ mod tests {
                 events.retain(|event| after >= Self::LAST || event.id.sequence < Self::FIRST);
                 Ok(events)
             })
+        }
+
+        fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
+            self.0.before(time)
         }
 
         fn newest_of_each<'a>(
@@ -985,6 +993,32 @@ mod tests {
         assert_eq!(hub.kept(), Some((id(1), id(3))));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_subscriber_starts_with_the_first_event_of_a_time() {
+        let now = Arc::new(AtomicU64::new(0));
+        let hub = Hub::new(log(3), {
+            let now = Arc::clone(&now);
+            move || Timestamp::from_millis(now.load(Ordering::Relaxed))
+        });
+        for millis in [10, 20, 30, 40, 25] {
+            now.store(millis, Ordering::Relaxed);
+            publish(&hub, 1).await;
+        }
+        for (millis, expected) in
+            [(0, &[3, 4, 5][..]), (30, &[3, 4, 5]), (31, &[4, 5]), (40, &[4, 5]), (41, &[])]
+        {
+            let time = Timestamp::from_millis(millis);
+            let mut subscriber = hub.subscribe_since(Topic::clock().into(), time).await.unwrap();
+            let before = expected.first().map_or(5, |first| first - 1);
+            assert!(!subscriber.has_gap() && subscriber.cursor() == id(before), "{millis}");
+            assert_eq!(take(&mut subscriber).await, expected, "{millis}");
+        }
+        let time = Timestamp::from_millis(50);
+        let mut subscriber = hub.subscribe_since(Topic::clock().into(), time).await.unwrap();
+        publish(&hub, 1).await;
+        assert_eq!(take(&mut subscriber).await, [6], "none is of that time, so it starts now");
+    }
+
     /// A log whose disk is full.
     struct FullLog;
 
@@ -1012,6 +1046,10 @@ mod tests {
             _: ReadLimit,
         ) -> EventLogFuture<'a, Vec<Event>> {
             Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn before(&self, _: Timestamp) -> EventLogFuture<'_, u64> {
+            Box::pin(async { Ok(0) })
         }
 
         fn newest_of_each<'a>(

@@ -75,6 +75,10 @@ impl EventLog for FailingLog {
         self.log.read(topics, after, limit)
     }
 
+    fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
+        self.log.before(time)
+    }
+
     fn newest_of_each<'a>(
         &'a self,
         topics: &'a Patterns,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     event::Topic,
-    event_log::{ages::AgeMarks, topics::Topics},
+    event_log::{ages::AgeMarks, times::TimeRuns, topics::Topics},
     id::{Epoch, EventId},
 };
 
@@ -20,6 +20,7 @@ pub(super) struct Index {
     /// Bookkeeping with the row id of each topic. Readers select topics without locking the index.
     pub topics: Arc<Topics<i64>>,
     pub ages: AgeMarks,
+    pub times: TimeRuns,
     /// The newest event of each topic that is being dropped right now: a read may or may not find
     /// it.
     pub dropping: Arc<HashMap<Topic, u64>>,

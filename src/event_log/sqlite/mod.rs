@@ -54,7 +54,7 @@ use crate::{
 };
 use index::Index;
 use life_file::LifeFile;
-use read::{Found, ReaderPool, TopicSelection};
+use read::{Found, ReaderPool, TopicSelection, first_since};
 use reserve::Reserve;
 use write::{Command, Shared, Writer};
 
@@ -303,6 +303,22 @@ impl EventLog for SqliteLog {
                     slice => deleted += slice as u64,
                 }
             }
+        })
+    }
+
+    fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
+        Box::pin(async move {
+            let (newest, runs) = {
+                let Index { newest, times, .. } = &*self.shared.index.lock();
+                (*newest, times.since(time))
+            };
+            for (after, last) in runs {
+                let first = move |connection: &_| first_since(connection, after, last, time);
+                if let Some(first) = self.shared.readers.run(first).await? {
+                    return Ok(first - 1);
+                }
+            }
+            Ok(newest)
         })
     }
 

@@ -523,6 +523,25 @@ impl TopicSelection {
     }
 }
 
+/// Returns the sequence number of the first event of `time` or later, after `after` and up to
+/// `last`.
+pub(super) fn first_since(
+    connection: &Connection,
+    after: u64,
+    last: u64,
+    time: Timestamp,
+) -> rusqlite::Result<Option<u64>> {
+    let mut first = connection.prepare_cached(
+        "SELECT sequence FROM events WHERE sequence > ?1 AND sequence <= ?2 AND time >= ?3
+         ORDER BY sequence LIMIT 1",
+    )?;
+    match first.query_one((after, last, time.as_millis()), |row| row.get(0)).optional() {
+        // The damage is announced to whoever reads on from here.
+        Err(error) if is_corrupt(&error) => Ok(Some(after + 1)),
+        result => result,
+    }
+}
+
 /// Returns `true` if a page of the file, or the structure of a row, is damaged.
 fn is_corrupt(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)

@@ -10,6 +10,7 @@ use crate::{
     event_log::{
         ages::AgeMarks,
         retention::Retention,
+        times::TimeRuns,
         topics::{KeptEvents, TopicEntry, Topics},
     },
     id::Epoch,
@@ -303,7 +304,7 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
     }
     // An index may have another opinion, but a number must not be used again.
     let (mut oldest, mut newest) = (None, forgotten);
-    let mut ages = AgeMarks::new(retention);
+    let (mut ages, mut times) = (AgeMarks::new(retention), TimeRuns::new());
     let mut statement = connection.prepare(
         "SELECT sequence, time, topic, octet_length(data) FROM events ORDER BY sequence",
     )?;
@@ -316,6 +317,7 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
         let time = row.get(1).map(Timestamp::from_millis);
         if let Ok(time) = time {
             ages.add(sequence, time);
+            times.add(sequence, time);
         }
         if let Ok(topic) = row.get(2) {
             let bytes: Option<usize> = row.get(3)?;
@@ -345,6 +347,7 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
         count: all,
         topics: Arc::new(Topics::new(topics, forgotten)),
         ages,
+        times,
         dropping: Arc::default(),
     })
 }

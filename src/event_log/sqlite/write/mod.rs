@@ -321,6 +321,7 @@ impl Writer {
         if newest > index.newest {
             index.newest = newest;
             index.ages.add(newest, time);
+            index.times.add(newest, time);
         }
         self.life_file.record(newest);
         self.committed = Some(Instant::now());

@@ -237,6 +237,7 @@ impl Writer {
                 }
                 index.start = oldest.map_or(index.newest, |oldest| oldest - 1);
                 index.ages.forget(index.start);
+                index.times.forget(index.start);
             }
         }
         // There may be no log to be read any more.
