@@ -7,6 +7,7 @@ use std::{borrow::Cow, fmt};
 
 use axum::{
     Json,
+    extract::rejection::PathRejection,
     http::{
         HeaderName, HeaderValue, StatusCode,
         header::{CONNECTION, CONTENT_TYPE},
@@ -138,6 +139,12 @@ impl Problem {
             detail: &self.detail,
             members: &self.members,
         }
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(why: PathRejection) -> Self {
+        Self::new(why.status(), format!("{}.", why.body_text()))
     }
 }
 

@@ -1,11 +1,12 @@
 //! The query of `/events`, `/poll` and `/ws`.
 
-use std::{collections::BTreeSet, num::NonZeroU64};
+use std::{collections::BTreeSet, num::NonZeroU64, time::Duration};
 
 use axum::http::StatusCode;
 use waterclock::{
     hub::Format,
     pattern::{InvalidPattern, Pattern},
+    timestamp::Timestamp,
 };
 
 use crate::{
@@ -20,6 +21,7 @@ const PARAMETERS: KnownParameters = KnownParameters {
     names: &[
         ("topic", "topic"),
         ("last_event_id", "lasteventid"),
+        ("since", "since"),
         ("limit", "limit"),
         ("conflate", "conflate"),
         ("format", "format"),
@@ -41,8 +43,10 @@ const PARAMETERS: KnownParameters = KnownParameters {
         ("offset", "`last_event_id`"),
         ("replay", "`last_event_id`"),
         ("resume", "`last_event_id`"),
-        ("since", "`last_event_id`"),
         ("sinceid", "`last_event_id`"),
+        ("from", "`since`"),
+        ("start", "`since`"),
+        ("starttime", "`since`"),
         ("timeout", "`wait`"),
     ],
 };
@@ -52,6 +56,69 @@ const PARAMETERS: KnownParameters = KnownParameters {
 /// `Last-Event-ID`, and amvtek's polyfill `evs_last_event_id`.
 const CURSOR: &str = "lasteventid";
 
+/// Time by which a client's clock may be ahead of this server's. A later time is refused.
+const MAX_AHEAD: Duration = Duration::from_secs(60);
+
+/// The time from which a reader wants the events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Since {
+    /// So long ago.
+    Ago(Duration),
+    /// A time in UTC.
+    At(Timestamp),
+}
+
+impl Since {
+    /// Parses a duration, or a time in RFC 3339 with any offset.
+    fn parse(text: &str) -> Option<Self> {
+        // Whole milliseconds, as times have them.
+        let millis = |ago: Duration| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        let ago = humantime::parse_duration(text).map(millis).map(Duration::from_millis);
+        ago.map(Self::Ago).ok().or_else(|| parse_time(text).map(Self::At))
+    }
+
+    /// Returns the time that is meant at `now`.
+    ///
+    /// # Errors
+    ///
+    /// If it is in the future.
+    pub(crate) fn time(self, now: Timestamp) -> Result<Timestamp, QueryError> {
+        match self {
+            Self::Ago(ago) => Ok(before(now, ago)),
+            Self::At(since) if since.since(now) > MAX_AHEAD => {
+                Err(QueryError::SinceInFuture { since, now })
+            }
+            Self::At(since) => Ok(since),
+        }
+    }
+}
+
+fn before(time: Timestamp, by: Duration) -> Timestamp {
+    let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+    Timestamp::from_millis(time.as_millis().saturating_sub(by))
+}
+
+/// Parses a time in RFC 3339. In a query, a `+` that is not encoded stands for a space.
+fn parse_time(text: &str) -> Option<Timestamp> {
+    if let Ok(time) = text.parse() {
+        return Some(time);
+    }
+    let (time, offset) = text.split_at_checked(text.len().checked_sub("+00:00".len())?)?;
+    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+    // `parse` would accept `+1`.
+    let is_number = |text: &str| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| text.parse::<u64>().ok().filter(|_| is_number(text));
+    let hours = number(hours).filter(|hours| *hours < 24)?;
+    let minutes = number(minutes).filter(|minutes| *minutes < 60)?;
+    let offset_millis = 60_000 * (60 * hours + minutes);
+    let local = format!("{time}Z").parse::<Timestamp>().ok()?.as_millis();
+    match offset.as_bytes().first()? {
+        b'+' | b' ' => Some(Timestamp::from_millis(local.saturating_sub(offset_millis))),
+        b'-' => Some(Timestamp::from_millis(local.saturating_add(offset_millis))),
+        _ => None,
+    }
+}
+
 /// The parsed query of a subscription. Permission is not checked yet.
 #[derive(Debug, Default)]
 pub(crate) struct Query {
@@ -60,6 +127,7 @@ pub(crate) struct Query {
     pub(crate) conflate: bool,
     pub(crate) limit: Option<NonZeroU64>,
     pub(crate) last_event_id: Option<String>,
+    pub(crate) since: Option<Since>,
 }
 
 /// An invalid query.
@@ -80,6 +148,17 @@ pub(crate) enum QueryError {
     Limit(String),
     #[error("{0:?} is not a boolean. `conflate` must be `true` or `false`, or be left out.")]
     Conflate(String),
+    #[error(
+        "{0:?} is not a time to start at. `since` must be a duration, such as `10m` or `1h30m`, or a \
+         time in RFC 3339, such as `2026-11-22T07:00:00Z`, or be left out. To continue after an \
+         event, use `last_event_id`."
+    )]
+    Since(String),
+    #[error(
+        "`since` is in the future: {since}. This server's time is {now}. Without `since`, events \
+         are sent from now on."
+    )]
+    SinceInFuture { since: Timestamp, now: Timestamp },
     #[error(transparent)]
     Parameters(#[from] InvalidParameters),
     #[error("`Last-Event-ID` must be given once. This request has two of them, and they differ.")]
@@ -101,12 +180,7 @@ impl Query {
         let mut parsed = Self::default();
         for (name, value) in split_query(query)? {
             match (&*name, &*value) {
-                ("topic", _) => match value.parse() {
-                    Ok(pattern) => {
-                        parsed.patterns.insert(pattern);
-                    }
-                    Err(InvalidPattern) => return Err(QueryError::Pattern(value.into_owned())),
-                },
+                ("topic", _) => parsed.add_pattern(&value)?,
                 ("format", "json") => parsed.format = Format::Json,
                 ("format", _) => return Err(QueryError::Format(value.into_owned())),
                 ("conflate", "" | "true") => parsed.conflate = true,
@@ -115,6 +189,10 @@ impl Query {
                 ("limit", _) => match value.parse::<NonZeroU64>() {
                     Ok(events) => parsed.limit = Some(events),
                     Err(_) => return Err(QueryError::Limit(value.into_owned())),
+                },
+                ("since", _) => match Since::parse(&value) {
+                    Some(since) => parsed.since = Some(since),
+                    None => return Err(QueryError::Since(value.into_owned())),
                 },
                 // Only `/poll` waits, and reads this itself.
                 ("wait", _) => {}
@@ -125,17 +203,25 @@ impl Query {
                 },
             }
         }
-        if parsed.patterns.len() > MAX_PATTERNS {
+        Ok(parsed)
+    }
+
+    /// Adds a pattern of topics.
+    pub(crate) fn add_pattern(&mut self, text: &str) -> Result<(), QueryError> {
+        let pattern =
+            text.parse().map_err(|InvalidPattern| QueryError::Pattern(text.to_owned()))?;
+        self.patterns.insert(pattern);
+        if self.patterns.len() > MAX_PATTERNS {
             return Err(QueryError::TooManyPatterns);
         }
-        Ok(parsed)
+        Ok(())
     }
 }
 
 /// Properties of query parsing; see `waterclock::properties`.
 #[cfg(any(test, feature = "properties"))]
 pub mod properties {
-    use super::{Format, Problem, Query};
+    use super::{Format, Problem, Query, Since};
 
     impl Query {
         fn write(&self) -> String {
@@ -149,6 +235,15 @@ pub mod properties {
             query.append_pair("conflate", if self.conflate { "true" } else { "false" });
             if let Some(limit) = self.limit {
                 query.append_pair("limit", &limit.to_string());
+            }
+            match self.since {
+                Some(Since::Ago(ago)) => {
+                    query.append_pair("since", &format!("{}ms", ago.as_millis()));
+                }
+                Some(Since::At(time)) => {
+                    query.append_pair("since", &time.to_string());
+                }
+                None => {}
             }
             if let Some(last_event_id) = &self.last_event_id {
                 query.append_pair("last_event_id", last_event_id);
@@ -210,6 +305,11 @@ mod tests {
                 "earliest",
                 "00000000c10cca11-1",
                 "meter=",
+                "since=",
+                "10m",
+                "2026-11-22T07:00:00",
+                "Z",
+                "-01:30",
                 "a",
             ][..],
         );
@@ -245,7 +345,9 @@ mod tests {
         for (name, meant) in [
             ("last_event_idd", "last_event_id"),
             ("eventId", "last_event_id"),
-            ("since", "last_event_id"),
+            ("sinceId", "last_event_id"),
+            ("from", "since"),
+            ("sinse", "since"),
             ("topics", "topic"),
             ("topic[]", "topic"),
             ("channel", "topic"),
@@ -256,6 +358,64 @@ mod tests {
             assert_eq!(error, format!("There is no parameter {name:?} here. Use `{meant}`."));
         }
         Query::parse("_=1&t=2&r=0.3&ts=4&meter=abc&lane=5&evs_preamble=1&wait=x").unwrap();
+    }
+
+    fn since(text: &str, now: &str) -> Result<String, String> {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let query = query.append_pair("since", text).finish();
+        let since = Query::parse(&query).map_err(|error| error.to_string())?.since.unwrap();
+        let time = since.time(now.parse().unwrap()).map_err(|error| error.to_string())?;
+        Ok(time.to_string())
+    }
+
+    #[test]
+    fn a_start_is_a_duration_or_a_time_with_any_offset() {
+        let now = "2026-11-22T07:00:00.000Z";
+        for (text, expected) in [
+            ("10m", "2026-11-22T06:50:00.000Z"),
+            ("1h30m", "2026-11-22T05:30:00.000Z"),
+            ("1h 30m", "2026-11-22T05:30:00.000Z"),
+            ("500ms", "2026-11-22T06:59:59.500Z"),
+            ("0s", now),
+            ("1000years", "1970-01-01T00:00:00.000Z"),
+            ("2026-11-22T06:00:00Z", "2026-11-22T06:00:00.000Z"),
+            ("2026-11-22T06:00:00.25Z", "2026-11-22T06:00:00.250Z"),
+            ("2026-11-22T08:00:00+01:30", "2026-11-22T06:30:00.000Z"),
+            ("2026-11-22T08:00:00 01:30", "2026-11-22T06:30:00.000Z"),
+            ("2026-11-21T23:30:00-07:00", "2026-11-22T06:30:00.000Z"),
+            ("2026-11-22T06:00:00.123456+00:00", "2026-11-22T06:00:00.123Z"),
+            // Clocks differ a little.
+            ("2026-11-22T07:01:00Z", "2026-11-22T07:01:00.000Z"),
+        ] {
+            assert_eq!(since(text, now).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_other_start_is_refused_with_an_example() {
+        for text in [
+            "",
+            "10",
+            "-10m",
+            "m",
+            "yesterday",
+            "earliest",
+            "00000000c10cca11-1",
+            "2026-11-22",
+            "2026-11-22T06:00:00",
+            "2026-13-22T06:00:00Z",
+            "2026-11-22T06:00:00+24:00",
+            "2026-11-22T06:00:00+1:300",
+            "2026-11-22T06:00:00+01:+3",
+            "2026-11-22T06:00:00*01:00",
+            "ü01:00",
+            "99999999999999999999years",
+        ] {
+            let error = since(text, "2026-11-22T07:00:00.000Z").unwrap_err();
+            assert!(error.contains("`10m`") && error.contains("`2026-11-22T07:00:00Z`"), "{error}");
+        }
+        let error = since("2026-11-22T07:01:01Z", "2026-11-22T07:00:00.000Z").unwrap_err();
+        assert!(error.contains("in the future") && error.contains("07:00:00.000Z"), "{error}");
     }
 
     proptest! {

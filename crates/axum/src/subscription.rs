@@ -1,17 +1,20 @@
 //! A validated, authorized subscription request, which all transports share.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{error::Error, net::IpAddr, sync::Arc};
 
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequestParts, Path},
     http::{HeaderMap, HeaderValue, request::Parts},
 };
+use serde::Deserialize;
 use waterclock::{
     event::Topic,
+    event_log::EventLogError,
     hub::{Format, Hub, Subscriber},
     id::{CountedId, Cursor},
     notice::GoodbyeReason,
     pattern::Patterns,
+    timestamp::Timestamp,
     transport::Transport,
 };
 
@@ -26,11 +29,33 @@ use crate::{
     state::{RoutesState, StreamContext},
 };
 
+/// The position from which a reader wants to continue.
+#[derive(Clone, Debug)]
+enum Start {
+    Cursor(Cursor),
+    Since(Timestamp),
+}
+
+impl Start {
+    async fn subscribe(self, topics: Patterns, hub: &Hub) -> Result<Subscriber, EventLogError> {
+        match self {
+            Self::Cursor(cursor) => Ok(hub.subscribe(topics, cursor)),
+            Self::Since(time) => hub.subscribe_since(topics, time).await,
+        }
+    }
+}
+
+/// The parameters in the path. Only `/events/{topic}` has this one.
+#[derive(Deserialize)]
+struct SubscriptionPath {
+    topic: Option<String>,
+}
+
 /// A validated, authorized subscription request.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     topics: Patterns,
-    cursor: Cursor,
+    start: Start,
     conflate: bool,
     format: Format,
     limit: Option<Limit>,
@@ -43,19 +68,26 @@ impl FromRequestParts<RoutesState> for Subscription {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &RoutesState) -> Result<Self, Problem> {
-        let Query { patterns, format, conflate, limit, last_event_id } =
-            Query::parse(parts.uri.query().unwrap_or_default())?;
+        let Path(SubscriptionPath { topic }) = Path::from_request_parts(parts, state).await?;
+        let query = parts.uri.query().unwrap_or_default();
+        let mut query = Query::parse(query)?;
+        topic.map_or(Ok(()), |topic| query.add_pattern(&topic))?;
+        let Query { patterns, format, conflate, limit, last_event_id, since } = query;
         let topics = Patterns::new(patterns).unwrap_or(Topic::clock().into());
         let expires = state.policy.may_read(parts, &topics)?;
         let client = state.policy.client_address(parts).map(client_of);
         // The id that a browser sends when it reconnects is newer than the one in the page's URL.
         let text = cursor_in_headers(&parts.headers)?.or(last_event_id);
-        let cursor = Cursor::parse(text.as_deref());
+        let start = match since {
+            // A client that reconnects repeats the time of its first request.
+            Some(since) if text.is_none() => Start::Since(since.time(state.streaming.hub.now())?),
+            _ => Start::Cursor(Cursor::parse(text.as_deref())),
+        };
         let counted = text.and_then(|text| text.parse().ok());
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
         let limit = limit.map(|events| Limit { events, sent });
         let accept_hook = parts.extensions.get().cloned();
-        Ok(Self { topics, cursor, conflate, format, limit, expires, client, accept_hook })
+        Ok(Self { topics, start, conflate, format, limit, expires, client, accept_hook })
     }
 }
 
@@ -73,9 +105,14 @@ fn cursor_in_headers(headers: &HeaderMap) -> Result<Option<String>, QueryError> 
 
 impl Subscription {
     /// Subscribes to the hub for a poll, which does not report the number of skipped events.
-    pub(crate) fn subscribe_for_poll(self, hub: &Hub) -> Subscriber {
-        let subscriber = hub.subscribe(self.topics, self.cursor);
-        if self.conflate { subscriber.conflated_without_count() } else { subscriber }
+    pub(crate) async fn subscribe_for_poll(self, hub: &Hub) -> Result<Subscriber, EventLogError> {
+        let subscriber = self.start.subscribe(self.topics, hub).await?;
+        Ok(if self.conflate { subscriber.conflated_without_count() } else { subscriber })
+    }
+
+    /// Returns the topics of a reader that has no cursor and names no time.
+    pub(crate) fn topics_from_now(&self) -> Option<&Patterns> {
+        matches!(self.start, Start::Cursor(Cursor::Now)).then_some(&self.topics)
     }
 
     /// The client's address, if it is known.
@@ -117,19 +154,29 @@ impl Subscription {
     /// # Errors
     ///
     /// The reason and the only chunk to send, if no stream can be opened. An HTTP error would make
-    /// a browser give up for good.
-    pub(crate) fn open<E: Encoder>(
+    /// a browser give up for good. If the log cannot be read, there is no chunk, and the client
+    /// reconnects as after any cut.
+    pub(crate) async fn open<E: Encoder>(
         self,
         context: Arc<StreamContext>,
         encoder: E,
-    ) -> Result<Session<E>, (EndReason, E::Chunk)> {
-        let refuse = |reason| Err((EndReason::from(reason), refuse(&context, &encoder, reason)));
+    ) -> Result<Session<E>, (EndReason, Option<E::Chunk>)> {
+        let refuse =
+            |reason| Err((EndReason::from(reason), Some(refuse(&context, &encoder, reason))));
         if context.stop.has_begun() {
             return refuse(GoodbyeReason::Draining);
         }
-        let Self { topics, cursor, conflate, limit, expires, client, .. } = self;
+        let Self { topics, start, conflate, limit, expires, client, .. } = self;
         let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
-        let subscriber = context.hub.subscribe(topics, cursor);
+        let subscriber = match start.subscribe(topics, &context.hub).await {
+            Ok(subscriber) => subscriber,
+            Err(error) => {
+                context.metrics.stream_ended(EndReason::LogFailed);
+                let error = &error as &dyn Error;
+                tracing::error!(connection = open.number(), error, "stream failed");
+                return Err((EndReason::LogFailed, None));
+            }
+        };
         let subscriber = if conflate { subscriber.conflated() } else { subscriber };
         open.follow(&subscriber);
         let deadline = expires.map(|expires| Deadline::new(&context.hub, expires));

@@ -127,7 +127,7 @@ async fn a_page_of_a_permitted_origin_can_read_each_refusal() {
         ("POST /events/clock", &*token, "x", 403),
         ("GET /metrics", "", "", 403),
         ("GET /nothing", "", "", 404),
-        ("GET /events/t", "", "", 405),
+        ("PUT /poll", "", "", 405),
         ("POST /events/t", &token, "", 408),
         ("POST /events/t", &token, &"x".repeat(65_537), 413),
         ("GET /ws", "", "", 426),

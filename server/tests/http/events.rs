@@ -1,6 +1,6 @@
 //! `GET /events` over real sockets.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::support::{Server, Settings, TIME, TestResponse, event_id};
 
@@ -86,6 +86,86 @@ async fn a_stream_resumes_after_the_header_or_else_the_query() {
         let mut response = server.request("GET", path, &headers).await;
         assert_eq!(response.message().await.name, "hello");
         assert_eq!(data(&mut response, expected.len()).await, expected, "{path} {header}");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_in_the_path_is_streamed() {
+    let server = Server::start().await;
+    for (topic, text) in [("orders.eu", "a"), ("orders.us", "b"), ("clock", "c"), ("t", "d")] {
+        server.publish_to(topic, text).await;
+    }
+    for (path, expected) in [
+        ("/events/orders.eu?", &["a"][..]),
+        ("/events/orders.*?", &["a", "b"]),
+        ("/events/orders.%3E?", &["a", "b"]),
+        ("/events/orders.us?topic=t&", &["b", "d"]),
+    ] {
+        let mut response = server.get(&format!("{path}last_event_id=earliest")).await;
+        assert_eq!(response.message().await.name, "hello");
+        assert_eq!(data(&mut response, expected.len()).await, expected, "{path}");
+    }
+    let mut response = server.get("/events/orders.eu?limit=1&format=json").await;
+    assert_eq!(response.message().await.name, "hello");
+    server.publish_to("orders.us", "e").await;
+    server.publish_to("orders.eu", "f").await;
+    assert!(response.message().await.data.contains(r#""data":"f""#));
+}
+
+#[tokio::test]
+async fn a_stream_starts_with_the_first_event_of_a_time() {
+    let server = Server::start().await;
+    let start = server.now.load(Ordering::Relaxed);
+    // The clock is set back for the last one.
+    for (seconds, tick) in [(0, "a"), (60, "b"), (600, "c"), (300, "d")] {
+        server.now.store(start + seconds * 1000, Ordering::Relaxed);
+        server.publish(tick).await;
+    }
+    server.now.store(start + 660_000, Ordering::Relaxed);
+    for (since, expected) in [
+        ("11m", &["a", "b", "c", "d"][..]),
+        ("10m", &["b", "c", "d"]),
+        ("9m59s", &["c", "d"]),
+        ("60s", &["c", "d"]),
+        ("59s", &[]),
+        ("2026-11-22T07:01:00Z", &["b", "c", "d"]),
+        ("2026-11-22T08:01:01%2B01:00", &["c", "d"]),
+        ("2026-11-22T08:01:01+01:00", &["c", "d"]),
+        // Within a minute it may be that clocks differ.
+        ("2026-11-22T07:12:00Z", &[]),
+    ] {
+        let mut response = server.get(&format!("/events?since={since}")).await;
+        let hello = response.message().await;
+        let before = 4 - u64::try_from(expected.len()).unwrap();
+        assert_eq!(hello.last_event_id, event_id(before), "a cut here loses nothing: {since}");
+        assert_eq!(data(&mut response, expected.len()).await, expected, "{since}");
+        let polled = server.get(&format!("/poll?since={since}")).await.rest().await;
+        assert_eq!(polled.matches(r#""data""#).count(), expected.len(), "{since}");
+    }
+    // A browser that reconnects repeats the URL.
+    let cursor = event_id(3);
+    let headers = [("Last-Event-ID", cursor.as_bytes())];
+    let mut response = server.request("GET", "/events?since=11m", &headers).await;
+    assert_eq!(response.message().await.name, "hello");
+    assert_eq!(data(&mut response, 1).await, ["d"]);
+}
+
+#[tokio::test]
+async fn a_start_in_the_future_or_malformed_is_refused() {
+    let server = Server::start().await;
+    for (since, why) in [
+        ("2026-11-22T07:01:01Z", "in the future"),
+        ("2999-01-01T00:00:00Z", "in the future"),
+        ("ten+minutes", "`10m`"),
+        ("", "`10m`"),
+        ("earliest", "`last_event_id`"),
+    ] {
+        for path in ["/events", "/poll", "/events/t"] {
+            let response = server.get(&format!("{path}?since={since}")).await;
+            assert_eq!(response.status(), 400, "{path} {since}");
+            let problem = response.rest().await;
+            assert!(problem.contains(why), "{problem}");
+        }
     }
 }
 

@@ -66,6 +66,9 @@ async fn document(server: &Server) -> Value {
     serde_json::from_str(&server.get("/openapi.json").await.rest().await).unwrap()
 }
 
+/// The cursor of a stream with a limit that has sent one event.
+const ONE_SENT: &str = "Last-Event-ID: 000000000000c10c-1.1\r\n";
+
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[tokio::test]
 async fn every_response_matches_the_document() {
@@ -125,15 +128,25 @@ async fn every_response_matches_the_document() {
         ("/topics/{topic}", "get", "/topics/second", REMOTE, "", 401),
         ("/topics/{topic}", "get", "/topics/second", &token, "", 403),
         ("/events", "get", "/events", "", "", 200),
-        ("/events", "get", "/events?limit=1", "Last-Event-ID: 000000000000c10c-1.1\r\n", "", 204),
+        ("/events", "get", "/events?limit=1", ONE_SENT, "", 204),
         ("/events", "get", "/events?topic=a..b", "", "", 400),
         ("/events", "get", "/events", REMOTE, "", 401),
         ("/events", "get", "/events", &token, "", 403),
         ("/events", "head", "/events", "", "", 200),
-        ("/events", "head", "/events?limit=1", "Last-Event-ID: 000000000000c10c-1.1\r\n", "", 204),
+        ("/events", "head", "/events?limit=1", ONE_SENT, "", 204),
         ("/events", "head", "/events?topic=a..b", "", "", 400),
         ("/events", "head", "/events", REMOTE, "", 401),
         ("/events", "head", "/events", &token, "", 403),
+        ("/events/{topic}", "get", "/events/t", "", "", 200),
+        ("/events/{topic}", "get", "/events/t?limit=1", ONE_SENT, "", 204),
+        ("/events/{topic}", "get", "/events/a..b", "", "", 400),
+        ("/events/{topic}", "get", "/events/t", REMOTE, "", 401),
+        ("/events/{topic}", "get", "/events/u", &token, "", 403),
+        ("/events/{topic}", "head", "/events/t", "", "", 200),
+        ("/events/{topic}", "head", "/events/t?limit=1", ONE_SENT, "", 204),
+        ("/events/{topic}", "head", "/events/t?since=x", "", "", 400),
+        ("/events/{topic}", "head", "/events/t", REMOTE, "", 401),
+        ("/events/{topic}", "head", "/events/u", &token, "", 403),
         ("/poll", "get", "/poll?topic=t&last_event_id=earliest", "", "", 200),
         ("/poll", "get", "/poll?topic=t&last_event_id=nonsense", "", "", 200),
         ("/poll", "get", "/poll?wait=100", "", "", 400),

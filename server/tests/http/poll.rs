@@ -37,7 +37,6 @@ async fn each_poll_continues_after_the_previous_one() {
     for tick in ["a", "b", "c"] {
         server.publish(tick).await;
     }
-    assert_eq!(poll(&server, "").await, (vec![], 3, None), "a poll without a cursor starts now");
     let after = |n| format!("last_event_id=000000000000c10c-{n}");
     assert_eq!(poll(&server, &after(1)).await, (data(&["b", "c"]), 3, None));
     assert_eq!(poll(&server, &after(3)).await, (vec![], 3, None));
@@ -47,6 +46,26 @@ async fn each_poll_continues_after_the_previous_one() {
     assert_eq!(poll(&server, &format!("{earliest}&topic=other")).await, (vec![], 3, None));
     let (first, second) = (poll(&server, &after(1)).await, poll(&server, &after(1)).await);
     assert_eq!(first, second, "a repeated poll gets the same response");
+}
+
+#[tokio::test]
+async fn a_poll_without_a_cursor_has_the_newest_event() {
+    let server = start_retaining_four().await;
+    for (topic, text) in [("clock", "a"), ("t", "b"), ("clock", "c"), ("u", "d")] {
+        server.publish_to(topic, text).await;
+    }
+    assert_eq!(poll(&server, "").await, (data(&["c"]), 4, None));
+    assert_eq!(poll(&server, "topic=t&topic=clock&conflate").await, (data(&["c"]), 4, None));
+    assert_eq!(poll(&server, "topic=t&limit=9&last_event_id=").await, (data(&["b"]), 4, None));
+    assert_eq!(poll(&server, "topic=none").await, (vec![], 4, None));
+    let (_, cursor, _) = poll(&server, "topic=t").await;
+    server.publish_to("t", "e").await;
+    let after = format!("topic=t&last_event_id=000000000000c10c-{cursor}");
+    assert_eq!(poll(&server, &after).await, (data(&["e"]), 5, None));
+    let response = server.get("/poll?topic=t").await.rest().await;
+    assert!(response.ends_with(r#""gap":null,"more":false}"#), "{response}");
+    // A client that repeats such a request would ask without end.
+    assert_eq!(poll(&server, "topic=t&wait=1").await, (vec![], 5, None), "`wait` starts now");
 }
 
 #[tokio::test]

@@ -75,7 +75,8 @@ async fn each_route_answers_each_method_at_once() {
 async fn malformed_parts_get_a_problem() {
     let server = Server::start().await;
     let long = format!("/{}", "x".repeat(300));
-    let values = "?limit=x&wait=x&format=x&conflate=x&events=x&bytes=x&rate=x&split=x&meter=x";
+    let values =
+        "?limit=x&wait=x&since=x&format=x&conflate=x&events=x&bytes=x&rate=x&split=x&meter=x";
     let headers: &[&[u8]] = &[
         b"Authorization: Bearer \xff\r\n",
         b"Cookie: waterclock_token=\xff; =;;\r\n",
@@ -108,7 +109,9 @@ async fn malformed_parts_get_a_problem() {
                 if target != path {
                     let line = format!("{method} {target}");
                     let status = check(send(&server, &line, b"", b"x").await, method, &line).await;
-                    assert!(status >= 400, "{line}: {status}");
+                    // A pattern can be read.
+                    let is_read = ["GET /events/*", "HEAD /events/*"].contains(&&*line);
+                    assert_eq!(status < 400, is_read, "{line}: {status}");
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Tests that run on every transport. All four read the same event log, so a client that changes
 //! from one to another finds the same events, cursors, gaps and refusals.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use serde_json::json;
 use server::auth::Access;
@@ -50,6 +50,7 @@ macro_rules! table {
 table![
     events_arrive_complete_in_order_and_once,
     a_reader_starts_at_the_requested_position,
+    a_reader_starts_at_a_time_unless_it_has_a_cursor,
     a_cursor_counts_in_each_spelling_that_clients_send,
     a_cut_causes_no_losses_and_no_duplicates,
     an_unusable_cursor_gets_a_gap,
@@ -159,7 +160,7 @@ async fn a_cursor_counts_in_each_spelling_that_clients_send(transport: Transport
     }
     for (query, detail) in [
         ("topic=t&last_event_idd=earliest", "\"last_event_idd\" here. Use `last_event_id`."),
-        ("topic=t&since=earliest", "\"since\" here. Use `last_event_id`."),
+        ("topic=t&sinceid=earliest", "\"sinceid\" here. Use `last_event_id`."),
         ("topics=t", "\"topics\" here. Use `topic`."),
         ("topic[]=t", "\"topic[]\" here. Use `topic`."),
     ] {
@@ -172,6 +173,32 @@ async fn a_cursor_counts_in_each_spelling_that_clients_send(transport: Transport
     let detail = "`Last-Event-ID` must be given once. This request has two of them, and they \
                   differ.";
     assert_eq!(refused.expect_refused().await, problem_response(400, "Bad Request", None, detail));
+}
+
+async fn a_reader_starts_at_a_time_unless_it_has_a_cursor(transport: Transport) {
+    let server = Server::start().await;
+    server.publish_to("t", "a").await;
+    server.now.fetch_add(60_000, Ordering::Relaxed);
+    for data in ["b", "c"] {
+        server.publish_to("t", data).await;
+    }
+    for (since, cursor, expected) in [
+        ("60s", String::new(), &["a", "b", "c"][..]),
+        ("59s", String::new(), &["b", "c"]),
+        ("2026-11-22T07%3A00%3A01Z", String::new(), &["b", "c"]),
+        ("60s", event_id(2), &["c"]),
+    ] {
+        let query = format!("topic=t&since={since}");
+        let mut reader = ReadRequest::new(&server, transport, &query).after(cursor).open().await;
+        assert_eq!(reader.data(expected.len()).await, expected, "{transport:?} {since}");
+        assert_nothing_pending(&server, &mut reader, "t").await;
+    }
+    for (since, why) in [("10", "`10m`"), ("2027-01-01T00:00:00Z", "in the future")] {
+        let query = format!("topic=t&since={since}");
+        let refused = ReadRequest::new(&server, transport, &query).expect_refused().await;
+        assert_eq!(refused.status, 400, "{transport:?} {since}");
+        assert!(refused.problem["detail"].as_str().unwrap().contains(why), "{refused:?}");
+    }
 }
 
 async fn a_cut_causes_no_losses_and_no_duplicates(transport: Transport) {

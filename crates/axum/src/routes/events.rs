@@ -1,4 +1,5 @@
-//! `GET /events`: an event stream (WHATWG HTML 9.2) from the client's cursor on.
+//! `GET /events` and `GET /events/{topic}`: an event stream (WHATWG HTML 9.2) from the client's
+//! cursor on.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -28,9 +29,9 @@ pub(super) async fn get(
         return StatusCode::NO_CONTENT.into_response();
     }
     let encoder = SseEncoder(subscription.format());
-    match subscription.open(context, encoder) {
+    match subscription.open(context, encoder).await {
         Ok(session) => sse::response(Body::from_stream(session.map(Ok::<_, Infallible>))),
-        Err((_, goodbye)) => sse::response(Body::from(goodbye)),
+        Err((_, goodbye)) => sse::response(goodbye.map_or_else(Body::empty, Body::from)),
     }
 }
 

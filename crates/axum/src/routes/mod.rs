@@ -14,7 +14,7 @@ mod ws;
 
 use axum::{
     Router,
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, get},
 };
 
 use crate::{problem::Problem, state::RoutesState};
@@ -30,7 +30,14 @@ pub(crate) fn event_routes() -> Vec<Route> {
         ("/poll", get(poll::get)),
         ("/topics", get(topics::list)),
         ("/topics/{topic}", get(topics::one)),
-        ("/events/{topic}", post(publish::post).put(publish::post).delete(delete::delete)),
+        (
+            "/events/{topic}",
+            get(events::get)
+                .head(events::head)
+                .post(publish::post)
+                .put(publish::post)
+                .delete(delete::delete),
+        ),
     ]
 }
 

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use waterclock::{
     event::Event,
     event_log::EventLogError,
-    hub::{Delivery, Subscriber},
+    hub::{Delivery, Latest, Subscriber},
     id::EventId,
     notice::Gap,
     timestamp::Timestamp,
@@ -106,8 +106,9 @@ fn refuse(context: &StreamContext, limit: ReachedLimit) -> PollError {
     }
 }
 
-/// Answers with the events after the cursor. With `wait`, an empty response is held back until
-/// there is an event or the time is over.
+/// Answers with the events after the cursor. Without a cursor, a time and `wait`, answers with the
+/// newest event, so that there is something to see. With `wait`, an empty response is held back
+/// until there is an event or the time is over.
 pub(super) async fn get(
     State(context): State<Arc<StreamContext>>,
     subscription: Subscription,
@@ -122,9 +123,19 @@ pub(super) async fn get(
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
     let (max_events, client) = (subscription.max_events(), subscription.client());
     let deadline = subscription.deadline(&context.hub);
-    let subscriber = subscription.subscribe_for_poll(&context.hub);
+    // With `wait` it starts from now: a client that repeats such a request would otherwise get the
+    // same event again and again, as fast as it can ask.
+    let newest = match subscription.topics_from_now() {
+        Some(topics) if wait.is_zero() => Some(context.hub.latest(topics, 1).await),
+        _ => None,
+    };
+    let newest = newest.transpose().map_err(unreadable)?;
+    let subscriber = subscription.subscribe_for_poll(&context.hub).await.map_err(unreadable)?;
     let mut answer = PollAnswer::new(subscriber, max_events, context.stop.clone());
-    let mut is_complete = answer.fill().await.map_err(unreadable)?;
+    let mut is_complete = match newest {
+        Some(newest) => answer.add_newest(&newest),
+        None => answer.fill().await.map_err(unreadable)?,
+    };
     if answer.is_empty() && !wait.is_zero() {
         let open = context.streams.open(client).map_err(|limit| refuse(&context, limit))?;
         let end = Instant::now() + wait;
@@ -214,6 +225,13 @@ impl PollAnswer {
 
     fn is_empty(&self) -> bool {
         self.separator == Self::START && self.trailer.gap.is_none()
+    }
+
+    /// Adds the newest event, if there is one. The response is complete then.
+    fn add_newest(&mut self, newest: &Latest) -> bool {
+        self.trailer.cursor = newest.cursor;
+        newest.events.iter().for_each(|event| self.write(event));
+        true
     }
 
     /// Adds events until there are none left, or enough bytes to begin the response. Returns `true`

@@ -37,8 +37,7 @@ pub(super) async fn post(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (head, payload) = request.into_parts();
-    let Path(PublishPath { topic }) =
-        path.map_err(|why| Problem::new(why.status(), format!("{}.", why.body_text())))?;
+    let Path(PublishPath { topic }) = path?;
     let grant = Grant::new(&context, &head, &topic)?;
     let Parameters { name, split } = Parameters::parse(&head.uri)?;
     let key = idempotency_key(&head.headers)?;

@@ -137,7 +137,7 @@ async fn serve(mut peer: Peer, context: Arc<StreamContext>, subscription: Subscr
         let end = MessageEncoder.notice(&End { sent }, None, None);
         return peer.close(end, CloseReason::of(EndReason::End)).await;
     }
-    match subscription.open(context, MessageEncoder) {
+    match subscription.open(context, MessageEncoder).await {
         Ok(mut session) => {
             if let Err(Disconnect::Closing(reason)) = peer.run(&mut session).await {
                 peer.close(Vec::new(), reason).await;
@@ -145,7 +145,9 @@ async fn serve(mut peer: Peer, context: Arc<StreamContext>, subscription: Subscr
             // A shutdown waits for the session until here.
             drop(session);
         }
-        Err((reason, goodbye)) => peer.close(goodbye, CloseReason::of(reason)).await,
+        Err((reason, goodbye)) => {
+            peer.close(goodbye.unwrap_or_default(), CloseReason::of(reason)).await;
+        }
     }
 }
 
