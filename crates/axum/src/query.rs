@@ -173,11 +173,12 @@ impl From<QueryError> for Problem {
 
 impl Query {
     /// Parses a query. Parameters may come in any order; the last of a repeated parameter counts,
-    /// except that `topic` may be given several times. For a cursor, that holds whatever its
-    /// spelling: polyfills add theirs to the page's URL. An empty cursor counts as none. Unknown
-    /// parameters are ignored unless they resemble one of these.
+    /// except that `topic` may be given several times. A cursor in any other spelling takes
+    /// precedence over `last_event_id`: polyfills add theirs to the page's URL, and it is newer. An
+    /// empty cursor counts as none. Unknown parameters are ignored unless they resemble one of
+    /// these.
     pub(crate) fn parse(query: &str) -> Result<Self, QueryError> {
-        let mut parsed = Self::default();
+        let (mut parsed, mut alias) = (Self::default(), None);
         for (name, value) in split_query(query)? {
             match (&*name, &*value) {
                 ("topic", _) => parsed.add_pattern(&value)?,
@@ -196,13 +197,16 @@ impl Query {
                 },
                 // Only `/poll` waits, and reads this itself.
                 ("wait", _) => {}
+                ("last_event_id", "") => {}
+                ("last_event_id", _) => parsed.last_event_id = Some(value.into_owned()),
                 (name, _) => match &*plain(name) {
                     plain if !plain.ends_with(CURSOR) => PARAMETERS.check_plain(name, plain)?,
                     _ if value.is_empty() => {}
-                    _ => parsed.last_event_id = Some(value.into_owned()),
+                    _ => alias = Some(value.into_owned()),
                 },
             }
         }
+        parsed.last_event_id = alias.or(parsed.last_event_id);
         Ok(parsed)
     }
 
@@ -321,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_cursor_counts_in_any_spelling() {
+    fn the_cursor_of_a_polyfill_counts_before_that_of_the_url() {
         for (query, expected) in [
             ("", None),
             ("last_event_id=a", Some("a")),
@@ -331,7 +335,9 @@ mod tests {
             ("last-event-id=a", Some("a")),
             ("evs_last_event_id=a", Some("a")),
             ("last_event_id=a&topic=t&lastEventId=b", Some("b")),
-            ("lastEventId=b&last_event_id=a", Some("a")),
+            ("lastEventId=b&last_event_id=a", Some("b")),
+            ("lastEventId=b&Last-Event-ID=c&last_event_id=a", Some("c")),
+            ("lastEventId=&last_event_id=a", Some("a")),
             ("last_event_id=a&lastEventId=", Some("a")),
             ("last_event_id=", None),
         ] {

@@ -90,6 +90,27 @@ async fn a_stream_resumes_after_the_header_or_else_the_query() {
 }
 
 #[tokio::test]
+async fn a_polyfills_cursor_counts_before_that_of_the_url_and_after_the_header() {
+    let server = Server::start().await;
+    for tick in ["a", "b", "c", "d"] {
+        server.publish(tick).await;
+    }
+    for (query, header, expected) in [
+        ("lastEventId=ID2&last_event_id=ID1", "", "c"),
+        ("last_event_id=ID1&lastEventId=ID2", "", "c"),
+        ("last_event_id=ID2&lastEventId=", "", "c"),
+        ("lastEventId=ID2&last_event_id=ID1", "ID3", "d"),
+    ] {
+        let [query, header] =
+            [query, header].map(|text| text.replace("ID", event_id(0).trim_end_matches('0')));
+        let headers = [("Last-Event-ID", header.as_bytes())];
+        let mut response = server.request("GET", &format!("/events?{query}"), &headers).await;
+        assert_eq!(response.message().await.name, "hello");
+        assert_eq!(data(&mut response, 1).await, [expected], "{query} {header}");
+    }
+}
+
+#[tokio::test]
 async fn a_topic_in_the_path_is_streamed() {
     let server = Server::start().await;
     for (topic, text) in [("orders.eu", "a"), ("orders.us", "b"), ("clock", "c"), ("t", "d")] {
