@@ -231,6 +231,17 @@ for (const { name, file } of clients) {
   });
 }
 
+test('the names of messages are where the readers find them', () => {
+  const section = document.split(/^## /m).find((text) => text.startsWith('Notices among the events\n'))!;
+  const rows = new Map([...section.matchAll(/^\| ([\w/-]+) \| (.+?) \|$/gm)].map(([, name, cell]) => [name, cell]));
+  for (const { name, file, dataOnly } of clients) {
+    if (dataOnly) continue;
+    const code = /^`([^…`]+)/.exec(rows.get(name) ?? '')?.[1] ?? '';
+    expect(readFileSync(resolve(import.meta.dirname, file), 'utf8'), name).toContain(code.trim());
+    expect(rows.has(name), name).toBe(true);
+  }
+});
+
 // --- the matrix ---
 
 /** The tasks for the readers of a cell, each with its expected outcome. */

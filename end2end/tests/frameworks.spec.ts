@@ -1,0 +1,194 @@
+// The examples of docs/frameworks.md, with the development servers of Vite and Next.js.
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
+import { dirname, resolve } from 'node:path';
+import { promisify } from 'node:util';
+import { type Page } from '@playwright/test';
+import { expect, networkErrors, type Server, test as base } from './server.ts';
+
+const document = readFileSync(resolve(import.meta.dirname, '../../docs/frameworks.md'), 'utf8');
+const modules = resolve(import.meta.dirname, '../node_modules');
+
+/** Where the examples expect the servers. */
+const [waterclock, elsewhere, vite] = ['http://127.0.0.1:4000', 'https://events.example.org', 'http://localhost:5173'];
+
+/** A development server, with the examples in its folder. */
+class Framework {
+  url = '';
+  output = '';
+  private child?: ChildProcess;
+
+  constructor(
+    readonly folder: string,
+    readonly server: Server,
+  ) {}
+
+  /** Writes a file. */
+  write(name: string, text: string) {
+    const path = resolve(this.folder, name);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+  }
+
+  /** Writes the example of that name. It speaks to the server of the test. */
+  example(name: string) {
+    const code = example(name);
+    this.write(name, code.replaceAll(waterclock, this.server.url).replaceAll(elsewhere, this.server.url));
+  }
+
+  async start(program: string, options: (port: number) => string[], env: Record<string, string> = {}) {
+    symlinkSync(modules, resolve(this.folder, 'node_modules'));
+    const port = await freePort();
+    this.url = `http://localhost:${port}`;
+    this.child = spawn(resolve(modules, '.bin', program), options(port), {
+      cwd: this.folder,
+      env: { ...process.env, NEXT_TELEMETRY_DISABLED: '1', ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      // Its children end with it.
+      detached: true,
+    });
+    for (const pipe of [this.child.stdout!, this.child.stderr!]) pipe.on('data', (text) => (this.output += text));
+    const answers = () => fetch(this.url).then(({ status }) => status, () => 0);
+    await expect.poll(answers, { timeout: 40_000, message: 'the framework answers' }).toBe(200);
+  }
+
+  async stop() {
+    if (this.child?.pid === undefined || this.child.exitCode !== null) return;
+    const gone = once(this.child, 'exit');
+    process.kill(-this.child.pid, 'SIGKILL');
+    await gone;
+  }
+
+  /** Publishes as a page does, which names its origin. Returns the status. */
+  async publish(path: string, body: string): Promise<number> {
+    const answer = await fetch(`${this.url}${path}`, { method: 'POST', body, headers: { Origin: this.url } });
+    return answer.status;
+  }
+}
+
+const test = base.extend<{ framework: Framework }>({
+  framework: async ({ server }, use, info) => {
+    mkdirSync(info.outputPath('project'), { recursive: true });
+    const framework = new Framework(info.outputPath('project'), server);
+    await use(framework);
+    await framework.stop();
+    if (info.status !== info.expectedStatus) console.log(framework.output);
+  },
+});
+
+test.use({ allowedErrors: new RegExp(`${networkErrors.source}|WebSocket connection to`) });
+test.setTimeout(60_000);
+
+/** Returns the code of the example of that name. */
+function example(name: string): string {
+  const found = [...document.matchAll(/```js\n\/\/ (\S+)\n(.*?)```/gs)].find(([, file]) => file === name);
+  expect(found, name).toBeDefined();
+  return found![2];
+}
+
+/** Returns the options of the first command after a heading. */
+function options(heading: string): string[] {
+  const section = document.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
+  const [, line] = /^waterclock --listen 127.0.0.1:4000(.*)$/m.exec(section!)!;
+  return line.split(' ').filter(Boolean).map((option) => option.replaceAll("'", ''));
+}
+
+async function freePort(): Promise<number> {
+  const listener = createServer().listen(0, 'localhost');
+  await once(listener, 'listening');
+  const { port } = listener.address() as AddressInfo;
+  await new Promise((closed) => listener.close(closed));
+  return port;
+}
+
+/** Runs the example in a page, and waits until it logs an event. */
+async function logs(page: Page, code: string, text: string) {
+  const logged = page.waitForEvent('console', (message) => message.text() === text);
+  await page.evaluate(code);
+  await logged;
+}
+
+/** Returns `true` if a page can open a WebSocket. */
+const opensWebSocket = (page: Page, url: string) =>
+  page.evaluate(
+    (url) =>
+      new Promise<boolean>((done) => {
+        const socket = new WebSocket(url);
+        socket.onmessage = () => (done(true), socket.close());
+        socket.onerror = () => done(false);
+      }),
+    url,
+  );
+
+test('a page behind the proxy of Vite reads, publishes and opens a WebSocket', async ({ framework, page, server }) => {
+  await server.start();
+  framework.example('vite.config.js');
+  framework.write('index.html', '<!doctype html><link rel="icon" href="data:,"><title>Vite</title>');
+  await framework.start('vite', (port) => ['--port', `${port}`, '--strictPort']);
+  await page.goto(framework.url);
+  expect(await framework.publish('/events/orders.eu', 'a new order')).toBe(201);
+  await logs(page, example('page.js'), 'a new order');
+  expect(await opensWebSocket(page, `${framework.url}/ws`)).toBe(true);
+  const polled = await (await fetch(`${framework.url}/poll?topic=orders.eu`)).json();
+  expect(polled.events[0].data).toBe('a new order');
+});
+
+test('changeOrigin makes the page one of another site', async ({ framework, page, server }) => {
+  await server.start();
+  const config = example('vite.config.js').replaceAll('{ target', '{ target, changeOrigin: true');
+  framework.write('vite.config.js', config.replaceAll(waterclock, server.url));
+  framework.write('index.html', '<!doctype html><link rel="icon" href="data:,"><title>Vite</title>');
+  await framework.start('vite', (port) => ['--port', `${port}`, '--strictPort']);
+  await page.goto(framework.url);
+  expect(await framework.publish('/events/orders.eu', 'a new order')).toBe(403);
+  expect(await opensWebSocket(page, `${framework.url}/ws`)).toBe(false);
+  await fetch(`${server.url}/events/orders.eu`, { method: 'POST', body: 'a new order' });
+  await logs(page, example('page.js'), 'a new order');
+});
+
+test('the proxy of Vite adds the token for a server elsewhere', async ({ framework, page, server }) => {
+  const secret = randomBytes(32).toString('hex');
+  framework.write('secret', `${secret}\n`);
+  framework.example('token.mjs');
+  const { stdout } = await promisify(execFile)('node', ['token.mjs'], { cwd: framework.folder });
+  await server.start('--jwt-secret-file', resolve(framework.folder, 'secret'), '--require-token');
+  framework.example('vite.config.remote.js');
+  framework.write('index.html', '<!doctype html><link rel="icon" href="data:,"><title>Vite</title>');
+  const config = ['--config', 'vite.config.remote.js'];
+  const start = (port: number) => ['--port', `${port}`, '--strictPort', ...config];
+  await framework.start('vite', start, { WATERCLOCK_TOKEN: stdout.trim() });
+  await page.goto(framework.url);
+  expect((await fetch(`${server.url}/events/orders.eu`)).status).toBe(401);
+  expect(await framework.publish('/events/orders.eu', 'a new order')).toBe(201);
+  expect(await framework.publish('/events/secret', 'x')).toBe(403);
+  await logs(page, example('page.js'), 'a new order');
+  expect(await opensWebSocket(page, `${framework.url}/ws`)).toBe(true);
+});
+
+test('a page behind a rewrite of Next.js reads, and publishes by a route', async ({ framework, page, server }) => {
+  await server.start(...options('Next.js'));
+  framework.example('next.config.mjs');
+  framework.example('app/publish/[topic]/route.js');
+  framework.write('app/layout.js', 'export default ({ children }) => <html lang="en"><body>{children}</body></html>;\n');
+  framework.write('app/page.js', 'export default () => <p>Next.js</p>;\n');
+  framework.write('app/icon.svg', '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>');
+  framework.write('package.json', '{"private":true,"type":"module"}');
+  await framework.start('next', (port) => ['dev', '--port', `${port}`]);
+  await page.goto(framework.url);
+  expect(await framework.publish('/publish/orders.eu', 'a new order')).toBe(201);
+  await logs(page, example('page.js'), 'a new order');
+  expect(await framework.publish('/events/orders.eu', 'x')).toBe(403);
+  expect((await fetch(`${framework.url}/events/secret`)).status).toBe(403);
+});
+
+test('a page of a named origin reads without a proxy', async ({ framework, page, server }) => {
+  framework.write('index.html', '<!doctype html><link rel="icon" href="data:,"><title>Vite</title>');
+  await framework.start('vite', (port) => ['--port', `${port}`, '--strictPort']);
+  await server.start(...options('Without a proxy').map((option) => option.replace(vite, framework.url)));
+  await fetch(`${server.url}/events/orders.eu`, { method: 'POST', body: 'a new order' });
+  await page.goto(framework.url);
+  await logs(page, example('direct.js').replaceAll(waterclock, server.url), 'a new order');
+});
