@@ -120,6 +120,11 @@ impl Subscriber {
         self.cursor
     }
 
+    /// The topics that it reads.
+    pub fn topics(&self) -> &Patterns {
+        &self.topics
+    }
+
     /// Returns the sequence number of the newest event of the topics, which changes over time.
     pub fn newest(&self) -> Arc<AtomicU64> {
         Arc::clone(self.channel.newest())

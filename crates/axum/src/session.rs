@@ -6,6 +6,7 @@
 
 use std::{
     error::Error,
+    fmt,
     future::pending,
     mem,
     num::NonZeroU64,
@@ -17,11 +18,12 @@ use std::{
 
 use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
-use tracing::Span;
+use tracing::{Span, Value, field::display};
 use waterclock::{
     hub::{Batch, Delivery, Frame, Subscriber},
-    id::CountedId,
+    id::{CountedId, EventId},
     notice::{End, Gap, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice},
+    pattern::Patterns,
 };
 
 use crate::{
@@ -35,6 +37,8 @@ use crate::{
 
 /// Factor on the usual retry time for clients of a full server.
 const FULL_RETRY: f64 = 5.0;
+/// Approximate maximum length of the topics in a message, in bytes.
+const MAX_TOPICS_TEXT: usize = 256;
 
 /// The encoding of a stream, which differs between transports.
 pub(crate) trait Encoder {
@@ -158,9 +162,10 @@ impl<E: Encoder> Session<E> {
     ) -> Self {
         let behind = context.hub.newest().saturating_sub(subscriber.cursor().sequence);
         context.metrics.stream_opened(behind);
-        tracing::info!(connection = open.number(), cursor = %subscriber.cursor(), "stream opened");
+        let record = StreamRecord::new(context, open, Some(subscriber.topics().clone()));
+        record.print_opened(subscriber.cursor());
         Self {
-            record: StreamRecord::new(context, open),
+            record,
             subscriber,
             encoder,
             limit: None,
@@ -407,6 +412,8 @@ pub(crate) struct StreamRecord {
     pub(crate) context: Arc<StreamContext>,
     open: OpenStream,
     opened: Instant,
+    /// Topics that the client reads; `None` for a probe.
+    topics: Option<Patterns>,
     /// Number of events sent.
     pub(crate) events: u64,
     /// Reason for the end; [`EndReason::ClientLeft`] until another one is known.
@@ -417,30 +424,74 @@ pub(crate) struct StreamRecord {
 
 impl StreamRecord {
     /// Starts the record of a stream.
-    pub(crate) fn new(context: Arc<StreamContext>, open: OpenStream) -> Self {
+    pub(crate) fn new(
+        context: Arc<StreamContext>,
+        open: OpenStream,
+        topics: Option<Patterns>,
+    ) -> Self {
         Self {
             context,
             open,
             opened: Instant::now(),
+            topics,
             events: 0,
             end_reason: EndReason::ClientLeft,
             span: Span::current(),
         }
     }
+
+    fn print_opened(&self, cursor: EventId) {
+        let (connection, cursor) = (self.open.number(), display(cursor));
+        let (topics, client) = self.reader();
+        tracing::info!(connection, cursor, topics, client, "stream opened");
+    }
+
+    /// The topics and the client's address, for a message.
+    fn reader(&self) -> (Option<impl Value>, Option<impl Value>) {
+        (self.topics.as_ref().map(TopicList).map(display), self.open.address().map(display))
+    }
+}
+
+/// The topics of a stream in a message, cut off if there are many.
+struct TopicList<'a>(&'a Patterns);
+
+impl fmt::Display for TopicList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut length = 0;
+        for (number, pattern) in self.0.iter().enumerate() {
+            let pattern = pattern.as_str();
+            length += pattern.len();
+            if number > 0 && length > MAX_TOPICS_TEXT {
+                return write!(f, ",… ({} in all)", self.0.iter().count());
+            }
+            write!(f, "{}{pattern}", if number > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for StreamRecord {
     fn drop(&mut self) {
-        let Self { context, open, opened, events, end_reason, span } = self;
-        let _span = span.enter();
-        context.metrics.stream_ended(*end_reason);
-        let lasted = opened.elapsed();
-        tracing::info!(
-            connection = open.number(),
-            ?lasted,
-            events,
-            end = end_reason.as_str(),
-            "stream closed"
-        );
+        let _span = self.span.enter();
+        self.context.metrics.stream_ended(self.end_reason);
+        let (connection, lasted) = (self.open.number(), self.opened.elapsed());
+        let (events, end) = (self.events, self.end_reason.as_str());
+        let (topics, client) = self.reader();
+        tracing::info!(connection, ?lasted, events, end, topics, client, "stream closed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_the_first_of_many_topics() {
+        let list = |count: usize| {
+            let patterns = (0..count).map(|number| format!("topic-{number:02}.>").parse().unwrap());
+            TopicList(&Patterns::new(patterns).unwrap()).to_string()
+        };
+        assert_eq!(list(2), "topic-00.>,topic-01.>");
+        assert!(list(64).ends_with("topic-24.>,… (64 in all)"), "{}", list(64));
     }
 }

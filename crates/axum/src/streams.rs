@@ -172,6 +172,11 @@ impl OpenStream {
         self.number
     }
 
+    /// The client's address, as far as it counts towards a limit.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// Measures from now on how far the stream is behind the events of its subscriber.
     pub(crate) fn follow(&self, subscriber: &Subscriber) {
         self.set_position(subscriber.cursor().sequence, subscriber.newest());

@@ -125,7 +125,7 @@ pub(super) async fn get(
     let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
     context.metrics.stream_opened(0);
     let seen = describe(&context, &request);
-    let session = ProbeSession::new(probe, StreamRecord::new(context, open), seen);
+    let session = ProbeSession::new(probe, StreamRecord::new(context, open, None), seen);
     let chunks = stream::unfold(session, async |mut session| {
         let chunk = session.next().await?;
         Some((Ok::<_, Infallible>(chunk), session))
