@@ -50,7 +50,7 @@ pub(crate) enum PublishRejection {
     IncompleteBody,
     #[error(transparent)]
     Denied(#[from] Denied),
-    #[error("The permission to publish expired at {0}.")]
+    #[error("The permission to publish expired at {0}. Send a new token in `Authorization`.")]
     Expired(Timestamp),
     #[error("This client publishes too many events per second. `Retry-After` says when to retry.")]
     RateLimited(Duration),

@@ -85,7 +85,7 @@ pub use connection::{ClientEnd, ConnectionCloser, GracefulClose};
 pub use limits::{Settings, StreamLimits};
 pub use metrics::StreamMetrics;
 pub use policy::{Denied, Expiry, Policy, Publisher, ReadOnly};
-pub use problem::{Problem, Refusal};
+pub use problem::{Denial, Problem, Refusal};
 pub use stop::Stop;
 pub use streams::OpenStreams;
 pub use waterclock;

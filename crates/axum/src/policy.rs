@@ -79,7 +79,9 @@ pub trait Policy: Send + Sync + 'static {
     /// If it may not.
     fn may_publish(&self, request: &Parts, topic: &Topic) -> Result<Publisher, Denied> {
         let (_, _) = (request, topic);
-        Err(Denied::Forbidden("Nobody may publish here over HTTP.".to_owned()))
+        Err(Denied::Forbidden(
+            "Nobody may publish here over HTTP, unless the app's `Policy` permits it.".to_owned(),
+        ))
     }
 
     /// Returns `false` if the request may publish to no topic at all. Its WebSocket then accepts
@@ -100,7 +102,7 @@ pub trait Policy: Send + Sync + 'static {
         let host = request.headers.get(HOST);
         match request.headers.get(ORIGIN) {
             Some(origin) if !is_same_host(origin, host) => Err(Denied::Untrusted(format!(
-                "A page of the origin {origin:?} may not open a WebSocket here."
+                "A page of the origin {origin:?} may not open a WebSocket here: its `Host` differs."
             ))),
             _ => Ok(()),
         }

@@ -50,6 +50,11 @@ pub enum Refusal {
     BodyTimeout,
 }
 
+/// The detail of a refused permission (401 or 403). The response carries it as an extension, so
+/// that a layer can print it.
+#[derive(Clone, Debug)]
+pub struct Denial(pub Cow<'static, str>);
+
 /// The JSON body of a problem. It has no `type`, so `title` is that of the status (RFC 9457,
 /// 4.2.1).
 #[derive(Debug, Serialize)]
@@ -167,6 +172,9 @@ impl IntoResponse for Problem {
         headers.extend(self.headers);
         if let Some(refusal) = self.refusal {
             response.extensions_mut().insert(refusal);
+        }
+        if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&self.status) {
+            response.extensions_mut().insert(Denial(self.detail));
         }
         response
     }

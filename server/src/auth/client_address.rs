@@ -25,7 +25,7 @@ impl FromStr for TrustedProxy {
 }
 
 /// Returns the address of a request's client, or `None` for a request that no socket has received.
-pub(super) fn client_address(request: &Parts, trusted: &[TrustedProxy]) -> Option<IpAddr> {
+pub(crate) fn client_address(request: &Parts, trusted: &[TrustedProxy]) -> Option<IpAddr> {
     let peer = request.extensions.get::<Peer>()?;
     Some(forwarded_address(peer.address, &request.headers, trusted))
 }

@@ -12,7 +12,7 @@ pub(super) const COOKIE_NAME: &str = "waterclock_token";
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AuthError {
     /// The token is not valid.
-    #[error("The token is refused: {0}.")]
+    #[error("The token is refused: {0}. Send a valid one in `Authorization` or in the cookie.")]
     InvalidToken(InvalidToken),
     /// The request has no token, and needs one.
     #[error(
@@ -21,7 +21,11 @@ pub enum AuthError {
     )]
     MissingToken,
     /// The token does not list the topic.
-    #[error("The token's `{claim}` does not list `{pattern}`. It lists {}.", list(listed))]
+    #[error(
+        "The token's `{claim}` does not list `{pattern}`. It lists {}. Send one that does in \
+         `Authorization`.",
+        list(listed)
+    )]
     NotListed {
         /// The claim that lists patterns.
         claim: &'static str,
@@ -34,10 +38,16 @@ pub enum AuthError {
     #[error("Only the server itself publishes to `{}`. Use another topic.", Topic::CLOCK)]
     ReservedTopic,
     /// Only local requests may publish without a token.
-    #[error("Only the server's own machine may publish, and the request is not local: {0}.")]
+    #[error(
+        "Only the server's own machine may publish, and the request is not local: {0}. With the \
+         option --jwt-secret-file, others may publish by a token."
+    )]
     PublishNotLocal(NotLocal),
     /// Only local requests may read the topic without a token.
-    #[error("This topic is not public, and the request is not local: {0}.")]
+    #[error(
+        "This topic is not public, and the request is not local: {0}. The option --public-topic \
+         makes topics public, and --jwt-secret-file permits tokens."
+    )]
     ReadNotLocal(NotLocal),
     /// The resource is for local requests only.
     #[error("This is for the server's own machine only, and the request is not local: {0}.")]

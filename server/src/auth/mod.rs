@@ -29,6 +29,7 @@ mod token;
 pub use access::Access;
 pub use caller::{Caller, ReadPermission};
 pub use client_address::TrustedProxy;
+pub(crate) use client_address::client_address;
 pub use error::AuthError;
 pub use origin::{AllowedHost, CorsOrigin, NotLocal};
 pub use token::{InvalidKey, InvalidToken, Token, TokenVerifier};

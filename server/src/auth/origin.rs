@@ -96,15 +96,17 @@ pub enum NotLocal {
 impl fmt::Display for NotLocal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Address => "it did not arrive on a loopback address",
+            Self::Address => "it did not arrive on a loopback address, such as 127.0.0.1",
             Self::Host => {
                 "its `Host` is not a loopback name (the option --allowed-host adds names)"
             }
-            Self::Forwarded => "it came through a proxy",
+            Self::Forwarded => {
+                "it came through a proxy, by a header such as `Via` or `X-Forwarded-For`"
+            }
             Self::Origin => {
                 "it comes from a page of another origin (the option --cors-origin permits reading)"
             }
-            Self::TokenRequired => "every request needs a token",
+            Self::TokenRequired => "every request needs a token (the option --require-token)",
         })
     }
 }

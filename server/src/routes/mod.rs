@@ -1,6 +1,7 @@
 //! The table of routes. Each route has a file of its own; those of events are in `waterclock-axum`.
 
 mod cors;
+mod denials;
 mod headers;
 mod health;
 mod identify;
@@ -23,12 +24,16 @@ use std::sync::Arc;
 use axum::{
     Router,
     http::header::CONTENT_TYPE,
-    middleware::{map_request, map_request_with_state, map_response, map_response_with_state},
+    middleware::{
+        from_fn_with_state, map_request, map_request_with_state, map_response,
+        map_response_with_state,
+    },
     routing::{MethodRouter, get},
 };
 use waterclock_axum::{EventRoutes, Problem};
 
 use crate::state::AppState;
+use denials::Denials;
 
 /// The interface as `OpenAPI` 3.1. A test compares it with the server's behaviour.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -73,6 +78,7 @@ fn with_routes(router: Router<AppState>, table: Vec<Route>) -> Router<AppState> 
 
 /// Builds the router of the server.
 pub fn router(state: AppState) -> Router {
+    let denials = Denials::new(Arc::clone(&state.access.trusted_proxies));
     let events = state.events.router();
     #[cfg(feature = "compare")]
     let events = events.layer(map_request_with_state(state.meters.clone(), meters::count));
@@ -94,5 +100,6 @@ pub fn router(state: AppState) -> Router {
         .layer(map_request(request_check::check))
         .layer(map_response(headers::add))
         .layer(map_response_with_state(Arc::clone(&state.metrics), refusals::count))
+        .layer(from_fn_with_state(Arc::new(denials), denials::print))
         .with_state(state)
 }

@@ -167,3 +167,39 @@ async fn anyone_may_read_a_public_topic() {
         refusal(get(&server, "/metrics", &proxied).await).await.contains("it came through a proxy")
     );
 }
+
+#[tokio::test]
+async fn each_refused_permission_names_the_option_or_header_that_helps() {
+    let open = Server::start().await;
+    let closed = Server::with_access(tokens::access()).await;
+    let expired = tokens::bearer(&tokens::token(json!({"exp": 1})));
+    let other = tokens::bearer(&tokens::token(json!({"publish": ["o"], "subscribe": ["o"]})));
+    let foreign = "Host: localhost\r\nOrigin: https://app.example\r\n";
+    let socket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (server, line, headers, status, help) in [
+        (&open, "GET /events", REMOTE, 403, "--public-topic"),
+        (&open, "GET /events", foreign, 403, "--cors-origin"),
+        (&open, "GET /poll", "Host: app.example\r\n", 403, "--allowed-host"),
+        (&open, "GET /topics/t", REMOTE, 403, "--public-topic"),
+        (&open, "POST /events/t", REMOTE, 403, "--jwt-secret-file"),
+        (&open, "DELETE /events/t", REMOTE, 403, "--jwt-secret-file"),
+        (&open, "POST /events/t", foreign, 403, "--jwt-secret-file"),
+        (&open, "GET /ws", &format!("{foreign}{socket}"), 403, "--cors-origin"),
+        (&open, "GET /metrics", REMOTE, 403, "`Via`"),
+        (&open, "POST /load", REMOTE, 403, "`Via`"),
+        (&closed, "GET /events/t", REMOTE, 401, "`Authorization: Bearer`"),
+        (&closed, "POST /events/t", REMOTE, 401, "`Authorization: Bearer`"),
+        (&closed, "GET /poll", &expired, 401, "`Authorization`"),
+        (&closed, "GET /poll", &other, 403, "`Authorization`"),
+        (&closed, "POST /events/t", &other, 403, "`Authorization`"),
+    ] {
+        // HTTP/1.1 needs a `Host`.
+        let version = if headers.contains("Host: ") { "1.1" } else { "1.0" };
+        let request = format!("{line} HTTP/{version}\r\nConnection: close\r\n{headers}\r\n");
+        let response = server.send(request.as_bytes()).await;
+        assert_eq!(response.status(), status, "{line} {headers}");
+        let problem = response.rest().await;
+        assert!(problem.contains(help), "{line} {headers}: {problem}");
+    }
+}

@@ -395,10 +395,13 @@ async fn a_refused_reader_gets_the_same_problem(transport: Transport) {
     let server = Server::with_access(access).await;
     let request = |query| ReadRequest::new(&server, transport, query);
     let not_public = |why| {
-        let why = format!("This topic is not public, and the request is not local: {why}.");
+        let why = format!(
+            "This topic is not public, and the request is not local: {why}. The option \
+             --public-topic makes topics public, and --jwt-secret-file permits tokens."
+        );
         problem_response(403, "Forbidden", None, &why)
     };
-    let by_proxy = "it came through a proxy";
+    let by_proxy = "it came through a proxy, by a header such as `Via` or `X-Forwarded-For`";
     for query in ["", "topic=t", "topic=public.a&topic=t", "topic=%3E"] {
         let refused = request(query).with_headers(REMOTE).expect_refused().await;
         assert_eq!(refused, not_public(by_proxy), "{transport:?} {query}");
@@ -423,20 +426,23 @@ async fn a_refused_reader_gets_the_same_problem(transport: Transport) {
     );
     let expired = tokens::token(json!({"exp": 1, "subscribe": ["t"]}));
     let invalid = "Bearer error=\"invalid_token\"";
-    let detail = "The token is refused: it expired at 1970-01-01T00:00:01.000Z.";
+    let detail = "The token is refused: it expired at 1970-01-01T00:00:01.000Z. Send a valid one in \
+                  `Authorization` or in the cookie.";
     assert_eq!(
         request(&tokens::bearer(&expired)).expect_refused().await,
         unauthorized(invalid, detail),
         "{transport:?}"
     );
-    let detail = "The token is refused: it is not a JSON Web Token.";
+    let detail = "The token is refused: it is not a JSON Web Token. Send a valid one in \
+                  `Authorization` or in the cookie.";
     assert_eq!(
         request(&tokens::bearer("nonsense")).expect_refused().await,
         unauthorized(invalid, detail),
         "{transport:?}"
     );
     let other = tokens::token(json!({"subscribe": ["other", "orders.*"], "publish": ["t"]}));
-    let detail = "The token's `subscribe` does not list `t`. It lists `other`, `orders.*`.";
+    let detail = "The token's `subscribe` does not list `t`. It lists `other`, `orders.*`. Send one \
+                  that does in `Authorization`.";
     assert_eq!(
         request(&tokens::bearer(&other)).expect_refused().await,
         forbidden(detail),

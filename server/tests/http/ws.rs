@@ -489,7 +489,8 @@ async fn a_publish_without_permission_gets_a_problem() {
     socket.publish("t", "x").await;
     let (status, detail) = socket.receive_problem().await;
     assert_eq!(status, 403);
-    let expected = "The token's `publish` does not list `t`. It lists `orders.*`.";
+    let expected = "The token's `publish` does not list `t`. It lists `orders.*`. Send one that does \
+                    in `Authorization`.";
     assert_eq!(detail, expected);
     socket.publish("orders.eu", "x").await;
     assert_eq!(socket.receive().await["published"]["topic"], "orders.eu");
@@ -512,7 +513,9 @@ async fn an_expired_token_publishes_no_more() {
     socket.publish("orders", "y").await;
     let (status, detail) = socket.receive_problem().await;
     assert_eq!(status, 401);
-    assert_eq!(detail, "The permission to publish expired at 2026-11-22T07:01:00.000Z.");
+    let expected = "The permission to publish expired at 2026-11-22T07:01:00.000Z. Send a new \
+                    token in `Authorization`.";
+    assert_eq!(detail, expected);
     assert_eq!(server.hub.newest(), 1);
     // The stream of a public topic continues.
     socket.assert_open(&server).await;

@@ -675,6 +675,48 @@ async fn the_output_can_be_json() {
     let closed = lines.iter().find(|line| line["message"] == "stream closed").expect(&stderr);
     assert_eq!(closed["end"], "draining");
     assert_eq!(closed["span"]["peer"], peer, "the span names the client");
+    let opened = lines.iter().find(|line| line["message"] == "stream opened").expect(&stderr);
+    for line in [opened, closed] {
+        assert_eq!((&line["topics"], &line["client"]), (&"clock".into(), &"127.0.0.1".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_permission_is_printed_once_a_minute_for_each_origin_or_address() {
+    let options = ["--listen=127.0.0.1:0", "--log=json", "--store=memory"];
+    let mut program = Program::start(&options);
+    let address = program.address().await;
+    let refused = async |head: &str| {
+        let response = rest(request(address, &format!("{head}\r\n")).await).await;
+        assert!(response.starts_with("HTTP/1.0 403 Forbidden"), "{response}");
+    };
+    for _ in 0..3 {
+        refused("GET /events/t?token=secret HTTP/1.0\r\nOrigin: http://app.example\r\n").await;
+        refused("POST /events/t HTTP/1.0\r\nVia: proxy\r\n").await;
+    }
+    refused("GET /poll HTTP/1.0\r\nOrigin: http://other.example\r\n").await;
+    program.signal("-TERM").await;
+    let (_, stderr) = program.end().await;
+    let lines = stderr.lines().filter(|line| line.contains("request refused"));
+    let lines: Vec<serde_json::Value> =
+        lines.map(|line| serde_json::from_str(line).expect(line)).collect();
+    let [page, program, other] = &lines[..] else { panic!("{stderr}") };
+    for (field, expected) in [
+        ("status", 403.into()),
+        ("method", "GET".into()),
+        ("path", "/events/t".into()),
+        ("origin", "http://app.example".into()),
+        ("client", "127.0.0.1".into()),
+        ("repeats", 0.into()),
+    ] {
+        assert_eq!(page[field], expected, "{field}: {page}");
+    }
+    assert!(page["detail"].as_str().unwrap().contains("--cors-origin"), "{page}");
+    assert_eq!(
+        (&program["method"], &program["origin"]),
+        (&"POST".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(other["origin"], "http://other.example");
 }
 
 #[tokio::test]

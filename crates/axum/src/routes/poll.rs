@@ -62,7 +62,10 @@ enum PollError {
     Wait(String),
     #[error("The events could not be read. The server's output says why.")]
     Read,
-    #[error("The permission to read expired at {0}, while the poll waited.")]
+    #[error(
+        "The permission to read expired at {0}, while the poll waited. Send a new token in \
+         `Authorization`."
+    )]
     Expired(Timestamp),
     #[error(
         "The limit on open streams and waiting polls is reached. `Retry-After` says when to retry."

@@ -1,0 +1,137 @@
+//! Messages about refused permissions (401 and 403): at most one a minute for each origin or
+//! address, so that a page or program that asks again and again does not fill the output.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{Request, State},
+    http::header::ORIGIN,
+    middleware::Next,
+    response::Response,
+};
+use parking_lot::Mutex;
+use tracing::field::display;
+use waterclock_axum::Denial;
+
+use crate::auth::{TrustedProxy, client_address};
+
+/// Time between two messages about the same origin or address.
+const INTERVAL: Duration = Duration::from_mins(1);
+/// Maximum number of origins and addresses with a message in the last minute. Further ones get no
+/// message.
+const MAX_SOURCES: usize = 1000;
+/// Maximum length of a text from a client in a message, in characters.
+const MAX_TEXT: usize = 300;
+
+/// The recent messages.
+pub(super) struct Denials {
+    trusted_proxies: Arc<[TrustedProxy]>,
+    recent: Mutex<RecentMessages>,
+}
+
+impl Denials {
+    /// Starts without messages.
+    pub(super) fn new(trusted_proxies: Arc<[TrustedProxy]>) -> Self {
+        Self { trusted_proxies, recent: Mutex::default() }
+    }
+}
+
+/// The last message about each origin or address.
+#[derive(Default)]
+struct RecentMessages(HashMap<String, LastMessage>);
+
+struct LastMessage {
+    at: Instant,
+    /// Number of refusals since then.
+    repeats: u64,
+}
+
+impl RecentMessages {
+    /// Counts a refusal. Returns the number of refusals without a message since the last one, or
+    /// `None` if this one gets no message, either.
+    fn count(&mut self, source: String, now: Instant) -> Option<u64> {
+        let is_recent = |last: &LastMessage| now.duration_since(last.at) < INTERVAL;
+        if let Some(last) = self.0.get_mut(&source) {
+            if is_recent(last) {
+                last.repeats += 1;
+                return None;
+            }
+            return Some(std::mem::replace(last, LastMessage { at: now, repeats: 0 }).repeats);
+        }
+        if self.0.len() >= MAX_SOURCES {
+            self.0.retain(|_, last| is_recent(last));
+        }
+        if self.0.len() >= MAX_SOURCES {
+            return None;
+        }
+        self.0.insert(source, LastMessage { at: now, repeats: 0 });
+        Some(0)
+    }
+}
+
+/// Passes on a request, and prints a message if its permission is refused.
+pub(super) async fn print(
+    State(denials): State<Arc<Denials>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let client = client_address(&parts, &denials.trusted_proxies);
+    let origin = parts.headers.get(ORIGIN).cloned();
+    let (method, uri) = (parts.method.clone(), parts.uri.clone());
+    let response = next.run(Request::from_parts(parts, body)).await;
+    if let Some(Denial(detail)) = response.extensions().get() {
+        let short = |text: &str| text.chars().take(MAX_TEXT).collect::<String>();
+        let origin = origin.map(|origin| short(&String::from_utf8_lossy(origin.as_bytes())));
+        let address = || client.map(|client| client.to_string()).unwrap_or_default();
+        let source = origin.clone().unwrap_or_else(address);
+        if let Some(repeats) = denials.recent.lock().count(source, Instant::now()) {
+            tracing::info!(
+                status = response.status().as_u16(),
+                %method,
+                // Without the query, which may have a secret of another program.
+                path = short(uri.path()),
+                origin,
+                client = client.map(display),
+                detail = short(detail),
+                repeats,
+                "request refused"
+            );
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_gets_one_message_a_minute_with_the_number_of_repeats() {
+        let (mut recent, now) = (RecentMessages::default(), Instant::now());
+        let mut count = |source: &str, seconds| {
+            recent.count(source.to_owned(), now + Duration::from_secs(seconds))
+        };
+        assert_eq!(count("a", 0), Some(0));
+        assert_eq!(count("a", 1), None);
+        assert_eq!(count("b", 1), Some(0));
+        assert_eq!(count("a", 59), None);
+        assert_eq!(count("a", 60), Some(2));
+        assert_eq!(count("a", 119), None);
+        assert_eq!(count("b", 119), Some(0));
+    }
+
+    #[test]
+    fn invented_sources_take_bounded_memory() {
+        let (mut recent, now) = (RecentMessages::default(), Instant::now());
+        let messages = (0..3000).filter_map(|number| recent.count(number.to_string(), now));
+        assert_eq!(messages.count(), MAX_SOURCES);
+        assert_eq!(recent.0.len(), MAX_SOURCES);
+        assert_eq!(recent.count("later".to_owned(), now + INTERVAL), Some(0));
+        assert_eq!(recent.0.len(), 1);
+    }
+}
