@@ -122,7 +122,8 @@ impl Setup {
             EventSelection::Topics => self.topics.get_untracked(),
         };
         let topics = topics
-            .split_whitespace()
+            .split(|letter: char| letter == ',' || letter.is_whitespace())
+            .filter(|topic| !topic.is_empty())
             .map(|topic| format!("topic={}", browser::encode_component(topic)));
         let query = topics.collect::<Vec<_>>().join("&");
         if query.is_empty() { "topic=clock".to_owned() } else { query }

@@ -101,11 +101,14 @@ fn reload_source(options: &LeptosOptions) -> String {
     format!(" ws://*:{}", options.reload_external_port.unwrap_or(options.reload_port))
 }
 
-/// The topics of a query: separated by spaces, or in repeated parameters.
+/// The topics of a query: separated by spaces or commas, or in repeated parameters.
 fn topics(uri: &Uri) -> Vec<String> {
     form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
         .filter(|(name, _)| name == "topic")
-        .flat_map(|(_, topics)| topics.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|(_, topics)| {
+            let topics = topics.split(|letter: char| letter == ',' || letter.is_whitespace());
+            topics.filter(|topic| !topic.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        })
         .collect()
 }
 
