@@ -31,6 +31,7 @@ use waterclock::sse;
 
 use super::{
     connection::{Connection, is_write_timeout},
+    explained::ExplainingSocket,
     serving::Serving,
 };
 use crate::ops::metrics::{RefusalReason, TimedOut};
@@ -87,7 +88,7 @@ impl Connection {
             .max_buf_size(BUFFER)
             // In TLS, nothing but reading would notice that a client has left.
             .half_close(stream.is_some())
-            .serve_connection(TokioIo::new(socket), service)
+            .serve_connection(TokioIo::new(ExplainingSocket::new(socket)), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         // The set polls the future only after its own waker has fired, not for every event.

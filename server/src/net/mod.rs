@@ -13,6 +13,7 @@
 //! | `protocol` | the protocol of a connection, from its first bytes |
 //! | `http1`, `http2` | the protocols |
 //! | `connection` | the state of a connection that they share |
+//! | `explained` | a body for hyper's own refusals |
 //! | `socket` | its socket, with a write timeout and a graceful close |
 //! | `peer` | its other end |
 //! | `tap` | its byte counts, for requests that ask for them |
@@ -23,6 +24,7 @@
 mod accept;
 mod capacity;
 mod connection;
+mod explained;
 mod http1;
 mod http2;
 mod peer;

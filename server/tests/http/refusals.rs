@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    support::{DEADLINE, Server, read_until_closed},
+    support::{DEADLINE, Server, read_until_closed, refusal_metric},
     tokens,
 };
 
@@ -140,4 +140,34 @@ async fn a_client_that_has_ended_its_side_gets_the_response() {
     let mut response = String::new();
     client.read_to_string(&mut response).await.unwrap();
     assert!(response.ends_with("live\n"), "{response}");
+}
+
+#[tokio::test]
+async fn a_raw_wildcard_in_a_url_gets_a_problem_that_says_how_to_write_it() {
+    let server = Server::start().await;
+    for (head, query) in [
+        ("", "/events?topic=orders.>"),
+        ("", "/events/orders.>"),
+        ("", "/poll?topic=<"),
+        ("GET /time HTTP/1.1\r\nHost: localhost\r\n\r\n", "/events/orders.>"),
+    ] {
+        let mut client = server.connect().await;
+        if !head.is_empty() {
+            // The first request of the connection is fine.
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut bytes = [0; 4096];
+            assert!(client.read(&mut bytes).await.unwrap() > 0);
+        }
+        let request = format!("GET {query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let response = String::from_utf8(read_until_closed(client).await).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").expect(&response);
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.contains("content-type: application/problem+json\r\n"), "{head}");
+        assert!(head.contains("connection: close\r\n"), "{head}");
+        let problem: serde_json::Value = serde_json::from_str(body).expect(body);
+        assert_eq!(problem["status"], 400);
+        assert!(problem["detail"].as_str().unwrap().contains("`>` as `%3E`"), "{problem}");
+    }
+    server.wait_for_metric(&refusal_metric("malformed"), |count| count == 4).await;
 }

@@ -1,0 +1,132 @@
+//! A body for hyper's refusal of a request that it cannot read. hyper answers such a request by
+//! itself, without a body, so that its client does not learn what to change.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use axum::http::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use waterclock_axum::Problem;
+
+/// hyper's refusal, up to the date.
+const REFUSAL: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: ";
+/// The date, and the end of the head.
+const DATE: &str = "Sun, 22 Nov 2026 07:00:00 GMT\r\n\r\n";
+
+/// The detail of the problem. A raw `>` is the mistake that is made most, since patterns have it.
+const DETAIL: &str = "This is not a request of HTTP/1.1 (RFC 9112). If its URL has a character that \
+                      must be encoded, such as `>`, `<`, `\"` or a space, encode it: write `>` as \
+                      `%3E`.";
+
+/// A socket that writes the refusal with a problem as its body.
+///
+/// hyper writes the refusal at once and by itself. No other write can be the same, since the bodies
+/// of all responses are free of CR LF.
+pub(super) struct ExplainingSocket<S> {
+    socket: S,
+    /// The refusal, and the number of its bytes that are written.
+    refusal: Option<(Vec<u8>, usize)>,
+}
+
+impl<S> ExplainingSocket<S> {
+    pub(super) fn new(socket: S) -> Self {
+        Self { socket, refusal: None }
+    }
+}
+
+/// Returns the refusal with its body, if `bytes` are hyper's.
+fn explained(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bytes.len() != REFUSAL.len() + DATE.len() {
+        return None;
+    }
+    let date = str::from_utf8(bytes.strip_prefix(REFUSAL)?).ok()?;
+    let problem = Problem::new(StatusCode::BAD_REQUEST, DETAIL);
+    let body = serde_json::to_string(&problem.body()).ok()?;
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+         content-type: application/problem+json\r\nx-content-type-options: nosniff\r\n\
+         content-length: {}\r\ndate: {date}",
+        body.len()
+    );
+    Some((head + &body).into())
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ExplainingSocket<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ExplainingSocket<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self { socket, refusal } = &mut *self;
+        if refusal.is_none() {
+            *refusal = explained(bytes).map(|text| (text, 0));
+        }
+        let Some((text, written)) = refusal else {
+            return Pin::new(socket).poll_write(context, bytes);
+        };
+        while *written < text.len() {
+            match ready!(Pin::new(&mut *socket).poll_write(context, &text[*written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => *written += count,
+            }
+        }
+        *refusal = None;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match slices {
+            [slice] => self.poll_write(context, slice),
+            _ => Pin::new(&mut self.socket).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hypers_refusal_gets_a_body() {
+        let refusal = [REFUSAL, DATE.as_bytes()].concat();
+        let text = String::from_utf8(explained(&refusal).unwrap()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{head}");
+        assert!(head.ends_with("\r\ndate: Sun, 22 Nov 2026 07:00:00 GMT"), "{head}");
+        assert!(body.contains("`%3E`"), "{body}");
+        let other = String::from_utf8(refusal.clone()).unwrap().replace("400", "431");
+        assert_eq!(explained(other.as_bytes()), None);
+        assert_eq!(explained(&refusal[1..]), None);
+        assert_eq!(explained(&[&refusal[..], b"x"].concat()), None);
+    }
+}
