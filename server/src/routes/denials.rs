@@ -14,7 +14,6 @@ use axum::{
     response::Response,
 };
 use parking_lot::Mutex;
-use tracing::field::display;
 use waterclock_axum::Denial;
 
 use crate::auth::{TrustedProxy, client_address};

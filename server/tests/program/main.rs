@@ -702,7 +702,7 @@ async fn a_refused_permission_is_printed_once_a_minute_for_each_origin_or_addres
         lines.map(|line| serde_json::from_str(line).expect(line)).collect();
     let [page, program, other] = &lines[..] else { panic!("{stderr}") };
     for (field, expected) in [
-        ("status", 403.into()),
+        ("status", serde_json::Value::from(403)),
         ("method", "GET".into()),
         ("path", "/events/t".into()),
         ("origin", "http://app.example".into()),
