@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     net::TcpStream,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
@@ -333,44 +333,40 @@ impl Benchmark {
         let server = self.start(ServerKind::Waterclock);
         let lines: Vec<_> = (0..100_000).map(|number| data(number, 100)).collect();
         LoadPublisher::new(server.address).publish_to("site.area.d?split=lines", &lines.join("\n"));
-        let patterns: Vec<_> = (0..63).map(|number| format!("topic=*.*.x{number}")).collect();
+        let unmatched: Vec<_> = (0..63).map(|number| format!("topic=*.*.x{number}")).collect();
         let request = format!(
             "GET /events?{}&topic=site.*.*&last_event_id=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            patterns.join("&")
+            unmatched.join("&")
         );
         let mut alone = None;
-        for readers in [0, 4, 8] {
+        for others in [0, 4, 8] {
             let [rate] = Self::medians([ServerKind::Waterclock], |_| {
                 let is_over = AtomicBool::new(false);
                 std::thread::scope(|scope| {
-                    for _ in 0..readers {
+                    for _ in 0..others {
                         scope.spawn(|| {
                             while !is_over.load(Ordering::Relaxed) {
-                                let mut stream = TcpStream::connect(server.address).unwrap();
-                                stream.write_all(request.as_bytes()).unwrap();
+                                let mut reader = TcpStream::connect(server.address).unwrap();
+                                reader.write_all(request.as_bytes()).unwrap();
                                 // About half of the log.
-                                let mut half = stream.take(10_000_000);
-                                while !is_over.load(Ordering::Relaxed)
-                                    && half.read(&mut [0; 65536]).unwrap() > 0
-                                {
-                                }
+                                io::copy(&mut reader.take(10_000_000), &mut io::sink()).unwrap();
                             }
                         });
                     }
                     let mut publisher = LoadPublisher::new(server.address);
-                    let (start, mut published) = (Instant::now(), 0);
+                    let (start, mut count) = (Instant::now(), 0);
                     while start.elapsed() < FOR {
-                        publisher.publish("", &data(published, 100));
-                        published += 1;
+                        publisher.publish("", &data(count, 100));
+                        count += 1;
                     }
                     is_over.store(true, Ordering::Relaxed);
-                    published as f64 / start.elapsed().as_secs_f64()
+                    count as f64 / start.elapsed().as_secs_f64()
                 })
             });
             let alone = *alone.get_or_insert(rate);
             println!(
                 "{:<58} {:>11} {:>11} {rate:>9.0}/s   at least half of those alone; ratio {:.2}",
-                format!("publishes of one client, {readers} others replay"),
+                format!("publishes of one client, {others} others replay"),
                 "",
                 "",
                 rate / alone

@@ -196,8 +196,7 @@ impl Query {
                     None => return Err(QueryError::Since(value.into_owned())),
                 },
                 // Only `/poll` waits, and reads this itself.
-                ("wait", _) => {}
-                ("last_event_id", "") => {}
+                ("wait", _) | ("last_event_id", "") => {}
                 ("last_event_id", _) => parsed.last_event_id = Some(value.into_owned()),
                 (name, _) => match &*plain(name) {
                     plain if !plain.ends_with(CURSOR) => PARAMETERS.check_plain(name, plain)?,
