@@ -29,6 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn print(delivery: Delivery) {
     match delivery {
         Delivery::Events(batch) => batch.iter().for_each(|e| println!("{}", e.event().to_json())),
+        Delivery::End { end, .. } => println!("{} has ended: {:?}", end.topic, end.outcome),
         Delivery::Gap(gap) => println!("events are missing after {}", gap.cursor),
     }
 }

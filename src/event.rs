@@ -57,12 +57,21 @@ pub struct Draft {
     pub data: String,
     /// Identification of a publish that may be sent again.
     pub key: Option<IdempotencyKey>,
+    /// `true` to open the topic again if it has ended, which would otherwise reject the event.
+    pub is_reopening: bool,
 }
 
 impl Draft {
     /// Creates a draft with the default name and without a key.
     pub fn new(topic: Topic, data: impl Into<String>) -> Self {
-        Self { topic, name: Name::default(), data: data.into(), key: None }
+        let (name, data) = (Name::default(), data.into());
+        Self { topic, name, data, key: None, is_reopening: false }
+    }
+
+    /// Opens the topic again if it has ended.
+    #[must_use]
+    pub fn reopening(self) -> Self {
+        Self { is_reopening: true, ..self }
     }
 
     /// Sets the name.
@@ -80,7 +89,8 @@ impl Draft {
 
 /// A publisher's own identification of an event, so that a retry does not publish it twice.
 ///
-/// The event log keeps a key as long as its event. Keys of different publishers and of different
+/// The event log keeps a key as long as its event, and that of a topic's end until the topic ends
+/// again. Keys of different publishers and of different
 /// topics never collide.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey {
@@ -183,6 +193,17 @@ impl Name {
     /// The names that an event cannot have.
     pub const RESERVED: [&str; 7] =
         ["hello", "heartbeat", "gap", "end", "goodbye", "open", "error"];
+    const TOPIC_END: &str = "end";
+
+    /// Returns the name under which the event log keeps the end of a topic.
+    pub(crate) fn topic_end() -> Self {
+        Self(Self::TOPIC_END.to_owned())
+    }
+
+    /// Returns `true` for the name of a topic's end, which no event has.
+    pub fn is_topic_end(&self) -> bool {
+        self.0 == Self::TOPIC_END
+    }
 
     /// Returns the name as text.
     pub fn as_str(&self) -> &str {

@@ -22,7 +22,7 @@
 //! let mut subscriber = hub.subscribe(orders.into(), Cursor::After(first.event().id));
 //! match subscriber.next().await? {
 //!     Delivery::Events(batch) => assert_eq!(batch[0].event().data, "order 8"),
-//!     Delivery::Gap(gap) => panic!("events are missing: {gap:?}"),
+//!     other => panic!("no event: {other:?}"),
 //! }
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! # }).unwrap();

@@ -15,7 +15,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::EventId, timestamp::Timestamp};
+use crate::{
+    event::{Draft, Event, Name, Topic},
+    id::EventId,
+    timestamp::Timestamp,
+};
 
 /// The first message of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +99,76 @@ pub struct End {
     pub sent: u64,
 }
 
+/// The end of a topic, which takes no further event. It has a place in the order of the events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicEnd {
+    /// The topic that has ended.
+    pub topic: Topic,
+    /// The publisher's verdict.
+    pub outcome: Outcome,
+    /// The publisher's explanation of a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `true` if all topics of the stream have ended, so that the server closes it. A client that
+    /// reconnects after it is refused.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub last: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "for serde")]
+fn is_false(last: &bool) -> bool {
+    !last
+}
+
+impl TopicEnd {
+    /// Creates the end of a topic that is complete.
+    pub fn done(topic: Topic) -> Self {
+        Self { topic, outcome: Outcome::Done, message: None, last: false }
+    }
+
+    /// Creates the end of a topic whose source has failed. An empty message counts as none.
+    pub fn failed(topic: Topic, message: String) -> Self {
+        let message = Some(message).filter(|message| !message.is_empty());
+        Self { topic, outcome: Outcome::Failed, message, last: false }
+    }
+
+    /// Creates the draft that ends the topic, so that it takes no further event until it is
+    /// reopened. The event log numbers and returns it like an event, with the reserved name `end`.
+    pub fn draft(&self) -> Draft {
+        // Serialization cannot fail: every field is a string or a boolean.
+        let data = serde_json::to_string(self).unwrap_or_default();
+        Draft::new(self.topic.clone(), data).named(Name::topic_end())
+    }
+
+    /// Reads the end from what the event log returns for it. Returns `None` for an event.
+    pub fn of(event: &Event) -> Option<Self> {
+        event.name.is_topic_end().then(|| serde_json::from_str(&event.data).ok())?
+    }
+}
+
+/// The publisher's verdict on a topic that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The topic is complete.
+    Done,
+    /// The topic is incomplete, because its source has failed.
+    Failed,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 2] = [Self::Done, Self::Failed];
+
+    /// Returns the name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The server closes the stream; the client should reconnect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goodbye {
@@ -152,6 +226,10 @@ impl Notice for End {
     const NAME: &str = "end";
 }
 
+impl Notice for TopicEnd {
+    const NAME: &str = End::NAME;
+}
+
 impl Notice for Goodbye {
     const NAME: &str = "goodbye";
 }
@@ -175,6 +253,9 @@ mod tests {
         }
         for reason in GoodbyeReason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+        for outcome in Outcome::ALL {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
         }
     }
 }

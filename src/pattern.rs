@@ -153,6 +153,16 @@ impl Patterns {
         self.0.iter().any(|pattern| pattern.matches(topic))
     }
 
+    /// Returns `true` if no pattern has a wildcard.
+    pub fn are_exact(&self) -> bool {
+        self.0.iter().all(|pattern| !pattern.has_wildcard())
+    }
+
+    /// Returns the patterns without a wildcard, or `None` if all have one.
+    pub fn exact(&self) -> Option<Self> {
+        Self::new(self.iter().filter(|pattern| !pattern.has_wildcard()).cloned())
+    }
+
     /// Iterates over the patterns, each once.
     pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
         self.0.iter()

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     event::{Draft, IdempotencyKey, Name, Topic},
     id::Epoch,
+    notice::TopicEnd,
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
@@ -91,6 +92,11 @@ impl TestLog {
         events.iter().map(|event| event.id.sequence).collect()
     }
 
+    fn ends(&self, topics: &str) -> Vec<u64> {
+        let ends = self.log.ends(&patterns(topics), 0, u64::MAX);
+        ends.iter().map(|end| end.id.sequence).collect()
+    }
+
     fn dropped(&self, topics: &str) -> u64 {
         self.log.dropped(&patterns(topics))
     }
@@ -110,6 +116,10 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
 
     fn dropped(&self, topics: &Patterns) -> u64 {
         L::dropped(self, topics)
+    }
+
+    fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<crate::event::Event> {
+        L::ends(self, topics, after, up_to)
     }
 
     fn append(
@@ -662,6 +672,155 @@ async fn the_topic_limit_is_kept_and_empty_topics_make_room() {
         let appended = log.append_drafts(drafts.into()).await;
         let outcomes: Vec<_> = appended.iter().map(outcome).collect();
         assert_eq!(outcomes, [Ok(1), Ok(2), Err(Rejected::TooManyTopics)]);
+    }
+}
+
+fn ending(topic: &str) -> Draft {
+    TopicEnd::done(topic.parse().unwrap()).draft()
+}
+
+fn failing(topic: &str, message: &str) -> Draft {
+    TopicEnd::failed(topic.parse().unwrap(), message.to_owned()).draft()
+}
+
+fn with_key(draft: Draft, key: &str) -> Draft {
+    draft.with_key(IdempotencyKey { publisher: "me".to_owned(), key: key.to_owned() })
+}
+
+#[tokio::test]
+async fn an_ended_topic_takes_no_event_until_it_is_reopened() {
+    let ended = Err(Rejected::Ended);
+    for log in TestLog::all(keeping(10)) {
+        // In one append, and in several.
+        for (first, drafts) in [(1_i64, 1), (8, 9)] {
+            let all = [
+                draft("a", "x").reopening(),
+                failing("a", "why"),
+                draft("a", "y"),
+                ending("a"),
+                ending("b"),
+                draft("c", "x"),
+                draft("a", "z").reopening(),
+                draft("a", "z"),
+                draft("b", "x").reopening(),
+            ];
+            let mut outcomes = Vec::new();
+            for drafts in all.chunks(drafts) {
+                let appended = log.append_drafts(drafts.to_vec()).await;
+                outcomes.extend(appended.iter().map(outcome));
+            }
+            let n = |n| Ok(first + n);
+            let expected = [n(0), n(1), ended, ended, n(2), n(3), n(4), n(5), n(6)];
+            assert_eq!(outcomes, expected);
+        }
+        assert!(log.ends(">").is_empty(), "all are open");
+    }
+}
+
+#[tokio::test]
+async fn an_end_has_its_place_in_the_order_and_is_no_event() {
+    for log in TestLog::all(keeping(10)) {
+        log.append("aab").await;
+        let appended = log.append_drafts(vec![failing("a", "disk"), ending("b")]).await;
+        let Ok(Appended { event, .. }) = &appended[0] else { panic!("{appended:?}") };
+        assert_eq!((event.id.sequence, event.time), (4, NOW));
+        let end = TopicEnd::failed("a".parse().unwrap(), "disk".to_owned());
+        assert_eq!(TopicEnd::of(event), Some(end));
+        log.append("c").await;
+        assert_eq!(log.bounds(), (0, 6));
+        assert_eq!(log.read(">", 0, 9).await, [1, 2, 3, 6]);
+        assert_eq!(log.latest("a b", 9).await, [1, 2, 3]);
+        assert_eq!(log.ends(">"), [4, 5]);
+        assert_eq!(log.log.ends(&patterns("a"), 0, 9), std::slice::from_ref(event));
+        for (topics, after, up_to, expected) in [
+            ("*", 4, 9, vec![5]),
+            ("*", 0, 4, vec![4]),
+            ("b c", 0, 9, vec![5]),
+            ("c", 0, 9, vec![]),
+        ] {
+            let ends = log.log.ends(&patterns(topics), after, up_to);
+            let ends: Vec<_> = ends.iter().map(|end| end.id.sequence).collect();
+            assert_eq!(ends, expected, "{topics} {after} {up_to}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ending_again_in_the_same_way_is_a_duplicate() {
+    for log in TestLog::all(keeping(10)) {
+        let drafts = [ending("a"), ending("a"), failing("a", ""), failing("b", "x")];
+        let appended = log.append_drafts(drafts.into()).await;
+        let outcomes: Vec<_> = appended.iter().map(outcome).collect();
+        assert_eq!(outcomes, [Ok(1), Ok(-1), Err(Rejected::Ended), Ok(2)]);
+        let drafts = vec![ending("a"), failing("b", "y"), failing("b", "x"), ending("b")];
+        let appended = log.append_drafts(drafts).await;
+        let outcomes: Vec<_> = appended.iter().map(outcome).collect();
+        assert_eq!(outcomes, [Ok(-1), Err(Rejected::Ended), Ok(-2), Err(Rejected::Ended)]);
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_an_end_is_kept_until_the_next_end() {
+    let reused = Err(Rejected::KeyReused);
+    for log in TestLog::all(keeping(10)) {
+        let event = || with_key(draft("a", "x"), "event");
+        let end = || with_key(ending("a"), "end");
+        let all = [
+            event(),
+            with_key(ending("a"), "event"),
+            end(),
+            // A retry of an event from before the end finds that event.
+            event(),
+            with_key(draft("a", "x"), "end"),
+            with_key(failing("a", "x"), "end"),
+            draft("a", "y").reopening(),
+            // A late retry must not end the topic again.
+            end(),
+            draft("a", "z"),
+            with_key(ending("a"), "other"),
+            with_key(draft("a", "x").reopening(), "end"),
+        ];
+        for (draft, expected) in all.into_iter().zip([
+            Ok(1),
+            reused,
+            Ok(2),
+            Ok(-1),
+            reused,
+            reused,
+            Ok(3),
+            Ok(-2),
+            Ok(4),
+            Ok(5),
+            Ok(6),
+        ]) {
+            let appended = log.append_drafts(vec![draft.clone()]).await;
+            assert_eq!(outcome(&appended[0]), expected, "{draft:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_end_outlives_its_events_and_goes_with_its_topic() {
+    for log in TestLog::all(Retention { topics: 2, ..keeping(0) }) {
+        log.append("a").await;
+        assert_eq!(outcome(&log.append_drafts(vec![ending("a")]).await[0]), Ok(2));
+        log.append("b").await;
+        assert_eq!((log.ends(">"), log.dropped("a")), (vec![2], 1));
+        // The other topic's event was dropped later than this one has ended.
+        log.append("c").await;
+        assert_eq!((log.ends(">"), log.dropped("a"), log.bounds()), (vec![], 2, (4, 4)));
+        // It is a new topic now.
+        log.append("a").await;
+    }
+    // An end alone makes a topic, which makes room for another one.
+    for log in TestLog::all(Retention { topics: 2, ..keeping(1) }) {
+        log.append("b").await;
+        assert_eq!(outcome(&log.append_drafts(vec![ending("a")]).await[0]), Ok(2));
+        assert_eq!(log.ends(">"), [2]);
+        log.append("d").await;
+        assert!(log.ends(">").is_empty());
+        let full = log.append_drafts(vec![ending("c")]).await;
+        assert_eq!(outcome(&full[0]), Err(Rejected::TooManyTopics));
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
         TopicFigures,
     },
     times::TimeRuns,
-    topics::{TopicChanges, TopicEntry, Topics},
+    topics::{Admission, StoredEnd, TopicChanges, TopicEntry, Topics},
 };
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
@@ -81,23 +81,49 @@ impl MemoryContents {
         topics: &Topics<TopicSequences>,
         max_topics: usize,
     ) -> Result<Appended, Rejected> {
-        let Draft { topic, name, data, key } = draft;
-        let key = key.map(|key| (topic.clone(), key));
+        let end = topics.get(&draft.topic).and_then(|entry| entry.end());
+        if let Some(end) = &end
+            && let Some(found) = end.find_by_key(&draft)
+        {
+            let event = end.event(draft.topic, epoch);
+            return found.map(|()| Appended { event, is_duplicate: true });
+        }
+        let key = draft.key.clone().map(|key| (draft.topic.clone(), key));
         let earlier = key.as_ref().and_then(|key| self.events.get(self.sequence_of.get(key)?));
         if let Some(earlier) = earlier {
-            let is_same = earlier.name == name && earlier.data == data;
+            let is_same = earlier.name == draft.name && earlier.data == draft.data;
             let duplicate = || Appended { event: earlier.clone(), is_duplicate: true };
             return is_same.then(duplicate).ok_or(Rejected::KeyReused);
         }
-        let entry = if let Some(entry) = topics.get(&topic) {
+        if let Some(end) = &end {
+            match end.admit(&draft)? {
+                Admission::Duplicate => {
+                    let event = end.event(draft.topic, epoch);
+                    return Ok(Appended { event, is_duplicate: true });
+                }
+                Admission::Reopening => topics.set_end(&draft.topic, end.reopened()),
+                Admission::New => {}
+            }
+        }
+        let entry = if let Some(entry) = topics.get(&draft.topic) {
             entry
         } else {
-            if let Some(empty) = topics.to_forget(&topic, max_topics, &TopicChanges::default())? {
+            if let Some(empty) =
+                topics.to_forget(&draft.topic, max_topics, &TopicChanges::default())?
+            {
                 topics.forget(&empty);
             }
-            topics.add(topic.clone(), Mutex::default())
+            topics.add(draft.topic.clone(), Mutex::default())
         };
         let sequence = self.newest + 1;
+        if draft.name.is_topic_end() {
+            self.newest = sequence;
+            let end = StoredEnd::new(&draft, sequence, time);
+            let event = end.event(draft.topic, epoch);
+            topics.set_end(&event.topic, end);
+            return Ok(Appended { event, is_duplicate: false });
+        }
+        let Draft { topic, name, data, .. } = draft;
         let id = EventId { epoch, sequence };
         let event = Event { id, topic, name, data, time };
         self.newest = sequence;
@@ -229,6 +255,10 @@ impl EventLog for MemoryLog {
 
     fn dropped(&self, topics: &Patterns) -> u64 {
         self.topics.dropped(topics)
+    }
+
+    fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
+        self.topics.ends(topics, after, up_to, self.epoch)
     }
 
     fn append(

@@ -30,6 +30,14 @@ pub trait EventLog: Send + Sync + 'static {
     /// that the read returns.
     fn dropped(&self, topics: &Patterns) -> u64;
 
+    /// Returns the ends of the topics that have ended, those with a sequence number after `after`
+    /// and up to `up_to`, in their order. Reads do not return them.
+    ///
+    /// The end of a topic outlives its events, until the topic is reopened or makes room for
+    /// another one. An end that precedes the events of a [`read`](Self::read) is known by the time
+    /// that the read returns.
+    fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event>;
+
     /// Appends the events that are not rejected, and returns one result for each draft, in their
     /// order, as soon as the events are durable. The order of the calls is the order in the log.
     ///
@@ -236,6 +244,9 @@ pub enum Rejected {
     /// The topic limit is reached.
     #[error("there are too many topics")]
     TooManyTopics,
+    /// The topic has ended, and the draft does not open it again.
+    #[error("the topic has ended")]
+    Ended,
 }
 
 /// A failed operation of the log.

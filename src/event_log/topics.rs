@@ -15,7 +15,7 @@ use super::{
     topic_map::TopicMap,
 };
 use crate::{
-    event::Topic,
+    event::{Draft, Event, IdempotencyKey, Name, Topic},
     id::{Epoch, EventId},
     pattern::Patterns,
     timestamp::Timestamp,
@@ -25,7 +25,11 @@ use crate::{
 ///
 /// Readers select topics while events are appended: only a new topic has to wait for them.
 #[derive(Debug)]
-pub(super) struct Topics<T>(RwLock<TopicEntries<T>>);
+pub(super) struct Topics<T> {
+    entries: RwLock<TopicEntries<T>>,
+    /// Upper bound of the sequence numbers of all ends.
+    newest_end: AtomicU64,
+}
 
 #[derive(Debug)]
 struct TopicEntries<T> {
@@ -47,6 +51,7 @@ pub(super) struct TopicEntry<T> {
     #[cfg(feature = "sqlite")]
     hidden: AtomicU64,
     kept: Mutex<KeptEvents>,
+    end: Mutex<Option<Arc<StoredEnd>>>,
 }
 
 /// The sequence number and the time of an event.
@@ -74,6 +79,71 @@ impl KeptEvents {
     }
 }
 
+/// The newest end of a topic. It is kept after the topic was reopened, for its idempotency key.
+#[derive(Clone, Debug)]
+pub(super) struct StoredEnd {
+    pub sequence: u64,
+    pub time: Timestamp,
+    /// The data of the event that readers get.
+    pub data: String,
+    pub key: Option<IdempotencyKey>,
+    pub is_reopened: bool,
+}
+
+/// The place in the log of a draft whose topic has had an end.
+pub(super) enum Admission {
+    /// It is the end that the topic has already.
+    Duplicate,
+    /// It is new.
+    New,
+    /// It is new, and the topic is open again.
+    Reopening,
+}
+
+impl StoredEnd {
+    /// Creates the end that a draft asks for.
+    pub fn new(draft: &Draft, sequence: u64, time: Timestamp) -> Arc<Self> {
+        let (data, key) = (draft.data.clone(), draft.key.clone());
+        Arc::new(Self { sequence, time, data, key, is_reopened: false })
+    }
+
+    /// Returns the end of a topic that is open again.
+    pub fn reopened(&self) -> Arc<Self> {
+        Arc::new(Self { is_reopened: true, ..self.clone() })
+    }
+
+    /// Compares a draft to the same topic that has the end's key. Returns `None` if the keys
+    /// differ.
+    pub fn find_by_key(&self, draft: &Draft) -> Option<Result<(), Rejected>> {
+        let is_same_key = self.key.is_some() && self.key == draft.key;
+        let found = || self.is_same(draft).then_some(()).ok_or(Rejected::KeyReused);
+        is_same_key.then(found)
+    }
+
+    /// Decides on a draft to the same topic that has no known key.
+    pub fn admit(&self, draft: &Draft) -> Result<Admission, Rejected> {
+        if self.is_reopened {
+            Ok(Admission::New)
+        } else if self.is_same(draft) {
+            Ok(Admission::Duplicate)
+        } else if draft.is_reopening && !draft.name.is_topic_end() {
+            Ok(Admission::Reopening)
+        } else {
+            Err(Rejected::Ended)
+        }
+    }
+
+    fn is_same(&self, draft: &Draft) -> bool {
+        draft.name.is_topic_end() && draft.data == self.data
+    }
+
+    /// Returns the end as readers get it.
+    pub fn event(&self, topic: Topic, epoch: Epoch) -> Event {
+        let id = EventId { epoch, sequence: self.sequence };
+        Event { id, topic, name: Name::topic_end(), data: self.data.clone(), time: self.time }
+    }
+}
+
 impl<T> TopicEntry<T> {
     /// Creates an entry of a topic without events.
     pub fn new(topic: Topic, place: T, dropped: u64) -> Self {
@@ -87,7 +157,29 @@ impl<T> TopicEntry<T> {
             #[cfg(feature = "sqlite")]
             hidden: AtomicU64::new(0),
             kept: Mutex::default(),
+            end: Mutex::default(),
         }
+    }
+
+    /// Returns `true` if the topic has ended and was not reopened.
+    pub fn has_ended(&self) -> bool {
+        self.end.lock().as_ref().is_some_and(|end| !end.is_reopened)
+    }
+
+    /// The newest end.
+    pub fn end(&self) -> Option<Arc<StoredEnd>> {
+        self.end.lock().clone()
+    }
+
+    /// Sets the newest end. For readers, [`Topics::set_end`] must do it.
+    pub fn set_end(&self, end: Arc<StoredEnd>) {
+        *self.end.lock() = Some(end);
+    }
+
+    /// The sequence number of the newest event or end that is not kept, or would not be kept any
+    /// more if the topic were forgotten.
+    fn gone(&self) -> u64 {
+        self.dropped().max(self.end().map_or(0, |end| end.sequence))
     }
 
     /// Number of kept events.
@@ -184,29 +276,32 @@ impl<T> Topics<T> {
     /// Restores the bookkeeping of a stored log.
     pub fn new(entries: impl IntoIterator<Item = TopicEntry<T>>, forgotten: u64) -> Self {
         let mut by_topic = TopicMap::default();
+        let mut newest_end = 0;
         for entry in entries {
             let entry = Arc::new(entry);
+            newest_end = entry.end().map_or(0, |end| end.sequence).max(newest_end);
             by_topic.insert(&entry.topic, Arc::clone(&entry));
         }
-        Self(RwLock::new(TopicEntries { by_topic, forgotten }))
+        let newest_end = newest_end.into();
+        Self { entries: RwLock::new(TopicEntries { by_topic, forgotten }), newest_end }
     }
 
     /// Returns the entry of a topic.
     pub fn get(&self, topic: &Topic) -> Option<Arc<TopicEntry<T>>> {
-        self.0.read().by_topic.get(topic).cloned()
+        self.entries.read().by_topic.get(topic).cloned()
     }
 
     /// Returns all entries.
     #[cfg(feature = "sqlite")]
     pub fn all(&self) -> Vec<Arc<TopicEntry<T>>> {
-        self.0.read().by_topic.values().cloned().collect()
+        self.entries.read().by_topic.values().cloned().collect()
     }
 
     /// Returns the entries of the topics that match and have an event after the sequence number
     /// `after`.
     pub fn select(&self, topics: &Patterns, after: u64) -> Vec<Arc<TopicEntry<T>>> {
         let mut selected = Vec::new();
-        self.0.read().by_topic.find(topics, |entry| {
+        self.entries.read().by_topic.find(topics, |entry| {
             if entry.newest() > after {
                 selected.push(Arc::clone(entry));
             }
@@ -218,7 +313,7 @@ impl<T> Topics<T> {
     /// order of their tokens.
     pub fn page(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
         let mut page = Vec::new();
-        self.0.read().by_topic.find_after(topics, after, |entry| {
+        self.entries.read().by_topic.find_after(topics, after, |entry| {
             if entry.count() > 0 && page.len() < limit {
                 page.push(entry.topic.clone());
             }
@@ -250,15 +345,40 @@ impl<T> Topics<T> {
                 bytes: kept.bytes,
                 oldest: oldest.map(stamp),
                 newest: kept.newest.map(stamp),
-                ended: false,
+                ended: entry.is_some_and(|entry| entry.has_ended()),
             }
         };
         topics.iter().map(figures).collect()
     }
 
+    /// Returns the ends of the topics that have ended, those after `after` and up to `up_to`, in
+    /// their order.
+    pub fn ends(&self, topics: &Patterns, after: u64, up_to: u64, epoch: Epoch) -> Vec<Event> {
+        if self.newest_end.load(SeqCst) <= after {
+            return Vec::new();
+        }
+        let mut ends = Vec::new();
+        self.entries.read().by_topic.find(topics, |entry| {
+            let end = entry.end().filter(|end| !end.is_reopened);
+            if let Some(end) = end.filter(|end| after < end.sequence && end.sequence <= up_to) {
+                ends.push(end.event(entry.topic.clone(), epoch));
+            }
+        });
+        ends.sort_unstable_by_key(|end| end.id.sequence);
+        ends
+    }
+
+    /// Sets the newest end of a topic.
+    pub fn set_end(&self, topic: &Topic, end: Arc<StoredEnd>) {
+        self.newest_end.fetch_max(end.sequence, SeqCst);
+        if let Some(entry) = self.get(topic) {
+            entry.set_end(end);
+        }
+    }
+
     /// Returns the sequence number of the newest dropped event of the topics; 0 if all are kept.
     pub fn dropped(&self, topics: &Patterns) -> u64 {
-        let entries = self.0.read();
+        let entries = self.entries.read();
         let (mut dropped, mut found) = (0, 0);
         entries.by_topic.find(topics, |entry| {
             dropped = entry.dropped().max(dropped);
@@ -271,7 +391,7 @@ impl<T> Topics<T> {
 
     /// Adds an entry for a topic, which may have had one before.
     pub fn add(&self, topic: Topic, place: T) -> Arc<TopicEntry<T>> {
-        let mut entries = self.0.write();
+        let mut entries = self.entries.write();
         let entry = Arc::new(TopicEntry::new(topic, place, entries.forgotten));
         entries.by_topic.insert(&entry.topic, Arc::clone(&entry));
         entry
@@ -280,9 +400,9 @@ impl<T> Topics<T> {
     /// Returns the topic that must be forgotten to make room for `new`, or `None` if `max` is not
     /// reached.
     ///
-    /// Of the topics without events, that is the one whose last event was dropped first. `changes`
-    /// are counted as if they had happened. The topic `clock` is always admitted and never
-    /// forgotten.
+    /// Of the topics without events, that is the one whose last event was dropped, or that has
+    /// ended, before the others. `changes` are counted as if they had happened. The topic `clock`
+    /// is always admitted and never forgotten.
     ///
     /// # Errors
     ///
@@ -293,8 +413,8 @@ impl<T> Topics<T> {
         max: usize,
         changes: &TopicChanges,
     ) -> Result<Option<Topic>, Rejected> {
-        let TopicChanges { added, forgotten, used } = changes;
-        let by_topic = &self.0.read().by_topic;
+        let TopicChanges { added, forgotten, used, .. } = changes;
+        let by_topic = &self.entries.read().by_topic;
         if *new == Topic::clock() || by_topic.len() + added.len() < max + forgotten.len() {
             return Ok(None);
         }
@@ -304,22 +424,22 @@ impl<T> Topics<T> {
                 && !forgotten.contains(&entry.topic)
                 && !used.contains(&entry.topic)
         };
-        let oldest = by_topic.values().filter(can_be_forgotten).min_by_key(|entry| entry.dropped());
+        let oldest = by_topic.values().filter(can_be_forgotten).min_by_key(|entry| entry.gone());
         oldest.map(|entry| Some(entry.topic.clone())).ok_or(Rejected::TooManyTopics)
     }
 
     /// Notes that events up to the sequence number `newest` are dropped that have no known topic.
     #[cfg(feature = "sqlite")]
     pub fn forget_up_to(&self, newest: u64) {
-        let mut entries = self.0.write();
+        let mut entries = self.entries.write();
         entries.forgotten = entries.forgotten.max(newest);
     }
 
     /// Removes the entry of a topic that has no events.
     pub fn forget(&self, topic: &Topic) {
-        let mut entries = self.0.write();
+        let mut entries = self.entries.write();
         if let Some(entry) = entries.by_topic.remove(topic) {
-            entries.forgotten = entries.forgotten.max(entry.dropped());
+            entries.forgotten = entries.forgotten.max(entry.gone());
         }
     }
 }
@@ -331,6 +451,9 @@ pub(super) struct TopicChanges {
     pub added: HashMap<Topic, i64>,
     /// Topics that make room for the new ones.
     pub forgotten: HashSet<Topic>,
-    /// Topics that had no events and get one.
+    /// Topics that had no events and get one, or an end.
     pub used: HashSet<Topic>,
+    /// New ends, and ends of topics that are reopened.
+    #[cfg(feature = "sqlite")]
+    pub ends: HashMap<Topic, Arc<StoredEnd>>,
 }

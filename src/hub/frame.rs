@@ -114,6 +114,8 @@ impl Frame {
 #[derive(Debug)]
 pub struct Batch {
     frames: Vec<Arc<Frame>>,
+    /// `true` if some frames are ends of topics. No batch that a subscriber delivers has any.
+    has_ends: bool,
     plain: OnceLock<Bytes>,
     json: OnceLock<Bytes>,
 }
@@ -129,7 +131,12 @@ impl Batch {
     }
 
     pub(super) fn new(frames: Vec<Arc<Frame>>) -> Self {
-        Self { frames, plain: OnceLock::new(), json: OnceLock::new() }
+        let has_ends = frames.iter().any(|frame| frame.event.name.is_topic_end());
+        Self { frames, has_ends, plain: OnceLock::new(), json: OnceLock::new() }
+    }
+
+    pub(super) fn has_ends(&self) -> bool {
+        self.has_ends
     }
 
     /// Returns all events as blocks of an event stream.

@@ -15,13 +15,15 @@
 //!
 //! match subscriber.next().await? {
 //!     Delivery::Events(batch) => assert_eq!(batch[0].event().data, "order 7"),
-//!     Delivery::Gap(gap) => panic!("events are missing: {gap:?}"),
+//!     other => panic!("no event: {other:?}"),
 //! }
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
 
 mod channel;
+#[cfg(test)]
+mod ends;
 mod frame;
 mod pattern_index;
 mod publish;
@@ -30,7 +32,13 @@ mod state;
 mod subscriber;
 mod topic_filter;
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -91,6 +99,7 @@ impl Hub {
             shown: AtomicU64::new(newest),
             failures: FailureCounters::default(),
             initial: newest,
+            ended: AtomicU64::new(0),
         });
         let (queue, receiver) = mpsc::channel(QUEUE_CAPACITY);
         tokio::spawn(Arc::clone(&state).write(receiver));
@@ -245,6 +254,23 @@ impl Hub {
             Cursor::After(id) => (id.sequence, None),
             Cursor::Malformed(_) => (now, Some(GapReason::Malformed)),
         };
+        // The ends that the reader does not have although its cursor is after them.
+        let missed = match (&cursor, reason) {
+            (Cursor::After(_), None) => None,
+            (Cursor::After(id), Some(GapReason::Expired)) => Some((topics.clone(), id.sequence)),
+            (Cursor::Earliest, _) | (_, Some(GapReason::OtherEpoch)) => Some((topics.clone(), 0)),
+            // Of all topics that match a pattern, the ends would be too many.
+            _ => topics.exact().map(|topics| (topics, 0)),
+        };
+        let ends = missed.map(|(topics, after)| self.state.log.ends(&topics, after, sequence));
+        let ends = ends.unwrap_or_default();
+        let sequence = match ends.last() {
+            // Nothing follows, unless one of them is reopened.
+            Some(last) if topics.are_exact() && ends.len() == topics.iter().count() => {
+                last.id.sequence
+            }
+            _ => sequence,
+        };
         let requested = match cursor {
             Cursor::After(id) => id.to_string(),
             Cursor::Malformed(text) => text,
@@ -260,6 +286,8 @@ impl Hub {
             dropped,
             conflation: None,
             gap: reason.map(|reason| Gap { reason, cursor: requested }),
+            ends: ends.into(),
+            held: VecDeque::new(),
             log_read: None,
         }
     }
@@ -278,9 +306,22 @@ impl Hub {
     ) -> Result<Subscriber, EventLogError> {
         let before = self.state.log.before(time).await?;
         let mut subscriber = self.subscribe(topics, Cursor::Earliest);
-        subscriber.read = subscriber.read.max(before);
+        subscriber.skip_to(before);
         subscriber.cursor.sequence = subscriber.read;
+        // As for readers from now on, earlier ends are only those of the topics that it names.
+        let exact = subscriber.topics.exact();
+        let is_named = |end: &Event| exact.as_ref().is_some_and(|named| named.matches(&end.topic));
+        subscriber.ends.retain(|end| end.id.sequence > before || is_named(end));
         Ok(subscriber)
+    }
+
+    /// Returns `true` if nothing follows the cursor, since all topics are exact and have ended
+    /// before it.
+    pub fn is_over(&self, topics: &Patterns, cursor: &Cursor) -> bool {
+        let Cursor::After(id) = cursor else { return false };
+        let Bounds { epoch, newest, .. } = self.state.log.bounds();
+        let is_valid = id.epoch == epoch && id.sequence <= newest;
+        is_valid && self.state.last_end(topics, id.sequence).is_some()
     }
 
     /// Returns the ids of the oldest and the newest kept event, or `None` if no event is kept.
@@ -297,7 +338,7 @@ impl Hub {
 
     /// Returns the number of events that were published since the hub was created.
     pub fn published(&self) -> u64 {
-        self.newest() - self.state.initial
+        self.newest() - self.state.initial - self.state.ended.load(Ordering::Relaxed)
     }
 
     /// Returns the numbers of publishes that failed since the hub was created, by
@@ -316,7 +357,8 @@ impl Hub {
         self.queue.closed().await;
     }
 
-    /// Reads the newest events of the topics, at most `limit`.
+    /// Reads the newest events of the topics, at most `limit`. If all topics have ended, a reader
+    /// that continues from the cursor gets the last end.
     ///
     /// # Errors
     ///
@@ -326,6 +368,10 @@ impl Hub {
         let events = self.state.log.latest(topics, limit).await?;
         // The read may have found events that were published after `newest`.
         let sequence = events.last().map_or(newest, |last| last.id.sequence.max(newest));
+        let sequence = match self.state.last_end(topics, sequence) {
+            Some(last) => last - 1,
+            None => sequence,
+        };
         let epoch = self.state.log.bounds().epoch;
         Ok(Latest { events, cursor: EventId { epoch, sequence } })
     }

@@ -97,7 +97,7 @@ impl PublishError {
             }
             Self::EventLog(EventLogError::Stopped) => "log-stopped",
             Self::Rejected(Rejected::TooManyTopics) => "too-many-topics",
-            Self::Rejected(Rejected::KeyReused) | Self::Skipped => return None,
+            Self::Rejected(Rejected::KeyReused | Rejected::Ended) | Self::Skipped => return None,
         })
     }
 }

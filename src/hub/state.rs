@@ -23,6 +23,7 @@ use super::{
 use crate::{
     event::Topic,
     event_log::{Appended, EventLog, EventLogError, Rejected},
+    pattern::Patterns,
     timestamp::Timestamp,
 };
 
@@ -39,6 +40,8 @@ pub(super) struct HubState {
     pub failures: FailureCounters,
     /// The log's newest sequence number when the hub was created.
     pub initial: u64,
+    /// Number of topics that have ended since then. Their ends have sequence numbers, too.
+    pub ended: AtomicU64,
 }
 
 /// Recent events, and the channels that new events go to.
@@ -118,6 +121,16 @@ impl HubState {
         deleted.await
     }
 
+    /// Returns the sequence number of the last of the topics' ends, if none of them has a wildcard
+    /// and all have ended up to the sequence number `up_to`.
+    pub fn last_end(&self, topics: &Patterns, up_to: u64) -> Option<u64> {
+        if !topics.are_exact() {
+            return None;
+        }
+        let ends = self.log.ends(topics, 0, up_to);
+        (ends.len() == topics.iter().count()).then(|| ends.last().map(|end| end.id.sequence))?
+    }
+
     /// Notes that a publish has failed.
     fn failed(&self, error: PublishError, chain: Option<&DraftChain>) -> PublishError {
         if let Some(chain) = chain {
@@ -139,6 +152,7 @@ impl HubState {
             let result = match appended {
                 Ok(Appended { event, is_duplicate: true }) => Ok(Arc::new(Frame::new(event))),
                 Ok(Appended { event, is_duplicate: false }) => {
+                    self.ended.fetch_add(event.name.is_topic_end().into(), Ordering::Relaxed);
                     let frame = Arc::new(Frame::just_published(event, publisher.since));
                     new.push(Arc::clone(&frame));
                     Ok(frame)

@@ -1,7 +1,7 @@
 //! Subscribers: a cursor, and the one loop that reads on from it, for old and new events alike.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::poll_fn,
     mem,
     sync::{
@@ -21,7 +21,7 @@ use crate::{
     event_log::{EventLogError, EventLogFuture},
     id::EventId,
     matcher::Matcher,
-    notice::{Gap, GapReason},
+    notice::{Gap, GapReason, TopicEnd},
     pattern::Patterns,
 };
 
@@ -42,6 +42,10 @@ pub struct Subscriber {
     pub(super) conflation: Option<Conflation>,
     /// A gap to deliver before any event.
     pub(super) gap: Option<Gap>,
+    /// Ends from before the cursor, to deliver after that gap.
+    pub(super) ends: VecDeque<Event>,
+    /// Frames that were read together with the end of a topic, and were not delivered.
+    pub(super) held: VecDeque<Arc<Frame>>,
     /// A read of the log that is not delivered yet.
     pub(super) log_read: Option<LogRead>,
 }
@@ -54,7 +58,7 @@ pub(super) enum LogRead {
 
 /// The result of a read of the log.
 pub(super) struct ReadEvents {
-    /// The events, or the last of the damaged ones that come first.
+    /// The events and ends, or the last of the damaged events that come first.
     events: Result<Vec<Event>, u64>,
     /// The newest event of the topics that was dropped by then.
     dropped: u64,
@@ -64,7 +68,9 @@ pub(super) struct ReadEvents {
 #[derive(Default)]
 pub(super) struct Conflation {
     latest: HashMap<Topic, Arc<Frame>>,
-    /// The size of these events, in bytes.
+    /// The ends of topics that have not been reopened since.
+    ends: HashMap<Topic, Arc<Frame>>,
+    /// The size of these events and ends, in bytes.
     bytes: usize,
     /// Number of events that were left out.
     skipped: u64,
@@ -87,6 +93,13 @@ const FEW_PATTERNS: usize = 2;
 pub enum Delivery {
     /// The next events, at least one.
     Events(Arc<Batch>),
+    /// A topic has ended.
+    End {
+        /// Its place in the log.
+        id: EventId,
+        /// The notice. It is the last one if all topics are exact and all have ended.
+        end: TopicEnd,
+    },
     /// Requested events are missing. Reading continues from [`Subscriber::cursor`].
     Gap(Gap),
 }
@@ -130,9 +143,10 @@ impl Subscriber {
         Arc::clone(self.channel.newest())
     }
 
-    /// Returns `true` if the next delivery is a gap at the requested cursor.
-    pub fn has_gap(&self) -> bool {
-        self.gap.is_some()
+    /// Returns `true` if the reader has all of its topics up to the cursor. Before, it must not
+    /// resume from there, since a gap or an end is still to be delivered.
+    pub fn is_settled(&self) -> bool {
+        self.gap.is_none() && self.ends.is_empty()
     }
 
     /// Waits for the next events, and returns all that are available, at most 64 KiB.
@@ -185,27 +199,78 @@ impl Subscriber {
     ) -> Poll<Result<Option<Delivery>, EventLogError>> {
         let newest = self.channel.newest().load(Ordering::Acquire);
         loop {
-            match ready!(self.poll_available(context))? {
-                Some(Delivery::Events(batch)) => {
-                    let Some(conflation) = &mut self.conflation else {
-                        self.cursor.sequence = self.read;
-                        return Poll::Ready(Ok(Some(Delivery::Events(batch))));
-                    };
+            if let Some(delivery) = self.next_end().or_else(|| self.next_held()) {
+                return Poll::Ready(Ok(Some(delivery)));
+            }
+            let batch = match (ready!(self.poll_available(context))?, &mut self.conflation) {
+                (Some(Delivery::Events(batch)), None) => batch,
+                (Some(Delivery::Events(batch)), Some(conflation)) => {
                     conflation.add(&batch);
                     let is_full = conflation.bytes >= MAX_CONFLATED;
-                    if is_full || self.read >= newest || mem::take(&mut conflation.is_newest) {
-                        return Poll::Ready(Ok(Some(self.deliver_conflated())));
+                    if !is_full && self.read < newest && !mem::take(&mut conflation.is_newest) {
+                        continue;
                     }
+                    conflation.take()
                 }
-                None if self.holds_conflated() => {
-                    return Poll::Ready(Ok(Some(self.deliver_conflated())));
-                }
-                gap_or_none => {
+                (None, Some(conflation)) if !conflation.is_empty() => conflation.take(),
+                (gap_or_none, _) => {
                     self.cursor.sequence = self.read;
                     return Poll::Ready(Ok(gap_or_none));
                 }
+            };
+            if !batch.has_ends() {
+                self.cursor.sequence = self.read;
+                return Poll::Ready(Ok(Some(Delivery::Events(batch))));
+            }
+            self.held.extend(batch.iter().cloned());
+        }
+    }
+
+    /// Takes the next end from before the cursor, after the gap.
+    fn next_end(&mut self) -> Option<Delivery> {
+        if self.gap.is_some() {
+            return None;
+        }
+        loop {
+            let event = self.ends.pop_front()?;
+            let is_last = self.ends.is_empty();
+            if let Some(end) = self.end(&event, is_last.then_some(self.cursor.sequence)) {
+                return Some(end);
             }
         }
+    }
+
+    /// Takes the next of the frames that are held: an end, or the events up to one.
+    fn next_held(&mut self) -> Option<Delivery> {
+        loop {
+            let first = self.held.pop_front()?;
+            if first.event().name.is_topic_end() {
+                self.cursor.sequence = first.event().id.sequence;
+                let end = self.end(first.event(), Some(self.cursor.sequence));
+                if end.is_some() {
+                    return end;
+                }
+                continue;
+            }
+            let mut events = vec![first];
+            while let Some(next) = self.held.front()
+                && !next.event().name.is_topic_end()
+            {
+                events.extend(self.held.pop_front());
+            }
+            self.cursor.sequence = events.last().map_or(self.read, |last| last.event().id.sequence);
+            return Some(Delivery::Events(Arc::new(Batch::new(events))));
+        }
+    }
+
+    /// Returns the delivery of an end, unless the topic was reopened since. It may be the last one
+    /// of the stream if the reader has everything up to the sequence number `read`.
+    fn end(&self, event: &Event, read: Option<u64>) -> Option<Delivery> {
+        let Event { id, topic, .. } = event;
+        let ends = self.state.log.ends(&topic.clone().into(), id.sequence - 1, id.sequence);
+        let mut end = TopicEnd::of(ends.first()?)?;
+        end.last = read.is_some_and(|read| self.state.last_end(&self.topics, read).is_some());
+        Some(Delivery::End { id: *id, end })
     }
 
     fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -326,6 +391,17 @@ impl Subscriber {
     fn read_log(&self, newest: u64) -> LogRead {
         let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
         let is_direct = self.conflation.as_ref().is_some_and(|conflation| conflation.is_direct);
+        let with_ends = move |state: &HubState, topics: &Patterns, mut events: Vec<Event>| {
+            // Further events may follow these, and the ends between them.
+            let up_to = events.last().map_or(newest, |last| last.id.sequence);
+            let ends = state.log.ends(topics, after, up_to);
+            if !ends.is_empty() {
+                events.extend(ends);
+                events.sort_unstable_by_key(|event| event.id.sequence);
+                events.truncate(Batch::LIMIT.count);
+            }
+            events
+        };
         let read = async move {
             let mut events = if is_direct {
                 state.log.newest_of_each(&topics, after, Batch::LIMIT).await
@@ -338,7 +414,7 @@ impl Subscriber {
             }
             let events = match events {
                 Err(EventLogError::Damaged { last }) => Err(last),
-                events => Ok(events?),
+                events => Ok(with_ends(&state, &topics, events?)),
             };
             // Asked after the read, so that no event is dropped unnoticed between the two.
             Ok(ReadEvents { events, dropped: state.log.dropped(&topics) })
@@ -350,30 +426,27 @@ impl Subscriber {
     fn skip(&mut self, dropped: u64) -> Gap {
         let requested = EventId { sequence: self.read, ..self.cursor };
         self.dropped = dropped;
-        self.read = self.read.max(self.state.log.bounds().start);
+        self.skip_to(self.state.log.bounds().start);
         Gap { reason: GapReason::Expired, cursor: requested.to_string() }
     }
 
     /// Continues after the damaged events, and returns the gap that announces them.
     fn skip_damaged(&mut self, last: u64) -> Gap {
         let requested = EventId { sequence: self.read, ..self.cursor };
-        self.read = self.read.max(last);
+        self.skip_to(last);
         Gap { reason: GapReason::Damaged, cursor: requested.to_string() }
     }
 
-    fn holds_conflated(&self) -> bool {
-        self.conflation.as_ref().is_some_and(|conflation| !conflation.latest.is_empty())
+    /// Continues after the sequence number `to`. Ends up to there follow the gap.
+    pub(super) fn skip_to(&mut self, to: u64) {
+        if to > self.read {
+            self.ends.extend(self.state.log.ends(&self.topics, self.read, to));
+            self.read = to;
+        }
     }
 
-    fn deliver_conflated(&mut self) -> Delivery {
-        self.cursor.sequence = self.read;
-        let latest = self.conflation.as_mut().map(|conflation| {
-            conflation.bytes = 0;
-            mem::take(&mut conflation.latest)
-        });
-        let mut frames: Vec<_> = latest.unwrap_or_default().into_values().collect();
-        frames.sort_unstable_by_key(|frame| frame.event().id.sequence);
-        Delivery::Events(Arc::new(Batch::new(frames)))
+    fn holds_conflated(&self) -> bool {
+        self.conflation.as_ref().is_some_and(|conflation| !conflation.is_empty())
     }
 }
 
@@ -381,12 +454,31 @@ impl Conflation {
     fn add(&mut self, frames: &[Arc<Frame>]) {
         for frame in frames {
             self.bytes += frame.size();
-            if let Some(older) = self.latest.insert(frame.event().topic.clone(), Arc::clone(frame))
-            {
+            let topic = frame.event().topic.clone();
+            // What follows an end is a newer one, or the topic was reopened.
+            if let Some(end) = self.ends.remove(&topic) {
+                self.bytes -= end.size();
+            }
+            if frame.event().name.is_topic_end() {
+                self.ends.insert(topic, Arc::clone(frame));
+            } else if let Some(older) = self.latest.insert(topic, Arc::clone(frame)) {
                 self.bytes -= older.size();
                 self.skipped += 1;
             }
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.latest.is_empty() && self.ends.is_empty()
+    }
+
+    /// Takes the events and ends, in their order.
+    fn take(&mut self) -> Arc<Batch> {
+        self.bytes = 0;
+        let (latest, ends) = (mem::take(&mut self.latest), mem::take(&mut self.ends));
+        let mut frames: Vec<_> = latest.into_values().chain(ends.into_values()).collect();
+        frames.sort_unstable_by_key(|frame| frame.event().id.sequence);
+        Arc::new(Batch::new(frames))
     }
 }
 
@@ -460,7 +552,7 @@ mod tests {
                 Delivery::Events(frames) => {
                     sequences.extend(frames.iter().map(|frame| frame.event().id.sequence));
                 }
-                Delivery::Gap(gap) => panic!("{gap:?}"),
+                other => panic!("{other:?}"),
             }
         }
         sequences
@@ -469,7 +561,7 @@ mod tests {
     async fn gap(subscriber: &mut Subscriber) -> (GapReason, String) {
         match subscriber.next().await.unwrap() {
             Delivery::Gap(gap) => (gap.reason, gap.cursor),
-            Delivery::Events(frames) => panic!("{} frames", frames.len()),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -530,11 +622,11 @@ mod tests {
             (Cursor::Malformed("x".to_owned()), GapReason::Malformed, vec![]),
         ] {
             let mut subscriber = subscribe(&hub, cursor.clone());
-            assert!(subscriber.has_gap());
+            assert!(!subscriber.is_settled());
             assert_eq!(gap(&mut subscriber).await.0, reason, "{cursor:?}");
             assert_eq!(take(&mut subscriber).await, expected, "{cursor:?}");
         }
-        assert!(!subscribe(&hub, Cursor::After(id(3))).has_gap(), "no event after it is missing");
+        assert!(subscribe(&hub, Cursor::After(id(3))).is_settled(), "no event after it is missing");
     }
 
     #[tokio::test(start_paused = true)]
@@ -586,9 +678,9 @@ mod tests {
         assert_eq!(take(&mut quiet).await, [20_002]);
         // A cursor older than the events of the busy topic causes no gap either.
         let mut back = hub.subscribe(patterns("quiet"), Cursor::After(id(3)));
-        assert!(!back.has_gap());
+        assert!(back.is_settled());
         assert_eq!(take(&mut back).await, [20_002]);
-        assert!(hub.subscribe(patterns("quiet clock"), Cursor::After(id(3))).has_gap());
+        assert!(!hub.subscribe(patterns("quiet clock"), Cursor::After(id(3))).is_settled());
     }
 
     #[tokio::test(start_paused = true)]
@@ -755,6 +847,10 @@ mod tests {
             self.lost().1
         }
 
+        fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
+            self.log.ends(topics, after, up_to)
+        }
+
         fn append(
             &self,
             drafts: Vec<Draft>,
@@ -822,6 +918,10 @@ mod tests {
 
         fn dropped(&self, topics: &Patterns) -> u64 {
             self.0.dropped(topics)
+        }
+
+        fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
+            self.0.ends(topics, after, up_to)
         }
 
         fn append(
@@ -910,6 +1010,7 @@ mod tests {
                         assert_eq!(gap.cursor, id(last).to_string());
                         break gap.reason;
                     }
+                    end @ Delivery::End { .. } => panic!("{end:?}"),
                 }
             };
             assert_eq!((reason, last), (GapReason::Damaged, 999));
@@ -957,6 +1058,7 @@ mod tests {
                         sequences.extend(batch.iter().map(|frame| frame.event().id.sequence));
                     }
                     Delivery::Gap(_) => gaps += 1,
+                    end @ Delivery::End { .. } => panic!("{end:?}"),
                 }
                 assert!(gaps <= 12_000 / Batch::LIMIT.count, "no gap is announced twice");
             }
@@ -1034,6 +1136,10 @@ mod tests {
 
         fn dropped(&self, _: &Patterns) -> u64 {
             0
+        }
+
+        fn ends(&self, _: &Patterns, _: u64, _: u64) -> Vec<Event> {
+            Vec::new()
         }
 
         fn append(

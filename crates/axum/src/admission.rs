@@ -14,7 +14,7 @@ use waterclock::{
 use crate::{
     deadline::Deadline,
     idempotency::KeyReservation,
-    limits::{MAX_BLOCK, MAX_DATA, MAX_KEY, MAX_MESSAGE},
+    limits::{MAX_BLOCK, MAX_DATA, MAX_END_MESSAGE, MAX_KEY, MAX_MESSAGE},
     parameters::InvalidParameters,
     policy::{Denied, Publisher, client_of},
     problem::{Problem, Refusal},
@@ -33,6 +33,32 @@ pub(crate) enum PublishRejection {
         "{0:?} is not a way to split. `split` must be `lines`, `events` or `chunks`, or be left out."
     )]
     Split(String),
+    #[error("{0:?} is not an outcome. `end` must be `done` or `failed`, or have no value.")]
+    Outcome(String),
+    #[error("{0:?} is not a boolean. `reopen` must be `true` or `false`, or be left out.")]
+    Reopen(String),
+    #[error(
+        "A request that ends a topic as done has no data. Publish the last event before it, or use \
+         `end=failed`, whose body is the reason."
+    )]
+    DataOfEnd,
+    #[error(
+        "The end of a topic has no name. Leave out `name`, or publish the last event before it."
+    )]
+    NameOfEnd,
+    #[error("A request cannot end a topic and reopen it. Send two requests.")]
+    EndAndReopen,
+    #[error(
+        "An upload with `split` ends its topic as done when it is complete, and as failed if it \
+         breaks off. Use `end` without a value."
+    )]
+    OutcomeOfUpload,
+    #[error("The reason for which a topic has failed may be at most {MAX_END_MESSAGE} bytes long.")]
+    MessageTooLong,
+    #[error("There are too many uploads that are to end their topic. Retry later.")]
+    TooManyUploads,
+    #[error("The topic has ended. With `reopen`, a publish opens it again.")]
+    Ended,
     #[error(transparent)]
     Parameters(#[from] InvalidParameters),
     #[error("An event's data may be at most {MAX_DATA} bytes long.")]
@@ -112,6 +138,12 @@ impl PublishRejection {
             Self::Topic(_)
             | Self::Name { .. }
             | Self::Split(_)
+            | Self::Outcome(_)
+            | Self::Reopen(_)
+            | Self::DataOfEnd
+            | Self::NameOfEnd
+            | Self::EndAndReopen
+            | Self::OutcomeOfUpload
             | Self::Parameters(_)
             | Self::NotUtf8
             | Self::MalformedBody
@@ -120,8 +152,8 @@ impl PublishRejection {
             | Self::KeyOfLines
             | Self::Line(_) => StatusCode::BAD_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::KeyInFlight | Self::Superseded => StatusCode::CONFLICT,
-            Self::DataTooLong | Self::BlockTooLong | Self::LineTooLong => {
+            Self::KeyInFlight | Self::Superseded | Self::Ended => StatusCode::CONFLICT,
+            Self::DataTooLong | Self::MessageTooLong | Self::BlockTooLong | Self::LineTooLong => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -130,7 +162,9 @@ impl PublishRejection {
             Self::NotStored | Self::Unconfirmed | Self::Skipped => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Stopping | Self::Misplaced | Self::LogStopped => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Stopping | Self::Misplaced | Self::LogStopped | Self::TooManyUploads => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TooManyTopics | Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         })
     }
@@ -147,9 +181,9 @@ impl From<PublishRejection> for Problem {
             PublishRejection::RateLimited(wait) => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))
             }
-            PublishRejection::DataTooLong | PublishRejection::BlockTooLong => {
-                problem.refused_as(Refusal::TooLong)
-            }
+            PublishRejection::DataTooLong
+            | PublishRejection::MessageTooLong
+            | PublishRejection::BlockTooLong => problem.refused_as(Refusal::TooLong),
             PublishRejection::MalformedBody => problem.refused_as(Refusal::Malformed).closing(),
             PublishRejection::BodyTimeout => problem.refused_as(Refusal::BodyTimeout).closing(),
             _ => problem,
@@ -161,6 +195,7 @@ impl From<PublishError> for PublishRejection {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::Rejected(Rejected::KeyReused) => Self::KeyReused,
+            PublishError::Rejected(Rejected::Ended) => Self::Ended,
             PublishError::Rejected(Rejected::TooManyTopics) => Self::TooManyTopics,
             PublishError::EventLog(error) => error.into(),
             PublishError::Skipped => Self::Skipped,
@@ -269,17 +304,17 @@ impl Grant {
         }
     }
 
-    /// Hands an event to the hub. Events that are handed over in sequence keep that order.
+    /// Hands a draft to the hub. Drafts that are handed over in sequence keep that order. The topic
+    /// and the key of the draft are those of the grant and the reservation.
     pub(crate) async fn enqueue(
         &self,
-        name: Name,
-        data: String,
+        draft: Draft,
         reservation: Option<KeyReservation>,
     ) -> Result<InFlight, PublishRejection> {
-        check_size(&data)?;
+        check_size(&draft.data)?;
         self.check_expiry()?;
         let key = reservation.as_ref().map(|reservation| reservation.key().clone());
-        let draft = Draft { topic: self.topic.clone(), name, data, key };
+        let draft = Draft { topic: self.topic.clone(), key, ..draft };
         let publishing = self.context.hub.enqueue(draft).await?;
         Ok(InFlight { publishing, reservation })
     }
@@ -287,14 +322,12 @@ impl Grant {
     /// Hands a piece of an upload to the hub. It is not published if a piece before it was not.
     pub(crate) async fn enqueue_piece(
         &self,
-        name: Name,
-        data: String,
-        key: Option<IdempotencyKey>,
+        draft: Draft,
         pieces: &DraftChain,
     ) -> Result<InFlight, PublishRejection> {
-        check_size(&data)?;
+        check_size(&draft.data)?;
         self.check_expiry()?;
-        let draft = Draft { topic: self.topic.clone(), name, data, key };
+        let draft = Draft { topic: self.topic.clone(), ..draft };
         let publishing = self.context.hub.enqueue_in(draft, pieces).await?;
         Ok(InFlight { publishing, reservation: None })
     }
@@ -340,6 +373,7 @@ mod tests {
     fn each_error_of_the_event_log_has_a_status_of_its_own() {
         for (error, status) in [
             (PublishError::Rejected(Rejected::KeyReused), 422),
+            (PublishError::Rejected(Rejected::Ended), 409),
             (PublishError::Rejected(Rejected::TooManyTopics), 507),
             (PublishError::EventLog(EventLogError::DiskFull), 507),
             (PublishError::EventLog(EventLogError::new("broken")), 500),

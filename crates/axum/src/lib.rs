@@ -58,6 +58,7 @@ mod accept_hook;
 mod admission;
 pub mod connection;
 mod deadline;
+mod ending_uploads;
 mod idempotency;
 pub mod limits;
 pub mod metrics;
@@ -93,6 +94,7 @@ pub use waterclock;
 #[cfg(feature = "properties")]
 pub use query::properties;
 
+use ending_uploads::EndingUploads;
 use idempotency::KeysInFlight;
 use publish_rate::PublishRate;
 use state::{PublishContext, RoutesState, StreamContext};
@@ -108,6 +110,7 @@ pub struct EventRoutes {
     streams: OpenStreams,
     publish_rate: Arc<PublishRate>,
     keys: KeysInFlight,
+    ending_uploads: EndingUploads,
     started: Instant,
 }
 
@@ -130,6 +133,7 @@ impl EventRoutes {
             streams: OpenStreams::new(settings.streams, settings.drain),
             publish_rate: Arc::new(PublishRate::new(settings.publish_rate)),
             keys: KeysInFlight::default(),
+            ending_uploads: EndingUploads::default(),
             started: Instant::now(),
         }
     }
@@ -192,6 +196,8 @@ impl EventRoutes {
             policy: Arc::clone(&this.policy),
             rate: this.publish_rate,
             keys: this.keys,
+            ending_uploads: this.ending_uploads,
+            upload_grace: this.settings.upload_grace,
             body_timeout: this.settings.body_timeout,
             metrics: this.metrics,
             stop: this.stop,

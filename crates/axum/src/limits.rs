@@ -7,6 +7,9 @@ use std::{num::NonZeroU32, time::Duration};
 pub const MAX_PATTERNS: usize = 64;
 /// Maximum number of parameters of a query: each of the patterns, and others.
 pub const MAX_PARAMETERS: usize = 256;
+/// Maximum length of the reason for which a topic has failed, in bytes. It is kept as long as the
+/// topic.
+pub(crate) const MAX_END_MESSAGE: usize = 1024;
 /// Maximum length of an event's data, in bytes.
 pub const MAX_DATA: usize = 64 * 1024;
 /// Prefix of a name in a published event stream that belongs to the streams of this server, such as
@@ -68,6 +71,9 @@ pub struct Settings {
     pub publish_rate: NonZeroU32,
     /// Time that a client may take to send an event's data.
     pub body_timeout: Duration,
+    /// Time after which an upload that was to end its topic and broke off ends it as failed, unless
+    /// another upload continues.
+    pub upload_grace: Duration,
 }
 
 impl Settings {
@@ -80,6 +86,7 @@ impl Settings {
             retry: self.retry.min(MAX),
             drain: self.drain.min(MAX),
             body_timeout: self.body_timeout.min(MAX),
+            upload_grace: self.upload_grace.min(MAX),
             ..self
         }
     }
@@ -94,6 +101,7 @@ impl Default for Settings {
             streams: StreamLimits { total: 10_000, per_address: 1000 },
             publish_rate: const { NonZeroU32::new(1000).expect("not zero") },
             body_timeout: Duration::from_secs(30),
+            upload_grace: Duration::from_secs(10),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The event loop of one connected client.
 //!
 //! A session sends `hello`, then what its subscriber reads, with heartbeats while there is nothing.
-//! It ends when the client leaves, the limit is reached, the permission ends, or the server shuts
-//! down. The transport decides how each part is written.
+//! It ends when the client leaves, the limit is reached, all topics have ended, the permission
+//! ends, or the server shuts down. The transport decides how each part is written.
 
 use std::{
     error::Error,
@@ -22,7 +22,7 @@ use tracing::{Span, Value, field::display};
 use waterclock::{
     hub::{Batch, Delivery, Frame, Subscriber},
     id::{CountedId, EventId},
-    notice::{End, Gap, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice},
+    notice::{End, Gap, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice, TopicEnd},
     pattern::Patterns,
 };
 
@@ -220,6 +220,7 @@ impl<E: Encoder> Session<E> {
         let chunk = match delivery {
             Ok(Delivery::Events(batch)) => Some(self.batch(&batch)),
             Ok(Delivery::Gap(gap)) => Some(self.gap(&gap)),
+            Ok(Delivery::End { end, .. }) => Some(self.topic_end(&end)),
             Err(error) => {
                 // The client reconnects with its cursor, as after any lost connection.
                 self.finish(EndReason::LogFailed);
@@ -311,9 +312,7 @@ impl<E: Encoder> Session<E> {
             oldest: kept.map(|(oldest, _)| oldest),
             newest: kept.map(|(_, newest)| newest),
         };
-        // Before a gap, the client keeps its own cursor until the gap is announced.
-        let position = (!self.subscriber.has_gap()).then(|| self.position());
-        self.encoder.notice(&hello, position.as_deref(), Some(settings.retry))
+        self.encoder.notice(&hello, self.settled_position().as_deref(), Some(settings.retry))
     }
 
     fn gap(&self, gap: &Gap) -> E::Chunk {
@@ -323,7 +322,14 @@ impl<E: Encoder> Session<E> {
         let cursor: String = gap.cursor.chars().take(64).collect();
         tracing::info!(connection, reason = gap.reason.as_str(), ?cursor, "gap");
         self.record.context.metrics.gap(gap.reason);
-        self.encoder.notice(gap, Some(&self.position()), None)
+        self.encoder.notice(gap, self.settled_position().as_deref(), None)
+    }
+
+    fn topic_end(&mut self, end: &TopicEnd) -> E::Chunk {
+        if end.last {
+            self.finish(EndReason::End);
+        }
+        self.encoder.notice(end, self.settled_position().as_deref(), None)
     }
 
     fn heartbeat(&self) -> E::Chunk {
@@ -346,6 +352,12 @@ impl<E: Encoder> Session<E> {
     fn finish(&mut self, reason: EndReason) {
         self.phase = Phase::Over;
         self.record.end_reason = reason;
+    }
+
+    /// The id from which the client can resume, or `None` while it must keep its own cursor: until
+    /// the gap and the ends before the position are announced.
+    fn settled_position(&self) -> Option<String> {
+        self.subscriber.is_settled().then(|| self.position())
     }
 
     /// The id from which the client can resume.

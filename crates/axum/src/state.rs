@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use waterclock::hub::Hub;
 
 use crate::{
-    idempotency::KeysInFlight, limits::Settings, metrics::StreamMetrics, policy::Policy,
-    publish_rate::PublishRate, stop::Stop, streams::OpenStreams,
+    ending_uploads::EndingUploads, idempotency::KeysInFlight, limits::Settings,
+    metrics::StreamMetrics, policy::Policy, publish_rate::PublishRate, stop::Stop,
+    streams::OpenStreams,
 };
 
 /// The state of the router.
@@ -37,6 +38,8 @@ pub(crate) struct PublishContext {
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) rate: Arc<PublishRate>,
     pub(crate) keys: KeysInFlight,
+    pub(crate) ending_uploads: EndingUploads,
+    pub(crate) upload_grace: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) metrics: Arc<StreamMetrics>,
     pub(crate) stop: Stop,

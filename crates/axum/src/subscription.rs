@@ -149,6 +149,16 @@ impl Subscription {
         (sent >= events.get()).then_some(sent)
     }
 
+    /// Returns `true` if the client has received everything up to the ends of all its topics.
+    pub(crate) fn is_over(&self, hub: &Hub) -> bool {
+        matches!(&self.start, Start::Cursor(cursor) if hub.is_over(&self.topics, cursor))
+    }
+
+    /// Starts from now, so that a client that has received the ends of its topics gets them again.
+    pub(crate) fn restarting(self) -> Self {
+        Self { start: Start::Cursor(Cursor::Now), ..self }
+    }
+
     /// Opens a stream.
     ///
     /// # Errors

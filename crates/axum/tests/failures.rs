@@ -49,6 +49,10 @@ impl EventLog for FailingLog {
         self.log.dropped(topics)
     }
 
+    fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
+        self.log.ends(topics, after, up_to)
+    }
+
     fn append(
         &self,
         drafts: Vec<Draft>,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
 use serde_json::{Value, json};
-use waterclock::transport::Transport;
+use waterclock::{notice::TopicEnd, transport::Transport};
 use waterclock_axum::StreamLimits;
 
 use crate::{
@@ -106,6 +106,12 @@ async fn every_response_matches_the_document() {
         ("/events/{topic}", "post", "/events/t?name=n", key, "x", 201),
         ("/events/{topic}", "post", "/events/t", key, "y", 422),
         ("/events/{topic}", "post", "/events/t?split=lines", "", "a\nb", 200),
+        ("/events/{topic}", "post", "/events/t?end=failed", "", "why", 201),
+        ("/events/{topic}", "post", "/events/t", "", "x", 409),
+        ("/poll", "get", "/poll?topic=t", "", "", 200),
+        ("/poll", "get", "/poll?topic=t&last_event_id=000000000000c10c-5", "", "", 204),
+        ("/events/{topic}", "post", "/events/t?split=lines&end&reopen", "", "a\nb", 200),
+        ("/events/{topic}", "post", "/events/t?reopen", "", "x", 201),
         ("/events/{topic}", "post", "/events/t?split=events", "", "x\ndata: a\n\ndata", 200),
         ("/events/{topic}", "post", "/events/t?split=chunks", "", "a", 200),
         ("/events/{topic}", "post", "/events/t?name=gap", "", "x", 400),
@@ -209,7 +215,7 @@ async fn every_response_matches_the_document() {
     }
 
     // The other documented responses need a slow client, or a server that fails or stops.
-    let not_tested_here = [408, 409, 500, 503];
+    let not_tested_here = [408, 500, 503];
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             for (status, _) in operation["responses"].as_object().into_iter().flatten() {
@@ -335,7 +341,17 @@ async fn websocket_messages_match_their_schemas() {
     while check(&socket.receive().await) != "heartbeat" {}
     let mut socket = WebSocketClient::handshake(request("topic=t&limit=1").earliest()).await;
     while check(&socket.receive().await) != "end" {}
-    let mut socket = WebSocketClient::handshake(request("topic=t").earliest()).await;
+    for topic in ["t.u", "t"] {
+        let end = TopicEnd::failed(topic.parse().unwrap(), "why".to_owned());
+        server.hub.publish(end.draft()).await.unwrap();
+    }
+    for query in ["topic=t&topic=t.u", "topic=t&topic=t.u&limit=9"] {
+        let mut socket = WebSocketClient::handshake(request(query).after("nonsense")).await;
+        for expected in ["hello", "gap", "end", "end"] {
+            assert_eq!(check(&socket.receive().await), expected);
+        }
+    }
+    let mut socket = WebSocketClient::handshake(request("topic=t.*").earliest()).await;
     check(&socket.receive().await);
     server.stop.begin();
     while check(&socket.receive().await) != "goodbye" {}

@@ -16,7 +16,8 @@ use tokio_tungstenite::{
 };
 use waterclock::{
     event::Event,
-    notice::{Gap, Goodbye},
+    id::EventId,
+    notice::{Gap, Goodbye, TopicEnd},
     sse::{Parsed, Parser},
     transport::Transport,
 };
@@ -31,6 +32,7 @@ const KEY: (&str, &str) = ("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+
 pub enum Item {
     Event(Event),
     Gap(Gap),
+    TopicEnd(TopicEnd),
     /// The end of a stream: `end`, or the reason of its goodbye, or `None` if it was cut.
     Ended(Option<String>),
 }
@@ -107,7 +109,17 @@ pub struct PollResponse {
     pub events: Vec<Event>,
     pub cursor: String,
     pub gap: Option<Gap>,
+    #[serde(default)]
+    pub ends: Vec<PolledEnd>,
     pub more: bool,
+}
+
+/// The end of a topic in the response to a poll.
+#[derive(Debug, Deserialize)]
+pub struct PolledEnd {
+    pub id: EventId,
+    #[serde(flatten)]
+    pub end: TopicEnd,
 }
 
 impl ResponseHead {
@@ -176,6 +188,7 @@ impl Http1Connection {
         let head = self.head().await?;
         let body = match head.header("content-length") {
             Some(length) => self.take(length.parse().unwrap()).await?,
+            None if head.status() == 204 => Vec::new(),
             None => self.chunks().await?,
         };
         Some((head, String::from_utf8(body).unwrap()))
@@ -402,6 +415,10 @@ impl Reader {
             *http = None;
         }
         let (head, body) = response?;
+        if head.status() == 204 {
+            self.ending = Some("end".to_owned());
+            return None;
+        }
         assert_eq!(head.status(), 200, "{body}");
         let polled: PollResponse = serde_json::from_str(&body).unwrap();
         self.request.cursor = Some(polled.cursor.clone());
@@ -442,16 +459,17 @@ impl Reader {
             },
             ReaderState::Polls { .. } => {
                 let before = self.request.cursor.clone();
-                let Some(PollResponse { events, cursor, gap, .. }) = self.poll().await else {
+                let Some(PollResponse { events, cursor, gap, ends, .. }) = self.poll().await else {
                     return self.end();
                 };
                 // After a cut, the reader resumes after the last item that was taken.
                 let gap = gap.map(|gap| (Item::Gap(gap), None));
-                let events = events.into_iter().map(|event| {
-                    let id = event.id.to_string();
-                    (Item::Event(event), Some(id))
-                });
-                self.pending.extend(gap.into_iter().chain(events));
+                let events = events.into_iter().map(|event| (event.id, Item::Event(event)));
+                let ends = ends.into_iter().map(|PolledEnd { id, end }| (id, Item::TopicEnd(end)));
+                let mut items: Vec<_> = events.chain(ends).collect();
+                items.sort_by_key(|(id, _)| id.sequence);
+                let items = items.into_iter().map(|(id, item)| (item, Some(id.to_string())));
+                self.pending.extend(gap.into_iter().chain(items));
                 if let Some((_, last)) = self.pending.back_mut() {
                     *last = Some(cursor);
                     self.request.cursor = before;
@@ -473,7 +491,13 @@ impl Reader {
                 Some((_, cursor)) => *cursor = id.or(cursor.take()),
                 None => self.request.cursor = id.or(self.request.cursor.take()),
             },
-            "end" => self.ending = Some("end".to_owned()),
+            "end" => match serde_json::from_str::<TopicEnd>(data) {
+                Ok(end) => {
+                    self.ending = end.last.then(|| "end".to_owned());
+                    self.pending.push_back((Item::TopicEnd(end), id));
+                }
+                Err(_) => self.ending = Some("end".to_owned()),
+            },
             "goodbye" => {
                 let goodbye: Goodbye = serde_json::from_str(data).unwrap();
                 self.ending = Some(goodbye.reason.as_str().to_owned());

@@ -85,6 +85,7 @@ pub struct Settings {
     pub access: Access,
     pub max_publishes: NonZeroU32,
     pub body_timeout: Duration,
+    pub upload_grace: Duration,
     pub timeouts: Timeouts,
     pub tls: Option<Tls>,
 }
@@ -99,6 +100,7 @@ impl Default for Settings {
             access: Access::default(),
             max_publishes: NonZeroU32::MAX,
             body_timeout: Duration::from_secs(30),
+            upload_grace: Duration::from_hours(1),
             timeouts: Timeouts::default(),
             tls: None,
         }
@@ -150,6 +152,7 @@ impl Server {
                 streams: settings.limits,
                 publish_rate: settings.max_publishes,
                 body_timeout: settings.body_timeout,
+                upload_grace: settings.upload_grace,
                 ..waterclock_axum::Settings::default()
             },
             leptos,

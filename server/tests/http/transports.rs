@@ -7,13 +7,13 @@ use serde_json::json;
 use server::auth::Access;
 use waterclock::{
     event::{Draft, Name},
-    notice::GapReason,
+    notice::{GapReason, TopicEnd},
     transport::Transport,
 };
 use waterclock_axum::StreamLimits;
 
 use crate::{
-    readers::{Item, ReadRequest, Reader, RefusedResponse},
+    readers::{Item, PolledEnd, ReadRequest, Reader, RefusedResponse},
     support::{REMOTE, Server, Settings, TIME, event_id},
     tokens,
 };
@@ -56,6 +56,11 @@ table![
     an_unusable_cursor_gets_a_gap,
     a_malformed_cursor_gets_a_gap,
     a_limit_is_respected,
+    a_topic_that_ends_stops_its_readers,
+    a_stream_of_several_topics_ends_with_the_last_one,
+    a_reader_of_a_pattern_continues_after_an_end,
+    an_ended_topic_that_is_reopened_stops_nobody,
+    a_limit_comes_before_an_end,
     a_refused_reader_gets_the_same_problem,
     a_token_reads_the_topics_that_it_lists,
     a_shutdown_ends_streams_and_answers_polls,
@@ -373,6 +378,162 @@ async fn a_limit_is_respected(transport: Transport) {
     assert_eq!(reader.data(1).await, ["c"], "{transport:?}");
     assert_eq!(reader.next().await, end, "{transport:?}");
     server.wait_for_streams(0).await;
+}
+
+/// Publishes that a topic has failed, or is done if there is no message. Returns the id.
+async fn end_topic(server: &Server, topic: &str, message: &str) -> String {
+    let (query, status) = if message.is_empty() { ("end", 201) } else { ("end=failed", 201) };
+    let response = server.post(&format!("{topic}?{query}"), "", message.as_bytes()).await;
+    assert_eq!(response.status(), status);
+    let end: PolledEnd = serde_json::from_str(&response.rest().await).unwrap();
+    assert_eq!(end.end.topic.as_str(), topic);
+    end.id.to_string()
+}
+
+fn done(topic: &str, last: bool) -> Item {
+    Item::TopicEnd(TopicEnd { last, ..TopicEnd::done(topic.parse().unwrap()) })
+}
+
+fn failed(topic: &str, message: &str, last: bool) -> Item {
+    Item::TopicEnd(TopicEnd {
+        last,
+        ..TopicEnd::failed(topic.parse().unwrap(), message.to_owned())
+    })
+}
+
+/// Checks that the reader has nothing more to expect, and that it learns so when it reconnects.
+async fn assert_over(server: &Server, mut reader: Reader, end: &[Item]) {
+    let transport = reader.request.transport;
+    let over = Item::Ended(Some("end".to_owned()));
+    assert_eq!(reader.next().await, over, "{transport:?}");
+    if transport == Transport::WebSocket {
+        assert_eq!(reader.close_code, Some(1000));
+    }
+    let request = reader.request.clone();
+    let mut again = request.clone().open().await;
+    if transport == Transport::WebSocket {
+        // No answer to a handshake stops a client, so it is told again.
+        for end in end {
+            assert_eq!(again.next().await, *end, "{transport:?}");
+        }
+    }
+    assert_eq!(again.next().await, over, "{transport:?}");
+    if transport == Transport::Sse {
+        let path = format!("/events?{}", request.query);
+        let cursor = request.cursor.unwrap();
+        let response = server.request("HEAD", &path, &[("Last-Event-ID", cursor.as_bytes())]).await;
+        assert_eq!(response.status(), 204);
+    }
+}
+
+async fn a_topic_that_ends_stops_its_readers(transport: Transport) {
+    let server = Server::start().await;
+    let mut live = open_from_now(&server, transport, "topic=t").await;
+    server.publish_to("t", "a").await;
+    server.publish_to("other", "x").await;
+    assert_eq!(live.data(1).await, ["a"]);
+    let id = end_topic(&server, "t", "disk full").await;
+    server.publish_to("other", "x").await;
+    let end = || failed("t", "disk full", true);
+    assert_eq!(live.next().await, end(), "{transport:?}");
+    // The response to a poll gives the position after all that was looked at.
+    let position = if is_stream(transport) { id } else { event_id(4) };
+    assert_eq!(live.request.cursor.as_deref(), Some(&*position), "{transport:?}");
+    assert_over(&server, live, &[end()]).await;
+    // After the events, and for a reader that has all of them.
+    for (cursor, data) in [("earliest", &["a"][..]), (&event_id(1), &[]), (&event_id(2), &[])] {
+        let mut late = ReadRequest::new(&server, transport, "topic=t").after(cursor).open().await;
+        assert_eq!(late.data(data.len()).await, data, "{transport:?} {cursor}");
+        assert_eq!(late.next().await, end(), "{transport:?} {cursor}");
+        assert_over(&server, late, &[end()]).await;
+    }
+    // Without a cursor.
+    if transport != Transport::Poll {
+        let mut late = ReadRequest::new(&server, transport, "topic=t").open().await;
+        if is_stream(transport) {
+            assert_eq!(late.request.cursor, None, "before the end");
+        }
+        assert_eq!(late.next().await, end(), "{transport:?}");
+        assert_eq!(late.request.cursor.as_deref(), Some(&*position), "{transport:?}");
+        assert_over(&server, late, &[end()]).await;
+    }
+}
+
+async fn a_stream_of_several_topics_ends_with_the_last_one(transport: Transport) {
+    let server = Server::start().await;
+    server.publish_to("a", "1").await;
+    end_topic(&server, "a", "").await;
+    server.publish_to("b", "2").await;
+    let request = ReadRequest::new(&server, transport, "topic=a&topic=b").earliest();
+    let mut reader = request.clone().open().await;
+    assert_eq!(reader.data(1).await, ["1"]);
+    assert_eq!(reader.next().await, done("a", false));
+    assert_eq!(reader.data(1).await, ["2"]);
+    // A cut causes no repeat.
+    let mut reader = reader.request.clone().open().await;
+    reader.begin_poll().await;
+    server.publish_to("b", "3").await;
+    assert_eq!(reader.data(1).await, ["3"], "{transport:?}");
+    end_topic(&server, "b", "why").await;
+    assert_eq!(reader.next().await, failed("b", "why", true));
+    assert_over(&server, reader, &[done("a", false), failed("b", "why", true)]).await;
+    let mut late = request.open().await;
+    assert_eq!(late.data(1).await, ["1"]);
+    assert_eq!(late.next().await, done("a", false));
+    assert_eq!(late.data(2).await, ["2", "3"]);
+    assert_eq!(late.next().await, failed("b", "why", true));
+    assert_over(&server, late, &[done("a", false), failed("b", "why", true)]).await;
+}
+
+async fn a_reader_of_a_pattern_continues_after_an_end(transport: Transport) {
+    let server = Server::start().await;
+    let mut live = open_from_now(&server, transport, "topic=t.*&topic=u").await;
+    server.publish_to("t.a", "1").await;
+    assert_eq!(live.data(1).await, ["1"]);
+    for topic in ["t.a", "u"] {
+        end_topic(&server, topic, "").await;
+        assert_eq!(live.next().await, done(topic, false), "{transport:?}");
+    }
+    assert_nothing_pending(&server, &mut live, "t.b").await;
+}
+
+async fn an_ended_topic_that_is_reopened_stops_nobody(transport: Transport) {
+    let server = Server::start().await;
+    let mut reader = open_from_now(&server, transport, "topic=t").await;
+    end_topic(&server, "t", "").await;
+    assert_eq!(reader.next().await, done("t", true), "{transport:?}");
+    let refused = server.post("t", "", b"x").await;
+    assert_eq!(refused.status(), 409);
+    assert!(refused.rest().await.contains("With `reopen`, a publish opens it again."));
+    assert_eq!(server.post("t?reopen", "", b"again").await.status(), 201);
+    let mut reader = reader.request.clone().open().await;
+    assert_eq!(reader.data(1).await, ["again"], "{transport:?}");
+    let mut late = ReadRequest::new(&server, transport, "topic=t").earliest().open().await;
+    assert_eq!(late.data(1).await, ["again"], "{transport:?}");
+    assert_nothing_pending(&server, &mut reader, "t").await;
+}
+
+async fn a_limit_comes_before_an_end(transport: Transport) {
+    if !is_stream(transport) {
+        return;
+    }
+    let server = Server::start().await;
+    for data in ["a", "b"] {
+        server.publish_to("t", data).await;
+    }
+    end_topic(&server, "t", "").await;
+    let over = || Item::Ended(Some("end".to_owned()));
+    let request = ReadRequest::new(&server, transport, "topic=t&limit=2").earliest();
+    let mut reader = request.open().await;
+    assert_eq!(reader.data(2).await, ["a", "b"]);
+    assert_eq!(reader.next().await, over(), "{transport:?}: only the end of the limit");
+    assert_eq!(reader.request.clone().open().await.next().await, over());
+    let mut reader =
+        ReadRequest::new(&server, transport, "topic=t&limit=3").earliest().open().await;
+    assert_eq!(reader.data(2).await, ["a", "b"]);
+    assert_eq!(reader.next().await, done("t", true), "{transport:?}");
+    assert_eq!(reader.request.cursor, Some(format!("{}.2", event_id(3))), "{transport:?}");
+    assert_over(&server, reader, &[done("t", true)]).await;
 }
 
 fn problem_response(

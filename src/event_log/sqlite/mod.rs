@@ -236,6 +236,11 @@ impl EventLog for SqliteLog {
         self.topics.dropped(topics)
     }
 
+    fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
+        let epoch = self.shared.index.lock().epoch;
+        self.topics.ends(topics, after, up_to, epoch)
+    }
+
     fn append(
         &self,
         drafts: Vec<Draft>,

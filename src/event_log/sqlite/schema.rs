@@ -2,25 +2,28 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior,
+};
 
 use super::{error::OpenError, files, index::Index};
 use crate::{
-    event::Topic,
+    event::{IdempotencyKey, Topic},
     event_log::{
         ages::AgeMarks,
         retention::Retention,
         times::TimeRuns,
-        topics::{KeptEvents, TopicEntry, Topics},
+        topics::{KeptEvents, StoredEnd, TopicEntry, Topics},
     },
     id::Epoch,
+    notice::TopicEnd,
     timestamp::Timestamp,
 };
 
 /// "wclk", by which this program and the tool `file` recognize the database.
 const APPLICATION_ID: usize = 0x7763_6c6b;
 /// Each migration brings a file of the format before it to its own. A new file has format 0.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     "CREATE TABLE log (epoch TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT;
      CREATE TABLE topics (
          id INTEGER PRIMARY KEY,
@@ -38,6 +41,15 @@ pub(super) const MIGRATIONS: [&str; 2] = [
     "ALTER TABLE events ADD COLUMN publisher TEXT;
      ALTER TABLE events ADD COLUMN key TEXT;
      CREATE UNIQUE INDEX events_by_key ON events (topic, publisher, key) WHERE key IS NOT NULL;",
+    "CREATE TABLE ends (
+         topic INTEGER PRIMARY KEY REFERENCES topics,
+         sequence INTEGER NOT NULL,
+         time INTEGER NOT NULL,
+         data TEXT NOT NULL,
+         publisher TEXT,
+         key TEXT,
+         is_reopened INTEGER NOT NULL
+     ) STRICT;",
 ];
 /// The current format.
 pub(super) const FORMAT: usize = MIGRATIONS.len();
@@ -173,7 +185,8 @@ fn is_wrong_value(found: &str) -> bool {
 /// the next sequence numbers may have been used before.
 ///
 /// A topic whose name is invalid, or is another one's, gets a name that begins with `damaged.`, so
-/// that its events are kept. Numbers that are invalid become 0.
+/// that its events are kept. An end that is invalid is removed, so its topic is open. Numbers that
+/// are invalid become 0.
 fn repair(connection: &mut Connection) -> rusqlite::Result<bool> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Compares the names with their index, too.
@@ -190,6 +203,7 @@ fn repair(connection: &mut Connection) -> rusqlite::Result<bool> {
         transaction.execute_batch("REINDEX topics")?;
         transaction.pragma_update(None, "writable_schema", false)?;
     }
+    is_damaged |= remove_invalid_ends(&transaction)?;
     for repair in [
         "UPDATE topics SET dropped = 0
          WHERE typeof(dropped) != 'integer' OR dropped NOT BETWEEN 0 AND 1 << 62",
@@ -248,6 +262,47 @@ fn has_in_index(connection: &Connection, id: i64, name: Option<&str>) -> rusqlit
         .map(|found| found == Some(id))
 }
 
+/// Removes the ends that no program has written. Returns `true` if there were any.
+fn remove_invalid_ends(connection: &Connection) -> rusqlite::Result<bool> {
+    let mut ends = connection.prepare(
+        "SELECT ends.topic, topics.topic, sequence, time, data, publisher, key, is_reopened
+         FROM ends LEFT JOIN topics ON topics.id = ends.topic",
+    )?;
+    let mut rows = ends.query([])?;
+    let mut invalid: Vec<i64> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let is_valid = || {
+            let end = read_end(row).ok()?;
+            let notice: TopicEnd = serde_json::from_str(&end.data).ok()?;
+            (Some(notice.topic.as_str()) == row.get_ref(1).ok()?.as_str().ok()
+                && (1..=1 << 62).contains(&end.sequence))
+            .then_some(())
+        };
+        if is_valid().is_none() {
+            invalid.push(row.get(0)?);
+        }
+    }
+    for topic in &invalid {
+        connection.execute("DELETE FROM ends WHERE topic = ?1", [topic])?;
+    }
+    if !invalid.is_empty() {
+        tracing::error!(count = invalid.len(), "ends of topics are damaged: the topics are open");
+    }
+    Ok(!invalid.is_empty())
+}
+
+/// Reads the end of a row whose columns from the third on are those of the table.
+fn read_end(row: &Row<'_>) -> rusqlite::Result<StoredEnd> {
+    let (publisher, key): (Option<String>, Option<String>) = (row.get(5)?, row.get(6)?);
+    Ok(StoredEnd {
+        sequence: row.get(2)?,
+        time: Timestamp::from_millis(row.get(3)?),
+        data: row.get(4)?,
+        key: publisher.zip(key).map(|(publisher, key)| IdempotencyKey { publisher, key }),
+        is_reopened: row.get(7)?,
+    })
+}
+
 fn migrate(connection: &mut Connection, format: usize) -> rusqlite::Result<()> {
     let missing = &MIGRATIONS[format..];
     if missing.is_empty() {
@@ -294,6 +349,14 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
     while let Some(row) = rows.next()? {
         by_row_id.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
     }
+    let mut ends: HashMap<i64, StoredEnd> = HashMap::new();
+    let mut statement = connection.prepare(
+        "SELECT topic, NULL, sequence, time, data, publisher, key, is_reopened FROM ends",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        ends.insert(row.get(0)?, read_end(row)?);
+    }
     // The topic of a damaged event may be of another type.
     let mut kept: HashMap<Option<i64>, (usize, u64)> = HashMap::new();
     let mut statement =
@@ -333,6 +396,10 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
         let topic = topic.parse().map_err(|_| damaged("a topic is invalid"))?;
         let entry = TopicEntry::new(topic, row_id, dropped);
         entry.restore(count, of_topic, by_topic.remove(&row_id).unwrap_or_default());
+        if let Some(end) = ends.remove(&row_id) {
+            newest = newest.max(end.sequence);
+            entry.set_end(Arc::new(end));
+        }
         topics.push(entry);
         all += count;
     }

@@ -16,6 +16,7 @@ use super::*;
 use crate::{
     event::{IdempotencyKey, Topic},
     id::Epoch,
+    notice::TopicEnd,
 };
 
 /// Name of the database.
@@ -201,6 +202,97 @@ async fn a_log_of_the_first_format_is_migrated() {
     append(&log, "ab").await;
     drop(log);
     assert_eq!(read(&open(&folder)).await, [4, 5, 6, 7]);
+}
+
+#[tokio::test]
+async fn a_log_of_the_format_without_ends_is_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = database(&folder);
+    old.pragma_update(None, "journal_mode", "WAL").unwrap();
+    old.execute_batch(&schema::MIGRATIONS[..2].concat()).unwrap();
+    old.execute_batch(
+        "PRAGMA application_id = 0x77636c6b; PRAGMA user_version = 2;
+         INSERT INTO log VALUES ('00000000c10cca11', 0);
+         INSERT INTO topics VALUES (7, 'a', 3);
+         INSERT INTO events VALUES (4, 7, 'message', 5, 'x', NULL, NULL);",
+    )
+    .unwrap();
+    drop(old);
+    LifeFile::open(folder.path()).unwrap().begin(4).unwrap();
+    let log = open(&folder);
+    let bounds = Bounds { epoch: "00000000c10cca11".parse().unwrap(), start: 3, newest: 4 };
+    assert_eq!(log.bounds(), bounds);
+    end(&log, "a", "why").await.unwrap();
+    let ends = log.ends(&all(), 0, 9);
+    drop(log);
+    assert_eq!((open(&folder).ends(&all(), 0, 9), ends.len()), (ends, 1));
+}
+
+async fn end(log: &SqliteLog, topic: &str, why: &str) -> Result<Appended, Rejected> {
+    let end = TopicEnd::failed(topic.parse().unwrap(), why.to_owned());
+    let key = IdempotencyKey { publisher: "me".to_owned(), key: why.to_owned() };
+    log.append(vec![end.draft().with_key(key)], NOW).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn ends_survive_a_restart_with_their_keys_and_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = || Retention { count: 0, topics: 2, ..Retention::default() };
+    let reopen = || SqliteLog::open(folder.path(), retention(), || NOW).unwrap();
+    let log = reopen();
+    append(&log, "a").await;
+    let first = end(&log, "a", "first").await.unwrap();
+    log.tidy().await;
+    drop(log);
+
+    // The end is the newest number, and the topic's only trace.
+    let log = reopen();
+    assert_eq!((log.bounds().newest, log.ends(&all(), 0, 9)), (2, vec![first.event.clone()]));
+    assert_eq!(log.bounds().epoch, first.event.id.epoch);
+    assert_eq!(log.append(vec![draft("a")], NOW).await.unwrap(), [Err(Rejected::Ended)]);
+    log.append(vec![draft("a").reopening()], NOW).await.unwrap()[0].as_ref().unwrap();
+    drop(log);
+
+    // It was reopened, but a retry of the end does not end it again.
+    let log = reopen();
+    assert!(log.ends(&all(), 0, 9).is_empty());
+    let again = end(&log, "a", "first").await.unwrap();
+    assert_eq!(again, Appended { is_duplicate: true, ..first });
+    let second = end(&log, "a", "second").await.unwrap();
+    assert_eq!(second.event.id.sequence, 4);
+    log.tidy().await;
+    // The topic of the end is forgotten, and the log opens with the next number.
+    append(&log, "b").await;
+    log.tidy().await;
+    append(&log, "c").await;
+    log.tidy().await;
+    drop(log);
+    let log = reopen();
+    assert!(log.ends(&all(), 0, 9).is_empty());
+    let a = Topic::try_from("a".to_owned()).unwrap();
+    assert_eq!((log.bounds().newest, log.dropped(&a.into())), (6, 4));
+}
+
+#[tokio::test]
+async fn a_damaged_end_opens_its_topic_and_starts_a_new_epoch() {
+    for change in [
+        "UPDATE ends SET data = '{}'",
+        "UPDATE ends SET data = replace(data, '\"a\"', '\"b\"')",
+        "UPDATE ends SET sequence = -1",
+        "UPDATE topics SET topic = '' WHERE topic = 'a'",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(&folder);
+        append(&log, "ab").await;
+        end(&log, "a", "why").await.unwrap();
+        let epoch = log.bounds().epoch;
+        drop(log);
+        database(&folder).execute_batch(change).unwrap();
+        let log = open(&folder);
+        assert_ne!(log.bounds().epoch, epoch, "{change}");
+        assert!(log.ends(&all(), 0, 9).is_empty(), "{change}");
+        append(&log, "ab").await;
+    }
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub(super) async fn get(
     subscription: Subscription,
 ) -> Response {
     subscription.accept(Transport::Sse);
-    if subscription.complete().is_some() {
+    if subscription.complete().is_some() || subscription.is_over(&context.hub) {
         // A browser stops reconnecting at 204 No Content (WHATWG HTML 9.2.3).
         return StatusCode::NO_CONTENT.into_response();
     }
@@ -36,8 +36,11 @@ pub(super) async fn get(
 }
 
 /// Answers with the head of the stream, and opens nothing.
-pub(super) async fn head(subscription: Subscription) -> Response {
-    if subscription.complete().is_some() {
+pub(super) async fn head(
+    State(context): State<Arc<StreamContext>>,
+    subscription: Subscription,
+) -> Response {
+    if subscription.complete().is_some() || subscription.is_over(&context.hub) {
         return StatusCode::NO_CONTENT.into_response();
     }
     sse::response(Body::empty())

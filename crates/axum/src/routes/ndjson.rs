@@ -13,6 +13,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{Instrument as _, Span};
+use waterclock::event::Draft;
 
 use super::body::{self, PublishMessage};
 use crate::{
@@ -205,7 +206,8 @@ impl LineReader {
             _ = self.context.stop.begun() => return Err(PublishRejection::Stopping),
         }
         let reservation = grant.reserve(key)?;
-        grant.enqueue(name, data, reservation).await
+        let draft = Draft::new(grant.topic().clone(), data).named(name);
+        grant.enqueue(draft, reservation).await
     }
 }
 

@@ -27,7 +27,7 @@ use waterclock::{
     event_log::EventLogError,
     hub::{Delivery, Latest, Subscriber},
     id::EventId,
-    notice::Gap,
+    notice::{Gap, TopicEnd},
     timestamp::Timestamp,
     transport::Transport,
 };
@@ -35,7 +35,7 @@ use waterclock::{
 use crate::{
     connection::ClientEnd,
     deadline::{Deadline, passed},
-    limits::{MAX_POLL_BYTES, MAX_WAIT},
+    limits::{MAX_END_MESSAGE, MAX_POLL_BYTES, MAX_WAIT},
     metrics::EndReason,
     policy::Denied,
     problem::Problem,
@@ -124,6 +124,9 @@ pub(super) async fn get(
     // `HEAD` asks for nothing that could arrive.
     let wait = if method == Method::HEAD { Duration::ZERO } else { wait };
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
+    if subscription.is_over(&context.hub) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let (max_events, client) = (subscription.max_events(), subscription.client());
     let deadline = subscription.deadline(&context.hub);
     // With `wait` it starts from now: a client that repeats such a request would otherwise get the
@@ -135,6 +138,8 @@ pub(super) async fn get(
     let newest = newest.transpose().map_err(unreadable)?;
     let subscriber = subscription.subscribe_for_poll(&context.hub).await.map_err(unreadable)?;
     let mut answer = PollAnswer::new(subscriber, max_events, context.stop.clone());
+    // The ends of topics come before any event.
+    let newest = newest.filter(|_| answer.subscriber.is_settled());
     let mut is_complete = match newest {
         Some(newest) => answer.add_newest(&newest),
         None => answer.fill().await.map_err(unreadable)?,
@@ -205,8 +210,19 @@ struct Trailer {
     /// Cursor for the next poll.
     cursor: EventId,
     gap: Option<Gap>,
+    /// Topics that have ended; left out if none has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ends: Vec<PlacedEnd>,
     /// `true` if there are more events already.
     more: bool,
+}
+
+/// The end of a topic, with its place in the log.
+#[derive(Serialize)]
+pub(super) struct PlacedEnd {
+    pub(super) id: EventId,
+    #[serde(flatten)]
+    pub(super) end: TopicEnd,
 }
 
 impl PollAnswer {
@@ -214,7 +230,12 @@ impl PollAnswer {
 
     fn new(subscriber: Subscriber, events_left: usize, stop: Stop) -> Self {
         Self {
-            trailer: Trailer { cursor: subscriber.cursor(), gap: None, more: false },
+            trailer: Trailer {
+                cursor: subscriber.cursor(),
+                gap: None,
+                ends: Vec::new(),
+                more: false,
+            },
             subscriber,
             events_left,
             text: BytesMut::new(),
@@ -227,7 +248,8 @@ impl PollAnswer {
     }
 
     fn is_empty(&self) -> bool {
-        self.separator == Self::START && self.trailer.gap.is_none()
+        let Trailer { gap, ends, .. } = &self.trailer;
+        self.separator == Self::START && gap.is_none() && ends.is_empty()
     }
 
     /// Adds the newest event, if there is one. The response is complete then.
@@ -266,6 +288,12 @@ impl PollAnswer {
                 self.trailer.gap = Some(gap);
                 self.trailer.cursor = self.subscriber.cursor();
             }
+            Some(Delivery::End { id, end }) => {
+                // Approximately: topic and message, each at most about 1 KiB.
+                self.written += MAX_END_MESSAGE;
+                self.trailer.ends.push(PlacedEnd { id, end });
+                self.trailer.cursor = self.subscriber.cursor();
+            }
             // One response has room for one gap, before its events. The next poll finds this one.
             Some(Delivery::Gap(_)) => return Ok(false),
             None => {
@@ -273,7 +301,8 @@ impl PollAnswer {
                 return Ok(false);
             }
         }
-        Ok(self.events_left > 0 && self.written < MAX_POLL_BYTES)
+        let is_enough = self.events_left == 0 || self.written >= MAX_POLL_BYTES;
+        Ok(!is_enough || !self.subscriber.is_settled())
     }
 
     fn write(&mut self, event: &Event) {

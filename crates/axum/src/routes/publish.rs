@@ -3,20 +3,26 @@
 use std::sync::Arc;
 
 use axum::{
+    Json,
     body::Body,
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
-use waterclock::event::Name;
+use waterclock::{
+    event::{Draft, Name},
+    notice::{Outcome, TopicEnd},
+};
 
 use super::{
     body,
-    upload::{self, Split},
+    poll::PlacedEnd,
+    upload::{self, Split, UploadOptions},
 };
 use crate::{
     admission::{Grant, PublishRejection, check_key, parse_name},
+    limits::MAX_END_MESSAGE,
     parameters::{KnownParameters, split_query},
     problem::Problem,
     state::PublishContext,
@@ -30,7 +36,7 @@ pub(super) struct PublishPath {
 
 /// Answers 201 with the event, once it is durable. Its data is the request's body, whatever the
 /// content type. With `split`, each part of the body is published as soon as it arrives, and the
-/// response counts them.
+/// response counts them. With `end`, the topic ends, and the answer is its end.
 pub(super) async fn post(
     State(context): State<Arc<PublishContext>>,
     path: Result<Path<PublishPath>, PathRejection>,
@@ -39,16 +45,31 @@ pub(super) async fn post(
     let (head, payload) = request.into_parts();
     let Path(PublishPath { topic }) = path?;
     let grant = Grant::new(&context, &head, &topic)?;
-    let Parameters { name, split } = Parameters::parse(&head.uri)?;
+    let Parameters { name, split, end, reopen } = Parameters::parse(&head.uri)?;
     let key = idempotency_key(&head.headers)?;
     if let Some(split) = split {
-        return upload::publish(&context, &grant, split, name, key, payload).await;
+        let options = UploadOptions { split, name, key, reopen, end: end.is_some() };
+        return upload::publish(&context, &grant, options, payload).await;
     }
     let reservation = grant.admit(key)?;
     let data = tokio::time::timeout(context.body_timeout, body::read(payload)).await;
     let data = data.map_err(|_| PublishRejection::BodyTimeout)??;
     let data = String::from_utf8(data).map_err(|_| PublishRejection::NotUtf8)?;
-    let frame = grant.enqueue(name, data, reservation).await?.stored().await?;
+    let topic = grant.topic().clone();
+    let draft = match end {
+        None => Draft { is_reopening: reopen, ..Draft::new(topic, data).named(name) },
+        Some(Outcome::Done) if !data.is_empty() => return Err(PublishRejection::DataOfEnd.into()),
+        Some(Outcome::Done) => TopicEnd::done(topic).draft(),
+        Some(Outcome::Failed) if data.len() > MAX_END_MESSAGE => {
+            return Err(PublishRejection::MessageTooLong.into());
+        }
+        Some(Outcome::Failed) => TopicEnd::failed(topic, data).draft(),
+    };
+    let frame = grant.enqueue(draft, reservation).await?.stored().await?;
+    if let Some(end) = TopicEnd::of(frame.event()) {
+        let id = frame.event().id;
+        return Ok((StatusCode::CREATED, Json(PlacedEnd { id, end })).into_response());
+    }
     let json = [(CONTENT_TYPE, "application/json")];
     Ok((StatusCode::CREATED, json, frame.event().to_json()).into_response())
 }
@@ -68,7 +89,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, PublishRejecti
 
 /// The names of the parameters, and what belongs elsewhere.
 const PARAMETERS: KnownParameters = KnownParameters {
-    names: &[("name", "name"), ("split", "split")],
+    names: &[("name", "name"), ("split", "split"), ("end", "end"), ("reopen", "reopen")],
     synonyms: &[
         ("event", "`name`"),
         ("eventname", "`name`"),
@@ -76,6 +97,16 @@ const PARAMETERS: KnownParameters = KnownParameters {
         ("type", "`name`"),
         ("lines", "`split=lines`"),
         ("chunks", "`split=chunks`"),
+        ("ended", "`end`"),
+        ("complete", "`end`"),
+        ("completed", "`end`"),
+        ("close", "`end`"),
+        ("done", "`end`"),
+        ("outcome", "`end`"),
+        ("fail", "`end=failed`"),
+        ("failed", "`end=failed`"),
+        ("error", "`end=failed`"),
+        ("open", "`reopen`"),
         ("topic", "the path: `/events/` and the topic"),
         ("body", "the request's body"),
         ("data", "the request's body"),
@@ -89,21 +120,42 @@ const PARAMETERS: KnownParameters = KnownParameters {
 struct Parameters {
     name: Name,
     split: Option<Split>,
+    end: Option<Outcome>,
+    reopen: bool,
 }
 
 impl Parameters {
     fn parse(uri: &Uri) -> Result<Self, PublishRejection> {
-        let mut parameters = Self { name: Name::default(), split: None };
+        let mut parameters = Self { name: Name::default(), split: None, end: None, reopen: false };
+        let mut has_name = false;
         for (name, value) in split_query(uri.query().unwrap_or_default())? {
             match (&*name, &*value) {
-                ("name", name) => parameters.name = parse_name(Some(name))?,
+                ("name", name) => {
+                    parameters.name = parse_name(Some(name))?;
+                    has_name = true;
+                }
                 ("split", way) => {
                     let split = way.parse().map_err(|_| PublishRejection::Split(way.to_owned()));
                     parameters.split = Some(split?);
                 }
+                ("end", "" | "done") => parameters.end = Some(Outcome::Done),
+                ("end", "failed") => parameters.end = Some(Outcome::Failed),
+                ("end", _) => return Err(PublishRejection::Outcome(value.into_owned())),
+                ("reopen", "" | "true") => parameters.reopen = true,
+                ("reopen", "false") => parameters.reopen = false,
+                ("reopen", _) => return Err(PublishRejection::Reopen(value.into_owned())),
                 (name, _) => PARAMETERS.check(name)?,
             }
         }
-        Ok(parameters)
+        match parameters {
+            Self { split: Some(_), end: Some(Outcome::Failed), .. } => {
+                Err(PublishRejection::OutcomeOfUpload)
+            }
+            Self { split: None, end: Some(_), .. } if has_name => Err(PublishRejection::NameOfEnd),
+            Self { split: None, end: Some(_), reopen: true, .. } => {
+                Err(PublishRejection::EndAndReopen)
+            }
+            parameters => Ok(parameters),
+        }
     }
 }

@@ -31,6 +31,7 @@ use tokio_tungstenite::tungstenite::{
 };
 use tracing::{Instrument as _, Span};
 use waterclock::{
+    event::Draft,
     hub::{Batch, Frame},
     notice::{End, Notice},
     transport::Transport,
@@ -137,6 +138,9 @@ async fn serve(mut peer: Peer, context: Arc<StreamContext>, subscription: Subscr
         let end = MessageEncoder.notice(&End { sent }, None, None);
         return peer.close(end, CloseReason::of(EndReason::End)).await;
     }
+    // A handshake has no answer that stops a client, so the ends are sent again.
+    let is_over = subscription.is_over(&context.hub);
+    let subscription = if is_over { subscription.restarting() } else { subscription };
     match subscription.open(context, MessageEncoder).await {
         Ok(mut session) => {
             if let Err(Disconnect::Closing(reason)) = peer.run(&mut session).await {
@@ -324,7 +328,8 @@ impl Peer {
         key.as_deref().map_or(Ok(()), check_key)?;
         check_size(&data)?;
         let reservation = grant.admit(key)?;
-        let in_flight = grant.enqueue(name, data, reservation).await?;
+        let draft = Draft::new(grant.topic().clone(), data).named(name);
+        let in_flight = grant.enqueue(draft, reservation).await?;
         Ok(in_flight.stored().map(|stored| stored.map_err(PublishRejection::into)).boxed())
     }
 

@@ -1,12 +1,17 @@
 //! Appending events in one transaction.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use rusqlite::{CachedStatement, OptionalExtension as _, Transaction};
 
 use super::super::index::Index;
 use crate::{
     event::{Draft, IdempotencyKey, Topic},
-    event_log::{store::Rejected, topics::TopicChanges},
+    event_log::{
+        store::Rejected,
+        topics::{Admission, StoredEnd, TopicChanges},
+    },
     timestamp::Timestamp,
 };
 
@@ -50,10 +55,35 @@ impl<'a> AppendTransaction<'a> {
             Ok(row_id) => row_id,
             Err(rejected) => return Ok(Err(rejected)),
         };
+        let end = self.end_of(&draft.topic);
+        let duplicate = |end: &StoredEnd| {
+            let (sequence, time) = (end.sequence, end.time);
+            Placed { sequence, time, is_duplicate: true }
+        };
+        if let Some(end) = &end
+            && let Some(found) = end.find_by_key(draft)
+        {
+            return Ok(found.map(|()| duplicate(end)));
+        }
         if let Some(key) = &draft.key
             && let Some(earlier) = self.find_by_key(row_id, key, draft)?
         {
             return Ok(earlier);
+        }
+        if let Some(end) = end {
+            match end.admit(draft) {
+                Ok(Admission::New) => {}
+                Ok(Admission::Duplicate) => return Ok(Ok(duplicate(&end))),
+                Ok(Admission::Reopening) => {
+                    let reopen = "UPDATE ends SET is_reopened = 1 WHERE topic = ?1";
+                    self.transaction.execute(reopen, [row_id])?;
+                    self.topics.ends.insert(draft.topic.clone(), end.reopened());
+                }
+                Err(rejected) => return Ok(Err(rejected)),
+            }
+        }
+        if draft.name.is_topic_end() {
+            return self.append_end(row_id, draft).map(Ok);
         }
         let Draft { name, data, key, .. } = draft;
         let sequence = self.newest + 1;
@@ -62,6 +92,31 @@ impl<'a> AppendTransaction<'a> {
         self.insert.execute((sequence, row_id, name.as_str(), time, data, publisher, key))?;
         self.newest = sequence;
         Ok(Ok(Placed { sequence, time: self.time, is_duplicate: false }))
+    }
+
+    fn append_end(&mut self, row_id: i64, draft: &Draft) -> rusqlite::Result<Placed> {
+        let sequence = self.newest + 1;
+        let end = StoredEnd::new(draft, sequence, self.time);
+        let (publisher, key) = end.key.as_ref().map(|key| (&key.publisher, &key.key)).unzip();
+        let mut insert = self.transaction.prepare_cached(
+            "INSERT OR REPLACE INTO ends
+             (topic, sequence, time, data, publisher, key, is_reopened)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)",
+        )?;
+        let time = self.time.as_millis();
+        insert.execute((row_id, sequence, time, &end.data, publisher, key))?;
+        self.newest = sequence;
+        self.topics.ends.insert(draft.topic.clone(), end);
+        Ok(Placed { sequence, time: self.time, is_duplicate: false })
+    }
+
+    /// Returns the topic's newest end. The topic must not be forgotten.
+    fn end_of(&self, topic: &Topic) -> Option<Arc<StoredEnd>> {
+        if let Some(end) = self.topics.ends.get(topic) {
+            return Some(Arc::clone(end));
+        }
+        let is_new = self.topics.added.contains_key(topic);
+        if is_new { None } else { self.index.lock().topics.get(topic)?.end() }
     }
 
     /// Returns the pending changes to the topics, and the newest sequence number.
@@ -90,8 +145,16 @@ impl<'a> AppendTransaction<'a> {
             Ok(None) => {}
             Ok(Some(empty)) => {
                 self.transaction.execute(
-                    "UPDATE log SET forgotten =
-                         max(forgotten, (SELECT dropped FROM topics WHERE topic = ?1))",
+                    "UPDATE log SET forgotten = max(
+                         forgotten,
+                         (SELECT max(dropped, coalesce(sequence, 0))
+                          FROM topics LEFT JOIN ends ON ends.topic = topics.id
+                          WHERE topics.topic = ?1)
+                     )",
+                    [empty.as_str()],
+                )?;
+                self.transaction.execute(
+                    "DELETE FROM ends WHERE topic = (SELECT id FROM topics WHERE topic = ?1)",
                     [empty.as_str()],
                 )?;
                 let delete = "DELETE FROM topics WHERE topic = ?1";

@@ -298,7 +298,7 @@ impl Writer {
         for draft in drafts {
             results.push(append.append(draft)?);
         }
-        let (TopicChanges { added, forgotten, .. }, newest) = append.finish();
+        let (TopicChanges { added, forgotten, ends, .. }, newest) = append.finish();
         transaction.commit().map_err(FailedAttempt::of_commit)?;
 
         let index = &mut *self.shared.index.lock();
@@ -310,6 +310,7 @@ impl Writer {
         }
         for (placed, draft) in results.iter().zip(drafts) {
             if let Ok(Placed { sequence, is_duplicate: false, .. }) = placed
+                && !draft.name.is_topic_end()
                 && let Some(entry) = index.topics.get(&draft.topic)
             {
                 entry.add((*sequence, time), draft.data.len());
@@ -317,6 +318,9 @@ impl Writer {
                 self.appended.events += 1;
                 self.appended.bytes += draft.data.len() + OVERHEAD;
             }
+        }
+        for (topic, end) in ends {
+            index.topics.set_end(&topic, end);
         }
         if newest > index.newest {
             index.newest = newest;

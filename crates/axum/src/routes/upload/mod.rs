@@ -12,7 +12,7 @@ mod chunks;
 mod events;
 mod lines;
 
-use std::{collections::VecDeque, future::pending, pin::pin, sync::Arc};
+use std::{collections::VecDeque, fmt, future::pending, pin::pin, sync::Arc};
 
 use axum::{
     Json,
@@ -23,12 +23,13 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr};
 use waterclock::{
-    event::{IdempotencyKey, Name},
+    event::{Draft, IdempotencyKey, Name},
     hub::DraftChain,
+    notice::TopicEnd,
 };
 
 use self::{chunks::ChunkSplitter, events::EventSplitter, lines::LineSplitter};
-use super::body;
+use super::{body, poll::PlacedEnd};
 use crate::{
     admission::{Grant, InFlight, PublishRejection},
     idempotency::KeyReservation,
@@ -113,12 +114,16 @@ fn is_zero(number: &u64) -> bool {
 pub(super) async fn publish(
     context: &Arc<PublishContext>,
     grant: &Grant,
-    split: Split,
-    name: Name,
-    key: Option<String>,
+    UploadOptions { split, name, key, reopen, end }: UploadOptions,
     payload: Body,
 ) -> Result<Response, Problem> {
     let _open = context.metrics.upload_open();
+    let begin = || {
+        let PublishContext { hub, stop, upload_grace, ending_uploads, .. } = &**context;
+        let begun = ending_uploads.begin(hub, stop, *upload_grace, grant.topic().clone());
+        begun.ok_or(PublishRejection::TooManyUploads)
+    };
+    let ending = end.then(begin).transpose()?;
     let reservation = match key {
         Some(key) => Some(grant.take_over(key).await),
         None => None,
@@ -128,6 +133,7 @@ pub(super) async fn publish(
         grant,
         split,
         name,
+        reopen,
         may_be_known: reservation.is_some(),
         reservation,
         position: 0,
@@ -138,10 +144,37 @@ pub(super) async fn publish(
         refused: None,
         unconfirmed: 0,
     };
-    let end = upload.publish_all(payload).await;
+    let result = upload.publish_all(payload).await;
     // The first piece that was not stored matters more than what ended the request after it.
-    let end = upload.settle(0).await.and(end);
-    end.map(|()| Json(&upload.summary).into_response()).map_err(|why| upload.problem(why))
+    let mut result = upload.settle(0).await.and(result);
+    if let Some(ending) = ending {
+        match &result {
+            Ok(()) => {
+                result = upload.end_topic().await;
+                // An end that was not stored is the publisher's to repeat.
+                ending.settle();
+            }
+            Err(
+                PublishRejection::Stopping | PublishRejection::Superseded | PublishRejection::Ended,
+            ) => ending.settle(),
+            Err(PublishRejection::IncompleteBody) => drop(ending),
+            Err(why) => ending.break_off(why.to_string()),
+        }
+    }
+    result.map(|()| Json(&upload.summary).into_response()).map_err(|why| upload.problem(why))
+}
+
+/// The parameters of an upload.
+pub(super) struct UploadOptions {
+    pub(super) split: Split,
+    /// The name of the events that have none of their own.
+    pub(super) name: Name,
+    /// The idempotency key.
+    pub(super) key: Option<String>,
+    /// `true` to open the topic again if it has ended.
+    pub(super) reopen: bool,
+    /// `true` to end the topic after the last piece.
+    pub(super) end: bool,
 }
 
 /// The response to a complete upload.
@@ -154,12 +187,15 @@ struct UploadSummary {
     bytes: Option<u64>,
     #[serde(flatten)]
     left_out: LeftOut,
+    /// The end of the topic; left out without `end`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<PlacedEnd>,
 }
 
 impl UploadSummary {
     fn new(split: Split) -> Self {
         let bytes = (split == Split::Chunks).then_some(0);
-        Self { published: 0, bytes, left_out: LeftOut::default() }
+        Self { published: 0, bytes, left_out: LeftOut::default(), end: None }
     }
 
     /// Counts a piece that was published.
@@ -179,6 +215,8 @@ struct Upload<'a> {
     grant: &'a Grant,
     split: Split,
     name: Name,
+    /// `true` if the next piece opens the topic again, unless it is in the log already.
+    reopen: bool,
     /// The key of the upload, if it has one.
     reservation: Option<KeyReservation>,
     /// `true` while the pieces may be those of an earlier upload with the key. The log must have
@@ -259,8 +297,14 @@ impl Upload<'_> {
         }
         let Piece { name, data } = piece;
         let (name, length) = (name.unwrap_or_else(|| self.name.clone()), data.len());
-        let key = self.key();
-        let publishing = self.grant.enqueue_piece(name, data, key, &self.chain).await?;
+        let draft = Draft {
+            key: self.key(),
+            is_reopening: self.reopen,
+            ..Draft::new(self.grant.topic().clone(), data).named(name)
+        };
+        // Only the first new piece: a later end, by another publisher, counts.
+        self.reopen &= self.may_be_known;
+        let publishing = self.grant.enqueue_piece(draft, &self.chain).await?;
         self.position += if self.split == Split::Chunks { length } else { 1 };
         self.in_flight.push_back(PieceInFlight { length, publishing });
         let must_wait = self.may_be_known || self.chain.has_failed();
@@ -305,11 +349,26 @@ impl Upload<'_> {
         Ok(())
     }
 
+    /// Ends the topic as done.
+    async fn end_topic(&mut self) -> Result<(), PublishRejection> {
+        let key = self.key_of(&"end");
+        let draft = Draft { key, ..TopicEnd::done(self.grant.topic().clone()).draft() };
+        let stored = self.grant.enqueue_piece(draft, &self.chain).await?.stored().await?;
+        let id = stored.event().id;
+        self.summary.end = TopicEnd::of(stored.event()).map(|end| PlacedEnd { id, end });
+        Ok(())
+    }
+
     /// The key of the next piece.
     fn key(&self) -> Option<IdempotencyKey> {
+        self.key_of(&self.position)
+    }
+
+    /// The key of a part of the upload.
+    fn key_of(&self, part: &dyn fmt::Display) -> Option<IdempotencyKey> {
         let IdempotencyKey { publisher, key } = self.reservation.as_ref()?.key().clone();
         // A header cannot have the line end, so these keys are never those of single events.
-        let key = format!("{key}\n{} {}", self.split.pieces(), self.position);
+        let key = format!("{key}\n{} {part}", self.split.pieces());
         Some(IdempotencyKey { publisher, key })
     }
 
