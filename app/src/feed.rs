@@ -119,6 +119,7 @@ impl Feed {
             StreamUpdate::Event(event) => RowContent::Event(event),
             StreamUpdate::Opened => RowContent::Opened(browser::time()),
             StreamUpdate::Gap(gap) => RowContent::Gap(gap, browser::time()),
+            StreamUpdate::End(end) => RowContent::End(end, browser::time()),
             StreamUpdate::Notice => return,
         };
         self.ring.update_value(|ring| ring.push(content));

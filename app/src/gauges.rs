@@ -73,7 +73,7 @@ impl Gauges {
                 }
             }
             StreamUpdate::Opened => self.opened.set_value(now),
-            StreamUpdate::Gap(_) | StreamUpdate::Notice => {}
+            StreamUpdate::Gap(_) | StreamUpdate::End(_) | StreamUpdate::Notice => {}
         }
     }
 

@@ -1,7 +1,9 @@
 //! Texts for states, reasons and gaps.
 
-use waterclock::notice::{Gap, GapReason, GoodbyeReason};
+use waterclock::notice::{Gap, GapReason, GoodbyeReason, Outcome, TopicEnd};
 use waterclock_leptos::{ConnectionState, DisconnectReason, Role};
+
+use crate::visible::visible_line;
 
 /// Describes the state of the connection.
 pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
@@ -23,6 +25,26 @@ pub(crate) fn gap_label(gap: &Gap) -> &'static str {
         GapReason::Damaged => "Events missing: damaged in the log",
         GapReason::OtherEpoch => "New log: events may be missing",
         GapReason::Future | GapReason::Malformed => "Events may be missing here",
+    }
+}
+
+/// Describes the end of a topic in the list.
+pub(crate) fn end_label(end: &TopicEnd) -> String {
+    let topic = end.topic.as_str();
+    match (end.outcome, &end.message) {
+        (Outcome::Done, _) => ["Topic ended: ", topic].concat(),
+        (Outcome::Failed, None) => ["Topic failed: ", topic].concat(),
+        (Outcome::Failed, Some(message)) => {
+            ["Topic failed: ", topic, ": ", &visible_line(message)].concat()
+        }
+    }
+}
+
+/// Returns the class of the row that shows the end of a topic. A failure looks like a gap.
+pub(crate) fn end_class(end: &TopicEnd) -> &'static str {
+    match end.outcome {
+        Outcome::Done => "mark",
+        Outcome::Failed => "mark gap",
     }
 }
 

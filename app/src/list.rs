@@ -11,7 +11,7 @@ use waterclock::{
 use crate::{
     browser, details,
     feed::{Feed, Viewport},
-    labels::gap_label,
+    labels::{end_class, end_label, gap_label},
     reactive::{first_text, text},
     ring::{Row, RowContent},
     settings::{Settings, TimeDisplay},
@@ -104,6 +104,7 @@ fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
         RowContent::Event(event) => ("event", event.time, Some(event), about(event)),
         RowContent::Opened(time) => ("mark", *time, None, "Stream opened".to_owned()),
         RowContent::Gap(gap, time) => ("mark gap", *time, None, gap_label(gap).to_owned()),
+        RowContent::End(end, time) => (end_class(end), *time, None, end_label(end)),
     };
     let data = event.map_or("", |event| event.data.trim_start());
     let mut data = visible_line(&data[..data.floor_char_boundary(MAX_DATA)]);

@@ -3,7 +3,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use waterclock::{event::Event, notice::Gap, timestamp::Timestamp};
+use waterclock::{
+    event::Event,
+    notice::{Gap, TopicEnd},
+    timestamp::Timestamp,
+};
 
 use crate::filter::Filter;
 
@@ -28,6 +32,8 @@ pub(crate) enum RowContent {
     Opened(Timestamp),
     /// Events are missing here, as reported at this time.
     Gap(Gap, Timestamp),
+    /// A topic has ended here, as reported at this time.
+    End(TopicEnd, Timestamp),
 }
 
 /// The rows, oldest first, and those that match the filter. Clones share the events.
@@ -139,7 +145,7 @@ impl Row {
     pub(crate) fn event(&self) -> Option<&Arc<Event>> {
         match &self.content {
             RowContent::Event(event) => Some(event),
-            RowContent::Opened(_) | RowContent::Gap(..) => None,
+            RowContent::Opened(_) | RowContent::Gap(..) | RowContent::End(..) => None,
         }
     }
 

@@ -53,6 +53,20 @@ test('Pause holds the list while further events are counted', async ({ page, ser
   expectConsecutive(await sequences(page));
 });
 
+test('a topic that ends is shown and stops the page, also one that comes later', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await page.goto(`${server.url}/?topic=build`);
+  await expect(state(page)).toHaveText('Live');
+  await publish(server, 'build', 'half of it');
+  await publish(server, 'build', 'disk full', 'end=failed');
+  for (const visit of ['first', 'later']) {
+    if (visit === 'later') await page.reload();
+    await expect(rows(page)).toHaveCount(1);
+    await expect(page.locator('.rows .mark.gap')).toContainText('Topic failed: build: disk full');
+    await expect(state(page)).toHaveText('Stopped. The stream has ended');
+  }
+});
+
 test('a filter shows and counts the matching events, and is in the address', async ({ page, server }) => {
   await server.start('--interval', '1h');
   await page.goto(`${server.url}/?topic=%3E`);

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Version of the format. It must change with the format.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 
 /// Returns the name of a group's lock and channel.
 pub(crate) fn name(group: &str) -> String {
@@ -138,7 +138,7 @@ mod tests {
     use waterclock::{
         event::Event,
         id::Epoch,
-        notice::{Gap, GapReason},
+        notice::{Gap, GapReason, TopicEnd},
         timestamp::Timestamp,
     };
 
@@ -223,6 +223,19 @@ mod tests {
                 StreamUpdate::Gap(gap),
             ),
             (
+                ("end", r#"{"topic":"t","outcome":"failed","message":"why","last":true}"#),
+                ReceivedMessage::Heartbeat { id: Some(id(4)) },
+                StreamUpdate::End(TopicEnd {
+                    last: true,
+                    ..TopicEnd::failed("t".parse().unwrap(), "why".to_owned())
+                }),
+            ),
+            (
+                ("end", r#"{"topic":"t","outcome":"done"}"#),
+                ReceivedMessage::Heartbeat { id: Some(id(4)) },
+                StreamUpdate::End(TopicEnd::done("t".parse().unwrap())),
+            ),
+            (
                 ("goodbye", r#"{"reason":"draining","retry_ms":9000}"#),
                 ReceivedMessage::Goodbye { reason: goodbye, retry: Duration::from_secs(9) },
                 StreamUpdate::Notice,
@@ -246,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_relayed_message_with_malformed_data_counts_as_a_heartbeat() {
-        for name in ["message", "gap", "goodbye"] {
+        for name in ["message", "gap", "end", "goodbye"] {
             for data in ["", "{", "[]", "{}", r#"{"reason":"other"}"#] {
                 let message = StreamMessage {
                     received: ReceivedMessage::Heartbeat { id: Some(id(4)) },
@@ -290,6 +303,6 @@ mod tests {
 
     #[test]
     fn the_name_has_the_version() {
-        assert_eq!(name("orders"), "waterclock-2-orders");
+        assert_eq!(name("orders"), "waterclock-3-orders");
     }
 }

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use waterclock::{
     event::Event,
-    notice::{Gap, GapReason, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice as _},
+    notice::{
+        End, Gap, GapReason, Goodbye, GoodbyeReason, Heartbeat, Hello, Notice as _, Outcome,
+        TopicEnd,
+    },
 };
 
 use crate::{
@@ -15,8 +18,8 @@ use crate::{
 
 /// Names of the messages that the page listens to: the notices, and `message` for all events. With
 /// `format=json`, events are unnamed on the wire and have their name in the JSON.
-pub(crate) const NAMES: [&str; 5] =
-    ["message", Hello::NAME, Gap::NAME, Heartbeat::NAME, Goodbye::NAME];
+pub(crate) const NAMES: [&str; 6] =
+    ["message", Hello::NAME, Gap::NAME, Heartbeat::NAME, End::NAME, Goodbye::NAME];
 
 /// A message of the stream, as the page gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum StreamUpdate {
     Event(Arc<Event>),
     /// Events are missing at this position.
     Gap(Gap),
+    /// A topic has ended at this position.
+    End(TopicEnd),
     /// A notice that needs no attention, such as a heartbeat.
     Notice,
 }
@@ -46,6 +51,12 @@ pub(crate) fn parse(name: &str, last_event_id: &str, data: &str) -> StreamMessag
             Some(gap) => (ReceivedMessage::Gap { cursor: id }, StreamUpdate::Gap(gap)),
             None => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
         },
+        // The position after an end is a cursor like any other. A client that resumes there after
+        // the last end is told that the stream has ended.
+        End::NAME => {
+            let content = from_json(data).map_or(StreamUpdate::Notice, StreamUpdate::End);
+            (ReceivedMessage::Heartbeat { id }, content)
+        }
         Goodbye::NAME => match from_json::<Goodbye>(data) {
             Some(Goodbye { reason, retry_ms }) => {
                 let retry = Duration::from_millis(retry_ms);
@@ -85,6 +96,15 @@ impl FromJson for Gap {
         let name = json.parse::<String>("reason")?;
         let reason = GapReason::ALL.into_iter().find(|reason| reason.as_str() == name)?;
         Some(Self { reason, cursor: json.parse("cursor")? })
+    }
+}
+
+impl FromJson for TopicEnd {
+    fn from_json(json: &Json) -> Option<Self> {
+        let name = json.parse::<String>("outcome")?;
+        let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == name)?;
+        let (topic, message) = (json.parse("topic")?, json.parse("message"));
+        Some(Self { topic, outcome, message, last: json.is_true("last") })
     }
 }
 
