@@ -160,6 +160,10 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         L::latest(self, topics, limit)
     }
 
+    fn note_changes(&self, changed: &std::sync::Arc<ChangedTopics>) {
+        L::note_changes(self, changed);
+    }
+
     fn topics(
         &self,
         topics: &Patterns,
@@ -938,5 +942,25 @@ async fn the_figures_of_a_topic_follow_its_events() {
             let times = [of.oldest, of.newest].map(|stamp| stamp.map(|stamp| stamp.time));
             assert_eq!(times, [Some(at(1)), Some(at(2))]);
         }
+    }
+}
+
+#[tokio::test]
+async fn topics_that_lose_events_are_noted() {
+    for log in TestLog::all(Retention { bytes: 100_000, ..keeping(2) }) {
+        let changed = std::sync::Arc::default();
+        log.log.note_changes(&changed);
+        let mut watch = changed.watch();
+        log.append("aabb").await;
+        assert_eq!(watch.take(), Some(Vec::new()));
+        log.append("a").await;
+        assert_eq!(watch.take(), Some(vec!["a".parse().unwrap()]));
+        log.log.delete(&"b".parse().unwrap()).await.unwrap();
+        assert_eq!(watch.take(), Some(vec!["b".parse().unwrap()]));
+        // Events of one topic push out those of another.
+        for _ in 0..4 {
+            log.append_drafts(vec![draft("c", &"x".repeat(60_000))]).await;
+        }
+        assert!(watch.take().unwrap().contains(&"a".parse().unwrap()));
     }
 }

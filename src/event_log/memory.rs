@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::{
     ages::{AgeMarks, is_young},
+    changed_topics::ChangedTopics,
     retention::Retention,
     store::{
         Appended, Bounds, EventCollector, EventLog, EventLogFuture, ReadLimit, Rejected,
@@ -175,6 +176,7 @@ impl MemoryContents {
             entry.set_dropped(sequence);
             entry.place.lock().pop_front();
             entry.remove(event.data.len());
+            topics.note([&event.topic]);
         }
         if let Some(key) = self.key_of.remove(&sequence) {
             self.sequence_of.remove(&(event.topic, key));
@@ -304,6 +306,10 @@ impl EventLog for MemoryLog {
         let mut sequences: Vec<_> = of_each.filter(|&sequence| sequence > after).collect();
         sequences.sort_unstable();
         Box::pin(ready(Ok(self.contents.lock().events(&sequences, limit))))
+    }
+
+    fn note_changes(&self, changed: &Arc<ChangedTopics>) {
+        self.topics.note_changes(changed);
     }
 
     fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {

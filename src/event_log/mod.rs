@@ -23,6 +23,7 @@
 //! ```
 
 mod ages;
+mod changed_topics;
 mod memory;
 mod retention;
 #[cfg(feature = "sqlite")]
@@ -35,6 +36,7 @@ mod topics;
 #[cfg(test)]
 mod conformance;
 
+pub use changed_topics::{ChangedTopics, TopicWatch};
 pub use memory::MemoryLog;
 pub use retention::Retention;
 #[cfg(feature = "sqlite")]

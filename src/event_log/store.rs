@@ -8,6 +8,7 @@ use std::{
 
 use serde::Serialize;
 
+use super::changed_topics::ChangedTopics;
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     id::{Epoch, EventId},
@@ -95,6 +96,12 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// If the log could not be read.
     fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64>;
+
+    /// Makes the log note topics in `changed` whenever it drops or deletes some of their events.
+    /// The hub notes the other changes. The default notes none.
+    fn note_changes(&self, changed: &Arc<ChangedTopics>) {
+        let _ = changed;
+    }
 
     /// Returns topics that match and have events, after the topic `after`, at most `limit`. They
     /// are ordered by their first tokens, then by their second ones, and so on.

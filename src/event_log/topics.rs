@@ -11,6 +11,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 
 use super::{
+    changed_topics::ChangedTopics,
     store::{EventStamp, Rejected, TopicFigures},
     topic_map::TopicMap,
 };
@@ -36,6 +37,8 @@ struct TopicEntries<T> {
     by_topic: TopicMap<Arc<TopicEntry<T>>>,
     /// Upper bound of the sequence numbers that were dropped of topics without an entry.
     forgotten: u64,
+    /// The place where changes are noted, if they are.
+    changed: Option<Arc<ChangedTopics>>,
 }
 
 /// The bookkeeping of one topic. Only the log's writer changes it.
@@ -282,8 +285,8 @@ impl<T> Topics<T> {
             newest_end = entry.end().map_or(0, |end| end.sequence).max(newest_end);
             by_topic.insert(&entry.topic, Arc::clone(&entry));
         }
-        let newest_end = newest_end.into();
-        Self { entries: RwLock::new(TopicEntries { by_topic, forgotten }), newest_end }
+        let entries = TopicEntries { by_topic, forgotten, changed: None };
+        Self { entries: RwLock::new(entries), newest_end: newest_end.into() }
     }
 
     /// Returns the entry of a topic.
@@ -320,6 +323,19 @@ impl<T> Topics<T> {
             page.len() < limit
         });
         page
+    }
+
+    /// Notes the topics that change in `changed` from now on.
+    pub fn note_changes(&self, changed: &Arc<ChangedTopics>) {
+        self.0.write().changed = Some(Arc::clone(changed));
+    }
+
+    /// Notes that topics have changed.
+    pub fn note<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) {
+        let changed = self.0.read().changed.clone();
+        if let Some(changed) = changed {
+            changed.note(topics);
+        }
     }
 
     /// Returns the figures of the topics. `oldest` looks for the oldest event of an entry.

@@ -54,7 +54,9 @@ pub use topic_filter::TopicFilter;
 
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
-    event_log::{Bounds, Condition, EventLog, EventLogError, MemoryLog, Retention, TopicFigures},
+    event_log::{
+        Bounds, Condition, EventLog, EventLogError, MemoryLog, Retention, TopicFigures, TopicWatch,
+    },
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
     pattern::Patterns,
@@ -91,7 +93,10 @@ impl Hub {
     /// Outside a tokio runtime, because the hub spawns a task that writes to the log.
     pub fn new(log: impl EventLog, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let newest = log.bounds().newest;
+        let changed = Arc::default();
+        log.note_changes(&changed);
         let state = Arc::new(HubState {
+            changed,
             log: Box::new(log),
             now: Box::new(now),
             appending: tokio::sync::Mutex::default(),
@@ -216,6 +221,11 @@ impl Hub {
         self.state.log.figures(topics).await
     }
 
+    /// Begins to watch the topics whose events change, or the number of subscribers that name them.
+    pub fn watch_topics(&self) -> TopicWatch {
+        self.state.changed.watch()
+    }
+
     /// Counts the subscribers to a topic.
     pub fn readers(&self, topic: &Topic) -> Readers {
         self.state.fanout.lock().channels.readers(topic)
@@ -243,6 +253,7 @@ impl Hub {
             let Fanout { ring, channels } = &mut *self.state.fanout.lock();
             (channels.join(&topics, ring.newest()), ring.newest())
         };
+        self.state.note_readers(&topics);
         let (sequence, reason) = match &cursor {
             Cursor::Now => (now, None),
             Cursor::Earliest => (start, None),

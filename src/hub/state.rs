@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     event::Topic,
-    event_log::{Appended, EventLog, EventLogError, Rejected},
-    pattern::Patterns,
+    event_log::{Appended, ChangedTopics, EventLog, EventLogError, Rejected},
+    pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
 
@@ -35,6 +35,8 @@ pub(super) struct HubState {
     /// deletion must be shown after it.
     pub appending: tokio::sync::Mutex<()>,
     pub fanout: Mutex<Fanout>,
+    /// The topics whose events or readers have changed.
+    pub changed: Arc<ChangedTopics>,
     /// The newest sequence number of which all channels have been notified.
     pub shown: AtomicU64,
     pub failures: FailureCounters,
@@ -131,6 +133,14 @@ impl HubState {
         (ends.len() == topics.iter().count()).then(|| ends.last().map(|end| end.id.sequence))?
     }
 
+    /// Notes that a subscriber to the patterns has come or gone.
+    pub fn note_readers(&self, patterns: &Patterns) {
+        if self.changed.is_watched() {
+            let topics: Vec<_> = patterns.iter().filter_map(Pattern::topic).collect();
+            self.changed.note(&topics);
+        }
+    }
+
     /// Notes that a publish has failed.
     fn failed(&self, error: PublishError, chain: Option<&DraftChain>) -> PublishError {
         if let Some(chain) = chain {
@@ -186,6 +196,7 @@ impl HubState {
                 ring.push(Arc::clone(frame));
             }
         }
+        self.changed.note(frames.iter().map(|frame| &frame.event().topic));
         for (channel, frames) in by_channel.into_values() {
             channel.show(frames);
         }

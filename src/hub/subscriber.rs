@@ -488,6 +488,7 @@ impl Drop for Subscriber {
             self.channel.forget(key);
         }
         self.state.fanout.lock().channels.leave(&self.topics);
+        self.state.note_readers(&self.topics);
     }
 }
 

@@ -36,7 +36,7 @@ impl TopicFilter {
     }
 
     /// The patterns by which the topics can be looked for; `None` if there are none.
-    pub(super) fn narrowed(&self) -> Option<&Patterns> {
+    pub fn narrowed(&self) -> Option<&Patterns> {
         self.narrowed.as_ref()
     }
 

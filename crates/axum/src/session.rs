@@ -102,7 +102,7 @@ enum Phase {
 }
 
 /// A reason to act without an event.
-enum Signal {
+pub(crate) enum Signal {
     /// The server has begun to shut down.
     Stop(Instant),
     /// The time of this stream's goodbye has come.
@@ -114,7 +114,7 @@ enum Signal {
 }
 
 /// Waits for the next signal. Earlier arms take precedence.
-async fn next_signal(
+pub(crate) async fn next_signal(
     stop: Stop,
     goodbye: Option<Instant>,
     expires: Option<Deadline>,
@@ -163,7 +163,7 @@ impl<E: Encoder> Session<E> {
         let behind = context.hub.newest().saturating_sub(subscriber.cursor().sequence);
         context.metrics.stream_opened(behind);
         let record = StreamRecord::new(context, open, Some(subscriber.topics().clone()));
-        record.print_opened(subscriber.cursor());
+        record.print_opened(Some(subscriber.cursor()));
         Self {
             record,
             subscriber,
@@ -302,16 +302,8 @@ impl<E: Encoder> Session<E> {
     }
 
     fn hello(&self) -> E::Chunk {
-        let StreamContext { hub, settings, .. } = &*self.record.context;
-        let kept = hub.kept();
-        let hello = Hello {
-            time: hub.now(),
-            connection: self.record.open.number(),
-            heartbeat_ms: millis(settings.heartbeat),
-            retry_ms: millis(settings.retry),
-            oldest: kept.map(|(oldest, _)| oldest),
-            newest: kept.map(|(_, newest)| newest),
-        };
+        let settings = &self.record.context.settings;
+        let hello = hello(&self.record.context, self.record.open.number());
         self.encoder.notice(&hello, self.settled_position().as_deref(), Some(settings.retry))
     }
 
@@ -378,6 +370,20 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
+/// Creates the first message of a stream.
+pub(crate) fn hello(context: &StreamContext, connection: u64) -> Hello {
+    let StreamContext { hub, settings, .. } = context;
+    let kept = hub.kept();
+    Hello {
+        time: hub.now(),
+        connection,
+        heartbeat_ms: millis(settings.heartbeat),
+        retry_ms: millis(settings.retry),
+        oldest: kept.map(|(oldest, _)| oldest),
+        newest: kept.map(|(_, newest)| newest),
+    }
+}
+
 /// Counts a stream that cannot be opened, and encodes its only chunk. An HTTP error would make a
 /// browser give up for good.
 pub(crate) fn refuse<E: Encoder>(
@@ -422,7 +428,7 @@ pub(crate) fn millis(time: Duration) -> u64 {
 /// The record of one stream, which is counted and printed when it is dropped.
 pub(crate) struct StreamRecord {
     pub(crate) context: Arc<StreamContext>,
-    open: OpenStream,
+    pub(crate) open: OpenStream,
     opened: Instant,
     /// Topics that the client reads; `None` for a probe.
     topics: Option<Patterns>,
@@ -452,8 +458,9 @@ impl StreamRecord {
         }
     }
 
-    fn print_opened(&self, cursor: EventId) {
-        let (connection, cursor) = (self.open.number(), display(cursor));
+    /// Prints that the stream was opened; a view has no cursor.
+    pub(crate) fn print_opened(&self, cursor: Option<EventId>) {
+        let (connection, cursor) = (self.open.number(), cursor.map(display));
         let (topics, client) = self.reader();
         tracing::info!(connection, cursor, topics, client, "stream opened");
     }

@@ -167,3 +167,42 @@ async fn an_invalid_query_for_topics_gets_400_with_the_permitted_values() {
     }
     assert_eq!(server.get("/topics?_=1").await.status(), 200);
 }
+
+#[tokio::test]
+async fn a_live_view_sends_the_figures_of_topics_that_change() {
+    let access = Access { public_topics: ["a.*".parse().unwrap()].into(), ..tokens::access() };
+    let server = Server::with_access(access).await;
+    for topic in ["a.b", "secret"] {
+        server.publish_to(topic, "x").await;
+    }
+    let accept = "Accept: application/json;q=0.5, Text/Event-Stream\r\n";
+    for path in ["/topics", "/topics/a.b"] {
+        let request = format!("GET {path} HTTP/1.0\r\n{REMOTE}{accept}\r\n");
+        let mut view = server.send(request.as_bytes()).await;
+        assert_eq!((view.status(), view.header("vary")), (200, Some("accept")));
+        assert_eq!(view.header("content-type"), Some("text/event-stream"));
+        let hello = view.message().await;
+        assert_eq!((hello.name.as_str(), hello.last_event_id.as_str()), ("hello", ""));
+        let mut topics = async || {
+            let message = view.message().await;
+            assert_eq!(message.name, "message");
+            let page: Value = serde_json::from_str(&message.data).unwrap();
+            let topic = &page["topics"][0];
+            assert_eq!(
+                (page["topics"].as_array().unwrap().len(), &topic["topic"]),
+                (1, &json!("a.b"))
+            );
+            (topic["events"].as_u64().unwrap(), topic["readers"].as_u64().unwrap())
+        };
+        let (before, _) = topics().await;
+        server.publish_to("secret", "x").await;
+        server.publish_to("a.b", "x").await;
+        assert_eq!(topics().await, (before + 1, 0));
+    }
+    server.wait_for_streams(0).await;
+    let head = server.request("HEAD", "/topics", &[("Accept", b"text/event-stream")]).await;
+    assert_eq!((head.status(), head.header("content-type")), (200, Some("text/event-stream")));
+    let secret = format!("GET /topics/secret HTTP/1.0\r\n{REMOTE}{accept}\r\n");
+    assert_eq!(server.send(secret.as_bytes()).await.status(), 401);
+    assert_eq!(server.streams.count(), 0);
+}

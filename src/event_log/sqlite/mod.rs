@@ -39,6 +39,7 @@ pub use error::OpenError;
 pub use reserve::volume_bytes;
 
 use super::{
+    changed_topics::ChangedTopics,
     retention::Retention,
     store::{
         Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
@@ -277,6 +278,10 @@ impl EventLog for SqliteLog {
             self.wait_for_drop(topics, after).await;
             self.undamaged(found)
         })
+    }
+
+    fn note_changes(&self, changed: &Arc<ChangedTopics>) {
+        self.topics.note_changes(changed);
     }
 
     fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {

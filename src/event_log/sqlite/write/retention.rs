@@ -240,6 +240,8 @@ impl Writer {
                 index.times.forget(index.start);
             }
         }
+        let topics = Arc::clone(&self.shared.index.lock().topics);
+        topics.note(dropping.keys());
         // There may be no log to be read any more.
         let _ = self.dropped.send(());
         result.map(|_| ())

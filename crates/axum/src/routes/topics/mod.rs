@@ -1,94 +1,40 @@
 //! `GET /topics` and `GET /topics/{topic}`: the figures of topics, and the numbers of their
-//! readers.
+//! readers, once or as a live view.
 
-use std::{collections::BTreeSet, error::Error, sync::Arc};
+mod figures;
+mod view;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Json,
+    body::Body,
     extract::{Path, State, rejection::PathRejection},
-    http::{StatusCode, header::CACHE_CONTROL, request::Parts},
+    http::{
+        HeaderMap, HeaderValue, Method,
+        header::{ACCEPT, CACHE_CONTROL, VARY},
+        request::Parts,
+    },
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
 use waterclock::{
-    event::{InvalidTopic, Topic},
-    event_log::{EventLogError, EventStamp, TopicFigures},
-    hub::{Hub, Readers, TopicFilter},
-    pattern::{InvalidPattern, Pattern, Patterns},
+    event::Topic,
+    hub::TopicFilter,
+    pattern::{Pattern, Patterns},
 };
 
 use super::publish::PublishPath;
 use crate::{
     limits::{DEFAULT_TOPICS, MAX_PATTERNS, MAX_TOPICS},
-    parameters::{InvalidParameters, KnownParameters, split_query},
-    policy::Policy,
+    parameters::{KnownParameters, split_query},
+    policy::{Expiry, Policy},
     problem::Problem,
+    sse,
     state::StreamContext,
 };
-
-/// An error of a request for topics.
-#[derive(Debug, thiserror::Error)]
-enum TopicsError {
-    #[error("{0:?} is {InvalidTopic}.")]
-    Topic(String),
-    #[error("{0:?} is {InvalidPattern}.")]
-    Pattern(String),
-    #[error("A request may have at most {MAX_PATTERNS} patterns. Use wildcards.")]
-    TooManyPatterns,
-    #[error("{0:?} is not a page. `after` must be the `next` of the page before, or be left out.")]
-    After(String),
-    #[error(
-        "{0:?} is not a number of topics. `limit` must be a whole number from 1 to {MAX_TOPICS}, \
-         or be left out."
-    )]
-    Limit(String),
-    #[error(transparent)]
-    Parameters(#[from] InvalidParameters),
-    #[error("The topics could not be read. The server's output says why.")]
-    Read,
-}
-
-impl From<TopicsError> for Problem {
-    fn from(error: TopicsError) -> Self {
-        let status = match error {
-            TopicsError::Read => StatusCode::INTERNAL_SERVER_ERROR,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Self::new(status, error.to_string())
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn unreadable(error: EventLogError) -> TopicsError {
-    tracing::error!(error = &error as &dyn Error, "the topics could not be read");
-    TopicsError::Read
-}
-
-/// A topic with its figures.
-#[derive(Serialize)]
-struct TopicJson {
-    topic: Topic,
-    /// Number of events kept.
-    events: usize,
-    /// Bytes of their data.
-    bytes: u64,
-    oldest: Option<EventStamp>,
-    newest: Option<EventStamp>,
-    /// Number of streams and polls that name the topic.
-    readers: usize,
-    /// Number of those that have only patterns that match it.
-    pattern_readers: usize,
-    ended: bool,
-}
-
-impl TopicJson {
-    fn new(hub: &Hub, figures: TopicFigures) -> Self {
-        let TopicFigures { topic, events, bytes, oldest, newest, ended } = figures;
-        let Readers { exact, by_pattern } = hub.readers(&topic);
-        let (readers, pattern_readers) = (exact, by_pattern);
-        Self { topic, events, bytes, oldest, newest, readers, pattern_readers, ended }
-    }
-}
+use figures::{TopicJson, TopicsError, read};
+use view::ViewedTopics;
 
 /// A page of the list.
 #[derive(Serialize)]
@@ -96,12 +42,6 @@ struct Page {
     topics: Vec<TopicJson>,
     /// The `after` of the next page; `None` on the last one.
     next: Option<Topic>,
-}
-
-/// Reads the figures of topics.
-async fn read(hub: &Hub, topics: &[Topic]) -> Result<Vec<TopicJson>, TopicsError> {
-    let figures = hub.figures(topics).await.map_err(unreadable)?;
-    Ok(figures.into_iter().map(|figures| TopicJson::new(hub, figures)).collect())
 }
 
 /// Answers with the figures of one topic, which need not have any events.
@@ -114,7 +54,11 @@ pub(super) async fn one(
     let Path(PublishPath { topic }) =
         path.map_err(|why| Problem::new(why.status(), format!("{}.", why.body_text())))?;
     let topic: Topic = topic.parse().map_err(|_| TopicsError::Topic(topic))?;
-    policy.may_read(&head, &topic.clone().into())?;
+    let expires = policy.may_read(&head, &topic.clone().into())?;
+    if wants_stream(&head.headers) {
+        let topics = ViewedTopics::One(topic);
+        return Ok(stream(&context, &*policy, &head, topics, expires));
+    }
     let topic = read(&context.hub, &[topic]).await?.pop();
     Ok(json(&topic))
 }
@@ -127,8 +71,11 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let ListParameters { patterns, after, limit } =
         ListParameters::parse(head.uri.query().unwrap_or_default())?;
-    let (allowed, _) = policy.may_list(&head, &patterns)?;
+    let (allowed, expires) = policy.may_list(&head, &patterns)?;
     let filter = TopicFilter::new(&patterns, allowed);
+    if wants_stream(&head.headers) {
+        return Ok(stream(&context, &*policy, &head, ViewedTopics::Filtered(filter), expires));
+    }
     // One more than the page has tells if there is a next page.
     let mut topics = context.hub.topics(&filter, after.as_ref(), limit + 1);
     let has_next = topics.len() > limit;
@@ -137,8 +84,35 @@ pub(super) async fn list(
     Ok(json(&Page { topics: read(&context.hub, &topics).await?, next }))
 }
 
+/// Returns `true` if the client accepts a stream of events.
+fn wants_stream(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT).into_iter().map(HeaderValue::as_bytes);
+    let ranges = values.flat_map(|value| value.split(|byte| *byte == b','));
+    let types = ranges.filter_map(|range| range.split(|byte| *byte == b';').next());
+    types
+        .map(<[u8]>::trim_ascii)
+        .any(|media| media.eq_ignore_ascii_case(waterclock::sse::CONTENT_TYPE.as_bytes()))
+}
+
+/// Answers with a live view, or with its head.
+fn stream(
+    context: &Arc<StreamContext>,
+    policy: &dyn Policy,
+    head: &Parts,
+    topics: ViewedTopics,
+    expires: Expiry,
+) -> Response {
+    let mut response = match head.method {
+        Method::HEAD => sse::response(Body::empty()),
+        _ => view::open(context, policy, head, topics, expires),
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response
+}
+
 fn json(body: &impl Serialize) -> Response {
-    ([(CACHE_CONTROL, "no-cache, no-transform")], Json(body)).into_response()
+    let headers = [(CACHE_CONTROL, "no-cache, no-transform"), (VARY, "accept")];
+    (headers, Json(body)).into_response()
 }
 
 /// The names of the parameters of the list, and what belongs elsewhere.

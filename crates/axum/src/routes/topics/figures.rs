@@ -1,0 +1,94 @@
+//! The figures of topics as JSON.
+
+use std::error::Error;
+
+use axum::http::StatusCode;
+use serde::Serialize;
+use waterclock::{
+    event::{InvalidTopic, Topic},
+    event_log::{EventLogError, EventStamp, TopicFigures},
+    hub::{Hub, Readers},
+    pattern::InvalidPattern,
+};
+
+use crate::{
+    limits::{MAX_PATTERNS, MAX_TOPICS},
+    parameters::InvalidParameters,
+    problem::Problem,
+};
+
+/// An error of a request for topics.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TopicsError {
+    #[error("{0:?} is {InvalidTopic}.")]
+    Topic(String),
+    #[error("{0:?} is {InvalidPattern}.")]
+    Pattern(String),
+    #[error("A request may have at most {MAX_PATTERNS} patterns. Use wildcards.")]
+    TooManyPatterns,
+    #[error("{0:?} is not a page. `after` must be the `next` of the page before, or be left out.")]
+    After(String),
+    #[error(
+        "{0:?} is not a number of topics. `limit` must be a whole number from 1 to {MAX_TOPICS}, \
+         or be left out."
+    )]
+    Limit(String),
+    #[error(transparent)]
+    Parameters(#[from] InvalidParameters),
+    #[error("The topics could not be read. The server's output says why.")]
+    Read,
+}
+
+impl From<TopicsError> for Problem {
+    fn from(error: TopicsError) -> Self {
+        let status = match error {
+            TopicsError::Read => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unreadable(error: EventLogError) -> TopicsError {
+    tracing::error!(error = &error as &dyn Error, "the topics could not be read");
+    TopicsError::Read
+}
+
+/// A topic with its figures.
+#[derive(Serialize)]
+pub(super) struct TopicJson {
+    topic: Topic,
+    /// Number of events kept.
+    events: usize,
+    /// Bytes of their data.
+    bytes: u64,
+    oldest: Option<EventStamp>,
+    newest: Option<EventStamp>,
+    /// Number of streams and polls that name the topic.
+    readers: usize,
+    /// Number of those that have only patterns that match it.
+    pattern_readers: usize,
+    ended: bool,
+}
+
+impl TopicJson {
+    fn new(hub: &Hub, figures: TopicFigures) -> Self {
+        let TopicFigures { topic, events, bytes, oldest, newest, ended } = figures;
+        let Readers { exact, by_pattern } = hub.readers(&topic);
+        let (readers, pattern_readers) = (exact, by_pattern);
+        Self { topic, events, bytes, oldest, newest, readers, pattern_readers, ended }
+    }
+}
+
+/// Some of the topics.
+#[derive(Serialize)]
+pub(super) struct Snapshot<'a> {
+    pub(super) topics: &'a [TopicJson],
+}
+
+/// Reads the figures of topics.
+pub(super) async fn read(hub: &Hub, topics: &[Topic]) -> Result<Vec<TopicJson>, TopicsError> {
+    let figures = hub.figures(topics).await.map_err(unreadable)?;
+    Ok(figures.into_iter().map(|figures| TopicJson::new(hub, figures)).collect())
+}

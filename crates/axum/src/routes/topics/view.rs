@@ -1,0 +1,433 @@
+//! The live view of topics: a stream that begins with their figures, and then sends at most once a
+//! second what has changed. It is not part of the event log, so it has no ids: each connection
+//! begins anew.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{body::Body, http::request::Parts, response::Response};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::time::Instant;
+use waterclock::{
+    event::Topic,
+    event_log::TopicWatch,
+    hub::{Format, TopicFilter},
+    notice::{GoodbyeReason, Heartbeat},
+    sse::Block,
+};
+
+use super::figures::{Snapshot, TopicJson, TopicsError, read};
+use crate::{
+    deadline::Deadline,
+    metrics::EndReason,
+    policy::{Expiry, Policy, client_of},
+    session::{
+        Encoder as _, Signal, StreamRecord, goodbye, hello, next_signal, refuse,
+    },
+    sse::{self, SseEncoder},
+    state::StreamContext,
+};
+
+/// Minimum time between two looks at the topics that have changed.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of topics in one message.
+const TOPICS_PER_MESSAGE: usize = 100;
+/// The encoder of a view's notices. A view has no events of the log.
+const ENCODER: SseEncoder = SseEncoder(Format::Plain);
+
+/// The topics of a view.
+pub(super) enum ViewedTopics {
+    /// One topic, with or without events.
+    One(Topic),
+    /// Those that pass a filter and have events, or get some, or readers.
+    Filtered(TopicFilter),
+}
+
+/// Opens a view, and answers with its stream.
+pub(super) fn open(
+    context: &Arc<StreamContext>,
+    policy: &dyn Policy,
+    head: &Parts,
+    topics: ViewedTopics,
+    expires: Expiry,
+) -> Response {
+    let refuse = |reason| sse::response(Body::from(refuse(context, &ENCODER, reason)));
+    if context.stop.has_begun() {
+        return refuse(GoodbyeReason::Draining);
+    }
+    let client = policy.client_address(head).map(client_of);
+    let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
+    context.metrics.stream_opened(0);
+    let patterns = match &topics {
+        ViewedTopics::One(topic) => Some(topic.clone().into()),
+        ViewedTopics::Filtered(filter) => filter.narrowed().cloned(),
+    };
+    let record = StreamRecord::new(Arc::clone(context), open, patterns);
+    record.print_opened(None);
+    let view = TopicView {
+        // Watched before the figures are read, so no change is missed.
+        changes: context.hub.watch_topics(),
+        record,
+        topics,
+        changed: Vec::new(),
+        next_look: Instant::now(),
+        sent: Instant::now(),
+        goodbye: None,
+        expires: expires.map(|expires| Deadline::new(&context.hub, expires)),
+        phase: ViewPhase::Hello,
+    };
+    let chunks = stream::unfold(view, |mut view| async {
+        let chunk = view.next().await?;
+        Some((Ok::<_, Infallible>(chunk), view))
+    });
+    sse::response(Body::from_stream(chunks))
+}
+
+/// One open view.
+struct TopicView {
+    record: StreamRecord,
+    topics: ViewedTopics,
+    changes: TopicWatch,
+    /// Topics that have changed and are still to be sent.
+    changed: Vec<Topic>,
+    /// Earliest time of the next look at the changes.
+    next_look: Instant,
+    /// Time at which the last chunk was made.
+    sent: Instant,
+    /// Time of the goodbye, once the server shuts down.
+    goodbye: Option<Instant>,
+    /// Time at which the client's permission ends.
+    expires: Option<Deadline>,
+    phase: ViewPhase,
+}
+
+enum ViewPhase {
+    Hello,
+    /// The figures of all topics after this one.
+    All(Option<Topic>),
+    Changes,
+    Over,
+}
+
+impl TopicView {
+    /// Makes the next chunk. Returns `None` at the end of the view.
+    async fn next(&mut self) -> Option<Bytes> {
+        if matches!(self.phase, ViewPhase::Over) {
+            return None;
+        }
+        let chunk = loop {
+            let StreamContext { stop, streams, .. } = &*self.record.context;
+            if self.goodbye.is_none() && stop.has_begun() {
+                self.goodbye = Some(streams.goodbye_at(stop.begun().await));
+            }
+            if let Some(goodbye) = self.goodbye_that_is_due() {
+                break goodbye;
+            }
+            match self.snapshot().await {
+                Ok(Some(chunk)) => break chunk,
+                Ok(None) => {}
+                // The client reconnects, as after any lost connection.
+                Err(_) => {
+                    self.record.end_reason = EndReason::LogFailed;
+                    return None;
+                }
+            }
+            if matches!(self.phase, ViewPhase::Changes)
+                && self.changed.is_empty()
+                && let Some(chunk) = self.wait().await
+            {
+                break chunk;
+            }
+        };
+        self.sent = Instant::now();
+        self.record.context.metrics.bytes_sent(chunk.len());
+        Some(chunk)
+    }
+
+    /// Makes the next chunk that needs no waiting. Returns `None` if the phase has none, or none
+    /// any more.
+    async fn snapshot(&mut self) -> Result<Option<Bytes>, TopicsError> {
+        let topics = match &self.phase {
+            ViewPhase::Hello => {
+                self.phase = ViewPhase::All(None);
+                let context = &self.record.context;
+                let hello = hello(context, self.record.open.number());
+                let retry = Some(context.settings.retry);
+                return Ok(Some(ENCODER.notice(&hello, None, retry)));
+            }
+            ViewPhase::All(after) => {
+                let topics = match &self.topics {
+                    ViewedTopics::One(topic) if after.is_none() => vec![topic.clone()],
+                    ViewedTopics::One(_) => Vec::new(),
+                    ViewedTopics::Filtered(filter) => {
+                        self.record.context.hub.topics(filter, after.as_ref(), TOPICS_PER_MESSAGE)
+                    }
+                };
+                self.phase = match topics.last() {
+                    Some(last) => ViewPhase::All(Some(last.clone())),
+                    None => ViewPhase::Changes,
+                };
+                topics
+            }
+            ViewPhase::Changes => {
+                let rest = self.changed.len().saturating_sub(TOPICS_PER_MESSAGE);
+                self.changed.split_off(rest)
+            }
+            ViewPhase::Over => Vec::new(),
+        };
+        if topics.is_empty() {
+            return Ok(None);
+        }
+        let topics = read(&self.record.context.hub, &topics).await?;
+        Ok(Some(message(&topics)))
+    }
+
+    /// Waits until topics have changed, or for a signal that makes a chunk.
+    async fn wait(&mut self) -> Option<Bytes> {
+        let context = Arc::clone(&self.record.context);
+        let heartbeat = self.sent + context.settings.heartbeat;
+        let signal =
+            next_signal(context.stop.clone(), self.goodbye, self.expires.clone(), heartbeat);
+        let (watch, next_look) = (&mut self.changes, self.next_look);
+        let look = async {
+            tokio::time::sleep_until(next_look).await;
+            watch.changed().await;
+        };
+        tokio::select! {
+            biased;
+            signal = signal => match signal {
+                // The next look at what is due draws the time of the goodbye, or makes it.
+                Signal::Stop(_) | Signal::Goodbye | Signal::Expired => None,
+                Signal::Heartbeat => {
+                    let heartbeat = Heartbeat { time: context.hub.now(), skipped: None };
+                    Some(ENCODER.notice(&heartbeat, None, None))
+                }
+            },
+            () = look => {
+                self.next_look = Instant::now() + INTERVAL;
+                self.look();
+                None
+            }
+        }
+    }
+
+    /// Takes the topics of the view that have changed.
+    fn look(&mut self) {
+        loop {
+            let Some(mut topics) = self.changes.take() else {
+                self.changed.clear();
+                self.phase = ViewPhase::All(None);
+                return;
+            };
+            if topics.is_empty() {
+                return;
+            }
+            match &self.topics {
+                ViewedTopics::One(one) => topics.retain(|topic| topic == one),
+                ViewedTopics::Filtered(filter) => filter.apply(&mut topics),
+            }
+            self.changed.append(&mut topics);
+        }
+    }
+
+    /// Ends the view if its permission has ended, or if the server says goodbye.
+    fn goodbye_that_is_due(&mut self) -> Option<Bytes> {
+        let reason = if self.expires.as_ref().is_some_and(Deadline::has_passed) {
+            GoodbyeReason::Expired
+        } else if self.goodbye.is_some_and(|at| at <= Instant::now()) {
+            GoodbyeReason::Draining
+        } else {
+            return None;
+        };
+        self.phase = ViewPhase::Over;
+        self.record.end_reason = reason.into();
+        Some(goodbye(&self.record.context.settings, &ENCODER, reason))
+    }
+}
+
+/// Encodes figures as a message without a name, so that `onmessage` gets it.
+fn message(topics: &[TopicJson]) -> Bytes {
+    // Serialization cannot fail: figures consist of strings and numbers.
+    let json = serde_json::to_string(&Snapshot { topics }).unwrap_or_default();
+    let mut bytes = Vec::new();
+    let encoded = Block { data: Some(&json), ..Block::default() }.encode(&mut bytes);
+    debug_assert_eq!(encoded, Ok(()), "it has no id and no name");
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::StreamExt as _;
+    use waterclock::{
+        event::Draft,
+        event_log::{MemoryLog, Retention},
+        hub::Hub,
+        id::{Cursor, Epoch},
+        pattern::{Pattern, Patterns},
+        timestamp::Timestamp,
+    };
+
+    use super::*;
+    use crate::{
+        limits::{Settings, StreamLimits},
+        policy::ReadOnly,
+        stop::Stop,
+        streams::OpenStreams,
+    };
+
+    fn context(settings: Settings) -> Arc<StreamContext> {
+        let began = Instant::now();
+        let now =
+            move || Timestamp::from_millis(u64::try_from(began.elapsed().as_millis()).unwrap());
+        let log =
+            MemoryLog::new(Epoch::new(1), Retention { topics: 30_000, ..Retention::default() });
+        Arc::new(StreamContext {
+            hub: Arc::new(Hub::new(log, now)),
+            settings,
+            streams: OpenStreams::new(settings.streams),
+            metrics: Arc::default(),
+            stop: Stop::default(),
+            started: began,
+        })
+    }
+
+    async fn publish(context: &StreamContext, topic: &str) {
+        context.hub.publish(Draft::new(topic.parse().unwrap(), "x")).await.unwrap();
+    }
+
+    /// An open view, as its client sees it.
+    struct Client {
+        body: axum::body::BodyDataStream,
+        began: Instant,
+    }
+
+    impl Client {
+        fn open(context: &Arc<StreamContext>, topics: ViewedTopics, expires: Expiry) -> Self {
+            let (head, ()) = axum::http::Request::new(()).into_parts();
+            let response = open(context, &ReadOnly, &head, topics, expires);
+            let body = response.into_body().into_data_stream();
+            Self { body, began: Instant::now() }
+        }
+
+        fn all(context: &Arc<StreamContext>) -> Self {
+            let all = Patterns::from(Pattern::all());
+            Self::open(context, ViewedTopics::Filtered(TopicFilter::new(&all, all.clone())), None)
+        }
+
+        /// Returns the next chunk, with the seconds since the view was opened.
+        async fn next(&mut self) -> Option<(u64, String)> {
+            let chunk = self.body.next().await?.unwrap();
+            let text = String::from_utf8(chunk.to_vec()).unwrap();
+            Some((self.began.elapsed().as_secs(), text))
+        }
+
+        /// Returns the topics of the next message, with their numbers of events and of readers.
+        async fn topics(&mut self) -> (u64, Vec<(String, u64, u64)>) {
+            let (seconds, text) = self.next().await.unwrap();
+            let json = text.strip_prefix("data: ").expect(&text);
+            let json: serde_json::Value = serde_json::from_str(json).unwrap();
+            let of = |topic: &serde_json::Value| {
+                let count = |name: &str| topic[name].as_u64().unwrap();
+                let name = topic["topic"].as_str().unwrap().to_owned();
+                (name, count("events"), count("readers"))
+            };
+            let mut topics: Vec<_> = json["topics"].as_array().unwrap().iter().map(of).collect();
+            topics.sort_unstable();
+            (seconds, topics)
+        }
+    }
+
+    fn topics<const N: usize>(expected: [(&str, u64, u64); N]) -> Vec<(String, u64, u64)> {
+        expected.map(|(topic, events, readers)| (topic.to_owned(), events, readers)).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_begins_with_all_topics_and_then_has_changes_at_most_once_a_second() {
+        let context =
+            context(Settings { heartbeat: Duration::from_secs(60), ..Settings::default() });
+        for topic in ["a", "b", "b"] {
+            publish(&context, topic).await;
+        }
+        let mut view = Client::all(&context);
+        let hello = view.next().await.unwrap().1;
+        assert!(hello.contains("event: hello") && !hello.contains("\nid:"), "{hello}");
+        assert_eq!(view.topics().await, (0, topics([("a", 1, 0), ("b", 2, 0)])));
+        // The first change is sent at once, and further ones together a second later.
+        publish(&context, "a").await;
+        assert_eq!(view.topics().await, (0, topics([("a", 2, 0)])));
+        publish(&context, "b").await;
+        publish(&context, "c").await;
+        publish(&context, "b").await;
+        assert_eq!(view.topics().await, (1, topics([("b", 4, 0), ("c", 1, 0)])));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let reader = context.hub.subscribe("a".parse::<Topic>().unwrap().into(), Cursor::Now);
+        assert_eq!(view.topics().await, (31, topics([("a", 2, 1)])));
+        drop(reader);
+        context.hub.delete("b".parse().unwrap()).await.unwrap();
+        assert_eq!(view.topics().await, (32, topics([("a", 2, 0), ("b", 0, 0)])));
+        // Nothing changes any more.
+        let (seconds, heartbeat) = view.next().await.unwrap();
+        assert_eq!(seconds, 92);
+        assert!(heartbeat.starts_with("event: heartbeat\n"), "{heartbeat}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_of_one_topic_has_it_before_its_first_event() {
+        let context = context(Settings::default());
+        let mut view = Client::open(&context, ViewedTopics::One("a".parse().unwrap()), None);
+        view.next().await;
+        assert_eq!(view.topics().await, (0, topics([("a", 0, 0)])));
+        publish(&context, "b").await;
+        let _reader = context.hub.subscribe("a".parse::<Topic>().unwrap().into(), Cursor::Now);
+        assert_eq!(view.topics().await.1, topics([("a", 0, 1)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_that_has_missed_too_many_changes_begins_anew() {
+        let context = context(Settings::default());
+        let mut view = Client::all(&context);
+        view.next().await;
+        let more = tokio::time::timeout(Duration::from_millis(1), view.next()).await;
+        assert!(more.is_err(), "it has no topics yet, and waits for changes");
+        for number in 0..21_000 {
+            publish(&context, &format!("t.{number:05}")).await;
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < 21_000 {
+            let topics = view.topics().await.1;
+            assert!(topics.len() <= TOPICS_PER_MESSAGE);
+            seen.extend(topics.into_iter().map(|(topic, ..)| topic));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_is_a_stream_for_the_limits_and_the_shutdown() {
+        let streams = StreamLimits { total: 1, per_address: 1 };
+        let context = context(Settings { streams, ..Settings::default() });
+        let mut view = Client::all(&context);
+        view.next().await;
+        assert_eq!(context.streams.count(), 1);
+        let refused = Client::all(&context).next().await.unwrap().1;
+        assert!(refused.contains("event: goodbye\ndata: {\"reason\":\"limit\""), "{refused}");
+        context.stop.begin();
+        let goodbye = view.next().await.unwrap().1;
+        assert!(goodbye.contains("event: goodbye\ndata: {\"reason\":\"draining\""), "{goodbye}");
+        assert_eq!(view.next().await, None);
+        drop(view);
+        assert_eq!(context.streams.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_ends_with_its_permission() {
+        let context = context(Settings::default());
+        let expires = Some(Timestamp::from_millis(5000));
+        let mut view = Client::open(&context, ViewedTopics::One("a".parse().unwrap()), expires);
+        view.next().await;
+        view.topics().await;
+        let (seconds, goodbye) = view.next().await.unwrap();
+        assert_eq!(seconds, 5);
+        assert!(goodbye.contains("event: goodbye\ndata: {\"reason\":\"expired\""), "{goodbye}");
+    }
+}
