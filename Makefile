@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run run-tls watch check lint doc unit e2e test test-clients test-proxies soak fuzz build dist \
-        bench bench-page bench-transports pictures setup-build setup-unit setup-lint setup-test setup-proxies
+.PHONY: again help run run-tls watch check lint doc unit e2e test test-clients test-proxies soak fuzz build dist client \
+        bench bench-page bench-transports pictures setup-build setup-client setup-unit setup-lint setup-test setup-proxies
 
 # Tools that scripts/setup.sh has put into folders of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -15,7 +15,7 @@ site := target/release/site
 program := target/release/waterclock
 build_pages := cargo leptos build --release --frontend-only
 sources := $(shell find .cargo Cargo.toml Cargo.lock src app crates server/Cargo.toml server/build.rs \
-    server/src frontend style public 2>/dev/null)
+    server/src frontend style public client/client.js client/client.js.br 2>/dev/null)
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "make %-17s %s\n", $$1, $$2 }'
@@ -72,6 +72,10 @@ dist: build ## Build, and put the program, one file with the pages inside, into 
 	@install -D $(program) target/dist/waterclock
 	@echo 'make: target/dist/waterclock runs on every system with the same C library'
 
+client: setup-client ## Build the client for pages, and pack it for npm into target/dist (some seconds)
+	@mkdir -p target/dist
+	cd client && npm pack --silent --pack-destination ../target/dist
+
 # Set if the program is the one that make has built. A plain `cargo build` may have left out the pages.
 ours := $(shell [ -e $(program) ] && ! [ $(program) -nt target/release/.ours ] && echo yes)
 
@@ -109,6 +113,9 @@ pictures: setup-test build ## Save a picture of each page in each state to end2e
 
 setup-build:
 	@scripts/setup.sh build
+
+setup-client:
+	@scripts/setup.sh client
 
 setup-unit:
 	@scripts/setup.sh unit

@@ -130,6 +130,7 @@ cargo_test() {
 client() {
     cd client
     npx tsc
+    node build.mjs --check
     node --test --test-reporter=spec test/*.test.mjs
 }
 

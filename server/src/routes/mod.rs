@@ -1,5 +1,6 @@
 //! The table of routes. Each route has a file of its own; those of events are in `waterclock-axum`.
 
+mod client;
 mod cors;
 mod denials;
 mod headers;
@@ -68,7 +69,7 @@ fn open_routes() -> Vec<Route> {
 /// The paths of all routes, with their parameters in braces. The files of the site are not among
 /// them.
 pub fn paths() -> Vec<&'static str> {
-    let routes = [identified_routes(), open_routes()].into_iter().flatten();
+    let routes = [identified_routes(), open_routes(), client::routes()].into_iter().flatten();
     routes.map(|(path, _)| path).chain(EventRoutes::paths()).collect()
 }
 
@@ -89,6 +90,8 @@ pub fn router(state: AppState) -> Router {
     let router =
         with_routes(identified, open_routes()).merge(site::router(&state, not_found::not_found));
     let router = router.method_not_allowed_fallback(async || Problem::method_not_allowed());
+    let client = with_routes(Router::new(), client::routes())
+        .method_not_allowed_fallback(async || Problem::method_not_allowed());
     // Around all routes and refusals, since a page elsewhere cannot see a response without it.
     let router = match cors::layer(&state.access) {
         Some(cors) => router.layer(cors),
@@ -97,6 +100,8 @@ pub fn router(state: AppState) -> Router {
     router
         // Its details of the path are for the server's own pages.
         .merge(state.events.probe_router())
+        // It has CORS of its own.
+        .merge(client)
         .layer(map_request(request_check::check))
         .layer(map_response(headers::add))
         .layer(map_response_with_state(Arc::clone(&state.metrics), refusals::count))

@@ -5,6 +5,7 @@ mod access;
 mod attacks;
 mod attacks_on_http2;
 mod bad_days;
+mod client;
 mod ends;
 mod events;
 mod frames;

@@ -91,6 +91,8 @@ async fn every_response_matches_the_document() {
     let meter = "/meters/meter-of-the-test";
     let (cut, no_meter, no_cut) =
         (format!("{meter}/cut"), format!("{meter}-"), format!("{meter}-/cut"));
+    let tag = server.get("/client.js").await.header("etag").unwrap().to_owned();
+    let client = format!("If-None-Match: {tag}\r\n");
     let mut seen = BTreeSet::new();
     let (ndjson, line) =
         ("Content-Type: application/x-ndjson\r\n", "{\"topic\":\"t\",\"data\":\"\"}");
@@ -184,6 +186,8 @@ async fn every_response_matches_the_document() {
         ("/diagnose/stream", "head", "/diagnose/stream?events=0", "", "", 400),
         ("/metrics", "get", "/metrics", "", "", 200),
         ("/metrics", "get", "/metrics", REMOTE, "", 403),
+        ("/client.js", "get", "/client.js", "", "", 200),
+        ("/client.js", "get", "/client.js", &client, "", 304),
         ("/time", "get", "/time", "", "", 200),
         ("/health/live", "get", "/health/live", "", "", 200),
         ("/health/ready", "get", "/health/ready", "", "", 200),

@@ -1,0 +1,217 @@
+/**
+ * The ways to read a stream: the browser's `EventSource`, a WebSocket, and `fetch`, which can send
+ * a token.
+ *
+ * @module
+ */
+import type { DisconnectReason } from './connection.js';
+import type { Credentials } from './credentials.js';
+import { json, NAMES } from './message.js';
+import { Parser, type RawMessage } from './sse.js';
+
+/** An event of a source. */
+export type SourceEvent =
+  | { kind: 'opened' }
+  | { kind: 'message'; value: RawMessage }
+  /** The source reconnects by itself. */
+  | { kind: 'lost' }
+  /** The source does not reconnect. The reason is there if it is known. */
+  | { kind: 'gave-up'; reason?: DisconnectReason };
+
+/** An open source. */
+export interface Source {
+  close(): void;
+}
+
+/** Opens an `EventSource`. */
+export function openEventSource(
+  url: string,
+  withCredentials: boolean,
+  onEvent: (event: SourceEvent) => void,
+): Source {
+  const source = new EventSource(url, { withCredentials });
+  source.onopen = () => onEvent({ kind: 'opened' });
+  source.onerror = () => onEvent({ kind: source.readyState === 2 ? 'gave-up' : 'lost' });
+  for (const name of NAMES) {
+    source.addEventListener(name, ({ data, lastEventId }: MessageEvent) => {
+      onEvent({ kind: 'message', value: { name, id: lastEventId, data } });
+    });
+  }
+  return source;
+}
+
+/**
+ * Opens a WebSocket to `url` of a cursor, and reconnects as an `EventSource` does. It does not
+ * count among the six connections of HTTP/1.1.
+ */
+export function openWebSocket(
+  url: (after: string) => string,
+  after: string,
+  onEvent: (event: SourceEvent) => void,
+): Source {
+  let socket: WebSocket;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let retry = 2_000;
+  let isClosed = false;
+  const open = () => {
+    let isOpen = false;
+    socket = new WebSocket(url(after).replace('http', 'ws'));
+    socket.onopen = () => {
+      isOpen = true;
+      onEvent({ kind: 'opened' });
+    };
+    socket.onmessage = ({ data }) => {
+      // The first member names the kind of the message.
+      const message = json(data) ?? {};
+      const [name = ''] = Object.keys(message);
+      const content = message[name];
+      after = message.id ?? content?.id ?? after;
+      retry = content?.retry_ms ?? retry;
+      const value = { name: name === 'event' ? 'message' : name, id: after };
+      onEvent({ kind: 'message', value: { ...value, data: JSON.stringify(content) ?? '' } });
+    };
+    socket.onclose = () => {
+      if (isClosed) return;
+      // The server has refused it, or cannot be reached.
+      if (!isOpen) return onEvent({ kind: 'gave-up' });
+      onEvent({ kind: 'lost' });
+      if (!isClosed) timer = setTimeout(open, retry);
+    };
+  };
+  open();
+  return {
+    close() {
+      isClosed = true;
+      clearTimeout(timer);
+      socket.close();
+    },
+  };
+}
+
+/** Reads the stream at `url` of a cursor with `fetch`, and reconnects as an `EventSource` does. */
+export function openFetch(
+  url: (after: string) => string,
+  after: string,
+  credentials: Credentials,
+  withCredentials: boolean,
+  onEvent: (event: SourceEvent) => void,
+): Source {
+  const abort = new AbortController();
+  const { signal } = abort;
+  let retry = 2_000;
+  const emit = (event: SourceEvent) => {
+    if (!signal.aborted) onEvent(event);
+  };
+
+  async function read(): Promise<DisconnectReason | undefined> {
+    let response: Response;
+    try {
+      response = await request(url(after), credentials, { signal, ...including(withCredentials) });
+    } catch (error) {
+      if (error instanceof TokenError) return { kind: 'token', value: error.message };
+      return;
+    }
+    const reason = await refusal(response);
+    if (reason.kind !== 'recovered') return reason;
+    emit({ kind: 'opened' });
+    const parser = new Parser(after);
+    const reader = response.body!.getReader();
+    try {
+      for (let chunk; !(chunk = await reader.read()).done && !signal.aborted; ) {
+        for (const message of parser.feed(chunk.value)) {
+          after = message.id;
+          if (message.name === 'goodbye' && json(message.data)?.reason === 'expired') {
+            credentials.expire();
+          }
+          emit({ kind: 'message', value: message });
+        }
+      }
+    } catch {
+      // The connection was cut.
+    }
+    retry = parser.retry ?? retry;
+    return;
+  }
+
+  (async () => {
+    while (!signal.aborted) {
+      const reason = await read();
+      if (signal.aborted) return;
+      if (reason) return emit({ kind: 'gave-up', reason });
+      emit({ kind: 'lost' });
+      await new Promise<void>((resume) => {
+        const timer = setTimeout(resume, retry);
+        signal.addEventListener('abort', () => (clearTimeout(timer), resume()));
+      });
+    }
+  })();
+  return { close: () => abort.abort() };
+}
+
+/** The function `token` has thrown, or has not answered. */
+export class TokenError extends Error {}
+
+/** Sends a request with the token, and once more with another token after 401. */
+export async function request(
+  url: string,
+  credentials: Credentials,
+  init: RequestInit,
+): Promise<Response> {
+  for (let isRenewed = false; ; isRenewed = true) {
+    let headers;
+    try {
+      headers = await credentials.headers();
+    } catch (error) {
+      throw new TokenError(error instanceof Error ? error.message : String(error));
+    }
+    init.signal?.throwIfAborted();
+    const all = { ...headers, ...(init.headers as Record<string, string>) };
+    const response = await fetch(url, { cache: 'no-store', ...init, headers: all });
+    if (response.status !== 401 || isRenewed || !credentials.canRenew) return response;
+    response.body?.cancel().catch(() => {});
+    credentials.expire();
+  }
+}
+
+/** Returns how `fetch` sends cookies, as `EventSource` would. */
+export function including(withCredentials: boolean): RequestInit {
+  return { credentials: withCredentials ? 'include' : 'same-origin' };
+}
+
+/** Asks the server once why an `EventSource` has given up. */
+export async function explain(url: string, withCredentials: boolean): Promise<DisconnectReason> {
+  const abort = new AbortController();
+  try {
+    const headers = { Accept: 'text/event-stream' };
+    const { signal } = abort;
+    const init: RequestInit = { cache: 'no-store', headers, signal, ...including(withCredentials) };
+    return await refusal(await fetch(url, init));
+  } catch {
+    return { kind: navigator.onLine === false ? 'offline' : 'unreachable' };
+  } finally {
+    abort.abort();
+  }
+}
+
+/** Returns the reason why a response is not a stream, or `recovered` if it is one. */
+async function refusal(response: Response): Promise<DisconnectReason> {
+  const { status } = response;
+  if (status !== 200) return { kind: 'status', status, detail: (await problem(response)).detail };
+  const type = response.headers.get('content-type') ?? '';
+  if (/^text\/event-stream *(;|$)/i.test(type)) return { kind: 'recovered' };
+  response.body?.cancel().catch(() => {});
+  return { kind: 'content-type', value: type };
+}
+
+/** A problem (RFC 9457). */
+export interface Problem {
+  title: string | null;
+  detail: string | null;
+}
+
+/** Reads the problem in a response. Its parts are `null` if it has none. */
+export async function problem(response: Response): Promise<Problem> {
+  const body = await response.text().catch(() => '');
+  const { title = null, detail = null } = json(body) ?? {};
+  return { title, detail };
+}

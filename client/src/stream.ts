@@ -1,0 +1,429 @@
+/**
+ * An event stream, kept open by the connection rules and shared with the browser's other tabs.
+ *
+ * @module
+ */
+import { now } from './clock.js';
+import type { ConnectionEffect, ConnectionState, DisconnectReason } from './connection.js';
+import { Credentials, identity, type TokenSource } from './credentials.js';
+import { canShare, Group, groupName } from './group.js';
+import { type EventId, isReached } from './ids.js';
+import { type End, type Gap, json, parse, type Update, type WaterclockEvent } from './message.js';
+import {
+  explain,
+  including,
+  openEventSource,
+  openFetch,
+  openWebSocket,
+  request,
+  type Source,
+} from './source.js';
+import type { RawMessage } from './sse.js';
+import { type Fetched, type LeaderStatus, Tab, type TabEffect, type TabInput } from './tab.js';
+
+/** Timeout of a request for missing events, in milliseconds. */
+const POLL_TIMEOUT = 20_000;
+/** Number of events that may wait for a loop. The stream pauses until the loop has taken them. */
+const MAX_WAITING = 10_000;
+
+/** The state of a stream. `paused`: the loop over its events is far behind. */
+export type StreamState = ConnectionState['kind'] | 'paused';
+
+/** How to read a stream. */
+export interface StreamOptions {
+  /** Starts after this event, or at the oldest event kept. By default it starts now. */
+  after?: EventId | undefined;
+  /**
+   * One connection for all tabs of this origin that read the same with the same credentials.
+   * Default: true. It needs `/poll` beside `/events`, and a secure context (HTTPS or localhost).
+   */
+  share?: boolean;
+  /** A token, or a function that fetches one. It is called again when the token is refused. */
+  token?: TokenSource;
+  /** Sends cookies to a server of another origin. */
+  withCredentials?: boolean;
+  /** Gets each event once, in order. */
+  onEvent?: (event: WaterclockEvent) => void;
+  /** Events are missing at this position. */
+  onGap?: (gap: Gap) => void;
+  /** A topic has ended. With `last` or `sent`, the stream is over. */
+  onEnd?: (end: End) => void;
+  /** The state or the reason has changed. */
+  onState?: (state: StreamState, reason: DisconnectReason | null) => void;
+}
+
+/** A message between tabs. */
+type Post =
+  | { kind: 'ask' }
+  | ({ kind: 'status' } & LeaderStatus)
+  | { kind: 'message'; after: EventId | null; raw: RawMessage };
+
+type Input = TabInput<Update>;
+
+/** Subscribes to a stream: `/events`, or `/events/{topic}`, with the query of a stream. */
+export function subscribe(url: string | URL, options: StreamOptions = {}): Stream {
+  return new Stream(url, options);
+}
+
+/** A stream. `for await` over it gives its events, and ends when the stream is over. */
+export class Stream implements AsyncIterable<WaterclockEvent> {
+  private url: URL;
+  private tab: Tab<Update>;
+  private credentials: Credentials;
+  private source: Source | undefined;
+  /** The reason for which `fetch` has given up. */
+  private refusal: DisconnectReason | undefined;
+  private group: Group<Post> | undefined;
+  /** Identity of the credentials that the tabs of the group share. */
+  private identity = '';
+  /** Number of times that this tab has joined or left a group. */
+  private joins = 0;
+  private inputs: (() => TabEffect<Update>[])[] = [];
+  private raw: RawMessage | undefined;
+  /** The position of the latest end. */
+  private lastEnd: EventId | undefined;
+  private isStepping = false;
+  private isSocketRefused = false;
+  private isOver = false;
+  private isPaused = false;
+  /** The state and the reason that the page has been told. */
+  private seen = JSON.stringify(['idle', null]);
+  /** The events that wait for a loop, if there is or may be one. */
+  private waiting: WaterclockEvent[] | undefined;
+  private wake = () => {};
+  private cleanUp: () => void;
+
+  /** @internal */
+  constructor(
+    url: string | URL,
+    private options: StreamOptions,
+  ) {
+    this.url = streamUrl(url);
+    this.tab = new Tab(options.after ?? null);
+    this.credentials = new Credentials(options.token, (token) => this.identify(identity(token)));
+    if (!options.onEvent) this.waiting = [];
+    const timer = setInterval(() => this.tick(), 1_000);
+    const target = globalThis.document && globalThis.window;
+    const listeners: [string, () => void][] = [
+      ['pagehide', () => this.input({ kind: 'page-hide' })],
+      ['pageshow', () => this.isPaused || this.input({ kind: 'page-show' })],
+      ['visibilitychange', () => document.hidden || this.tick()],
+      ['online', () => this.input({ kind: 'online' })],
+    ];
+    for (const [name, listener] of listeners) target?.addEventListener(name, listener);
+    this.cleanUp = () => {
+      clearInterval(timer);
+      for (const [name, listener] of listeners) target?.removeEventListener(name, listener);
+    };
+    // Its callbacks may use the stream, so they are not called before it is returned.
+    queueMicrotask(() => this.isOver || this.input({ kind: 'connect' }));
+  }
+
+  /** The state of the connection, in whichever tab it is. */
+  get state(): StreamState {
+    return this.isPaused ? 'paused' : this.tab.state.kind;
+  }
+
+  /** The reason for the missing connection, if it is known. */
+  get reason(): DisconnectReason | null {
+    return this.tab.reason;
+  }
+
+  /** The cursor after which this stream continues; `null` before the first message. */
+  get cursor(): EventId | null {
+    return this.tab.cursor;
+  }
+
+  /** Closes the stream for good. Another tab takes over the connection if it needs it. */
+  close(): void {
+    if (this.isOver) return;
+    this.finish();
+    this.waiting = this.waiting && [];
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<WaterclockEvent, void, undefined> {
+    this.waiting ??= [];
+    try {
+      for (;;) {
+        const { waiting } = this;
+        this.waiting = [];
+        for (const event of waiting) yield event;
+        if (this.waiting.length > 0) continue;
+        if (this.isOver) return;
+        if (this.isPaused) {
+          this.isPaused = false;
+          this.input({ kind: 'page-show' });
+        }
+        await new Promise<void>((wake) => (this.wake = wake));
+      }
+    } finally {
+      this.close();
+    }
+  }
+
+  private finish(): void {
+    this.isOver = true;
+    this.isPaused = false;
+    this.input({ kind: 'stop' });
+    this.cleanUp();
+    this.wake();
+  }
+
+  private tick(): void {
+    this.input({ kind: 'tick' });
+    const { group } = this;
+    if (!group || this.tab.role !== 'leader') return;
+    group.count().then(
+      (count) => count === 1 && group === this.group && this.input({ kind: 'no-other-tabs' }),
+      () => {},
+    );
+  }
+
+  private enqueue(input: Input, raw?: RawMessage): void {
+    this.inputs.push(() => {
+      this.raw = raw;
+      return this.tab.step(now(), Math.random(), input);
+    });
+  }
+
+  private input(input: Input, raw?: RawMessage): void {
+    this.enqueue(input, raw);
+    // Callbacks may close the stream, so an input may come during another.
+    if (this.isStepping) return;
+    this.isStepping = true;
+    for (let next; (next = this.inputs.shift()); ) {
+      for (const effect of next()) this.perform(effect);
+    }
+    this.isStepping = false;
+    this.announceState();
+  }
+
+  private announceState(): void {
+    const { state, reason } = this;
+    const seen = JSON.stringify([state, reason]);
+    if (seen === this.seen) return;
+    this.seen = seen;
+    this.call(() => this.options.onState?.(state, reason));
+    // The server has nothing more to send.
+    if (state === 'stopped' && !this.tab.isWanted() && !this.isOver) {
+      this.isOver = true;
+      this.cleanUp();
+      this.wake();
+      // A leader leaves at the next tick, once the others have heard of it.
+      setTimeout(() => this.input({ kind: 'tick' }), 1_000);
+    }
+  }
+
+  private perform(effect: TabEffect<Update>): void {
+    switch (effect.kind) {
+      case 'connection':
+        return this.connect(effect.value);
+      case 'join':
+        void this.join(++this.joins);
+        return;
+      case 'steal':
+        return this.group?.steal();
+      case 'leave':
+        this.joins += 1;
+        this.group?.leave();
+        this.group = undefined;
+        return;
+      case 'ask':
+        return this.group?.post({ kind: 'ask' });
+      case 'announce':
+        return this.group?.post({ ...effect, kind: 'status' });
+      case 'relay':
+        return this.group?.post({ kind: 'message', after: effect.after, raw: this.raw! });
+      case 'fetch':
+        void this.fetch(effect.after);
+        return;
+      case 'deliver':
+        return this.deliver(effect.value);
+    }
+  }
+
+  private deliver(update: Update): void {
+    if (this.isOver) return;
+    const { onEvent, onGap, onEnd } = this.options;
+    switch (update.kind) {
+      case 'event':
+        if (this.waiting) {
+          this.waiting.push(update.value);
+          this.wake();
+          if (this.waiting.length >= MAX_WAITING && !this.isPaused) {
+            this.isPaused = true;
+            this.input({ kind: 'page-hide' });
+          }
+        }
+        return this.call(() => onEvent?.(update.value));
+      case 'gap':
+        return this.call(() => onGap?.(update.value));
+      case 'end': {
+        const end = update.value;
+        // A tab that fetched it may also get it from the leader.
+        if (end.id && this.lastEnd && isReached(end.id, this.lastEnd)) return;
+        this.lastEnd = end.id;
+        this.call(() => onEnd?.(end));
+        // A request that would resume gets 204, so none is sent.
+        if ((end.last || end.sent !== undefined) && !this.isOver) this.finish();
+      }
+    }
+  }
+
+  /** Calls a function of the page. Its errors are the page's, and do not stop the stream. */
+  private call(callback: () => void): void {
+    try {
+      callback();
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
+  }
+
+  private connect(effect: ConnectionEffect): void {
+    if (effect.kind === 'explain') {
+      void this.explain();
+      return;
+    }
+    this.source?.close();
+    this.source = undefined;
+    if (effect.kind === 'close') return;
+    this.refusal = undefined;
+    const { token, withCredentials = false } = this.options;
+    const onEvent = (event: Parameters<Parameters<typeof openEventSource>[2]>[0]) => {
+      // It may have been closed.
+      if (this.source !== source) return;
+      if (event.kind === 'message') {
+        this.input({ kind: 'message', ...parse(event.value) }, event.value);
+        return;
+      }
+      if (event.kind === 'gave-up') this.refusal = event.reason;
+      this.input({ kind: 'connection', value: { kind: event.kind } });
+    };
+    const after = effect.after ?? '';
+    const url = (after: string) => this.urlOf('events', after);
+    const isBrowser = token === undefined && typeof EventSource === 'function';
+    const source = !isBrowser
+      ? openFetch(url, after, this.credentials, withCredentials, onEvent)
+      : this.takesSocket()
+        ? openWebSocket((after) => this.urlOf('ws', after), after, onEvent)
+        : openEventSource(url(after), withCredentials, onEvent);
+    this.source = source;
+  }
+
+  /** Returns `true` if the tabs cannot share, and should not use up the connections of HTTP/1.1. */
+  private takesSocket(): boolean {
+    const { share = true } = this.options;
+    return share && !canShare() && !this.isSocketRefused && typeof WebSocket === 'function';
+  }
+
+  private async explain(): Promise<void> {
+    const { refusal } = this;
+    const url = this.urlOf('events', this.cursor ?? '');
+    const value = refusal ?? (await explain(url, this.options.withCredentials ?? false));
+    // The path may let no WebSockets through.
+    if (value.kind === 'recovered') this.isSocketRefused = true;
+    this.input({ kind: 'connection', value: { kind: 'explained', value } });
+  }
+
+  /** Returns `false` also if the stream depends on the time at which its tab came. */
+  private mayShare(): boolean {
+    const { searchParams } = this.url;
+    const isOwn = searchParams.has('limit') || searchParams.has('since');
+    return this.options.share !== false && canShare() && !isOwn;
+  }
+
+  /** Joins the group of tabs, unless this tab has left it meanwhile. */
+  private async join(number: number): Promise<void> {
+    try {
+      if (!this.mayShare()) throw null;
+      // The group depends on the token.
+      if (this.options.token !== undefined) await this.credentials.headers();
+      const credentials = String(this.options.withCredentials ?? false);
+      const name = await groupName(this.urlOf('events', ''), credentials, this.identity);
+      if (number !== this.joins) return;
+      const group = new Group<Post>(name, (event) => {
+        if (group !== this.group) return;
+        if (event.kind !== 'posted') return this.input({ kind: event.kind });
+        const post = event.value;
+        switch (post.kind) {
+          case 'ask':
+            return this.input({ kind: 'asked' });
+          case 'status':
+            return this.input({ ...post, kind: 'announced' });
+          case 'message': {
+            const { after, raw } = post;
+            return this.input({ kind: 'relayed', after, message: parse(raw) });
+          }
+        }
+      });
+      this.group = group;
+      group.post({ kind: 'ask' });
+    } catch {
+      if (number === this.joins) this.input({ kind: 'cannot-share' });
+    }
+  }
+
+  /** Changes to the group of other credentials, if they are not those of this tab's group. */
+  private identify(identity: string): void {
+    if (identity === this.identity) return;
+    this.identity = identity;
+    const { role } = this.tab;
+    // Before it has joined, it waits for the token.
+    if (this.group || role === 'standalone') {
+      if (!this.mayShare() || role === 'inactive') return;
+      this.enqueue({ kind: 'page-hide' });
+      this.input({ kind: 'page-show' });
+    }
+  }
+
+  private async fetch(after: EventId): Promise<void> {
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), POLL_TIMEOUT);
+    try {
+      const { withCredentials = false } = this.options;
+      const init: RequestInit = { signal: abort.signal, ...including(withCredentials) };
+      const response = await request(this.urlOf('poll', after), this.credentials, init);
+      const { events, gap, ends = [], cursor } = json(await response.text());
+      const updates: Update[] = [
+        ...events.map((value: WaterclockEvent) => ({ kind: 'event', value })),
+        ...ends.map((value: End) => ({ kind: 'end', value })),
+      ];
+      const id = ({ value }: any) => value.id;
+      const fetched: Fetched<Update> = {
+        after,
+        gap: gap && { kind: 'gap', value: gap },
+        events: updates.sort((a, b) => (isReached(id(a), id(b)) ? -1 : 1)),
+        cursor,
+      };
+      if (typeof cursor !== 'string') throw null;
+      this.input({ kind: 'fetched', ...fetched });
+    } catch {
+      this.input({ kind: 'fetch-failed' });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  private urlOf(path: 'events' | 'poll' | 'ws', after: string): string {
+    const url = new URL(this.url);
+    url.pathname += path;
+    if (path === 'events') url.searchParams.set('format', 'json');
+    if (after) url.searchParams.set('last_event_id', after);
+    return url.href;
+  }
+}
+
+/** Returns the URL of a stream without `events`. Its topics are in the query. */
+function streamUrl(text: string | URL): URL {
+  const url = new URL(text, globalThis.location?.href);
+  const [, folder, topic] = /^(.*\/)events(?:\/([^/]+))?$/.exec(url.pathname) ?? [];
+  if (folder === undefined) {
+    throw new TypeError(`subscribe: the path of ${url} must end with /events or /events/{topic}`);
+  }
+  url.pathname = folder;
+  if (topic) url.searchParams.append('topic', decodeURIComponent(topic));
+  url.hash = '';
+  return url;
+}
