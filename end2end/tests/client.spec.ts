@@ -1,0 +1,252 @@
+// The client for pages, loaded from the server by pages of another origin.
+import type { BrowserContext, Page } from '@playwright/test';
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import { resolve } from 'node:path';
+import { type Server, expect, networkErrors, sign, streams, test as base } from './server.ts';
+
+const client = resolve(import.meta.dirname, '../../client');
+
+const blank = '<!doctype html><title>a page</title><link rel="icon" href="data:,"><main></main>';
+
+/** A server of another origin, with empty pages and the files of the test. */
+type Pages = { origin: string; files: Record<string, string> };
+
+const test = base.extend<{ pages: Pages }>({
+  pages: async ({}, use) => {
+    const files: Record<string, string> = {};
+    const server = createServer(({ url = '' }, response) => {
+      const file = files[url];
+      const type = url.endsWith('.js') ? 'text/javascript' : 'text/html';
+      response.writeHead(200, { 'content-type': `${type}; charset=utf-8` });
+      response.end(file ?? blank);
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    await use({ origin: `http://127.0.0.1:${port}`, files });
+    server.close();
+    server.closeAllConnections();
+  },
+});
+
+// A trace records every tab.
+const allowedErrors = new RegExp(`${networkErrors.source}|WebSocket connection to .* failed`);
+test.use({ allowedErrors, trace: 'off' });
+
+/** Opens a page that subscribes, and records all that it is told in `window.told`. */
+async function subscribe(page: Page, pages: Pages, server: Server, query: string, options: object = {}) {
+  await page.goto(pages.origin);
+  await page.evaluate(
+    async ([url, query, options]) => {
+      const { subscribe } = await import(`${url}/client.js`);
+      const told: any = { events: [], gaps: [], ends: [], states: [] };
+      const { tokens, ...rest } = options as any;
+      const stream = subscribe(`${url}/events?${query}`, {
+        ...rest,
+        // Each call gives the next token. It throws one that is null.
+        ...(tokens && {
+          token() {
+            told.token = tokens.length > 1 ? tokens.shift() : tokens[0];
+            if (told.token === null) throw new Error('signed out');
+            return told.token;
+          },
+        }),
+        onEvent: (event: any) => told.events.push(event.data),
+        onGap: (gap: any) => told.gaps.push(gap.reason),
+        onEnd: (end: any) => told.ends.push(end),
+        onState: (state: string, reason: any) => told.states.push(`${state} ${reason?.kind ?? ''}`.trim()),
+      });
+      Object.assign(window, { told, stream });
+    },
+    [server.url, query, options] as const,
+  );
+}
+
+const told = (page: Page) => page.evaluate(() => (window as any).told);
+const events = (page: Page) => page.evaluate(() => (window as any).told.events as string[]);
+const state = (page: Page) => page.evaluate(() => (window as any).stream.state as string);
+
+async function publish(server: Server, from: number, to: number, headers: HeadersInit = {}) {
+  for (let n = from; n <= to; n++) {
+    const response = await fetch(`${server.url}/events/t`, { method: 'POST', headers, body: `${n}` });
+    expect(response.status).toBe(201);
+  }
+}
+
+const numbers = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => `${from + i}`);
+
+async function open(context: BrowserContext, count: number): Promise<Page[]> {
+  return Promise.all(Array.from({ length: count }, () => context.newPage()));
+}
+
+test('tabs of another origin share one connection, which outlives its tab', async ({ context, server, pages }) => {
+  await server.start('--cors-origin', pages.origin);
+  const tabs = await open(context, 8);
+  for (const tab of tabs) await subscribe(tab, pages, server, 'topic=t', { after: 'earliest' });
+  await publish(server, 1, 5);
+  for (const tab of tabs) await expect.poll(() => events(tab)).toEqual(numbers(1, 5));
+  expect(await streams(server)).toBe(1);
+  await tabs[0].close();
+  await publish(server, 6, 10);
+  for (const tab of tabs.slice(1)) await expect.poll(() => events(tab)).toEqual(numbers(1, 10));
+  await tabs[1].evaluate(() => (window as any).stream.close());
+  await publish(server, 11, 12);
+  for (const tab of tabs.slice(2)) await expect.poll(() => events(tab)).toEqual(numbers(1, 12));
+  expect(await events(tabs[1])).toEqual(numbers(1, 10));
+  expect(await streams(server)).toBe(1);
+});
+
+test('a tab that does not share has a connection of its own', async ({ context, server, pages }) => {
+  await server.start('--cors-origin', pages.origin);
+  const tabs = await open(context, 2);
+  for (const tab of tabs) await subscribe(tab, pages, server, 'topic=t', { share: false });
+  // The events of these depend on the time of the request.
+  await subscribe(tabs[1], pages, server, 'topic=t&limit=9');
+  await expect.poll(() => state(tabs[1])).toBe('live');
+  await subscribe(tabs[0], pages, server, 'topic=t&limit=9');
+  await expect.poll(() => state(tabs[0])).toBe('live');
+  await expect.poll(() => streams(server)).toBe(2);
+});
+
+test('without Web Locks, eight tabs read over WebSockets', async ({ context, server, pages }, info) => {
+  server.data = info.outputPath('data');
+  const options = ['--cors-origin', pages.origin, '--retry', '200ms'];
+  await server.start(...options);
+  // As over plain HTTP under any name but localhost.
+  await context.addInitScript(() => Object.defineProperty(navigator, 'locks', { value: undefined }));
+  const tabs = await open(context, 8);
+  for (const tab of tabs) await subscribe(tab, pages, server, 'topic=t', { after: 'earliest' });
+  await publish(server, 1, 3);
+  for (const tab of tabs) await expect.poll(() => events(tab)).toEqual(numbers(1, 3));
+  expect(await streams(server)).toBe(8);
+  await server.kill();
+  await server.start(...options);
+  await publish(server, 4, 5);
+  for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 }).toEqual(numbers(1, 5));
+  expect((await told(tabs[0])).gaps).toEqual([]);
+});
+
+test('where no WebSocket gets through, a tab reads over SSE', async ({ page, server, pages }) => {
+  await server.start('--cors-origin', pages.origin);
+  await page.addInitScript(() => {
+    Object.defineProperty(navigator, 'locks', { value: undefined });
+    const { WebSocket } = window;
+    window.WebSocket = class extends WebSocket {
+      constructor(url: string | URL) {
+        super(String(url).replace('/ws', '/no-socket'));
+      }
+    };
+  });
+  await subscribe(page, pages, server, 'topic=t', { after: 'earliest' });
+  await expect.poll(() => state(page)).toBe('live');
+  await publish(server, 1, 2);
+  await expect.poll(() => events(page)).toEqual(numbers(1, 2));
+});
+
+test('it resumes after kill -9, and is told of a gap', async ({ context, server, pages }, info) => {
+  server.data = info.outputPath('data');
+  const options = ['--cors-origin', pages.origin, '--retry', '200ms'];
+  await server.start(...options);
+  const tabs = await open(context, 2);
+  for (const tab of tabs) await subscribe(tab, pages, server, 'topic=t', { after: 'earliest' });
+  await publish(server, 1, 3);
+  for (const tab of tabs) await expect.poll(() => events(tab)).toEqual(numbers(1, 3));
+  await server.kill();
+  await server.start(...options);
+  await publish(server, 4, 4);
+  for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 }).toEqual(numbers(1, 4));
+  for (const tab of tabs) expect((await told(tab)).gaps).toEqual([]);
+
+  // The next server has another log.
+  await server.stop();
+  server.data = undefined;
+  await server.start(...options);
+  await publish(server, 5, 6);
+  for (const tab of tabs) {
+    await expect.poll(() => events(tab), { timeout: 15_000 }).toEqual(numbers(1, 6));
+    expect((await told(tab)).gaps).toEqual(['other-epoch']);
+  }
+});
+
+test('a stream with a limit ends, for its loop too', async ({ page, server, pages }) => {
+  await server.start('--cors-origin', pages.origin);
+  await publish(server, 1, 5);
+  await subscribe(page, pages, server, 'topic=t&limit=3', { after: 'earliest' });
+  await expect.poll(() => state(page)).toBe('stopped');
+  expect(await told(page)).toMatchObject({ events: numbers(1, 3), ends: [{ sent: 3 }] });
+  const found = await page.evaluate(async (url) => {
+    const { subscribe } = await import(`${url}/client.js`);
+    const found: string[] = [];
+    for await (const event of subscribe(`${url}/events/t?limit=4`, { after: 'earliest' })) found.push(event.data);
+    return found;
+  }, server.url);
+  expect(found).toEqual(numbers(1, 4));
+  await expect.poll(() => streams(server)).toBe(0);
+});
+
+test('tokens are renewed, and tabs with the same claims share', async ({ context, server, pages }, info) => {
+  const [secret, file] = [randomBytes(32).toString('hex'), info.outputPath('secret')];
+  writeFileSync(file, `${secret}\n`);
+  const options = ['--require-token', '--jwt-secret-file', file, '--retry', '200ms'];
+  await server.start('--cors-origin', pages.origin, ...options);
+  const claims = { sub: 'ada', subscribe: ['t'], publish: ['t'] };
+  const seconds = Date.now() / 1000;
+  const [old, soon, late] = [-60, 4, 600].map((lifetime) => sign(secret, { ...claims, exp: seconds + lifetime }));
+  const tabs = await open(context, 3);
+  const other = sign(secret, { ...claims, sub: 'eve', exp: seconds + 600 });
+  // The first is signed out at first, the second has an old token at first.
+  const tokens = [[null, null, soon, late], [old, soon, late], [other]];
+  for (const [i, tab] of tabs.entries()) await subscribe(tab, pages, server, 'topic=t', { tokens: tokens[i] });
+  for (const tab of tabs) await expect.poll(() => state(tab)).toBe('live');
+  expect((await told(tabs[0])).states).toContain('waiting token');
+  const opened = () => server.log.filter((line) => line.includes('stream opened')).length;
+  expect(opened()).toBe(2);
+  const event = await tabs[0].evaluate(
+    async ([url, token]) => {
+      const { publish } = await import(`${url}/client.js`);
+      return publish(`${url}/events/t`, { n: 1 }, { name: 'first', token });
+    },
+    [server.url, late],
+  );
+  expect(event).toMatchObject({ topic: 't', name: 'first', data: '{"n":1}' });
+  for (const tab of tabs) await expect.poll(() => events(tab)).toEqual(['{"n":1}']);
+  // The stream ends when the token of its tab expires, and goes on with another.
+  const used = async () => (await Promise.all(tabs.map(told))).map(({ token }) => token);
+  await expect.poll(used, { timeout: 15_000 }).toContain(late);
+  await publish(server, 2, 3, { Authorization: `Bearer ${late}` });
+  for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 }).toEqual(['{"n":1}', '2', '3']);
+  expect(opened()).toBe(3);
+});
+
+test('the hook for React starts, stops and continues', async ({ page, server, pages }) => {
+  await server.start('--cors-origin', pages.origin);
+  const input = `
+    import { StrictMode, createElement as h } from 'react';
+    import { createRoot } from 'react-dom/client';
+    import { useStream } from './src/react.ts';
+    function List() {
+      const { events, state, start, stop } = useStream('${server.url}/events?topic=t', { limit: 4 });
+      const buttons = [h('button', { key: 1, onClick: start }, 'start'), h('button', { key: 2, onClick: stop }, 'stop')];
+      return h('section', null, h('p', null, state), buttons, h('ul', null, events.map(({ id, data }) => h('li', { key: id }, data))));
+    }
+    createRoot(document.querySelector('main')).render(h(StrictMode, null, h(List)));
+  `;
+  const options = ['--bundle', '--format=esm', '--define:process.env.NODE_ENV="development"', '--log-level=error'];
+  const app = execFileSync('node_modules/.bin/esbuild', options, { cwd: client, input, maxBuffer: 1 << 26 });
+  pages.files['/app.js'] = app.toString();
+  pages.files['/'] = `${blank}<script type="module" src="/app.js"></script>`;
+  await page.goto(pages.origin);
+  await expect(page.locator('p')).toHaveText('live');
+  await publish(server, 1, 3);
+  await expect(page.locator('li')).toHaveText(numbers(1, 3));
+  await page.getByRole('button', { name: 'stop' }).click();
+  await expect(page.locator('p')).toHaveText('stopped');
+  await expect.poll(() => streams(server)).toBe(0);
+  await publish(server, 4, 6);
+  await page.getByRole('button', { name: 'start' }).click();
+  await expect(page.locator('li')).toHaveText(numbers(3, 6));
+});
