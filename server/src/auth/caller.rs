@@ -2,7 +2,7 @@
 
 use axum::http::{
     HeaderMap, Method,
-    header::{AUTHORIZATION, COOKIE, ORIGIN},
+    header::{AUTHORIZATION, COOKIE, ORIGIN, SEC_WEBSOCKET_PROTOCOL},
     request::Parts,
 };
 use waterclock::{
@@ -196,6 +196,15 @@ fn token_cookies(headers: &HeaderMap) -> Vec<&str> {
     values.filter(|value| !value.is_empty()).take(MAX_COOKIES).collect()
 }
 
+/// Returns the token in the subprotocols of a WebSocket, the only header of its handshake that a
+/// page can set: `waterclock, bearer.TOKEN`.
+fn subprotocol_token(headers: &HeaderMap) -> Option<&str> {
+    let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let mut protocols =
+        lists.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
+    protocols.find_map(|protocol| protocol.trim().strip_prefix("bearer."))
+}
+
 /// A page of another origin may at most read events, even if it may read them all.
 fn require_own(locality: Result<RequestOrigin, NotLocal>) -> Result<(), AuthError> {
     match locality {
@@ -217,7 +226,11 @@ fn verify_token(
     let cookies = token_cookies(headers);
     let mut authorizations = headers.get_all(AUTHORIZATION).into_iter();
     match (authorizations.next(), authorizations.next()) {
-        (None, _) => {}
+        (None, _) => {
+            if let Some(token) = subprotocol_token(headers) {
+                return tokens.verify(token, now).map(Some);
+            }
+        }
         (Some(header), None) => {
             // RFC 6750, 2.1. The scheme is case-insensitive (RFC 9110, 11.1).
             let text = header.to_str().unwrap_or_default();

@@ -367,3 +367,29 @@ async fn too_many_publishes_get_429_with_a_retry_time() {
     assert_eq!(server.post("t?split=lines", &headers, b"1\n2\n3\n").await.status(), 200);
     assert_eq!(server.hub.newest(), before + 3);
 }
+
+#[tokio::test]
+async fn a_token_may_come_as_a_subprotocol_of_a_websocket() {
+    let server = start_with_tokens().await;
+    let token = token(json!({"subscribe": ["t"]}));
+    let expired = self::token(json!({"subscribe": ["t"], "exp": now() - 60.0}));
+    for (protocols, status) in [
+        (format!("waterclock, bearer.{token}"), 101),
+        (format!("bearer.{token},waterclock"), 101),
+        (format!("waterclock, bearer.{expired}"), 401),
+        ("waterclock, bearer.".to_owned(), 401),
+        ("waterclock".to_owned(), 401),
+    ] {
+        let request = format!(
+            "GET /ws?topic=t HTTP/1.1\r\nHost: localhost\r\n{REMOTE}Connection: Upgrade, close\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {protocols}\r\n\r\n"
+        );
+        let response = server.send(request.as_bytes()).await;
+        assert_eq!(response.status(), status, "{protocols}");
+        // The token is not sent back.
+        let chosen = (status == 101).then_some("waterclock");
+        assert_eq!(response.header("sec-websocket-protocol"), chosen, "{protocols}");
+    }
+}

@@ -50,6 +50,9 @@ use crate::{
     subscription::Subscription,
 };
 
+/// The subprotocol, for clients that name any. A browser that names some gives up unless the server
+/// chooses one of them (WHATWG WebSockets).
+const SUBPROTOCOL: &str = "waterclock";
 /// Size of the read buffer of each connection, in bytes.
 const READ_BUFFER: usize = 4096;
 /// Number of bytes of messages that are combined into one write.
@@ -122,6 +125,7 @@ pub(super) async fn get(
     let max_message =
         if policy.may_publish_some(&request) { MAX_MESSAGE } else { MAX_READER_MESSAGE };
     upgrade
+        .protocols([SUBPROTOCOL])
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
         .max_message_size(max_message)
