@@ -26,11 +26,10 @@ export class Credentials {
     return typeof this.source === 'function';
   }
 
-  /** Returns the headers of a request. Rejects if the function throws or does not answer. */
-  async headers(): Promise<Record<string, string>> {
-    if (this.source === undefined) return {};
-    this.token ??= this.fetch(this.source);
-    return { Authorization: `Bearer ${await this.token}` };
+  /** Returns the token, if there is one. Rejects if the function throws or does not answer. */
+  async get(): Promise<string | undefined> {
+    if (this.source === undefined) return;
+    return (this.token ??= this.fetch(this.source));
   }
 
   /** Forgets the token, so that the next request fetches another. */

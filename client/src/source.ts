@@ -47,15 +47,25 @@ export function openEventSource(
 export function openWebSocket(
   url: (after: string) => string,
   after: string,
+  credentials: Credentials,
   onEvent: (event: SourceEvent) => void,
 ): Source {
-  let socket: WebSocket;
+  let socket: WebSocket | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let retry = 2_000;
   let isClosed = false;
-  const open = () => {
+  const open = async () => {
     let isOpen = false;
-    socket = new WebSocket(url(after).replace('http', 'ws'));
+    try {
+      const token = await credentials.get();
+      if (isClosed) return;
+      const protocols = token === undefined ? [] : ['waterclock', `bearer.${token}`];
+      socket = new WebSocket(url(after).replace('http', 'ws'), protocols);
+    } catch {
+      // The reason is found by a request without a WebSocket.
+      if (!isClosed) onEvent({ kind: 'gave-up' });
+      return;
+    }
     socket.onopen = () => {
       isOpen = true;
       onEvent({ kind: 'opened' });
@@ -67,6 +77,7 @@ export function openWebSocket(
       const content = message[name];
       after = message.id ?? content?.id ?? after;
       retry = content?.retry_ms ?? retry;
+      if (name === 'goodbye' && content?.reason === 'expired') credentials.expire();
       const value = { name: name === 'event' ? 'message' : name, id: after };
       onEvent({ kind: 'message', value: { ...value, data: JSON.stringify(content) ?? '' } });
     };
@@ -78,12 +89,12 @@ export function openWebSocket(
       if (!isClosed) timer = setTimeout(open, retry);
     };
   };
-  open();
+  void open();
   return {
     close() {
       isClosed = true;
       clearTimeout(timer);
-      socket.close();
+      socket?.close();
     },
   };
 }
@@ -158,15 +169,16 @@ export async function request(
   init: RequestInit,
 ): Promise<Response> {
   for (let isRenewed = false; ; isRenewed = true) {
-    let headers;
+    let token;
     try {
-      headers = await credentials.headers();
+      token = await credentials.get();
     } catch (error) {
       throw new TokenError(error instanceof Error ? error.message : String(error));
     }
     init.signal?.throwIfAborted();
-    const all = { ...headers, ...(init.headers as Record<string, string>) };
-    const response = await fetch(url, { cache: 'no-store', ...init, headers: all });
+    const headers = new Headers(init.headers);
+    if (token !== undefined) headers.set('Authorization', `Bearer ${token}`);
+    const response = await fetch(url, { cache: 'no-store', ...init, headers });
     if (response.status !== 401 || isRenewed || !credentials.canRenew) return response;
     response.body?.cancel().catch(() => {});
     credentials.expire();
@@ -178,15 +190,19 @@ export function including(withCredentials: boolean): RequestInit {
   return { credentials: withCredentials ? 'include' : 'same-origin' };
 }
 
-/** Asks the server once why an `EventSource` has given up. */
-export async function explain(url: string, withCredentials: boolean): Promise<DisconnectReason> {
+/** Asks the server once why an `EventSource` or a WebSocket has given up. */
+export async function explain(
+  url: string,
+  credentials: Credentials,
+  withCredentials: boolean,
+): Promise<DisconnectReason> {
   const abort = new AbortController();
   try {
     const headers = { Accept: 'text/event-stream' };
-    const { signal } = abort;
-    const init: RequestInit = { cache: 'no-store', headers, signal, ...including(withCredentials) };
-    return await refusal(await fetch(url, init));
-  } catch {
+    const init = { headers, signal: abort.signal, ...including(withCredentials) };
+    return await refusal(await request(url, credentials, init));
+  } catch (error) {
+    if (error instanceof TokenError) return { kind: 'token', value: error.message };
     return { kind: navigator.onLine === false ? 'offline' : 'unreachable' };
   } finally {
     abort.abort();

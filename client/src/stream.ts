@@ -83,7 +83,8 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   /** The position of the latest end. */
   private lastEnd: EventId | undefined;
   private isStepping = false;
-  private isSocketRefused = false;
+  /** Number of WebSockets that were refused while the server answers with a stream. */
+  private refusedSockets = 0;
   private isOver = false;
   private isPaused = false;
   /** The state and the reason that the page has been told. */
@@ -299,31 +300,34 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
         return;
       }
       if (event.kind === 'gave-up') this.refusal = event.reason;
+      if (event.kind === 'opened' && this.takesSocket()) this.refusedSockets = 0;
       this.input({ kind: 'connection', value: { kind: event.kind } });
     };
     const after = effect.after ?? '';
     const url = (after: string) => this.urlOf('events', after);
-    const isBrowser = token === undefined && typeof EventSource === 'function';
-    const source = !isBrowser
-      ? openFetch(url, after, this.credentials, withCredentials, onEvent)
-      : this.takesSocket()
-        ? openWebSocket((after) => this.urlOf('ws', after), after, onEvent)
-        : openEventSource(url(after), withCredentials, onEvent);
+    const { credentials } = this;
+    const source = this.takesSocket()
+      ? openWebSocket((after) => this.urlOf('ws', after), after, credentials, onEvent)
+      : token === undefined && typeof EventSource === 'function'
+        ? openEventSource(url(after), withCredentials, onEvent)
+        : openFetch(url, after, credentials, withCredentials, onEvent);
     this.source = source;
   }
 
   /** Returns `true` if the tabs cannot share, and should not use up the connections of HTTP/1.1. */
   private takesSocket(): boolean {
     const { share = true } = this.options;
-    return share && !canShare() && !this.isSocketRefused && typeof WebSocket === 'function';
+    const isPage = typeof document === 'object' && typeof WebSocket === 'function';
+    return share && isPage && !canShare() && this.refusedSockets < 2;
   }
 
   private async explain(): Promise<void> {
     const { refusal } = this;
     const url = this.urlOf('events', this.cursor ?? '');
-    const value = refusal ?? (await explain(url, this.options.withCredentials ?? false));
-    // The path may let no WebSockets through.
-    if (value.kind === 'recovered') this.isSocketRefused = true;
+    const { withCredentials = false } = this.options;
+    const value = refusal ?? (await explain(url, this.credentials, withCredentials));
+    // The path may let no WebSockets through. The first time, the token may have been renewed.
+    if (value.kind === 'recovered') this.refusedSockets += 1;
     this.input({ kind: 'connection', value: { kind: 'explained', value } });
   }
 
@@ -339,7 +343,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     try {
       if (!this.mayShare()) throw null;
       // The group depends on the token.
-      if (this.options.token !== undefined) await this.credentials.headers();
+      await this.credentials.get();
       const credentials = String(this.options.withCredentials ?? false);
       const name = await groupName(this.urlOf('events', ''), credentials, this.identity);
       if (number !== this.joins) return;

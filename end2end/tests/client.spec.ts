@@ -130,6 +130,24 @@ test('without Web Locks, eight tabs read over WebSockets', async ({ context, ser
   expect((await told(tabs[0])).gaps).toEqual([]);
 });
 
+test('without Web Locks, a token travels in a subprotocol', async ({ page, server, pages }, info) => {
+  const [secret, file] = [randomBytes(32).toString('hex'), info.outputPath('secret')];
+  writeFileSync(file, `${secret}\n`);
+  await server.start('--cors-origin', pages.origin, '--require-token', '--jwt-secret-file', file);
+  const seconds = Date.now() / 1000;
+  const [old, late] = [-60, 600].map((lifetime) => {
+    return sign(secret, { sub: 'ada', subscribe: ['t'], publish: ['t'], exp: seconds + lifetime });
+  });
+  await page.addInitScript(() => Object.defineProperty(navigator, 'locks', { value: undefined }));
+  const sockets: string[] = [];
+  page.on('websocket', (socket) => sockets.push(new URL(socket.url()).pathname));
+  await subscribe(page, pages, server, 'topic=t', { tokens: [old, late] });
+  await expect.poll(() => state(page), { timeout: 15_000 }).toBe('live');
+  expect(sockets).toEqual(['/ws', '/ws']);
+  await publish(server, 1, 2, { Authorization: `Bearer ${late}` });
+  await expect.poll(() => events(page)).toEqual(numbers(1, 2));
+});
+
 test('where no WebSocket gets through, a tab reads over SSE', async ({ page, server, pages }) => {
   await server.start('--cors-origin', pages.origin);
   await page.addInitScript(() => {
