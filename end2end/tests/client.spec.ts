@@ -70,9 +70,9 @@ const told = (page: Page) => page.evaluate(() => (window as any).told);
 const events = (page: Page) => page.evaluate(() => (window as any).told.events as string[]);
 const state = (page: Page) => page.evaluate(() => (window as any).stream.state as string);
 
-async function publish(server: Server, from: number, to: number, headers: HeadersInit = {}) {
+async function publish(server: Server, from: number, to: number, headers: HeadersInit = {}, topic = 't') {
   for (let n = from; n <= to; n++) {
-    const response = await fetch(`${server.url}/events/t`, { method: 'POST', headers, body: `${n}` });
+    const response = await fetch(`${server.url}/events/${topic}`, { method: 'POST', headers, body: `${n}` });
     expect(response.status).toBe(201);
   }
 }
@@ -267,4 +267,32 @@ test('the hook for React starts, stops and continues', async ({ page, server, pa
   await publish(server, 4, 6);
   await page.getByRole('button', { name: 'start' }).click();
   await expect(page.locator('li')).toHaveText(numbers(3, 6));
+});
+
+test('the end of a topic ends its streams, and is told to readers of a pattern', async ({ context, server, pages }) => {
+  await server.start('--cors-origin', pages.origin);
+  const tabs = await open(context, 4);
+  const queries = ['topic=t.u', 'topic=t.u', 'topic=t.*', 'topic=t.u'];
+  for (const i of [0, 1, 2]) await subscribe(tabs[i], pages, server, queries[i], { after: 'earliest' });
+  await publish(server, 1, 2, {}, 't.u');
+  for (const i of [0, 1, 2]) await expect.poll(() => events(tabs[i])).toEqual(['1', '2']);
+  const response = await fetch(`${server.url}/events/t.u?end=failed`, { method: 'POST', body: 'no answer' });
+  expect(response.ok).toBe(true);
+  // One comes later.
+  await expect.poll(() => state(tabs[0])).toBe('stopped');
+  await subscribe(tabs[3], pages, server, queries[3], { after: 'earliest' });
+  const end = { topic: 't.u', outcome: 'failed', message: 'no answer' };
+  for (const i of [0, 1, 3]) {
+    await expect.poll(() => state(tabs[i])).toBe('stopped');
+    expect(await told(tabs[i])).toMatchObject({ events: ['1', '2'], ends: [{ ...end, last: true }] });
+  }
+  await expect.poll(async () => (await told(tabs[2])).ends).toMatchObject([end]);
+  expect(await state(tabs[2])).toBe('live');
+  expect(await streams(server)).toBe(1);
+  const refused = tabs[0].evaluate(async (url) => {
+    const { publish } = await import(`${url}/client.js`);
+    return publish(`${url}/events/t.u`, 'x').catch((error: any) => [error.name, error.status]);
+  }, server.url);
+  // A page of another origin needs a token to publish.
+  expect((await refused)[0]).toBe('PublishError');
 });
