@@ -327,12 +327,12 @@ impl<T> Topics<T> {
 
     /// Notes the topics that change in `changed` from now on.
     pub fn note_changes(&self, changed: &Arc<ChangedTopics>) {
-        self.0.write().changed = Some(Arc::clone(changed));
+        self.entries.write().changed = Some(Arc::clone(changed));
     }
 
     /// Notes that topics have changed.
     pub fn note<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) {
-        let changed = self.0.read().changed.clone();
+        let changed = self.entries.read().changed.clone();
         if let Some(changed) = changed {
             changed.note(topics);
         }

@@ -1118,7 +1118,7 @@ mod tests {
             let time = Timestamp::from_millis(millis);
             let mut subscriber = hub.subscribe_since(Topic::clock().into(), time).await.unwrap();
             let before = expected.first().map_or(5, |first| first - 1);
-            assert!(!subscriber.has_gap() && subscriber.cursor() == id(before), "{millis}");
+            assert!(subscriber.is_settled() && subscriber.cursor() == id(before), "{millis}");
             assert_eq!(take(&mut subscriber).await, expected, "{millis}");
         }
         let time = Timestamp::from_millis(50);

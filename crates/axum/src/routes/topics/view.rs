@@ -286,7 +286,7 @@ mod tests {
         Arc::new(StreamContext {
             hub: Arc::new(Hub::new(log, now)),
             settings,
-            streams: OpenStreams::new(settings.streams),
+            streams: OpenStreams::new(settings.streams, settings.drain),
             metrics: Arc::default(),
             stop: Stop::default(),
             started: began,
