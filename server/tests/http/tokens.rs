@@ -171,7 +171,8 @@ async fn a_silent_upload_of_lines_ends_when_its_token_expires() {
         bearer(&short)
     );
     let response = server.send(format!("{head}a\nhalf").as_bytes()).await;
-    let detail = "expired at 2026-11-22T07:00:00.200Z. 1 lines were published before.";
+    let detail = "expired at 2026-11-22T07:00:00.200Z. Send a new token in `Authorization`. 1 lines \
+                  were published before.";
     assert_refused(response, 401, Some("Bearer error=\"invalid_token\""), detail).await;
 }
 
