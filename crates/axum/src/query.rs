@@ -73,8 +73,10 @@ impl Since {
     fn parse(text: &str) -> Option<Self> {
         // Whole milliseconds, as times have them.
         let millis = |ago: Duration| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-        let ago = humantime::parse_duration(text).map(millis).map(Duration::from_millis);
-        ago.map(Self::Ago).ok().or_else(|| parse_time(text).map(Self::At))
+        // humantime needs no unit for zero.
+        let ago = humantime::parse_duration(text).ok().filter(|_| text != "0");
+        let ago = ago.map(millis).map(Duration::from_millis);
+        ago.map(Self::Ago).or_else(|| parse_time(text).map(Self::At))
     }
 
     /// Returns the time that is meant at `now`.
@@ -400,6 +402,7 @@ mod tests {
     fn any_other_start_is_refused_with_an_example() {
         for text in [
             "",
+            "0",
             "10",
             "-10m",
             "m",
