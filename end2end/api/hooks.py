@@ -7,8 +7,14 @@ import schemathesis
 
 
 @schemathesis.serializer("application/x-ndjson")
-def ndjson(context, value):
+def line_of_json(context, value):
     return json.dumps(value).encode()
+
+
+# A request with one line has an answer with one line.
+@schemathesis.deserializer("application/x-ndjson")
+def answer_to_line(context, response):
+    return json.loads(response.content)
 
 
 @schemathesis.hook
