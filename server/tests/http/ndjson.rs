@@ -163,8 +163,9 @@ async fn lines_that_are_sent_again_with_their_keys_are_stored_once() {
 async fn lines_of_a_client_that_reads_only_at_the_end_are_all_answered() {
     let server = Server::start().await;
     let count = 10_000;
-    let body: String =
+    let lines: Vec<_> =
         (0..count).map(|n| format!("{{\"topic\":\"t\",\"data\":\"{n}\"}}\n")).collect();
+    let body = lines.concat();
     // It blocks until all is sent, so it would wait for ever if the server waited for it.
     let response = tokio::time::timeout(DEADLINE, post(&server, "", &body)).await.expect("sent");
     let answers = parsed(&response.rest().await);

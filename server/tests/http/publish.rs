@@ -508,8 +508,8 @@ async fn chunks_that_are_sent_again_repeat_nothing_wherever_they_end() {
         let response = finish(publisher).await;
         let expected = format!("\"bytes\":{}}}", chunks.concat().len());
         assert!(response.ends_with(&expected), "{response}");
-        let published = data_of(&server, "t").await.concat();
-        assert!(published == whole || published == "one two €", "{published}");
+        let so_far = data_of(&server, "t").await.concat();
+        assert!(so_far == whole || so_far == "one two €", "{so_far}");
     }
     assert_eq!(data_of(&server, "t").await.concat(), whole);
 }

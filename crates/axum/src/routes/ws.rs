@@ -51,7 +51,7 @@ use crate::{
 };
 
 /// The subprotocol, for clients that name any. A browser that names some gives up unless the server
-/// chooses one of them (WHATWG WebSockets).
+/// chooses one of them (the WHATWG standard on them).
 const SUBPROTOCOL: &str = "waterclock";
 /// Size of the read buffer of each connection, in bytes.
 const READ_BUFFER: usize = 4096;

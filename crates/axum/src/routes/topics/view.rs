@@ -21,9 +21,7 @@ use crate::{
     deadline::Deadline,
     metrics::EndReason,
     policy::{Expiry, Policy, client_of},
-    session::{
-        Encoder as _, Signal, StreamRecord, goodbye, hello, next_signal, refuse,
-    },
+    session::{Encoder as _, Signal, StreamRecord, goodbye, hello, next_signal, refuse},
     sse::{self, SseEncoder},
     state::StreamContext,
 };
