@@ -27,6 +27,11 @@ def before_call(context, case, kwargs):
     # OpenAPI cannot say that a time is in the past.
     if str(query.get("since", "")) > time.strftime("%Y-%m-%dT", time.gmtime()):
         query["since"] = "10m"
+    # Nor that one parameter needs another.
+    if "split" not in query:
+        query.pop("while", None)
+    if "while" not in query:
+        query.pop("patience", None)
     # It counts a name in characters, and the server counts it in bytes.
     name = query.get("name")
     if isinstance(name, str) and len(name) <= 255 < len(name.encode(errors="replace")):

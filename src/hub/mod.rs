@@ -21,12 +21,14 @@
 //! # }).unwrap();
 //! ```
 
+mod attendance;
 mod channel;
 #[cfg(test)]
 mod ends;
 mod frame;
 mod pattern_index;
 mod publish;
+mod reader_watch;
 mod ring;
 mod state;
 mod subscriber;
@@ -49,6 +51,7 @@ use tokio::{
 pub use channel::Readers;
 pub use frame::{Batch, Format, Frame};
 pub use publish::{DraftChain, PublishError, Publishing};
+pub use reader_watch::ReaderWatch;
 pub use subscriber::{Delivery, Subscriber};
 pub use topic_filter::TopicFilter;
 
@@ -62,6 +65,7 @@ use crate::{
     pattern::Patterns,
     timestamp::Timestamp,
 };
+use attendance::WatchedTopics;
 use channel::Channels;
 use publish::{FailureCounters, QUEUE_CAPACITY, QueuedDraft, WaitingPublisher};
 use ring::Ring;
@@ -100,7 +104,11 @@ impl Hub {
             log: Box::new(log),
             now: Box::new(now),
             appending: tokio::sync::Mutex::default(),
-            fanout: Mutex::new(Fanout { ring: Ring::new(newest), channels: Channels::default() }),
+            fanout: Mutex::new(Fanout {
+                ring: Ring::new(newest),
+                channels: Channels::default(),
+                watched: WatchedTopics::default(),
+            }),
             shown: AtomicU64::new(newest),
             failures: FailureCounters::default(),
             initial: newest,
@@ -226,6 +234,11 @@ impl Hub {
         self.state.changed.watch()
     }
 
+    /// Begins to watch the subscribers that name a topic.
+    pub fn watch_readers(&self, topic: Topic) -> ReaderWatch {
+        ReaderWatch::new(&self.state, topic)
+    }
+
     /// Counts the subscribers to a topic.
     pub fn readers(&self, topic: &Topic) -> Readers {
         self.state.fanout.lock().channels.readers(topic)
@@ -250,7 +263,8 @@ impl Hub {
         let Bounds { epoch, start, newest } = self.state.log.bounds();
         let dropped = self.state.log.dropped(&topics);
         let (channel, now) = {
-            let Fanout { ring, channels } = &mut *self.state.fanout.lock();
+            let Fanout { ring, channels, watched } = &mut *self.state.fanout.lock();
+            watched.join(&topics);
             (channels.join(&topics, ring.newest()), ring.newest())
         };
         self.state.note_readers(&topics);

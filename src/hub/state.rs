@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
+    attendance::WatchedTopics,
     channel::{Channel, Channels},
     frame::Frame,
     publish::{
@@ -50,6 +51,8 @@ pub(super) struct HubState {
 pub(super) struct Fanout {
     pub ring: Ring,
     pub channels: Channels,
+    /// The topics whose readers are watched.
+    pub watched: WatchedTopics,
 }
 
 impl HubState {
@@ -111,7 +114,7 @@ impl HubState {
             let deleted = self.log.delete(topic);
             // Subscribers that are behind must ask the log, which tells them of the gap.
             let channels = {
-                let Fanout { ring, channels } = &mut *self.fanout.lock();
+                let Fanout { ring, channels, .. } = &mut *self.fanout.lock();
                 ring.forget(topic);
                 channels.of(topic)
             };
@@ -185,7 +188,7 @@ impl HubState {
             HashMap::new();
         {
             let mut by_topic: HashMap<&Topic, Vec<Arc<Channel>>> = HashMap::new();
-            let Fanout { ring, channels } = &mut *self.fanout.lock();
+            let Fanout { ring, channels, .. } = &mut *self.fanout.lock();
             for frame in frames {
                 let topic = &frame.event().topic;
                 for channel in by_topic.entry(topic).or_insert_with(|| channels.of(topic)) {

@@ -14,7 +14,7 @@ use std::{
 use super::{
     channel::Channel,
     frame::{Batch, Frame},
-    state::HubState,
+    state::{Fanout, HubState},
 };
 use crate::{
     event::{Event, Topic},
@@ -487,7 +487,11 @@ impl Drop for Subscriber {
         if let Some(key) = self.waiter {
             self.channel.forget(key);
         }
-        self.state.fanout.lock().channels.leave(&self.topics);
+        {
+            let Fanout { channels, watched, .. } = &mut *self.state.fanout.lock();
+            channels.leave(&self.topics);
+            watched.leave(&self.topics);
+        }
         self.state.note_readers(&self.topics);
     }
 }

@@ -14,7 +14,7 @@ use waterclock::{
 use crate::{
     deadline::Deadline,
     idempotency::KeyReservation,
-    limits::{MAX_BLOCK, MAX_DATA, MAX_END_MESSAGE, MAX_KEY, MAX_MESSAGE},
+    limits::{MAX_BLOCK, MAX_DATA, MAX_END_MESSAGE, MAX_KEY, MAX_MESSAGE, MAX_PATIENCE},
     parameters::InvalidParameters,
     policy::{Denied, Publisher, client_of},
     problem::{Problem, Refusal},
@@ -59,6 +59,20 @@ pub(crate) enum PublishRejection {
     TooManyUploads,
     #[error("The topic has ended. With `reopen`, a publish opens it again.")]
     Ended,
+    #[error("{0:?} is no condition of an upload. `while` must be `read`, or be left out.")]
+    While(String),
+    #[error("`while=read` stops an upload whose topic nobody reads, so it needs `split`.")]
+    WhileOfOne,
+    #[error(
+        "{0:?} is not a valid time. `patience`, which needs `while=read`, must be a whole number \
+         of seconds from 1 to {MAX_PATIENCE}, or be left out."
+    )]
+    Patience(String),
+    #[error(
+        "The upload was stopped, as `while=read` asks: no reader has named the topic for {} s.",
+        .0.as_secs()
+    )]
+    Unread(Duration),
     #[error(transparent)]
     Parameters(#[from] InvalidParameters),
     #[error("An event's data may be at most {MAX_DATA} bytes long.")]
@@ -145,6 +159,9 @@ impl PublishRejection {
             | Self::EndAndReopen
             | Self::OutcomeOfUpload
             | Self::Parameters(_)
+            | Self::While(_)
+            | Self::WhileOfOne
+            | Self::Patience(_)
             | Self::NotUtf8
             | Self::MalformedBody
             | Self::IncompleteBody
@@ -152,7 +169,9 @@ impl PublishRejection {
             | Self::KeyOfLines
             | Self::Line(_) => StatusCode::BAD_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::KeyInFlight | Self::Superseded | Self::Ended => StatusCode::CONFLICT,
+            Self::KeyInFlight | Self::Superseded | Self::Ended | Self::Unread(_) => {
+                StatusCode::CONFLICT
+            }
             Self::DataTooLong | Self::MessageTooLong | Self::BlockTooLong | Self::LineTooLong => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
@@ -181,6 +200,7 @@ impl From<PublishRejection> for Problem {
             PublishRejection::RateLimited(wait) => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))
             }
+            PublishRejection::Unread(_) => problem.with_member("stopped", "unread"),
             PublishRejection::DataTooLong
             | PublishRejection::MessageTooLong
             | PublishRejection::BlockTooLong => problem.refused_as(Refusal::TooLong),

@@ -20,6 +20,12 @@ pub const MAX_KEY: usize = 255;
 /// Longest time that a poll may ask to wait, in seconds. Most proxies wait longer than that.
 pub const MAX_WAIT: u64 = 55;
 
+/// Time without a reader after which an upload with `while=read` is stopped, in seconds, unless the
+/// client asks for another one. A browser reconnects sooner.
+pub const DEFAULT_PATIENCE: u64 = 10;
+/// Longest time that an upload with `while=read` may go on without a reader, in seconds.
+pub const MAX_PATIENCE: u64 = 3600;
+
 /// Number of topics on a page of their list, unless the client asks for fewer or more.
 pub const DEFAULT_TOPICS: usize = 100;
 /// Maximum number of topics on a page of their list.

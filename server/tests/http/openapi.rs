@@ -111,7 +111,7 @@ async fn every_response_matches_the_document() {
         ("/events/{topic}", "post", "/events/t?end=failed", "", "why", 201),
         ("/events/{topic}", "post", "/events/t", "", "x", 409),
         ("/poll", "get", "/poll?topic=t", "", "", 200),
-        ("/poll", "get", "/poll?topic=t&last_event_id=000000000000c10c-5", "", "", 204),
+        ("/poll", "get", "/poll?topic=t&last_event_id=000000000000c10c-1", "", "", 204),
         ("/events/{topic}", "post", "/events/t?split=lines&end&reopen", "", "a\nb", 200),
         ("/events/{topic}", "post", "/events/t?reopen", "", "x", 201),
         ("/events/{topic}", "post", "/events/t?split=events", "", "x\ndata: a\n\ndata", 200),

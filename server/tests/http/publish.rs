@@ -658,3 +658,59 @@ async fn a_deletion_needs_permission_to_publish_and_means_all_events() {
     }
     assert_eq!(delete(&server, "t?_=1", "").await.rest().await, r#"{"deleted":1}"#);
 }
+
+/// Begins to upload lines, and publishes the first.
+async fn begin_upload(server: &Server, query: &str) -> tokio::net::TcpStream {
+    let mut upload = server.connect().await;
+    let head = format!(
+        "PUT /events/answer?split=lines&{query} HTTP/1.1\r\nHost: localhost\r\n\
+         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n4\r\none\n\r\n"
+    );
+    upload.write_all(head.as_bytes()).await.unwrap();
+    upload
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_reads_any_more_is_stopped_and_told_so() {
+    let server = Server::start().await;
+    let mut reader = server.get("/events?topic=answer").await;
+    reader.message().await;
+    let mut pattern = server.get("/events?topic=*").await;
+    pattern.message().await;
+    let mut upload = begin_upload(&server, "while=read&patience=1").await;
+    for stream in [&mut reader, &mut pattern] {
+        assert_eq!(stream.message().await.data, "one");
+    }
+    drop(reader);
+    // The producer goes on, until it gets the answer.
+    let mut response = vec![0; 4096];
+    let length = tokio::time::timeout(DEADLINE, upload.read(&mut response)).await.unwrap().unwrap();
+    let response = String::from_utf8_lossy(&response[..length]).into_owned();
+    assert!(response.starts_with("HTTP/1.1 409 Conflict"), "{response}");
+    let why = "as `while=read` asks: no reader has named the topic for 1 s. 1 lines were published";
+    assert!(response.contains(why), "{response}");
+    assert!(response.contains(r#""published":1,"stopped":"unread""#), "{response}");
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_while_its_topic_is_read() {
+    let server = Server::start().await;
+    let mut reader = server.get("/events?topic=answer").await;
+    reader.message().await;
+    let mut upload = begin_upload(&server, "while=read").await;
+    assert_eq!(reader.message().await.data, "one");
+    upload.write_all(b"3\r\ntwo\r\n0\r\n\r\n").await.unwrap();
+    let mut response = String::new();
+    upload.read_to_string(&mut response).await.unwrap();
+    assert!(response.ends_with("{\"published\":2}"), "{response}");
+    for (query, detail) in [
+        ("while=read", "so it needs `split`"),
+        ("split=lines&while=watched", "`while` must be `read`"),
+        ("split=lines&patience=5", "which needs `while=read`"),
+        ("split=lines&while=read&patience=0", "from 1 to 3600"),
+        ("split=lines&while=read&patience=x", "from 1 to 3600"),
+        ("split=lines&unread=5", "Use `while=read`"),
+    ] {
+        assert_refused(server.post(&format!("t?{query}"), "", b"x").await, 400, detail).await;
+    }
+}

@@ -1,6 +1,6 @@
 //! `POST` or `PUT /events/{topic}`: publishes an event.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     admission::{Grant, PublishRejection, check_key, parse_name},
-    limits::MAX_END_MESSAGE,
+    limits::{DEFAULT_PATIENCE, MAX_END_MESSAGE, MAX_PATIENCE},
     parameters::{KnownParameters, split_query},
     problem::Problem,
     state::PublishContext,
@@ -36,7 +36,8 @@ pub(super) struct PublishPath {
 
 /// Answers 201 with the event, once it is durable. Its data is the request's body, whatever the
 /// content type. With `split`, each part of the body is published as soon as it arrives, and the
-/// response counts them. With `end`, the topic ends, and the answer is its end.
+/// response counts them. With `while=read`, that ends when nobody reads them any more. With `end`,
+/// the topic ends, and the answer is its end.
 pub(super) async fn post(
     State(context): State<Arc<PublishContext>>,
     path: Result<Path<PublishPath>, PathRejection>,
@@ -45,11 +46,14 @@ pub(super) async fn post(
     let (head, payload) = request.into_parts();
     let Path(PublishPath { topic }) = path?;
     let grant = Grant::new(&context, &head, &topic)?;
-    let Parameters { name, split, end, reopen } = Parameters::parse(&head.uri)?;
+    let Parameters { name, split, end, reopen, patience } = Parameters::parse(&head.uri)?;
     let key = idempotency_key(&head.headers)?;
     if let Some(split) = split {
-        let options = UploadOptions { split, name, key, reopen, end: end.is_some() };
+        let options = UploadOptions { split, name, key, reopen, end: end.is_some(), patience };
         return upload::publish(&context, &grant, options, payload).await;
+    }
+    if patience.is_some() {
+        return Err(PublishRejection::WhileOfOne.into());
     }
     let reservation = grant.admit(key)?;
     let data = tokio::time::timeout(context.body_timeout, body::read(payload)).await;
@@ -89,7 +93,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, PublishRejecti
 
 /// The names of the parameters, and what belongs elsewhere.
 const PARAMETERS: KnownParameters = KnownParameters {
-    names: &[("name", "name"), ("split", "split"), ("end", "end"), ("reopen", "reopen")],
+    names: &[
+        ("name", "name"),
+        ("split", "split"),
+        ("end", "end"),
+        ("reopen", "reopen"),
+        ("while", "while"),
+        ("patience", "patience"),
+    ],
     synonyms: &[
         ("event", "`name`"),
         ("eventname", "`name`"),
@@ -107,6 +118,10 @@ const PARAMETERS: KnownParameters = KnownParameters {
         ("failed", "`end=failed`"),
         ("error", "`end=failed`"),
         ("open", "`reopen`"),
+        ("whileread", "`while=read`"),
+        ("unread", "`while=read`"),
+        ("grace", "`patience`"),
+        ("timeout", "`patience`"),
         ("topic", "the path: `/events/` and the topic"),
         ("body", "the request's body"),
         ("data", "the request's body"),
@@ -122,12 +137,20 @@ struct Parameters {
     split: Option<Split>,
     end: Option<Outcome>,
     reopen: bool,
+    /// Time without a reader after which an upload is stopped; `None` without `while=read`.
+    patience: Option<Duration>,
 }
 
 impl Parameters {
     fn parse(uri: &Uri) -> Result<Self, PublishRejection> {
-        let mut parameters = Self { name: Name::default(), split: None, end: None, reopen: false };
-        let mut has_name = false;
+        let mut parameters = Self {
+            name: Name::default(),
+            split: None,
+            end: None,
+            reopen: false,
+            patience: None,
+        };
+        let (mut has_name, mut while_read, mut patience) = (false, false, None);
         for (name, value) in split_query(uri.query().unwrap_or_default())? {
             match (&*name, &*value) {
                 ("name", name) => {
@@ -144,9 +167,20 @@ impl Parameters {
                 ("reopen", "" | "true") => parameters.reopen = true,
                 ("reopen", "false") => parameters.reopen = false,
                 ("reopen", _) => return Err(PublishRejection::Reopen(value.into_owned())),
+                ("while", "read") => while_read = true,
+                ("while", _) => return Err(PublishRejection::While(value.into_owned())),
+                ("patience", _) => patience = Some(value.into_owned()),
                 (name, _) => PARAMETERS.check(name)?,
             }
         }
+        let seconds = match patience {
+            None => DEFAULT_PATIENCE,
+            Some(text) => match text.parse() {
+                Ok(seconds @ 1..=MAX_PATIENCE) if while_read => seconds,
+                _ => return Err(PublishRejection::Patience(text)),
+            },
+        };
+        parameters.patience = while_read.then_some(Duration::from_secs(seconds));
         match parameters {
             Self { split: Some(_), end: Some(Outcome::Failed), .. } => {
                 Err(PublishRejection::OutcomeOfUpload)

@@ -12,7 +12,7 @@ mod chunks;
 mod events;
 mod lines;
 
-use std::{collections::VecDeque, fmt, future::pending, pin::pin, sync::Arc};
+use std::{collections::VecDeque, fmt, future::pending, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -114,7 +114,7 @@ fn is_zero(number: &u64) -> bool {
 pub(super) async fn publish(
     context: &Arc<PublishContext>,
     grant: &Grant,
-    UploadOptions { split, name, key, reopen, end }: UploadOptions,
+    UploadOptions { split, name, key, reopen, end, patience }: UploadOptions,
     payload: Body,
 ) -> Result<Response, Problem> {
     let _open = context.metrics.upload_open();
@@ -134,6 +134,7 @@ pub(super) async fn publish(
         split,
         name,
         reopen,
+        patience,
         may_be_known: reservation.is_some(),
         reservation,
         position: 0,
@@ -175,6 +176,8 @@ pub(super) struct UploadOptions {
     pub(super) reopen: bool,
     /// `true` to end the topic after the last piece.
     pub(super) end: bool,
+    /// Time without a reader after which the upload is stopped, if it is.
+    pub(super) patience: Option<Duration>,
 }
 
 /// The response to a complete upload.
@@ -217,6 +220,7 @@ struct Upload<'a> {
     name: Name,
     /// `true` if the next piece opens the topic again, unless it is in the log already.
     reopen: bool,
+    patience: Option<Duration>,
     /// The key of the upload, if it has one.
     reservation: Option<KeyReservation>,
     /// `true` while the pieces may be those of an earlier upload with the key. The log must have
@@ -260,10 +264,12 @@ impl Upload<'_> {
         let mut splitter = self.split.splitter();
         let mut number = 0;
         let mut expired = pin!(expired(self.grant));
+        let mut unread = pin!(unread(self.context, self.grant, self.patience));
         loop {
             let chunk = tokio::select! {
                 chunk = chunks.next() => chunk,
                 rejection = &mut expired => return Err(rejection),
+                rejection = &mut unread => return Err(rejection),
                 rejection = self.interrupted() => return Err(rejection),
             };
             match &chunk {
@@ -436,6 +442,17 @@ impl Upload<'_> {
         };
         problem.with_note(&note).with_member("unconfirmed", self.unconfirmed)
     }
+}
+
+/// Waits until no reader has named the topic for that long. Never returns without a time.
+async fn unread(
+    context: &PublishContext,
+    grant: &Grant,
+    patience: Option<Duration>,
+) -> PublishRejection {
+    let Some(patience) = patience else { return pending().await };
+    context.hub.watch_readers(grant.topic().clone()).absent(patience).await;
+    PublishRejection::Unread(patience)
 }
 
 /// Waits until the permission ends. Never returns for one that does not.
