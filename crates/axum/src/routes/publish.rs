@@ -143,13 +143,8 @@ struct Parameters {
 
 impl Parameters {
     fn parse(uri: &Uri) -> Result<Self, PublishRejection> {
-        let mut parameters = Self {
-            name: Name::default(),
-            split: None,
-            end: None,
-            reopen: false,
-            patience: None,
-        };
+        let mut parameters =
+            Self { name: Name::default(), split: None, end: None, reopen: false, patience: None };
         let (mut has_name, mut while_read, mut patience) = (false, false, None);
         for (name, value) in split_query(uri.query().unwrap_or_default())? {
             match (&*name, &*value) {
