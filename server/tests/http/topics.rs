@@ -159,6 +159,7 @@ async fn an_invalid_query_for_topics_gets_400_with_the_permitted_values() {
         ("matches=a", "Use `match`"),
         ("page=2", "Use `after`"),
         (&many.join("&"), "at most 64 patterns"),
+        (&["match=a"; 65].join("&"), "at most 64 patterns"),
     ] {
         let response = server.get(&format!("/topics?{query}")).await;
         assert_eq!(response.status(), 400, "{query}");

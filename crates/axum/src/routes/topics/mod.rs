@@ -4,7 +4,7 @@
 mod figures;
 mod view;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -147,13 +147,13 @@ struct ListParameters {
 
 impl ListParameters {
     fn parse(query: &str) -> Result<Self, TopicsError> {
-        let (mut patterns, mut after, mut limit) = (BTreeSet::new(), None, DEFAULT_TOPICS);
+        let (mut patterns, mut after, mut limit) = (Vec::new(), None, DEFAULT_TOPICS);
         for (name, value) in split_query(query)? {
             match &*name {
                 "match" => {
                     let pattern = value.parse::<Pattern>();
                     let invalid = |_| TopicsError::Pattern(value.into_owned());
-                    patterns.insert(pattern.map_err(invalid)?);
+                    patterns.push(pattern.map_err(invalid)?);
                 }
                 "after" => {
                     let invalid = |_| TopicsError::After(value.to_string());
