@@ -128,6 +128,25 @@ async fn a_late_reader_gets_the_ends_first_and_then_nothing_follows() {
 }
 
 #[tokio::test]
+async fn a_reader_from_a_time_on_gets_earlier_ends_of_the_topics_that_it_names() {
+    let hub = hub(Retention::default());
+    publish(&hub, "a b").await;
+    for name in ["a", "b"] {
+        end(&hub, name).await;
+    }
+    publish(&hub, "c").await;
+    let later = Timestamp::from_millis(1);
+    for (topics, expected) in
+        [("a", vec!["last 3"]), ("a c", vec!["end 3"]), ("a *", vec!["end 3"]), (">", vec![])]
+    {
+        let mut reader = hub.subscribe_since(patterns(topics), later).await.unwrap();
+        assert_eq!(take(&mut reader).await, expected, "{topics}");
+    }
+    let mut reader = hub.subscribe_since(patterns(">"), Timestamp::from_millis(0)).await.unwrap();
+    assert_eq!(take(&mut reader).await, ["1", "2", "end 3", "end 4", "5"]);
+}
+
+#[tokio::test]
 async fn an_old_end_stops_nobody() {
     let hub = hub(Retention::default());
     let mut slow = hub.subscribe(patterns("a"), Cursor::Now);
