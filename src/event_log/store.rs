@@ -103,8 +103,8 @@ pub trait EventLog: Send + Sync + 'static {
         let _ = changed;
     }
 
-    /// Returns topics that match and have events, after the topic `after`, at most `limit`. They
-    /// are ordered by their first tokens, then by their second ones, and so on.
+    /// Returns topics that match and have events or have ended, after the topic `after`, at most
+    /// `limit`. They are ordered by their first tokens, then by their second ones, and so on.
     fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic>;
 
     /// Returns the figures of each of the topics, in their order. Topics that the log does not know

@@ -312,12 +312,12 @@ impl<T> Topics<T> {
         selected
     }
 
-    /// Returns topics that match and have events, after the topic `after`, at most `limit`, in the
-    /// order of their tokens.
+    /// Returns topics that match and have events or have ended, after the topic `after`, at most
+    /// `limit`, in the order of their tokens.
     pub fn page(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
         let mut page = Vec::new();
         self.entries.read().by_topic.find_after(topics, after, |entry| {
-            if entry.count() > 0 && page.len() < limit {
+            if (entry.count() > 0 || entry.has_ended()) && page.len() < limit {
                 page.push(entry.topic.clone());
             }
             page.len() < limit
