@@ -810,6 +810,8 @@ async fn an_end_outlives_its_events_and_goes_with_its_topic() {
         assert_eq!(outcome(&log.append_drafts(vec![ending("a")]).await[0]), Ok(2));
         log.append("b").await;
         assert_eq!((log.ends(">"), log.dropped("a")), (vec![2], 1));
+        let listed = log.log.topics(&patterns("a"), None, 9);
+        assert_eq!(listed, ["a".parse().unwrap()], "it has ended");
         // The other topic's event was dropped later than this one has ended.
         log.append("c").await;
         assert_eq!((log.ends(">"), log.dropped("a"), log.bounds()), (vec![], 2, (4, 4)));
