@@ -21,8 +21,7 @@ pub(super) async fn count(
     State(meters): State<Meters>,
     mut request: Request,
 ) -> Result<Request, Problem> {
-    let reads = request.method().is_safe() && !request.uri().path().starts_with("/events/");
-    if reads
+    if request.method().is_safe()
         && let Some(name) = MeterName::requested(request.uri())?
         && let Some(tap) = request.extensions().get::<Arc<Tap>>().cloned()
     {

@@ -148,6 +148,7 @@ async fn every_response_matches_the_document() {
         ("/events/{topic}", "get", "/events/t", "", "", 200),
         ("/events/{topic}", "get", "/events/t?limit=1", ONE_SENT, "", 204),
         ("/events/{topic}", "get", "/events/a..b", "", "", 400),
+        ("/events/{topic}", "get", "/events/t?meter=short", "", "", 400),
         ("/events/{topic}", "get", "/events/t", REMOTE, "", 401),
         ("/events/{topic}", "get", "/events/u", &token, "", 403),
         ("/events/{topic}", "head", "/events/t", "", "", 200),
