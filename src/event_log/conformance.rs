@@ -906,6 +906,8 @@ async fn topics_with_events_are_listed_in_pages() {
         assert_eq!(list("a.* b", Some("never"), 9), [""; 0]);
         log.log.delete(&"b".parse().unwrap()).await.unwrap();
         assert_eq!(list("*", None, 9), ["a", "a-b", "clock"]);
+        log.append_drafts(vec![ending("e")]).await;
+        assert_eq!(list("*", None, 9), ["a", "a-b", "clock", "e"]);
     }
 }
 

@@ -198,8 +198,9 @@ impl Hub {
         deleted.map_err(EventLogError::unconfirmed)?
     }
 
-    /// Returns topics that pass the filter and have events, after the topic `after`, at most
-    /// `limit`. They are ordered by their first tokens, then by their second ones, and so on.
+    /// Returns topics that pass the filter and have events or have ended, after the topic `after`,
+    /// at most `limit`. They are ordered by their first tokens, then by their second ones, and so
+    /// on.
     pub fn topics(&self, filter: &TopicFilter, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
         let Some(patterns) = filter.narrowed() else { return Vec::new() };
         let mut page = self.state.log.topics(patterns, after, limit);
