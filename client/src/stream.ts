@@ -81,7 +81,10 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   private inputs: (() => TabEffect<Update>[])[] = [];
   private raw: RawMessage | undefined;
   /** The position of the latest end. */
-  private lastEnd: EventId | undefined;
+  /** The cursor of the loop while events wait for it. */
+  private handedOut: EventId | null = null;
+  /** The ends that have been delivered, by topic. */
+  private readonly ends = new Map<string, EventId>();
   private isStepping = false;
   /** Number of WebSockets that were refused while the server answers with a stream. */
   private refusedSockets = 0;
@@ -132,7 +135,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
 
   /** The cursor after which this stream continues; `null` before the first message. */
   get cursor(): EventId | null {
-    return this.tab.cursor;
+    return this.waiting?.length ? this.handedOut : this.tab.cursor;
   }
 
   /** Closes the stream for good. Another tab takes over the connection if it needs it. */
@@ -146,10 +149,11 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     this.waiting ??= [];
     try {
       for (;;) {
-        const { waiting } = this;
-        this.waiting = [];
-        for (const event of waiting) yield event;
-        if (this.waiting.length > 0) continue;
+        // `close()` empties the list.
+        for (let event; (event = this.waiting.shift()); ) {
+          this.handedOut = event.id;
+          yield event;
+        }
         if (this.isOver) return;
         if (this.isPaused) {
           this.isPaused = false;
@@ -196,6 +200,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       for (const effect of next()) this.perform(effect);
     }
     this.isStepping = false;
+    if (!this.waiting?.length) this.handedOut = this.tab.cursor;
     this.announceState();
   }
 
@@ -262,9 +267,12 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       case 'end': {
         const end = update.value;
         // A tab that fetched it may also get it from the leader.
-        if (end.id && this.lastEnd && isReached(end.id, this.lastEnd)) return;
-        this.lastEnd = end.id;
-        this.call(() => onEnd?.(end));
+        const { id, topic = '' } = end;
+        const known = this.ends.get(topic);
+        if (!id || !known || !isReached(id, known)) {
+          if (id) this.ends.set(topic, id);
+          this.call(() => onEnd?.(end));
+        }
         // A request that would resume gets 204, so none is sent.
         if ((end.last || end.sent !== undefined) && !this.isOver) this.finish();
       }
@@ -291,19 +299,25 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     this.source = undefined;
     if (effect.kind === 'close') return;
     this.refusal = undefined;
+    const after = effect.after ?? '';
+    let lastId: string = after;
     const { token, withCredentials = false } = this.options;
     const onEvent = (event: Parameters<Parameters<typeof openEventSource>[2]>[0]) => {
       // It may have been closed.
       if (this.source !== source) return;
       if (event.kind === 'message') {
-        this.input({ kind: 'message', ...parse(event.value) }, event.value);
+        let raw = event.value;
+        // Of several ends from before the start of a stream, only the last has an id. The others
+        // come with that of the message before them.
+        if (raw.name === 'end' && raw.id === lastId) raw = { ...raw, id: '' };
+        else lastId = raw.id;
+        this.input({ kind: 'message', ...parse(raw) }, raw);
         return;
       }
       if (event.kind === 'gave-up') this.refusal = event.reason;
       if (event.kind === 'opened' && this.takesSocket()) this.refusedSockets = 0;
       this.input({ kind: 'connection', value: { kind: event.kind } });
     };
-    const after = effect.after ?? '';
     const url = (after: string) => this.urlOf('events', after);
     const { credentials } = this;
     const source = this.takesSocket()

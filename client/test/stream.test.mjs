@@ -110,6 +110,36 @@ test('gaps and ends are told, and the last end ends the loop without another req
   assert.deepEqual(states, ['connecting', 'live', 'stopped']);
 });
 
+test('each end from before the start of a stream is told', async (t) => {
+  const end = (topic, last) => ({ topic, outcome: 'done', ...(last && { last }) });
+  const { url, requests } = await serve(t, (_, response) => {
+    // Only the last of them has an id, which may be that of the request.
+    stream(response, notice('hello', { heartbeat_ms: 15000, retry_ms: 1 }));
+    response.end(notice('end', end('a')) + notice('end', end('b')) + notice('end', end('c', true), 9));
+  });
+  const ends = [];
+  const options = { after: id(9), token: 'token', onEnd: (end) => ends.push(end) };
+  const stopped = reached(options, (state) => state === 'stopped');
+  subscribe(`${url}/events?topic=a&topic=b&topic=c`, options);
+  await stopped;
+  assert.deepEqual(ends, [end('a'), end('b'), end('c', true)]);
+  assert.equal(requests.length, 1);
+});
+
+test('the cursor is that of the loop, and close() ends the loop', async (t) => {
+  const { url } = await serve(t, (_, response) => {
+    stream(response, hello, ...[1, 2, 3, 4, 5].map((sequence) => event(sequence)));
+  });
+  const found = [];
+  const reader = subscribe(`${url}/events?topic=t`, { after: id(0), token: 'token' });
+  for await (const event of reader) {
+    found.push(event.id);
+    assert.equal(reader.cursor, event.id);
+    if (found.length === 2) reader.close();
+  }
+  assert.deepEqual(found, [id(1), id(2)]);
+});
+
 test('204 ends the stream', async (t) => {
   const { url } = await serve(t, (_, response) => refuse(response, 204));
   const options = {};
