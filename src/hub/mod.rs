@@ -38,7 +38,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::AtomicU64,
     },
 };
 
@@ -108,11 +108,11 @@ impl Hub {
                 ring: Ring::new(newest),
                 channels: Channels::default(),
                 watched: WatchedTopics::default(),
+                ends: 0,
             }),
             shown: AtomicU64::new(newest),
             failures: FailureCounters::default(),
             initial: newest,
-            ended: AtomicU64::new(0),
         });
         let (queue, receiver) = mpsc::channel(QUEUE_CAPACITY);
         tokio::spawn(Arc::clone(&state).write(receiver));
@@ -264,7 +264,7 @@ impl Hub {
         let Bounds { epoch, start, newest } = self.state.log.bounds();
         let dropped = self.state.log.dropped(&topics);
         let (channel, now) = {
-            let Fanout { ring, channels, watched } = &mut *self.state.fanout.lock();
+            let Fanout { ring, channels, watched, .. } = &mut *self.state.fanout.lock();
             watched.join(&topics);
             (channels.join(&topics, ring.newest()), ring.newest())
         };
@@ -364,7 +364,8 @@ impl Hub {
 
     /// Returns the number of events that were published since the hub was created.
     pub fn published(&self) -> u64 {
-        self.newest() - self.state.initial - self.state.ended.load(Ordering::Relaxed)
+        let fanout = self.state.fanout.lock();
+        fanout.ring.newest() - self.state.initial - fanout.ends
     }
 
     /// Returns the numbers of publishes that failed since the hub was created, by

@@ -43,8 +43,6 @@ pub(super) struct HubState {
     pub failures: FailureCounters,
     /// The log's newest sequence number when the hub was created.
     pub initial: u64,
-    /// Number of topics that have ended since then. Their ends have sequence numbers, too.
-    pub ended: AtomicU64,
 }
 
 /// Recent events, and the channels that new events go to.
@@ -53,6 +51,8 @@ pub(super) struct Fanout {
     pub channels: Channels,
     /// The topics whose readers are watched.
     pub watched: WatchedTopics,
+    /// Number of ends that the ring has had. They have sequence numbers as events have.
+    pub ends: u64,
 }
 
 impl HubState {
@@ -165,7 +165,6 @@ impl HubState {
             let result = match appended {
                 Ok(Appended { event, is_duplicate: true }) => Ok(Arc::new(Frame::new(event))),
                 Ok(Appended { event, is_duplicate: false }) => {
-                    self.ended.fetch_add(event.name.is_topic_end().into(), Ordering::Relaxed);
                     let frame = Arc::new(Frame::just_published(event, publisher.since));
                     new.push(Arc::clone(&frame));
                     Ok(frame)
@@ -188,8 +187,9 @@ impl HubState {
             HashMap::new();
         {
             let mut by_topic: HashMap<&Topic, Vec<Arc<Channel>>> = HashMap::new();
-            let Fanout { ring, channels, .. } = &mut *self.fanout.lock();
+            let Fanout { ring, channels, ends, .. } = &mut *self.fanout.lock();
             for frame in frames {
+                *ends += u64::from(frame.event().name.is_topic_end());
                 let topic = &frame.event().topic;
                 for channel in by_topic.entry(topic).or_insert_with(|| channels.of(topic)) {
                     let entry = by_channel.entry(Arc::as_ptr(channel));

@@ -13,7 +13,7 @@ use waterclock::{
     notice::TopicEnd,
 };
 
-use crate::stop::Stop;
+use crate::{limits::MAX_END_MESSAGE, stop::Stop};
 
 /// Maximum number of topics with such uploads. Beyond it, further ones are refused.
 const MAX_TOPICS: usize = 10_000;
@@ -105,8 +105,12 @@ impl EndingUpload {
         self.is_settled = true;
     }
 
-    /// Ends the topic as failed after the grace time, for this reason.
-    pub(crate) fn break_off(mut self, reason: String) {
+    /// Ends the topic as failed after the grace time, for this reason, of which a long end is cut
+    /// off: it may quote what the client sent.
+    pub(crate) fn break_off(mut self, mut reason: String) {
+        while reason.len() > MAX_END_MESSAGE {
+            reason.pop();
+        }
         self.reason = reason;
     }
 }

@@ -328,7 +328,7 @@ impl<E: Encoder> Session<E> {
         self.record.open.passed(self.subscriber.cursor().sequence);
         let time = self.record.context.hub.now();
         let heartbeat = Heartbeat { time, skipped: self.subscriber.skipped() };
-        self.encoder.notice(&heartbeat, Some(&self.position()), None)
+        self.encoder.notice(&heartbeat, self.settled_position().as_deref(), None)
     }
 
     fn end(&mut self) -> E::Chunk {

@@ -260,9 +260,10 @@ impl PollAnswer {
     }
 
     /// Adds events until there are none left, or enough bytes to begin the response. Returns `true`
-    /// if none are left.
+    /// if none are left. Ends that come before the cursor are complete then, since the next poll
+    /// would not get the rest.
     async fn fill(&mut self) -> Result<bool, EventLogError> {
-        while self.written < FIRST_BYTES {
+        while self.written < FIRST_BYTES || !self.subscriber.is_settled() {
             if !self.read().await? {
                 return Ok(true);
             }
@@ -331,7 +332,8 @@ impl PollAnswer {
     /// and the next poll gets the rest.
     async fn chunk(&mut self) -> Result<Option<Bytes>, EventLogError> {
         while self.text.is_empty() && !self.is_finished {
-            if self.stop.has_begun() || !self.read().await? {
+            let is_cut = self.stop.has_begun() && self.subscriber.is_settled();
+            if is_cut || !self.read().await? {
                 self.finish();
             }
         }
