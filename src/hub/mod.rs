@@ -36,10 +36,7 @@ mod topic_filter;
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::AtomicU64,
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use parking_lot::Mutex;
