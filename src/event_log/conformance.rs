@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    event::{Draft, IdempotencyKey, Name, Topic},
+    event::{Draft, IdempotencyKey, Name},
     id::Epoch,
     notice::TopicEnd,
     pattern::{Pattern, Patterns},
@@ -164,21 +164,29 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         L::note_changes(self, changed);
     }
 
-    fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+    fn topics(
+        &self,
+        topics: &Patterns,
+        after: Option<&crate::event::Topic>,
+        limit: usize,
+    ) -> Vec<crate::event::Topic> {
         L::topics(self, topics, after, limit)
     }
 
-    fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+    fn figures<'a>(
+        &'a self,
+        topics: &'a [crate::event::Topic],
+    ) -> EventLogFuture<'a, Vec<TopicFigures>> {
         L::figures(self, topics)
     }
 
-    fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+    fn delete<'a>(&'a self, topic: &'a crate::event::Topic) -> EventLogFuture<'a, u64> {
         L::delete(self, topic)
     }
 
     fn find<'a>(
         &'a self,
-        topic: &'a Topic,
+        topic: &'a crate::event::Topic,
         key: &'a IdempotencyKey,
     ) -> EventLogFuture<'a, Option<crate::event::Event>> {
         L::find(self, topic, key)
