@@ -9,7 +9,10 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     process::Stdio,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -815,7 +818,7 @@ async fn what_breaks_a_stream_in_a_browser_is_found_without_a_probe() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn one_short_stream_is_no_fault_if_the_next_one_is_fine() {
     let fine = || (format!("{STREAM}data: x\n\n"), End::Open);
     let ends_at_once = || (STREAM.to_owned(), End::Close);
@@ -826,14 +829,22 @@ async fn one_short_stream_is_no_fault_if_the_next_one_is_fine() {
     // Besides the request for the headers, which alone accepts compression: one request finds the
     // stream, the next is the idle stream, then comes a concurrent one.
     let serve = |idle: fn() -> (String, End), second: fn() -> (String, End)| {
-        let requests = AtomicUsize::new(0);
+        let (requests, changed) = (Mutex::new(0), Condvar::new());
         origin::serve(move |request| {
+            let mut requests = requests.lock().unwrap();
             if !request.contains("accept-encoding: identity") {
+                // The concurrent stream is requested after this response, and so behind the idle one.
+                let is_early = |requests: &mut usize| *requests < 2;
+                tokio::task::block_in_place(|| {
+                    drop(changed.wait_timeout_while(requests, DEADLINE, is_early).unwrap());
+                });
                 return fine();
             }
-            match requests.fetch_add(1, Ordering::Relaxed) {
-                1 => idle(),
-                3 => second(),
+            *requests += 1;
+            changed.notify_all();
+            match *requests {
+                2 => idle(),
+                4 => second(),
                 _ => fine(),
             }
         })
