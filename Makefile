@@ -40,14 +40,14 @@ lint: setup-lint ## Check format, clippy, import circles, names, comments and do
 doc: setup-build ## Build the documentation into target/doc (10 seconds)
 	@scripts/test.sh doc
 
-unit: setup-unit ## Run the unit, property and integration tests, those of the scripts and of the client (1 minute)
+unit: setup-unit ## Run the unit, property and integration tests, those of the scripts and of the client (2 minutes)
 	@scripts/test.sh unit
 
 export E2E
-e2e: setup-test build ## Run the tests in Chromium and Firefox (8 minutes), or some: E2E="tabs -g 'a name'"
+e2e: setup-test build ## Run the tests in Chromium and Firefox (9 minutes), or some: E2E="tabs -g 'a name'"
 	@scripts/test.sh e2e
 
-test: setup-test build ## Run all of these, public clients, and the tests behind proxies (18 minutes)
+test: setup-test build ## Run all of these, public clients, and the tests behind proxies (20 minutes)
 	@scripts/test.sh
 
 test-clients: setup-test build ## Run public clients against the server, and compare with docs/clients.md (2 minutes)
