@@ -833,7 +833,7 @@ async fn one_short_stream_is_no_fault_if_the_next_one_is_fine() {
         origin::serve(move |request| {
             let mut requests = requests.lock().unwrap();
             if !request.contains("accept-encoding: identity") {
-                // The concurrent stream is requested after this response, and so behind the idle one.
+                // The concurrent stream is requested after this response, so behind the idle one.
                 let is_early = |requests: &mut usize| *requests < 2;
                 tokio::task::block_in_place(|| {
                     drop(changed.wait_timeout_while(requests, DEADLINE, is_early).unwrap());

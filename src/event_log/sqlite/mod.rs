@@ -30,6 +30,7 @@ use std::{
     pin::Pin,
     sync::{Arc, mpsc},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -37,6 +38,9 @@ use tokio::sync::{oneshot, watch};
 
 pub use error::OpenError;
 pub use reserve::volume_bytes;
+
+/// Time for which the writer may work without a pause. Beyond it, its disk counts as hanging.
+const MAX_BUSY: Duration = Duration::from_secs(30);
 
 use super::{
     changed_topics::ChangedTopics,
@@ -119,6 +123,7 @@ impl SqliteLog {
         let shared = Shared {
             index: Arc::new(Mutex::new(index)),
             condition: Arc::default(),
+            busy_since: Arc::default(),
             readers: Arc::new(ReaderPool::new(file.clone())),
         };
         let writer =
@@ -143,6 +148,18 @@ impl SqliteLog {
         commands.send(command(reply)).map_err(|_| EventLogError::Stopped)?;
         // The writer has stopped at an unknown point.
         replied.await.map_err(|_| EventLogError::unconfirmed("the writer has stopped"))
+    }
+
+    /// Returns the condition at a time.
+    fn condition_at(&self, now: Instant) -> Condition {
+        let mut condition = self.shared.condition.lock().clone();
+        let busy_since = *self.shared.busy_since.lock();
+        if busy_since.is_some_and(|since| now.saturating_duration_since(since) > MAX_BUSY) {
+            // The writer itself cannot tell.
+            let hangs = || EventLogError::new("the disk does not respond");
+            condition.append_error.get_or_insert_with(hangs);
+        }
+        condition
     }
 
     /// Waits until events of the topics after `after` are no longer being dropped. A read may have
@@ -333,7 +350,7 @@ impl EventLog for SqliteLog {
     }
 
     fn condition(&self) -> Condition {
-        self.shared.condition.lock().clone()
+        self.condition_at(Instant::now())
     }
 
     fn stopped(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -610,6 +610,26 @@ async fn a_log_whose_writer_has_panicked_has_stopped() {
 }
 
 #[tokio::test]
+async fn a_log_whose_disk_hangs_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    let later = || log.condition_at(Instant::now() + Duration::from_secs(31));
+    let (release, until) = std::sync::mpsc::channel();
+    log.command(|reply| Command::Work { until, reply }).await.unwrap();
+    assert!(log.condition().append_error.is_none());
+    assert!(matches!(later().append_error, Some(EventLogError::Failed(_))));
+    drop::<std::sync::mpsc::Sender<()>>(release);
+    append(&log, "a").await;
+    // The writer waits again after this command, and not before its reply.
+    let waits = async {
+        while later().append_error.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, waits).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_burst_exceeds_the_size_only_a_little() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { bytes: 2 << 20, ..Retention::default() };

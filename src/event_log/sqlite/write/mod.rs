@@ -79,6 +79,9 @@ pub(super) enum Command {
     Probe(oneshot::Sender<()>),
     #[cfg(test)]
     Panic(#[expect(dead_code, reason = "it is dropped")] oneshot::Sender<()>),
+    /// Works until the sender of `until` is dropped.
+    #[cfg(test)]
+    Work { until: Receiver<()>, reply: oneshot::Sender<()> },
     #[cfg(test)]
     LimitPages { pages: Option<u32>, reply: oneshot::Sender<()> },
 }
@@ -88,6 +91,8 @@ pub(super) enum Command {
 pub(super) struct Shared {
     pub index: Arc<Mutex<Index>>,
     pub condition: Arc<Mutex<Condition>>,
+    /// The time since which the writer has worked without a pause; `None` while it waits.
+    pub busy_since: Arc<Mutex<Option<Instant>>>,
     pub readers: Arc<ReaderPool>,
 }
 
@@ -201,7 +206,10 @@ impl Writer {
         // Before the first client asks.
         self.probe();
         loop {
-            match commands.recv_timeout(self.until_tidy().min(self.until_probe())) {
+            *self.shared.busy_since.lock() = None;
+            let command = commands.recv_timeout(self.until_tidy().min(self.until_probe()));
+            *self.shared.busy_since.lock() = Some(Instant::now());
+            match command {
                 Ok(Command::Append { drafts, time, reply }) => {
                     let result = self.append(drafts, time);
                     self.report(result.as_ref().err().cloned());
@@ -226,6 +234,11 @@ impl Writer {
                 }
                 #[cfg(test)]
                 Ok(Command::Panic(_)) => panic!("as the test wants it"),
+                #[cfg(test)]
+                Ok(Command::Work { until, reply }) => {
+                    let _ = reply.send(());
+                    let _ = until.recv();
+                }
                 #[cfg(test)]
                 Ok(Command::LimitPages { pages, reply }) => {
                     let pages = pages.unwrap_or(u32::MAX - 1);
