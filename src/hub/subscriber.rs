@@ -455,7 +455,7 @@ impl Conflation {
         for frame in frames {
             self.bytes += frame.size();
             let topic = frame.event().topic.clone();
-            // What follows an end is a newer one, or the topic was reopened.
+            // An event or an end behind this end makes it old: the topic was reopened.
             if let Some(end) = self.ends.remove(&topic) {
                 self.bytes -= end.size();
             }
