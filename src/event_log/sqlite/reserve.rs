@@ -175,8 +175,8 @@ pub fn volume_bytes(folder: &Path) -> io::Result<u64> {
     Ok(volume.f_blocks.saturating_mul(volume.f_frsize))
 }
 
-/// Returns the numbers of the volume that holds `folder`. Some file systems tell zeros instead; that
-/// is an error.
+/// Returns the numbers of the volume that holds `folder`. Zeros, which some file systems tell
+/// instead, are an error.
 fn volume(folder: &Path) -> io::Result<StatVfs> {
     let volume = statvfs(folder)?;
     if volume.f_blocks == 0 {

@@ -1,0 +1,500 @@
+//! Subscribers: a cursor, and the one loop that reads on from it, for old and new events alike.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::poll_fn,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use super::{
+    channel::Channel,
+    frame::{Batch, Frame},
+    state::{Fanout, HubState},
+};
+use crate::{
+    event::{Event, Topic},
+    event_log::{EventLogError, EventLogFuture},
+    id::EventId,
+    matcher::Matcher,
+    notice::{Gap, GapReason, TopicEnd},
+    pattern::Patterns,
+};
+
+/// A reader of the events of some topics, from a cursor on.
+pub struct Subscriber {
+    pub(super) state: Arc<HubState>,
+    pub(super) topics: Patterns,
+    pub(super) channel: Arc<Channel>,
+    /// Its slot in the channel's list of waiters; `None` until it first waits.
+    pub(super) waiter: Option<usize>,
+    /// All events up to here were delivered, or are announced in `gap`.
+    pub(super) cursor: EventId,
+    /// All events up to here were read. Later than the cursor while `conflation` holds events, and
+    /// while the subscriber passes events of other topics in the ring.
+    pub(super) read: u64,
+    /// All events that were dropped up to here were announced, or need not be.
+    pub(super) dropped: u64,
+    pub(super) conflation: Option<Conflation>,
+    /// A gap to deliver before any event.
+    pub(super) gap: Option<Gap>,
+    /// Ends from before the cursor, to deliver after that gap.
+    pub(super) ends: VecDeque<Event>,
+    /// Frames that were read together with the end of a topic, and were not delivered.
+    pub(super) held: VecDeque<Arc<Frame>>,
+    /// A read of the log that is not delivered yet.
+    pub(super) log_read: Option<LogRead>,
+}
+
+/// A read of the log. `newest` is the newest sequence number of any topic when it began.
+pub(super) enum LogRead {
+    Pending { read: EventLogFuture<'static, ReadEvents>, newest: u64 },
+    Done { read: ReadEvents, newest: u64 },
+}
+
+/// The result of a read of the log.
+pub(super) struct ReadEvents {
+    /// The events and ends, or the last of the damaged events that come first.
+    events: Result<Vec<Event>, u64>,
+    /// The newest event of the topics that was dropped by then.
+    dropped: u64,
+}
+
+/// The events that a conflating subscriber has read but not delivered.
+#[derive(Default)]
+pub(super) struct Conflation {
+    latest: HashMap<Topic, Arc<Frame>>,
+    /// The ends of topics that have not been reopened since.
+    ends: HashMap<Topic, Arc<Frame>>,
+    /// The size of these events and ends, in bytes.
+    bytes: usize,
+    /// Number of events that were left out.
+    skipped: u64,
+    /// `true` if the log is asked for the newest events only, so that nobody counts the others.
+    is_direct: bool,
+    /// `true` if the events in `latest` were read from the log as the newest of their topics. They
+    /// are delivered at once, so that no more than a batch of the log is held.
+    is_newest: bool,
+}
+
+/// Size of the events, in bytes, beyond which a conflating subscriber delivers what it holds.
+const MAX_CONFLATED: usize = 16 * Batch::LIMIT.bytes;
+/// Number of frames of the ring that a subscriber looks at before other tasks get a turn.
+const WINDOW: usize = Batch::LIMIT.count;
+/// Number of patterns above which a subscriber prepares them before it looks at the ring.
+const FEW_PATTERNS: usize = 2;
+
+/// A result of [`Subscriber::next`].
+#[derive(Debug)]
+pub enum Delivery {
+    /// The next events, at least one.
+    Events(Arc<Batch>),
+    /// A topic has ended.
+    End {
+        /// Its place in the log.
+        id: EventId,
+        /// The notice. It is the last one if all topics are exact and all have ended.
+        end: TopicEnd,
+    },
+    /// Requested events are missing. Reading continues from [`Subscriber::cursor`].
+    Gap(Gap),
+}
+
+impl Subscriber {
+    /// Makes the subscriber conflate: while it is behind, it skips all but the newest event of each
+    /// topic.
+    #[must_use]
+    pub fn conflated(mut self) -> Self {
+        self.conflation = Some(Conflation::default());
+        self
+    }
+
+    /// Makes the subscriber conflate as [`conflated`](Self::conflated) does, but without counting
+    /// what it skips. Then it costs no more to be further behind.
+    #[must_use]
+    pub fn conflated_without_count(mut self) -> Self {
+        self.conflation = Some(Conflation { is_direct: true, ..Conflation::default() });
+        self
+    }
+
+    /// Returns the number of events that were skipped, or `None` if the subscriber does not
+    /// conflate or does not count.
+    pub fn skipped(&self) -> Option<u64> {
+        let counting = self.conflation.as_ref().filter(|conflation| !conflation.is_direct);
+        counting.map(|conflation| conflation.skipped)
+    }
+
+    /// Returns the position from which reading continues after the last delivery.
+    pub fn cursor(&self) -> EventId {
+        self.cursor
+    }
+
+    /// The topics that it reads.
+    pub fn topics(&self) -> &Patterns {
+        &self.topics
+    }
+
+    /// Returns the sequence number of the newest event of the topics, which changes over time.
+    pub fn newest(&self) -> Arc<AtomicU64> {
+        Arc::clone(self.channel.newest())
+    }
+
+    /// Returns `true` if the reader has all of its topics up to the cursor. Before, it must not
+    /// resume from there, since a gap or an end is still to be delivered.
+    pub fn is_settled(&self) -> bool {
+        self.gap.is_none() && self.ends.is_empty()
+    }
+
+    /// Waits for the next events, and returns all that are available, at most 64 KiB.
+    ///
+    /// Cancel safe: dropping the future loses no event.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn next(&mut self) -> Result<Delivery, EventLogError> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Returns the next events, or `None` if there are none yet. Waits only for the log.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn try_next(&mut self) -> Result<Option<Delivery>, EventLogError> {
+        poll_fn(|context| self.poll_try_next(context)).await
+    }
+
+    /// Waits until [`try_next`](Self::try_next) may return more.
+    pub async fn changed(&mut self) {
+        poll_fn(|context| self.poll_changed(context)).await;
+    }
+
+    /// Polls for the result of [`next`](Self::next).
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Delivery, EventLogError>> {
+        loop {
+            if let Some(delivery) = ready!(self.poll_try_next(context))? {
+                return Poll::Ready(Ok(delivery));
+            }
+            ready!(self.poll_changed(context));
+        }
+    }
+
+    /// Polls for the result of [`try_next`](Self::try_next). Pending only while the log is read, or
+    /// while other tasks take their turn.
+    fn poll_try_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Delivery>, EventLogError>> {
+        let newest = self.channel.newest().load(Ordering::Acquire);
+        loop {
+            if let Some(delivery) = self.next_end().or_else(|| self.next_held()) {
+                return Poll::Ready(Ok(Some(delivery)));
+            }
+            let batch = match (ready!(self.poll_available(context))?, &mut self.conflation) {
+                (Some(Delivery::Events(batch)), None) => batch,
+                (Some(Delivery::Events(batch)), Some(conflation)) => {
+                    conflation.add(&batch);
+                    let is_full = conflation.bytes >= MAX_CONFLATED;
+                    if !is_full && self.read < newest && !mem::take(&mut conflation.is_newest) {
+                        continue;
+                    }
+                    conflation.take()
+                }
+                (None, Some(conflation)) if !conflation.is_empty() => conflation.take(),
+                (gap_or_none, _) => {
+                    self.cursor.sequence = self.read;
+                    return Poll::Ready(Ok(gap_or_none));
+                }
+            };
+            if !batch.has_ends() {
+                self.cursor.sequence = self.read;
+                return Poll::Ready(Ok(Some(Delivery::Events(batch))));
+            }
+            self.held.extend(batch.iter().cloned());
+        }
+    }
+
+    /// Takes the next end from before the cursor, after the gap.
+    fn next_end(&mut self) -> Option<Delivery> {
+        if self.gap.is_some() {
+            return None;
+        }
+        loop {
+            let event = self.ends.pop_front()?;
+            let is_last = self.ends.is_empty();
+            if let Some(end) = self.end(&event, is_last.then_some(self.cursor.sequence)) {
+                return Some(end);
+            }
+        }
+    }
+
+    /// Takes the next of the frames that are held: an end, or the events up to one.
+    fn next_held(&mut self) -> Option<Delivery> {
+        loop {
+            let first = self.held.pop_front()?;
+            if first.event().name.is_topic_end() {
+                self.cursor.sequence = first.event().id.sequence;
+                let end = self.end(first.event(), Some(self.cursor.sequence));
+                if end.is_some() {
+                    return end;
+                }
+                continue;
+            }
+            let mut events = vec![first];
+            while let Some(next) = self.held.front()
+                && !next.event().name.is_topic_end()
+            {
+                events.extend(self.held.pop_front());
+            }
+            self.cursor.sequence = events.last().map_or(self.read, |last| last.event().id.sequence);
+            return Some(Delivery::Events(Arc::new(Batch::new(events))));
+        }
+    }
+
+    /// Returns the delivery of an end, unless the topic was reopened since. It may be the last one
+    /// of the stream if the reader has everything up to the sequence number `read`.
+    fn end(&self, event: &Event, read: Option<u64>) -> Option<Delivery> {
+        let Event { id, topic, .. } = event;
+        let ends = self.state.log.ends(&topic.clone().into(), id.sequence - 1, id.sequence);
+        let mut end = TopicEnd::of(ends.first()?)?;
+        end.last = read.is_some_and(|read| self.state.last_end(&self.topics, read).is_some());
+        Some(Delivery::End { id: *id, end })
+    }
+
+    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let has_newer = |read| self.channel.newest().load(Ordering::Acquire) > read;
+        if has_newer(self.read) {
+            return Poll::Ready(());
+        }
+        self.channel.wait(&mut self.waiter, context.waker());
+        // An event may have arrived before the waiter was registered.
+        if has_newer(self.read) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Polls for the next batch or gap after the events that were read. Pending only while the log
+    /// is read, or while other tasks take their turn.
+    fn poll_available(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Delivery>, EventLogError>> {
+        if let Some(gap) = self.gap.take() {
+            return Poll::Ready(Ok(Some(Delivery::Gap(gap))));
+        }
+        if self.log_read.is_none() {
+            // The order of the two loads matters: the channel has been notified of all events up to
+            // `newest`.
+            let newest = self.state.shown.load(Ordering::Acquire);
+            let of_topics = self.channel.newest().load(Ordering::Acquire);
+            if of_topics <= self.read {
+                self.read = self.read.max(newest);
+                return Poll::Ready(Ok(None));
+            }
+            if let Some(batch) = self.channel.last_batch(self.read) {
+                self.read = batch.last().map_or(self.read, |last| last.event().id.sequence);
+                return Poll::Ready(Ok(Some(Delivery::Events(batch))));
+            }
+            if let Some(batch) = self.read_ring() {
+                if !batch.is_empty() {
+                    return Poll::Ready(Ok(Some(Delivery::Events(Arc::new(Batch::new(batch))))));
+                }
+                if self.read < of_topics {
+                    // None of the events so far is of the topics. There are more to look at.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Ok(None));
+            }
+            self.log_read = Some(self.read_log(newest));
+        }
+        let (read, newest) = match self.log_read.take() {
+            None => return Poll::Ready(Ok(None)),
+            Some(LogRead::Done { read, newest }) => (read, newest),
+            Some(LogRead::Pending { mut read, newest }) => match read.as_mut().poll(context) {
+                Poll::Pending => {
+                    self.log_read = Some(LogRead::Pending { read, newest });
+                    return Poll::Pending;
+                }
+                Poll::Ready(read) => (read?, newest),
+            },
+        };
+        let is_behind_a_gap = read.dropped > self.read.max(self.dropped);
+        if self.holds_conflated() && (is_behind_a_gap || read.events.is_err()) {
+            // Conflated events from before the gap are delivered first.
+            self.log_read = Some(LogRead::Done { read, newest });
+            return Poll::Ready(Ok(None));
+        }
+        if is_behind_a_gap {
+            let gap = self.skip(read.dropped);
+            // The events follow the gap: while others are dropped all the time, reading them again
+            // might never come to an end.
+            self.log_read = Some(LogRead::Done { read, newest });
+            return Poll::Ready(Ok(Some(Delivery::Gap(gap))));
+        }
+        let mut events = match read.events {
+            Ok(events) => events,
+            Err(last) => return Poll::Ready(Ok(Some(Delivery::Gap(self.skip_damaged(last))))),
+        };
+        let last = events.last().map_or(newest, |last| last.id.sequence);
+        // A gap may have passed some of them.
+        events.retain(|event| event.id.sequence > self.read);
+        self.read = self.read.max(last);
+        let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
+        if let Some(conflation) = &mut self.conflation {
+            conflation.is_newest = conflation.is_direct;
+        }
+        let batch = (!frames.is_empty()).then(|| Delivery::Events(Arc::new(Batch::new(frames))));
+        Poll::Ready(Ok(batch))
+    }
+
+    /// Reads the next events of the topics from the ring, which may be none of the next [`WINDOW`].
+    /// Returns `None` if the ring does not reach back that far.
+    fn read_ring(&mut self) -> Option<Vec<Arc<Frame>>> {
+        // The events are compared with the patterns after the lock is released.
+        let window = self.state.fanout.lock().ring.after(self.read, WINDOW)?;
+        let mut matcher =
+            (self.topics.iter().count() > FEW_PATTERNS).then(|| Matcher::new(&self.topics));
+        let (mut frames, mut bytes, mut read) = (Vec::new(), 0, self.read);
+        for frame in window {
+            let topic = &frame.event().topic;
+            let is_wanted = match &mut matcher {
+                Some(matcher) => matcher.matches(topic),
+                None => self.topics.matches(topic),
+            };
+            if is_wanted {
+                bytes += frame.size();
+                if bytes > Batch::LIMIT.bytes && !frames.is_empty() {
+                    break;
+                }
+            }
+            read = frame.event().id.sequence;
+            if is_wanted {
+                frames.push(frame);
+            }
+        }
+        self.read = read;
+        Some(frames)
+    }
+
+    /// Begins to read from the log, for events that the ring no longer has.
+    fn read_log(&self, newest: u64) -> LogRead {
+        let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
+        let is_direct = self.conflation.as_ref().is_some_and(|conflation| conflation.is_direct);
+        let with_ends = move |state: &HubState, topics: &Patterns, mut events: Vec<Event>| {
+            // Further events may follow these, and the ends between them.
+            let up_to = events.last().map_or(newest, |last| last.id.sequence);
+            let ends = state.log.ends(topics, after, up_to);
+            if !ends.is_empty() {
+                events.extend(ends);
+                events.sort_unstable_by_key(|event| event.id.sequence);
+                events.truncate(Batch::LIMIT.count);
+            }
+            events
+        };
+        let read = async move {
+            let mut events = if is_direct {
+                state.log.newest_of_each(&topics, after, Batch::LIMIT).await
+            } else {
+                state.log.read(&topics, after, Batch::LIMIT).await
+            };
+            if is_direct && matches!(events, Err(EventLogError::Damaged { .. })) {
+                // A read of all events tells where the damaged ones are.
+                events = state.log.read(&topics, after, Batch::LIMIT).await;
+            }
+            let events = match events {
+                Err(EventLogError::Damaged { last }) => Err(last),
+                events => Ok(with_ends(&state, &topics, events?)),
+            };
+            // Asked after the read, so that no event is dropped unnoticed between the two.
+            Ok(ReadEvents { events, dropped: state.log.dropped(&topics) })
+        };
+        LogRead::Pending { read: Box::pin(read), newest }
+    }
+
+    /// Continues after the dropped events, and returns the gap that announces them.
+    fn skip(&mut self, dropped: u64) -> Gap {
+        let requested = EventId { sequence: self.read, ..self.cursor };
+        self.dropped = dropped;
+        self.skip_to(self.state.log.bounds().start);
+        Gap { reason: GapReason::Expired, cursor: requested.to_string() }
+    }
+
+    /// Continues after the damaged events, and returns the gap that announces them.
+    fn skip_damaged(&mut self, last: u64) -> Gap {
+        let requested = EventId { sequence: self.read, ..self.cursor };
+        self.skip_to(last);
+        Gap { reason: GapReason::Damaged, cursor: requested.to_string() }
+    }
+
+    /// Continues after the sequence number `to`. Ends up to there follow the gap.
+    pub(super) fn skip_to(&mut self, to: u64) {
+        if to > self.read {
+            self.ends.extend(self.state.log.ends(&self.topics, self.read, to));
+            self.read = to;
+        }
+    }
+
+    fn holds_conflated(&self) -> bool {
+        self.conflation.as_ref().is_some_and(|conflation| !conflation.is_empty())
+    }
+}
+
+impl Conflation {
+    fn add(&mut self, frames: &[Arc<Frame>]) {
+        for frame in frames {
+            self.bytes += frame.size();
+            let topic = frame.event().topic.clone();
+            // An event or an end behind this end makes it old: the topic was reopened.
+            if let Some(end) = self.ends.remove(&topic) {
+                self.bytes -= end.size();
+            }
+            if frame.event().name.is_topic_end() {
+                self.ends.insert(topic, Arc::clone(frame));
+            } else if let Some(older) = self.latest.insert(topic, Arc::clone(frame)) {
+                self.bytes -= older.size();
+                self.skipped += 1;
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.latest.is_empty() && self.ends.is_empty()
+    }
+
+    /// Takes the events and ends, in their order.
+    fn take(&mut self) -> Arc<Batch> {
+        self.bytes = 0;
+        let (latest, ends) = (mem::take(&mut self.latest), mem::take(&mut self.ends));
+        let mut frames: Vec<_> = latest.into_values().chain(ends.into_values()).collect();
+        frames.sort_unstable_by_key(|frame| frame.event().id.sequence);
+        Arc::new(Batch::new(frames))
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        if let Some(key) = self.waiter {
+            self.channel.forget(key);
+        }
+        {
+            let Fanout { channels, watched, .. } = &mut *self.state.fanout.lock();
+            channels.leave(&self.topics);
+            watched.leave(&self.topics);
+        }
+        self.state.note_readers(&self.topics);
+    }
+}

@@ -1,0 +1,684 @@
+//! Tests of subscribers, most of them over a log in memory.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use super::*;
+use crate::{
+    event::Draft,
+    event_log::{
+        Appended, Bounds, EventLog, EventLogFuture, MemoryLog, ReadLimit, Rejected, Retention,
+        TopicFigures,
+    },
+    hub::Hub,
+    id::{Cursor, Epoch},
+    timestamp::Timestamp,
+};
+
+fn log(count: usize) -> MemoryLog {
+    MemoryLog::new(Epoch::new(1), Retention { count, clock_count: count, ..Retention::default() })
+}
+
+fn hub(count: usize) -> Hub {
+    Hub::new(log(count), || Timestamp::from_millis(0))
+}
+
+async fn publish(hub: &Hub, count: u64) {
+    for _ in 0..count {
+        publish_to(hub, "clock").await;
+    }
+}
+
+async fn publish_to(hub: &Hub, topic: &str) {
+    hub.publish(Draft::new(topic.parse().unwrap(), "")).await.unwrap();
+}
+
+fn subscribe(hub: &Hub, cursor: Cursor) -> Subscriber {
+    hub.subscribe(Topic::clock().into(), cursor)
+}
+
+fn patterns(text: &str) -> Patterns {
+    Patterns::new(text.split(' ').map(|text| text.parse().unwrap())).unwrap()
+}
+
+fn id(sequence: u64) -> EventId {
+    EventId { epoch: Epoch::new(1), sequence }
+}
+
+/// Returns the sequence numbers of all events that are available without waiting.
+async fn take(subscriber: &mut Subscriber) -> Vec<u64> {
+    let mut sequences = Vec::new();
+    while let Ok(step) = tokio::time::timeout(Duration::from_millis(1), subscriber.next()).await {
+        match step.unwrap() {
+            Delivery::Events(frames) => {
+                sequences.extend(frames.iter().map(|frame| frame.event().id.sequence));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    sequences
+}
+
+async fn gap(subscriber: &mut Subscriber) -> (GapReason, String) {
+    match subscriber.next().await.unwrap() {
+        Delivery::Gap(gap) => (gap.reason, gap.cursor),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replay_and_live_have_no_seam() {
+    let hub = hub(10_000);
+    publish(&hub, 3000).await;
+    // From the log, through the ring, to live events.
+    let mut subscriber = subscribe(&hub, Cursor::After(id(1)));
+    let mut sequences = take(&mut subscriber).await;
+    publish(&hub, 5).await;
+    sequences.extend(take(&mut subscriber).await);
+    assert_eq!(sequences, (2..=3005).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_from_the_ring_and_from_the_log_are_bounded_in_bytes() {
+    let hub = hub(1000);
+    let mut live = subscribe(&hub, Cursor::Now);
+    for _ in 0..100 {
+        let data = "x".repeat(10_000);
+        hub.publish(Draft::new(Topic::clock(), data)).await.unwrap();
+    }
+    let mut behind = subscribe(&hub, Cursor::Earliest);
+    for subscriber in [&mut live, &mut behind] {
+        let Delivery::Events(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+        assert_eq!(frames.len(), 6);
+        assert_eq!(take(subscriber).await, (7..=100).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_cursor_starts_at_its_position() {
+    let hub = hub(10);
+    publish(&hub, 3).await;
+    for (cursor, expected) in [
+        (Cursor::Now, vec![]),
+        (Cursor::Earliest, vec![1, 2, 3]),
+        (Cursor::After(id(0)), vec![1, 2, 3]),
+        (Cursor::After(id(2)), vec![3]),
+        (Cursor::After(id(3)), vec![]),
+    ] {
+        assert_eq!(take(&mut subscribe(&hub, cursor.clone())).await, expected, "{cursor:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalid_cursor_is_a_gap_and_then_continues() {
+    let hub = hub(2);
+    publish(&hub, 5).await;
+    let other: EventId = "0000000000000002-4".parse().unwrap();
+    for (cursor, reason, expected) in [
+        (Cursor::After(id(2)), GapReason::Expired, vec![4, 5]),
+        (Cursor::After(other), GapReason::OtherEpoch, vec![4, 5]),
+        (Cursor::After(id(6)), GapReason::Future, vec![]),
+        (Cursor::Malformed("x".to_owned()), GapReason::Malformed, vec![]),
+    ] {
+        let mut subscriber = subscribe(&hub, cursor.clone());
+        assert!(!subscriber.is_settled());
+        assert_eq!(gap(&mut subscriber).await.0, reason, "{cursor:?}");
+        assert_eq!(take(&mut subscriber).await, expected, "{cursor:?}");
+    }
+    assert!(subscribe(&hub, Cursor::After(id(3))).is_settled(), "no event after it is missing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_falls_behind_the_retention_gets_a_gap() {
+    let hub = hub(2000);
+    let mut subscriber = subscribe(&hub, Cursor::Now);
+    publish(&hub, 1).await;
+    assert_eq!(take(&mut subscriber).await, [1]);
+    publish(&hub, 20_000).await;
+    assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(1).to_string()));
+    assert_eq!(subscriber.cursor(), id(18_001));
+    assert_eq!(take(&mut subscriber).await, (18_002..=20_001).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_from_an_empty_log_resumes_without_a_gap() {
+    let hub = hub(10);
+    let cursor = subscribe(&hub, Cursor::Now).cursor();
+    publish(&hub, 1).await;
+    assert_eq!(take(&mut subscribe(&hub, Cursor::After(cursor))).await, [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscribers_get_their_topics_in_the_order_of_the_log() {
+    let hub = hub(10_000);
+    let mut old = hub.subscribe(patterns("a b.*"), Cursor::Now);
+    for topic in ["a", "b.c", "c", "b.c.d", "a", "b.d"] {
+        publish_to(&hub, topic).await;
+    }
+    assert_eq!(take(&mut old).await, [1, 2, 5, 6]);
+    for (topics, expected) in [("a", vec![1, 5]), ("b.>", vec![2, 4, 6]), ("d", vec![])] {
+        let mut new = hub.subscribe(patterns(topics), Cursor::Earliest);
+        assert_eq!(take(&mut new).await, expected, "from the log: {topics}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_topic_causes_neither_wake_ups_nor_false_gaps() {
+    let hub = hub(10);
+    let mut quiet = hub.subscribe(patterns("quiet"), Cursor::Now);
+    publish(&hub, 20_000).await;
+    let mut next = tokio_test::task::spawn(quiet.next());
+    assert!(next.poll().is_pending());
+    publish(&hub, 1).await;
+    assert!(!next.is_woken(), "woken by another topic");
+    publish_to(&hub, "quiet").await;
+    assert!(next.is_woken());
+    drop(next);
+    assert_eq!(take(&mut quiet).await, [20_002]);
+    // A cursor older than the events of the busy topic causes no gap either.
+    let mut back = hub.subscribe(patterns("quiet"), Cursor::After(id(3)));
+    assert!(back.is_settled());
+    assert_eq!(take(&mut back).await, [20_002]);
+    assert!(!hub.subscribe(patterns("quiet clock"), Cursor::After(id(3))).is_settled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cursor_of_a_quiet_subscriber_advances_with_the_log() {
+    let hub = hub(10);
+    let mut quiet = hub.subscribe(patterns("quiet"), Cursor::Now);
+    publish(&hub, 5).await;
+    assert!(take(&mut quiet).await.is_empty());
+    assert_eq!(quiet.cursor(), id(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflating_subscriber_that_is_behind_gets_the_newest_of_each_topic() {
+    let hub = hub(10_000);
+    let mut subscriber = hub.subscribe(patterns(">"), Cursor::After(id(0))).conflated();
+    publish(&hub, 3000).await;
+    publish_to(&hub, "orders").await;
+    publish(&hub, 20).await;
+    assert_eq!(take(&mut subscriber).await, [3001, 3021]);
+    assert_eq!(subscriber.cursor(), id(3021));
+    assert_eq!(subscriber.skipped(), Some(3019));
+    // A subscriber that keeps up misses nothing.
+    for sequence in 3022..3030 {
+        publish(&hub, 1).await;
+        assert_eq!(take(&mut subscriber).await, [sequence]);
+    }
+    assert_eq!(subscriber.skipped(), Some(3019));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflating_subscriber_far_behind_reads_no_more_than_it_delivers() {
+    let log = ShrinkingLog::new(|_| (0, 0));
+    let reads = Arc::clone(&log.reads);
+    let hub = Hub::new(log, || Timestamp::from_millis(0));
+    publish_to(&hub, "orders").await;
+    publish(&hub, 15_000).await;
+    let subscribe = || hub.subscribe(patterns(">"), Cursor::Earliest);
+    let mut direct = subscribe().conflated_without_count();
+    assert_eq!(take(&mut direct).await, [1, 15_001]);
+    assert_eq!((direct.cursor(), direct.skipped()), (id(15_001), None));
+    publish(&hub, 3).await;
+    assert_eq!(take(&mut direct).await, [15_004]);
+    assert_eq!(reads.load(Ordering::Relaxed), 0, "only the newest events were read");
+    let mut counting = subscribe().conflated();
+    assert_eq!(take(&mut counting).await, [1, 15_004]);
+    assert_eq!(counting.skipped(), Some(15_002));
+    assert!(reads.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_a_quiet_topic_gives_others_their_turn() {
+    let hub = hub(10_000);
+    publish(&hub, 1).await;
+    publish_to(&hub, "quiet").await;
+    publish(&hub, 3000).await;
+    let mut subscriber = hub.subscribe(patterns("quiet"), Cursor::After(id(2)));
+    let mut next = tokio_test::task::spawn(subscriber.next());
+    let mut turns = 0;
+    while {
+        let _ = next.poll();
+        next.is_woken()
+    } {
+        turns += 1;
+    }
+    drop(next);
+    assert_eq!(turns, 3001 / WINDOW, "each window is a turn");
+    publish_to(&hub, "quiet").await;
+    assert_eq!(take(&mut subscriber).await, [3003]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_behind_a_deletion_gets_a_gap_and_the_rest() {
+    let hub = hub(10_000);
+    // Its next batch is shared, in the ring, or in the log.
+    for before in [1, 20, 3000] {
+        let mut live = hub.subscribe(patterns("a"), Cursor::Now);
+        let mut late = hub.subscribe(patterns("a b"), Cursor::Now);
+        let mut other = hub.subscribe(patterns("b"), Cursor::Now);
+        let start = hub.newest();
+        for _ in 0..before {
+            publish_to(&hub, "a").await;
+        }
+        assert_eq!(take(&mut live).await.len(), before);
+        publish_to(&hub, "b").await;
+        let kept = hub.newest();
+        assert_eq!(hub.delete("a".parse().unwrap()).await.unwrap(), before as u64);
+        let expected = (GapReason::Expired, id(start).to_string());
+        assert_eq!(gap(&mut late).await, expected, "{before}");
+        assert_eq!(take(&mut late).await, [kept]);
+        assert_eq!(take(&mut other).await, [kept], "nothing of its topic was deleted");
+        let mut new = hub.subscribe(patterns("a b"), Cursor::After(id(start)));
+        assert_eq!(gap(&mut new).await, expected);
+        assert_eq!(take(&mut new).await, [kept]);
+        publish_to(&hub, "a").await;
+        for reader in [&mut live, &mut late] {
+            assert_eq!(take(reader).await, [kept + 1], "it goes on");
+        }
+        hub.delete("a".parse().unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_is_running_goes_on_behind_a_deletion() {
+    let hub = hub(10_000);
+    for _ in 0..1000 {
+        publish_to(&hub, "a").await;
+        publish_to(&hub, "b").await;
+    }
+    // Far behind the ring.
+    publish(&hub, 9000).await;
+    let mut replay = hub.subscribe(patterns("a b"), Cursor::Earliest);
+    let Delivery::Events(batch) = replay.next().await.unwrap() else { panic!("a gap") };
+    let read = batch.last().unwrap().event().id;
+    hub.delete("a".parse().unwrap()).await.unwrap();
+    assert_eq!(gap(&mut replay).await, (GapReason::Expired, read.to_string()));
+    let rest: Vec<_> = (read.sequence + 1..=2000).filter(|n| n.is_multiple_of(2)).collect();
+    assert_eq!(take(&mut replay).await, rest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_deleted_event_is_shown_after_its_deletion() {
+    let hub = std::sync::Arc::new(hub(10_000));
+    for _ in 0..100 {
+        let publishing = tokio::spawn({
+            let hub = std::sync::Arc::clone(&hub);
+            async move { publish_to(&hub, "a").await }
+        });
+        tokio::task::yield_now().await;
+        hub.delete("a".parse().unwrap()).await.unwrap();
+        let mut subscriber = hub.subscribe(patterns("a"), Cursor::Earliest);
+        let shown = take(&mut subscriber).await;
+        publishing.await.unwrap();
+        let log = hub.latest(&patterns("a"), 9).await.unwrap();
+        let kept: Vec<_> = log.events.iter().map(|event| event.id.sequence).collect();
+        assert!(shown.is_empty() || shown == kept, "{shown:?} {kept:?}");
+        hub.delete("a".parse().unwrap()).await.unwrap();
+    }
+}
+
+/// A log that loses events as it is read.
+struct ShrinkingLog {
+    log: MemoryLog,
+    reads: Arc<AtomicU64>,
+    /// The bounds' start and the newest dropped event after some reads.
+    lost: fn(u64) -> (u64, u64),
+}
+
+impl ShrinkingLog {
+    fn new(lost: fn(u64) -> (u64, u64)) -> Self {
+        Self { log: log(20_000), reads: Arc::default(), lost }
+    }
+
+    fn lost(&self) -> (u64, u64) {
+        (self.lost)(self.reads.load(Ordering::Relaxed))
+    }
+}
+
+impl EventLog for ShrinkingLog {
+    fn bounds(&self) -> Bounds {
+        Bounds { start: self.lost().0, ..self.log.bounds() }
+    }
+
+    fn dropped(&self, _: &Patterns) -> u64 {
+        self.lost().1
+    }
+
+    fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
+        self.log.ends(topics, after, up_to)
+    }
+
+    fn append(
+        &self,
+        drafts: Vec<Draft>,
+        time: Timestamp,
+    ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
+        self.log.append(drafts, time)
+    }
+
+    fn read<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.log.read(topics, after.max(self.lost().0), limit)
+    }
+
+    fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
+        self.log.before(time)
+    }
+
+    fn newest_of_each<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        self.log.newest_of_each(topics, after.max(self.lost().0), limit)
+    }
+
+    fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+        self.log.topics(topics, after, limit)
+    }
+
+    fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+        self.log.figures(topics)
+    }
+
+    fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+        self.log.delete(topic)
+    }
+
+    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
+        self.log.latest(topics, limit)
+    }
+}
+
+/// A log of which two events are damaged.
+struct DamagedLog(MemoryLog);
+
+impl DamagedLog {
+    const FIRST: u64 = 1000;
+    const LAST: u64 = 1001;
+}
+
+impl EventLog for DamagedLog {
+    fn bounds(&self) -> Bounds {
+        self.0.bounds()
+    }
+
+    fn dropped(&self, topics: &Patterns) -> u64 {
+        self.0.dropped(topics)
+    }
+
+    fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
+        self.0.ends(topics, after, up_to)
+    }
+
+    fn append(
+        &self,
+        drafts: Vec<Draft>,
+        time: Timestamp,
+    ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
+        self.0.append(drafts, time)
+    }
+
+    fn read<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        Box::pin(async move {
+            if (Self::FIRST - 1..Self::LAST).contains(&after) {
+                return Err(EventLogError::Damaged { last: Self::LAST });
+            }
+            let mut events = self.0.read(topics, after, limit).await?;
+            events.retain(|event| after >= Self::LAST || event.id.sequence < Self::FIRST);
+            Ok(events)
+        })
+    }
+
+    fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
+        self.0.before(time)
+    }
+
+    fn newest_of_each<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        if after < Self::LAST {
+            return Box::pin(async { Err(EventLogError::Damaged { last: Self::LAST }) });
+        }
+        self.0.newest_of_each(topics, after, limit)
+    }
+
+    fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+        self.0.topics(topics, after, limit)
+    }
+
+    fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+        self.0.figures(topics)
+    }
+
+    fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+        self.0.delete(topic)
+    }
+
+    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
+        self.0.latest(topics, limit)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_events_are_a_gap_in_their_place() {
+    let hub = Hub::new(DamagedLog(log(20_000)), || Timestamp::from_millis(0));
+    // More events than the ring holds.
+    publish(&hub, 12_000).await;
+    for (counts, is_conflated) in [(true, false), (true, true), (false, true)] {
+        let mut subscriber = subscribe(&hub, Cursor::Earliest);
+        if is_conflated {
+            subscriber =
+                if counts { subscriber.conflated() } else { subscriber.conflated_without_count() };
+        }
+        let (mut before, mut last) = (Vec::new(), 0);
+        let reason = loop {
+            match subscriber.next().await.unwrap() {
+                Delivery::Events(batch) => {
+                    before.extend(batch.iter().map(|frame| frame.event().id.sequence));
+                    last = subscriber.cursor().sequence;
+                }
+                Delivery::Gap(gap) => {
+                    assert_eq!(gap.cursor, id(last).to_string());
+                    break gap.reason;
+                }
+                end @ Delivery::End { .. } => panic!("{end:?}"),
+            }
+        };
+        assert_eq!((reason, last), (GapReason::Damaged, 999));
+        assert_eq!(subscriber.cursor(), id(1001));
+        let after = take(&mut subscriber).await;
+        if is_conflated {
+            assert_eq!((before.last(), after), (Some(&999), vec![12_000]));
+        } else {
+            assert_eq!(before, (1..=999).collect::<Vec<_>>());
+            assert_eq!(after, (1002..=12_000).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflating_subscriber_gets_the_events_before_a_gap_first() {
+    let log = ShrinkingLog::new(|reads| if reads > 1 { (3000, 3000) } else { (0, 0) });
+    let hub = Hub::new(log, || Timestamp::from_millis(0));
+    // More events than the ring holds, so that the lost ones are missing there, too.
+    publish(&hub, 12_000).await;
+    let mut subscriber = subscribe(&hub, Cursor::Earliest).conflated();
+    let Delivery::Events(frames) = subscriber.next().await.unwrap() else { panic!("a gap") };
+    let batch = Batch::LIMIT.count as u64;
+    assert_eq!(frames.last().unwrap().event().id, id(batch));
+    assert_eq!(subscriber.cursor(), id(batch), "a reconnect here gets the gap again");
+    assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(batch).to_string()));
+    assert_eq!(take(&mut subscriber).await, [12_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_advances_although_other_events_are_dropped_during_each_read() {
+    // All events of `clock` are kept; another topic loses some during each read.
+    let hub =
+        Hub::new(ShrinkingLog::new(|reads| (0, 100_000 + reads)), || Timestamp::from_millis(0));
+    publish(&hub, 12_000).await;
+    for is_conflated in [false, true] {
+        let mut subscriber = hub.subscribe(patterns(">"), Cursor::Earliest);
+        if is_conflated {
+            subscriber = subscriber.conflated();
+        }
+        let (mut sequences, mut gaps) = (Vec::new(), 0);
+        while sequences.last() != Some(&12_000) {
+            match subscriber.next().await.unwrap() {
+                Delivery::Events(batch) => {
+                    sequences.extend(batch.iter().map(|frame| frame.event().id.sequence));
+                }
+                Delivery::Gap(_) => gaps += 1,
+                end @ Delivery::End { .. } => panic!("{end:?}"),
+            }
+            assert!(gaps <= 12_000 / Batch::LIMIT.count, "no gap is announced twice");
+        }
+        assert!(gaps > 1, "the reader is told of each loss");
+        if !is_conflated {
+            assert_eq!(sequences, (1..=12_000).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflating_subscriber_holds_no_more_than_a_limit() {
+    const SIZE: usize = 60_000;
+    let hub = hub(10_000);
+    let mut subscriber = hub.subscribe(patterns(">"), Cursor::After(id(0))).conflated();
+    let count = 3 * MAX_CONFLATED / SIZE;
+    for number in 0..count {
+        let topic = format!("board.{number}").parse().unwrap();
+        hub.publish(Draft::new(topic, "x".repeat(SIZE))).await.unwrap();
+    }
+    let mut received = Vec::new();
+    while received.len() < count {
+        let Delivery::Events(batch) = subscriber.next().await.unwrap() else { panic!("a gap") };
+        assert!(batch.len() * SIZE < MAX_CONFLATED + Batch::LIMIT.bytes);
+        received.extend(batch.iter().map(|frame| frame.event().id.sequence));
+    }
+    assert_eq!(received, (1..=count as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_latest_events_come_with_the_cursor_after_them() {
+    let hub = hub(10);
+    let clock = Topic::clock().into();
+    assert_eq!(hub.latest(&clock, 2).await.unwrap().cursor, id(0));
+    publish(&hub, 3).await;
+    let latest = hub.latest(&clock, 2).await.unwrap();
+    let ids: Vec<_> = latest.events.iter().map(|event| event.id).collect();
+    assert_eq!((ids, latest.cursor), (vec![id(2), id(3)], id(3)));
+    assert_eq!(hub.kept(), Some((id(1), id(3))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_starts_with_the_first_event_of_a_time() {
+    let now = Arc::new(AtomicU64::new(0));
+    let hub = Hub::new(log(3), {
+        let now = Arc::clone(&now);
+        move || Timestamp::from_millis(now.load(Ordering::Relaxed))
+    });
+    for millis in [10, 20, 30, 40, 25] {
+        now.store(millis, Ordering::Relaxed);
+        publish(&hub, 1).await;
+    }
+    for (millis, expected) in
+        [(0, &[3, 4, 5][..]), (30, &[3, 4, 5]), (31, &[4, 5]), (40, &[4, 5]), (41, &[])]
+    {
+        let time = Timestamp::from_millis(millis);
+        let mut subscriber = hub.subscribe_since(Topic::clock().into(), time).await.unwrap();
+        let before = expected.first().map_or(5, |first| first - 1);
+        assert!(subscriber.is_settled() && subscriber.cursor() == id(before), "{millis}");
+        assert_eq!(take(&mut subscriber).await, expected, "{millis}");
+    }
+    let time = Timestamp::from_millis(50);
+    let mut subscriber = hub.subscribe_since(Topic::clock().into(), time).await.unwrap();
+    publish(&hub, 1).await;
+    assert_eq!(take(&mut subscriber).await, [6], "none is of that time, so it starts now");
+}
+
+/// A log whose disk is full.
+struct FullLog;
+
+impl EventLog for FullLog {
+    fn bounds(&self) -> Bounds {
+        Bounds { epoch: Epoch::new(1), start: 0, newest: 0 }
+    }
+
+    fn dropped(&self, _: &Patterns) -> u64 {
+        0
+    }
+
+    fn ends(&self, _: &Patterns, _: u64, _: u64) -> Vec<Event> {
+        Vec::new()
+    }
+
+    fn append(
+        &self,
+        _: Vec<Draft>,
+        _: Timestamp,
+    ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
+        Box::pin(async { Err(EventLogError::new("no space")) })
+    }
+
+    fn read<'a>(&'a self, _: &'a Patterns, _: u64, _: ReadLimit) -> EventLogFuture<'a, Vec<Event>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn before(&self, _: Timestamp) -> EventLogFuture<'_, u64> {
+        Box::pin(async { Ok(0) })
+    }
+
+    fn newest_of_each<'a>(
+        &'a self,
+        _: &'a Patterns,
+        _: u64,
+        _: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn topics(&self, _: &Patterns, _: Option<&Topic>, _: usize) -> Vec<Topic> {
+        Vec::new()
+    }
+
+    fn figures<'a>(&'a self, _: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn delete<'a>(&'a self, _: &'a Topic) -> EventLogFuture<'a, u64> {
+        Box::pin(async { Ok(0) })
+    }
+
+    fn latest<'a>(&'a self, _: &'a Patterns, _: usize) -> EventLogFuture<'a, Vec<Event>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_not_kept_is_never_seen() {
+    let hub = Hub::new(FullLog, || Timestamp::from_millis(0));
+    let mut subscriber = subscribe(&hub, Cursor::Now);
+    hub.publish(Draft::new(Topic::clock(), "")).await.unwrap_err();
+    assert!(take(&mut subscriber).await.is_empty());
+    assert!(hub.latest(&Topic::clock().into(), 9).await.unwrap().events.is_empty());
+}
