@@ -9,10 +9,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     process::Stdio,
-    sync::{
-        Condvar, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Condvar, Mutex},
     time::Duration,
 };
 
@@ -762,10 +759,9 @@ async fn the_verdict_on_a_response_is_that_of_a_browser() {
     stream::iter(runs).buffer_unordered(4).collect::<()>().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_a_stream_in_a_browser_is_found_without_a_probe() {
     let events = |events: &str| (format!("{STREAM}{events}"), End::Open);
-    let requests = AtomicUsize::new(0);
     let cases = [
         (
             origin::serve(move |_| events("{\"a\":1}\n\n")).await,
@@ -795,8 +791,7 @@ async fn what_breaks_a_stream_in_a_browser_is_found_without_a_probe() {
             "a reconnect with `Last-Event-ID` is refused: the status is 412",
         ),
         (
-            // The first request, that for the headers, and the idle stream.
-            origin::serve(move |_| match requests.fetch_add(1, Ordering::Relaxed) {
+            serve_in_turn(move |request| match request {
                 0..3 => events("data: x\n\n"),
                 _ => head("503", &[]),
             })
@@ -818,6 +813,31 @@ async fn what_breaks_a_stream_in_a_browser_is_found_without_a_probe() {
     .await;
 }
 
+/// Serves streams to a diagnosis whose concurrent streams come after the idle one. `respond` gets
+/// the number of the request: 1 finds the stream, 2 is the idle stream, and 3 the first of the
+/// concurrent ones. The request for the headers has the number 0.
+async fn serve_in_turn(
+    respond: impl Fn(usize) -> (String, End) + Send + Sync + 'static,
+) -> SocketAddr {
+    let (requests, changed) = (Mutex::new(0), Condvar::new());
+    origin::serve(move |request| {
+        let mut requests = requests.lock().unwrap();
+        // Only the request for the headers accepts compression. The concurrent streams are
+        // requested after its response.
+        if !request.contains("accept-encoding: identity") {
+            let is_early = |requests: &mut usize| *requests < 2;
+            tokio::task::block_in_place(|| {
+                drop(changed.wait_timeout_while(requests, DEADLINE, is_early).unwrap());
+            });
+            return respond(0);
+        }
+        *requests += 1;
+        changed.notify_all();
+        respond(*requests)
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_short_stream_is_no_fault_if_the_next_one_is_fine() {
     let fine = || (format!("{STREAM}data: x\n\n"), End::Open);
@@ -826,27 +846,11 @@ async fn one_short_stream_is_no_fault_if_the_next_one_is_fine() {
         let head = "HTTP/1.1 503 X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         (head.to_owned(), End::Close)
     };
-    // Besides the request for the headers, which alone accepts compression: one request finds the
-    // stream, the next is the idle stream, then comes a concurrent one.
     let serve = |idle: fn() -> (String, End), second: fn() -> (String, End)| {
-        let (requests, changed) = (Mutex::new(0), Condvar::new());
-        origin::serve(move |request| {
-            let mut requests = requests.lock().unwrap();
-            if !request.contains("accept-encoding: identity") {
-                // The concurrent stream is requested after this response, so behind the idle one.
-                let is_early = |requests: &mut usize| *requests < 2;
-                tokio::task::block_in_place(|| {
-                    drop(changed.wait_timeout_while(requests, DEADLINE, is_early).unwrap());
-                });
-                return fine();
-            }
-            *requests += 1;
-            changed.notify_all();
-            match *requests {
-                2 => idle(),
-                4 => second(),
-                _ => fine(),
-            }
+        serve_in_turn(move |request| match request {
+            2 => idle(),
+            4 => second(),
+            _ => fine(),
         })
     };
     let cases = [
