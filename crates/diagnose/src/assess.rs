@@ -34,6 +34,9 @@ const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
 /// Maximum time between the first events of streams that were open at the same time. It is less
 /// than the duration of [`Schedule::CONCURRENT`].
 pub const MAX_START_GAP: Duration = Duration::from_millis(2500);
+/// Maximum time without data in a stream with heartbeats. WHATWG HTML 9.2.7 advises a comment
+/// every 15 seconds or so.
+const MAX_SILENCE: Duration = Duration::from_secs(16);
 /// Part of the idle period after which a stream counts as having survived it.
 const ALMOST_ALL: f64 = 0.98;
 /// Number of connections that a browser opens to one host over HTTP/1.1.
@@ -258,21 +261,24 @@ pub fn fields(reader: &StreamReader) -> Finding {
     Finding::new(check, verdict, format!("lost: {}", join_fields(&fields, false)), faults)
 }
 
-/// Assesses the delivery of comments, `retry` and ids in a stream that may have been sent without
-/// them.
+/// Assesses the ids and the `retry` of a stream that may have been sent without them. Says what
+/// clients lose without them, which is no fault of the path.
 pub fn fields_without_probe(reader: &StreamReader) -> Finding {
     let check = Check::Fields;
-    let fields = seen_fields(reader);
-    let finding = match (join_fields(&fields, true), join_fields(&fields, false)) {
-        (_, missing) if missing.is_empty() => Finding::good(check, ALL_FIELDS),
-        (seen, _) if seen.is_empty() => Finding::unknown(
-            check,
-            "no comments, `retry` or ids seen; the server may not send them",
-        ),
-        (seen, missing) => Finding::unknown(
-            check,
-            format!("seen: {seen}; not seen: {missing} (the server may not send them)"),
-        ),
+    if reader.messages.is_empty() {
+        return with_ignored(Finding::unknown(check, "no event arrived"), reader);
+    }
+    let missing: Vec<_> = [
+        (reader.has_ids(), "no ids, so a client that reconnects misses events"),
+        (reader.retry.is_some(), "no `retry`, so each client chooses when to reconnect"),
+    ]
+    .into_iter()
+    .filter_map(|(is_seen, consequence)| (!is_seen).then_some(consequence))
+    .collect();
+    let finding = if missing.is_empty() {
+        Finding::good(check, "ids and `retry` arrive")
+    } else {
+        Finding::new(check, Verdict::Warning, missing.join("; "), [])
     };
     with_ignored(finding, reader)
 }
@@ -443,6 +449,13 @@ pub fn idle(cut_after: Option<Duration>, heartbeat: Option<Duration>, tried: Dur
                 );
                 Finding::good(check, measured)
             }
+        }
+        (None, None) if tried > MAX_SILENCE => {
+            let measured = format!(
+                "survives {survived} without data, but no heartbeat came; proxies cut such \
+                 streams, and clients cannot tell them from dead ones"
+            );
+            Finding::new(check, Verdict::Warning, measured, [])
         }
         (None, None) => Finding::good(check, format!("survives {survived} without data")),
     }
@@ -725,12 +738,14 @@ mod tests {
         let finding = fields(&read("retry: 1\nid: 1\ndata: x\n\n"));
         is(&finding, Verdict::Warning, &[Fault::CommentsLost], "lost: comments");
         assert_eq!(fields(&StreamReader::default()).verdict, Verdict::Unknown);
-        assert_eq!(fields_without_probe(&all).verdict, Verdict::Good);
-        let measured = "no comments, `retry` or ids seen; the server may not send them";
-        is(&fields_without_probe(&none), Verdict::Unknown, &[], measured);
+        is(&fields_without_probe(&all), Verdict::Good, &[], "ids and `retry` arrive");
+        let measured = "no ids, so a client that reconnects misses events; no `retry`, so each \
+                        client chooses when to reconnect";
+        is(&fields_without_probe(&none), Verdict::Warning, &[], measured);
         let finding = fields_without_probe(&read("id: 1\ndata: x\n\n"));
-        let measured = "seen: ids; not seen: comments, `retry` (the server may not send them)";
-        is(&finding, Verdict::Unknown, &[], measured);
+        let measured = "no `retry`, so each client chooses when to reconnect";
+        is(&finding, Verdict::Warning, &[], measured);
+        assert_eq!(fields_without_probe(&StreamReader::default()).verdict, Verdict::Unknown);
         // Parts that browsers ignore or change are a fault of any stream, and a serious one without
         // events.
         let malformed = [Fault::Malformed];
@@ -797,7 +812,9 @@ mod tests {
         assert_eq!(idle(Some(seconds(20)), heartbeat, seconds(60)).verdict, Verdict::Warning);
         assert_eq!(idle(Some(seconds(60)), heartbeat, seconds(90)).verdict, Verdict::Good);
         assert_eq!(idle(None, heartbeat, seconds(5)).verdict, Verdict::Unknown);
-        assert_eq!(idle(None, None, seconds(5)).verdict, Verdict::Good);
+        assert_eq!(idle(None, None, seconds(15)).verdict, Verdict::Good);
+        let silent = idle(None, None, seconds(17));
+        assert_eq!((silent.verdict, &*silent.faults), (Verdict::Warning, &[][..]));
         is(
             &idle(Some(seconds(5)), None, seconds(9)),
             Verdict::Bad,

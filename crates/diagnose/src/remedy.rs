@@ -81,15 +81,19 @@ fn general(fault: Fault) -> Option<&'static str> {
              not lead back. This command sends no cookies, so it follows a redirect that waits for \
              one in a circle"
         }
-        Fault::MixedContent => "Redirect to `https`, or give the page an `https` URL",
+        Fault::MixedContent => {
+            "Redirect to `https`, or give the page an `https` URL (Waterclock itself serves one \
+             with `--tls-cert` and `--tls-key`)"
+        }
         Fault::Cors => {
             "Send `Access-Control-Allow-Origin` with the page's origin in each response, redirects \
              included (Waterclock: `--cors-origin`), or serve the stream from the page's origin. \
              If the page has another origin than the URL, name it by `--origin`"
         }
         Fault::SixConnections => {
-            "Serve HTTP/2 to browsers, which requires TLS. The tabs of Waterclock's own page share \
-             one connection"
+            "Serve HTTP/2 to browsers, which requires TLS (Waterclock: `--tls-cert` and \
+             `--tls-key`, or `--tls-self-signed` to try it). The tabs of Waterclock's own page \
+             share one connection"
         }
         Fault::ConnectionLimit => {
             "If the limit is Waterclock's own, raise `--max-streams` and \

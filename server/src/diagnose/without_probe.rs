@@ -55,9 +55,8 @@ pub(super) async fn measure(
             |exchange| assess::headers(exchange.response.headers(), false, false),
         ));
         let streams = usize::from(options.streams);
-        let (finding, round_trip) = concurrent_streams(client, url, streams, protocol).await;
-        printer.add(finding);
-        printer.add(assess::round_trip(round_trip));
+        printer.add(concurrent_streams(client, url, streams, protocol).await);
+        printer.add(assess::round_trip(round_trip(client, url).await));
         for check in [Check::Delivery, Check::Post, Check::Clock] {
             printer.add(Finding::unknown(check, assess::NO_PROBE));
         }
@@ -135,31 +134,41 @@ fn idle(exchange: &Exchange) -> Finding {
     }
 }
 
-/// Opens streams until all of them are open at the same time, or the timeout elapses. Also returns
-/// the time that the quickest took.
+/// Measures a round trip by two requests that are no streams, since a server may respond to those
+/// only with its first event. The second one may reuse a connection.
+async fn round_trip(client: &HttpClient, url: &Url) -> Option<Duration> {
+    let mut shortest = None;
+    for _ in 0..2 {
+        let request = client.uncompressed(Method::OPTIONS, url);
+        let exchange = client.read(request, RESPONSE_TIMEOUT, |_| true).await.ok()?;
+        let response = exchange.response;
+        let took = duration_from_millis(response.responded_at - response.requested_at)?;
+        shortest = Some(shortest.map_or(took, |shortest: Duration| shortest.min(took)));
+    }
+    shortest
+}
+
+/// Opens streams until all of them are open at the same time, or the timeout elapses.
 async fn concurrent_streams(
     client: &HttpClient,
     url: &Url,
     tried: usize,
     protocol: Option<Protocol>,
-) -> (Finding, Option<Duration>) {
+) -> Finding {
     let started = Instant::now();
     let mut opening: FuturesUnordered<_> = (0..tried).map(|_| client.open(url)).collect();
     let mut open = Vec::new();
-    let (mut quickest, mut refused) = (None, None);
+    let mut refused = None;
     while let Ok(Some(response)) = timeout_at(started + OPEN_TIMEOUT, opening.next()).await {
         match response {
-            Some(response) if response.status() == StatusCode::OK => {
-                quickest.get_or_insert(started.elapsed());
-                open.push(response);
-            }
+            Some(response) if response.status() == StatusCode::OK => open.push(response),
             Some(response) => refused = Some(response.status().as_u16()),
             None => {}
         }
     }
     if open.iter_mut().any(has_ended) {
         let measured = "streams ended before all of them were open";
-        return (Finding::unknown(Check::ConcurrentStreams, measured), quickest);
+        return Finding::unknown(Check::ConcurrentStreams, measured);
     }
     // The idle stream is open, too.
     let mut finding = assess::concurrent_streams(open.len() + 1, tried + 1, protocol, false);
@@ -167,7 +176,7 @@ async fn concurrent_streams(
         let note = format!("; others got the status {status}, at which a browser stops for good");
         finding.measured.push_str(&note);
     }
-    (finding, quickest)
+    finding
 }
 
 /// Returns `true` if a response has ended already. Reads what has arrived of it.

@@ -493,13 +493,33 @@ async fn a_server_without_a_probe_is_measured_as_far_as_possible() {
     assert_eq!(report["stream"], url);
     for check in CHECKS {
         let expected = match check {
-            "protocol" | "event-source" | "streams-at-once" | "first-event" | "headers"
-            | "idle" | "round-trip" => "good",
-            // The server sends no comments with its events.
+            "protocol" | "event-source" | "streams-at-once" | "first-event" | "fields"
+            | "headers" | "idle" | "round-trip" => "good",
             _ => "unknown",
         };
         assert_eq!(finding(&report, check)["verdict"], expected, "{check}: {report:#}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_without_ids_and_retry_has_a_warning_but_no_fault() {
+    let address = origin::serve(|request| {
+        if request.starts_with("OPTIONS ") {
+            return (String::new(), End::Close);
+        }
+        (format!("{STREAM}data: x\n\n"), End::Open)
+    })
+    .await;
+    let url = format!("http://{address}/");
+    let output = diagnose(&[&url, "--json", "--idle=100ms", "--streams=1"]).await;
+    let report = output.report();
+    assert_eq!((output.code, faults(&report)), (0, BTreeSet::new()), "{report:#}");
+    let found = finding(&report, "fields");
+    assert_eq!(found["verdict"], "warning", "{report:#}");
+    let measured = found["measured"].as_str().unwrap();
+    assert!(measured.contains("no ids") && measured.contains("no `retry`"), "{measured}");
+    // The time until a stream has a response is no round trip: it may begin with the first event.
+    assert_eq!(finding(&report, "round-trip")["verdict"], "unknown", "{report:#}");
 }
 
 #[tokio::test]
@@ -821,6 +841,9 @@ async fn serve_in_turn(
 ) -> SocketAddr {
     let (requests, changed) = (Mutex::new(0), Condvar::new());
     origin::serve(move |request| {
+        if request.starts_with("OPTIONS ") {
+            return (origin::NOT_FOUND.to_owned(), End::Close);
+        }
         let mut requests = requests.lock().unwrap();
         // Only the request for the headers accepts compression. The concurrent streams are
         // requested after its response.

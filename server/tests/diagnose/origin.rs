@@ -41,7 +41,8 @@ pub const STREAM: &str =
 /// The head of a stream with chunks.
 pub const CHUNKED: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\
     Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+pub const NOT_FOUND: &str =
+    "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// Starts a server. Returns its address.
 pub async fn serve(respond: impl Fn(&str) -> (String, End) + Send + Sync + 'static) -> SocketAddr {
