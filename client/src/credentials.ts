@@ -5,11 +5,20 @@
  */
 import { json } from './message.js';
 
-/** A token (RFC 6750), or a function that fetches one. */
+/**
+ * A token for `Authorization: Bearer` (RFC 6750), without the scheme, or a function that fetches
+ * one.
+ */
 export type TokenSource = string | (() => string | Promise<string>);
 
 /** Time that the function has to answer, in milliseconds. */
 const TIMEOUT = 10_000;
+
+/** The characters of a token (RFC 6750, 2.1). */
+const TOKEN = /^[\w.~+/-]+=*$/;
+
+/** The function `token` has thrown, has not answered, or has returned something else. */
+export class TokenError extends Error {}
 
 /** The token in use. */
 export class Credentials {
@@ -26,7 +35,7 @@ export class Credentials {
     return typeof this.source === 'function';
   }
 
-  /** Returns the token, if there is one. Rejects if the function throws or does not answer. */
+  /** Returns the token, if there is one. Rejects with a {@link TokenError} if there should be. */
   async get(): Promise<string | undefined> {
     if (this.source === undefined) return;
     return (this.token ??= this.fetch(this.source));
@@ -40,17 +49,22 @@ export class Credentials {
   private fetch(source: TokenSource): Promise<string> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const timeout = new Promise<never>((_, reject) => {
-      const late = new Error(`the function \`token\` has not answered within ${TIMEOUT / 1000} s`);
+      const late = Error(`the function \`token\` has not answered within ${TIMEOUT / 1000} s`);
       timer = setTimeout(() => reject(late), TIMEOUT);
     });
     const token = Promise.race([
       (async () => {
         const token: unknown = typeof source === 'string' ? source : await source();
-        if (typeof token === 'string') return token;
-        throw new Error('the function `token` has not returned a text');
+        if (typeof token !== 'string') throw Error('the function `token` has not returned a text');
+        if (TOKEN.test(token)) return token;
+        throw Error('`token` must be a token for `Authorization: Bearer`, without the scheme');
       })(),
       timeout,
-    ]).finally(() => clearTimeout(timer));
+    ])
+      .catch((error) => {
+        throw new TokenError(error instanceof Error ? error.message : String(error));
+      })
+      .finally(() => clearTimeout(timer));
     token.then(
       (value) => this.token === token && this.onToken?.(value),
       () => this.token === token && this.expire(),

@@ -5,7 +5,7 @@
  * @module
  */
 import type { DisconnectReason } from './connection.js';
-import type { Credentials } from './credentials.js';
+import { type Credentials, TokenError } from './credentials.js';
 import { json, NAMES } from './message.js';
 import { Parser, type RawMessage } from './sse.js';
 
@@ -23,6 +23,9 @@ export interface Source {
   close(): void;
 }
 
+/** The media type of a stream. */
+export const EVENT_STREAM = 'text/event-stream';
+
 /** Opens an `EventSource`. */
 export function openEventSource(
   url: string,
@@ -30,8 +33,17 @@ export function openEventSource(
   onEvent: (event: SourceEvent) => void,
 ): Source {
   const source = new EventSource(url, { withCredentials });
-  source.onopen = () => onEvent({ kind: 'opened' });
-  source.onerror = () => onEvent({ kind: source.readyState === 2 ? 'gave-up' : 'lost' });
+  let isOpen = false;
+  source.onopen = () => {
+    isOpen = true;
+    onEvent({ kind: 'opened' });
+  };
+  source.onerror = () => {
+    // After an attempt without a response, the browser would try again without any backoff.
+    const kind = isOpen && source.readyState !== 2 ? 'lost' : 'gave-up';
+    isOpen = false;
+    onEvent({ kind });
+  };
   for (const name of NAMES) {
     source.addEventListener(name, ({ data, lastEventId }: MessageEvent) => {
       onEvent({ kind: 'message', value: { name, id: lastEventId, data } });
@@ -61,9 +73,10 @@ export function openWebSocket(
       if (isClosed) return;
       const protocols = token === undefined ? [] : ['waterclock', `bearer.${token}`];
       socket = new WebSocket(url(after).replace('http', 'ws'), protocols);
-    } catch {
-      // The reason is found by a request without a WebSocket.
-      if (!isClosed) onEvent({ kind: 'gave-up' });
+    } catch (error) {
+      // Without a reason, a request without a WebSocket finds it.
+      const reason = error instanceof TokenError ? { reason: failure(error) } : {};
+      if (!isClosed) onEvent({ kind: 'gave-up', ...reason });
       return;
     }
     socket.onopen = () => {
@@ -117,13 +130,11 @@ export function openFetch(
   async function read(): Promise<DisconnectReason | undefined> {
     let response: Response;
     try {
-      response = await request(url(after), credentials, { signal, ...including(withCredentials) });
+      const init = { signal, ...including(withCredentials) };
+      response = await ask(url(after), EVENT_STREAM, credentials, init);
     } catch (error) {
-      if (error instanceof TokenError) return { kind: 'token', value: error.message };
-      return;
+      return failure(error);
     }
-    const reason = await refusal(response);
-    if (reason.kind !== 'recovered') return reason;
     emit({ kind: 'opened' });
     const parser = new Parser(after);
     const reader = response.body!.getReader();
@@ -159,9 +170,6 @@ export function openFetch(
   return { close: () => abort.abort() };
 }
 
-/** The function `token` has thrown, or has not answered. */
-export class TokenError extends Error {}
-
 /** Sends a request with the token, and once more with another token after 401. */
 export async function request(
   url: string,
@@ -169,12 +177,7 @@ export async function request(
   init: RequestInit,
 ): Promise<Response> {
   for (let isRenewed = false; ; isRenewed = true) {
-    let token;
-    try {
-      token = await credentials.get();
-    } catch (error) {
-      throw new TokenError(error instanceof Error ? error.message : String(error));
-    }
+    const token = await credentials.get();
     init.signal?.throwIfAborted();
     const headers = new Headers(init.headers);
     if (token !== undefined) headers.set('Authorization', `Bearer ${token}`);
@@ -190,33 +193,40 @@ export function including(withCredentials: boolean): RequestInit {
   return { credentials: withCredentials ? 'include' : 'same-origin' };
 }
 
-/** Asks the server once why an `EventSource` or a WebSocket has given up. */
-export async function explain(
+/**
+ * Sends a request for a media type. Rejects if the response is something else; {@link failure} has
+ * the reason.
+ */
+export async function ask(
   url: string,
+  type: string,
   credentials: Credentials,
-  withCredentials: boolean,
-): Promise<DisconnectReason> {
-  const abort = new AbortController();
-  try {
-    const headers = { Accept: 'text/event-stream' };
-    const init = { headers, signal: abort.signal, ...including(withCredentials) };
-    return await refusal(await request(url, credentials, init));
-  } catch (error) {
-    if (error instanceof TokenError) return { kind: 'token', value: error.message };
-    return { kind: navigator.onLine === false ? 'offline' : 'unreachable' };
-  } finally {
-    abort.abort();
-  }
+  init: RequestInit,
+): Promise<Response> {
+  const response = await request(url, credentials, { ...init, headers: { Accept: type } });
+  const { status } = response;
+  if (status !== 200) throw { kind: 'status', status, detail: (await problem(response)).detail };
+  const value = response.headers.get('content-type') ?? '';
+  if (value.split(';')[0]!.trim().toLowerCase() === type) return response;
+  response.body?.cancel().catch(() => {});
+  throw { kind: 'content-type', value };
 }
 
-/** Returns the reason why a response is not a stream, or `recovered` if it is one. */
-async function refusal(response: Response): Promise<DisconnectReason> {
-  const { status } = response;
-  if (status !== 200) return { kind: 'status', status, detail: (await problem(response)).detail };
-  const type = response.headers.get('content-type') ?? '';
-  if (/^text\/event-stream *(;|$)/i.test(type)) return { kind: 'recovered' };
-  response.body?.cancel().catch(() => {});
-  return { kind: 'content-type', value: type };
+/** Returns the reason for which a request failed. */
+export function failure(error: any): DisconnectReason {
+  if (error?.kind) return error;
+  if (error instanceof TokenError) return { kind: 'token', value: error.message };
+  return { kind: globalThis.navigator?.onLine === false ? 'offline' : 'unreachable' };
+}
+
+/** Resolves a URL of the page. */
+export function resolve(url: string | URL): URL {
+  const base = globalThis.location && new URL(location.href);
+  // A page behind a password may have it in its address. `fetch` refuses that.
+  if (base) base.username = base.password = '';
+  const target = new URL(url, base);
+  if (!target.username && !target.password) return target;
+  throw new TypeError('a URL must not have a user or a password: use the option `token`');
 }
 
 /** A problem (RFC 9457). */

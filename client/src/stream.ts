@@ -9,20 +9,23 @@ import { Credentials, identity, type TokenSource } from './credentials.js';
 import { canShare, Group, groupName } from './group.js';
 import { type EventId, isReached } from './ids.js';
 import { type End, type Gap, json, parse, type Update, type WaterclockEvent } from './message.js';
+import { backoff, pause } from './retry.js';
 import {
-  explain,
+  ask,
+  EVENT_STREAM,
+  failure,
   including,
   openEventSource,
   openFetch,
   openWebSocket,
-  request,
+  resolve,
   type Source,
 } from './source.js';
 import type { RawMessage } from './sse.js';
 import { type Fetched, type LeaderStatus, Tab, type TabEffect, type TabInput } from './tab.js';
 
-/** Timeout of a request for missing events, in milliseconds. */
-const POLL_TIMEOUT = 20_000;
+/** Timeout of a request beside the stream, in milliseconds. */
+const REQUEST_TIMEOUT = 20_000;
 /** Number of events that may wait for a loop. The stream pauses until the loop has taken them. */
 const MAX_WAITING = 10_000;
 
@@ -80,7 +83,13 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   private joins = 0;
   private inputs: (() => TabEffect<Update>[])[] = [];
   private raw: RawMessage | undefined;
-  /** The position of the latest end. */
+  /** Number of requests for missing events, and of those since the last that did not fail. */
+  private fetches = 0;
+  private fetchFailures = 0;
+  /** The reason why the last one failed. */
+  private fetchReason: DisconnectReason | null = null;
+  /** Ends the requests beside the stream. */
+  private readonly over = new AbortController();
   /** The cursor of the loop while events wait for it. */
   private handedOut: EventId | null = null;
   /** The ends that have been delivered, by topic. */
@@ -117,6 +126,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     for (const [name, listener] of listeners) target?.addEventListener(name, listener);
     this.cleanUp = () => {
       clearInterval(timer);
+      this.over.abort();
       for (const [name, listener] of listeners) target?.removeEventListener(name, listener);
     };
     // Its callbacks may use the stream, so they are not called before it is returned.
@@ -130,7 +140,8 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
 
   /** The reason for the missing connection, if it is known. */
   get reason(): DisconnectReason | null {
-    return this.tab.reason;
+    const { role, reason } = this.tab;
+    return reason ?? (role === 'follower' ? this.fetchReason : null);
   }
 
   /** The cursor after which this stream continues; `null` before the first message. */
@@ -336,13 +347,37 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   }
 
   private async explain(): Promise<void> {
-    const { refusal } = this;
-    const url = this.urlOf('events', this.cursor ?? '');
-    const { withCredentials = false } = this.options;
-    const value = refusal ?? (await explain(url, this.credentials, withCredentials));
+    let value = this.refusal;
+    value ??= await this.request('events', this.cursor ?? '', EVENT_STREAM, async () => {}).then(
+      () => ({ kind: 'recovered' }),
+      failure,
+    );
     // The path may let no WebSockets through. The first time, the token may have been renewed.
     if (value.kind === 'recovered') this.refusedSockets += 1;
     this.input({ kind: 'connection', value: { kind: 'explained', value } });
+  }
+
+  /** Sends a request beside the stream, and cancels it once its response was used. */
+  private async request<T>(
+    path: 'events' | 'poll',
+    after: string,
+    type: string,
+    use: (response: Response) => Promise<T>,
+  ): Promise<T> {
+    const abort = new AbortController();
+    const stop = () => abort.abort();
+    const timer = setTimeout(stop, REQUEST_TIMEOUT);
+    const { signal } = this.over;
+    signal.addEventListener('abort', stop);
+    try {
+      const { withCredentials = false } = this.options;
+      const init = { signal: abort.signal, ...including(withCredentials) };
+      return await use(await ask(this.urlOf(path, after), type, this.credentials, init));
+    } finally {
+      stop();
+      clearTimeout(timer);
+      signal.removeEventListener('abort', stop);
+    }
   }
 
   /** Returns `false` also if the stream depends on the time at which its tab came. */
@@ -397,13 +432,12 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   }
 
   private async fetch(after: EventId): Promise<void> {
-    const abort = new AbortController();
-    const timer = setTimeout(() => abort.abort(), POLL_TIMEOUT);
+    const number = ++this.fetches;
     try {
-      const { withCredentials = false } = this.options;
-      const init: RequestInit = { signal: abort.signal, ...including(withCredentials) };
-      const response = await request(this.urlOf('poll', after), this.credentials, init);
-      const { events, gap, ends = [], cursor } = json(await response.text());
+      const answer = await this.request('poll', after, 'application/json', (response) =>
+        response.json(),
+      );
+      const { events, gap, ends = [], cursor } = answer;
       const updates: Update[] = [
         ...events.map((value: WaterclockEvent) => ({ kind: 'event', value })),
         ...ends.map((value: End) => ({ kind: 'end', value })),
@@ -416,11 +450,16 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
         cursor,
       };
       if (typeof cursor !== 'string') throw null;
+      this.fetchFailures = 0;
+      this.fetchReason = null;
       this.input({ kind: 'fetched', ...fetched });
-    } catch {
-      this.input({ kind: 'fetch-failed' });
-    } finally {
-      clearTimeout(timer);
+    } catch (error) {
+      if (this.isOver) return;
+      this.fetchReason = failure(error);
+      this.announceState();
+      // The rules would send the next one with the next tick.
+      await pause(backoff(this.fetchFailures++), this.over.signal).catch(() => {});
+      if (number === this.fetches) this.input({ kind: 'fetch-failed' });
     }
   }
 
@@ -435,7 +474,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
 
 /** Returns the URL of a stream without `events`. Its topics are in the query. */
 function streamUrl(text: string | URL): URL {
-  const url = new URL(text, globalThis.location?.href);
+  const url = resolve(text);
   const [, folder, topic] = /^(.*\/)events(?:\/([^/]+))?$/.exec(url.pathname) ?? [];
   if (folder === undefined) {
     throw new TypeError(`subscribe: the path of ${url} must end with /events or /events/{topic}`);

@@ -1,60 +1,9 @@
-// Streams and publishes against a server of the test, which answers as it is told.
+// Streams against a server of the test.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createServer } from 'node:http';
 import { test } from 'node:test';
-import { publish, subscribe } from '../dist/index.js';
-
-const epoch = '00000000000000ff';
-const id = (sequence) => `${epoch}-${sequence}`;
-
-const event = (sequence, topic = 't') =>
-  `id: ${id(sequence)}\ndata: ${JSON.stringify({
-    id: id(sequence),
-    topic,
-    name: 'message',
-    data: `event ${sequence}`,
-    time: '2026-11-22T07:00:42.000Z',
-  })}\n\n`;
-
-const notice = (name, data, sequence) =>
-  `${sequence === undefined ? '' : `id: ${id(sequence)}\n`}event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
-
-const hello = `retry: 1\n${notice('hello', { heartbeat_ms: 15000, retry_ms: 1 }, 0)}`;
-
-/** Starts a server. `answer` gets each request, as a URL with its method, headers and body. */
-async function serve(t, answer) {
-  const requests = [];
-  const server = createServer(async (request, response) => {
-    let body = '';
-    for await (const chunk of request) body += chunk;
-    const { method, headers } = request;
-    const url = Object.assign(new URL(request.url, 'http://server'), { method, headers, body });
-    requests.push(url);
-    answer(url, response, requests.length);
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => (server.close(), server.closeAllConnections()));
-  return { url: `http://127.0.0.1:${server.address().port}`, requests };
-}
-
-function stream(response, ...parts) {
-  response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8' });
-  response.write(parts.join(''));
-}
-
-function refuse(response, status, detail) {
-  response.writeHead(status, { 'content-type': 'application/problem+json' });
-  response.end(status === 204 ? '' : JSON.stringify({ status, title: 'no', detail }));
-}
-
-/** Waits for a state of a stream, and returns the reason for it. */
-function reached(options, wanted) {
-  return new Promise((done) => {
-    options.onState = (state, reason) => wanted(state, reason) && done(reason);
-  });
-}
+import { subscribe } from '../dist/index.js';
+import { event, hello, id, notice, reached, refuse, serve, stream } from './server.mjs';
 
 test('a stream resumes after its last event, and gives each event once', async (t) => {
   const { url, requests } = await serve(t, (_, response, number) => {
@@ -292,41 +241,162 @@ test('nothing comes after close', async (t) => {
   assert.deepEqual(found, ['event 1']);
 });
 
-test('publishing returns the event, and sends JSON and names', async (t) => {
-  const published = { id: id(1), topic: 'orders.eu', name: 'created', data: '{}', time: '' };
-  const { url, requests } = await serve(t, (_, response) => {
-    response.writeHead(201, { 'content-type': 'application/json' });
-    response.end(JSON.stringify(published));
-  });
-  const options = { name: 'new order', key: 'k', token: async () => 'secret' };
-  assert.deepEqual(await publish(`${url}/events/orders.eu`, { order: 17 }, options), published);
-  await publish(`${url}/events/orders.eu`, 'as it is');
-  const [first, second] = requests;
-  assert.equal(`${first.method} ${first.pathname}`, 'POST /events/orders.eu');
-  assert.equal(first.searchParams.get('name'), 'new order');
-  assert.equal(first.headers['idempotency-key'], 'k');
-  assert.equal(first.headers.authorization, 'Bearer secret');
-  assert.deepEqual([first.body, second.body], ['{"order":17}', 'as it is']);
-  assert.match(second.headers['idempotency-key'], /^[0-9a-f]{32}$/);
-  await assert.rejects(publish(`${url}/events/t`, undefined), TypeError);
+test('a server that cannot be reached is the reason, and is tried again after a backoff', async (t) => {
+  const options = {};
+  const failed = reached(options, (state, reason) => state === 'waiting' && reason);
+  // No server has the port of TCPMUX, and browsers refuse it.
+  const one = subscribe('http://127.0.0.1:1/events', options);
+  assert.deepEqual(await failed, { kind: 'unreachable' });
+  one.close();
 });
 
-test('a publish is sent again with the same key while the server is busy', async (t) => {
+test('an `EventSource` without a response has a backoff, and one that was open has none', async (t) => {
+  const { url } = await serve(t, (_, response) => refuse(response, 503, 'The server starts.'));
+  const sources = [];
+  globalThis.EventSource = class extends EventTarget {
+    readyState = 0;
+    constructor() {
+      super();
+      sources.push(this);
+    }
+    close() {
+      this.readyState = 2;
+    }
+  };
+  t.after(() => delete globalThis.EventSource);
+  const options = {};
+  const failed = reached(options, (state, reason) => state === 'waiting' && reason);
+  const one = subscribe(`${url}/events`, options);
+  await new Promise(setImmediate);
+  sources[0].onopen();
+  sources[0].onerror();
+  assert.equal(one.state, 'reconnecting');
+  assert.equal(sources[0].readyState, 0);
+  sources[0].onerror();
+  assert.equal(one.state, 'waiting');
+  assert.equal(sources[0].readyState, 2);
+  assert.deepEqual(await failed, { kind: 'status', status: 503, detail: 'The server starts.' });
+  one.close();
+});
+
+test('a token with a scheme is told, and not sent', async (t) => {
+  const { url, requests } = await serve(t, (_, response) => stream(response, hello));
+  for (const token of ['Basic dXNlcjpwYXNz', () => 'Bearer abc', () => 'two\nlines', () => '']) {
+    const options = { token };
+    const failed = reached(options, (state, reason) => state === 'waiting' && reason);
+    const one = subscribe(`${url}/events`, options);
+    const { kind, value } = await failed;
+    assert.equal(kind, 'token');
+    assert.match(value, /without the scheme/);
+    one.close();
+  }
+  assert.equal(requests.length, 0);
+});
+
+test('a stream may be closed in each state, and nothing follows', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const notices = [notice('hello', { heartbeat_ms: 1, retry_ms: 60_000 }, 0)];
+  const retry = 'retry: 60000\n';
+  const goodbye = notice('goodbye', { reason: 'draining', retry_ms: 60_000 });
+  const many = Array.from({ length: 10_000 }, (_, at) => event(at + 1));
+  const answers = {
+    connecting() {},
+    live: (response) => stream(response, retry, ...notices),
+    stale: (response) => stream(response, retry, ...notices),
+    reconnecting: (response) => (stream(response, retry, ...notices, goodbye), response.end()),
+    waiting: (response) => refuse(response, 403, 'no'),
+    paused: (response) => stream(response, retry, ...notices, ...many),
+  };
+  const { url, requests } = await serve(t, ({ pathname }, response) => {
+    answers[pathname.split('/')[1]](response);
+  });
+  for (const state of Object.keys(answers)) {
+    requests.length = 0;
+    const states = [];
+    const options = {};
+    const there = reached(options, (now) => states.push(now) && now === state);
+    const one = subscribe(`${url}/${state}/events`, options);
+    let isThere = false;
+    there.then(() => (isThere = true));
+    while (!isThere || requests.length === 0) {
+      await new Promise(setImmediate);
+      // A stream is stale after some ticks of silence.
+      if (state === 'stale') t.mock.timers.tick(1_000);
+    }
+    one.close();
+    const { length } = states;
+    t.mock.timers.tick(120_000);
+    await new Promise(setImmediate);
+    assert.equal(one.state, 'stopped');
+    assert.deepEqual(states.slice(length - 1), ['stopped'], state);
+    assert(requests.length <= (state === 'stale' ? 2 : 1), state);
+    for await (const _ of one) assert.fail('no event after close');
+  }
+});
+
+test('an event of ten megabytes arrives, in small pieces', async (t) => {
+  const { url } = await serve(t, async (_, response) => {
+    stream(response, hello);
+    const data = JSON.stringify({ id: id(1), topic: 't', name: 'n', data: 'ü'.repeat(5_000_000), time: '' });
+    const bytes = Buffer.from(`id: ${id(1)}\ndata: ${data}\n\n`);
+    for (let at = 0; at < bytes.length; at += 1_001) {
+      if (!response.write(bytes.subarray(at, at + 1_001))) await once(response, 'drain');
+    }
+  });
+  for await (const { data } of subscribe(`${url}/events`, { after: id(0) })) {
+    assert.equal(data, 'ü'.repeat(5_000_000));
+    break;
+  }
+});
+
+/** Gives this process a window whose timers do not run, and a document. */
+function asWindow(t) {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const globals = { window: new EventTarget(), document: { hidden: false } };
+  Object.assign(globalThis, globals);
+  t.after(() => Object.keys(globals).forEach((name) => delete globalThis[name]));
+  return (name, isHidden) => {
+    document.hidden = isHidden;
+    window.dispatchEvent(new Event(name));
+  };
+}
+
+test('a page that is hidden while the server is gone reconnects once it is seen', async (t) => {
+  const send = asWindow(t);
   t.mock.method(Math, 'random', () => 0);
   const { url, requests } = await serve(t, (_, response, number) => {
-    if (number === 1) response.destroy();
-    else if (number === 2) refuse(response, 503, 'The server stops.');
-    else response.writeHead(201).end('{}');
+    if (number === 1) refuse(response, 503, 'The server stops.');
+    else stream(response, hello);
   });
-  await publish(`${url}/events/t`, 'x');
-  const keys = requests.map(({ headers }) => headers['idempotency-key']);
-  assert.equal(keys.length, 3);
-  assert.equal(new Set(keys).size, 1);
+  const options = { share: false };
+  const failed = reached(options, (state, reason) => state === 'waiting' && reason);
+  const one = subscribe(`${url}/events`, options);
+  await failed;
+  send('visibilitychange', true);
+  assert.deepEqual([one.state, requests.length], ['waiting', 1]);
+  const live = reached(options, (state) => state === 'live');
+  send('visibilitychange', false);
+  await live;
+  one.close();
 });
 
-test('a publish that is refused says why', async (t) => {
-  const { url, requests } = await serve(t, (_, response) => refuse(response, 409, 'It has ended.'));
-  const error = await publish(`${url}/events/t`, 'x').catch((error) => error);
-  assert.deepEqual([error.name, error.status, error.message], ['PublishError', 409, 'It has ended.']);
-  assert.equal(requests.length, 1);
+test('a page in the back/forward cache has no connection, and resumes when it is back', async (t) => {
+  const send = asWindow(t);
+  const closed = [];
+  const { url, requests } = await serve(t, (_, response, number) => {
+    closed.push(once(response, 'close'));
+    stream(response, hello, event(number));
+  });
+  const options = { after: id(0), share: false, onEvent() {} };
+  for (const number of [1, 2, 3]) {
+    const got = new Promise((done) => (options.onEvent = done));
+    const one = number === 1 && subscribe(`${url}/events`, options);
+    if (one) t.after(() => one.close());
+    else send('pageshow');
+    assert.equal((await got).data, `event ${number}`);
+    send('pagehide');
+    await closed[number - 1];
+  }
+  const cursors = requests.map(({ searchParams }) => searchParams.get('last_event_id'));
+  assert.deepEqual(cursors, [id(0), id(1), id(2)]);
 });

@@ -1,0 +1,115 @@
+// Streams that share a connection. The tabs are streams of this process, whose locks are a model.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { subscribe } from '../dist/index.js';
+import { event, hello, id, reached, refuse, serve, stream } from './server.mjs';
+
+/** Gives this process what a page has. Returns its open channels. */
+function asPage(t) {
+  const channels = new Set();
+  const requests = [];
+  const refused = () => new DOMException('', 'AbortError');
+  const next = () => {
+    if (requests.length === 0 || requests[0].isHeld) return;
+    const [request] = requests;
+    request.isHeld = true;
+    const done = () => {
+      if (requests.includes(request)) requests.splice(requests.indexOf(request), 1);
+      next();
+    };
+    Promise.resolve(request.callback({})).then((value) => (done(), request.resolve(value)));
+  };
+  const locks = {
+    request: (name, { signal, steal }, callback) =>
+      new Promise((resolve, reject) => {
+        const request = { name, callback, resolve, reject };
+        signal?.addEventListener('abort', () => {
+          if (request.isHeld || !requests.includes(request)) return;
+          requests.splice(requests.indexOf(request), 1);
+          reject(refused());
+        });
+        if (steal) {
+          if (requests[0]?.isHeld) requests.shift().reject(refused());
+          requests.unshift(request);
+        } else {
+          requests.push(request);
+        }
+        setImmediate(next);
+      }),
+    query: async () => ({
+      held: requests.filter(({ isHeld }) => isHeld),
+      pending: requests.filter(({ isHeld }) => !isHeld),
+    }),
+  };
+  const { BroadcastChannel } = globalThis;
+  const globals = {
+    isSecureContext: true,
+    navigator: { locks },
+    BroadcastChannel: class extends BroadcastChannel {
+      constructor(name) {
+        super(name);
+        channels.add(this);
+      }
+      close() {
+        channels.delete(this);
+        super.close();
+      }
+    },
+  };
+  for (const [name, value] of Object.entries(globals)) {
+    const before = Object.getOwnPropertyDescriptor(globalThis, name);
+    Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+    t.after(() => before ? Object.defineProperty(globalThis, name, before) : delete globalThis[name]);
+  }
+  return { channels, locks };
+}
+
+const until = async (condition) => {
+  while (!(await condition())) await new Promise(setImmediate);
+};
+
+test('a follower whose fetch fails says why, and tries again after a backoff', async (t) => {
+  asPage(t);
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  t.mock.method(Math, 'random', () => 0.5);
+  const waits = [];
+  const { setTimeout } = globalThis;
+  t.mock.method(globalThis, 'setTimeout', (callback, wait) => {
+    const isOwn = new Error().stack.includes('/retry.js');
+    if (isOwn) waits.push(wait);
+    return setTimeout(callback, isOwn ? 0 : wait);
+  });
+  const { url, requests } = await serve(t, ({ pathname }, response) => {
+    if (pathname === '/events') return stream(response, hello, event(1), event(2));
+    const { length } = polls();
+    if (length <= 3) return refuse(response, 404, 'The proxy does not know /poll.');
+    const data = [1, 2].map((sequence) => JSON.parse(/data: (.*)/.exec(event(sequence))[1]));
+    response.setHeader('content-type', 'application/json');
+    response.end(JSON.stringify({ events: data, gap: null, cursor: id(2) }));
+  });
+  const polls = () => requests.filter(({ pathname }) => pathname === '/poll');
+  // The leader has been open for long.
+  const leader = subscribe(`${url}/events?topic=t`, { onEvent() {}, after: id(1) });
+  await until(() => leader.cursor === id(2));
+  const found = [];
+  const reasons = [];
+  const follower = subscribe(`${url}/events?topic=t`, {
+    after: id(0),
+    onEvent: ({ data }) => found.push(data),
+    onState: (state, reason) => reason && reasons.push([state, reason]),
+  });
+  // Time passes only if the follower waits for a tick, not for its backoff.
+  await until(async () => {
+    t.mock.timers.tick(1_000);
+    await new Promise(setImmediate);
+    return found.length === 2;
+  });
+  assert.deepEqual(found, ['event 1', 'event 2']);
+  const reason = { kind: 'status', status: 404, detail: 'The proxy does not know /poll.' };
+  assert.deepEqual(reasons, [['live', reason]]);
+  assert.equal(follower.reason, null);
+  assert.deepEqual(waits, [500, 1_000, 2_000]);
+  assert.equal(requests.length, 1 + polls().length);
+  follower.close();
+  leader.close();
+});
