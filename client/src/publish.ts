@@ -5,7 +5,8 @@
  */
 import { Credentials, type TokenSource } from './credentials.js';
 import type { WaterclockEvent } from './message.js';
-import { problem, request } from './source.js';
+import { backoff, pause } from './retry.js';
+import { problem, request, resolve } from './source.js';
 
 /** Number of attempts. */
 const ATTEMPTS = 4;
@@ -41,22 +42,26 @@ export class PublishError extends Error {
  * A string is published as it is, and any other value as JSON. If the server cannot be reached, or
  * asks to come back later, the event is sent again with the same idempotency key, up to three
  * times, so it is published at most once. Throws a {@link PublishError} if the server refuses it,
- * and the error of `fetch` if the server cannot be reached.
+ * the error of `fetch` if the server cannot be reached, and a `TypeError` at once for arguments
+ * that cannot be sent.
  */
 export async function publish(
   url: string | URL,
   data: unknown,
   { name, key = randomKey(), token, signal }: PublishOptions = {},
 ): Promise<WaterclockEvent> {
-  const target = new URL(url, globalThis.location?.href);
+  const target = resolve(url);
   if (name !== undefined) target.searchParams.set('name', name);
   const body = typeof data === 'string' ? data : JSON.stringify(data);
   if (body === undefined) throw new TypeError('publish: the data is not a string, nor JSON');
+  if (!/^[ -~]{1,255}$/.test(key)) {
+    throw new TypeError('publish: the key must have 1 to 255 printable ASCII characters');
+  }
   const credentials = new Credentials(token);
   const headers = { 'Idempotency-Key': key };
   for (let attempt = 1; ; attempt += 1) {
     let error: unknown;
-    let wait = 1_000 * 2 ** (attempt - 1) * Math.random();
+    let wait = backoff(attempt - 1);
     try {
       const init: RequestInit = { method: 'POST', headers, body };
       if (signal) init.signal = signal;
@@ -65,9 +70,11 @@ export async function publish(
       const { title, detail } = await problem(response);
       const message = detail ?? title ?? `the server responded with ${response.status}`;
       error = new PublishError(response.status, message);
-      const after = Number(response.headers.get('retry-after'));
-      if (![429, 503].includes(response.status)) throw error;
-      wait = Math.min(after * 1_000, 30_000) || wait;
+      const after = response.headers.get('retry-after');
+      // Of the conflicts, only that of a key in flight ends by itself.
+      const isBusy = [429, 503].includes(response.status) || (response.status === 409 && after);
+      if (!isBusy) throw error;
+      wait += Math.min(Number(after) * 1_000, 30_000) || 0;
     } catch (caught) {
       // `fetch` throws a TypeError if the server cannot be reached.
       if (!(caught instanceof TypeError)) throw caught;
@@ -76,13 +83,6 @@ export async function publish(
     if (attempt === ATTEMPTS) throw error;
     await pause(wait, signal);
   }
-}
-
-function pause(wait: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resume, reject) => {
-    const timer = setTimeout(resume, wait);
-    signal?.addEventListener('abort', () => (clearTimeout(timer), reject(signal.reason)));
-  });
 }
 
 /** Draws a key. `crypto.randomUUID` exists in secure contexts only. */
