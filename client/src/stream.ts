@@ -34,7 +34,10 @@ export type StreamState = ConnectionState['kind'] | 'paused';
 
 /** How to read a stream. */
 export interface StreamOptions {
-  /** Starts after this event, or at the oldest event kept. By default it starts now. */
+  /**
+   * Starts after this event, or at the oldest event kept (`earliest`). It counts before a cursor in
+   * the URL. By default the stream starts now.
+   */
   after?: EventId | undefined;
   /**
    * One connection for all tabs of this origin that read the same with the same credentials.
@@ -111,8 +114,9 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     url: string | URL,
     private options: StreamOptions,
   ) {
-    this.url = streamUrl(url);
-    this.tab = new Tab(options.after ?? null);
+    const [folder, after] = streamUrl(url);
+    this.url = folder;
+    this.tab = new Tab(options.after || after || null);
     this.credentials = new Credentials(options.token, (token) => this.identify(identity(token)));
     if (!options.onEvent) this.waiting = [];
     const timer = setInterval(() => this.tick(), 1_000);
@@ -467,20 +471,37 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     const url = new URL(this.url);
     url.pathname += path;
     if (path === 'events') url.searchParams.set('format', 'json');
-    if (after) url.searchParams.set('last_event_id', after);
+    if (after) {
+      url.searchParams.set('last_event_id', after);
+      url.searchParams.delete('since');
+    }
     return url.href;
   }
 }
 
-/** Returns the URL of a stream without `events`. Its topics are in the query. */
-function streamUrl(text: string | URL): URL {
+/** A cursor in a URL: the client's own name for it, and each spelling that the server accepts. */
+const CURSOR = /^after$|lasteventid$/;
+
+/**
+ * Returns the URL of a stream without `events`, and the cursor that it had. Its topics are in the
+ * query.
+ */
+function streamUrl(text: string | URL): [folder: URL, after: EventId | undefined] {
   const url = resolve(text);
+  const { searchParams } = url;
   const [, folder, topic] = /^(.*\/)events(?:\/([^/]+))?$/.exec(url.pathname) ?? [];
   if (folder === undefined) {
     throw new TypeError(`subscribe: the path of ${url} must end with /events or /events/{topic}`);
   }
   url.pathname = folder;
-  if (topic) url.searchParams.append('topic', decodeURIComponent(topic));
+  if (topic) searchParams.append('topic', decodeURIComponent(topic));
   url.hash = '';
-  return url;
+  // It would count before the cursor of each later request. The server's own name counts last.
+  let after: EventId | undefined;
+  for (const [name, value] of [...searchParams]) {
+    if (!CURSOR.test(name.toLowerCase().replace(/[\W_]/g, ''))) continue;
+    searchParams.delete(name);
+    if (value && (!after || name !== 'last_event_id')) after = value;
+  }
+  return [url, after];
 }

@@ -241,6 +241,38 @@ test('nothing comes after close', async (t) => {
   assert.deepEqual(found, ['event 1']);
 });
 
+test('a cursor in the URL is where the stream starts, and no request has it after that', async (t) => {
+  const { url, requests } = await serve(t, (_, response, number) => {
+    stream(response, hello, event(number));
+    response.end();
+  });
+  const cases = [
+    [`after=${id(0)}`],
+    [`last_event_id=${id(0)}`],
+    [`lastEventId=${id(0)}`],
+    [`Last-Event-ID=${id(0)}`],
+    [`evs_last_event_id=${id(0)}`],
+    ['after=&last_event_id=', null],
+    // The server's order of precedence.
+    [`lastEventID=${id(0)}&last_event_id=earliest`],
+    ['lastEventID=earliest&after=', id(0), id(0)],
+  ];
+  for (const [query, expected = id(0), after] of cases) {
+    requests.length = 0;
+    let count = 0;
+    const options = { after, token: 'token' };
+    for await (const _ of subscribe(`${url}/events?topic=t&${query}&since=10m`, options)) {
+      if ((count += 1) === 2) break;
+    }
+    const [first, second] = requests.map(({ searchParams }) => Object.fromEntries(searchParams));
+    const rest = { topic: 't', format: 'json' };
+    const start = expected === null ? { since: '10m' } : { last_event_id: expected };
+    assert.deepEqual(first, { ...rest, ...start }, query);
+    assert.deepEqual(second, { ...rest, last_event_id: id(1) }, query);
+  }
+  assert.throws(() => subscribe('http://user:password@127.0.0.1/events'), /option `token`/);
+});
+
 test('a server that cannot be reached is the reason, and is tried again after a backoff', async (t) => {
   const options = {};
   const failed = reached(options, (state, reason) => state === 'waiting' && reason);
