@@ -106,6 +106,8 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   private seen = JSON.stringify(['idle', null]);
   /** The events that wait for a loop, if there is or may be one. */
   private waiting: WaterclockEvent[] | undefined;
+  /** The wait of the loops for the next event. */
+  private awaited: Promise<void> | undefined;
   private wake = () => {};
   private cleanUp: () => void;
 
@@ -174,7 +176,10 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
           this.isPaused = false;
           this.input({ kind: 'page-show' });
         }
-        await new Promise<void>((wake) => (this.wake = wake));
+        this.awaited ??= new Promise((wake) => {
+          this.wake = () => ((this.awaited = undefined), wake());
+        });
+        await this.awaited;
       }
     } finally {
       this.close();
@@ -240,6 +245,9 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       case 'connection':
         return this.connect(effect.value);
       case 'join':
+        // That of a lock which another tab has stolen.
+        this.group?.leave();
+        this.group = undefined;
         void this.join(++this.joins);
         return;
       case 'steal':

@@ -113,3 +113,23 @@ test('a follower whose fetch fails says why, and tries again after a backoff', a
   follower.close();
   leader.close();
 });
+
+test('a tab whose lock was stolen leaves no channel open', async (t) => {
+  const { channels, locks } = asPage(t);
+  const { url } = await serve(t, (_, response) => stream(response, hello, event(1)));
+  const options = {};
+  const live = reached(options, (state) => state === 'live');
+  const one = subscribe(`${url}/events?topic=t`, options);
+  await live;
+  const { held } = await locks.query();
+  assert.deepEqual([held.length, channels.size], [1, 1]);
+  for (const _ of [1, 2, 3]) {
+    // Another tab takes the lock, and dies.
+    await locks.request(held[0].name, { steal: true }, () => {});
+    await until(async () => (await locks.query()).held.length === 1);
+    await until(() => one.state === 'live');
+    assert.equal(channels.size, 1);
+  }
+  one.close();
+  assert.equal(channels.size, 0);
+});

@@ -366,6 +366,19 @@ test('a stream may be closed in each state, and nothing follows', async (t) => {
   }
 });
 
+test('each of two loops over a stream ends', async (t) => {
+  const { url } = await serve(t, (_, response) => {
+    stream(response, hello, event(1), event(2), notice('end', { sent: 2 }));
+  });
+  const all = subscribe(`${url}/events?limit=2`, { after: id(0) });
+  const found = [];
+  const loop = async () => {
+    for await (const { data } of all) found.push(data);
+  };
+  await Promise.all([loop(), loop()]);
+  assert.deepEqual(found.sort(), ['event 1', 'event 2']);
+});
+
 test('an event of ten megabytes arrives, in small pieces', async (t) => {
   const { url } = await serve(t, async (_, response) => {
     stream(response, hello);
