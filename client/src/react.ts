@@ -19,11 +19,14 @@ import {
 /** Pause between two updates of the view while events arrive, in milliseconds. */
 const FRAME = 16;
 
-/** How to read a stream in a component. Only `share` and `withCredentials` cause a new stream. */
+/**
+ * How to read a stream in a component. Another `share`, `withCredentials` or text as `token` causes
+ * a new stream, which continues after the last event. The latest functions are called.
+ */
 export interface UseStreamOptions extends StreamOptions {
-  /** Number of events to keep, the newest. Default: 1000. */
+  /** Number of events to keep, the newest. With 0, only `onEvent` gets them. Default: 1000. */
   limit?: number;
-  /** Starts the stream with the component. Default: true. */
+  /** Starts the stream with the component, when it is mounted. Default: true. */
   autoStart?: boolean;
 }
 
@@ -37,7 +40,7 @@ export interface LiveStream {
   reason: DisconnectReason | null;
   /** The latest end of a topic, until the next start. */
   end: End | null;
-  /** Starts the stream after its last event. */
+  /** Starts the stream after its last event, unless it is open. */
   start: () => void;
   stop: () => void;
 }
@@ -49,8 +52,8 @@ const EMPTY: View = { events: [], state: 'idle', reason: null, end: null };
 /** Reads the stream at a URL while the component is there. Another URL is another stream. */
 export function useStream(url: string, options: UseStreamOptions = {}): LiveStream {
   const { autoStart = true, share, withCredentials } = options;
-  const [view, setView] = useState(EMPTY);
-  const [run, setRun] = useState({ isWanted: autoStart, number: 0 });
+  const [seen, setSeen] = useState({ url, view: EMPTY });
+  const [run, setRun] = useState({ isWanted: autoStart });
   const latest = useRef(options);
   const stream = useRef<Stream>(undefined);
   /** The URL that was read last, and the cursor of its stream. */
@@ -60,14 +63,15 @@ export function useStream(url: string, options: UseStreamOptions = {}): LiveStre
     latest.current = options;
   });
 
+  const { token } = options;
+  const credential = typeof token === 'function' ? typeof token : token;
   useEffect(() => {
-    if (position.current?.url !== url) {
-      position.current = { url, cursor: latest.current.after };
-      setView(EMPTY);
-    }
+    if (position.current?.url !== url) position.current = { url, cursor: latest.current.after };
     if (!run.isWanted) return;
     const { cursor } = position.current;
-    const { token } = latest.current;
+    const setView = (change: (view: View) => View) => {
+      setSeen((seen) => ({ url, view: change(seen.url === url ? seen.view : EMPTY) }));
+    };
     let pending: WaterclockEvent[] = [];
     let timer: ReturnType<typeof setTimeout> | undefined;
     const flush = () => {
@@ -75,15 +79,19 @@ export function useStream(url: string, options: UseStreamOptions = {}): LiveStre
       const { limit = 1_000 } = latest.current;
       const events = pending;
       pending = [];
-      setView((view) => ({ ...view, events: [...view.events, ...events].slice(-limit) }));
+      setView((view) => {
+        const all = [...view.events, ...events];
+        return { ...view, events: all.slice(Math.max(all.length - limit, 0)) };
+      });
     };
-    setView((view) => ({ ...view, end: null }));
+    // The stream before this one has told that it is stopped.
+    setView((view) => ({ ...view, state: 'idle', reason: null, end: null }));
     const current = subscribe(url, {
       ...(cursor !== undefined && { after: cursor }),
       ...(share !== undefined && { share }),
       ...(withCredentials !== undefined && { withCredentials }),
       // The latest function, as each rendering may make another.
-      ...(token !== undefined && {
+      ...(credential !== undefined && {
         token: async () => {
           const { token = '' } = latest.current;
           return typeof token === 'string' ? token : token();
@@ -111,13 +119,17 @@ export function useStream(url: string, options: UseStreamOptions = {}): LiveStre
       flush();
       if (position.current) position.current.cursor = current.cursor ?? cursor;
     };
-  }, [url, run, share, withCredentials]);
+  }, [url, run, share, withCredentials, credential]);
 
   const start = useCallback(() => {
-    const state = stream.current?.state;
-    if (state !== undefined && state !== 'stopped') return;
-    setRun(({ number }) => ({ isWanted: true, number: number + 1 }));
+    setRun((run) => {
+      // One that is about to stop is still open.
+      if (run.isWanted && stream.current?.state !== 'stopped') return run;
+      return { isWanted: true };
+    });
   }, []);
-  const stop = useCallback(() => setRun(({ number }) => ({ isWanted: false, number })), []);
-  return { ...view, start, stop };
+  const stop = useCallback(() => {
+    setRun((run) => (run.isWanted ? { isWanted: false } : run));
+  }, []);
+  return { ...(seen.url === url ? seen.view : EMPTY), start, stop };
 }
