@@ -240,33 +240,96 @@ test('tokens are renewed, and tabs with the same claims share', async ({ context
   expect(opened()).toBe(3);
 });
 
+/** Bundles a module for a page. It may import the client's sources, and React. */
+function bundle(input: string): string {
+  const options = ['--bundle', '--format=esm', '--define:process.env.NODE_ENV="development"', '--log-level=error'];
+  const settings = { cwd: client, input, maxBuffer: 1 << 26 };
+  return execFileSync('node_modules/.bin/esbuild', options, settings).toString();
+}
+
 test('the hook for React starts, stops and continues', async ({ page, server, pages }) => {
   await server.start('--cors-origin', pages.origin);
-  const input = `
+  pages.files['/app.js'] = bundle(`
     import { StrictMode, createElement as h } from 'react';
     import { createRoot } from 'react-dom/client';
     import { useStream } from './src/react.ts';
     function List() {
       const { events, state, start, stop } = useStream('${server.url}/events?topic=t', { limit: 4 });
-      const buttons = [h('button', { key: 1, onClick: start }, 'start'), h('button', { key: 2, onClick: stop }, 'stop')];
-      return h('section', null, h('p', null, state), buttons, h('ul', null, events.map(({ id, data }) => h('li', { key: id }, data))));
+      const restart = () => (stop(), start());
+      const buttons = Object.entries({ start, stop, restart });
+      return h('section', null,
+        h('p', null, state),
+        buttons.map(([name, onClick]) => h('button', { key: name, onClick }, name)),
+        h('ul', null, events.map(({ id, data }) => h('li', { key: id }, data))));
     }
     createRoot(document.querySelector('main')).render(h(StrictMode, null, h(List)));
-  `;
-  const options = ['--bundle', '--format=esm', '--define:process.env.NODE_ENV="development"', '--log-level=error'];
-  const app = execFileSync('node_modules/.bin/esbuild', options, { cwd: client, input, maxBuffer: 1 << 26 });
-  pages.files['/app.js'] = app.toString();
+  `);
   pages.files['/'] = `${blank}<script type="module" src="/app.js"></script>`;
   await page.goto(pages.origin);
   await expect(page.locator('p')).toHaveText('live');
   await publish(server, 1, 3);
   await expect(page.locator('li')).toHaveText(numbers(1, 3));
-  await page.getByRole('button', { name: 'stop' }).click();
+  const button = (name: string) => page.getByRole('button', { name, exact: true });
+  await button('stop').click();
   await expect(page.locator('p')).toHaveText('stopped');
   await expect.poll(() => streams(server)).toBe(0);
   await publish(server, 4, 6);
-  await page.getByRole('button', { name: 'start' }).click();
+  await button('start').click();
   await expect(page.locator('li')).toHaveText(numbers(3, 6));
+  // Both in one turn.
+  await button('restart').click();
+  await expect(page.locator('p')).toHaveText('live');
+  await publish(server, 7, 7);
+  await expect(page.locator('li')).toHaveText(numbers(4, 7));
+  expect(await streams(server)).toBe(1);
+});
+
+test('the hook for React follows its options', async ({ page, server, pages }) => {
+  await server.start('--cors-origin', pages.origin);
+  pages.files['/app.js'] = bundle(`
+    import { StrictMode, createElement as h } from 'react';
+    import { createRoot } from 'react-dom/client';
+    import { useStream } from './src/react.ts';
+    const seen = window.seen = { renders: [], called: [] };
+    function App({ topic, ...options }) {
+      const { events, state } = useStream('${server.url}/events?topic=' + topic, {
+        ...options,
+        onEvent: ({ data }) => seen.called.push([topic, data]),
+      });
+      seen.renders.push([topic, state, events.map(({ data }) => data)]);
+      return h('p', null, state);
+    }
+    const root = createRoot(document.querySelector('main'));
+    window.show = (props) => root.render(h(StrictMode, null, h(App, props)));
+  `);
+  pages.files['/'] = `${blank}<script type="module" src="/app.js"></script>`;
+  await page.goto(pages.origin);
+  const show = (props: object) => page.evaluate((props) => (window as any).show(props), props);
+  const seen = () => page.evaluate(() => (window as any).seen);
+  const last = async () => (await seen()).renders.at(-1);
+  const opened = () => server.log.filter((line) => line.includes('stream opened')).length;
+
+  await show({ topic: 't', share: false });
+  await expect.poll(last).toEqual(['t', 'live', []]);
+  await publish(server, 1, 2);
+  await expect.poll(last).toEqual(['t', 'live', ['1', '2']]);
+  // StrictMode mounts it twice, but the first stream is closed before it is opened.
+  expect(opened()).toBe(1);
+
+  // Another token is another stream, which continues.
+  for (const token of ['one', 'two']) await show({ topic: 't', share: false, token });
+  await expect.poll(opened).toBe(3);
+  await publish(server, 3, 3);
+  await expect.poll(last).toEqual(['t', 'live', ['1', '2', '3']]);
+  expect((await seen()).renders.map(([, state]: string[]) => state)).not.toContain('stopped');
+
+  // Nothing of the first topic is seen with the second.
+  await show({ topic: 'u', share: false, limit: 0 });
+  await expect.poll(last).toEqual(['u', 'live', []]);
+  await publish(server, 4, 5, {}, 'u');
+  await expect.poll(async () => (await seen()).called.slice(-2)).toEqual([['u', '4'], ['u', '5']]);
+  const later = (await seen()).renders.filter(([topic]: string[]) => topic === 'u');
+  expect(later.filter(([, , events]: string[][]) => events.length > 0)).toEqual([]);
 });
 
 test('the end of a topic ends its streams, and is told to readers of a pattern', async ({ context, server, pages }) => {
@@ -289,10 +352,33 @@ test('the end of a topic ends its streams, and is told to readers of a pattern',
   await expect.poll(async () => (await told(tabs[2])).ends).toMatchObject([end]);
   expect(await state(tabs[2])).toBe('live');
   expect(await streams(server)).toBe(1);
-  const refused = tabs[0].evaluate(async (url) => {
-    const { publish } = await import(`${url}/client.js`);
-    return publish(`${url}/events/t.u`, 'x').catch((error: any) => [error.name, error.status]);
-  }, server.url);
+  const publishing = () =>
+    tabs[0].evaluate(async (url) => {
+      const { publish } = await import(`${url}/client.js`);
+      return publish(`${url}/events/t.u`, 'x').catch((error: any) => [error.name, error.status, error.message]);
+    }, server.url);
   // A page of another origin needs a token to publish.
-  expect((await refused)[0]).toBe('PublishError');
+  expect(await publishing()).toEqual(['PublishError', 403, expect.stringContaining('another origin')]);
+  await tabs[0].goto(`${server.url}/client.js`);
+  expect(await publishing()).toEqual(['PublishError', 409, expect.stringContaining('has ended')]);
+  const named = await tabs[0].evaluate(async (url) => {
+    const { publish } = await import(`${url}/client.js`);
+    return publish(`${url}/events/t.v`, 'x', { name: 'two\nlines' }).catch((error: any) => error.status);
+  }, server.url);
+  expect(named).toBe(400);
+});
+
+test('a server that is gone is the reason over each transport, until it is back', async ({ context, server, pages }) => {
+  await server.start('--cors-origin', pages.origin, '--retry', '200ms');
+  const tabs = await open(context, 3);
+  const [sse, fetched, socket] = tabs;
+  await socket.addInitScript(() => Object.defineProperty(navigator, 'locks', { value: undefined }));
+  await subscribe(sse, pages, server, 'topic=t', { share: false });
+  await subscribe(fetched, pages, server, 'topic=t', { share: false, tokens: ['token'] });
+  await subscribe(socket, pages, server, 'topic=t');
+  for (const tab of tabs) await expect.poll(() => state(tab)).toBe('live');
+  await server.kill();
+  for (const tab of tabs) await expect.poll(async () => (await told(tab)).states).toContain('waiting unreachable');
+  await server.start('--cors-origin', pages.origin, '--retry', '200ms');
+  for (const tab of tabs) await expect.poll(() => state(tab), { timeout: 15_000 }).toBe('live');
 });
