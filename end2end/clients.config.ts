@@ -1,4 +1,5 @@
-// The tests of public clients. Each starts a server and the readers of a client, and mostly waits.
+// The tests of public clients and of the examples. Each starts a server, and the readers of a
+// client or an example, and mostly waits.
 import { defineConfig } from '@playwright/test';
 import { chromium } from './playwright.config.ts';
 

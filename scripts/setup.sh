@@ -6,7 +6,7 @@
 #   scripts/setup.sh unit     both of these
 #   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
 #   scripts/setup.sh test     the same, Chromium, Firefox, clients and testers (those in Go if Go is
-#                             there), and proxies
+#                             there), the packages of the examples, and proxies
 #   scripts/setup.sh proxies  only what the tests behind proxies need: nginx, HAProxy, Caddy,
 #                             Apache httpd, Chromium
 #   scripts/setup.sh path     only prints PATH with the folders of our tools in it
@@ -371,7 +371,8 @@ build | unit | lint | test)
     set_up_wasm_opt
     case $1 in
     unit) set_up_node_packages client ;;
-    lint | test) set_up_node_packages client end2end ;;
+    lint) set_up_node_packages client end2end ;;
+    test) set_up_node_packages client end2end examples/next examples/react ;;
     esac
     if [ "$1" = test ]; then
         set_up_chromium

@@ -167,7 +167,7 @@ step 'the client in TypeScript' client
 group e2e
 step 'end-to-end tests in Chromium and Firefox' end_to_end
 group clients
-step 'public clients of event streams' playwright --config clients.config.ts
+step 'public clients of event streams, and the examples' playwright --config clients.config.ts
 step 'the OpenAPI document and HTTP/2, by Schemathesis and h2spec' scripts/api.sh
 group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts

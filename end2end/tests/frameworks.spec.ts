@@ -1,30 +1,29 @@
 // The examples of docs/frameworks.md, with the development servers of Vite and Next.js.
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { type Page } from '@playwright/test';
 import { expect, networkErrors, type Server, test as base } from './server.ts';
+import { Service } from './service.ts';
 
-const document = readFileSync(resolve(import.meta.dirname, '../../docs/frameworks.md'), 'utf8');
-const modules = resolve(import.meta.dirname, '../node_modules');
+const root = resolve(import.meta.dirname, '../..');
+const document = readFileSync(resolve(root, 'docs/frameworks.md'), 'utf8');
+/** The examples with these frameworks, whose packages the tests use. */
+const packages = { vite: 'react', next: 'next' };
 
 /** Where the examples expect the servers. */
 const [waterclock, elsewhere, vite] = ['http://127.0.0.1:4000', 'https://events.example.org', 'http://localhost:5173'];
 
 /** A development server, with the examples in its folder. */
-class Framework {
-  url = '';
-  output = '';
-  private child?: ChildProcess;
-
+class Framework extends Service {
   constructor(
     readonly folder: string,
     readonly server: Server,
-  ) {}
+  ) {
+    super();
+  }
 
   /** Writes a file. */
   write(name: string, text: string) {
@@ -33,33 +32,23 @@ class Framework {
     writeFileSync(path, text);
   }
 
+  amend(name: string, text: string, other: string) {
+    const path = resolve(this.folder, name);
+    writeFileSync(path, readFileSync(path, 'utf8').replace(text, other));
+  }
+
   /** Writes the example of that name. It speaks to the server of the test. */
   example(name: string) {
     const code = example(name);
     this.write(name, code.replaceAll(waterclock, this.server.url).replaceAll(elsewhere, this.server.url));
   }
 
-  async start(program: string, options: (port: number) => string[], env: Record<string, string> = {}) {
+  async start(program: keyof typeof packages, options: (port: number) => string[], env?: Record<string, string>) {
+    const modules = resolve(root, 'examples', packages[program], 'node_modules');
     symlinkSync(modules, resolve(this.folder, 'node_modules'));
-    const port = await freePort();
-    this.url = `http://localhost:${port}`;
-    this.child = spawn(resolve(modules, '.bin', program), options(port), {
-      cwd: this.folder,
-      env: { ...process.env, NEXT_TELEMETRY_DISABLED: '1', ...env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-      // Its children end with it.
-      detached: true,
-    });
-    for (const pipe of [this.child.stdout!, this.child.stderr!]) pipe.on('data', (text) => (this.output += text));
-    const answers = () => fetch(this.url).then(({ status }) => status, () => 0);
-    await expect.poll(answers, { timeout: 40_000, message: 'the framework answers' }).toBe(200);
-  }
-
-  async stop() {
-    if (this.child?.pid === undefined || this.child.exitCode !== null) return;
-    const gone = once(this.child, 'exit');
-    process.kill(-this.child.pid, 'SIGKILL');
-    await gone;
+    await this.reserve();
+    this.run(resolve(modules, '.bin', program), options(this.port), this.folder, env);
+    await this.answers();
   }
 
   /** Publishes as a page does, which names its origin. Returns the status. */
@@ -94,14 +83,6 @@ function options(heading: string): string[] {
   const section = document.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
   const [, line] = /^waterclock --listen 127.0.0.1:4000(.*)$/m.exec(section!)!;
   return line.split(' ').filter(Boolean).map((option) => option.replaceAll("'", ''));
-}
-
-async function freePort(): Promise<number> {
-  const listener = createServer().listen(0, 'localhost');
-  await once(listener, 'listening');
-  const { port } = listener.address() as AddressInfo;
-  await new Promise((closed) => listener.close(closed));
-  return port;
 }
 
 /** Runs the example in a page, and waits until it logs an event. */
@@ -171,6 +152,8 @@ test('the proxy of Vite adds the token for a server elsewhere', async ({ framewo
 test('a page behind a rewrite of Next.js reads, and publishes by a route', async ({ framework, page, server }) => {
   await server.start(...options('Next.js'));
   framework.example('next.config.mjs');
+  // The packages are elsewhere.
+  framework.amend('next.config.mjs', 'export default {', `export default { turbopack: { root: '${root}' },`);
   framework.example('app/publish/[topic]/route.js');
   framework.write('app/layout.js', 'export default ({ children }) => <html lang="en"><body>{children}</body></html>;\n');
   framework.write('app/page.js', 'export default () => <p>Next.js</p>;\n');
