@@ -372,7 +372,7 @@ build | unit | lint | test)
     case $1 in
     unit) set_up_node_packages client ;;
     lint) set_up_node_packages client end2end ;;
-    test) set_up_node_packages client end2end examples/next examples/react ;;
+    test) set_up_node_packages client end2end examples/express examples/next examples/react ;;
     esac
     if [ "$1" = test ]; then
         set_up_chromium
