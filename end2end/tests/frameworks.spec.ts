@@ -117,6 +117,19 @@ test('a page behind the proxy of Vite reads, publishes and opens a WebSocket', a
   expect(polled.events[0].data).toBe('a new order');
 });
 
+test('a page behind the proxy of Vite reconnects after the server was killed', async ({ framework, page, server }) => {
+  await server.start();
+  framework.example('vite.config.js');
+  framework.write('index.html', '<!doctype html><link rel="icon" href="data:,"><title>Vite</title>');
+  await framework.start('vite', (port) => ['--port', `${port}`, '--strictPort']);
+  await page.goto(framework.url);
+  expect(await framework.publish('/events/orders.eu', 'a new order')).toBe(201);
+  await logs(page, `${example('page.js')} source.onerror = () => console.log("lost");`, 'a new order');
+  const lost = page.waitForEvent('console', (message) => message.text() === 'lost');
+  await server.kill();
+  await lost;
+});
+
 test('changeOrigin makes the page one of another site', async ({ framework, page, server }) => {
   await server.start();
   const config = example('vite.config.js').replaceAll('{ target', '{ target, changeOrigin: true');
