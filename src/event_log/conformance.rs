@@ -831,6 +831,23 @@ async fn an_end_outlives_its_events_and_goes_with_its_topic() {
 }
 
 #[tokio::test]
+async fn the_bounds_of_a_log_with_ends_only_hold_no_event() {
+    for log in TestLog::all(keeping(1)) {
+        log.append_drafts(vec![ending("a"), ending("b")]).await;
+        assert_eq!(log.bounds(), (2, 2), "no event yet");
+        log.append("cc").await;
+        assert_eq!(log.log.delete(&"c".parse().unwrap()).await.unwrap(), 1);
+        assert_eq!(log.bounds(), (4, 4), "none any more");
+        log.append_drafts(vec![ending("c")]).await;
+        assert_eq!(log.bounds(), (5, 5));
+        log.append_drafts(vec![ending("d"), draft("e", "x"), draft("f", "x")]).await;
+        assert_eq!(log.bounds(), (6, 8));
+        log.append("f").await;
+        assert_eq!((log.bounds(), log.read(">", 0, 9).await), ((6, 9), vec![7, 9]));
+    }
+}
+
+#[tokio::test]
 async fn an_empty_append_changes_nothing() {
     for log in TestLog::all(keeping(2)) {
         assert!(log.append_drafts(Vec::new()).await.is_empty());

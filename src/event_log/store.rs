@@ -201,9 +201,10 @@ impl EventCollector {
 pub struct Bounds {
     /// The current life of the log.
     pub epoch: Epoch,
-    /// The sequence number before that of the oldest kept event.
+    /// The sequence number before that of the oldest kept event; equal to `newest` if no event is
+    /// kept.
     pub start: u64,
-    /// The sequence number of the newest event; equal to `start` if no event is kept.
+    /// The sequence number of the newest event or end, which need not be kept any more.
     pub newest: u64,
 }
 

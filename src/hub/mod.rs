@@ -347,7 +347,8 @@ impl Hub {
         is_valid && self.state.last_end(topics, id.sequence).is_some()
     }
 
-    /// Returns the ids of the oldest and the newest kept event, or `None` if no event is kept.
+    /// Returns the ids of the oldest kept event and of the newest event or end, or `None` if no
+    /// event is kept.
     pub fn kept(&self) -> Option<(EventId, EventId)> {
         let Bounds { epoch, start, newest } = self.state.log.bounds();
         let id = |sequence| EventId { epoch, sequence };

@@ -315,6 +315,17 @@ impl Writer {
         transaction.commit().map_err(FailedAttempt::of_commit)?;
 
         let index = &mut *self.shared.index.lock();
+        if index.start == index.newest {
+            // No event was kept. Ends are no events.
+            let is_new_event = |(placed, draft): (&Result<Placed, _>, &Draft)| match placed {
+                Ok(Placed { sequence, is_duplicate: false, .. }) => {
+                    (!draft.name.is_topic_end()).then_some(*sequence)
+                }
+                _ => None,
+            };
+            let first = results.iter().zip(drafts).find_map(is_new_event);
+            index.start = first.map_or(newest, |first| first - 1);
+        }
         for topic in &forgotten {
             index.topics.forget(topic);
         }
