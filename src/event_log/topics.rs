@@ -50,7 +50,8 @@ pub(super) struct TopicEntry<T> {
     count: AtomicUsize,
     newest: AtomicU64,
     dropped: AtomicU64,
-    /// Events up to this sequence number are being deleted, and must not be read; 0 if none are.
+    /// Events up to this sequence number are being deleted: they must not be read, and count as
+    /// dropped. It is 0 if none are.
     #[cfg(feature = "sqlite")]
     hidden: AtomicU64,
     kept: Mutex<KeptEvents>,
@@ -197,7 +198,10 @@ impl<T> TopicEntry<T> {
 
     /// The sequence number of the newest dropped event.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(SeqCst)
+        let dropped = self.dropped.load(SeqCst);
+        #[cfg(feature = "sqlite")]
+        let dropped = dropped.max(self.hidden());
+        dropped
     }
 
     /// Counts an event, which must be the newest.
@@ -232,14 +236,14 @@ impl<T> TopicEntry<T> {
     pub fn hide(&self) -> u64 {
         let newest = self.newest();
         self.hidden.fetch_max(newest, SeqCst);
-        self.set_dropped(newest);
         newest
     }
 
-    /// Shows the events again that could not be deleted.
+    /// Shows the events up to the sequence number `newest` again that could not be deleted, unless
+    /// a later deletion hides them as well.
     #[cfg(feature = "sqlite")]
-    pub fn show_hidden(&self) {
-        self.hidden.store(0, SeqCst);
+    pub fn show_hidden(&self, newest: u64) {
+        let _ = self.hidden.compare_exchange(newest, 0, SeqCst, SeqCst);
     }
 
     /// Counts a dropped event, which must be the oldest.

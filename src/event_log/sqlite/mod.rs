@@ -325,7 +325,7 @@ impl EventLog for SqliteLog {
             loop {
                 let slice = |reply| Command::Delete { topic: topic.clone(), newest, reply };
                 let slice = self.command(slice).await.and_then(|slice| slice);
-                match slice.inspect_err(|_| entry.show_hidden())? {
+                match slice.inspect_err(|_| entry.show_hidden(newest))? {
                     0 => return Ok(deleted),
                     slice => deleted += slice as u64,
                 }
