@@ -40,9 +40,22 @@ impl Ring {
         }
     }
 
-    /// Removes the frames up to the last one of a topic.
-    pub(super) fn forget(&mut self, topic: &Topic) {
-        let last = self.frames.iter().rposition(|frame| frame.event().topic == *topic);
+    /// Puts marks in the places of a topic's events, which are deleted. Its ends stay.
+    pub(super) fn mark_deleted(&mut self, topic: &Topic) {
+        for frame in &mut self.frames {
+            let event = frame.event();
+            if event.topic == *topic && !event.name.is_topic_end() {
+                let mark = Arc::new(Frame::deleted(event.id, topic.clone()));
+                self.bytes = self.bytes - frame.size() + mark.size();
+                *frame = mark;
+            }
+        }
+    }
+
+    /// Removes the frames up to the last mark of a topic, whose events could not be deleted.
+    pub(super) fn forget_marks(&mut self, topic: &Topic) {
+        let is_mark = |frame: &Arc<Frame>| frame.is_deleted() && frame.event().topic == *topic;
+        let last = self.frames.iter().rposition(is_mark);
         for frame in self.frames.drain(..last.map_or(0, |last| last + 1)) {
             self.bytes -= frame.size();
         }
@@ -93,6 +106,26 @@ mod tests {
     fn sequences(ring: &Ring, after: u64, count: usize) -> Option<Vec<u64>> {
         let frames = ring.after(after, count)?;
         Some(frames.iter().map(|frame| frame.event().id.sequence).collect())
+    }
+
+    #[test]
+    fn marks_of_deleted_events_take_their_places() {
+        let mut ring = Ring::new(0);
+        for (sequence, topic) in (1..).zip(["a", "b", "a", "b"]) {
+            let Event { id, name, data, time, .. } = frame(sequence, 1000).event().clone();
+            let topic = topic.parse().unwrap();
+            ring.push(Arc::new(Frame::new(Event { id, topic, name, data, time })));
+        }
+        ring.mark_deleted(&"a".parse().unwrap());
+        let frames = ring.after(0, 9).unwrap();
+        let marks: Vec<_> = frames.iter().map(|frame| frame.is_deleted()).collect();
+        assert_eq!(marks, [true, false, true, false]);
+        assert!(frames[0].event().data.is_empty(), "the data are gone");
+        assert_eq!(ring.bytes, frames.iter().map(|frame| frame.size()).sum::<usize>());
+        for topic in ["b", "a"] {
+            ring.forget_marks(&topic.parse().unwrap());
+        }
+        assert_eq!((sequences(&ring, 2, 9), sequences(&ring, 3, 9)), (None, Some(vec![4])));
     }
 
     #[test]

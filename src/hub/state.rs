@@ -22,7 +22,7 @@ use super::{
     ring::Ring,
 };
 use crate::{
-    event::Topic,
+    event::{Event, Topic},
     event_log::{Appended, ChangedTopics, EventLog, EventLogError, Rejected},
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
@@ -112,10 +112,10 @@ impl HubState {
         let deleted = {
             let _appending = self.appending.lock().await;
             let deleted = self.log.delete(topic);
-            // Subscribers that are behind must ask the log, which tells them of the gap.
+            // Readers of the topic that are behind must ask the log, which tells them of the gap.
             let channels = {
                 let Fanout { ring, channels, .. } = &mut *self.fanout.lock();
-                ring.forget(topic);
+                ring.mark_deleted(topic);
                 channels.of(topic)
             };
             for channel in channels {
@@ -123,7 +123,26 @@ impl HubState {
             }
             deleted
         };
-        deleted.await
+        // The events that could not be deleted are in the log only.
+        deleted.await.inspect_err(|_| self.fanout.lock().ring.forget_marks(topic))
+    }
+
+    /// Removes the events up to the sequence number `up_to` that were dropped after they were read.
+    /// So none of them is delivered after the gap that announces them.
+    pub fn remove_dropped(&self, events: &mut Vec<Event>, up_to: u64) {
+        let mut dropped_of: HashMap<Topic, u64> = HashMap::new();
+        events.retain(|event| {
+            let Event { id, topic, name, .. } = event;
+            if id.sequence > up_to || name.is_topic_end() {
+                return true;
+            }
+            let dropped = dropped_of.get(topic).copied().unwrap_or_else(|| {
+                let dropped = self.log.dropped(&topic.clone().into());
+                dropped_of.insert(topic.clone(), dropped);
+                dropped
+            });
+            id.sequence > dropped
+        });
     }
 
     /// Returns the sequence number of the last of the topics' ends, if none of them has a wildcard

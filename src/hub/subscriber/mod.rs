@@ -53,16 +53,19 @@ pub struct Subscriber {
     pub(super) log_read: Option<LogRead>,
 }
 
-/// A read of the log. `newest` is the newest sequence number of any topic when it began.
+/// A read of the log.
 pub(super) enum LogRead {
-    Pending { read: EventLogFuture<'static, ReadEvents>, newest: u64 },
-    Done { read: ReadEvents, newest: u64 },
+    Pending(EventLogFuture<'static, ReadEvents>),
+    Done(ReadEvents),
 }
 
 /// The result of a read of the log.
 pub(super) struct ReadEvents {
-    /// The events and ends, or the last of the damaged events that come first.
+    /// The events and ends, or the last of the damaged events that come first. None of them is
+    /// missing by the time that `dropped` was read.
     events: Result<Vec<Event>, u64>,
+    /// The sequence number up to which all events were read.
+    up_to: u64,
     /// The newest event of the topics that was dropped by then.
     dropped: u64,
 }
@@ -321,38 +324,37 @@ impl Subscriber {
             }
             self.log_read = Some(self.read_log(newest));
         }
-        let (read, newest) = match self.log_read.take() {
+        let read = match self.log_read.take() {
             None => return Poll::Ready(Ok(None)),
-            Some(LogRead::Done { read, newest }) => (read, newest),
-            Some(LogRead::Pending { mut read, newest }) => match read.as_mut().poll(context) {
+            Some(LogRead::Done(read)) => read,
+            Some(LogRead::Pending(mut read)) => match read.as_mut().poll(context) {
                 Poll::Pending => {
-                    self.log_read = Some(LogRead::Pending { read, newest });
+                    self.log_read = Some(LogRead::Pending(read));
                     return Poll::Pending;
                 }
-                Poll::Ready(read) => (read?, newest),
+                Poll::Ready(read) => read?,
             },
         };
         let is_behind_a_gap = read.dropped > self.read.max(self.dropped);
         if self.holds_conflated() && (is_behind_a_gap || read.events.is_err()) {
             // Conflated events from before the gap are delivered first.
-            self.log_read = Some(LogRead::Done { read, newest });
+            self.log_read = Some(LogRead::Done(read));
             return Poll::Ready(Ok(None));
         }
         if is_behind_a_gap {
             let gap = self.skip(read.dropped);
             // The events follow the gap: while others are dropped all the time, reading them again
             // might never come to an end.
-            self.log_read = Some(LogRead::Done { read, newest });
+            self.log_read = Some(LogRead::Done(read));
             return Poll::Ready(Ok(Some(Delivery::Gap(gap))));
         }
         let mut events = match read.events {
             Ok(events) => events,
             Err(last) => return Poll::Ready(Ok(Some(Delivery::Gap(self.skip_damaged(last))))),
         };
-        let last = events.last().map_or(newest, |last| last.id.sequence);
         // A gap may have passed some of them.
         events.retain(|event| event.id.sequence > self.read);
-        self.read = self.read.max(last);
+        self.read = self.read.max(read.up_to);
         let frames: Vec<_> = events.into_iter().map(Frame::new).map(Arc::new).collect();
         if let Some(conflation) = &mut self.conflation {
             conflation.is_newest = conflation.is_direct;
@@ -362,7 +364,7 @@ impl Subscriber {
     }
 
     /// Reads the next events of the topics from the ring, which may be none of the next [`WINDOW`].
-    /// Returns `None` if the ring does not reach back that far.
+    /// Returns `None` if the ring does not reach back that far, or if the next event was deleted.
     fn read_ring(&mut self) -> Option<Vec<Arc<Frame>>> {
         // The events are compared with the patterns after the lock is released.
         let window = self.state.fanout.lock().ring.after(self.read, WINDOW)?;
@@ -375,6 +377,15 @@ impl Subscriber {
                 Some(matcher) => matcher.matches(topic),
                 None => self.topics.matches(topic),
             };
+            let is_announced = frame.event().id.sequence <= self.dropped;
+            if is_wanted && frame.is_deleted() && !is_announced {
+                if frames.is_empty() {
+                    self.read = read;
+                    return None;
+                }
+                break;
+            }
+            let is_wanted = is_wanted && !frame.is_deleted();
             if is_wanted {
                 bytes += frame.size();
                 if bytes > Batch::LIMIT.bytes && !frames.is_empty() {
@@ -394,10 +405,11 @@ impl Subscriber {
     fn read_log(&self, newest: u64) -> LogRead {
         let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
         let is_direct = self.conflation.as_ref().is_some_and(|conflation| conflation.is_direct);
+        let announced = self.dropped;
+        let up_to = move |events: &[Event]| events.last().map_or(newest, |last| last.id.sequence);
         let with_ends = move |state: &HubState, topics: &Patterns, mut events: Vec<Event>| {
             // Further events may follow these, and the ends between them.
-            let up_to = events.last().map_or(newest, |last| last.id.sequence);
-            let ends = state.log.ends(topics, after, up_to);
+            let ends = state.log.ends(topics, after, up_to(&events));
             if !ends.is_empty() {
                 events.extend(ends);
                 events.sort_unstable_by_key(|event| event.id.sequence);
@@ -415,14 +427,21 @@ impl Subscriber {
                 // A read of all events tells where the damaged ones are.
                 events = state.log.read(&topics, after, Batch::LIMIT).await;
             }
-            let events = match events {
+            let mut events = match events {
                 Err(EventLogError::Damaged { last }) => Err(last),
                 events => Ok(with_ends(&state, &topics, events?)),
             };
+            let up_to = events.as_deref().map_or_else(|last| *last, up_to);
             // Asked after the read, so that no event is dropped unnoticed between the two.
-            Ok(ReadEvents { events, dropped: state.log.dropped(&topics) })
+            let dropped = state.log.dropped(&topics);
+            if let Ok(events) = &mut events
+                && dropped > after.max(announced)
+            {
+                state.remove_dropped(events, dropped);
+            }
+            Ok(ReadEvents { events, up_to, dropped })
         };
-        LogRead::Pending { read: Box::pin(read), newest }
+        LogRead::Pending(Box::pin(read))
     }
 
     /// Continues after the dropped events, and returns the gap that announces them.

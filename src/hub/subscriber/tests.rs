@@ -321,17 +321,99 @@ async fn no_deleted_event_is_shown_after_its_deletion() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deletion_sends_only_the_readers_of_its_topic_to_the_log() {
+    let log = ShrinkingLog::new(|_| (0, 0));
+    let reads = Arc::clone(&log.reads);
+    let hub = Hub::new(log, || Timestamp::from_millis(0));
+    let mut others = ["b", "b.*", "b c"].map(|topics| hub.subscribe(patterns(topics), Cursor::Now));
+    let mut of_topic = ["a", "a b", "*"].map(|topics| hub.subscribe(patterns(topics), Cursor::Now));
+    for topic in ["b", "a", "b.x", "a", "b"] {
+        publish_to(&hub, topic).await;
+    }
+    hub.delete("a".parse().unwrap()).await.unwrap();
+    publish_to(&hub, "a").await;
+    for (reader, expected) in others.iter_mut().zip([&[1, 5][..], &[3], &[1, 5]]) {
+        assert_eq!(take(reader).await, expected);
+    }
+    assert_eq!(reads.load(Ordering::Relaxed), 0, "the others read on from the ring");
+    assert_eq!(gap(&mut of_topic[0]).await, (GapReason::Expired, id(1).to_string()));
+    assert_eq!(take(&mut of_topic[0]).await, [6]);
+    for reader in &mut of_topic[1..] {
+        let Delivery::Events(before) = reader.next().await.unwrap() else { panic!("a gap") };
+        assert_eq!((before[0].event().id, before.len()), (id(1), 1));
+        assert_eq!(gap(reader).await, (GapReason::Expired, id(1).to_string()));
+        assert_eq!(take(reader).await, [5, 6]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_deleted_is_delivered_after_the_gap_of_its_deletion() {
+    let log = ShrinkingLog { is_slow: true, ..ShrinkingLog::new(|_| (0, 0)) };
+    let hub = Hub::new(log, || Timestamp::from_millis(0));
+    for is_conflated in [false, true] {
+        let start = hub.newest();
+        for topic in ["a", "b", "a", "b"] {
+            publish_to(&hub, topic).await;
+        }
+        // Far behind the ring.
+        publish(&hub, 9000).await;
+        let mut reader = hub.subscribe(patterns("a b"), Cursor::After(id(start)));
+        if is_conflated {
+            reader = reader.conflated_without_count();
+        }
+        let mut reading = tokio_test::task::spawn(reader.next());
+        assert!(reading.poll().is_pending(), "it has read, and does not know it yet");
+        hub.delete("a".parse().unwrap()).await.unwrap();
+        let Delivery::Gap(gap) = reading.await.unwrap() else { panic!("no gap") };
+        assert_eq!((gap.reason, gap.cursor), (GapReason::Expired, id(start).to_string()));
+        let kept = [start + 2, start + 4];
+        assert_eq!(take(&mut reader).await, kept[usize::from(is_conflated)..]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_fails_is_no_gap() {
+    // The second reader is told of no event up to 100 that another topic has lost.
+    for lost in [|_| (0, 0), |_| (0, 100)] as [fn(u64) -> (u64, u64); 2] {
+        let log = ShrinkingLog { cannot_delete: true, ..ShrinkingLog::new(lost) };
+        let hub = Hub::new(log, || Timestamp::from_millis(0));
+        let mut reader = hub.subscribe(patterns(">"), Cursor::Now);
+        for topic in ["a", "b", "a"] {
+            publish_to(&hub, topic).await;
+        }
+        hub.delete("a".parse().unwrap()).await.unwrap_err();
+        publish_to(&hub, "a").await;
+        assert_eq!(take(&mut reader).await, [1, 2, 3, 4]);
+    }
+}
+
 /// A log that loses events as it is read.
 struct ShrinkingLog {
     log: MemoryLog,
     reads: Arc<AtomicU64>,
-    /// The bounds' start and the newest dropped event after some reads.
+    /// The bounds' start and the newest dropped event after some reads. Only patterns with a
+    /// wildcard match the topic of that event.
     lost: fn(u64) -> (u64, u64),
+    /// `true` if others get a turn between each read and its result.
+    is_slow: bool,
+    cannot_delete: bool,
 }
 
 impl ShrinkingLog {
     fn new(lost: fn(u64) -> (u64, u64)) -> Self {
-        Self { log: log(20_000), reads: Arc::default(), lost }
+        let log = log(20_000);
+        Self { log, reads: Arc::default(), lost, is_slow: false, cannot_delete: false }
+    }
+
+    fn slowly<'a, T: Send + 'a>(&self, read: EventLogFuture<'a, T>) -> EventLogFuture<'a, T> {
+        let is_slow = self.is_slow;
+        Box::pin(async move {
+            if is_slow {
+                tokio::task::yield_now().await;
+            }
+            read.await
+        })
     }
 
     fn lost(&self) -> (u64, u64) {
@@ -344,8 +426,10 @@ impl EventLog for ShrinkingLog {
         Bounds { start: self.lost().0, ..self.log.bounds() }
     }
 
-    fn dropped(&self, _: &Patterns) -> u64 {
-        self.lost().1
+    fn dropped(&self, topics: &Patterns) -> u64 {
+        let (start, dropped) = self.lost();
+        let lost = if topics.are_exact() { start } else { dropped };
+        lost.max(self.log.dropped(topics))
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
@@ -367,7 +451,7 @@ impl EventLog for ShrinkingLog {
         limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<Event>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.log.read(topics, after.max(self.lost().0), limit)
+        self.slowly(self.log.read(topics, after.max(self.lost().0), limit))
     }
 
     fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
@@ -380,7 +464,7 @@ impl EventLog for ShrinkingLog {
         after: u64,
         limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<Event>> {
-        self.log.newest_of_each(topics, after.max(self.lost().0), limit)
+        self.slowly(self.log.newest_of_each(topics, after.max(self.lost().0), limit))
     }
 
     fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
@@ -392,6 +476,9 @@ impl EventLog for ShrinkingLog {
     }
 
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+        if self.cannot_delete {
+            return Box::pin(async { Err(EventLogError::DiskFull) });
+        }
         self.log.delete(topic)
     }
 
