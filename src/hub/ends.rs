@@ -85,6 +85,40 @@ async fn each_reader_gets_the_ends_of_its_topics_in_order() {
 }
 
 #[tokio::test]
+async fn an_end_that_has_made_room_for_another_topic_is_a_gap() {
+    for (topics, before, after) in
+        [("a", vec![], vec![]), ("a d", vec!["1"], vec![]), ("*", vec!["1"], vec!["3", "4"])]
+    {
+        let hub = hub(Retention { topics: 3, ..Retention::default() });
+        let mut live = hub.subscribe(patterns(topics), Cursor::Now);
+        publish(&hub, "d").await;
+        end(&hub, "a").await;
+        publish(&hub, "b c").await;
+        let expected = [before, vec!["gap"], after].concat();
+        assert_eq!(take(&mut live).await, expected, "{topics}");
+        assert_eq!(live.cursor().sequence, 4);
+        // Whoever comes later has asked for nothing that is missing.
+        let mut late = hub.subscribe(patterns(topics), Cursor::Earliest);
+        let kept: Vec<_> = expected.into_iter().filter(|delivery| *delivery != "gap").collect();
+        assert_eq!(take(&mut late).await, kept, "{topics}");
+    }
+    // A topic that is in use again has no end.
+    for reopening in [true, false] {
+        let topics = if reopening { 9 } else { 1 };
+        let hub = hub(Retention { topics, count: 0, ..Retention::default() });
+        let mut live = hub.subscribe(patterns("a b"), Cursor::Now);
+        end(&hub, "a").await;
+        if reopening {
+            hub.publish(Draft::new(topic("a"), "x").reopening()).await.unwrap();
+        } else {
+            publish(&hub, "b a").await;
+        }
+        let expected = if reopening { vec!["2"] } else { vec!["2", "3"] };
+        assert_eq!(take(&mut live).await, expected, "{reopening}");
+    }
+}
+
+#[tokio::test]
 async fn a_late_reader_gets_the_ends_first_and_then_nothing_follows() {
     let hub = hub(Retention::default());
     publish(&hub, "a b c").await;

@@ -44,7 +44,7 @@ impl Ring {
     pub(super) fn mark_deleted(&mut self, topic: &Topic) {
         for frame in &mut self.frames {
             let event = frame.event();
-            if event.topic == *topic && !event.name.is_topic_end() {
+            if event.topic == *topic && !event.name.is_topic_end() && !frame.is_deleted() {
                 let mark = Arc::new(Frame::deleted(event.id, topic.clone()));
                 self.bytes = self.bytes - frame.size() + mark.size();
                 *frame = mark;
@@ -59,6 +59,13 @@ impl Ring {
         for frame in self.frames.drain(..last.map_or(0, |last| last + 1)) {
             self.bytes -= frame.size();
         }
+    }
+
+    /// Returns `true` if the ring has an event or an end of a topic after the sequence number
+    /// `after`.
+    pub(super) fn has_later(&self, topic: &Topic, after: u64) -> bool {
+        let newer = self.frames.iter().rev().map(|frame| frame.event());
+        newer.take_while(|event| event.id.sequence > after).any(|event| event.topic == *topic)
     }
 
     /// Returns the frames after the sequence number `after`, oldest first, at most `count`. Returns
@@ -126,6 +133,8 @@ mod tests {
             ring.forget_marks(&topic.parse().unwrap());
         }
         assert_eq!((sequences(&ring, 2, 9), sequences(&ring, 3, 9)), (None, Some(vec![4])));
+        let has_later = |topic: &str, after| ring.has_later(&topic.parse().unwrap(), after);
+        assert_eq!((has_later("b", 3), has_later("b", 4), has_later("a", 0)), (true, false, false));
     }
 
     #[test]

@@ -251,8 +251,9 @@ impl Subscriber {
         loop {
             let first = self.held.pop_front()?;
             if first.event().name.is_topic_end() {
-                self.cursor.sequence = first.event().id.sequence;
+                let before = mem::replace(&mut self.cursor.sequence, first.event().id.sequence);
                 let end = self.end(first.event(), Some(self.cursor.sequence));
+                let end = end.or_else(|| self.forgotten_end(first.event(), before));
                 if end.is_some() {
                     return end;
                 }
@@ -277,6 +278,23 @@ impl Subscriber {
         let mut end = TopicEnd::of(ends.first()?)?;
         end.last = read.is_some_and(|read| self.state.last_end(&self.topics, read).is_some());
         Some(Delivery::End { id: *id, end })
+    }
+
+    /// Returns the gap in the place of an end that the log no longer has, because its topic has
+    /// made room for another one. Returns `None` if the topic is in use again, and if that was so
+    /// before the subscriber came.
+    fn forgotten_end(&self, end: &Event, before: u64) -> Option<Delivery> {
+        let Event { id, topic, .. } = end;
+        let is_later = |frame: &Arc<Frame>| frame.event().topic == *topic;
+        if id.sequence <= self.dropped
+            || self.state.log.dropped(&topic.clone().into()) < id.sequence
+            || self.held.iter().any(is_later)
+            || self.state.fanout.lock().ring.has_later(topic, id.sequence)
+        {
+            return None;
+        }
+        let cursor = EventId { sequence: before, ..*id }.to_string();
+        Some(Delivery::Gap(Gap { reason: GapReason::Expired, cursor }))
     }
 
     fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<()> {
