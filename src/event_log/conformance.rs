@@ -597,6 +597,26 @@ async fn all_topics_together_are_bounded_in_bytes() {
 }
 
 #[tokio::test]
+async fn many_ended_topics_push_out_no_event() {
+    for log in TestLog::all(Retention { bytes: 512 << 10, ..Retention::default() }) {
+        let reason = "x".repeat(1000);
+        let ends: Vec<_> = (0..1000).map(|n| failing(&format!("ended.{n}"), &reason)).collect();
+        log.append_drafts(ends).await;
+        let drafts = vec![draft("a", &"x".repeat(1000)); 100];
+        for _ in 0..2 {
+            log.append_drafts(drafts.clone()).await;
+        }
+        assert_eq!((log.dropped(">"), log.read("a", 0, 999).await.len()), (0, 200));
+        for _ in 0..8 {
+            log.append_drafts(drafts.clone()).await;
+        }
+        let kept = log.read("a", 0, 9999).await.len();
+        assert!((300..=500).contains(&kept), "{kept} within the bytes");
+        assert_eq!(log.ends(">").len(), 1000);
+    }
+}
+
+#[tokio::test]
 async fn a_draft_with_a_used_key_is_a_duplicate() {
     for log in TestLog::all(keeping(3)) {
         let first = log.append_drafts(vec![

@@ -18,7 +18,8 @@ pub struct Retention {
     pub clock_count: usize,
     /// Age of an event.
     pub age: Duration,
-    /// Approximate size of all events, in bytes. It takes precedence over the other bounds.
+    /// Approximate size of all events, in bytes. It takes precedence over the other bounds. Topics
+    /// and their ends do not count: their number is bounded.
     pub bytes: usize,
     /// Number of topics that have events. Events of further topics are rejected.
     pub topics: usize,

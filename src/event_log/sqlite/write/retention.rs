@@ -334,10 +334,21 @@ impl Writer {
         Ok(excess)
     }
 
-    /// Returns the size of the used pages of the file.
+    /// Returns the size of the used pages of the file, without those of topics and ends. The number
+    /// of topics bounds these, and to drop events would not make them fewer.
     fn used_bytes(&self) -> rusqlite::Result<usize> {
         let pages = self.pragma("page_count")? - self.pragma("freelist_count")?;
-        Ok(pages * self.pragma("page_size")?)
+        let used = pages * self.pragma("page_size")?;
+        if used <= self.retention.bytes {
+            return Ok(used);
+        }
+        let mut size = self.connection.prepare_cached(
+            "SELECT coalesce(sum(pgsize), 0) FROM dbstat
+             WHERE name IN ('topics', 'sqlite_autoindex_topics_1', 'ends') AND aggregate = TRUE",
+        )?;
+        // Of a damaged table, all pages count.
+        let of_topics: usize = size.query_one([], |row| row.get(0)).unwrap_or_default();
+        Ok(used.saturating_sub(of_topics))
     }
 
     /// Returns the size of the unused pages of the file.
