@@ -122,8 +122,8 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If the events could not be deleted. Some of them may be gone then. The others are read again,
-    /// and no longer count as dropped.
+    /// If the events could not be deleted. Some of them may be gone then. The others can be read
+    /// again, and no longer count as dropped.
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64>;
 
     /// Finds the event of a topic that was appended with a key. Returns `None` if it is no longer
