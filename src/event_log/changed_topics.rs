@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -28,13 +29,25 @@ pub struct ChangedTopics {
     last: watch::Sender<u64>,
 }
 
-/// The last change of each topic.
 #[derive(Debug, Default)]
 struct Changes {
-    by_number: BTreeMap<u64, Topic>,
-    number_of: HashMap<Topic, u64>,
+    /// Number of watchers of all topics. Without any, the changes below are not noted.
+    watchers_of_all: usize,
+    /// The last change of each topic.
+    by_number: BTreeMap<u64, Arc<Topic>>,
+    number_of: HashMap<Arc<Topic>, u64>,
     /// The number of the newest change that was forgotten.
     forgotten: u64,
+    /// The topics that are watched by themselves.
+    single: HashMap<Topic, SingleTopic>,
+}
+
+/// A topic that is watched by itself.
+#[derive(Debug, Default)]
+struct SingleTopic {
+    watchers: usize,
+    /// The number of its changes.
+    changes: watch::Sender<u64>,
 }
 
 impl Default for ChangedTopics {
@@ -58,11 +71,18 @@ impl ChangedTopics {
         let changes = &mut *self.changes.lock();
         let mut last = *self.last.borrow();
         for topic in topics {
-            last += 1;
-            if let Some(earlier) = changes.number_of.insert(topic.clone(), last) {
-                changes.by_number.remove(&earlier);
+            if let Some(single) = changes.single.get(topic) {
+                single.changes.send_modify(|changes| *changes += 1);
             }
-            changes.by_number.insert(last, topic.clone());
+            if changes.watchers_of_all == 0 {
+                continue;
+            }
+            last += 1;
+            let earlier = changes.number_of.remove(topic);
+            let earlier = earlier.and_then(|earlier| changes.by_number.remove(&earlier));
+            let topic = earlier.unwrap_or_else(|| Arc::new(topic.clone()));
+            changes.number_of.insert(Arc::clone(&topic), last);
+            changes.by_number.insert(last, topic);
         }
         while changes.by_number.len() > MAX_CHANGED
             && let Some((number, topic)) = changes.by_number.pop_first()
@@ -70,24 +90,40 @@ impl ChangedTopics {
             changes.number_of.remove(&topic);
             changes.forgotten = number;
         }
-        self.last.send_replace(last);
+        if last > *self.last.borrow() {
+            self.last.send_replace(last);
+        }
     }
 
-    /// Begins to watch. Whatever the watcher reads afterwards is at least as new as the changes
-    /// that it does not learn of.
+    /// Begins to watch all topics. Whatever the watcher reads afterwards is at least as new as the
+    /// changes that it does not learn of.
     pub(crate) fn watch(self: &Arc<Self>) -> TopicWatch {
-        let _changes = self.changes.lock();
+        let changes = &mut *self.changes.lock();
+        changes.watchers_of_all += 1;
+        self.begin(None, self.last.subscribe())
+    }
+
+    /// Begins to watch one topic. The changes of others cost the watcher nothing.
+    pub(crate) fn watch_one(self: &Arc<Self>, topic: Topic) -> TopicWatch {
+        let changes = &mut *self.changes.lock();
+        let single = changes.single.entry(topic.clone()).or_default();
+        single.watchers += 1;
+        self.begin(Some(topic), single.changes.subscribe())
+    }
+
+    fn begin(self: &Arc<Self>, topic: Option<Topic>, last: watch::Receiver<u64>) -> TopicWatch {
         self.watchers.fetch_add(1, Ordering::SeqCst);
-        let last = self.last.subscribe();
         let seen = *last.borrow();
-        TopicWatch { changed: Arc::clone(self), last, seen }
+        TopicWatch { changed: Arc::clone(self), topic, last, seen }
     }
 }
 
-/// A watcher of the topics that change.
+/// A watcher of the topics that change, or of one of them.
 #[derive(Debug)]
 pub struct TopicWatch {
     changed: Arc<ChangedTopics>,
+    /// The only topic that it watches.
+    topic: Option<Topic>,
     last: watch::Receiver<u64>,
     /// The number of the newest change that was taken.
     seen: u64,
@@ -97,20 +133,25 @@ impl TopicWatch {
     /// Waits until there are changes that were not taken.
     pub async fn changed(&mut self) {
         let seen = self.seen;
-        // Cannot fail: `changed` holds the sender.
+        // Cannot fail: the sender is kept as long as the topics are watched.
         let _ = self.last.wait_for(|last| *last > seen).await;
     }
 
     /// Takes the next topics that have changed, each once, and none if there are no more. Returns
     /// `None` if there were too many, so that any topic may have changed.
-    pub fn take(&mut self) -> Option<Vec<Topic>> {
+    pub fn take(&mut self) -> Option<Vec<Arc<Topic>>> {
+        if let Some(topic) = &self.topic {
+            let last = *self.last.borrow();
+            let has_changed = mem::replace(&mut self.seen, last) < last;
+            return Some(has_changed.then(|| Arc::new(topic.clone())).into_iter().collect());
+        }
         let changes = self.changed.changes.lock();
         if self.seen < changes.forgotten {
             self.seen = *self.last.borrow();
             return None;
         }
         let next = changes.by_number.range(self.seen + 1..).take(TAKEN_AT_ONCE);
-        let topics: Vec<_> = next.map(|(number, topic)| (*number, topic.clone())).collect();
+        let topics: Vec<_> = next.map(|(number, topic)| (*number, Arc::clone(topic))).collect();
         self.seen = topics.last().map_or_else(|| *self.last.borrow(), |(number, _)| *number);
         Some(topics.into_iter().map(|(_, topic)| topic).collect())
     }
@@ -119,8 +160,19 @@ impl TopicWatch {
 impl Drop for TopicWatch {
     fn drop(&mut self) {
         let changes = &mut *self.changed.changes.lock();
-        if self.changed.watchers.fetch_sub(1, Ordering::SeqCst) == 1 {
-            *changes = Changes { forgotten: changes.forgotten, ..Changes::default() };
+        self.changed.watchers.fetch_sub(1, Ordering::SeqCst);
+        if let Some(topic) = &self.topic {
+            if let Some(single) = changes.single.get_mut(topic) {
+                single.watchers -= 1;
+                if single.watchers == 0 {
+                    changes.single.remove(topic);
+                }
+            }
+            return;
+        }
+        changes.watchers_of_all -= 1;
+        if changes.watchers_of_all == 0 {
+            (changes.by_number, changes.number_of) = Default::default();
         }
     }
 }
@@ -133,21 +185,59 @@ mod tests {
         texts.split_whitespace().map(|text| text.parse().unwrap()).collect()
     }
 
+    /// Takes the next topics of a watch, as a text: `*` if there were too many.
+    fn take(watch: &mut TopicWatch) -> String {
+        let Some(topics) = watch.take() else { return "*".to_owned() };
+        topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
     fn a_watcher_learns_each_changed_topic_once() {
         let changed = Arc::new(ChangedTopics::default());
         changed.note(&topics("before"));
         let mut watch = changed.watch();
-        assert_eq!(watch.take(), Some(Vec::new()));
+        assert_eq!(take(&mut watch), "");
         changed.note(&topics("a b a"));
         let mut late = changed.watch();
         changed.note(&topics("c b"));
-        assert_eq!(watch.take(), Some(topics("a c b")));
-        assert_eq!(watch.take(), Some(Vec::new()));
-        assert_eq!(late.take(), Some(topics("c b")));
+        assert_eq!(take(&mut watch), "a c b");
+        assert_eq!(take(&mut watch), "");
+        assert_eq!(take(&mut late), "c b");
         drop((watch, late));
         assert!(changed.changes.lock().by_number.is_empty(), "nothing is left");
         assert!(!changed.is_watched());
+    }
+
+    #[tokio::test]
+    async fn a_watcher_of_one_topic_does_no_work_for_others() {
+        let changed = Arc::new(ChangedTopics::default());
+        let [mut first, mut second] = [0; 2].map(|_| changed.watch_one("a".parse().unwrap()));
+        let mut waiting = tokio_test::task::spawn(first.changed());
+        assert!(waiting.poll().is_pending());
+        changed.note(&topics("b c"));
+        assert!(!waiting.is_woken());
+        assert!(changed.changes.lock().by_number.is_empty(), "nobody watches them");
+        changed.note(&topics("b a a"));
+        assert!(waiting.is_woken() && waiting.poll().is_ready());
+        drop(waiting);
+        // A watcher of all topics changes nothing for those of one, however much it misses.
+        let mut all = changed.watch();
+        for number in 0..=MAX_CHANGED {
+            changed.note(&topics(&format!("t.{number}")));
+        }
+        assert_eq!(take(&mut all), "*");
+        for watch in [&mut first, &mut second] {
+            assert_eq!(take(watch), "a");
+            assert_eq!(take(watch), "");
+        }
+        changed.note(&topics("a"));
+        assert_eq!([take(&mut all), take(&mut second)], ["a", "a"]);
+        drop((second, all));
+        assert!(changed.changes.lock().by_number.is_empty());
+        changed.note(&topics("b a"));
+        assert_eq!(take(&mut first), "a");
+        drop(first);
+        assert!(changed.changes.lock().single.is_empty() && !changed.is_watched());
     }
 
     #[test]
@@ -162,11 +252,11 @@ mod tests {
         for number in 0..=MAX_CHANGED {
             changed.note(&topics(&format!("u.{number}")));
         }
-        assert_eq!([watch.take(), stuck.take()], [None, None]);
-        assert_eq!([watch.take(), stuck.take()], [Some(Vec::new()), Some(Vec::new())]);
+        assert_eq!([take(&mut watch), take(&mut stuck)], ["*", "*"]);
+        assert_eq!([take(&mut watch), take(&mut stuck)], ["", ""]);
         assert_eq!(changed.changes.lock().number_of.len(), MAX_CHANGED);
         changed.note(&topics("a"));
-        assert_eq!(watch.take(), Some(topics("a")));
+        assert_eq!(take(&mut watch), "a");
     }
 
     #[tokio::test]

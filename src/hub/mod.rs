@@ -232,6 +232,12 @@ impl Hub {
         self.state.changed.watch()
     }
 
+    /// Begins to watch one topic for the same changes. Those of other topics cost the watch
+    /// nothing.
+    pub fn watch_topic(&self, topic: Topic) -> TopicWatch {
+        self.state.changed.watch_one(topic)
+    }
+
     /// Begins to watch the subscribers that name a topic.
     pub fn watch_readers(&self, topic: Topic) -> ReaderWatch {
         ReaderWatch::new(&self.state, topic)

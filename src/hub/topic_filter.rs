@@ -1,5 +1,7 @@
 //! A filter of topics: what a client asks for, out of what it may see.
 
+use std::borrow::Borrow;
+
 use crate::{
     event::Topic,
     matcher::Matcher,
@@ -46,10 +48,12 @@ impl TopicFilter {
     }
 
     /// Removes the topics that do not pass.
-    pub fn apply(&self, topics: &mut Vec<Topic>) {
+    pub fn apply(&self, topics: &mut Vec<impl Borrow<Topic>>) {
         let Some(narrowed) = &self.narrowed else { return topics.clear() };
-        let mut matchers = [narrowed, &self.allowed].map(Matcher::new);
-        topics.retain(|topic| matchers.iter_mut().all(|matcher| matcher.matches(topic)));
+        let allowed = (!self.is_narrow).then_some(&self.allowed);
+        let mut matchers: Vec<_> =
+            [narrowed].into_iter().chain(allowed).map(Matcher::new).collect();
+        topics.retain(|topic| matchers.iter_mut().all(|matcher| matcher.matches(topic.borrow())));
     }
 }
 

@@ -62,9 +62,13 @@ pub(super) fn open(
     };
     let record = StreamRecord::new(Arc::clone(context), open, patterns);
     record.print_opened(None);
+    // Watched before the figures are read, so no change is missed.
+    let changes = match &topics {
+        ViewedTopics::One(topic) => context.hub.watch_topic(topic.clone()),
+        ViewedTopics::Filtered(_) => context.hub.watch_topics(),
+    };
     let view = TopicView {
-        // Watched before the figures are read, so no change is missed.
-        changes: context.hub.watch_topics(),
+        changes,
         record,
         topics,
         changed: Vec::new(),
@@ -220,11 +224,10 @@ impl TopicView {
             if topics.is_empty() {
                 return;
             }
-            match &self.topics {
-                ViewedTopics::One(one) => topics.retain(|topic| topic == one),
-                ViewedTopics::Filtered(filter) => filter.apply(&mut topics),
+            if let ViewedTopics::Filtered(filter) = &self.topics {
+                filter.apply(&mut topics);
             }
-            self.changed.append(&mut topics);
+            self.changed.extend(topics.into_iter().map(Arc::unwrap_or_clone));
         }
     }
 
@@ -380,6 +383,22 @@ mod tests {
         publish(&context, "b").await;
         let _reader = context.hub.subscribe("a".parse::<Topic>().unwrap().into(), Cursor::Now);
         assert_eq!(view.topics().await.1, topics([("a", 0, 1)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_of_one_topic_sleeps_while_others_change() {
+        let context = context(Settings::default());
+        let mut view = Client::open(&context, ViewedTopics::One("a".parse().unwrap()), None);
+        view.next().await;
+        view.topics().await;
+        // More of them than a view of all topics may miss.
+        for reader in 0..400 {
+            let topics = (0..64).map(|topic| format!("{reader}.{topic}").parse().unwrap());
+            let topics = Patterns::new(topics).unwrap();
+            drop(context.hub.subscribe(topics, Cursor::Now));
+        }
+        let (seconds, heartbeat) = view.next().await.unwrap();
+        assert_eq!(seconds, 15, "{heartbeat}");
     }
 
     #[tokio::test(start_paused = true)]
