@@ -135,6 +135,27 @@ pub struct Readers {
     pub by_pattern: usize,
 }
 
+/// The channels that an event of a topic goes to.
+#[derive(Debug)]
+pub(super) struct Audience {
+    /// Number of subscribers that name the topic.
+    exact: usize,
+    /// The number and the subscribers of each channel, as often as it has a pattern that matches.
+    channels: Vec<(u64, usize)>,
+    /// Number of channels and patterns that were looked at.
+    pub looked_at: usize,
+}
+
+impl Audience {
+    /// Counts the subscribers, each once.
+    pub(super) fn count(mut self) -> Readers {
+        self.channels.sort_unstable();
+        self.channels.dedup();
+        let all: usize = self.channels.iter().map(|(_, subscribers)| subscribers).sum();
+        Readers { exact: self.exact, by_pattern: all - self.exact }
+    }
+}
+
 /// The channels that have subscribers.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
@@ -184,14 +205,22 @@ impl Channels {
         }
     }
 
-    /// Counts the subscribers that an event of `topic` goes to.
-    pub(super) fn readers(&self, topic: &Topic) -> Readers {
-        let count = |channels: &[Arc<Channel>]| {
-            channels.iter().map(|channel| channel.subscribers.load(Ordering::Relaxed)).sum()
-        };
-        let exact = self.by_pattern.get(topic.as_str()).map_or(0, |channels| count(channels));
-        let all: usize = count(&self.of(topic));
-        Readers { exact, by_pattern: all - exact }
+    /// Counts the subscribers that name `topic`.
+    pub(super) fn exact(&self, topic: &Topic) -> usize {
+        let channels = self.by_pattern.get(topic.as_str()).into_iter().flatten();
+        channels.map(|channel| channel.subscribers.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Returns the channels that an event of `topic` goes to, for their subscribers to be counted
+    /// after the channels are unlocked.
+    pub(super) fn audience(&self, topic: &Topic) -> Audience {
+        let mut found = Vec::new();
+        let tried = self.by_pattern.find(topic, |channels| {
+            let subscribers = |channel: &Channel| channel.subscribers.load(Ordering::Relaxed);
+            found.extend(channels.iter().map(|channel| (channel.number, subscribers(channel))));
+        });
+        let looked_at = 1 + tried + found.len();
+        Audience { exact: self.exact(topic), channels: found, looked_at }
     }
 
     /// Returns the channels that an event of `topic` goes to, each once.
@@ -283,7 +312,7 @@ mod tests {
             channels.join(&patterns(text), 0);
         }
         let readers = |channels: &Channels, name| {
-            let Readers { exact, by_pattern } = channels.readers(&topic(name));
+            let Readers { exact, by_pattern } = channels.audience(&topic(name)).count();
             (exact, by_pattern)
         };
         assert_eq!(readers(&channels, "a.b"), (3, 2));

@@ -63,13 +63,15 @@ use crate::{
     timestamp::Timestamp,
 };
 use attendance::WatchedTopics;
-use channel::Channels;
+use channel::{Audience, Channels};
 use publish::{FailureCounters, QUEUE_CAPACITY, QueuedDraft, WaitingPublisher};
 use ring::Ring;
 use state::{Fanout, HubState};
 
 /// Number of topics that are looked at before the lock on them is released.
 const TOPICS_PER_LOOK: usize = 1000;
+/// Number of channels and patterns that are looked at before the lock on them is released.
+const LOOKS: usize = 4096;
 
 /// Accepts events, appends them to an event log, and delivers them to subscribers.
 pub struct Hub {
@@ -243,9 +245,25 @@ impl Hub {
         ReaderWatch::new(&self.state, topic)
     }
 
-    /// Counts the subscribers to a topic.
-    pub fn readers(&self, topic: &Topic) -> Readers {
-        self.state.fanout.lock().channels.readers(topic)
+    /// Counts the subscribers to each of the topics, in their order.
+    pub fn readers(&self, topics: &[Topic]) -> Vec<Readers> {
+        let mut readers = Vec::with_capacity(topics.len());
+        let mut rest = topics.iter();
+        while !rest.as_slice().is_empty() {
+            let (mut audiences, mut looked_at) = (Vec::new(), 0);
+            {
+                let channels = &self.state.fanout.lock().channels;
+                while looked_at < LOOKS
+                    && let Some(topic) = rest.next()
+                {
+                    let audience = channels.audience(topic);
+                    looked_at += audience.looked_at;
+                    audiences.push(audience);
+                }
+            }
+            readers.extend(audiences.into_iter().map(Audience::count));
+        }
+        readers
     }
 
     /// Finds the event of a topic that was published with a key. Returns `None` if it is no longer

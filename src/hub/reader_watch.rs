@@ -18,7 +18,7 @@ impl ReaderWatch {
     pub(super) fn new(state: &Arc<HubState>, topic: Topic) -> Self {
         let attendance = {
             let fanout = &mut *state.fanout.lock();
-            let readers = fanout.channels.readers(&topic).exact;
+            let readers = fanout.channels.exact(&topic);
             fanout.watched.watch(&topic, readers)
         };
         Self { state: Arc::clone(state), topic, attendance }

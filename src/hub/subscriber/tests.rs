@@ -12,7 +12,7 @@ use crate::{
         Appended, Bounds, EventLog, EventLogFuture, MemoryLog, ReadLimit, Rejected, Retention,
         TopicFigures,
     },
-    hub::Hub,
+    hub::{Hub, Readers},
     id::{Cursor, Epoch},
     timestamp::Timestamp,
 };
@@ -250,6 +250,19 @@ async fn a_reader_of_a_quiet_topic_gives_others_their_turn() {
     assert_eq!(turns, 3001 / WINDOW, "each window is a turn");
     publish_to(&hub, "quiet").await;
     assert_eq!(take(&mut subscriber).await, [3003]);
+}
+
+#[tokio::test]
+async fn the_readers_of_many_topics_are_counted_in_their_order() {
+    let hub = hub(1);
+    let _readers = ["t.7", "t.7 *.7", "t.*", "t.* *.9998 >"]
+        .map(|topics| hub.subscribe(patterns(topics), Cursor::Now));
+    let topics: Vec<Topic> = (0..10_000).map(|n| format!("t.{n}").parse().unwrap()).collect();
+    for (n, readers) in hub.readers(&topics).into_iter().enumerate() {
+        let exact = if n == 7 { 2 } else { 0 };
+        assert_eq!(readers, Readers { exact, by_pattern: 2 }, "{n}");
+    }
+    assert_eq!(hub.readers(&[]), []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,6 +17,9 @@ use crate::{
     problem::Problem,
 };
 
+/// Number of topics that are read before other tasks get a turn.
+const TOPICS_AT_ONCE: usize = 100;
+
 /// An error of a request for topics.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TopicsError {
@@ -58,7 +61,7 @@ fn unreadable(error: EventLogError) -> TopicsError {
 /// A topic with its figures.
 #[derive(Serialize)]
 pub(super) struct TopicJson {
-    topic: Topic,
+    pub(super) topic: Topic,
     /// Number of events kept.
     events: usize,
     /// Bytes of their data.
@@ -73,9 +76,9 @@ pub(super) struct TopicJson {
 }
 
 impl TopicJson {
-    fn new(hub: &Hub, figures: TopicFigures) -> Self {
+    fn new(figures: TopicFigures, readers: Readers) -> Self {
         let TopicFigures { topic, events, bytes, oldest, newest, ended } = figures;
-        let Readers { exact, by_pattern } = hub.readers(&topic);
+        let Readers { exact, by_pattern } = readers;
         let (readers, pattern_readers) = (exact, by_pattern);
         Self { topic, events, bytes, oldest, newest, readers, pattern_readers, ended }
     }
@@ -89,6 +92,13 @@ pub(super) struct Snapshot<'a> {
 
 /// Reads the figures of topics.
 pub(super) async fn read(hub: &Hub, topics: &[Topic]) -> Result<Vec<TopicJson>, TopicsError> {
-    let figures = hub.figures(topics).await.map_err(unreadable)?;
-    Ok(figures.into_iter().map(|figures| TopicJson::new(hub, figures)).collect())
+    let mut all = Vec::with_capacity(topics.len());
+    for topics in topics.chunks(TOPICS_AT_ONCE) {
+        let figures = hub.figures(topics).await.map_err(unreadable)?;
+        let figures = figures.into_iter().zip(hub.readers(topics));
+        all.extend(figures.map(|(figures, readers)| TopicJson::new(figures, readers)));
+        // Many readers may take long to count.
+        tokio::task::yield_now().await;
+    }
+    Ok(all)
 }
