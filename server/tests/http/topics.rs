@@ -1,8 +1,10 @@
 //! `GET /topics` and `GET /topics/{topic}` over real sockets.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use server::auth::Access;
 use tokio::io::AsyncWriteExt as _;
+use waterclock_axum::StreamLimits;
 
 use crate::{
     support::{DEADLINE, REMOTE, Server, Settings, TIME, TestResponse, event_id},
@@ -110,6 +112,35 @@ async fn topics_are_listed_in_pages() {
     }
     assert_eq!(listed, first[1..]);
     assert_eq!(list(&server, "match=t.*&limit=30").await.1, Value::Null, "exactly a page");
+}
+
+#[tokio::test]
+async fn a_long_page_counts_as_a_stream_or_ends_early() {
+    let limits = StreamLimits { total: 1, per_address: 1 };
+    let settings = Settings { limits, max_topics: 1000, ..Settings::default() };
+    let server = Server::start_with(settings).await;
+    let expected: Vec<_> = (100..900).map(|n| format!("t.{n}.{}", "x".repeat(240))).collect();
+    let publishes = expected.iter().map(|topic| server.publish_to(topic, "x"));
+    join_all(publishes).await;
+    // A client that reads nothing.
+    let mut slow = server.connect().await;
+    slow.write_all(b"GET /topics?limit=800 HTTP/1.0\r\n\r\n").await.unwrap();
+    server.wait_for_streams(1).await;
+    let (mut listed, mut after, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let page = server.get(&format!("/topics?limit=800{after}")).await.rest().await;
+        assert!(page.len() <= 32 * 1024, "{}", page.len());
+        let (topics, next) = names(&serde_json::from_str(&page).unwrap());
+        listed.extend(topics);
+        pages += 1;
+        let Some(next) = next.as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!((&listed, pages > 9), (&expected, true));
+    drop(slow);
+    server.wait_for_streams(0).await;
+    assert_eq!(list(&server, "limit=800").await, (expected, Value::Null), "whole");
+    server.wait_for_streams(0).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! readers, once or as a live view.
 
 mod figures;
+mod page;
 mod view;
 
 use std::sync::Arc;
@@ -28,21 +29,14 @@ use super::publish::PublishPath;
 use crate::{
     limits::{DEFAULT_TOPICS, MAX_PATTERNS, MAX_TOPICS},
     parameters::{KnownParameters, split_query},
-    policy::{Expiry, Policy},
+    policy::{Expiry, Policy, client_of},
     problem::Problem,
     sse,
     state::StreamContext,
 };
-use figures::{TopicJson, TopicsError, read};
+use figures::{TopicsError, read};
+use page::Page;
 use view::ViewedTopics;
-
-/// A page of the list.
-#[derive(Serialize)]
-struct Page {
-    topics: Vec<TopicJson>,
-    /// The `after` of the next page; `None` on the last one.
-    next: Option<Topic>,
-}
 
 /// Answers with the figures of one topic, which need not have any events.
 pub(super) async fn one(
@@ -81,7 +75,8 @@ pub(super) async fn list(
     let has_next = topics.len() > limit;
     topics.truncate(limit);
     let next = topics.last().filter(|_| has_next).cloned();
-    Ok(json(&Page { topics: read(&context.hub, &topics).await?, next }))
+    let page = Page { topics: read(&context.hub, &topics).await?, next };
+    Ok(page.respond(&context, policy.client_address(&head).map(client_of)))
 }
 
 /// Returns `true` if the client accepts a stream of events.
