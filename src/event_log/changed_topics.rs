@@ -17,8 +17,6 @@ use crate::event::Topic;
 /// Number of topics of which the last change is known. A watcher that has missed more must start
 /// again.
 const MAX_CHANGED: usize = 20_000;
-/// Number of topics that a watcher takes before the lock is released.
-const TAKEN_AT_ONCE: usize = 1000;
 
 /// The topics whose events or readers have changed. Costs nothing while nobody watches.
 #[derive(Debug)]
@@ -114,7 +112,7 @@ impl ChangedTopics {
     fn begin(self: &Arc<Self>, topic: Option<Topic>, last: watch::Receiver<u64>) -> TopicWatch {
         self.watchers.fetch_add(1, Ordering::SeqCst);
         let seen = *last.borrow();
-        TopicWatch { changed: Arc::clone(self), topic, last, seen }
+        TopicWatch { changed: Arc::clone(self), topic, last, seen, up_to: None }
     }
 }
 
@@ -127,6 +125,8 @@ pub struct TopicWatch {
     last: watch::Receiver<u64>,
     /// The number of the newest change that was taken.
     seen: u64,
+    /// The number of the newest change when the current look began.
+    up_to: Option<u64>,
 }
 
 impl TopicWatch {
@@ -137,23 +137,32 @@ impl TopicWatch {
         let _ = self.last.wait_for(|last| *last > seen).await;
     }
 
-    /// Takes the next topics that have changed, each once, and none if there are no more. Returns
-    /// `None` if there were too many, so that any topic may have changed.
-    pub fn take(&mut self) -> Option<Vec<Arc<Topic>>> {
-        if let Some(topic) = &self.topic {
-            let last = *self.last.borrow();
-            let has_changed = mem::replace(&mut self.seen, last) < last;
-            return Some(has_changed.then(|| Arc::new(topic.clone())).into_iter().collect());
+    /// Takes the next topics that have changed, each once, at most `limit`, which must not be 0.
+    ///
+    /// A look at the changes begins with the first call, and ends with one that returns no topic.
+    /// Whatever changes in the meantime belongs to the next look. Returns `None` if there were too
+    /// many changes, so that any topic may have changed.
+    pub fn take(&mut self, limit: usize) -> Option<Vec<Arc<Topic>>> {
+        let up_to = *self.up_to.get_or_insert_with(|| *self.last.borrow());
+        let topics: Vec<_> = if let Some(topic) = &self.topic {
+            let has_changed = mem::replace(&mut self.seen, up_to) < up_to;
+            has_changed.then(|| Arc::new(topic.clone())).into_iter().collect()
+        } else {
+            let changes = self.changed.changes.lock();
+            if self.seen < changes.forgotten {
+                (self.seen, self.up_to) = (*self.last.borrow(), None);
+                return None;
+            }
+            let next = changes.by_number.range(self.seen + 1..).take(limit);
+            let next = next.take_while(|(number, _)| **number <= up_to);
+            let next: Vec<_> = next.map(|(number, topic)| (*number, Arc::clone(topic))).collect();
+            self.seen = next.last().map_or(up_to, |(number, _)| *number);
+            next.into_iter().map(|(_, topic)| topic).collect()
+        };
+        if topics.is_empty() {
+            self.up_to = None;
         }
-        let changes = self.changed.changes.lock();
-        if self.seen < changes.forgotten {
-            self.seen = *self.last.borrow();
-            return None;
-        }
-        let next = changes.by_number.range(self.seen + 1..).take(TAKEN_AT_ONCE);
-        let topics: Vec<_> = next.map(|(number, topic)| (*number, Arc::clone(topic))).collect();
-        self.seen = topics.last().map_or_else(|| *self.last.borrow(), |(number, _)| *number);
-        Some(topics.into_iter().map(|(_, topic)| topic).collect())
+        Some(topics)
     }
 }
 
@@ -181,13 +190,15 @@ impl Drop for TopicWatch {
 mod tests {
     use super::*;
 
+    const AT_ONCE: usize = 1000;
+
     fn topics(texts: &str) -> Vec<Topic> {
         texts.split_whitespace().map(|text| text.parse().unwrap()).collect()
     }
 
     /// Takes the next topics of a watch, as a text: `*` if there were too many.
     fn take(watch: &mut TopicWatch) -> String {
-        let Some(topics) = watch.take() else { return "*".to_owned() };
+        let Some(topics) = watch.take(AT_ONCE) else { return "*".to_owned() };
         topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(" ")
     }
 
@@ -247,7 +258,7 @@ mod tests {
         for number in 0..MAX_CHANGED {
             changed.note(&topics(&format!("t.{number}")));
         }
-        assert_eq!(watch.take().map(|topics| topics.len()), Some(TAKEN_AT_ONCE));
+        assert_eq!(watch.take(AT_ONCE).map(|topics| topics.len()), Some(AT_ONCE));
         let mut stuck = changed.watch();
         for number in 0..=MAX_CHANGED {
             changed.note(&topics(&format!("u.{number}")));
@@ -259,13 +270,30 @@ mod tests {
         assert_eq!(take(&mut watch), "a");
     }
 
+    #[test]
+    fn a_look_has_an_end_although_topics_change_meanwhile() {
+        let changed = Arc::new(ChangedTopics::default());
+        let (mut all, mut one) = (changed.watch(), changed.watch_one("a".parse().unwrap()));
+        changed.note(&topics("a b c"));
+        for (of_all, of_one, next) in
+            [("a b", "a", "a"), ("c", "", "c"), ("", "a", "b"), ("a c", "", "a"), ("b", "a", "a")]
+        {
+            for (watch, expected) in [(&mut all, of_all), (&mut one, of_one)] {
+                let taken = watch.take(2).unwrap();
+                let taken: Vec<_> = taken.iter().map(|topic| topic.as_str()).collect();
+                assert_eq!(taken.join(" "), expected);
+            }
+            changed.note(&topics(next));
+        }
+    }
+
     #[tokio::test]
     async fn a_watcher_waits_only_for_what_it_has_not_taken() {
         let changed = Arc::new(ChangedTopics::default());
         let mut watch = changed.watch();
         changed.note(&topics("a"));
         watch.changed().await;
-        watch.take();
+        take(&mut watch);
         let mut waiting = tokio_test::task::spawn(watch.changed());
         assert!(waiting.poll().is_pending());
         changed.note(&topics("b"));

@@ -993,16 +993,20 @@ async fn topics_that_lose_events_are_noted() {
         let changed = std::sync::Arc::default();
         log.log.note_changes(&changed);
         let mut watch = changed.watch();
+        let mut look = || {
+            let topics = std::iter::from_fn(|| watch.take(9).filter(|topics| !topics.is_empty()));
+            topics.flatten().collect::<Vec<_>>()
+        };
         log.append("aabb").await;
-        assert_eq!(watch.take(), Some(Vec::new()));
+        assert!(look().is_empty());
         log.append("a").await;
-        assert_eq!(watch.take(), Some(vec![topic("a")]));
+        assert_eq!(look(), [topic("a")]);
         log.log.delete(&"b".parse().unwrap()).await.unwrap();
-        assert_eq!(watch.take(), Some(vec![topic("b")]));
+        assert_eq!(look(), [topic("b")]);
         // Events of one topic push out those of another.
         for _ in 0..4 {
             log.append_drafts(vec![draft("c", &"x".repeat(60_000))]).await;
         }
-        assert!(watch.take().unwrap().contains(&topic("a")));
+        assert!(look().contains(&topic("a")));
     }
 }

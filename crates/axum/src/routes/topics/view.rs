@@ -71,7 +71,7 @@ pub(super) fn open(
         changes,
         record,
         topics,
-        changed: Vec::new(),
+        is_looking: false,
         next_look: Instant::now(),
         sent: Instant::now(),
         goodbye: None,
@@ -90,8 +90,9 @@ struct TopicView {
     record: StreamRecord,
     topics: ViewedTopics,
     changes: TopicWatch,
-    /// Topics that have changed and are still to be sent.
-    changed: Vec<Topic>,
+    /// `true` while the view takes the changes of a look. It holds no more of them than a message
+    /// has, since its client may read nothing.
+    is_looking: bool,
     /// Earliest time of the next look at the changes.
     next_look: Instant,
     /// Time at which the last chunk was made.
@@ -135,7 +136,6 @@ impl TopicView {
                 }
             }
             if matches!(self.phase, ViewPhase::Changes)
-                && self.changed.is_empty()
                 && let Some(chunk) = self.wait().await
             {
                 break chunk;
@@ -171,11 +171,8 @@ impl TopicView {
                 };
                 topics
             }
-            ViewPhase::Changes => {
-                let rest = self.changed.len().saturating_sub(TOPICS_PER_MESSAGE);
-                self.changed.split_off(rest)
-            }
-            ViewPhase::Over => Vec::new(),
+            ViewPhase::Changes if self.is_looking => self.look(),
+            ViewPhase::Changes | ViewPhase::Over => Vec::new(),
         };
         if topics.is_empty() {
             return Ok(None);
@@ -207,28 +204,33 @@ impl TopicView {
             },
             () = look => {
                 self.next_look = Instant::now() + INTERVAL;
-                self.look();
+                self.is_looking = true;
                 None
             }
         }
     }
 
-    /// Takes the topics of the view that have changed.
-    fn look(&mut self) {
-        loop {
-            let Some(mut topics) = self.changes.take() else {
-                self.changed.clear();
-                self.phase = ViewPhase::All(None);
-                return;
-            };
-            if topics.is_empty() {
-                return;
+    /// Takes the next topics of the view that have changed, none at the end of the look. The view
+    /// begins anew if it has missed too many.
+    fn look(&mut self) -> Vec<Topic> {
+        let mut changed = Vec::new();
+        while changed.len() <= TOPICS_PER_MESSAGE / 2 {
+            let taken = self.changes.take(TOPICS_PER_MESSAGE / 2);
+            self.is_looking = taken.as_ref().is_some_and(|topics| !topics.is_empty());
+            match taken {
+                None => self.phase = ViewPhase::All(None),
+                Some(mut topics) => {
+                    if let ViewedTopics::Filtered(filter) = &self.topics {
+                        filter.apply(&mut topics);
+                    }
+                    changed.extend(topics.into_iter().map(Arc::unwrap_or_clone));
+                }
             }
-            if let ViewedTopics::Filtered(filter) = &self.topics {
-                filter.apply(&mut topics);
+            if !self.is_looking {
+                break;
             }
-            self.changed.extend(topics.into_iter().map(Arc::unwrap_or_clone));
         }
+        changed
     }
 
     /// Ends the view if its permission has ended, or if the server says goodbye.
