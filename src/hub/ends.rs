@@ -203,6 +203,32 @@ async fn an_old_end_stops_nobody() {
 }
 
 #[tokio::test]
+async fn a_reader_that_gets_its_ends_again_misses_no_event_of_a_reopened_topic() {
+    let hub = hub(Retention::default());
+    publish(&hub, "a b").await;
+    for name in ["a", "b"] {
+        end(&hub, name).await;
+    }
+    publish(&hub, "c").await;
+    let again = |cursor| hub.subscribe(patterns("a b"), cursor).repeating_ends();
+    for cursor in [after(4), after(5)] {
+        assert!(hub.is_over(&patterns("a b"), &cursor));
+        assert_eq!(take(&mut again(cursor)).await, ["(end 3)", "last 4"]);
+    }
+    // Between that look and the subscription, and after it.
+    let mut before = again(after(4));
+    hub.publish(Draft::new(topic("b"), "x").reopening()).await.unwrap();
+    let mut later = again(after(4));
+    publish(&hub, "b").await;
+    assert_eq!(take(&mut later).await, ["end 3", "6", "7"]);
+    assert_eq!(take(&mut before).await, ["(end 3)", "6", "7"]);
+    // A gap and its ends come first in any case.
+    let mut other = again(Cursor::Malformed("x".to_owned()));
+    publish(&hub, "b").await;
+    assert_eq!(take(&mut other).await, ["gap", "end 3", "8"]);
+}
+
+#[tokio::test]
 async fn an_end_follows_the_gap_over_its_dropped_events() {
     let hub = hub(Retention { count: 1, clock_count: 0, ..Retention::default() });
     publish(&hub, "a a b").await;

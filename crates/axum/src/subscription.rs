@@ -56,6 +56,7 @@ struct SubscriptionPath {
 pub(crate) struct Subscription {
     topics: Patterns,
     start: Start,
+    repeats_ends: bool,
     conflate: bool,
     format: Format,
     limit: Option<Limit>,
@@ -87,7 +88,18 @@ impl FromRequestParts<RoutesState> for Subscription {
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
         let limit = limit.map(|events| Limit { events, sent });
         let accept_hook = parts.extensions.get().cloned();
-        Ok(Self { topics, start, conflate, format, limit, expires, client, accept_hook })
+        let repeats_ends = false;
+        Ok(Self {
+            topics,
+            start,
+            repeats_ends,
+            conflate,
+            format,
+            limit,
+            expires,
+            client,
+            accept_hook,
+        })
     }
 }
 
@@ -154,9 +166,10 @@ impl Subscription {
         matches!(&self.start, Start::Cursor(cursor) if hub.is_over(&self.topics, cursor))
     }
 
-    /// Starts from now, so that a client that has received the ends of its topics gets them again.
-    pub(crate) fn restarting(self) -> Self {
-        Self { start: Start::Cursor(Cursor::Now), ..self }
+    /// Makes the stream begin with the ends of its topics that the client has received already. It
+    /// goes on from the client's cursor, since one of the topics may be reopened in the meantime.
+    pub(crate) fn repeating_ends(self) -> Self {
+        Self { repeats_ends: true, ..self }
     }
 
     /// Opens a stream.
@@ -176,7 +189,7 @@ impl Subscription {
         if context.stop.has_begun() {
             return refuse(GoodbyeReason::Draining);
         }
-        let Self { topics, start, conflate, limit, expires, client, .. } = self;
+        let Self { topics, start, repeats_ends, conflate, limit, expires, client, .. } = self;
         let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
         let subscriber = match start.subscribe(topics, &context.hub).await {
             Ok(subscriber) => subscriber,
@@ -187,6 +200,7 @@ impl Subscription {
                 return Err((EndReason::LogFailed, None));
             }
         };
+        let subscriber = if repeats_ends { subscriber.repeating_ends() } else { subscriber };
         let subscriber = if conflate { subscriber.conflated() } else { subscriber };
         open.follow(&subscriber);
         let deadline = expires.map(|expires| Deadline::new(&context.hub, expires));

@@ -127,6 +127,16 @@ impl Subscriber {
         self
     }
 
+    /// Makes the subscriber deliver the ends of its topics first that its cursor is behind, for a
+    /// client that asks again although it has them.
+    #[must_use]
+    pub fn repeating_ends(mut self) -> Self {
+        if self.is_settled() {
+            self.ends = self.state.log.ends(&self.topics, 0, self.cursor.sequence).into();
+        }
+        self
+    }
+
     /// Returns the number of events that were skipped, or `None` if the subscriber does not
     /// conflate or does not count.
     pub fn skipped(&self) -> Option<u64> {

@@ -144,7 +144,7 @@ async fn serve(mut peer: Peer, context: Arc<StreamContext>, subscription: Subscr
     }
     // A handshake has no answer that stops a client, so the ends are sent again.
     let is_over = subscription.is_over(&context.hub);
-    let subscription = if is_over { subscription.restarting() } else { subscription };
+    let subscription = if is_over { subscription.repeating_ends() } else { subscription };
     match subscription.open(context, MessageEncoder).await {
         Ok(mut session) => {
             if let Err(Disconnect::Closing(reason)) = peer.run(&mut session).await {
