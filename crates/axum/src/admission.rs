@@ -195,7 +195,8 @@ impl From<PublishRejection> for Problem {
             Ok(status) => status,
             Err(denied) => return denied.into(),
         };
-        let problem = Self::new(status, rejection.to_string());
+        // It may quote a long text of the client.
+        let problem = Self::new(status, rejection.to_string()).shortened();
         match rejection {
             PublishRejection::RateLimited(wait) => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))

@@ -114,12 +114,18 @@ impl Problem {
         self
     }
 
-    /// Shortens the detail, which may quote a long text of the client.
+    /// Shortens the detail, which may quote a long text of the client. Its begin and its end stay,
+    /// since the reason may be behind the quotation.
     #[must_use]
     pub(crate) fn shortened(mut self) -> Self {
-        const MAX_CHARACTERS: usize = 1000;
-        if let Some((end, _)) = self.detail.char_indices().nth(MAX_CHARACTERS) {
-            self.detail = format!("{}…", &self.detail[..end]).into();
+        const CHARACTERS: usize = 500;
+        let detail = &self.detail;
+        let begin = detail.char_indices().nth(CHARACTERS).map(|(end, _)| end);
+        let end = detail.char_indices().nth_back(CHARACTERS).map(|(start, _)| start);
+        if let (Some(begin), Some(end)) = (begin, end)
+            && begin < end
+        {
+            self.detail = format!("{}…{}", &detail[..begin], &detail[end..]).into();
         }
         self
     }

@@ -230,14 +230,16 @@ async fn events_before_an_invalid_one_are_published_and_counted() {
         (format!("data: {}\n\n", "x".repeat(64 * 1024 + 1)), 413, "65536 bytes long"),
         (format!(": {}", "x".repeat(128 * 1024)), 413, "131072 bytes long"),
         (format!("event: {}\ndata\n\n", "n".repeat(256)), 400, "cannot be the name"),
+        (format!("event: {}\ndata\n\n", "n".repeat(100_000)), 400, "n\\\" cannot be the name"),
         ("event: a\0b\ndata\n\n".to_owned(), 400, "without CR, LF and NUL"),
     ] {
         let body = format!("data: a\n\ndata: b\n\n{block}data: c\n\n");
         let response = server.post("t?split=events", "", body.as_bytes()).await;
         let body = assert_refused(response, status, detail).await;
         assert!(body.contains("This was event 3. 2 events were published before."), "{body}");
+        assert!(body.len() < 2000, "{} bytes", body.len());
     }
-    assert_eq!(server.hub.newest(), 8);
+    assert_eq!(server.hub.newest(), 10);
 }
 
 #[tokio::test]

@@ -401,6 +401,8 @@ async fn a_refused_event_gets_a_problem_and_the_connection_stays_open() {
         (publish(json!({"topic": "a..b", "data": ""})), 400, "\"a..b\" is not a topic"),
         (publish(json!({"topic": "a.*", "data": ""})), 400, "\"a.*\" is not a topic"),
         (publish(json!({"topic": "", "data": ""})), 400, "\"\" is not a topic"),
+        (publish(json!({"topic": long, "data": ""})), 400, "x\" is not a topic"),
+        (publish(json!({"topic": "t", "data": "", &long: ""})), 400, "expected one of `topic`"),
         (publish(json!({"topic": "t", "data": "", "name": "gap"})), 400, "the name is reserved"),
         (publish(json!({"topic": "t", "data": "", "name": "a\nb"})), 400, "without CR, LF and NUL"),
         (publish(json!({"topic": "t", "data": long})), 413, "at most 65536 bytes long"),
@@ -427,6 +429,7 @@ async fn a_refused_event_gets_a_problem_and_the_connection_stays_open() {
         let text: String = text.chars().take(80).collect();
         assert_eq!(found_status, status, "{text}: {found}");
         assert!(found.contains(detail), "{text}: {found}");
+        assert!(found.len() < 2000, "{text}: {} bytes", found.len());
     }
     assert_eq!(server.hub.newest(), 0, "nothing was published");
     // The largest permitted data, with escapes, in fragments.

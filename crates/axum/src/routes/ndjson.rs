@@ -138,8 +138,7 @@ fn answer(number: u64, stored: Result<String, PublishRejection>) -> String {
     let json = match stored {
         Ok(id) => format!("{{\"line\":{number},\"id\":\"{id}\"}}"),
         Err(why) => {
-            // A text of the client in it may be long.
-            let problem = Problem::from(why).shortened().with_member("line", number);
+            let problem = Problem::from(why).with_member("line", number);
             // Serialization cannot fail: a problem consists of strings and numbers.
             serde_json::to_string(&problem.body()).unwrap_or_default()
         }

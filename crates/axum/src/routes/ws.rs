@@ -85,7 +85,8 @@ impl From<WebSocketError> for Problem {
                 .with_header(UPGRADE, HeaderValue::from_static("websocket"))
                 .with_header(CONNECTION, HeaderValue::from_static("upgrade"))
                 .with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
-            WebSocketError::Message(_) => Self::new(StatusCode::BAD_REQUEST, detail),
+            // It may quote a long text of the client.
+            WebSocketError::Message(_) => Self::new(StatusCode::BAD_REQUEST, detail).shortened(),
         }
     }
 }
