@@ -94,7 +94,10 @@ pub(crate) enum PublishRejection {
     Expired(Timestamp),
     #[error("This client publishes too many events per second. `Retry-After` says when to retry.")]
     RateLimited(Duration),
-    #[error("`Idempotency-Key` must be given once, as 1 to {MAX_KEY} ASCII characters.")]
+    #[error(
+        "An idempotency key must be given once, as 1 to {MAX_KEY} bytes without control characters. In \
+         the header `Idempotency-Key`, they must be ASCII."
+    )]
     Key,
     #[error(
         "`POST /events` publishes lines of JSON, with `Content-Type: application/x-ndjson`. To publish \
@@ -198,6 +201,8 @@ impl From<PublishRejection> for Problem {
         // It may quote a long text of the client.
         let problem = Self::new(status, rejection.to_string()).shortened();
         match rejection {
+            // The request that holds the key ends soon.
+            PublishRejection::KeyInFlight => problem.with_header(RETRY_AFTER, HeaderValue::from(1)),
             PublishRejection::RateLimited(wait) => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))
             }
@@ -359,9 +364,11 @@ pub(crate) fn check_size(data: &str) -> Result<(), PublishRejection> {
     if data.len() > MAX_DATA { Err(PublishRejection::DataTooLong) } else { Ok(()) }
 }
 
-/// Checks the length of an idempotency key.
+/// Checks an idempotency key. A header has no control characters, and those of the parts of an
+/// upload have one that no client can send.
 pub(crate) fn check_key(key: &str) -> Result<(), PublishRejection> {
-    if (1..=MAX_KEY).contains(&key.len()) { Ok(()) } else { Err(PublishRejection::Key) }
+    let is_valid = (1..=MAX_KEY).contains(&key.len()) && !key.contains(char::is_control);
+    if is_valid { Ok(()) } else { Err(PublishRejection::Key) }
 }
 
 /// Parses an event's name; without one it is the default.

@@ -11,6 +11,7 @@ use crate::support::{REMOTE, Server, Settings, event_id};
 async fn expect(server: &Server, path: &str, headers: &str, body: &str, status: u16, part: &str) {
     let response = server.post(path, headers, body.as_bytes()).await;
     let found = response.status();
+    assert_eq!(response.header("retry-after"), None, "{path}: the same request fails again");
     let answer = response.rest().await;
     assert_eq!(found, status, "{path}: {answer}");
     assert!(answer.contains(part), "{path}: {answer}");

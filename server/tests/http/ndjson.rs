@@ -119,6 +119,9 @@ async fn a_bad_line_gets_its_problem_and_stops_no_other() {
         (r#"{"topic":"t.*","data":""}"#.to_owned(), 400, "not a topic"),
         (r#"{"topic":"t","data":"","name":"gap"}"#.to_owned(), 400, "reserved"),
         (r#"{"topic":"t","data":"","key":""}"#.to_owned(), 400, "1 to 255"),
+        // Otherwise it might be that of a part of an upload.
+        (r#"{"topic":"t","data":"","key":"k\nlines 1"}"#.to_owned(), 400, "control characters"),
+        (r#"{"topic":"t","data":"","key":"a\u007fb"}"#.to_owned(), 400, "control characters"),
         (r#"{"topic":"clock","data":""}"#.to_owned(), 403, "Only the server itself"),
         (format!(r#"{{"topic":"t","data":"{long}"}}"#), 413, "at most 65536 bytes"),
         (format!(r#"{{"topic":"t","data":"{very_long}"}}"#), 413, "It was skipped."),

@@ -323,6 +323,7 @@ async fn websocket_messages_match_their_schemas() {
         (json!({"topic": "t", "data": "", "name": "n".repeat(256)}), false),
         (json!({"topic": "t", "data": "", "key": ""}), false),
         (json!({"topic": "t", "data": "", "key": "k".repeat(256)}), false),
+        (json!({"topic": "t", "data": "", "key": "a\nb"}), false),
         (json!({"topic": "t", "data": "x".repeat(65_537)}), false),
         (json!({"topic": "t", "data": 1}), false),
         (json!({"topic": "t"}), false),

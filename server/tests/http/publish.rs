@@ -419,7 +419,7 @@ async fn a_retry_with_the_same_key_gets_the_same_response() {
     assert_eq!(post("other", "8e03978e", b"y").await.status(), 201, "a key belongs to one topic");
     assert_eq!(server.hub.newest(), 2);
     for key in ["", "\"\"", &"x".repeat(256), "a\r\nIdempotency-Key: b", "ä"] {
-        assert_refused(post("t", key, b"x").await, 400, "`Idempotency-Key` must be given once")
+        assert_refused(post("t", key, b"x").await, 400, "An idempotency key must be given once")
             .await;
     }
 }
@@ -580,8 +580,9 @@ async fn a_key_in_flight_gets_409() {
         }
     };
     tokio::time::timeout(DEADLINE, busy).await.expect("409");
-    assert_refused(again().await, 409, "An event with this `Idempotency-Key` is being published")
-        .await;
+    let refused = again().await;
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_refused(refused, 409, "An event with this `Idempotency-Key` is being published").await;
     slow.write_all(b"x").await.unwrap();
     let mut response = String::new();
     slow.read_to_string(&mut response).await.unwrap();

@@ -402,6 +402,7 @@ async fn a_refused_event_gets_a_problem_and_the_connection_stays_open() {
         (publish(json!({"topic": "a.*", "data": ""})), 400, "\"a.*\" is not a topic"),
         (publish(json!({"topic": "", "data": ""})), 400, "\"\" is not a topic"),
         (publish(json!({"topic": long, "data": ""})), 400, "x\" is not a topic"),
+        (publish(json!({"topic": "t", "data": "", "key": "a\tb"})), 400, "control characters"),
         (publish(json!({"topic": "t", "data": "", &long: ""})), 400, "expected one of `topic`"),
         (publish(json!({"topic": "t", "data": "", "name": "gap"})), 400, "the name is reserved"),
         (publish(json!({"topic": "t", "data": "", "name": "a\nb"})), 400, "without CR, LF and NUL"),

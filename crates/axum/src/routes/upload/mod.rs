@@ -373,7 +373,7 @@ impl Upload<'_> {
     /// The key of a part of the upload.
     fn key_of(&self, part: &dyn fmt::Display) -> Option<IdempotencyKey> {
         let IdempotencyKey { publisher, key } = self.reservation.as_ref()?.key().clone();
-        // A header cannot have the line end, so these keys are never those of single events.
+        // No key of a client has a line end, so these are never those of single events.
         let key = format!("{key}\n{} {part}", self.split.pieces());
         Some(IdempotencyKey { publisher, key })
     }
