@@ -187,6 +187,11 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_DRAIN", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub drain: Duration,
 
+    /// Time after which an upload with `end` that broke off ends its topic as failed, unless
+    /// another one continues
+    #[arg(long, env = "WATERCLOCK_END_GRACE", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    end_grace: Duration,
+
     /// Format of the messages on standard error
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: OutputFormat,
@@ -299,6 +304,7 @@ impl Options {
                 per_address: self.max_streams_per_address,
             },
             publish_rate: self.max_publishes,
+            upload_grace: self.end_grace,
             ..Settings::default()
         }
     }
@@ -392,14 +398,17 @@ mod tests {
         assert_eq!(options.heartbeat, Duration::from_secs(15));
         assert_eq!(options.retry, Duration::from_secs(2));
         assert_eq!(options.keep_alive, Timeouts::default().idle);
+        assert_eq!(options.settings().upload_grace, Settings::default().upload_grace);
     }
 
     #[test]
     fn flags() {
-        let options = parse(&["--listen", "[::1]:0", "--interval", "100ms"]).unwrap();
+        let arguments = ["--listen", "[::1]:0", "--interval", "100ms", "--end-grace=1m"];
+        let options = parse(&arguments).unwrap();
         let listen: SocketAddr = "[::1]:0".parse().unwrap();
         assert_eq!(options.listen("127.0.0.1:3000".parse().unwrap()), [listen]);
         assert_eq!(options.interval, Duration::from_millis(100));
+        assert_eq!(options.settings().upload_grace, Duration::from_mins(1));
     }
 
     #[test]

@@ -748,6 +748,7 @@ async fn the_help_names_each_option_and_its_variable() {
         "require-token",
         "keep-alive",
         "drain",
+        "end-grace",
         "log",
     ] {
         let variable = format!("WATERCLOCK_{}", option.replace('-', "_").to_uppercase());
