@@ -59,13 +59,16 @@ pub struct Draft {
     pub key: Option<IdempotencyKey>,
     /// `true` to open the topic again if it has ended, which would otherwise reject the event.
     pub is_reopening: bool,
+    /// The sequence number after which any end of the topic rejects the draft, even if the topic
+    /// was reopened since; `None` for a draft that only depends on the topic as it is.
+    pub unless_ended_after: Option<u64>,
 }
 
 impl Draft {
     /// Creates a draft with the default name and without a key.
     pub fn new(topic: Topic, data: impl Into<String>) -> Self {
         let (name, data) = (Name::default(), data.into());
-        Self { topic, name, data, key: None, is_reopening: false }
+        Self { topic, name, data, key: None, is_reopening: false, unless_ended_after: None }
     }
 
     /// Opens the topic again if it has ended.

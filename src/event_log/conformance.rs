@@ -742,6 +742,27 @@ async fn an_ended_topic_takes_no_event_until_it_is_reopened() {
 }
 
 #[tokio::test]
+async fn a_draft_may_ask_for_a_topic_that_has_not_ended_since() {
+    let ended = Err(Rejected::Ended);
+    for log in TestLog::all(keeping(10)) {
+        let late = |after| Draft { unless_ended_after: Some(after), ..failing("a", "late") };
+        let reopening = || draft("a", "x").reopening();
+        for (drafts, expected) in [
+            (
+                vec![draft("a", "x"), ending("a"), late(1), late(2)],
+                vec![Ok(1), Ok(2), ended, ended],
+            ),
+            // The end counts although the topic is open again.
+            (vec![reopening(), late(1), draft("a", "x")], vec![Ok(3), ended, Ok(4)]),
+            (vec![late(2), late(4)], vec![Ok(5), ended]),
+        ] {
+            let appended = log.append_drafts(drafts).await;
+            assert_eq!(appended.iter().map(outcome).collect::<Vec<_>>(), expected);
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_end_has_its_place_in_the_order_and_is_no_event() {
     for log in TestLog::all(keeping(10)) {
         log.append("aab").await;

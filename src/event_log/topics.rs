@@ -126,7 +126,9 @@ impl StoredEnd {
 
     /// Decides on a draft to the same topic that has no known key.
     pub fn admit(&self, draft: &Draft) -> Result<Admission, Rejected> {
-        if self.is_reopened {
+        if draft.unless_ended_after.is_some_and(|after| self.sequence > after) {
+            Err(Rejected::Ended)
+        } else if self.is_reopened {
             Ok(Admission::New)
         } else if self.is_same(draft) {
             Ok(Admission::Duplicate)

@@ -1,5 +1,8 @@
 //! Uploads that are to end their topic: as done when they are complete, and as failed if they break
 //! off and no other one continues within a grace time.
+//!
+//! An upload fails no topic that has ended since the last of its parts, even if it was reopened:
+//! whoever ended it has decided. The event log itself checks that.
 
 use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
 
@@ -7,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::Instrument as _;
 use waterclock::{
-    event::Topic,
-    event_log::Rejected,
+    event::{Draft, Topic},
+    event_log::{EventLogError, Rejected},
     hub::{Hub, PublishError},
     notice::TopicEnd,
 };
@@ -19,6 +22,10 @@ use crate::{limits::MAX_END_MESSAGE, stop::Stop};
 const MAX_TOPICS: usize = 10_000;
 /// The reason of a failed end if the client has vanished.
 const BROKE_OFF: &str = "The upload broke off.";
+/// Time after which an end that could not be stored is published again. It doubles each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest time between two attempts.
+const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// The uploads that are to end their topic, by topic. Clones share one registry.
 #[derive(Clone, Default)]
@@ -38,6 +45,9 @@ struct OfTopic {
     open: usize,
     /// Number of the newest one.
     newest: u64,
+    /// The sequence number of the newest event that they know of: one of their own, or the newest
+    /// of all when the last of them began.
+    known: u64,
 }
 
 /// An upload that is to end its topic. Dropped before it is settled, it has broken off.
@@ -47,8 +57,22 @@ pub(crate) struct EndingUpload {
     stop: Stop,
     grace: Duration,
     topic: Topic,
+    /// `true` if it opens its topic again.
+    reopens: bool,
+    /// The sequence number of its newest event; 0 if it has none.
+    stored: u64,
     reason: String,
     is_settled: bool,
+}
+
+/// The end of a topic whose last upload has broken off.
+struct PendingFailure {
+    uploads: EndingUploads,
+    hub: Arc<Hub>,
+    topic: Topic,
+    /// Number of that upload.
+    newest: u64,
+    end: Draft,
 }
 
 impl EndingUploads {
@@ -60,8 +84,10 @@ impl EndingUploads {
         stop: &Stop,
         grace: Duration,
         topic: Topic,
+        reopens: bool,
     ) -> Option<EndingUpload> {
         {
+            let known = hub.newest();
             let Uploads { of_topic, begun } = &mut *self.0.lock();
             if of_topic.len() >= MAX_TOPICS && !of_topic.contains_key(&topic) {
                 return None;
@@ -70,6 +96,7 @@ impl EndingUploads {
             let of_topic = of_topic.entry(topic.clone()).or_default();
             of_topic.open += 1;
             of_topic.newest = *begun;
+            of_topic.known = known;
         }
         Some(EndingUpload {
             uploads: self.clone(),
@@ -77,25 +104,36 @@ impl EndingUploads {
             stop: stop.clone(),
             grace,
             topic,
+            reopens,
+            stored: 0,
             reason: BROKE_OFF.to_owned(),
             is_settled: false,
         })
     }
 
-    /// Removes an open upload. Returns the number of the topic's newest one if none is open now.
-    fn close(&self, topic: &Topic) -> Option<u64> {
+    /// Removes an open upload, whose newest event has the sequence number `stored`. Returns the
+    /// number of the topic's newest upload and the newest event that they know of, if none is open
+    /// now.
+    fn close(&self, topic: &Topic, stored: u64) -> Option<(u64, u64)> {
         let of_topic = &mut self.0.lock().of_topic;
         let uploads = of_topic.get_mut(topic)?;
         uploads.open = uploads.open.saturating_sub(1);
-        (uploads.open == 0).then_some(uploads.newest)
+        uploads.known = uploads.known.max(stored);
+        (uploads.open == 0).then_some((uploads.newest, uploads.known))
     }
 
-    /// Removes the topic if its newest upload is still `newest`, and that is not open. Returns
-    /// `true` if it was removed.
-    fn forget(&self, topic: &Topic, newest: u64) -> bool {
+    /// Returns `true` if the topic's newest upload is still `newest`, and that is not open.
+    fn is_last(&self, topic: &Topic, newest: u64) -> bool {
+        let of_topic = &self.0.lock().of_topic;
+        of_topic.get(topic).is_some_and(|uploads| uploads.open == 0 && uploads.newest == newest)
+    }
+
+    /// Removes the topic if its newest upload is still `newest`, and that is not open.
+    fn forget(&self, topic: &Topic, newest: u64) {
         let of_topic = &mut self.0.lock().of_topic;
-        let is_over = of_topic.get(topic).is_some_and(|t| t.open == 0 && t.newest == newest);
-        is_over && of_topic.remove(topic).is_some()
+        if of_topic.get(topic).is_some_and(|t| t.open == 0 && t.newest == newest) {
+            of_topic.remove(topic);
+        }
     }
 }
 
@@ -103,6 +141,11 @@ impl EndingUpload {
     /// Notes that the upload has not broken off: it has ended its topic, or must not.
     pub(crate) fn settle(mut self) {
         self.is_settled = true;
+    }
+
+    /// Notes that an event of the upload was stored, with this sequence number.
+    pub(crate) fn note_stored(&mut self, sequence: u64) {
+        self.stored = self.stored.max(sequence);
     }
 
     /// Ends the topic as failed after the grace time, for this reason, of which a long end is cut
@@ -117,37 +160,283 @@ impl EndingUpload {
 
 impl Drop for EndingUpload {
     fn drop(&mut self) {
-        let newest = self.uploads.close(&self.topic);
-        let (uploads, topic, stop) = (self.uploads.clone(), self.topic.clone(), self.stop.clone());
-        if self.is_settled || stop.has_begun() {
-            if let Some(newest) = newest {
-                uploads.forget(&topic, newest);
-            }
-            return;
-        }
         // Another one is open, and decides.
-        let Some(newest) = newest else { return };
+        let Some((newest, known)) = self.uploads.close(&self.topic, self.stored) else { return };
+        let (uploads, hub) = (self.uploads.clone(), Arc::clone(&self.hub));
+        if self.is_settled || self.stop.has_begun() {
+            return uploads.forget(&self.topic, newest);
+        }
         let Ok(runtime) = Handle::try_current() else { return };
-        let (hub, grace) = (Arc::clone(&self.hub), self.grace);
         let reason = std::mem::take(&mut self.reason);
-        let fail = async move {
+        let end = TopicEnd::failed(self.topic.clone(), reason).draft();
+        let end = Draft { unless_ended_after: Some(known), ..end };
+        let topic = self.topic.clone();
+        let failure = PendingFailure { uploads, hub, topic, newest, end };
+        let (stop, grace, may_have_ended) = (self.stop.clone(), self.grace, !self.reopens);
+        let publish = async move {
             tokio::select! {
-                () = tokio::time::sleep(grace) => {}
+                () = failure.publish(grace, may_have_ended) => {}
                 // A publisher cannot continue on a server that stops, so it is not judged by that.
-                _ = stop.begun() => return,
-            }
-            if !uploads.forget(&topic, newest) {
-                return;
-            }
-            let end = TopicEnd::failed(topic, reason).draft();
-            match hub.publish(end).await {
-                Ok(_) | Err(PublishError::Rejected(Rejected::Ended)) => {}
-                Err(error) => {
-                    let error = &error as &dyn Error;
-                    tracing::warn!(error, "the topic of a broken upload could not be ended");
-                }
+                _ = stop.begun() => {}
             }
         };
-        runtime.spawn(fail.in_current_span());
+        runtime.spawn(publish.in_current_span());
+    }
+}
+
+impl PendingFailure {
+    /// Publishes the end after the grace time, unless another upload continues. Tries again until
+    /// the log stores or rejects it.
+    async fn publish(self, grace: Duration, may_have_ended: bool) {
+        // A reader waits for nothing then, and who reopens the topic does not continue the upload.
+        if may_have_ended && self.has_ended().await {
+            return self.uploads.forget(&self.topic, self.newest);
+        }
+        let (mut wait, mut retry) = (grace, FIRST_RETRY);
+        loop {
+            tokio::time::sleep(wait).await;
+            if !self.uploads.is_last(&self.topic, self.newest) {
+                return;
+            }
+            match self.hub.publish(self.end.clone()).await {
+                Ok(_)
+                | Err(
+                    PublishError::Rejected(Rejected::Ended)
+                    | PublishError::EventLog(EventLogError::Stopped),
+                ) => {
+                    return self.uploads.forget(&self.topic, self.newest);
+                }
+                Err(error) if retry == FIRST_RETRY => {
+                    let (topic, error) = (self.topic.as_str(), &error as &dyn Error);
+                    tracing::warn!(
+                        topic,
+                        error,
+                        "the topic of a broken upload could not be ended yet"
+                    );
+                }
+                Err(_) => {}
+            }
+            wait = retry;
+            retry = (retry * 2).min(MAX_RETRY);
+        }
+    }
+
+    async fn has_ended(&self) -> bool {
+        let figures = self.hub.figures(std::slice::from_ref(&self.topic)).await;
+        figures.is_ok_and(|figures| figures.iter().any(|figures| figures.ended))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waterclock::{
+        event_log::{MemoryLog, Retention},
+        hub::{Delivery, Subscriber},
+        id::{Cursor, Epoch},
+        timestamp::Timestamp,
+    };
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(10);
+
+    struct Fixture {
+        hub: Arc<Hub>,
+        stop: Stop,
+        uploads: EndingUploads,
+        reader: Subscriber,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self::with_topics(100)
+        }
+
+        fn with_topics(topics: usize) -> Self {
+            let retention = Retention { topics, ..Retention::default() };
+            let log = MemoryLog::new(Epoch::new(1), retention);
+            let hub = Arc::new(Hub::new(log, || Timestamp::from_millis(0)));
+            let reader = hub.subscribe(topic().into(), Cursor::Now);
+            Self { hub, stop: Stop::default(), uploads: EndingUploads::default(), reader }
+        }
+
+        /// Begins an upload to the topic.
+        fn begin(&self) -> EndingUpload {
+            let begun = self.uploads.begin(&self.hub, &self.stop, GRACE, topic(), false);
+            begun.expect("room")
+        }
+
+        async fn publish(&self, draft: Draft) {
+            self.hub.publish(draft).await.unwrap();
+        }
+
+        /// Returns the data of the events of the topic, and the messages of its ends, so far.
+        async fn read(&mut self) -> Vec<String> {
+            let mut read = Vec::new();
+            while let Some(delivery) = self.reader.try_next().await.unwrap() {
+                match delivery {
+                    Delivery::Events(batch) => {
+                        read.extend(batch.iter().map(|frame| frame.event().data.clone()));
+                    }
+                    Delivery::End { end, .. } => {
+                        read.push(format!("end {}", end.message.unwrap_or_default()));
+                    }
+                    Delivery::Gap(gap) => panic!("{gap:?}"),
+                }
+            }
+            read
+        }
+
+        fn is_forgotten(&self) -> bool {
+            self.uploads.0.lock().of_topic.is_empty()
+        }
+    }
+
+    fn topic() -> Topic {
+        "t".parse().unwrap()
+    }
+
+    fn event(data: &str) -> Draft {
+        Draft::new(topic(), data)
+    }
+
+    fn done() -> Draft {
+        TopicEnd::done(topic()).draft()
+    }
+
+    /// Waits without letting the whole grace time pass.
+    async fn wait_for_half() {
+        tokio::time::sleep(GRACE / 2).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_breaks_off_fails_its_topic_once_the_grace_time_is_over() {
+        let mut fixture = Fixture::new();
+        drop(fixture.begin());
+        wait_for_half().await;
+        assert!(fixture.read().await.is_empty());
+        tokio::time::sleep(GRACE).await;
+        assert_eq!(fixture.read().await, ["end The upload broke off."]);
+        assert!(fixture.is_forgotten());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_continues_within_the_grace_time_fails_no_topic() {
+        let mut fixture = Fixture::new();
+        drop(fixture.begin());
+        wait_for_half().await;
+        let second = fixture.begin();
+        tokio::time::sleep(3 * GRACE).await;
+        assert!(fixture.read().await.is_empty(), "it is still open");
+        drop(second);
+        wait_for_half().await;
+        let third = fixture.begin();
+        wait_for_half().await;
+        third.settle();
+        tokio::time::sleep(3 * GRACE).await;
+        assert!(fixture.read().await.is_empty(), "the last one has not broken off");
+        assert!(fixture.is_forgotten());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_that_was_ended_and_reopened_meanwhile_is_not_failed() {
+        // The upload has broken off before the topic ends, or breaks off after it was reopened.
+        for is_broken_before in [true, false] {
+            let mut fixture = Fixture::new();
+            fixture.publish(event("1")).await;
+            let mut upload = Some(fixture.begin());
+            if is_broken_before {
+                upload = None;
+                wait_for_half().await;
+            }
+            fixture.publish(done()).await;
+            fixture.publish(event("2").reopening()).await;
+            drop(upload);
+            tokio::time::sleep(3 * GRACE).await;
+            fixture.publish(event("3")).await;
+            assert_eq!(fixture.read().await, ["1", "2", "3"], "{is_broken_before}");
+            assert!(fixture.is_forgotten());
+        }
+        // It began while the topic had ended.
+        let mut fixture = Fixture::new();
+        fixture.publish(done()).await;
+        drop(fixture.begin());
+        wait_for_half().await;
+        fixture.publish(event("1").reopening()).await;
+        tokio::time::sleep(3 * GRACE).await;
+        assert_eq!(fixture.read().await, ["1"]);
+        assert!(fixture.is_forgotten());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_went_on_after_the_topic_was_reopened_fails_it() {
+        let mut fixture = Fixture::new();
+        let mut upload = fixture.begin();
+        fixture.publish(done()).await;
+        fixture.publish(event("1").reopening()).await;
+        let stored = fixture.hub.publish(event("2")).await.unwrap();
+        upload.note_stored(stored.event().id.sequence);
+        upload.break_off("why".to_owned());
+        tokio::time::sleep(3 * GRACE).await;
+        assert_eq!(fixture.read().await, ["1", "2", "end why"]);
+        // An upload that began after the topic was reopened.
+        fixture.publish(event("3").reopening()).await;
+        drop(fixture.begin());
+        tokio::time::sleep(3 * GRACE).await;
+        assert_eq!(fixture.read().await, ["3", "end The upload broke off."]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_cannot_be_stored_is_tried_again_until_it_is() {
+        let mut fixture = Fixture::with_topics(1);
+        let other: Topic = "other".parse().unwrap();
+        fixture.publish(Draft::new(other.clone(), "x")).await;
+        drop(fixture.begin());
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let failed = fixture.hub.failed_publishes().map(|(_, count)| count).sum::<u64>();
+        assert!((60..=130).contains(&failed), "{failed} attempts in an hour");
+        assert!(fixture.read().await.is_empty());
+        fixture.hub.delete(other).await.unwrap();
+        tokio::time::sleep(2 * MAX_RETRY).await;
+        assert_eq!(fixture.read().await, ["end The upload broke off."]);
+        assert!(fixture.is_forgotten());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_continues_ends_the_attempts_to_fail_its_topic() {
+        let mut fixture = Fixture::with_topics(1);
+        let other: Topic = "other".parse().unwrap();
+        fixture.publish(Draft::new(other.clone(), "x")).await;
+        drop(fixture.begin());
+        tokio::time::sleep(10 * GRACE).await;
+        let _upload = fixture.begin();
+        fixture.hub.delete(other).await.unwrap();
+        tokio::time::sleep(2 * MAX_RETRY).await;
+        assert!(fixture.read().await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_stops_within_the_grace_time_fails_no_topic() {
+        let mut fixture = Fixture::new();
+        drop(fixture.begin());
+        wait_for_half().await;
+        fixture.stop.begin();
+        drop(fixture.begin());
+        tokio::time::sleep(3 * GRACE).await;
+        assert!(fixture.read().await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_reason_of_a_failed_end_is_bounded_in_whole_characters() {
+        for (reason, expected) in [
+            ("x".repeat(MAX_END_MESSAGE), MAX_END_MESSAGE),
+            ("x".repeat(10 * MAX_END_MESSAGE), MAX_END_MESSAGE),
+            ("\u{20ac}".repeat(MAX_END_MESSAGE), MAX_END_MESSAGE / 3 * 3),
+        ] {
+            let mut fixture = Fixture::new();
+            fixture.begin().break_off(reason.clone());
+            tokio::time::sleep(2 * GRACE).await;
+            assert_eq!(fixture.read().await, [format!("end {}", &reason[..expected])]);
+        }
     }
 }

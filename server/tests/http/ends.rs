@@ -186,7 +186,7 @@ async fn an_upload_that_breaks_off_fails_its_topic_after_the_grace_time() {
 }
 
 #[tokio::test]
-async fn an_upload_that_continues_within_the_grace_time_fails_no_topic() {
+async fn an_upload_that_continues_one_that_broke_off_ends_its_topic_as_done() {
     let server = Server::start().await;
     drop(begin(&server, "end", "one\n").await);
     wait_for_uploads(&server, 0).await;
@@ -195,6 +195,21 @@ async fn an_upload_that_continues_within_the_grace_time_fails_no_topic() {
     let response = complete(upload).await;
     assert!(response.contains("\"outcome\":\"done\""), "{response}");
     assert_eq!(server.hub.newest(), 3);
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_reads_fails_its_topic_with_that_reason() {
+    let upload_grace = Duration::from_millis(1);
+    let server = Server::start_with(Settings { upload_grace, ..Settings::default() }).await;
+    let upload = begin(&server, "end&while=read&patience=1", "one\n").await;
+    let response = crate::support::read_until_closed(upload).await;
+    let response = String::from_utf8(response).unwrap();
+    let why =
+        "The upload was stopped, as `while=read` asks: no reader has named the topic for 1 s.";
+    assert!(response.starts_with("HTTP/1.1 409") && response.contains(why), "{response}");
+    let polled = server.get("/poll?topic=t&wait=50").await.rest().await;
+    let end = format!("\"outcome\":\"failed\",\"message\":\"{why}\"");
+    assert!(polled.contains(&end), "{polled}");
 }
 
 /// Waits out the grace time of an upload to another topic, which broke off later.

@@ -32,6 +32,7 @@ use self::{chunks::ChunkSplitter, events::EventSplitter, lines::LineSplitter};
 use super::{body, poll::PlacedEnd};
 use crate::{
     admission::{Grant, InFlight, PublishRejection},
+    ending_uploads::EndingUpload,
     idempotency::KeyReservation,
     limits::{MAX_DATA, MAX_IN_FLIGHT},
     problem::Problem,
@@ -120,7 +121,8 @@ pub(super) async fn publish(
     let _open = context.metrics.upload_open();
     let begin = || {
         let PublishContext { hub, stop, upload_grace, ending_uploads, .. } = &**context;
-        let begun = ending_uploads.begin(hub, stop, *upload_grace, grant.topic().clone());
+        let topic = grant.topic().clone();
+        let begun = ending_uploads.begin(hub, stop, *upload_grace, topic, reopen);
         begun.ok_or(PublishRejection::TooManyUploads)
     };
     let ending = end.then(begin).transpose()?;
@@ -144,11 +146,12 @@ pub(super) async fn publish(
         summary: UploadSummary::new(split),
         refused: None,
         unconfirmed: 0,
+        ending,
     };
     let result = upload.publish_all(payload).await;
     // The first piece that was not stored matters more than what ended the request after it.
     let mut result = upload.settle(0).await.and(result);
-    if let Some(ending) = ending {
+    if let Some(ending) = upload.ending.take() {
         match &result {
             Ok(()) => {
                 result = upload.end_topic().await;
@@ -240,6 +243,8 @@ struct Upload<'a> {
     refused: Option<u64>,
     /// Number of pieces after the published ones that may be in the log.
     unconfirmed: u64,
+    /// Present if the upload is to end its topic.
+    ending: Option<EndingUpload>,
 }
 
 /// Text of an upload that is sent again, compared with what is in the log.
@@ -402,6 +407,9 @@ impl Upload<'_> {
             match publishing.stored().await {
                 Ok(frame) => {
                     self.summary.count(length);
+                    if let Some(ending) = &mut self.ending {
+                        ending.note_stored(frame.event().id.sequence);
+                    }
                     self.may_be_known &= frame.published().is_none();
                 }
                 Err(why) => {
