@@ -1,10 +1,13 @@
 //! `GET /poll` over real sockets.
 
+use std::sync::atomic::Ordering;
+
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
+use waterclock::notice::TopicEnd;
 use waterclock_axum::StreamLimits;
 
-use crate::support::{Server, Settings};
+use crate::support::{Server, Settings, event_id};
 
 /// Starts a server that retains four ticks.
 async fn start_retaining_four() -> Server {
@@ -286,4 +289,108 @@ async fn an_invalid_query_gets_400_with_the_permitted_values() {
     }
     let foreign = [("Host", &b"rebound.example"[..])];
     assert_eq!(server.request("GET", "/poll", &foreign).await.status(), 403);
+}
+
+/// Ends a topic as failed. Without a message it is done.
+async fn end_topic(server: &Server, topic: &str, message: &str) {
+    let topic = topic.parse().unwrap();
+    let end = if message.is_empty() {
+        TopicEnd::done(topic)
+    } else {
+        TopicEnd::failed(topic, message.to_owned())
+    };
+    server.hub.publish(end.draft()).await.unwrap();
+}
+
+/// Polls, and returns the whole response.
+async fn answer(server: &Server, query: &str) -> Value {
+    serde_json::from_str(&server.get(&format!("/poll?{query}")).await.rest().await).unwrap()
+}
+
+#[tokio::test]
+async fn ends_from_before_do_not_answer_a_waiting_poll_again_and_again() {
+    for start in ["", "&since=1s", "&last_event_id=earliest"] {
+        let server = Server::start().await;
+        end_topic(&server, "ended", "").await;
+        server.now.fetch_add(60_000, Ordering::Relaxed);
+        let query = format!("topic=ended&topic=open{start}&wait=50");
+        let publishing = async {
+            server.wait_for_metric("waterclock_polls_waiting", |polls| polls == 1).await;
+            server.publish_to("open", "x").await;
+        };
+        let (response, ()) = tokio::join!(answer(&server, &query), publishing);
+        assert_eq!(response["events"][0]["data"], "x", "{start}");
+        assert_eq!(response["ends"][0]["topic"], "ended", "{start}: it comes with the event");
+        assert_eq!((&response["cursor"], &response["more"]), (&json!(event_id(2)), &json!(false)));
+        // With the cursor, it comes no more.
+        let query = format!("topic=ended&topic=open&last_event_id={}", event_id(2));
+        assert_eq!(answer(&server, &query).await.get("ends"), None, "{start}");
+        // A new end does answer it, and so do ends after which nothing follows.
+        let query = format!("topic=open&topic=other&wait=50&last_event_id={}", event_id(2));
+        let ending = async {
+            server.wait_for_metric("waterclock_polls_waiting", |polls| polls == 1).await;
+            end_topic(&server, "open", "").await;
+        };
+        let (response, ()) = tokio::join!(answer(&server, &query), ending);
+        assert_eq!(response["ends"][0]["topic"], "open", "{start}");
+        let over = answer(&server, "topic=ended&topic=open&wait=50").await;
+        assert_eq!(over["ends"][1]["last"], true, "{start}");
+    }
+}
+
+#[tokio::test]
+async fn a_waiting_poll_tells_ends_from_before_when_its_time_is_over() {
+    let server = Server::start().await;
+    end_topic(&server, "ended", "").await;
+    let response = answer(&server, "topic=ended&topic=open&wait=1").await;
+    assert_eq!(response["ends"][0]["topic"], "ended");
+    assert_eq!(response["cursor"], event_id(1));
+}
+
+#[tokio::test]
+async fn many_ends_come_in_bounded_responses_and_each_once() {
+    const COUNT: u64 = 600;
+    // The escapes make them several times as long.
+    let message = "\u{1}".repeat(300);
+    for (start, has_dropped) in [
+        ("earliest", false),
+        ("earliest", true),
+        ("0000000000000bad-7", false),
+        ("0000000000000bad-7", true),
+    ] {
+        let server = Server::start_with(Settings { max_topics: 1000, ..Settings::default() }).await;
+        for number in 0..COUNT {
+            end_topic(&server, &format!("t.{number}"), &message).await;
+        }
+        if has_dropped {
+            server.publish_to("deleted", "x").await;
+            server.hub.delete("deleted".parse().unwrap()).await.unwrap();
+        }
+        let (mut cursor, mut ends, mut events) = (start.to_owned(), Vec::new(), Vec::new());
+        for number in 0.. {
+            let path = format!("/poll?topic=%3E&wait=50&last_event_id={cursor}");
+            let response = server.get(&path).await.rest().await;
+            assert!(response.len() < 300_000, "{} bytes", response.len());
+            let response: Value = serde_json::from_str(&response).unwrap();
+            if number == 0 {
+                assert_eq!(response["gap"].is_object(), start != "earliest");
+                // It must not be skipped.
+                server.publish_to("t", "meanwhile").await;
+            }
+            for end in response["ends"].as_array().into_iter().flatten() {
+                ends.push(end["id"].as_str().unwrap().to_owned());
+            }
+            let of_response = response["events"].as_array().unwrap().iter();
+            events.extend(of_response.map(|event| event["data"].as_str().unwrap().to_owned()));
+            response["cursor"].as_str().unwrap().clone_into(&mut cursor);
+            if response["more"] == false {
+                break;
+            }
+            let told = [ends.last(), events.last()];
+            assert!(told.contains(&Some(&cursor)), "nothing is skipped: {cursor}");
+        }
+        let expected: Vec<_> = (1..=COUNT).map(event_id).collect();
+        assert_eq!(ends, expected, "{start} {has_dropped}");
+        assert_eq!(events, ["meanwhile"], "{start} {has_dropped}");
+    }
 }

@@ -35,13 +35,12 @@ use waterclock::{
 use crate::{
     connection::ClientEnd,
     deadline::{Deadline, passed},
-    limits::{MAX_END_MESSAGE, MAX_POLL_BYTES, MAX_WAIT},
+    limits::{MAX_POLL_BYTES, MAX_WAIT},
     metrics::EndReason,
     policy::Denied,
     problem::Problem,
     session::full_retry,
     state::StreamContext,
-    stop::Stop,
     streams::{OpenStream, ReachedLimit},
     subscription::Subscription,
 };
@@ -111,7 +110,9 @@ fn refuse(context: &StreamContext, limit: ReachedLimit) -> PollError {
 
 /// Answers with the events after the cursor. Without a cursor, a time and `wait`, answers with the
 /// newest event, so that there is something to see. With `wait`, an empty response is held back
-/// until there is an event or the time is over.
+/// until there is an event or the time is over. Ends from before the reader's position do not
+/// answer it, unless nothing follows: a client that asks again without a cursor would get them at
+/// once, as fast as it can ask. They come with what answers it.
 pub(super) async fn get(
     State(context): State<Arc<StreamContext>>,
     subscription: Subscription,
@@ -137,19 +138,19 @@ pub(super) async fn get(
     };
     let newest = newest.transpose().map_err(unreadable)?;
     let subscriber = subscription.subscribe_for_poll(&context.hub).await.map_err(unreadable)?;
-    let mut answer = PollAnswer::new(subscriber, max_events, context.stop.clone());
+    let mut answer = PollAnswer::new(subscriber, max_events, Arc::clone(&context));
     // The ends of topics come before any event.
     let newest = newest.filter(|_| answer.subscriber.is_settled());
     let mut is_complete = match newest {
         Some(newest) => answer.add_newest(&newest),
         None => answer.fill().await.map_err(unreadable)?,
     };
-    if answer.is_empty() && !wait.is_zero() {
+    if !answer.has_news && !wait.is_zero() {
         let open = context.streams.open(client).map_err(|limit| refuse(&context, limit))?;
         let end = Instant::now() + wait;
         let waiting = context.metrics.poll_waiting();
         let client_end = client_end.map(|Extension(end)| end).unwrap_or_default();
-        while answer.is_empty() {
+        while !answer.has_news {
             tokio::select! {
                 () = answer.subscriber.changed() => {}
                 () = tokio::time::sleep_until(end) => break,
@@ -198,10 +199,12 @@ struct PollAnswer {
     /// Separator before the next event.
     separator: &'static str,
     trailer: Trailer,
+    /// `true` once it has more than ends from before the reader's position, or is full of them.
+    has_news: bool,
     is_finished: bool,
     /// The registration of a long response.
     open: Option<OpenStream>,
-    stop: Stop,
+    context: Arc<StreamContext>,
 }
 
 /// The members after the events.
@@ -228,7 +231,7 @@ pub(super) struct PlacedEnd {
 impl PollAnswer {
     const START: &str = "{\"events\":[";
 
-    fn new(subscriber: Subscriber, events_left: usize, stop: Stop) -> Self {
+    fn new(subscriber: Subscriber, events_left: usize, context: Arc<StreamContext>) -> Self {
         Self {
             trailer: Trailer {
                 cursor: subscriber.cursor(),
@@ -241,9 +244,10 @@ impl PollAnswer {
             text: BytesMut::new(),
             written: 0,
             separator: Self::START,
+            has_news: false,
             is_finished: false,
             open: None,
-            stop,
+            context,
         }
     }
 
@@ -255,15 +259,15 @@ impl PollAnswer {
     /// Adds the newest event, if there is one. The response is complete then.
     fn add_newest(&mut self, newest: &Latest) -> bool {
         self.trailer.cursor = newest.cursor;
+        self.has_news = true;
         newest.events.iter().for_each(|event| self.write(event));
         true
     }
 
-    /// Adds events until there are none left, or enough bytes to begin the response. Returns `true`
-    /// if none are left. Ends that come before the cursor are complete then, since the next poll
-    /// would not get the rest.
+    /// Adds events until there are none left for this response, or enough bytes to begin it.
+    /// Returns `true` if none are left.
     async fn fill(&mut self) -> Result<bool, EventLogError> {
-        while self.written < FIRST_BYTES || !self.subscriber.is_settled() {
+        while self.written < FIRST_BYTES || !self.has_news || !self.subscriber.is_settled() {
             if !self.read().await? {
                 return Ok(true);
             }
@@ -273,8 +277,10 @@ impl PollAnswer {
 
     /// Adds the next events. Returns `false` if there are no more for this response.
     async fn read(&mut self) -> Result<bool, EventLogError> {
+        let was_settled = self.subscriber.is_settled();
         match self.subscriber.try_next().await? {
             Some(Delivery::Events(batch)) => {
+                self.has_news = true;
                 let taken = &batch[..batch.len().min(self.events_left)];
                 self.events_left -= taken.len();
                 self.trailer.cursor = match taken.last() {
@@ -286,24 +292,47 @@ impl PollAnswer {
                 }
             }
             Some(Delivery::Gap(gap)) if self.is_empty() => {
+                self.has_news = true;
                 self.trailer.gap = Some(gap);
                 self.trailer.cursor = self.subscriber.cursor();
             }
             Some(Delivery::End { id, end }) => {
-                // Approximately: topic and message, each at most about 1 KiB.
-                self.written += MAX_END_MESSAGE;
-                self.trailer.ends.push(PlacedEnd { id, end });
+                self.has_news |= was_settled || end.last;
+                let end = PlacedEnd { id, end };
+                self.written += serde_json::to_string(&end).map_or(0, |json| json.len());
+                self.trailer.ends.push(end);
                 self.trailer.cursor = self.subscriber.cursor();
             }
             // One response has room for one gap, before its events. The next poll finds this one.
-            Some(Delivery::Gap(_)) => return Ok(false),
+            Some(Delivery::Gap(_)) => {
+                self.has_news = true;
+                return Ok(false);
+            }
             None => {
                 self.trailer.cursor = self.subscriber.cursor();
                 return Ok(false);
             }
         }
-        let is_enough = self.events_left == 0 || self.written >= MAX_POLL_BYTES;
-        Ok(!is_enough || !self.subscriber.is_settled())
+        if self.events_left > 0 && self.written < MAX_POLL_BYTES {
+            return Ok(true);
+        }
+        if self.subscriber.is_settled() {
+            self.has_news = true;
+            return Ok(false);
+        }
+        let Some(last) = self.trailer.ends.last().filter(|_| self.may_cut_ends()) else {
+            return Ok(true);
+        };
+        self.trailer.cursor = last.id;
+        self.has_news = true;
+        Ok(false)
+    }
+
+    /// Returns `true` if the next poll can continue after any end from before the position: no
+    /// event up to there is kept. Otherwise there are no more ends than topics in the request.
+    fn may_cut_ends(&self) -> bool {
+        let position = self.subscriber.cursor().sequence;
+        self.context.hub.kept().is_none_or(|(oldest, _)| position < oldest.sequence)
     }
 
     fn write(&mut self, event: &Event) {
@@ -318,8 +347,8 @@ impl PollAnswer {
         if self.separator == Self::START {
             self.text.extend_from_slice(Self::START.as_bytes());
         }
-        self.trailer.more =
-            self.subscriber.newest().load(Ordering::Relaxed) > self.trailer.cursor.sequence;
+        let newest = self.subscriber.newest().load(Ordering::Relaxed);
+        self.trailer.more = newest > self.trailer.cursor.sequence || !self.subscriber.is_settled();
         // Serialization cannot fail: the trailer consists of strings, numbers and booleans.
         let trailer = serde_json::to_string(&self.trailer).unwrap_or_default();
         self.text.extend_from_slice(b"],");
@@ -332,7 +361,7 @@ impl PollAnswer {
     /// and the next poll gets the rest.
     async fn chunk(&mut self) -> Result<Option<Bytes>, EventLogError> {
         while self.text.is_empty() && !self.is_finished {
-            let is_cut = self.stop.has_begun() && self.subscriber.is_settled();
+            let is_cut = self.context.stop.has_begun() && self.subscriber.is_settled();
             if is_cut || !self.read().await? {
                 self.finish();
             }
