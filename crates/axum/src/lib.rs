@@ -48,6 +48,7 @@
 //! | [`stop`] | the shutdown signal |
 //! | [`connection`] | the connection below a WebSocket |
 //! | [`AcceptHook`] | a hook that is called when a subscription is accepted |
+//! | [`DenialHook`] | a hook that is called for a permission that is refused within a response |
 
 /// The example in the README compiles.
 #[cfg(doctest)]
@@ -58,6 +59,7 @@ mod accept_hook;
 mod admission;
 pub mod connection;
 mod deadline;
+mod denial_hook;
 mod ending_uploads;
 mod idempotency;
 pub mod limits;
@@ -83,6 +85,7 @@ use waterclock::hub::Hub;
 
 pub use accept_hook::AcceptHook;
 pub use connection::{ClientEnd, ConnectionCloser, GracefulClose};
+pub use denial_hook::DenialHook;
 pub use limits::{Settings, StreamLimits};
 pub use metrics::StreamMetrics;
 pub use policy::{Denied, Expiry, Policy, Publisher, ReadOnly};

@@ -137,6 +137,12 @@ impl Problem {
         self
     }
 
+    /// The detail of a refused permission; `None` for any other problem.
+    pub(crate) fn denial(&self) -> Option<Denial> {
+        let is_denial = matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        is_denial.then(|| Denial(self.detail.clone()))
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -169,6 +175,7 @@ impl std::error::Error for Problem {}
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let denial = self.denial();
         let mut response = (self.status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -179,8 +186,8 @@ impl IntoResponse for Problem {
         if let Some(refusal) = self.refusal {
             response.extensions_mut().insert(refusal);
         }
-        if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&self.status) {
-            response.extensions_mut().insert(Denial(self.detail));
+        if let Some(denial) = denial {
+            response.extensions_mut().insert(denial);
         }
         response
     }

@@ -3,18 +3,19 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{
     extract::{Request, State},
-    http::header::ORIGIN,
+    http::{HeaderValue, Method, StatusCode, Uri, header::ORIGIN, request::Parts},
     middleware::Next,
     response::Response,
 };
 use parking_lot::Mutex;
-use waterclock_axum::Denial;
+use waterclock_axum::{Denial, DenialHook};
 
 use crate::auth::{TrustedProxy, client_address};
 
@@ -72,35 +73,59 @@ impl RecentMessages {
     }
 }
 
-/// Passes on a request, and prints a message if its permission is refused.
-pub(super) async fn print(
-    State(denials): State<Arc<Denials>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let (parts, body) = request.into_parts();
-    let client = client_address(&parts, &denials.trusted_proxies);
-    let origin = parts.headers.get(ORIGIN).cloned();
-    let (method, uri) = (parts.method.clone(), parts.uri.clone());
-    let response = next.run(Request::from_parts(parts, body)).await;
-    if let Some(Denial(detail)) = response.extensions().get() {
+/// The parts of a request that a message about it has.
+struct RefusedRequest {
+    denials: Arc<Denials>,
+    client: Option<IpAddr>,
+    origin: Option<HeaderValue>,
+    method: Method,
+    uri: Uri,
+}
+
+impl RefusedRequest {
+    fn new(denials: Arc<Denials>, request: &Parts) -> Self {
+        let client = client_address(request, &denials.trusted_proxies);
+        let origin = request.headers.get(ORIGIN).cloned();
+        Self { denials, client, origin, method: request.method.clone(), uri: request.uri.clone() }
+    }
+
+    /// Prints a message about the refusal, unless there was one lately.
+    fn print(&self, status: StatusCode, Denial(detail): &Denial) {
         let short = |text: &str| text.chars().take(MAX_TEXT).collect::<String>();
+        let origin = self.origin.as_ref();
         let origin = origin.map(|origin| short(&String::from_utf8_lossy(origin.as_bytes())));
-        let address = || client.map(|client| client.to_string()).unwrap_or_default();
+        let address = || self.client.map(|client| client.to_string()).unwrap_or_default();
         let source = origin.clone().unwrap_or_else(address);
-        if let Some(repeats) = denials.recent.lock().count(source, Instant::now()) {
+        if let Some(repeats) = self.denials.recent.lock().count(source, Instant::now()) {
             tracing::info!(
-                status = response.status().as_u16(),
-                %method,
+                status = status.as_u16(),
+                method = %self.method,
                 // Without the query, which may have a secret of another program.
-                path = short(uri.path()),
+                path = short(self.uri.path()),
                 origin,
-                client = client.map(display),
+                client = self.client.map(display),
                 detail = short(detail),
                 repeats,
                 "request refused"
             );
         }
+    }
+}
+
+/// Passes on a request, and prints a message if its permission is refused, or that of a line or a
+/// message in it.
+pub(super) async fn print(
+    State(denials): State<Arc<Denials>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let refused = Arc::new(RefusedRequest::new(denials, &parts));
+    let within = Arc::clone(&refused);
+    parts.extensions.insert(DenialHook::new(move |status, denial| within.print(status, denial)));
+    let response = next.run(Request::from_parts(parts, body)).await;
+    if let Some(denial) = response.extensions().get() {
+        refused.print(response.status(), denial);
     }
     response
 }

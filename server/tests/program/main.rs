@@ -720,6 +720,52 @@ async fn a_refused_permission_is_printed_once_a_minute_for_each_origin_or_addres
 }
 
 #[tokio::test]
+async fn a_permission_refused_for_a_line_or_a_message_is_printed_like_that_of_a_request() {
+    let options = ["--listen=127.0.0.1:0", "--log=json", "--store=memory"];
+    let mut program = Program::start(&options);
+    let address = program.address().await;
+    let lines = "{\"topic\":\"clock\",\"data\":\"\"}\n".repeat(3);
+    let length = lines.len();
+    let head = format!(
+        "POST /events?_=secret HTTP/1.0\r\nContent-Type: application/x-ndjson\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    let answers = rest(request(address, &format!("{head}{lines}")).await).await;
+    assert_eq!(answers.matches("\"status\":403").count(), 3, "{answers}");
+    let handshake = format!(
+        "GET /ws?topic=t HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let mut socket = request(address, &handshake).await;
+    let publish = b"{\"publish\":{\"topic\":\"clock\",\"data\":\"\"}}";
+    for _ in 0..3 {
+        // A text message, with a mask of zeros.
+        let length = 0x80 | u8::try_from(publish.len()).unwrap();
+        socket.write_all(&[&[0x81, length, 0, 0, 0, 0], &publish[..]].concat()).await.unwrap();
+    }
+    let mut received = Vec::new();
+    while String::from_utf8_lossy(&received).matches("\"status\":403").count() < 3 {
+        let read = timeout(DEADLINE, socket.read_buf(&mut received)).await.unwrap().unwrap();
+        assert!(read > 0, "{}", String::from_utf8_lossy(&received));
+    }
+    drop(socket);
+    program.signal("-TERM").await;
+    let (_, stderr) = program.end().await;
+    let lines = stderr.lines().filter(|line| line.contains("request refused"));
+    let lines: Vec<serde_json::Value> =
+        lines.map(|line| serde_json::from_str(line).expect(line)).collect();
+    let [line, message] = &lines[..] else { panic!("{stderr}") };
+    for (found, method, path) in [(line, "POST", "/events"), (message, "GET", "/ws")] {
+        assert_eq!((&found["method"], &found["path"]), (&method.into(), &path.into()), "{found}");
+        assert_eq!(found["status"], 403, "{found}");
+        assert!(found["detail"].as_str().unwrap().contains("Only the server itself"), "{found}");
+    }
+    assert_eq!(line["client"], "127.0.0.1", "{line}");
+    assert_eq!(message["origin"], format!("http://{address}"), "{message}");
+}
+
+#[tokio::test]
 async fn the_help_names_each_option_and_its_variable() {
     let program = Command::new(env!("CARGO_BIN_EXE_waterclock")).arg("--help").output();
     let help =

@@ -6,7 +6,7 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, Request, header::CONTENT_TYPE, request::Parts},
+    http::{Extensions, HeaderMap, Request, header::CONTENT_TYPE, request::Parts},
     response::Response,
 };
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -19,6 +19,7 @@ use super::body::{self, PublishMessage};
 use crate::{
     admission::{Grant, InFlight, PublishRejection, check_key, check_size, parse_name},
     deadline::{self, Deadline},
+    denial_hook::DenialHook,
     limits::{MAX_IN_FLIGHT, MAX_MESSAGE, MAX_UNREAD_ANSWERS},
     parameters::{KnownParameters, split_query},
     problem::Problem,
@@ -63,7 +64,7 @@ pub(super) async fn post(
     }
     let (sender, answers) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(MAX_UNREAD_ANSWERS));
-    let writer = AnswerWriter { sender, room: Arc::clone(&room) };
+    let writer = AnswerWriter { sender, room: Arc::clone(&room), request: head.extensions.clone() };
     // A task of its own goes on while the client does not read, as many do while they send.
     tokio::spawn(publish(context, head, payload, writer).instrument(Span::current()));
     let answers = stream::unfold((answers, room), async |(mut answers, room)| {
@@ -107,6 +108,8 @@ struct AnswerWriter {
     sender: mpsc::UnboundedSender<Bytes>,
     /// The bytes that may still be written before the client reads some.
     room: Arc<Semaphore>,
+    /// The extensions of the request.
+    request: Extensions,
 }
 
 impl AnswerWriter {
@@ -116,8 +119,11 @@ impl AnswerWriter {
                 Ok(in_flight) => in_flight.stored().await,
                 Err(why) => Err(why),
             };
-            let answer =
-                Bytes::from(answer(number, stored.map(|frame| frame.event().id.to_string())));
+            let stored = stored.map(|frame| frame.event().id.to_string()).map_err(Problem::from);
+            if let Err(problem) = &stored {
+                DenialHook::call(&self.request, problem);
+            }
+            let answer = Bytes::from(answer(number, stored));
             // Too many bytes would wait for ever.
             let length = u32::try_from(answer.len().min(MAX_UNREAD_ANSWERS)).unwrap_or(u32::MAX);
             let room = tokio::select! {
@@ -134,11 +140,11 @@ impl AnswerWriter {
 }
 
 /// Writes the answer to a line.
-fn answer(number: u64, stored: Result<String, PublishRejection>) -> String {
+fn answer(number: u64, stored: Result<String, Problem>) -> String {
     let json = match stored {
         Ok(id) => format!("{{\"line\":{number},\"id\":\"{id}\"}}"),
-        Err(why) => {
-            let problem = Problem::from(why).with_member("line", number);
+        Err(problem) => {
+            let problem = problem.with_member("line", number);
             // Serialization cannot fail: a problem consists of strings and numbers.
             serde_json::to_string(&problem.body()).unwrap_or_default()
         }
@@ -317,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_bounded() {
-        let answer = answer(7, Err(PublishRejection::Topic("x".repeat(MAX_MESSAGE))));
+        let answer = answer(7, Err(PublishRejection::Topic("x".repeat(MAX_MESSAGE)).into()));
         assert!(answer.len() < 2000 && answer.ends_with(",\"line\":7}\n"), "{answer}");
     }
 }

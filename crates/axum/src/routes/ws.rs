@@ -41,6 +41,7 @@ use super::body::PublishMessage;
 use crate::{
     admission::{Grant, PublishRejection, check_key, check_size, parse_name},
     connection::ConnectionCloser,
+    denial_hook::DenialHook,
     limits::{MAX_IN_FLIGHT, MAX_MESSAGE, MAX_READER_MESSAGE},
     metrics::EndReason,
     policy::Policy,
@@ -303,7 +304,10 @@ impl Peer {
             Ok(Message::Text(text)) => {
                 let result = match self.begin_publish(&text).await {
                     Ok(in_flight) => in_flight,
-                    Err(problem) => ready(Err(problem)).boxed(),
+                    Err(problem) => {
+                        DenialHook::call(&self.request.extensions, &problem);
+                        ready(Err(problem)).boxed()
+                    }
                 };
                 self.in_flight.push_back(result);
                 return Ok(());
