@@ -502,7 +502,44 @@ impl Drop for StreamRecord {
 
 #[cfg(test)]
 mod tests {
+    use waterclock::{
+        hub::{Format, Hub},
+        id::Cursor,
+    };
+
     use super::*;
+    use crate::{EventRoutes, sse::SseEncoder};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_before_ends_that_are_still_to_come_has_no_id() {
+        let hub = Arc::new(Hub::in_memory());
+        for topic in ["a", "b"] {
+            hub.publish(TopicEnd::done(topic.parse().unwrap()).draft()).await.unwrap();
+        }
+        let topics = Patterns::new(["a", "b"].map(|topic| topic.parse().unwrap())).unwrap();
+        let subscriber = hub.subscribe(topics, Cursor::Now);
+        let context = EventRoutes::new(hub).state().streaming;
+        let (open, heartbeat) = (context.streams.open(None).unwrap(), context.settings.heartbeat);
+        let mut session = Session::new(context, open, subscriber, SseEncoder(Format::default()));
+        for (name, has_id, idle) in [
+            ("hello", false, true),
+            ("heartbeat", false, false),
+            ("end", false, true),
+            // A client that resumed from here would never get the end of `b`.
+            ("heartbeat", false, false),
+            ("end", true, false),
+        ] {
+            let block = session.next().await.expect(name);
+            let block = str::from_utf8(&block).unwrap();
+            assert!(block.contains(&format!("event: {name}\n")), "{name}: {block}");
+            assert_eq!(block.contains("id: "), has_id, "{block}");
+            if idle {
+                // The client does not read.
+                tokio::time::sleep(heartbeat).await;
+            }
+        }
+        assert!(session.next().await.is_none());
+    }
 
     #[test]
     fn a_message_has_the_first_of_many_topics() {
