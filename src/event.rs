@@ -92,9 +92,8 @@ impl Draft {
 
 /// A publisher's own identification of an event, so that a retry does not publish it twice.
 ///
-/// The event log keeps a key as long as its event, and that of a topic's end until the topic ends
-/// again. Keys of different publishers and of different
-/// topics never collide.
+/// The event log keeps a key as long as its event, and the first 16 keys of a topic's end until the
+/// topic ends again. Keys of different publishers and of different topics never collide.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey {
     /// The publisher's name.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::*;
+use super::{topics::MAX_END_KEYS, *};
 use crate::{
     event::{Draft, IdempotencyKey, Name},
     id::Epoch,
@@ -824,6 +824,14 @@ async fn a_key_of_an_end_is_kept_until_the_next_end() {
             draft("a", "z"),
             with_key(ending("a"), "other"),
             with_key(draft("a", "x").reopening(), "end"),
+            ending("a"),
+            // Requests for the end that it has already keep their keys, too.
+            with_key(ending("a"), "second"),
+            with_key(ending("a"), "third"),
+            draft("a", "y").reopening(),
+            with_key(ending("a"), "second"),
+            with_key(ending("a"), "third"),
+            with_key(failing("a", "x"), "third"),
         ];
         for (draft, expected) in all.into_iter().zip([
             Ok(1),
@@ -837,10 +845,32 @@ async fn a_key_of_an_end_is_kept_until_the_next_end() {
             Ok(4),
             Ok(5),
             Ok(6),
+            Ok(7),
+            Ok(-7),
+            Ok(-7),
+            Ok(8),
+            Ok(-7),
+            Ok(-7),
+            reused,
         ]) {
             let appended = log.append_drafts(vec![draft.clone()]).await;
             assert_eq!(outcome(&appended[0]), expected, "{draft:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_first_keys_of_an_end_are_kept() {
+    for log in TestLog::all(keeping(10)) {
+        let end = |number: usize| with_key(ending("a"), &number.to_string());
+        for number in 0..=MAX_END_KEYS {
+            log.append_drafts(vec![end(number)]).await;
+        }
+        log.append_drafts(vec![draft("a", "x").reopening()]).await;
+        for number in 0..MAX_END_KEYS {
+            assert_eq!(outcome(&log.append_drafts(vec![end(number)]).await[0]), Ok(-1), "{number}");
+        }
+        assert_eq!(outcome(&log.append_drafts(vec![end(MAX_END_KEYS)]).await[0]), Ok(3));
     }
 }
 

@@ -99,6 +99,9 @@ impl MemoryContents {
         if let Some(end) = &end {
             match end.admit(&draft)? {
                 Admission::Duplicate => {
+                    if let Some(keyed) = end.keyed(&draft) {
+                        topics.set_end(&draft.topic, keyed);
+                    }
                     let event = end.event(draft.topic, epoch);
                     return Ok(Appended { event, is_duplicate: true });
                 }

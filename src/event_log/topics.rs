@@ -90,9 +90,13 @@ pub(super) struct StoredEnd {
     pub time: Timestamp,
     /// The data of the event that readers get.
     pub data: String,
-    pub key: Option<IdempotencyKey>,
+    /// The keys of the requests for it, the first [`MAX_END_KEYS`].
+    pub keys: Vec<IdempotencyKey>,
     pub is_reopened: bool,
 }
+
+/// Maximum number of idempotency keys that a log keeps of the end of a topic.
+pub(super) const MAX_END_KEYS: usize = 16;
 
 /// The place in the log of a draft whose topic has had an end.
 pub(super) enum Admission {
@@ -107,8 +111,8 @@ pub(super) enum Admission {
 impl StoredEnd {
     /// Creates the end that a draft asks for.
     pub fn new(draft: &Draft, sequence: u64, time: Timestamp) -> Arc<Self> {
-        let (data, key) = (draft.data.clone(), draft.key.clone());
-        Arc::new(Self { sequence, time, data, key, is_reopened: false })
+        let (data, keys) = (draft.data.clone(), draft.key.iter().cloned().collect());
+        Arc::new(Self { sequence, time, data, keys, is_reopened: false })
     }
 
     /// Returns the end of a topic that is open again.
@@ -116,10 +120,19 @@ impl StoredEnd {
         Arc::new(Self { is_reopened: true, ..self.clone() })
     }
 
-    /// Compares a draft to the same topic that has the end's key. Returns `None` if the keys
+    /// Returns the end with the key of a draft that has asked for it again, or `None` if it has
+    /// nothing to keep: no key, or there are too many.
+    pub fn keyed(&self, draft: &Draft) -> Option<Arc<Self>> {
+        let key = draft.key.as_ref().filter(|_| self.keys.len() < MAX_END_KEYS)?;
+        let mut end = self.clone();
+        end.keys.push(key.clone());
+        Some(Arc::new(end))
+    }
+
+    /// Compares a draft to the same topic that has a key of the end. Returns `None` if the keys
     /// differ.
     pub fn find_by_key(&self, draft: &Draft) -> Option<Result<(), Rejected>> {
-        let is_same_key = self.key.is_some() && self.key == draft.key;
+        let is_same_key = draft.key.as_ref().is_some_and(|key| self.keys.contains(key));
         let found = || self.is_same(draft).then_some(()).ok_or(Rejected::KeyReused);
         is_same_key.then(found)
     }

@@ -20,7 +20,7 @@ async fn expect(server: &Server, path: &str, headers: &str, body: &str, status: 
 #[tokio::test]
 async fn each_way_to_end_and_reopen_a_topic_has_a_defined_answer() {
     let server = Server::start().await;
-    let key = "Idempotency-Key: k\r\n";
+    let (key, other_key) = ("Idempotency-Key: k\r\n", "Idempotency-Key: l\r\n");
     let done = format!("{{\"id\":\"{}\",\"topic\":\"t\",\"outcome\":\"done\"}}", event_id(2));
     let failed = format!(
         "{{\"id\":\"{}\",\"topic\":\"u\",\"outcome\":\"failed\",\"message\":\"no \\\"x\\\"\"}}",
@@ -31,6 +31,7 @@ async fn each_way_to_end_and_reopen_a_topic_has_a_defined_answer() {
         ("t", "", "x", 201, "\"data\":\"x\""),
         ("t?end", key, "", 201, &*done),
         ("t?end=done", "", "", 201, &*done),
+        ("t?end", other_key, "", 201, &*done),
         ("t?end", key, "", 201, &*done),
         ("t?end=failed", key, "why", 422, "was used for an event with another name"),
         ("t?end=failed", "", "why", 409, "The topic has ended."),
@@ -40,8 +41,9 @@ async fn each_way_to_end_and_reopen_a_topic_has_a_defined_answer() {
         ("u?reopen=true", "", "x", 201, "\"data\":\"x\""),
         ("u", "", "x", 201, "\"data\":\"x\""),
         ("t?reopen", "", "x", 201, "\"data\":\"x\""),
-        // A late retry of the end does not end the topic again.
+        // A late retry of the end does not end the topic again, whichever request it repeats.
         ("t?end", key, "", 201, &*done),
+        ("t?end", other_key, "", 201, &*done),
         ("t?reopen=false", "", "x", 201, "\"data\":\"x\""),
         ("v?end=failed", "", "", 201, "\"outcome\":\"failed\"}"),
         // Nothing is lost silently.

@@ -23,7 +23,7 @@ use crate::{
 /// "wclk", by which this program and the tool `file` recognize the database.
 const APPLICATION_ID: usize = 0x7763_6c6b;
 /// Each migration brings a file of the format before it to its own. A new file has format 0.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     "CREATE TABLE log (epoch TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT;
      CREATE TABLE topics (
          id INTEGER PRIMARY KEY,
@@ -50,6 +50,16 @@ pub(super) const MIGRATIONS: [&str; 3] = [
          key TEXT,
          is_reopened INTEGER NOT NULL
      ) STRICT;",
+    "CREATE TABLE end_keys (
+         topic INTEGER NOT NULL REFERENCES topics,
+         publisher TEXT NOT NULL,
+         key TEXT NOT NULL,
+         PRIMARY KEY (topic, publisher, key)
+     ) STRICT, WITHOUT ROWID;
+     INSERT INTO end_keys SELECT topic, publisher, key FROM ends
+         WHERE publisher IS NOT NULL AND key IS NOT NULL;
+     ALTER TABLE ends DROP COLUMN publisher;
+     ALTER TABLE ends DROP COLUMN key;",
 ];
 /// The current format.
 pub(super) const FORMAT: usize = MIGRATIONS.len();
@@ -265,7 +275,7 @@ fn has_in_index(connection: &Connection, id: i64, name: Option<&str>) -> rusqlit
 /// Removes the ends that no program has written. Returns `true` if there were any.
 fn remove_invalid_ends(connection: &Connection) -> rusqlite::Result<bool> {
     let mut ends = connection.prepare(
-        "SELECT ends.topic, topics.topic, sequence, time, data, publisher, key, is_reopened
+        "SELECT ends.topic, topics.topic, sequence, time, data, is_reopened
          FROM ends LEFT JOIN topics ON topics.id = ends.topic",
     )?;
     let mut rows = ends.query([])?;
@@ -284,6 +294,7 @@ fn remove_invalid_ends(connection: &Connection) -> rusqlite::Result<bool> {
     }
     for topic in &invalid {
         connection.execute("DELETE FROM ends WHERE topic = ?1", [topic])?;
+        connection.execute("DELETE FROM end_keys WHERE topic = ?1", [topic])?;
     }
     if !invalid.is_empty() {
         tracing::error!(count = invalid.len(), "ends of topics are damaged: the topics are open");
@@ -291,15 +302,15 @@ fn remove_invalid_ends(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(!invalid.is_empty())
 }
 
-/// Reads the end of a row whose columns from the third on are those of the table.
+/// Reads the end of a row whose columns from the third on are those of the table. Its keys are in
+/// a table of their own.
 fn read_end(row: &Row<'_>) -> rusqlite::Result<StoredEnd> {
-    let (publisher, key): (Option<String>, Option<String>) = (row.get(5)?, row.get(6)?);
     Ok(StoredEnd {
         sequence: row.get(2)?,
         time: Timestamp::from_millis(row.get(3)?),
         data: row.get(4)?,
-        key: publisher.zip(key).map(|(publisher, key)| IdempotencyKey { publisher, key }),
-        is_reopened: row.get(7)?,
+        keys: Vec::new(),
+        is_reopened: row.get(5)?,
     })
 }
 
@@ -350,12 +361,21 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
         by_row_id.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
     }
     let mut ends: HashMap<i64, StoredEnd> = HashMap::new();
-    let mut statement = connection.prepare(
-        "SELECT topic, NULL, sequence, time, data, publisher, key, is_reopened FROM ends",
-    )?;
+    let mut statement =
+        connection.prepare("SELECT topic, NULL, sequence, time, data, is_reopened FROM ends")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         ends.insert(row.get(0)?, read_end(row)?);
+    }
+    let mut statement = connection.prepare("SELECT topic, publisher, key FROM end_keys")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        // A damaged key costs that key only.
+        if let (Ok(topic), Ok(publisher), Ok(key)) = (row.get(0), row.get(1), row.get(2))
+            && let Some(end) = ends.get_mut(&topic)
+        {
+            end.keys.push(IdempotencyKey { publisher, key });
+        }
     }
     // The topic of a damaged event may be of another type.
     let mut kept: HashMap<Option<i64>, (usize, u64)> = HashMap::new();

@@ -236,9 +236,48 @@ async fn a_log_of_the_format_without_ends_is_migrated() {
     assert_eq!((open(&folder).ends(&all(), 0, 9), ends.len()), (ends, 1));
 }
 
+#[tokio::test]
+async fn a_log_whose_ends_have_one_key_is_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = database(&folder);
+    old.pragma_update(None, "journal_mode", "WAL").unwrap();
+    old.execute_batch(&schema::MIGRATIONS[..3].concat()).unwrap();
+    let data = r#"{"topic":"a","outcome":"failed","message":"why"}"#;
+    old.execute_batch(&format!(
+        "PRAGMA application_id = 0x77636c6b; PRAGMA user_version = 3;
+         INSERT INTO log VALUES ('00000000c10cca11', 0);
+         INSERT INTO topics VALUES (7, 'a', 0), (8, 'b', 0);
+         INSERT INTO ends VALUES (7, 1, 5, '{data}', 'me', 'why', 1);
+         INSERT INTO ends VALUES (8, 2, 5, '{}', NULL, NULL, 0);",
+        data.replace("\"a\"", "\"b\"")
+    ))
+    .unwrap();
+    drop(old);
+    LifeFile::open(folder.path()).unwrap().begin(2).unwrap();
+    for _ in 0..2 {
+        let log = open(&folder);
+        assert_eq!(log.bounds().epoch, "00000000c10cca11".parse().unwrap());
+        for (topic, sequence) in [("a", 1), ("b", 2)] {
+            let again = end(&log, topic, "why").await.unwrap();
+            assert_eq!((again.event.id.sequence, again.is_duplicate), (sequence, true), "{topic}");
+        }
+    }
+    let version = database(&folder).pragma_query_value(None, "user_version", |row| row.get(0));
+    assert_eq!(version, Ok(schema::FORMAT));
+}
+
 async fn end(log: &SqliteLog, topic: &str, why: &str) -> Result<Appended, Rejected> {
+    end_with_key(log, topic, why, why).await
+}
+
+async fn end_with_key(
+    log: &SqliteLog,
+    topic: &str,
+    why: &str,
+    key: &str,
+) -> Result<Appended, Rejected> {
     let end = TopicEnd::failed(topic.parse().unwrap(), why.to_owned());
-    let key = IdempotencyKey { publisher: "me".to_owned(), key: why.to_owned() };
+    let key = IdempotencyKey { publisher: "me".to_owned(), key: key.to_owned() };
     log.append(vec![end.draft().with_key(key)], NOW).await.unwrap().remove(0)
 }
 
@@ -258,14 +297,17 @@ async fn ends_survive_a_restart_with_their_keys_and_numbers() {
     assert_eq!((log.bounds().newest, log.ends(&all(), 0, 9)), (2, vec![first.event.clone()]));
     assert_eq!(log.bounds().epoch, first.event.id.epoch);
     assert_eq!(log.append(vec![draft("a")], NOW).await.unwrap(), [Err(Rejected::Ended)]);
+    end_with_key(&log, "a", "first", "other").await.unwrap();
     log.append(vec![draft("a").reopening()], NOW).await.unwrap()[0].as_ref().unwrap();
     drop(log);
 
-    // It was reopened, but a retry of the end does not end it again.
+    // It was reopened, but a retry of the end does not end it again, whoever sends it.
     let log = reopen();
     assert!(log.ends(&all(), 0, 9).is_empty());
-    let again = end(&log, "a", "first").await.unwrap();
-    assert_eq!(again, Appended { is_duplicate: true, ..first });
+    for key in ["first", "other"] {
+        let again = end_with_key(&log, "a", "first", key).await.unwrap();
+        assert_eq!(again, Appended { is_duplicate: true, ..first.clone() });
+    }
     let second = end(&log, "a", "second").await.unwrap();
     assert_eq!(second.event.id.sequence, 4);
     log.tidy().await;

@@ -73,7 +73,13 @@ impl<'a> AppendTransaction<'a> {
         if let Some(end) = end {
             match end.admit(draft) {
                 Ok(Admission::New) => {}
-                Ok(Admission::Duplicate) => return Ok(Ok(duplicate(&end))),
+                Ok(Admission::Duplicate) => {
+                    if let Some(keyed) = end.keyed(draft) {
+                        self.insert_end_key(row_id, draft)?;
+                        self.topics.ends.insert(draft.topic.clone(), keyed);
+                    }
+                    return Ok(Ok(duplicate(&end)));
+                }
                 Ok(Admission::Reopening) => {
                     let reopen = "UPDATE ends SET is_reopened = 1 WHERE topic = ?1";
                     self.transaction.execute(reopen, [row_id])?;
@@ -97,17 +103,23 @@ impl<'a> AppendTransaction<'a> {
     fn append_end(&mut self, row_id: i64, draft: &Draft) -> rusqlite::Result<Placed> {
         let sequence = self.newest + 1;
         let end = StoredEnd::new(draft, sequence, self.time);
-        let (publisher, key) = end.key.as_ref().map(|key| (&key.publisher, &key.key)).unzip();
         let mut insert = self.transaction.prepare_cached(
-            "INSERT OR REPLACE INTO ends
-             (topic, sequence, time, data, publisher, key, is_reopened)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)",
+            "INSERT OR REPLACE INTO ends (topic, sequence, time, data, is_reopened)
+             VALUES (?1, ?2, ?3, ?4, 0)",
         )?;
-        let time = self.time.as_millis();
-        insert.execute((row_id, sequence, time, &end.data, publisher, key))?;
+        insert.execute((row_id, sequence, self.time.as_millis(), &end.data))?;
+        self.transaction.execute("DELETE FROM end_keys WHERE topic = ?1", [row_id])?;
+        self.insert_end_key(row_id, draft)?;
         self.newest = sequence;
         self.topics.ends.insert(draft.topic.clone(), end);
         Ok(Placed { sequence, time: self.time, is_duplicate: false })
+    }
+
+    /// Inserts the key of a draft that ends a topic, if it has one.
+    fn insert_end_key(&self, row_id: i64, draft: &Draft) -> rusqlite::Result<()> {
+        let Some(IdempotencyKey { publisher, key }) = &draft.key else { return Ok(()) };
+        let insert = "INSERT OR IGNORE INTO end_keys (topic, publisher, key) VALUES (?1, ?2, ?3)";
+        self.transaction.prepare_cached(insert)?.execute((row_id, publisher, key)).map(|_| ())
     }
 
     /// Returns the topic's newest end. The topic must not be forgotten.
@@ -153,10 +165,12 @@ impl<'a> AppendTransaction<'a> {
                      )",
                     [empty.as_str()],
                 )?;
-                self.transaction.execute(
-                    "DELETE FROM ends WHERE topic = (SELECT id FROM topics WHERE topic = ?1)",
-                    [empty.as_str()],
-                )?;
+                for table in ["ends", "end_keys"] {
+                    let delete = format!(
+                        "DELETE FROM {table} WHERE topic = (SELECT id FROM topics WHERE topic = ?1)"
+                    );
+                    self.transaction.execute(&delete, [empty.as_str()])?;
+                }
                 let delete = "DELETE FROM topics WHERE topic = ?1";
                 self.transaction.execute(delete, [empty.as_str()])?;
                 changes.forgotten.insert(empty);
