@@ -1,7 +1,10 @@
 // The examples of backends: express, go and spring.
 import { randomBytes } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
-import { type Example, expect, prints, publish, test } from './examples.ts';
+import { rmSync, writeFileSync } from 'node:fs';
+import { type Example, expect, prints, publish, test as base } from './examples.ts';
+
+// Without a browser.
+const test = base.extend({ noErrors: ({}, use) => use() });
 
 const backends = [
   { name: 'express', needs: '`node`', isThere: () => true },
@@ -54,6 +57,14 @@ for (const { name, needs, isThere } of backends) {
     await server.start('--heartbeat', '100ms');
     await publish(server, 'after the kill');
     await reads('from before', 'from the backend', 'from elsewhere', 'after the kill');
+
+    // A log without the events before.
+    await server.kill();
+    rmSync(server.data!, { recursive: true });
+    await server.start('--heartbeat', '100ms');
+    await publish(server, 'in a new log');
+    await reads('from before', 'from the backend', 'from elsewhere', 'after the kill', 'in a new log');
+    expect(example.output).toContain('Events are missing');
 
     // A refusal ends it.
     const secret = info.outputPath('secret');

@@ -1,7 +1,7 @@
 // The examples with a page: html, react and next. The last two build the client first, so they take
 // turns.
 import { randomBytes } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { networkErrors, streams } from '../tests/server.ts';
 import { expect, publish, test } from './examples.ts';
 
@@ -52,6 +52,14 @@ for (const { name, start, stop, options } of pages) {
     await server.start('--retry', '200ms', '--public-topic', 'orders.>');
     await publish(server, 'after the kill');
     await lists('from before', 'from the page', 'from elsewhere', 'while stopped', 'after the kill');
+
+    // A log without the events before.
+    await server.kill();
+    rmSync(server.data!, { recursive: true });
+    await server.start('--retry', '200ms', '--public-topic', 'orders.>');
+    await publish(server, 'in a new log');
+    await expect(page.getByText('Some orders are missing.')).toBeVisible({ timeout: 15_000 });
+    await expect(page.getByText('in a new log')).toBeVisible();
 
     const secret = info.outputPath('secret');
     writeFileSync(secret, randomBytes(32).toString('hex'));
