@@ -1,37 +1,9 @@
 // The client for pages, loaded from the server by pages of another origin.
 import type { BrowserContext, Page } from '@playwright/test';
-import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import { createServer } from 'node:http';
-import { once } from 'node:events';
-import { resolve } from 'node:path';
-import { type Server, expect, networkErrors, sign, streams, test as base } from './server.ts';
-
-const client = resolve(import.meta.dirname, '../../client');
-
-const blank = '<!doctype html><title>a page</title><link rel="icon" href="data:,"><main></main>';
-
-/** A server of another origin, with empty pages and the files of the test. */
-type Pages = { origin: string; files: Record<string, string> };
-
-const test = base.extend<{ pages: Pages }>({
-  pages: async ({}, use) => {
-    const files: Record<string, string> = {};
-    const server = createServer(({ url = '' }, response) => {
-      const file = files[url];
-      const type = url.endsWith('.js') ? 'text/javascript' : 'text/html';
-      response.writeHead(200, { 'content-type': `${type}; charset=utf-8` });
-      response.end(file ?? blank);
-    });
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const { port } = server.address() as { port: number };
-    await use({ origin: `http://127.0.0.1:${port}`, files });
-    server.close();
-    server.closeAllConnections();
-  },
-});
+import { blank, bundle, openOwn, type Pages, test } from './pages.ts';
+import { type Server, expect, networkErrors, sign, streams } from './server.ts';
 
 // A trace records every tab.
 const allowedErrors = new RegExp(`${networkErrors.source}|WebSocket connection to .* failed`);
@@ -240,19 +212,12 @@ test('tokens are renewed, and tabs with the same claims share', async ({ context
   expect(opened()).toBe(3);
 });
 
-/** Bundles a module for a page. It may import the client's sources, and React. */
-function bundle(input: string): string {
-  const options = ['--bundle', '--format=esm', '--define:process.env.NODE_ENV="development"', '--log-level=error'];
-  const settings = { cwd: client, input, maxBuffer: 1 << 26 };
-  return execFileSync('node_modules/.bin/esbuild', options, settings).toString();
-}
-
 test('the hook for React starts, stops and continues', async ({ page, server, pages }) => {
   await server.start('--cors-origin', pages.origin);
   pages.files['/app.js'] = bundle(`
     import { StrictMode, createElement as h } from 'react';
     import { createRoot } from 'react-dom/client';
-    import { useStream } from './src/react.ts';
+    import { useStream } from 'waterclock/react';
     function List() {
       const { events, state, start, stop } = useStream('${server.url}/events?topic=t', { limit: 4 });
       const restart = () => (stop(), start());
@@ -289,7 +254,7 @@ test('the hook for React follows its options', async ({ page, server, pages }) =
   pages.files['/app.js'] = bundle(`
     import { StrictMode, createElement as h } from 'react';
     import { createRoot } from 'react-dom/client';
-    import { useStream } from './src/react.ts';
+    import { useStream } from 'waterclock/react';
     const seen = window.seen = { renders: [], called: [] };
     function App({ topic, ...options }) {
       const { events, state } = useStream('${server.url}/events?topic=' + topic, {
@@ -317,8 +282,10 @@ test('the hook for React follows its options', async ({ page, server, pages }) =
   expect(opened()).toBe(1);
 
   // Another token is another stream, which continues.
-  for (const token of ['one', 'two']) await show({ topic: 't', share: false, token });
-  await expect.poll(opened).toBe(3);
+  for (const [i, token] of ['one', 'two'].entries()) {
+    await show({ topic: 't', share: false, token });
+    await expect.poll(opened).toBe(i + 2);
+  }
   await publish(server, 3, 3);
   await expect.poll(last).toEqual(['t', 'live', ['1', '2', '3']]);
   expect((await seen()).renders.map(([, state]: string[]) => state)).not.toContain('stopped');
@@ -359,7 +326,7 @@ test('the end of a topic ends its streams, and is told to readers of a pattern',
     }, server.url);
   // A page of another origin needs a token to publish.
   expect(await publishing()).toEqual(['PublishError', 403, expect.stringContaining('another origin')]);
-  await tabs[0].goto(`${server.url}/client.js`);
+  await openOwn(tabs[0], server);
   expect(await publishing()).toEqual(['PublishError', 409, expect.stringContaining('has ended')]);
   const named = await tabs[0].evaluate(async (url) => {
     const { publish } = await import(`${url}/client.js`);
