@@ -376,16 +376,18 @@ export class Tab<M> {
   private handleStatus(now: number, status: LeaderStatus, effects: TabEffect<M>[]): void {
     this.heard(now);
     const { state, reason, cursor } = status;
-    this.leader.status = status;
     if (state.kind === 'stopped') {
-      // The stream has ended, for all tabs.
-      this.leader.status = { ...status, reason: null };
-      this.leave(now, 'inactive', effects);
-      this.connection.finish(reason);
-      return;
-    }
-    if (state.kind === 'waiting') {
-      this.leader.status = { ...status, state: { kind: 'waiting', until: state.until + now } };
+      if (cursor === null || this.hasReached(cursor)) {
+        // The stream has ended, for all tabs.
+        this.leave(now, 'inactive', effects);
+        this.connection.finish(reason);
+        return;
+      }
+      // This tab has not read all of it. The next leader finds the end by itself.
+      this.leader = this.unknownLeader(now);
+    } else {
+      const until = state.kind === 'waiting' && state.until + now;
+      this.leader.status = until === false ? status : { ...status, state: { kind: 'waiting', until } };
     }
     this.catchUp(cursor, effects);
   }

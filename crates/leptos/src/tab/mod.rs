@@ -580,22 +580,26 @@ impl<M> Tab<M> {
     fn handle_status(
         &mut self,
         now: PageTime,
-        status: LeaderStatus,
+        mut status: LeaderStatus,
         effects: &mut Vec<TabEffect<M>>,
     ) {
         self.leader.heard(now);
         let target = status.cursor;
-        self.leader.status = status;
-        match &mut self.leader.status.state {
-            ConnectionState::Stopped => {
+        match &mut status.state {
+            ConnectionState::Stopped if target.is_none_or(|target| self.has_reached(target)) => {
                 // The stream has ended, for all tabs.
-                let reason = self.leader.status.reason.take();
                 self.leave(now, Role::Inactive, effects);
-                self.connection.finish(reason);
+                self.connection.finish(status.reason);
                 return;
             }
-            ConnectionState::Waiting { until } => *until = until.saturating_add(now),
-            _ => {}
+            // This tab has not read all of it. The leader is about to leave, and the next one finds
+            // the end by itself.
+            ConnectionState::Stopped => self.leader = Leader::unknown(now, &self.connection),
+            ConnectionState::Waiting { until } => {
+                *until = until.saturating_add(now);
+                self.leader.status = status;
+            }
+            _ => self.leader.status = status,
         }
         self.catch_up(target, effects);
     }

@@ -219,6 +219,30 @@ fn the_end_of_the_stream_is_for_all_tabs() {
 }
 
 #[test]
+fn a_follower_that_is_behind_first_reads_to_the_end_of_the_stream() {
+    let status = LeaderStatus {
+        state: ConnectionState::Stopped,
+        reason: Some(NO_CONTENT),
+        cursor: Some(id(7)),
+        heartbeat: seconds(15),
+    };
+    let mut tab = follower();
+    let effects = tab.step(seconds(1), 0.0, TabInput::Announced(status.clone()));
+    assert_eq!(effects, [TabEffect::Fetch { after: id(5) }]);
+    assert!(tab.is_wanted());
+    let events = vec![Content::Event(id(6)), Content::Event(id(7))];
+    let fetched = TabInput::Fetched(Fetched { after: id(5), gap: None, events, cursor: id(7) });
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched)), [6, 7]);
+    // The leader answers once more, or it leaves, and this tab finds the end by itself.
+    let mut next = tab.clone();
+    let effects = tab.step(seconds(2), 0.0, TabInput::Announced(status));
+    assert_eq!(effects.last(), Some(&TabEffect::Leave));
+    assert_eq!((tab.is_wanted(), tab.reason()), (false, Some(&NO_CONTENT)));
+    let effects = next.step(seconds(2), 0.0, TabInput::Granted);
+    assert_eq!(effects[0], TabEffect::Connection(ConnectionEffect::Open { after: Some(id(7)) }));
+}
+
+#[test]
 fn a_standalone_tab_also_stops_at_the_end_of_the_stream() {
     let mut tab = follower();
     let _ = tab.step(seconds(0), 0.0, TabInput::CannotShare);
@@ -298,6 +322,8 @@ struct FakeBrowser {
     epoch: u64,
     newest: u64,
     oldest: u64,
+    /// `true` once the log is complete.
+    is_over: bool,
     fetches: usize,
     /// The file that the lives of its tabs are written to.
     traces: Option<Traces>,
@@ -325,6 +351,7 @@ struct FakeStream {
     has_begun: bool,
 }
 
+const NO_CONTENT: DisconnectReason = DisconnectReason::Status { status: 204, detail: None };
 const TABS: usize = 4;
 const STREAM: usize = TABS;
 const LOCK: usize = TABS + 1;
@@ -352,6 +379,8 @@ enum Action {
     Publish,
     Retain(u64),
     NewLog,
+    /// The last event has been published, so the server has nothing more to send.
+    Complete,
     Pass(u64),
 }
 
@@ -375,6 +404,7 @@ impl FakeBrowser {
             epoch: 1,
             newest: 0,
             oldest: 1,
+            is_over: false,
             fetches: 0,
             traces: None,
         }
@@ -464,12 +494,15 @@ impl FakeBrowser {
                     self.input(tab, TabInput::NoOtherTabs);
                 }
             }
+            Action::Publish if self.is_over => {}
             Action::Publish => self.newest += 1,
+            Action::Complete => self.is_over = true,
             Action::Retain(count) => {
                 self.oldest = self.oldest.max((self.newest + 1).saturating_sub(count));
             }
             Action::NewLog => {
                 (self.epoch, self.newest, self.oldest) = (self.epoch + 1, 0, 1);
+                self.is_over = false;
                 for tab in 0..TABS {
                     self.act(&Action::Cut(tab, false));
                 }
@@ -490,6 +523,11 @@ impl FakeBrowser {
         let Some(stream) = &self.tabs[tab].stream else { return };
         let (has_begun, cursor) = (stream.has_begun, stream.cursor);
         let (is_gap, start) = self.start(cursor);
+        if self.is_over && start == self.newest && !is_gap && cursor.is_some() {
+            // The server closes the stream. When the browser reconnects, it is answered 204.
+            self.act(&Action::Cut(tab, !has_begun));
+            return;
+        }
         let mut messages = Vec::new();
         let cursor = if !has_begun {
             let hello_id = (!is_gap).then_some(self.id(start));
@@ -564,7 +602,10 @@ impl FakeBrowser {
                 self.tabs[tab].inbox[STREAM].clear();
             }
             TabEffect::Connection(ConnectionEffect::Explain) => {
-                let explained = ConnectionInput::Explained(DisconnectReason::Recovered);
+                let is_over =
+                    self.is_over && self.tabs[tab].tab.cursor() == Some(self.id(self.newest));
+                let reason = if is_over { NO_CONTENT } else { DisconnectReason::Recovered };
+                let explained = ConnectionInput::Explained(reason);
                 self.tabs[tab].inbox[FETCH].push_back(TabInput::Connection(explained));
             }
             TabEffect::Join => {
@@ -697,8 +738,11 @@ fn action_or_loss() -> impl Strategy<Value = Action> {
 fn traces_are_written_for_the_client_in_typescript() {
     let mut traces = Traces::create("tab");
     let actions = traces.pool(action_or_loss());
-    for _ in 0..5_000 {
-        let actions = traces.pick(&actions, 200);
+    for n in 0..5_000 {
+        let mut actions = traces.pick(&actions, 200);
+        if n % 2 == 0 {
+            actions.insert(actions.len() / 2, Action::Complete);
+        }
         let mut browser = FakeBrowser { traces: Some(traces), ..FakeBrowser::new() };
         for tab in 0..TABS {
             // One of them starts from now.
@@ -756,6 +800,33 @@ proptest! {
         }
         let is_wanted = browser.tabs.iter().any(|page| !page.is_dead && page.tab.is_wanted());
         prop_assert_eq!(streams, usize::from(is_wanted), "one connection for all");
+    }
+
+    #[test]
+    fn every_tab_stops_at_the_end_of_the_stream_once_it_has_read_all_of_it(
+        before in proptest::collection::vec(action(), 0..200),
+        after in proptest::collection::vec(action(), 0..100),
+    ) {
+        let mut browser = FakeBrowser::new();
+        for tab in &mut browser.tabs {
+            tab.tab = Tab::new(Some(id(0)));
+            tab.shown = vec![id(0)];
+        }
+        for action in before.iter().chain([&Action::Publish, &Action::Complete]).chain(&after) {
+            browser.act(action);
+        }
+        browser.thaw();
+        browser.settle();
+        browser.settle();
+        for page in browser.tabs.iter().filter(|page| !page.is_dead) {
+            let shown: Vec<u64> = page.shown.iter().map(|id| id.sequence).collect();
+            prop_assert_eq!(&shown, &(shown[0]..=*shown.last().unwrap()).collect::<Vec<_>>());
+            prop_assert!(!page.tab.is_wanted(), "all have stopped");
+            if page.tab.reason() == Some(&NO_CONTENT) {
+                prop_assert_eq!(shown.last(), Some(&browser.newest));
+            }
+            prop_assert!(page.stream.is_none());
+        }
     }
 
     #[test]
