@@ -23,6 +23,14 @@ async function openOne(context: BrowserContext, url: string): Promise<Page> {
   return tab;
 }
 
+/** Returns the events and the ends of topics in the list, oldest first. */
+const lines = (tab: Page) =>
+  tab.locator('.rows li').evaluateAll((rows) =>
+    rows
+      .map((row) => row.querySelector(row.className === 'event' ? '.data' : '.about')!.textContent)
+      .filter((text) => text !== 'Stream opened'),
+  );
+
 const sharing = (tab: Page) => tab.locator('.sharing');
 
 test.describe('tabs', () => {
@@ -154,6 +162,52 @@ test.describe('tabs', () => {
     for (const tab of tabs) await tab.getByRole('button', { name: 'Connect' }).click();
     for (const tab of tabs) await expect(sharing(tab)).toHaveText('3 tabs, 1 connection');
     expect(await streams(server)).toBe(1);
+  });
+
+  test('a topic ends once in each tab, in order, also in one that has missed something', async ({ context, server }) => {
+    await server.start('--interval', '1h', '--retry', '200ms');
+    const url = `${server.url}/?topic=a,b,c`;
+    const leader = await openOne(context, url);
+    await expect(state(leader)).toHaveText('Live');
+    const tab = await context.newPage();
+    await tab.addInitScript(() => {
+      // It misses those messages of the leader that have this name.
+      const { set } = Object.getOwnPropertyDescriptor(BroadcastChannel.prototype, 'onmessage')!;
+      Object.defineProperty(BroadcastChannel.prototype, 'onmessage', {
+        set(handle: ((event: MessageEvent) => void) | null) {
+          const missed = () => (window as unknown as { missed?: string }).missed;
+          set!.call(this, handle && ((event: MessageEvent) => event.data[2] !== missed() && handle(event)));
+        },
+      });
+    });
+    await tab.goto(url);
+    for (const one of [leader, tab]) await expect(sharing(one)).toHaveText('2 tabs, 1 connection');
+    const miss = (missed: string) => tab.evaluate((missed) => Object.assign(window, { missed }), missed);
+    const publish = async (path: string, body = '') => {
+      const answer = await fetch(`${server.url}/events/${path}`, { method: 'POST', body });
+      expect(answer.ok).toBe(true);
+    };
+    // Both the event and the end are fetched.
+    await miss('end');
+    await publish('a', '1. a');
+    await publish('a?end');
+    await publish('b', '1. b');
+    const first = ['1. a', 'Topic ended: a', '1. b'];
+    for (const one of [leader, tab]) await expect.poll(() => lines(one)).toEqual(first);
+    // The end is fetched, and the leader's message comes, too.
+    await miss('message');
+    await publish('b', '2. b');
+    await publish('b?end=failed', 'disk full');
+    const second = [...first, '2. b', 'Topic failed: b: disk full'];
+    for (const one of [leader, tab]) await expect.poll(() => lines(one)).toEqual(second);
+    await miss('');
+    await publish('c', '1. c');
+    await publish('c?end');
+    const late = await openOne(context, url);
+    for (const one of [leader, tab, late]) {
+      await expect(state(one)).toHaveText('Stopped. The stream has ended');
+      expect(await lines(one)).toEqual([...second, '1. c', 'Topic ended: c']);
+    }
   });
 
   test('a page goes into the back/forward cache and comes back', async ({ server }) => {

@@ -224,7 +224,7 @@ mod tests {
             ),
             (
                 ("end", r#"{"topic":"t","outcome":"failed","message":"why","last":true}"#),
-                ReceivedMessage::Heartbeat { id: Some(id(4)) },
+                ReceivedMessage::Gap { cursor: Some(id(4)) },
                 StreamUpdate::End(TopicEnd {
                     last: true,
                     ..TopicEnd::failed("t".parse().unwrap(), "why".to_owned())
@@ -232,7 +232,7 @@ mod tests {
             ),
             (
                 ("end", r#"{"topic":"t","outcome":"done"}"#),
-                ReceivedMessage::Heartbeat { id: Some(id(4)) },
+                ReceivedMessage::Gap { cursor: Some(id(4)) },
                 StreamUpdate::End(TopicEnd::done("t".parse().unwrap())),
             ),
             (

@@ -130,7 +130,9 @@ pub enum ReceivedMessage {
         /// Position of the stream.
         id: Option<EventId>,
     },
-    /// The server cannot honour the cursor and has set another.
+    /// The server cannot honour the cursor and has set another, or a topic has ended. Of several
+    /// ends from before the start of a stream, only the last has an id, so such a message means
+    /// something only at the cursor after which it was sent.
     Gap {
         /// Position from which the stream continues.
         cursor: Option<EventId>,

@@ -304,11 +304,7 @@ fn effect(run: impl FnMut() + 'static) {
 }
 
 fn fetched(after: EventId, response: PollResponse) -> Fetched<StreamUpdate> {
-    let PollResponse { events, cursor, gap, .. } = response;
-    Fetched {
-        after,
-        gap: gap.map(StreamUpdate::Gap),
-        events: events.into_iter().map(|event| StreamUpdate::Event(Arc::new(event))).collect(),
-        cursor,
-    }
+    let PollResponse { events, ends, cursor, gap, .. } = response;
+    let gap = gap.map(StreamUpdate::Gap);
+    Fetched { after, gap, events: message::in_order(events, ends), cursor }
 }

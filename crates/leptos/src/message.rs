@@ -11,7 +11,7 @@ use waterclock::{
 };
 
 use crate::{
-    browser::{FromJson, Json, from_json},
+    browser::{FromJson, Json, PlacedEnd, from_json},
     connection::{Intervals, ReceivedMessage},
     tab::StreamMessage,
 };
@@ -36,6 +36,17 @@ pub enum StreamUpdate {
     Notice,
 }
 
+/// Puts events and ends in their order in the log. Each list must be in order.
+pub(crate) fn in_order(events: Vec<Event>, ends: Vec<PlacedEnd>) -> Vec<StreamUpdate> {
+    let events = events.into_iter().map(|event| StreamUpdate::Event(Arc::new(event)));
+    let mut updates: Vec<_> = events.collect();
+    for PlacedEnd { id, end } in ends.into_iter().rev() {
+        let is_before = |update: &StreamUpdate| matches!(update, StreamUpdate::Event(event) if event.id.sequence < id.sequence);
+        updates.insert(updates.partition_point(is_before), StreamUpdate::End(end));
+    }
+    updates
+}
+
 /// Parses a message of the stream. One that cannot be parsed still counts as a heartbeat.
 pub(crate) fn parse(name: &str, last_event_id: &str, data: &str) -> StreamMessage<StreamUpdate> {
     let id = last_event_id.parse().ok();
@@ -51,12 +62,10 @@ pub(crate) fn parse(name: &str, last_event_id: &str, data: &str) -> StreamMessag
             Some(gap) => (ReceivedMessage::Gap { cursor: id }, StreamUpdate::Gap(gap)),
             None => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
         },
-        // The position after an end is a cursor like any other. A client that resumes there after
-        // the last end is told that the stream has ended.
-        End::NAME => {
-            let content = from_json(data).map_or(StreamUpdate::Notice, StreamUpdate::End);
-            (ReceivedMessage::Heartbeat { id }, content)
-        }
+        End::NAME => match from_json(data) {
+            Some(end) => (ReceivedMessage::Gap { cursor: id }, StreamUpdate::End(end)),
+            None => (ReceivedMessage::Heartbeat { id }, StreamUpdate::Notice),
+        },
         Goodbye::NAME => match from_json::<Goodbye>(data) {
             Some(Goodbye { reason, retry_ms }) => {
                 let retry = Duration::from_millis(retry_ms);
@@ -113,5 +122,44 @@ impl FromJson for Goodbye {
         let name = json.parse::<String>("reason")?;
         let reason = GoodbyeReason::ALL.into_iter().find(|reason| reason.as_str() == name)?;
         Some(Self { reason, retry_ms: json.number("retry_ms")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waterclock::{
+        id::{Epoch, EventId},
+        timestamp::Timestamp,
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_ends_of_a_response_are_between_its_events() {
+        let id = |sequence| EventId { epoch: Epoch::new(1), sequence };
+        let event = |sequence| Event {
+            id: id(sequence),
+            topic: "t".parse().unwrap(),
+            name: "n".parse().unwrap(),
+            data: sequence.to_string(),
+            time: Timestamp::from_millis(0),
+        };
+        let end = |sequence: u64| {
+            let end = TopicEnd::failed("t".parse().unwrap(), sequence.to_string());
+            PlacedEnd { id: id(sequence), end }
+        };
+        let order = |events: &[u64], ends: &[u64]| -> String {
+            let events = events.iter().copied().map(event).collect();
+            let updates = in_order(events, ends.iter().copied().map(end).collect());
+            let text = |update| match update {
+                StreamUpdate::Event(event) => event.data.clone(),
+                StreamUpdate::End(end) => format!("({})", end.message.unwrap()),
+                other => panic!("{other:?}"),
+            };
+            updates.into_iter().map(text).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(order(&[3, 4, 8], &[1, 2, 5, 7, 9]), "(1) (2) 3 4 (5) (7) 8 (9)");
+        assert_eq!(order(&[], &[1, 2]), "(1) (2)");
+        assert_eq!(order(&[1, 2], &[]), "1 2");
     }
 }

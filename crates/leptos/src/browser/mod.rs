@@ -16,7 +16,7 @@ pub(crate) use explain::explain;
 pub(crate) use held::{Held, is_over};
 pub(crate) use json::{FromJson, Json, from_json};
 pub(crate) use page::{Lifecycle, every_second, is_visible, now, on_lifecycle, random};
-pub(crate) use poll::{PollResponse, poll};
+pub(crate) use poll::{PlacedEnd, PollResponse, poll};
 pub(crate) use tab_group::{GroupEvent, TabGroup, count_tabs};
 
 /// Helpers that the pages of Waterclock also need. They are not part of this crate's interface, and

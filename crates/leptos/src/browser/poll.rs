@@ -1,7 +1,11 @@
 //! Requests for the events after a cursor (`GET /poll`).
 
 use gloo_net::http::Request;
-use waterclock::{event::Event, id::EventId, notice::Gap};
+use waterclock::{
+    event::Event,
+    id::EventId,
+    notice::{Gap, TopicEnd},
+};
 use web_sys::{AbortController, AbortSignal};
 
 use super::json::{FromJson, Json, from_json};
@@ -14,6 +18,8 @@ const TIMEOUT: u32 = 20_000;
 pub struct PollResponse {
     /// The events, in order.
     pub events: Vec<Event>,
+    /// The topics that have ended, in order.
+    pub ends: Vec<PlacedEnd>,
     /// The cursor for the next request.
     pub cursor: EventId,
     /// A gap before the events, if any are missing.
@@ -26,10 +32,26 @@ impl FromJson for PollResponse {
     fn from_json(json: &Json) -> Option<Self> {
         Some(Self {
             events: json.list("events"),
+            ends: json.list("ends"),
             cursor: json.parse("cursor")?,
             gap: json.get("gap").and_then(|gap| Gap::from_json(&gap)),
             more: json.is_true("more"),
         })
+    }
+}
+
+/// The end of a topic, with its place in the log.
+#[derive(Debug)]
+pub struct PlacedEnd {
+    /// The id of the end.
+    pub id: EventId,
+    /// The end.
+    pub end: TopicEnd,
+}
+
+impl FromJson for PlacedEnd {
+    fn from_json(json: &Json) -> Option<Self> {
+        Some(Self { id: json.parse("id")?, end: TopicEnd::from_json(json)? })
     }
 }
 

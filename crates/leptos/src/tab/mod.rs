@@ -466,7 +466,7 @@ impl<M> Tab<M> {
     fn is_next(&self, after: Option<EventId>, received: &ReceivedMessage) -> bool {
         let cursor = self.connection.cursor();
         match *received {
-            // The leader's gap is also this tab's gap only if both had the same cursor.
+            // The leader's gap or end is also this tab's only if both had the same cursor.
             ReceivedMessage::Gap { .. } => cursor.is_none() || cursor == after,
             ReceivedMessage::Event { id }
             | ReceivedMessage::Heartbeat { id }

@@ -26,6 +26,17 @@ fn event(id: EventId) -> StreamMessage<Content> {
     StreamMessage { received: ReceivedMessage::Event { id: Some(id) }, content: Content::Event(id) }
 }
 
+/// The end of a topic, or an event.
+fn event_or_end(id: EventId) -> StreamMessage<Content> {
+    let StreamMessage { received, content } = event(id);
+    let cursor = Some(id);
+    let is_end = id.sequence % 4 == 3;
+    StreamMessage {
+        received: if is_end { ReceivedMessage::Gap { cursor } } else { received },
+        content,
+    }
+}
+
 fn relayed(after: u64, sequence: u64) -> TabInput<Content> {
     TabInput::Relayed { after: Some(id(after)), message: event(id(sequence)) }
 }
@@ -292,6 +303,29 @@ fn a_follower_without_a_cursor_accepts_any_gap() {
 }
 
 #[test]
+fn a_follower_that_has_fetched_an_end_does_not_take_it_from_the_leader() {
+    let end = |after, sequence| TabInput::Relayed {
+        after: Some(id(after)),
+        message: StreamMessage {
+            received: ReceivedMessage::Gap { cursor: Some(id(sequence)) },
+            content: Content::Event(id(sequence)),
+        },
+    };
+    let mut tab = follower();
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, end(5, 6))), [6]);
+    assert_eq!(tab.step(seconds(1), 0.0, end(8, 9)), [TabEffect::Fetch { after: id(6) }]);
+    let fetched = |after, events: Vec<EventId>| {
+        let (events, cursor) = (events.into_iter().map(Content::Event).collect(), id(9));
+        TabInput::Fetched(Fetched { after: id(after), gap: None, events, cursor })
+    };
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched(6, vec![id(8), id(9)]))), [8, 9]);
+    // The leader's message may come later than the response.
+    assert_eq!(tab.step(seconds(1), 0.0, end(8, 9)), [TabEffect::Fetch { after: id(9) }]);
+    assert_eq!(tab.step(seconds(1), 0.0, fetched(9, Vec::new())), []);
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, relayed(9, 10))), [10]);
+}
+
+#[test]
 fn the_buffer_is_dropped_when_the_lock_is_granted() {
     let mut tab = follower();
     let _ = tab.step(seconds(1), 0.0, relayed(8, 9));
@@ -545,7 +579,7 @@ impl FakeBrowser {
             self.id(start)
         } else if start < self.newest {
             let next = self.id((start + 1).max(self.oldest));
-            messages.push(event(next));
+            messages.push(event_or_end(next));
             next
         } else {
             let here = self.id(start);
