@@ -4,8 +4,12 @@
 use std::sync::Arc;
 
 use leptos::{html::Div, prelude::*};
-use waterclock::{event::Event, id::EventId};
-use waterclock_leptos::StreamUpdate;
+use serde::Serialize;
+use waterclock::{event::Event, id::EventId, notice::TopicEnd, timestamp::Timestamp};
+use waterclock_leptos::{
+    StreamUpdate,
+    browser::internal::{FromJson, Json},
+};
 
 use crate::{
     browser::{self, Layout, ScrollPosition},
@@ -27,6 +31,32 @@ pub(crate) enum Hold {
     Scrolled,
     /// The reader has paused the list.
     Paused,
+}
+
+/// The end of a topic from before the page was opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PastEnd {
+    /// Its place in the log.
+    pub id: EventId,
+    /// The time at which the topic ended.
+    pub time: Timestamp,
+    /// The end.
+    #[serde(flatten)]
+    pub end: TopicEnd,
+}
+
+impl PastEnd {
+    /// Reads the end from what the event log returns for it. Returns `None` for an event.
+    pub fn of(event: &Event) -> Option<Self> {
+        Some(Self { id: event.id, time: event.time, end: TopicEnd::of(event)? })
+    }
+}
+
+impl FromJson for PastEnd {
+    fn from_json(json: &Json) -> Option<Self> {
+        let (id, time) = (json.parse("id")?, json.parse("time")?);
+        Some(Self { id, time, end: TopicEnd::from_json(json)? })
+    }
 }
 
 /// The visible part of the list, and the numbers about it.
@@ -83,11 +113,17 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Creates a list that starts with these events.
-    pub(crate) fn new(events: Vec<Event>) -> Self {
+    /// Creates a list that starts with these events and ends, in the order of the log.
+    pub(crate) fn new(events: Vec<Event>, ends: Vec<PastEnd>) -> Self {
+        let events = events.into_iter().map(|event| RowContent::Event(Arc::new(event)));
+        let mut rows: Vec<_> = events.collect();
+        for PastEnd { id, time, end } in ends.into_iter().rev() {
+            let is_before = |row: &RowContent| matches!(row, RowContent::Event(event) if event.id.sequence < id.sequence);
+            rows.insert(rows.partition_point(is_before), RowContent::End(end, time));
+        }
         let mut ring = Ring::new();
-        for event in events {
-            ring.push(RowContent::Event(Arc::new(event)));
+        for row in rows {
+            ring.push(row);
         }
         let feed = Self {
             viewport: RwSignal::new(Viewport::of(&ring, &ring, ScrollPosition::default(), true)),

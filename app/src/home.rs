@@ -10,6 +10,7 @@ use waterclock_leptos::{
     browser::internal::{FromJson, Json},
 };
 
+pub use crate::feed::PastEnd;
 use crate::{
     browser,
     feed::Feed,
@@ -29,6 +30,9 @@ const ANNOUNCE_EVERY: u64 = 10;
 pub struct HomeData {
     /// The latest events, oldest first.
     pub events: Vec<Event>,
+    /// The ends of topics up to the cursor, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<PastEnd>,
     /// The cursor after which the stream continues.
     pub cursor: Option<EventId>,
     /// The patterns of topics from the page's address, with spaces between them. They may be
@@ -53,6 +57,7 @@ impl FromJson for HomeData {
     fn from_json(json: &Json) -> Option<Self> {
         Some(Self {
             events: json.list("events"),
+            ends: json.list("ends"),
             cursor: json.parse("cursor"),
             topics: json.parse("topics")?,
             query: json.parse("query")?,
@@ -72,13 +77,13 @@ impl FromJson for HomeData {
 /// saying "Live".
 #[component]
 pub(crate) fn Home(data: HomeData) -> impl IntoView {
-    let HomeData { events, cursor, topics, query, group, host, is_refused, .. } = data;
+    let HomeData { events, ends, cursor, topics, query, group, host, is_refused, .. } = data;
     let (may_publish, has_compare) = (data.may_publish, data.has_compare);
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
     let command = command(&host, query.clone());
 
     let settings = Settings::new();
-    let feed = Feed::new(events);
+    let feed = Feed::new(events, ends);
     let gauges = Gauges::new(settings);
     let live = Live::new(LiveOptions { query, cursor, group }, move |update| {
         gauges.record(&update);

@@ -67,6 +67,25 @@ test('a topic that ends is shown and stops the page, also one that comes later',
   }
 });
 
+test('a topic that has ended before is shown once, in order, while the others go on', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await publish(server, 'f', 'first');
+  await publish(server, 'f', '', 'end');
+  await publish(server, 'live', 'second');
+  for (const url of [`${server.url}/?topic=live,f`, `${server.url}/?topic=f,live`]) {
+    await page.goto(url);
+    await expect(state(page)).toHaveText('Live');
+    await publish(server, 'live', 'third');
+    await expect(rows(page).last().locator('.data')).toHaveText('third');
+    const marks = page.locator('.rows .mark .about');
+    await expect(marks).toHaveText(['Topic ended: f', 'Stream opened']);
+    await expect(page.locator('.rows li').nth(1)).toContainText('Topic ended: f');
+  }
+  // The document has it, too.
+  const html = await (await fetch(`${server.url}/?topic=live,f`)).text();
+  expect(html.match(/Topic ended: f/g)).toHaveLength(1);
+});
+
 test('a filter shows and counts the matching events, and is in the address', async ({ page, server }) => {
   await server.start('--interval', '1h');
   await page.goto(`${server.url}/?topic=%3E`);

@@ -84,6 +84,9 @@ pub struct Hub {
 pub struct Latest {
     /// The events, oldest first.
     pub events: Vec<Event>,
+    /// The ends of the topics without a wildcard, up to the cursor, in order, as the event log
+    /// returns them.
+    pub ends: Vec<Event>,
     /// The position after the last of them.
     pub cursor: EventId,
 }
@@ -421,7 +424,11 @@ impl Hub {
             Some(last) => last - 1,
             None => sequence,
         };
+        // As for readers from now on, the ends of all topics that match a pattern would be too
+        // many.
+        let ends = topics.exact().map(|topics| self.state.log.ends(&topics, 0, sequence));
         let epoch = self.state.log.bounds().epoch;
-        Ok(Latest { events, cursor: EventId { epoch, sequence } })
+        let cursor = EventId { epoch, sequence };
+        Ok(Latest { events, ends: ends.unwrap_or_default(), cursor })
     }
 }

@@ -6,7 +6,12 @@ use std::{
 };
 
 use any_spawner::Executor;
-use app::{Assets, Page, compare::CompareData, home::HomeData, shell};
+use app::{
+    Assets, Page,
+    compare::CompareData,
+    home::{HomeData, PastEnd},
+    shell,
+};
 use axum::{
     Extension,
     extract::{Request, State},
@@ -141,7 +146,10 @@ async fn home_data(
     };
     let data = HomeData { group: group(&permission, &patterns), ..data };
     match hub.latest(&patterns, PAGE_EVENTS).await {
-        Ok(Latest { events, cursor }) => HomeData { events, cursor: Some(cursor), ..data },
+        Ok(Latest { events, ends, cursor }) => {
+            let ends = ends.iter().filter_map(PastEnd::of).collect();
+            HomeData { events, ends, cursor: Some(cursor), ..data }
+        }
         Err(error) => {
             // The page works without them, and its stream reports the error.
             tracing::error!(error = &error as &dyn std::error::Error, "a page has no events");

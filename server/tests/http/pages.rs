@@ -20,6 +20,29 @@ async fn the_page_has_the_latest_events_newest_last() {
 }
 
 #[tokio::test]
+async fn the_page_has_the_ends_of_its_topics_in_order() {
+    let server = Server::start().await;
+    for (path, data) in [
+        ("live", "1. live"),
+        ("f", "1. f"),
+        ("f?end=failed", "disk <full>"),
+        ("live", "2. live"),
+        ("other?end", ""),
+    ] {
+        let response = server.post(path, "", data.as_bytes()).await;
+        assert!(response.status() < 300, "{path}");
+    }
+    let html = server.get("/?topic=live,f").await.rest().await;
+    let parts = [">1. live<", ">1. f<", ">Topic failed: f: disk &lt;full&gt;<", ">2. live<"];
+    let places = parts.map(|part| html.find(part).unwrap_or_else(|| panic!("{part}: {html}")));
+    assert!(places.is_sorted(), "{places:?}");
+    assert!(!html.contains("other"), "{html}");
+    // The browser gets the same.
+    let end = r#""topic":"f","outcome":"failed","message":"disk \u003cfull>"}]"#;
+    assert!(html.contains(end), "{html}");
+}
+
+#[tokio::test]
 async fn a_page_without_events_says_so() {
     let server = Server::start().await;
     let nothing = |html: String| {
