@@ -91,6 +91,7 @@ target/release/.built: $(sources) $(if $(ours),,again)
 	@for page in compare diagnose; do for kind in js wasm; do \
 	    cp target/release/$$page-site/pkg/waterclock.$$kind $(site)/pkg/$$page.$$kind; done; done
 	@rm -f $(site)/pkg/*.d.ts
+	@node scripts/shorten.mjs $(addprefix $(site)/pkg/,waterclock compare diagnose)
 	LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 cargo build --release --package server --features embed
 	@touch target/release/.ours && mv $@.begun $@
 
