@@ -365,8 +365,8 @@ impl Subscriber {
         };
         let is_behind_a_gap = read.dropped > self.read.max(self.dropped);
         if self.holds_conflated() && (is_behind_a_gap || read.events.is_err()) {
-            // Conflated events from before the gap are delivered first.
-            self.log_read = Some(LogRead::Done(read));
+            // Conflated events from before the gap are delivered first. Some of these here may be
+            // deleted by then, so they are read again.
             return Poll::Ready(Ok(None));
         }
         if is_behind_a_gap {

@@ -1,9 +1,12 @@
 //! Tests of subscribers, most of them over a log in memory.
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
+
+use proptest::{prelude::*, sample::select};
 
 use super::*;
 use crate::{
@@ -398,6 +401,107 @@ async fn a_deletion_that_fails_is_no_gap() {
         hub.delete("a".parse().unwrap()).await.unwrap_err();
         publish_to(&hub, "a").await;
         assert_eq!(take(&mut reader).await, [1, 2, 3, 4]);
+    }
+}
+
+/// A reader with what it has received.
+struct TestReader {
+    subscriber: Subscriber,
+    received: Vec<u64>,
+    has_gap: bool,
+    /// The events that were deleted before its last gap.
+    gone: BTreeSet<u64>,
+}
+
+impl TestReader {
+    /// Takes the next delivery, unless the reader has to wait for it.
+    fn poll(&mut self, deleted: &BTreeSet<u64>) {
+        let mut next = tokio_test::task::spawn(self.subscriber.next());
+        match next.poll() {
+            Poll::Pending => {}
+            Poll::Ready(Ok(Delivery::Events(batch))) => {
+                for id in batch.iter().map(|frame| frame.event().id.sequence) {
+                    assert!(self.received.last().is_none_or(|last| *last < id), "{id} again");
+                    assert!(!self.gone.contains(&id), "{id} after the gap of its deletion");
+                    self.received.push(id);
+                }
+            }
+            Poll::Ready(Ok(Delivery::Gap(_))) => {
+                self.has_gap = true;
+                self.gone.clone_from(deleted);
+            }
+            Poll::Ready(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A step of a test: publishes to a topic, deletes its events, or lets a reader read.
+#[derive(Clone, Copy, Debug)]
+enum DeletionStep {
+    Publish(&'static str),
+    Delete(&'static str),
+    Read(usize),
+}
+
+fn deletion_steps() -> impl Strategy<Value = Vec<DeletionStep>> {
+    let topics = || select(&["a", "b", "c"][..]);
+    let step = prop_oneof![
+        3 => topics().prop_map(DeletionStep::Publish),
+        1 => topics().prop_map(DeletionStep::Delete),
+        4 => (0..READERS.len()).prop_map(DeletionStep::Read),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+/// The topics of readers, and `true` for those that conflate.
+const READERS: [(&str, bool); 6] =
+    [("a", false), ("a b", false), (">", false), ("a *", false), ("b", true), (">", true)];
+
+proptest! {
+    #[test]
+    fn deletions_hide_no_other_event_and_are_announced(steps in deletion_steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(run_deletions(&steps));
+    }
+}
+
+async fn run_deletions(steps: &[DeletionStep]) {
+    let log = ShrinkingLog { is_slow: true, ..ShrinkingLog::new(|_| (0, 0)) };
+    let hub = Hub::new(log, || Timestamp::from_millis(0));
+    let mut readers = READERS.map(|(topics, is_conflated)| {
+        let subscriber = hub.subscribe(patterns(topics), Cursor::Now);
+        let subscriber = if is_conflated { subscriber.conflated() } else { subscriber };
+        TestReader { subscriber, received: Vec::new(), has_gap: false, gone: BTreeSet::new() }
+    });
+    let (mut published, mut deleted) = (Vec::new(), BTreeSet::new());
+    for step in steps {
+        match *step {
+            DeletionStep::Publish(topic) => {
+                publish_to(&hub, topic).await;
+                published.push(topic);
+            }
+            DeletionStep::Delete(topic) => {
+                hub.delete(topic.parse().unwrap()).await.unwrap();
+                let of_topic = (1..).zip(&published).filter(|(_, other)| **other == topic);
+                deleted.extend(of_topic.map(|(id, _)| id));
+            }
+            DeletionStep::Read(reader) => readers[reader].poll(&deleted),
+        }
+    }
+    for (mut reader, (topics, is_conflated)) in readers.into_iter().zip(READERS) {
+        for _ in 0..3 * steps.len() {
+            reader.poll(&deleted);
+        }
+        for (id, topic) in (1..).zip(&published) {
+            let is_wanted = patterns(topics).matches(&topic.parse().unwrap());
+            if !is_wanted || reader.received.contains(&id) {
+                continue;
+            }
+            let at = usize::try_from(id).unwrap();
+            let is_old = is_conflated && published[at..].contains(topic);
+            let is_announced = deleted.contains(&id) && reader.has_gap;
+            assert!(is_old || is_announced, "{topics}: {id} is missing");
+        }
     }
 }
 
