@@ -600,8 +600,9 @@ async fn all_topics_together_are_bounded_in_bytes() {
 async fn many_ended_topics_push_out_no_event() {
     for log in TestLog::all(Retention { bytes: 512 << 10, ..Retention::default() }) {
         let reason = "x".repeat(1000);
-        let ends: Vec<_> = (0..1000).map(|n| failing(&format!("ended.{n}"), &reason)).collect();
-        log.append_drafts(ends).await;
+        let ends = (0..1000).map(|n| failing(&format!("ended.{n}"), &reason));
+        let key = "k".repeat(250);
+        log.append_drafts(ends.map(|end| with_key(end, &key)).collect()).await;
         let drafts = vec![draft("a", &"x".repeat(1000)); 100];
         for _ in 0..2 {
             log.append_drafts(drafts.clone()).await;

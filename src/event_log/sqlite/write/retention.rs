@@ -344,7 +344,8 @@ impl Writer {
         }
         let mut size = self.connection.prepare_cached(
             "SELECT coalesce(sum(pgsize), 0) FROM dbstat
-             WHERE name IN ('topics', 'sqlite_autoindex_topics_1', 'ends') AND aggregate = TRUE",
+             WHERE name IN ('topics', 'sqlite_autoindex_topics_1', 'ends', 'end_keys')
+                 AND aggregate = TRUE",
         )?;
         // Of a damaged table, all pages count.
         let of_topics: usize = size.query_one([], |row| row.get(0)).unwrap_or_default();
