@@ -51,7 +51,7 @@ function show() {
   for (const element of [asked, answer]) element.textContent = '';
   tell('');
   const id = new URL(location).searchParams.get('answer');
-  article.hidden = id === null;
+  article.hidden = true;
   if (id === null) return;
   if (/^[0-9a-f]{24}$/.test(id)) void read(id, 'earliest');
   else tell('There is no such answer.');
@@ -61,14 +61,15 @@ function show() {
 async function read(id, after) {
   const number = ++showing;
   tell('Waiting for the answer …', stop);
-  const { subscribe } = await client();
-  const isKept = await keeps(id);
+  const { subscribe } = await client(() => number === showing);
+  const isKept = subscribe && (await keeps(id));
   // Meanwhile another one may have been asked for.
   if (number !== showing) return;
   if (!isKept) return tell('This answer is not kept any more.');
   stream = subscribe(`${waterclock}/events/answers.${id}`, {
     after,
     onEvent({ name, data }) {
+      article.hidden = false;
       if (name === 'question') asked.textContent = document.title = data;
       // Text of the model is never HTML.
       else answer.append(data);
@@ -89,17 +90,18 @@ async function read(id, after) {
   });
 }
 
-/** Loads Waterclock's client, as soon as Waterclock serves it. */
-async function client() {
-  for (let attempt = 0; ; attempt += 1) {
+/** Loads Waterclock's client, as soon as Waterclock serves it, while it is wanted. */
+async function client(isWanted) {
+  for (let attempt = 0; isWanted(); attempt += 1) {
     try {
       // A browser may remember that a module has failed, so each attempt has its own address.
       return await import(`${waterclock}/client.js${attempt ? `?${attempt}` : ''}`);
     } catch {
-      tell(explain({ kind: 'unreachable' }), stop);
+      if (isWanted()) tell(explain({ kind: 'unreachable' }), stop);
       await new Promise((wake) => setTimeout(wake, 1_000));
     }
   }
+  return {};
 }
 
 /** Returns `false` if Waterclock has nothing of an answer. */
