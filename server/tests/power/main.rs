@@ -42,7 +42,7 @@ use mount::{SharedDisk, mount};
 use program::{Client, Moment, Program};
 
 /// Limit of every wait in these tests.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// Longest time of publishing before a cut.
 const WORK: Duration = Duration::from_millis(500);
 /// Number of cuts that one disk gets.
