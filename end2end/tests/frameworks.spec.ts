@@ -92,6 +92,24 @@ async function logs(page: Page, code: string, text: string) {
   await logged;
 }
 
+/** Expects the framework's server to pass on the cursor, and to leave a stream as it is. */
+async function passesOn(framework: Framework, path: string) {
+  const [order] = (await (await fetch(`${framework.url}/poll?topic=orders.eu`)).json()).events;
+  expect(await framework.publish(path, 'a second order')).toBe(201);
+  const headers = { Accept: 'text/event-stream', 'Accept-Encoding': 'gzip, br', 'Last-Event-ID': order.id };
+  const stream = await fetch(`${framework.url}/events/orders.eu`, { headers });
+  expect(stream.headers.get('content-encoding')).toBe(null);
+  expect(stream.headers.get('cache-control')).toContain('no-transform');
+  // It stays open, so a proxy that buffers would give nothing.
+  let first;
+  let text = '';
+  for await (const chunk of stream.body!.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    if ((first = /^data: (a .*)\n/m.exec(text))) break;
+  }
+  expect(first?.[1]).toBe('a second order');
+}
+
 /** Returns `true` if a page can open a WebSocket. */
 const opensWebSocket = (page: Page, url: string) =>
   page.evaluate(
@@ -115,6 +133,7 @@ test('a page behind the proxy of Vite reads, publishes and opens a WebSocket', a
   expect(await opensWebSocket(page, `${framework.url}/ws`)).toBe(true);
   const polled = await (await fetch(`${framework.url}/poll?topic=orders.eu`)).json();
   expect(polled.events[0].data).toBe('a new order');
+  await passesOn(framework, '/events/orders.eu');
 });
 
 test('a page behind the proxy of Vite reconnects after the server was killed', async ({ framework, page, server }) => {
@@ -178,6 +197,10 @@ test('a page behind a rewrite of Next.js reads, and publishes by a route', async
   await logs(page, example('page.js'), 'a new order');
   expect(await framework.publish('/events/orders.eu', 'x')).toBe(403);
   expect((await fetch(`${framework.url}/events/secret`)).status).toBe(403);
+  // It compresses other responses.
+  const compressed = await fetch(framework.url, { headers: { 'Accept-Encoding': 'gzip' } });
+  expect(compressed.headers.get('content-encoding')).toBe('gzip');
+  await passesOn(framework, '/publish/orders.eu');
 });
 
 test('a page of a named origin reads without a proxy', async ({ framework, page, server }) => {
