@@ -1,7 +1,8 @@
 // The client for pages, loaded from the server by pages of another origin.
-import type { BrowserContext, Page } from '@playwright/test';
+import { type BrowserContext, chromium, type Page } from '@playwright/test';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
+import config from '../playwright.config.ts';
 import { blank, bundle, openOwn, type Pages, test } from './pages.ts';
 import { type Server, expect, networkErrors, sign, streams } from './server.ts';
 
@@ -348,4 +349,34 @@ test('a server that is gone is the reason over each transport, until it is back'
   for (const tab of tabs) await expect.poll(async () => (await told(tab)).states).toContain('waiting unreachable');
   await server.start('--cors-origin', pages.origin, '--retry', '200ms');
   for (const tab of tabs) await expect.poll(() => state(tab), { timeout: 15_000 }).toBe('live');
+});
+
+test('a page in the back/forward cache passes its connection on, and resumes when it is back', async ({ server, pages }) => {
+  await server.start('--cors-origin', pages.origin);
+  // Playwright disables the cache.
+  const { launchOptions } = config.projects![0].use!;
+  const browser = await chromium.launch({
+    ...launchOptions,
+    ignoreDefaultArgs: ['--disable-back-forward-cache'],
+  });
+  try {
+    const [leader, tab] = await open(await browser.newContext(), 2);
+    for (const one of [leader, tab]) {
+      await subscribe(one, pages, server, 'topic=t', { after: 'earliest' });
+      await expect.poll(() => state(one)).toBe('live');
+    }
+    await leader.evaluate(() => Object.assign(window, { isKept: true }));
+    await leader.goto(`${pages.origin}/another`);
+    await publish(server, 1, 3);
+    await expect.poll(() => events(tab)).toEqual(numbers(1, 3));
+    expect(await streams(server)).toBe(1);
+    await leader.goBack({ waitUntil: 'commit' });
+    await expect.poll(() => events(leader)).toEqual(numbers(1, 3));
+    expect(await leader.evaluate(() => 'isKept' in window)).toBe(true);
+    await publish(server, 4, 4);
+    for (const one of [leader, tab]) await expect.poll(() => events(one)).toEqual(numbers(1, 4));
+    expect(await streams(server)).toBe(1);
+  } finally {
+    await browser.close();
+  }
 });
