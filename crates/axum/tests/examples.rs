@@ -23,7 +23,7 @@ use waterclock::{
 use waterclock_axum::{Denied, EventRoutes, Expiry, Policy, Publisher};
 
 /// The bound of every wait.
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn serve(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -24,7 +24,7 @@ const FILE: &str = "log.db";
 
 const NOW: Timestamp = Timestamp::from_millis(1000);
 /// Limit of a wait that is expected to end at once.
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn try_open(folder: &TempDir) -> Result<SqliteLog, OpenError> {
     SqliteLog::open(folder.path(), Retention::default(), || NOW)
