@@ -74,6 +74,13 @@ test('a server that stays busy ends a publish after four attempts', async (t) =>
   assert.deepEqual(waits, [500, 1_000, 2_000]);
 });
 
+test('a server that cannot be reached ends a publish after four attempts', async (t) => {
+  const waits = answering(t, () => Promise.reject(new TypeError('Failed to fetch')));
+  const error = await publish('http://server/events/t', 'x').catch((error) => error);
+  assert.deepEqual([error.name, error.message], ['TypeError', 'Failed to fetch']);
+  assert.deepEqual(waits, [500, 1_000, 2_000]);
+});
+
 test('an abort ends the wait between two attempts', async (t) => {
   const abort = new AbortController();
   const { url, requests } = await serve(t, (_, response) => {
