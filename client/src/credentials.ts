@@ -18,7 +18,9 @@ const TIMEOUT = 10_000;
 const TOKEN = /^[\w.~+/-]+=*$/;
 
 /** The function `token` has thrown, has not answered, or has returned something else. */
-export class TokenError extends Error {}
+export class TokenError extends Error {
+  override name = 'TokenError';
+}
 
 /** The token in use. */
 export class Credentials {

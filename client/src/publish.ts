@@ -42,8 +42,8 @@ export class PublishError extends Error {
  * A string is published as it is, and any other value as JSON. If the server cannot be reached, or
  * asks to come back later, the event is sent again with the same idempotency key, up to three
  * times, so it is published at most once. Throws a {@link PublishError} if the server refuses it,
- * the error of `fetch` if the server cannot be reached, and a `TypeError` at once for arguments
- * that cannot be sent.
+ * the error of `fetch` if the server cannot be reached, and at once a `TypeError` for arguments
+ * that cannot be sent, or a `TokenError` if there is no token.
  */
 export async function publish(
   url: string | URL,

@@ -110,7 +110,7 @@ test('arguments that cannot be sent are refused at once', async (t) => {
 test('a token that cannot be had fails a publish', async (t) => {
   const { url, requests } = await serve(t, (_, response) => response.writeHead(201).end('{}'));
   const failed = (token, message) =>
-    assert.rejects(publish(`${url}/events/t`, 'x', { token }), { message });
+    assert.rejects(publish(`${url}/events/t`, 'x', { token }), { name: 'TokenError', message });
   await failed(() => Promise.reject(new Error('signed out')), 'signed out');
   await failed(() => undefined, /has not returned a text/);
   await failed('Basic dXNlcjpwYXNz', /without the scheme/);
