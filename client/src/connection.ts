@@ -14,6 +14,7 @@ const INITIAL_BACKOFF = 1_000;
 const MAX_BACKOFF = 30_000;
 const STABLE_AFTER = 10_000;
 const MAX_SILENT_INTERVALS = 3;
+const MAX_REFUSED_SOCKETS = 2;
 
 /** The server's intervals in milliseconds, as its `hello` gives them. */
 export interface Intervals {
@@ -60,7 +61,7 @@ export type ConnectionInput =
 /** An effect that the page must carry out. */
 export type ConnectionEffect =
   /** Open a connection that resumes after the cursor, and close the one before it, if any. */
-  | { kind: 'open'; after: EventId | null }
+  | { kind: 'open'; after: EventId | null; isSocket: boolean }
   | { kind: 'close' }
   /** Ask the server, with one request, why the connection failed. */
   | { kind: 'explain' };
@@ -75,6 +76,9 @@ export class Connection {
   private liveSince: number | null = null;
   private failures = 0;
   private goodbye: 'draining' | 'limit' | 'expired' | null = null;
+  /** `true` if a connection may be a WebSocket. */
+  mayUseSockets = false;
+  private refusedSockets = 0;
 
   constructor(public cursor: EventId | null) {}
 
@@ -109,6 +113,7 @@ export class Connection {
       }
       if (state.kind === 'waiting') {
         if (is === 'explained') {
+          if (this.isSocket() && input.value.kind === 'recovered') this.refusedSockets += 1;
           this.reason = input.value;
           // 204 No Content tells `EventSource` not to reconnect.
           if (this.reason.kind === 'status' && this.reason.status === 204) {
@@ -123,6 +128,7 @@ export class Connection {
     switch (is) {
       case 'opened':
         this.lastActivity = now;
+        if (this.isSocket()) this.refusedSockets = 0;
         return [];
       case 'received': {
         const received = input.value;
@@ -148,6 +154,12 @@ export class Connection {
         return [];
       case 'gave-up': {
         this.resetIfStable(now);
+        if (this.goodbye) {
+          // The server has said when to come back.
+          this.reason = { kind: 'goodbye', value: this.goodbye };
+          this.goodbye = null;
+          return this.close({ kind: 'waiting', until: now + this.intervals.retry });
+        }
         const bound = Math.min(INITIAL_BACKOFF * 2 ** this.failures, MAX_BACKOFF);
         this.failures += 1;
         return [...this.close({ kind: 'waiting', until: now + bound * random }), { kind: 'explain' }];
@@ -185,6 +197,11 @@ export class Connection {
     this.state = { kind: 'stopped' };
   }
 
+  /** Returns `true` if the next connection is a WebSocket. */
+  private isSocket(): boolean {
+    return this.mayUseSockets && this.refusedSockets < MAX_REFUSED_SOCKETS;
+  }
+
   private maxSilence(): number {
     const pause = this.state.kind === 'reconnecting' ? this.intervals.retry : 0;
     return pause + this.intervals.heartbeat * MAX_SILENT_INTERVALS;
@@ -195,7 +212,7 @@ export class Connection {
     this.liveSince = null;
     this.goodbye = null;
     this.state = { kind };
-    return [{ kind: 'open', after: this.cursor }];
+    return [{ kind: 'open', after: this.cursor, isSocket: this.isSocket() }];
   }
 
   private close(state: ConnectionState): ConnectionEffect[] {

@@ -98,8 +98,6 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   /** The ends that have been delivered, by topic. */
   private readonly ends = new Map<string, EventId>();
   private isStepping = false;
-  /** Number of WebSockets that were refused while the server answers with a stream. */
-  private refusedSockets = 0;
   private isOver = false;
   private isPaused = false;
   /** The state and the reason that the page has been told. */
@@ -338,12 +336,11 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
         return;
       }
       if (event.kind === 'gave-up') this.refusal = event.reason;
-      if (event.kind === 'opened' && this.takesSocket()) this.refusedSockets = 0;
       this.input({ kind: 'connection', value: { kind: event.kind } });
     };
     const url = (after: string) => this.urlOf('events', after);
     const { credentials } = this;
-    const source = this.takesSocket()
+    const source = effect.isSocket
       ? openWebSocket((after) => this.urlOf('ws', after), after, credentials, onEvent)
       : token === undefined && typeof EventSource === 'function'
         ? openEventSource(url(after), withCredentials, onEvent)
@@ -351,11 +348,11 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     this.source = source;
   }
 
-  /** Returns `true` if the tabs cannot share, and should not use up the connections of HTTP/1.1. */
-  private takesSocket(): boolean {
+  /** Reads alone, without using up the connections of HTTP/1.1 where no tabs can share. */
+  private readAlone(): void {
     const { share = true } = this.options;
     const isPage = typeof document === 'object' && typeof WebSocket === 'function';
-    return share && isPage && !canShare() && this.refusedSockets < 2;
+    this.input({ kind: 'cannot-share', mayUseSockets: share && isPage && !canShare() });
   }
 
   private async explain(): Promise<void> {
@@ -364,8 +361,6 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       () => ({ kind: 'recovered' }),
       failure,
     );
-    // The path may let no WebSockets through. The first time, the token may have been renewed.
-    if (value.kind === 'recovered') this.refusedSockets += 1;
     this.input({ kind: 'connection', value: { kind: 'explained', value } });
   }
 
@@ -410,6 +405,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       if (number !== this.joins) return;
       const group = new Group<Post>(name, (event) => {
         if (group !== this.group) return;
+        if (event.kind === 'cannot-share') return this.readAlone();
         if (event.kind !== 'posted') return this.input({ kind: event.kind });
         const post = event.value;
         switch (post.kind) {
@@ -426,7 +422,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       this.group = group;
       group.post({ kind: 'ask' });
     } catch {
-      if (number === this.joins) this.input({ kind: 'cannot-share' });
+      if (number === this.joins) this.readAlone();
     }
   }
 

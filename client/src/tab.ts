@@ -53,7 +53,9 @@ export interface Fetched<M> {
 /** An input of a tab's rules. */
 export type TabInput<M> =
   | { kind: 'connect' | 'stop' | 'page-hide' | 'page-show' | 'online' | 'tick' }
-  | { kind: 'granted' | 'stolen' | 'cannot-share' | 'no-other-tabs' | 'asked' | 'fetch-failed' }
+  | { kind: 'granted' | 'stolen' | 'no-other-tabs' | 'asked' | 'fetch-failed' }
+  /** This tab cannot share, or does not want to. */
+  | { kind: 'cannot-share'; mayUseSockets: boolean }
   /** An input of this tab's own connection, except its messages. */
   | { kind: 'connection'; value: ConnectionInput }
   | ({ kind: 'message' } & StreamMessage<M>)
@@ -175,6 +177,7 @@ export class Tab<M> {
           this.resetSharing();
           // The announcement tells the others that the leader has changed.
           if (input.kind === 'granted') this.others = now;
+          this.connection.mayUseSockets = input.kind === 'cannot-share' && input.mayUseSockets;
           return own({ kind: 'connect' });
         case 'relayed':
           this.heard(now);

@@ -43,7 +43,7 @@ function fields(machine) {
 }
 
 const connection = {
-  start: (cursor) => new Connection(cursor),
+  start: ([cursor, mayUseSockets]) => Object.assign(new Connection(cursor), { mayUseSockets }),
   seen: ({ state, reason, cursor }) => [state, reason, cursor],
 };
 
@@ -57,8 +57,8 @@ for (const [name, { start, seen }] of Object.entries({ connection, tab })) {
     const file = createReadStream(resolve(folder, `${name}.jsonl`));
     let [traces, steps] = [0, 0];
     for await (const line of createInterface(file)) {
-      const [cursor, trace, end] = JSON.parse(line);
-      const machine = start(cursor);
+      const [begin, trace, end] = JSON.parse(line);
+      const machine = start(begin);
       let expected;
       for (const [number, [now, random, input, effects, news]] of trace.entries()) {
         const found = machine.step(now, random, converted(input));

@@ -31,6 +31,9 @@ const lines = (tab: Page) =>
       .filter((text) => text !== 'Stream opened'),
   );
 
+/** Takes Web Locks from the browser. */
+const withoutLocks = () => Object.defineProperty(Navigator.prototype, 'locks', { value: undefined });
+
 const sharing = (tab: Page) => tab.locator('.sharing');
 
 test.describe('tabs', () => {
@@ -240,12 +243,91 @@ test.describe('tabs', () => {
 
   test('without Web Locks, each tab has its own connection and says so', async ({ context, server }) => {
     await server.start(...fast);
-    await context.addInitScript(() => Object.defineProperty(Navigator.prototype, 'locks', { value: undefined }));
+    await context.addInitScript(withoutLocks);
     for (const tab of await open(context, server.url, 2)) {
       await expect(sharing(tab)).toContainText('This tab has its own connection');
       await expect(state(tab)).toHaveText('Live');
     }
     expect(await streams(server)).toBe(2);
+  });
+
+  test('over plain HTTP, more tabs than HTTP/1.1 has connections load and miss nothing', async ({ server }, info) => {
+    test.setTimeout(90_000);
+    server.data = info.outputPath('data');
+    const options = [...fast, '--allowed-host', 'waterclock.test'];
+    await server.start(...options);
+    // Browsers trust plain HTTP on localhost only, so this name has no Web Locks.
+    const { launchOptions } = config.projects![0].use!;
+    const browser = await chromium.launch({
+      ...launchOptions,
+      args: [...launchOptions!.args!, '--host-resolver-rules=MAP waterclock.test 127.0.0.1'],
+    });
+    try {
+      const url = server.url.replace('127.0.0.1', 'waterclock.test');
+      const tabs = await open(await browser.newContext(), url, 8);
+      const receive = () =>
+        Promise.all(
+          tabs.map(async (tab) => {
+            const before = await count(tab);
+            await expect.poll(() => count(tab), { timeout: 15_000 }).toBeGreaterThan(before + 20);
+          }),
+        );
+      for (const tab of tabs) {
+        expect(await tab.evaluate(() => isSecureContext)).toBe(false);
+        await expect(sharing(tab)).toContainText('This tab has its own connection');
+      }
+      await receive();
+      expect(await streams(server)).toBe(8);
+      await server.kill();
+      await server.start(...options);
+      await receive();
+      await server.stop();
+      await expect(state(tabs[0])).toContainText('No connection. The server is shutting down');
+      await server.start(...options);
+      await receive();
+      for (const tab of tabs) {
+        await tab.bringToFront();
+        await tab.getByRole('button', { name: 'Stop' }).click();
+        expectConsecutive(await sequences(tab));
+      }
+      await expect.poll(() => streams(server)).toBe(0);
+    } finally {
+      await browser.close();
+    }
+  });
+
+  test('a WebSocket shows the end of a topic once, and the page stops', async ({ context, server }) => {
+    await server.start('--interval', '1h');
+    await context.addInitScript(withoutLocks);
+    const sockets: string[] = [];
+    const tab = await context.newPage();
+    tab.on('websocket', (socket) => sockets.push(new URL(socket.url()).pathname));
+    await tab.goto(`${server.url}/?topic=a`);
+    await expect(state(tab)).toHaveText('Live');
+    expect(sockets).toEqual(['/ws']);
+    for (const [path, body] of [['a', 'first'], ['a?end=failed', 'disk full']]) {
+      expect((await fetch(`${server.url}/events/${path}`, { method: 'POST', body })).ok).toBe(true);
+    }
+    await expect(state(tab)).toHaveText('Stopped. The stream has ended');
+    expect(await lines(tab)).toEqual(['first', 'Topic failed: a: disk full']);
+    expect(sockets).toEqual(['/ws']);
+  });
+
+  test('where no WebSocket gets through, the page reads over SSE', async ({ context, server }) => {
+    await server.start(...fast);
+    await context.addInitScript(withoutLocks);
+    await context.addInitScript(() => {
+      window.WebSocket = class extends WebSocket {
+        constructor(url: string) {
+          super(url.replace('/ws?', '/nowhere?'));
+        }
+      };
+    });
+    const tab = await openOne(context, server.url);
+    await expect(state(tab)).toHaveText('Live');
+    const before = await count(tab);
+    await expect.poll(() => count(tab)).toBeGreaterThan(before + 20);
+    expect(await streams(server)).toBe(1);
   });
 
   test('refused locks are like no locks', async ({ context, server }) => {

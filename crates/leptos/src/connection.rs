@@ -11,6 +11,10 @@
 //! cursor. A connection that stays silent for three heartbeat intervals counts as dead and is
 //! replaced.
 //!
+//! A connection can also be a WebSocket, which does not count among the six connections that a
+//! browser opens over HTTP/1.1. No browser reconnects a WebSocket by itself, so the rules do, as
+//! after an `EventSource` that gave up. Where no WebSocket gets through, they use `EventSource`.
+//!
 //! [`tab`](crate::tab) decides which of several tabs holds the connection.
 
 use std::time::Duration;
@@ -25,6 +29,9 @@ pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// Number of silent heartbeat intervals that make a connection stale.
 pub const MAX_SILENT_INTERVALS: u32 = 3;
+/// Number of times in a row that a WebSocket may be refused before the rules use `EventSource`. The
+/// first one may have met a server that was about to stop or to start.
+pub const MAX_REFUSED_SOCKETS: u32 = 2;
 /// Intervals assumed until the server's `hello` gives its own.
 pub const DEFAULT_INTERVALS: Intervals =
     Intervals { heartbeat: Duration::from_secs(15), retry: Duration::from_secs(5) };
@@ -177,6 +184,8 @@ pub enum ConnectionEffect {
     Open {
         /// The cursor; `None` starts with the next event.
         after: Option<EventId>,
+        /// `true` for a WebSocket, `false` for an `EventSource`.
+        is_socket: bool,
     },
     /// Close the connection.
     Close,
@@ -204,6 +213,11 @@ pub struct Connection {
     failures: u32,
     /// The server's reason to close the connection, once a `goodbye` was received.
     goodbye: Option<GoodbyeReason>,
+    /// `true` if a connection may be a WebSocket.
+    may_use_sockets: bool,
+    /// Number of times in a row that a WebSocket was refused although the server answers with a
+    /// stream.
+    refused_sockets: u32,
 }
 
 impl Connection {
@@ -219,7 +233,19 @@ impl Connection {
             live_since: None,
             failures: 0,
             goodbye: None,
+            may_use_sockets: false,
+            refused_sockets: 0,
         }
+    }
+
+    /// Permits a WebSocket, or forbids it, from the next connection on.
+    pub fn set_may_use_sockets(&mut self, may_use_sockets: bool) {
+        self.may_use_sockets = may_use_sockets;
+    }
+
+    /// Returns `true` if the next connection is a WebSocket.
+    fn is_socket(&self) -> bool {
+        self.may_use_sockets && self.refused_sockets < MAX_REFUSED_SOCKETS
     }
 
     /// Returns the state of the connection.
@@ -286,6 +312,9 @@ impl Connection {
                 Vec::new()
             }
             (ConnectionState::Waiting { .. }, ConnectionInput::Explained(reason)) => {
+                if self.is_socket() && reason == DisconnectReason::Recovered {
+                    self.refused_sockets += 1;
+                }
                 self.reason = Some(reason);
                 Vec::new()
             }
@@ -301,6 +330,9 @@ impl Connection {
 
             (_, ConnectionInput::Opened) => {
                 self.last_activity = now;
+                if self.is_socket() {
+                    self.refused_sockets = 0;
+                }
                 Vec::new()
             }
             (_, ConnectionInput::Received(received)) => {
@@ -324,6 +356,12 @@ impl Connection {
             }
             (_, ConnectionInput::GaveUp) => {
                 self.reset_if_stable(now);
+                if let Some(reason) = self.goodbye.take() {
+                    // The server has said when to come back.
+                    self.reason = Some(DisconnectReason::Goodbye(reason));
+                    let until = now.saturating_add(self.intervals.retry);
+                    return self.close(ConnectionState::Waiting { until });
+                }
                 let bound = INITIAL_BACKOFF
                     .saturating_mul(2_u32.saturating_pow(self.failures))
                     .min(MAX_BACKOFF);
@@ -411,7 +449,7 @@ impl Connection {
         self.live_since = None;
         self.goodbye = None;
         self.state = state;
-        vec![ConnectionEffect::Open { after: self.cursor }]
+        vec![ConnectionEffect::Open { after: self.cursor, is_socket: self.is_socket() }]
     }
 
     fn close(&mut self, state: ConnectionState) -> Vec<ConnectionEffect> {
@@ -461,6 +499,8 @@ mod tests {
         connection: Connection,
         now: PageTime,
         is_open: bool,
+        /// `true` if the last `Open` was for a WebSocket.
+        is_socket: bool,
         /// Cursor of the last `Open`.
         after: Option<EventId>,
         explains: usize,
@@ -472,6 +512,7 @@ mod tests {
                 connection: Connection::new(None),
                 now: PageTime::ZERO,
                 is_open: false,
+                is_socket: false,
                 after: None,
                 explains: 0,
             }
@@ -480,7 +521,9 @@ mod tests {
         fn input(&mut self, input: ConnectionInput) -> &ConnectionState {
             for effect in self.connection.step(self.now, 1.0, input) {
                 match effect {
-                    ConnectionEffect::Open { after } => (self.is_open, self.after) = (true, after),
+                    ConnectionEffect::Open { after, is_socket } => {
+                        (self.is_open, self.after, self.is_socket) = (true, after, is_socket);
+                    }
                     ConnectionEffect::Close => self.is_open = false,
                     ConnectionEffect::Explain => self.explains += 1,
                 }
@@ -729,6 +772,68 @@ mod tests {
         assert!(page.is_open);
     }
 
+    /// A page whose connection may be a WebSocket.
+    fn page_with_sockets() -> FakePage {
+        let mut page = FakePage::new();
+        page.connection.set_may_use_sockets(true);
+        page.input(ConnectionInput::Connect);
+        assert!(page.is_socket);
+        page
+    }
+
+    #[test]
+    fn a_websocket_that_is_cut_is_opened_again_after_its_last_event() {
+        let mut page = page_with_sockets();
+        for sequence in 1..9 {
+            page.input(ConnectionInput::Opened);
+            let received = ReceivedMessage::Event { id: Some(id(sequence)) };
+            page.input(ConnectionInput::Received(received));
+            page.input(ConnectionInput::GaveUp);
+            let recovered = DisconnectReason::Recovered;
+            page.input(ConnectionInput::Explained(recovered));
+            page.later(MAX_BACKOFF);
+            assert!(page.is_open && page.is_socket, "it got through before");
+            assert_eq!(page.after, Some(id(sequence)));
+        }
+    }
+
+    #[test]
+    fn where_no_websocket_gets_through_the_browser_uses_an_event_source() {
+        let mut page = page_with_sockets();
+        // A server that is away says nothing about WebSockets.
+        for (reason, is_socket) in [
+            (DisconnectReason::Unreachable, true),
+            (DisconnectReason::Recovered, true),
+            (DisconnectReason::Unreachable, true),
+            (DisconnectReason::Recovered, false),
+            (DisconnectReason::Recovered, false),
+        ] {
+            page.input(ConnectionInput::GaveUp);
+            page.input(ConnectionInput::Explained(reason));
+            page.later(MAX_BACKOFF);
+            assert_eq!(page.is_socket, is_socket);
+        }
+        page.input(ConnectionInput::Opened);
+        page.input(ConnectionInput::Stop);
+        page.input(ConnectionInput::Connect);
+        assert!(!page.is_socket, "an open EventSource says nothing about WebSockets, either");
+    }
+
+    #[test]
+    fn a_websocket_is_opened_again_when_the_goodbye_said() {
+        let mut page = page_with_sockets();
+        let (reason, retry) = (GoodbyeReason::Limit, seconds(7));
+        page.input(ConnectionInput::Received(ReceivedMessage::Goodbye { reason, retry }));
+        let until = page.now + retry;
+        assert_eq!(page.input(ConnectionInput::GaveUp), &ConnectionState::Waiting { until });
+        assert_eq!(page.connection.reason(), Some(&DisconnectReason::Goodbye(reason)));
+        assert_eq!(page.explains, 0, "the reason is known");
+        assert_eq!(page.later(retry), &ConnectionState::Connecting);
+        // Without another goodbye, the network is at fault.
+        page.input(ConnectionInput::GaveUp);
+        assert_eq!(page.explains, 1);
+    }
+
     fn input() -> impl Strategy<Value = ConnectionInput> {
         let reason = prop_oneof![
             Just(DisconnectReason::Unreachable),
@@ -782,6 +887,7 @@ mod tests {
             for (input, pause, random) in inputs {
                 now += Duration::from_millis(pause);
                 let before = connection.cursor();
+                connection.set_may_use_sockets(true);
                 let news = match &input {
                     ConnectionInput::Received(
                         ReceivedMessage::Event { id } | ReceivedMessage::Hello { id, .. },
@@ -793,7 +899,7 @@ mod tests {
                 };
                 for effect in connection.step(now, random, input.clone()) {
                     match effect {
-                        ConnectionEffect::Open { after } => {
+                        ConnectionEffect::Open { after, .. } => {
                             prop_assert_eq!(after, before, "resumes after the last event");
                             open = true;
                         }
@@ -804,7 +910,8 @@ mod tests {
                 prop_assert_eq!(connection.cursor(), news.or(before), "the cursor is never lost");
                 match connection.state() {
                     ConnectionState::Waiting { until } => {
-                        prop_assert!(!open && *until <= now + MAX_BACKOFF);
+                        let bound = MAX_BACKOFF.max(connection.intervals().retry);
+                        prop_assert!(!open && *until <= now + bound);
                     }
                     ConnectionState::Idle | ConnectionState::Stopped => prop_assert!(!open),
                     _ => prop_assert!(open, "open, waiting, or stopped"),
@@ -814,7 +921,8 @@ mod tests {
                 }
             }
             // Without further inputs, it tries again.
-            let longest = connection.max_silence().max(MAX_BACKOFF);
+            let retry = connection.intervals().retry;
+            let longest = connection.max_silence().max(MAX_BACKOFF).max(retry);
             let is_wanted = connection.is_wanted();
             let mut opens = 0;
             for later in [longest + seconds(1), longest + seconds(2)] {
@@ -830,7 +938,10 @@ mod tests {
         let inputs = traces.pool((input(), 0..60_000_u64));
         for seed in 0..10_000 {
             let mut connection = Connection::new((seed % 2 == 0).then(|| id(seed % 50)));
-            let (mut now, mut trace) = (PageTime::ZERO, Trace::new(connection.cursor()));
+            let may_use_sockets = seed % 4 < 2;
+            connection.set_may_use_sockets(may_use_sockets);
+            let start = (connection.cursor(), may_use_sockets);
+            let (mut now, mut trace) = (PageTime::ZERO, Trace::new(start));
             for (number, (input, pause)) in traces.pick(&inputs, 40).into_iter().enumerate() {
                 now += Duration::from_millis(pause);
                 let random = traces::random(number);

@@ -1,7 +1,7 @@
 //! Event streams for Leptos: an `EventSource` in a signal, which resumes after the last event,
 //! reconnects with backoff, and is shared by all tabs of a browser.
 //!
-//! [`Live`] needs `/events` and `/poll` at the same origin, from a Waterclock server or from
+//! [`Live`] needs `/events`, `/poll` and `/ws` at the same origin, from a Waterclock server or from
 //! `waterclock-axum`. Depend on this crate with the feature `hydrate` (or `csr`) in the browser,
 //! and `ssr` on the server.
 //!

@@ -18,8 +18,8 @@ use crate::{
     tab::{Fetched, Role, Tab, TabEffect, TabInput},
 };
 
-/// The stream that a [`Live`] reads: `/events`, and `/poll` to fetch missing events. Both must be
-/// at the root of the page's own origin.
+/// The stream that a [`Live`] reads: `/events`, `/poll` to fetch missing events, and `/ws` where a
+/// browser cannot share a connection. They must be at the root of the page's own origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LiveOptions {
     /// The topics, as the query of a stream: `topic=a&topic=b`. If it is empty, the server's
@@ -222,8 +222,11 @@ impl Live {
 
     fn perform(self, effect: TabEffect<StreamUpdate>, raw: Option<&RawMessage>) {
         match effect {
-            TabEffect::Connection(ConnectionEffect::Open { after }) => {
+            TabEffect::Connection(ConnectionEffect::Open { after, is_socket: false }) => {
                 self.url.set(Some(self.url_of("events", after)));
+            }
+            TabEffect::Connection(ConnectionEffect::Open { after, is_socket: true }) => {
+                self.url.set(Some(browser::socket_origin() + &self.url_of("ws", after)));
             }
             TabEffect::Connection(ConnectionEffect::Close) => self.url.set(None),
             TabEffect::Connection(ConnectionEffect::Explain) => spawn_local(async move {
@@ -259,13 +262,14 @@ impl Live {
 
     fn join(self) {
         let group = self.options.with_value(|options| options.group.clone());
+        let may_use_sockets = !group.is_empty();
         let group = if group.is_empty() {
             None
         } else {
             TabGroup::join(&channel::name(&group), move |event| match event {
                 GroupEvent::Granted => self.input(TabInput::Granted),
                 GroupEvent::Stolen => self.input(TabInput::Stolen),
-                GroupEvent::Refused => self.input(TabInput::CannotShare),
+                GroupEvent::Refused => self.input(TabInput::CannotShare { may_use_sockets: true }),
                 GroupEvent::Posted(fields) => {
                     let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
                     if let Some(input) = channel::parse(&fields) {
@@ -277,7 +281,7 @@ impl Live {
         let can_share = group.is_some();
         self.group.set_value(group.map(SendWrapper::new));
         if !can_share {
-            self.input(TabInput::CannotShare);
+            self.input(TabInput::CannotShare { may_use_sockets });
         }
     }
 

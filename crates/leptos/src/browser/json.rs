@@ -20,13 +20,23 @@ pub trait FromJson: Sized {
 
 /// Parses a text. Returns `None` if it is not JSON, or has another shape.
 pub fn from_json<T: FromJson>(text: &str) -> Option<T> {
-    T::from_json(&Json(Value::parse(text)?))
+    T::from_json(&Json::of(text)?)
 }
 
 impl Json {
     /// Returns a member of an object, unless it is missing or null.
     pub fn get(&self, name: &str) -> Option<Self> {
         self.0.member(name).map(Self)
+    }
+
+    /// Parses a text that is JSON of any shape.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        Value::parse(text).map(Self)
+    }
+
+    /// Returns the value as text.
+    pub(crate) fn text(&self) -> String {
+        self.0.text()
     }
 
     /// Parses a member that is a string.
@@ -71,6 +81,10 @@ mod js {
             (!value.is_null() && !value.is_undefined()).then_some(Self(value))
         }
 
+        pub(super) fn text(&self) -> String {
+            JSON::stringify(&self.0).map(String::from).unwrap_or_default()
+        }
+
         pub(super) fn string(&self) -> Option<String> {
             self.0.as_string()
         }
@@ -102,6 +116,10 @@ mod native {
 
         pub(super) fn member(&self, name: &str) -> Option<Self> {
             self.0.get(name).filter(|value| !value.is_null()).cloned().map(Self)
+        }
+
+        pub(super) fn text(&self) -> String {
+            self.0.to_string()
         }
 
         pub(super) fn string(&self) -> Option<String> {

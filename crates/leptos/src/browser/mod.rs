@@ -15,7 +15,9 @@ pub use event_source::{
 pub(crate) use explain::explain;
 pub(crate) use held::{Held, is_over};
 pub(crate) use json::{FromJson, Json, from_json};
-pub(crate) use page::{Lifecycle, every_second, is_visible, now, on_lifecycle, random};
+pub(crate) use page::{
+    Lifecycle, every_second, is_visible, now, on_lifecycle, random, socket_origin,
+};
 pub(crate) use poll::{PlacedEnd, PollResponse, poll};
 pub(crate) use tab_group::{GroupEvent, TabGroup, count_tabs};
 

@@ -26,6 +26,12 @@ pub(crate) fn random() -> f64 {
     js_sys::Math::random()
 }
 
+/// Returns the page's origin in the URL of a WebSocket: `ws://localhost:3000`.
+pub(crate) fn socket_origin() -> String {
+    let origin = window().location().origin().unwrap_or_default();
+    ["ws", origin.strip_prefix("http").unwrap_or_default()].concat()
+}
+
 /// Calls `tick` about once a second until the current owner is cleaned up. Browsers call it less
 /// often while the page is hidden.
 pub fn every_second(tick: impl Fn() + 'static) {

@@ -9,6 +9,9 @@
 //! already has, it drops. A leader that does not answer, because the browser has put its tab to
 //! sleep, loses the lock to the tab that asked.
 //!
+//! Where the browser has no locks (plain HTTP on any name but localhost), each tab has a connection
+//! of its own: a WebSocket, which does not count among the six.
+//!
 //! Like [`connection`](crate::connection), whose rules the leader follows, this is a function from
 //! a state and an input to a state and effects.
 
@@ -106,8 +109,12 @@ pub enum TabInput<M> {
     Granted,
     /// This tab has lost the lock to another tab.
     Stolen,
-    /// The browser has no locks or channels for this page.
-    CannotShare,
+    /// This tab cannot share, or does not want to.
+    CannotShare {
+        /// `true` if its connection may be a WebSocket. Without one, the browser's seventh tab
+        /// would not even load over HTTP/1.1.
+        may_use_sockets: bool,
+    },
     /// The browser knows of no other tab in the group.
     NoOtherTabs,
     /// An input of this tab's own connection, except its messages.
@@ -309,13 +316,15 @@ impl<M> Tab<M> {
             (Role::Follower, TabInput::Granted) => {
                 self.role = Role::Leader;
                 self.reset_sharing();
+                self.connection.set_may_use_sockets(false);
                 // The announcement tells the others that the leader has changed.
                 self.others = Some(now);
                 self.step_connection(now, random, ConnectionInput::Connect, effects);
             }
-            (Role::Follower, TabInput::CannotShare) => {
+            (Role::Follower, TabInput::CannotShare { may_use_sockets }) => {
                 self.role = Role::Standalone;
                 self.reset_sharing();
+                self.connection.set_may_use_sockets(may_use_sockets);
                 self.step_connection(now, random, ConnectionInput::Connect, effects);
             }
             (Role::Follower, TabInput::Relayed { after, message }) => {

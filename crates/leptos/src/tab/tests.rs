@@ -57,11 +57,15 @@ fn follower() -> Tab<Content> {
     tab
 }
 
+fn open(after: u64, is_socket: bool) -> TabEffect<Content> {
+    TabEffect::Connection(ConnectionEffect::Open { after: Some(id(after)), is_socket })
+}
+
 /// The leader, after event 5, which has heard of other tabs.
 fn leader() -> Tab<Content> {
     let mut tab = follower();
     let effects = tab.step(seconds(0), 0.0, TabInput::Granted);
-    assert_eq!(effects[0], TabEffect::Connection(ConnectionEffect::Open { after: Some(id(5)) }));
+    assert_eq!(effects[0], open(5, false));
     assert!(matches!(effects[1], TabEffect::Announce(_)), "the others hear who it is");
     tab
 }
@@ -194,15 +198,29 @@ fn a_suspended_page_holds_nothing_and_comes_back() {
 }
 
 #[test]
-fn without_locks_a_tab_has_a_connection_of_its_own() {
+fn without_locks_a_tab_has_a_websocket_of_its_own() {
     let mut tab = follower();
-    let effects = tab.step(seconds(0), 0.0, TabInput::CannotShare);
-    assert_eq!(effects, [TabEffect::Connection(ConnectionEffect::Open { after: Some(id(5)) })]);
+    let effects = tab.step(seconds(0), 0.0, TabInput::CannotShare { may_use_sockets: true });
+    assert_eq!(effects, [open(5, true)]);
     assert_eq!(
         tab.step(seconds(1), 0.0, TabInput::Message(event(id(6)))),
         [TabEffect::Deliver(Content::Event(id(6)))]
     );
     assert_eq!(tab.role(), Role::Standalone);
+
+    // A tab that does not want to share is not in need of one.
+    let mut tab = follower();
+    let effects = tab.step(seconds(0), 0.0, TabInput::CannotShare { may_use_sockets: false });
+    assert_eq!(effects, [open(5, false)]);
+}
+
+#[test]
+fn a_tab_that_gets_a_lock_after_all_has_no_websocket() {
+    let mut tab = follower();
+    let _ = tab.step(seconds(0), 0.0, TabInput::CannotShare { may_use_sockets: true });
+    let _ = tab.step(seconds(1), 0.0, TabInput::PageHide);
+    let _ = tab.step(seconds(2), 0.0, TabInput::PageShow);
+    assert_eq!(tab.step(seconds(2), 0.0, TabInput::Granted)[0], open(5, false));
 }
 
 #[test]
@@ -250,13 +268,13 @@ fn a_follower_that_is_behind_first_reads_to_the_end_of_the_stream() {
     assert_eq!(effects.last(), Some(&TabEffect::Leave));
     assert_eq!((tab.is_wanted(), tab.reason()), (false, Some(&NO_CONTENT)));
     let effects = next.step(seconds(2), 0.0, TabInput::Granted);
-    assert_eq!(effects[0], TabEffect::Connection(ConnectionEffect::Open { after: Some(id(7)) }));
+    assert_eq!(effects[0], open(7, false));
 }
 
 #[test]
 fn a_standalone_tab_also_stops_at_the_end_of_the_stream() {
     let mut tab = follower();
-    let _ = tab.step(seconds(0), 0.0, TabInput::CannotShare);
+    let _ = tab.step(seconds(0), 0.0, TabInput::CannotShare { may_use_sockets: true });
     let _ = tab.step(seconds(1), 0.0, TabInput::Connection(ConnectionInput::GaveUp));
     let reason = DisconnectReason::Status { status: 204, detail: None };
     let _ = tab.step(seconds(1), 0.0, TabInput::Connection(ConnectionInput::Explained(reason)));
@@ -411,6 +429,8 @@ enum Action {
     /// The tab counts the tabs of its group, as it does every second.
     Count(usize),
     Publish,
+    /// The browser refuses to give it the lock.
+    Refuse(usize),
     Retain(u64),
     NewLog,
     /// The last event has been published, so the server has nothing more to send.
@@ -528,6 +548,13 @@ impl FakeBrowser {
                     self.input(tab, TabInput::NoOtherTabs);
                 }
             }
+            Action::Refuse(tab) => {
+                if self.waiting.contains(&tab) {
+                    self.release(tab);
+                    let input = TabInput::CannotShare { may_use_sockets: true };
+                    self.tabs[tab].inbox[LOCK].push_back(input);
+                }
+            }
             Action::Publish if self.is_over => {}
             Action::Publish => self.newest += 1,
             Action::Complete => self.is_over = true,
@@ -627,7 +654,7 @@ impl FakeBrowser {
         message: Option<&StreamMessage<Content>>,
     ) {
         match effect {
-            TabEffect::Connection(ConnectionEffect::Open { after }) => {
+            TabEffect::Connection(ConnectionEffect::Open { after, .. }) => {
                 self.tabs[tab].stream = Some(FakeStream { cursor: after, has_begun: false });
                 self.tabs[tab].inbox[STREAM].clear();
             }
@@ -763,6 +790,7 @@ fn action() -> impl Strategy<Value = Action> {
 fn action_or_loss() -> impl Strategy<Value = Action> {
     prop_oneof![
         30 => action(),
+        1 => (0..TABS).prop_map(Action::Refuse),
         1 => Just(Action::NewLog),
         1 => (0..5_u64).prop_map(Action::Retain),
     ]
