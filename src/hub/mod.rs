@@ -374,6 +374,11 @@ impl Hub {
         is_valid && self.state.last_end(topics, id.sequence).is_some()
     }
 
+    /// Returns `true` if the topic has ended and was not opened again.
+    pub fn has_ended(&self, topic: &Topic) -> bool {
+        self.state.last_end(&topic.clone().into(), self.newest()).is_some()
+    }
+
     /// Returns the ids of the oldest kept event and of the newest event or end, or `None` if no
     /// event is kept.
     pub fn kept(&self) -> Option<(EventId, EventId)> {

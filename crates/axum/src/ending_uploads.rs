@@ -2,7 +2,9 @@
 //! off and no other one continues within a grace time.
 //!
 //! An upload fails no topic that has ended since the last of its parts, even if it was reopened:
-//! whoever ended it has decided. The event log itself checks that.
+//! whoever ended it has decided. The event log itself checks that, unless it has forgotten the
+//! topic in the meantime, and with it the end. Parts that were in flight when the client vanished
+//! do not count, so an upload may spare a topic that they went to after it was reopened.
 
 use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
 
@@ -18,7 +20,8 @@ use waterclock::{
 
 use crate::{limits::MAX_END_MESSAGE, stop::Stop};
 
-/// Maximum number of topics with such uploads. Beyond it, further ones are refused.
+/// Maximum number of topics with such uploads. Beyond it, a further one takes the place of one that
+/// has broken off, if that is [dispensable](OfTopic::is_dispensable), and is refused otherwise.
 const MAX_TOPICS: usize = 10_000;
 /// The reason of a failed end if the client has vanished.
 const BROKE_OFF: &str = "The upload broke off.";
@@ -46,8 +49,21 @@ struct OfTopic {
     /// Number of the newest one.
     newest: u64,
     /// The sequence number of the newest event that they know of: one of their own, or the newest
-    /// of all when the last of them began.
-    known: u64,
+    /// of all when the last of them began. `None` if the topic had ended by then, and they do not
+    /// open it: they fail nothing, also if somebody else opens it.
+    known: Option<u64>,
+    /// `true` if one of them has published a part.
+    has_parts: bool,
+    /// `true` if the last of them has broken off, and the end could not be stored so far.
+    has_failed: bool,
+}
+
+impl OfTopic {
+    /// Returns `true` if they must not keep out an upload that is there: all have broken off, and
+    /// either they have published nothing, or the end could not be stored.
+    fn is_dispensable(&self) -> bool {
+        self.open == 0 && (self.has_failed || !self.has_parts)
+    }
 }
 
 /// An upload that is to end its topic. Dropped before it is settled, it has broken off.
@@ -57,12 +73,19 @@ pub(crate) struct EndingUpload {
     stop: Stop,
     grace: Duration,
     topic: Topic,
-    /// `true` if it opens its topic again.
-    reopens: bool,
-    /// The sequence number of its newest event; 0 if it has none.
-    stored: u64,
+    /// The sequence number of its newest event.
+    stored: Option<u64>,
     reason: String,
     is_settled: bool,
+}
+
+/// The last upload of a topic, which is not open any more.
+struct LastUpload {
+    /// Its number.
+    newest: u64,
+    /// As of all uploads of the topic.
+    known: Option<u64>,
+    has_parts: bool,
 }
 
 /// The end of a topic whose last upload has broken off.
@@ -72,7 +95,31 @@ struct PendingFailure {
     topic: Topic,
     /// Number of that upload.
     newest: u64,
+    /// `true` if the topic's uploads have published a part.
+    has_parts: bool,
     end: Draft,
+}
+
+impl Uploads {
+    /// Makes room for a topic. Returns `false` if there is none.
+    fn make_room(&mut self, topic: &Topic) -> bool {
+        if self.of_topic.len() < MAX_TOPICS || self.of_topic.contains_key(topic) {
+            return true;
+        }
+        let dispensable = self.of_topic.iter().filter(|(_, uploads)| uploads.is_dispensable());
+        let oldest = dispensable.min_by_key(|(_, uploads)| uploads.newest);
+        let Some(oldest) = oldest.map(|(topic, _)| topic.clone()) else { return false };
+        self.of_topic.remove(&oldest);
+        let topic = oldest.as_str();
+        tracing::warn!(topic, "too many uploads broke off, so the topic of this one is not ended");
+        true
+    }
+
+    /// Returns the uploads of a topic if the newest one is still `newest`, and none is open.
+    fn closed(&mut self, topic: &Topic, newest: u64) -> Option<&mut OfTopic> {
+        let uploads = self.of_topic.get_mut(topic)?;
+        (uploads.open == 0 && uploads.newest == newest).then_some(uploads)
+    }
 }
 
 impl EndingUploads {
@@ -86,17 +133,21 @@ impl EndingUploads {
         topic: Topic,
         reopens: bool,
     ) -> Option<EndingUpload> {
+        let newest = hub.newest();
+        let known = (reopens || !hub.has_ended(&topic)).then_some(newest);
         {
-            let known = hub.newest();
-            let Uploads { of_topic, begun } = &mut *self.0.lock();
-            if of_topic.len() >= MAX_TOPICS && !of_topic.contains_key(&topic) {
+            let mut uploads = self.0.lock();
+            if !uploads.make_room(&topic) {
                 return None;
             }
+            let Uploads { of_topic, begun } = &mut *uploads;
             *begun += 1;
             let of_topic = of_topic.entry(topic.clone()).or_default();
             of_topic.open += 1;
             of_topic.newest = *begun;
-            of_topic.known = known;
+            // Two uploads may get here in another order than they asked the hub.
+            of_topic.known = of_topic.known.max(known);
+            of_topic.has_failed = false;
         }
         Some(EndingUpload {
             uploads: self.clone(),
@@ -104,35 +155,41 @@ impl EndingUploads {
             stop: stop.clone(),
             grace,
             topic,
-            reopens,
-            stored: 0,
+            stored: None,
             reason: BROKE_OFF.to_owned(),
             is_settled: false,
         })
     }
 
     /// Removes an open upload, whose newest event has the sequence number `stored`. Returns the
-    /// number of the topic's newest upload and the newest event that they know of, if none is open
-    /// now.
-    fn close(&self, topic: &Topic, stored: u64) -> Option<(u64, u64)> {
+    /// topic's newest upload, if none is open now.
+    fn close(&self, topic: &Topic, stored: Option<u64>) -> Option<LastUpload> {
         let of_topic = &mut self.0.lock().of_topic;
         let uploads = of_topic.get_mut(topic)?;
         uploads.open = uploads.open.saturating_sub(1);
         uploads.known = uploads.known.max(stored);
-        (uploads.open == 0).then_some((uploads.newest, uploads.known))
+        uploads.has_parts |= stored.is_some();
+        let &mut OfTopic { open, newest, known, has_parts, .. } = uploads;
+        (open == 0).then_some(LastUpload { newest, known, has_parts })
     }
 
     /// Returns `true` if the topic's newest upload is still `newest`, and that is not open.
     fn is_last(&self, topic: &Topic, newest: u64) -> bool {
-        let of_topic = &self.0.lock().of_topic;
-        of_topic.get(topic).is_some_and(|uploads| uploads.open == 0 && uploads.newest == newest)
+        self.0.lock().closed(topic, newest).is_some()
+    }
+
+    /// Notes that the end of the topic could not be stored.
+    fn note_failed(&self, topic: &Topic, newest: u64) {
+        if let Some(uploads) = self.0.lock().closed(topic, newest) {
+            uploads.has_failed = true;
+        }
     }
 
     /// Removes the topic if its newest upload is still `newest`, and that is not open.
     fn forget(&self, topic: &Topic, newest: u64) {
-        let of_topic = &mut self.0.lock().of_topic;
-        if of_topic.get(topic).is_some_and(|t| t.open == 0 && t.newest == newest) {
-            of_topic.remove(topic);
+        let mut uploads = self.0.lock();
+        if uploads.closed(topic, newest).is_some() {
+            uploads.of_topic.remove(topic);
         }
     }
 }
@@ -145,7 +202,7 @@ impl EndingUpload {
 
     /// Notes that an event of the upload was stored, with this sequence number.
     pub(crate) fn note_stored(&mut self, sequence: u64) {
-        self.stored = self.stored.max(sequence);
+        self.stored = self.stored.max(Some(sequence));
     }
 
     /// Ends the topic as failed after the grace time, for this reason, of which a long end is cut
@@ -161,21 +218,22 @@ impl EndingUpload {
 impl Drop for EndingUpload {
     fn drop(&mut self) {
         // Another one is open, and decides.
-        let Some((newest, known)) = self.uploads.close(&self.topic, self.stored) else { return };
+        let Some(last) = self.uploads.close(&self.topic, self.stored) else { return };
+        let LastUpload { newest, known, has_parts } = last;
         let (uploads, hub) = (self.uploads.clone(), Arc::clone(&self.hub));
-        if self.is_settled || self.stop.has_begun() {
+        if self.is_settled || known.is_none() || self.stop.has_begun() {
             return uploads.forget(&self.topic, newest);
         }
         let Ok(runtime) = Handle::try_current() else { return };
         let reason = std::mem::take(&mut self.reason);
         let end = TopicEnd::failed(self.topic.clone(), reason).draft();
-        let end = Draft { unless_ended_after: Some(known), ..end };
+        let end = Draft { unless_ended_after: known, ..end };
         let topic = self.topic.clone();
-        let failure = PendingFailure { uploads, hub, topic, newest, end };
-        let (stop, grace, may_have_ended) = (self.stop.clone(), self.grace, !self.reopens);
+        let failure = PendingFailure { uploads, hub, topic, newest, has_parts, end };
+        let (stop, grace) = (self.stop.clone(), self.grace);
         let publish = async move {
             tokio::select! {
-                () = failure.publish(grace, may_have_ended) => {}
+                () = failure.publish(grace) => {}
                 // A publisher cannot continue on a server that stops, so it is not judged by that.
                 _ = stop.begun() => {}
             }
@@ -187,11 +245,7 @@ impl Drop for EndingUpload {
 impl PendingFailure {
     /// Publishes the end after the grace time, unless another upload continues. Tries again until
     /// the log stores or rejects it.
-    async fn publish(self, grace: Duration, may_have_ended: bool) {
-        // A reader waits for nothing then, and who reopens the topic does not continue the upload.
-        if may_have_ended && self.has_ended().await {
-            return self.uploads.forget(&self.topic, self.newest);
-        }
+    async fn publish(self, grace: Duration) {
         let (mut wait, mut retry) = (grace, FIRST_RETRY);
         loop {
             tokio::time::sleep(wait).await;
@@ -206,7 +260,12 @@ impl PendingFailure {
                 ) => {
                     return self.uploads.forget(&self.topic, self.newest);
                 }
+                // The topic is not there, and nothing of it ever was.
+                Err(PublishError::Rejected(Rejected::TooManyTopics)) if !self.has_parts => {
+                    return self.uploads.forget(&self.topic, self.newest);
+                }
                 Err(error) if retry == FIRST_RETRY => {
+                    self.uploads.note_failed(&self.topic, self.newest);
                     let (topic, error) = (self.topic.as_str(), &error as &dyn Error);
                     tracing::warn!(
                         topic,
@@ -219,11 +278,6 @@ impl PendingFailure {
             wait = retry;
             retry = (retry * 2).min(MAX_RETRY);
         }
-    }
-
-    async fn has_ended(&self) -> bool {
-        let figures = self.hub.figures(std::slice::from_ref(&self.topic)).await;
-        figures.is_ok_and(|figures| figures.iter().any(|figures| figures.ended))
     }
 }
 
@@ -266,8 +320,20 @@ mod tests {
             begun.expect("room")
         }
 
-        async fn publish(&self, draft: Draft) {
-            self.hub.publish(draft).await.unwrap();
+        async fn publish(&self, draft: Draft) -> u64 {
+            self.hub.publish(draft).await.unwrap().event().id.sequence
+        }
+
+        /// Breaks off an upload whose topic was forgotten after its first part. Returns the topic
+        /// that has taken its place.
+        async fn forgotten(&mut self) -> Topic {
+            let mut upload = self.begin();
+            upload.note_stored(self.publish(event("part")).await);
+            assert_eq!(self.read().await, ["part"]);
+            self.hub.delete(topic()).await.unwrap();
+            let other: Topic = "other".parse().unwrap();
+            self.publish(Draft::new(other.clone(), "x")).await;
+            other
         }
 
         /// Returns the data of the events of the topic, and the messages of its ends, so far.
@@ -374,8 +440,7 @@ mod tests {
         let mut upload = fixture.begin();
         fixture.publish(done()).await;
         fixture.publish(event("1").reopening()).await;
-        let stored = fixture.hub.publish(event("2")).await.unwrap();
-        upload.note_stored(stored.event().id.sequence);
+        upload.note_stored(fixture.publish(event("2")).await);
         upload.break_off("why".to_owned());
         tokio::time::sleep(3 * GRACE).await;
         assert_eq!(fixture.read().await, ["1", "2", "end why"]);
@@ -389,9 +454,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_end_that_cannot_be_stored_is_tried_again_until_it_is() {
         let mut fixture = Fixture::with_topics(1);
-        let other: Topic = "other".parse().unwrap();
-        fixture.publish(Draft::new(other.clone(), "x")).await;
-        drop(fixture.begin());
+        let other = fixture.forgotten().await;
         tokio::time::sleep(Duration::from_secs(3600)).await;
         let failed = fixture.hub.failed_publishes().map(|(_, count)| count).sum::<u64>();
         assert!((60..=130).contains(&failed), "{failed} attempts in an hour");
@@ -403,11 +466,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_upload_that_continues_ends_the_attempts_to_fail_its_topic() {
+    async fn an_upload_that_could_not_make_its_topic_ends_nothing_later() {
         let mut fixture = Fixture::with_topics(1);
         let other: Topic = "other".parse().unwrap();
         fixture.publish(Draft::new(other.clone(), "x")).await;
         drop(fixture.begin());
+        tokio::time::sleep(2 * GRACE).await;
+        assert!(fixture.is_forgotten());
+        fixture.hub.delete(other).await.unwrap();
+        tokio::time::sleep(2 * MAX_RETRY).await;
+        assert!(fixture.read().await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn broken_uploads_that_are_dispensable_keep_no_other_one_out() {
+        let mut fixture = Fixture::with_topics(1);
+        fixture.forgotten().await;
+        let begin = |number: usize| {
+            let topic = format!("other.{number}").parse().unwrap();
+            fixture.uploads.begin(&fixture.hub, &fixture.stop, GRACE, topic, false)
+        };
+        // Together with the broken one.
+        let mut open: Vec<_> = (1..MAX_TOPICS).map(|number| begin(number).unwrap()).collect();
+        assert!(begin(0).is_none(), "it may still continue");
+        tokio::time::sleep(2 * GRACE).await;
+        open.push(begin(0).expect("the place of one whose end could not be stored"));
+        assert!(begin(MAX_TOPICS).is_none(), "all are open");
+        open.pop();
+        open.push(begin(MAX_TOPICS).expect("the place of one that has published nothing"));
+        assert_eq!(fixture.uploads.0.lock().of_topic.len(), MAX_TOPICS);
+        fixture.stop.begin();
+        drop(open);
+        assert!(fixture.is_forgotten());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_continues_ends_the_attempts_to_fail_its_topic() {
+        let mut fixture = Fixture::with_topics(1);
+        let other = fixture.forgotten().await;
         tokio::time::sleep(10 * GRACE).await;
         let _upload = fixture.begin();
         fixture.hub.delete(other).await.unwrap();
