@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Number of topics that are read before other tasks get a turn.
-const TOPICS_AT_ONCE: usize = 100;
+pub(super) const TOPICS_AT_ONCE: usize = 100;
 
 /// An error of a request for topics.
 #[derive(Debug, thiserror::Error)]

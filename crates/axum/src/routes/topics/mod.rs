@@ -70,13 +70,8 @@ pub(super) async fn list(
     if wants_stream(&head.headers) {
         return Ok(stream(&context, &*policy, &head, ViewedTopics::Filtered(filter), expires));
     }
-    // One more than the page has tells if there is a next page.
-    let mut topics = context.hub.topics(&filter, after.as_ref(), limit + 1);
-    let has_next = topics.len() > limit;
-    topics.truncate(limit);
-    let next = topics.last().filter(|_| has_next).cloned();
-    let page = Page { topics: read(&context.hub, &topics).await?, next };
-    Ok(page.respond(&context, policy.client_address(&head).map(client_of)))
+    let client = policy.client_address(&head).map(client_of);
+    Ok(Page::new(context, filter, after, limit).respond(client).await?)
 }
 
 /// Returns `true` if the client accepts a stream of events.
