@@ -103,6 +103,7 @@ async fn topics_are_listed_in_pages() {
     let (first, next) = list(&server, "").await;
     assert_eq!((first.len(), &next), (31, &Value::Null));
     assert_eq!((&*first[0], &*first[30]), ("a-b", "t.29"));
+    assert_eq!(list(&server, "after=").await.0, first, "as without it");
     let (mut listed, mut after) = (Vec::new(), String::new());
     loop {
         let (page, next) = list(&server, &format!("match=t.*&match=x&limit=12{after}")).await;

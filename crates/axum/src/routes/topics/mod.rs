@@ -145,6 +145,8 @@ impl ListParameters {
                     let invalid = |_| TopicsError::Pattern(value.into_owned());
                     patterns.push(pattern.map_err(invalid)?);
                 }
+                // As an empty cursor, it is none.
+                "after" if value.is_empty() => after = None,
                 "after" => {
                     let invalid = |_| TopicsError::After(value.to_string());
                     after = Some(value.parse().map_err(invalid)?);
