@@ -492,12 +492,15 @@ async fn a_server_without_a_probe_is_measured_as_far_as_possible() {
     assert_eq!((output.code, &report["probe"]), (0, &Value::Bool(false)), "{report:#}");
     assert_eq!(report["stream"], url);
     for check in CHECKS {
-        let expected = match check {
+        let expected: &[_] = match check {
             "protocol" | "event-source" | "streams-at-once" | "first-event" | "fields"
-            | "headers" | "idle" | "round-trip" => "good",
-            _ => "unknown",
+            | "headers" | "idle" => &["good"],
+            // A busy machine may be slow.
+            "round-trip" => &["good", "warning"],
+            _ => &["unknown"],
         };
-        assert_eq!(finding(&report, check)["verdict"], expected, "{check}: {report:#}");
+        let verdict = finding(&report, check)["verdict"].as_str().unwrap();
+        assert!(expected.contains(&verdict), "{check}: {report:#}");
     }
 }
 

@@ -190,10 +190,14 @@ async fn an_upload_that_breaks_off_fails_its_topic_after_the_grace_time() {
 #[tokio::test]
 async fn an_upload_that_continues_one_that_broke_off_ends_its_topic_as_done() {
     let server = Server::start().await;
-    drop(begin(&server, "end", "one\n").await);
+    let mut reader = server.get("/events?topic=t").await;
+    reader.message().await;
+    let broken = begin(&server, "end", "one\n").await;
+    assert_eq!(reader.message().await.data, "one");
+    drop(broken);
     wait_for_uploads(&server, 0).await;
     let upload = begin(&server, "end", "two\n").await;
-    wait_for_uploads(&server, 1).await;
+    assert_eq!(reader.message().await.data, "two");
     let response = complete(upload).await;
     assert!(response.contains("\"outcome\":\"done\""), "{response}");
     assert_eq!(server.hub.newest(), 3);
