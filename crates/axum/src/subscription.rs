@@ -56,7 +56,6 @@ struct SubscriptionPath {
 pub(crate) struct Subscription {
     topics: Patterns,
     start: Start,
-    repeats_ends: bool,
     conflate: bool,
     format: Format,
     limit: Option<Limit>,
@@ -88,18 +87,7 @@ impl FromRequestParts<RoutesState> for Subscription {
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
         let limit = limit.map(|events| Limit { events, sent });
         let accept_hook = parts.extensions.get().cloned();
-        let repeats_ends = false;
-        Ok(Self {
-            topics,
-            start,
-            repeats_ends,
-            conflate,
-            format,
-            limit,
-            expires,
-            client,
-            accept_hook,
-        })
+        Ok(Self { topics, start, conflate, format, limit, expires, client, accept_hook })
     }
 }
 
@@ -166,13 +154,9 @@ impl Subscription {
         matches!(&self.start, Start::Cursor(cursor) if hub.is_over(&self.topics, cursor))
     }
 
-    /// Makes the stream begin with the ends of its topics that the client has received already. It
-    /// goes on from the client's cursor, since one of the topics may be reopened in the meantime.
-    pub(crate) fn repeating_ends(self) -> Self {
-        Self { repeats_ends: true, ..self }
-    }
-
-    /// Opens a stream.
+    /// Opens a stream. With `repeats_ends`, it begins with the ends of its topics that the client
+    /// has received already. It goes on from the client's cursor, since one of the topics may be
+    /// reopened in the meantime.
     ///
     /// # Errors
     ///
@@ -183,13 +167,14 @@ impl Subscription {
         self,
         context: Arc<StreamContext>,
         encoder: E,
+        repeats_ends: bool,
     ) -> Result<Session<E>, (EndReason, Option<E::Chunk>)> {
         let refuse =
             |reason| Err((EndReason::from(reason), Some(refuse(&context, &encoder, reason))));
         if context.stop.has_begun() {
             return refuse(GoodbyeReason::Draining);
         }
-        let Self { topics, start, repeats_ends, conflate, limit, expires, client, .. } = self;
+        let Self { topics, start, conflate, limit, expires, client, .. } = self;
         let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
         let subscriber = match start.subscribe(topics, &context.hub).await {
             Ok(subscriber) => subscriber,

@@ -29,7 +29,7 @@ pub(super) async fn get(
         return StatusCode::NO_CONTENT.into_response();
     }
     let encoder = SseEncoder(subscription.format());
-    match subscription.open(context, encoder).await {
+    match subscription.open(context, encoder, false).await {
         Ok(session) => sse::response(Body::from_stream(session.map(Ok::<_, Infallible>))),
         Err((_, goodbye)) => sse::response(goodbye.map_or_else(Body::empty, Body::from)),
     }

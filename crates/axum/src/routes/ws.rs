@@ -145,9 +145,8 @@ async fn serve(mut peer: Peer, context: Arc<StreamContext>, subscription: Subscr
         return peer.close(end, CloseReason::of(EndReason::End)).await;
     }
     // A handshake has no answer that stops a client, so the ends are sent again.
-    let is_over = subscription.is_over(&context.hub);
-    let subscription = if is_over { subscription.repeating_ends() } else { subscription };
-    match subscription.open(context, MessageEncoder).await {
+    let repeats_ends = subscription.is_over(&context.hub);
+    match subscription.open(context, MessageEncoder, repeats_ends).await {
         Ok(mut session) => {
             if let Err(Disconnect::Closing(reason)) = peer.run(&mut session).await {
                 peer.close(Vec::new(), reason).await;
