@@ -114,18 +114,18 @@ impl Problem {
         self
     }
 
-    /// Shortens the detail, which may quote a long text of the client. Its begin and its end stay,
-    /// since the reason may be behind the quotation.
+    /// Shortens the detail, which may quote a long text of the client. Its beginning and its end
+    /// stay, since the reason may be behind the quotation.
     #[must_use]
     pub(crate) fn shortened(mut self) -> Self {
         const CHARACTERS: usize = 500;
         let detail = &self.detail;
-        let begin = detail.char_indices().nth(CHARACTERS).map(|(end, _)| end);
-        let end = detail.char_indices().nth_back(CHARACTERS).map(|(start, _)| start);
-        if let (Some(begin), Some(end)) = (begin, end)
-            && begin < end
+        let from = detail.char_indices().nth(CHARACTERS).map(|(end, _)| end);
+        let to = detail.char_indices().nth_back(CHARACTERS).map(|(start, _)| start);
+        if let (Some(from), Some(to)) = (from, to)
+            && from < to
         {
-            self.detail = format!("{}…{}", &detail[..begin], &detail[end..]).into();
+            self.detail = format!("{}…{}", &detail[..from], &detail[to..]).into();
         }
         self
     }
