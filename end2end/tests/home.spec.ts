@@ -82,7 +82,8 @@ test.describe('topics', () => {
   test.use({ allowedErrors: networkErrors });
 
   test('are those of the address, and can be changed', async ({ page, server }) => {
-  await server.start(...fast);
+  // Slow enough for an event to stay in view until it is looked for.
+  await server.start('--interval', '500ms');
   const publish = async (topic: string, data: string) => {
     const answer = await fetch(`${server.url}/events/${topic}?name=made`, { method: 'POST', body: data });
     expect(answer.status).toBe(201);
