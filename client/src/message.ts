@@ -68,8 +68,10 @@ export function parse({ name, id: lastEventId, data }: RawMessage): StreamMessag
         return { received: { kind: 'gap', cursor: id }, content: { kind: 'gap', value } };
       case 'end':
         // The end of a limit has no position of its own.
-        if (id !== null && value.topic) value.id = id;
-        return { received: heartbeat, content: { kind: 'end', value } };
+        if (!value.topic) return { received: heartbeat, content: { kind: 'end', value } };
+        if (id !== null) value.id = id;
+        // Like a gap, it means something only at the cursor after which it was sent.
+        return { received: { kind: 'gap', cursor: id }, content: { kind: 'end', value } };
       case 'goodbye': {
         const { reason, retry_ms: retry } = value;
         return { received: { kind: 'goodbye', reason, retry }, content: notice };

@@ -95,8 +95,6 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   private readonly over = new AbortController();
   /** The cursor of the loop while events wait for it. */
   private handedOut: EventId | null = null;
-  /** The ends that have been delivered, by topic. */
-  private readonly ends = new Map<string, EventId>();
   private isStepping = false;
   private isOver = false;
   private isPaused = false;
@@ -287,13 +285,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
         return this.call(() => onGap?.(update.value));
       case 'end': {
         const end = update.value;
-        // A tab that fetched it may also get it from the leader.
-        const { id, topic = '' } = end;
-        const known = this.ends.get(topic);
-        if (!id || !known || !isReached(id, known)) {
-          if (id) this.ends.set(topic, id);
-          this.call(() => onEnd?.(end));
-        }
+        this.call(() => onEnd?.(end));
         // A request that would resume gets 204, so none is sent.
         if ((end.last || end.sent !== undefined) && !this.isOver) this.finish();
       }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { subscribe } from '../dist/index.js';
-import { event, hello, id, reached, refuse, serve, stream } from './server.mjs';
+import { event, hello, id, notice, reached, refuse, serve, stream } from './server.mjs';
 
 /** Gives this process what a page has. Returns its open channels. */
 function asPage(t) {
@@ -110,6 +110,36 @@ test('a follower whose fetch fails says why, and tries again after a backoff', a
   assert.equal(follower.reason, null);
   assert.deepEqual(waits, [500, 1_000, 2_000]);
   assert.equal(requests.length, 1 + polls().length);
+  follower.close();
+  leader.close();
+});
+
+test('a follower that has fetched the end of a topic does not get it from the leader, too', async (t) => {
+  asPage(t);
+  const end = { topic: 'a', outcome: 'done' };
+  let open;
+  const { url, requests } = await serve(t, ({ pathname, searchParams }, response) => {
+    if (pathname === '/events') return (open = response), stream(response, hello, event(1));
+    const ends = searchParams.get('last_event_id') === id(0) ? [{ id: id(2), ...end }] : [];
+    response.setHeader('content-type', 'application/json');
+    response.end(JSON.stringify({ events: [], gap: null, ends, cursor: id(2) }));
+  });
+  const found = [[], []];
+  const options = (found, after) => ({
+    after,
+    onEvent: ({ data }) => found.push(data),
+    onEnd: ({ topic, id }) => found.push(`${topic} ${id}`),
+  });
+  const leader = subscribe(`${url}/events?topic=a&topic=t`, options(found[0], id(0)));
+  await until(() => leader.cursor === id(1));
+  const follower = subscribe(`${url}/events?topic=a&topic=t`, options(found[1], id(0)));
+  await until(() => found[1].length === 1);
+  // The leader hears of it only now.
+  open.write(notice('end', end, 2) + event(3));
+  await until(() => found[1].length > 1);
+  const ended = `a ${id(2)}`;
+  assert.deepEqual(found, [['event 1', ended, 'event 3'], [ended, 'event 3']]);
+  assert.equal(requests.filter(({ pathname }) => pathname === '/events').length, 1);
   follower.close();
   leader.close();
 });
