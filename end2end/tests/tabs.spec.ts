@@ -318,8 +318,8 @@ test.describe('tabs', () => {
     await context.addInitScript(withoutLocks);
     await context.addInitScript(() => {
       window.WebSocket = class extends WebSocket {
-        constructor(url: string) {
-          super(url.replace('/ws?', '/nowhere?'));
+        constructor(url: string | URL) {
+          super(String(url).replace('/ws?', '/nowhere?'));
         }
       };
     });
