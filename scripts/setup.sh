@@ -6,7 +6,8 @@
 #   scripts/setup.sh unit     both of these
 #   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
 #   scripts/setup.sh test     the same, Chromium, Firefox, clients and testers (those in Go if Go is
-#                             there), the packages of the examples, and proxies
+#                             there), the packages of the examples (Spring if Maven and a JDK are
+#                             there), and proxies
 #   scripts/setup.sh proxies  only what the tests behind proxies need: nginx, HAProxy, Caddy,
 #                             Apache httpd, Chromium
 #   scripts/setup.sh path     only prints PATH with the folders of our tools in it
@@ -305,6 +306,20 @@ set_up_go_clients() {
         fail "the clients in Go (1.22 or newer) could not be built; $log says why."
 }
 
+# Spring, and what Maven itself needs to start it. The example's test does not use the network.
+set_up_maven() {
+    local home start=(mvn --quiet --file examples/spring/pom.xml spring-boot:run -Dspring-boot.run.skip)
+    home=$(mvn --version 2>/dev/null | sed -nE 's/^Java version: (1[7-9]|[2-9][0-9])\b.* runtime: //p' || true)
+    if [ ! -x "$home/bin/javac" ]; then
+        say "Maven with a JDK, 17 or newer, is not there: the example in Spring will not be tested"
+        return
+    fi
+    try "${start[@]}" --offline && return
+    say "fetching the packages of examples/spring into Maven's cache (44 MB, about a minute)"
+    try timeout 600 "${start[@]}" ||
+        say "that did not work, as $log says: if packages are missing, the example in Spring will not be tested"
+}
+
 # The library that sets the clock of a program, for one test.
 set_up_faketime() {
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null && return
@@ -378,6 +393,7 @@ build | unit | lint | test)
         set_up_chromium
         set_up_firefox
         set_up_clients
+        set_up_maven
         set_up_faketime
         set_up_testers
         set_up_proxies

@@ -3,7 +3,10 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Service } from '../tests/service.ts';
-import { expect, type Server, test as base } from '../tests/server.ts';
+import { expect as patient, type Server, test as base } from '../tests/server.ts';
+
+// Other tests load the machine.
+export const expect = patient.configure({ timeout: 30_000 });
 
 const examples = resolve(import.meta.dirname, '../../examples');
 
@@ -35,10 +38,9 @@ export const test = base.extend<{ example: Example; kept: void }>({
   ],
 });
 
-/** Returns `true` if a program is here that prints what the pattern matches. */
-export function prints(pattern: RegExp, program: string, ...options: string[]): boolean {
-  const { stdout } = spawnSync(program, options, { encoding: 'utf8' });
-  return pattern.test(stdout ?? '');
+/** Returns what a program prints. If there is no such program, that is nothing. */
+export function output(program: string, ...options: string[]): string {
+  return spawnSync(program, options, { encoding: 'utf8' }).stdout ?? '';
 }
 
 /** Publishes an order to the server itself. */
@@ -46,5 +48,3 @@ export async function publish(server: Server, order: string) {
   const response = await fetch(`${server.url}/events/orders.eu`, { method: 'POST', body: order });
   expect(response.status).toBe(201);
 }
-
-export { expect };
