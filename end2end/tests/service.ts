@@ -1,8 +1,9 @@
 // A program beside Waterclock, such as the development server of a framework. It serves http on a
 // free port, and ends with all its children.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { type AddressInfo, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { expect } from '@playwright/test';
 
 export class Service {
@@ -11,12 +12,12 @@ export class Service {
   output = '';
   private child?: ChildProcess;
 
-  /** Chooses the port. */
+  /** Chooses the port. The program uses it only after it has been built, so this is none of those
+   * that the system gives to others meanwhile, and each worker has some of its own. */
   async reserve() {
-    const listener = createServer().listen(0, 'localhost');
-    await once(listener, 'listening');
-    ({ port: this.port } = listener.address() as AddressInfo);
-    await new Promise((closed) => listener.close(closed));
+    const worker = Number(process.env.TEST_PARALLEL_INDEX);
+    do this.port = 20_000 + 100 * worker + randomInt(100);
+    while (!(await isFree(this.port)));
     this.url = `http://localhost:${this.port}`;
   }
 
@@ -56,4 +57,11 @@ export class Service {
     process.kill(-this.child.pid, 'SIGKILL');
     await gone;
   }
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const listener = createServer().listen(port, 'localhost');
+  const isFree = await once(listener, 'listening').then(() => true, () => false);
+  await new Promise((closed) => listener.close(closed));
+  return isFree;
 }
