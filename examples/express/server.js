@@ -4,6 +4,7 @@ import express from 'express';
 import { publish, read, waterclock } from './waterclock.js';
 
 const port = process.env.PORT ?? 8080;
+const address = `http://localhost:${port}`;
 const orders = [];
 read('orders.*', (event) => orders.push(event));
 
@@ -14,6 +15,10 @@ app.get('/orders', (request, response) => {
 });
 
 app.post('/orders/:region', express.text({ type: '*/*' }), async (request, response) => {
+  // A page of another site must not publish through its visitor's browser. Programs send no Origin.
+  if ((request.headers.origin ?? address) !== address) {
+    return response.status(403).send(`Only pages of ${address} may publish\n`);
+  }
   try {
     const answer = await publish(`orders.${request.params.region}`, request.body);
     response.status(answer.status).type(answer.headers.get('Content-Type')).send(await answer.text());
@@ -22,4 +27,7 @@ app.post('/orders/:region', express.text({ type: '*/*' }), async (request, respo
   }
 });
 
-app.listen(port, 'localhost', () => console.log(`Listening on http://localhost:${port}`));
+app.listen(port, 'localhost', (error) => {
+  if (error) throw error;
+  console.log(`Listening on ${address}`);
+});

@@ -26,6 +26,8 @@ func main() {
 		}
 	}()
 
+	address := "localhost:" + variable("PORT", "8080")
+
 	http.HandleFunc("GET /orders", func(response http.ResponseWriter, _ *http.Request) {
 		lock.Lock()
 		defer lock.Unlock()
@@ -34,6 +36,11 @@ func main() {
 	})
 
 	http.HandleFunc("POST /orders/{region}", func(response http.ResponseWriter, request *http.Request) {
+		// A page of another site must not publish through its visitor's browser. Programs send no Origin.
+		if origin := request.Header.Get("Origin"); origin != "" && origin != "http://"+address {
+			http.Error(response, "Only pages of http://"+address+" may publish", http.StatusForbidden)
+			return
+		}
 		answer, err := publish("orders."+request.PathValue("region"), request.Body)
 		if err != nil {
 			response.WriteHeader(http.StatusServiceUnavailable)
@@ -46,7 +53,6 @@ func main() {
 		io.Copy(response, answer.Body)
 	})
 
-	address := "localhost:" + variable("PORT", "8080")
 	log.Printf("Listening on http://%s", address)
 	log.Fatal(http.ListenAndServe(address, nil))
 }
