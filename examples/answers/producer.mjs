@@ -4,7 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import * as model from './model.mjs';
 import * as passages from './passages.mjs';
 
-const { WATERCLOCK_URL = 'http://127.0.0.1:3000', PATIENCE = '5' } = process.env;
+const { WATERCLOCK_URL = 'http://127.0.0.1:3000', PATIENCE = '15' } = process.env;
 
 export const waterclock = new URL(WATERCLOCK_URL).origin;
 export const { source, words } = model.isConfigured ? model : passages;
@@ -24,7 +24,8 @@ export const isBusy = () => making.size >= MAX_ANSWERS;
 /** Returns what keeps the page from reading, with the remedy. */
 export async function trouble(origin) {
   const command = `waterclock --cors-origin ${origin}`;
-  const answer = await fetch(`${waterclock}/time`, { headers: { Origin: origin } }).catch(() => null);
+  const options = { headers: { Origin: origin }, signal: AbortSignal.timeout(5_000) };
+  const answer = await fetch(`${waterclock}/time`, options).catch(() => null);
   if (answer === null) return `Waterclock does not run at ${waterclock}. Start it: ${command}`;
   const allowed = answer.headers.get('Access-Control-Allow-Origin');
   if (allowed === origin || allowed === '*') return undefined;
@@ -37,7 +38,7 @@ export async function ask(question) {
   const topic = `answers.${id}`;
   making.add(topic);
   try {
-    await post(`/events/${topic}?name=question`, 'question', question);
+    await publishQuestion(`/events/${topic}`, question);
   } catch (error) {
     making.delete(topic);
     throw error;
@@ -54,7 +55,7 @@ async function produce(path, question) {
   const stop = new AbortController();
   const { signal } = stop;
   try {
-    await Promise.all([text.fill(words(question, signal)), upload(path, text, signal)]);
+    await Promise.all([text.fill(words(question, signal)), upload(path, question, text, signal)]);
   } catch ({ message }) {
     stop.abort();
     console.error(`${path}: ${message}`);
@@ -65,11 +66,13 @@ async function produce(path, question) {
 }
 
 /** Uploads a text while it grows. The end of the upload ends the topic. */
-function upload(path, text, signal) {
-  let patience = PATIENCE;
-  return persist(() => {
+function upload(path, question, text, signal) {
+  let patience;
+  return persist(async () => {
+    // Waterclock may have begun a new log, so the question comes again, too.
+    if (patience) await publishQuestion(path, question);
+    patience = patience ? PATIENCE_AFTER_OUTAGE : PATIENCE;
     const query = `split=chunks&end&while=read&patience=${patience}`;
-    patience = PATIENCE_AFTER_OUTAGE;
     // Each attempt sends the text from its beginning. By the key, Waterclock knows how much of it
     // it has.
     const body = ReadableStream.from(text.pieces()).pipeThrough(new TextEncoderStream());
@@ -113,6 +116,9 @@ class Text {
     this.#change = new Promise((wake) => (this.#wake = wake));
   }
 }
+
+/** Publishes the question, and repeats nothing if Waterclock has it. */
+const publishQuestion = (path, question) => post(`${path}?name=question`, 'question', question);
 
 /** Publishes. An idempotency key counts for its topic only. */
 const post = (path, key, body, signal) =>
@@ -160,7 +166,10 @@ export async function failUnfinished() {
   for (let after = ''; after !== null; ) {
     const { topics, next } = await persist(() => request(`/topics?match=answers.*&limit=1000${after}`));
     for (const { topic } of topics.filter(({ topic, ended }) => !ended && !making.has(topic))) {
-      await persist(() => post(`/events/${topic}?end=failed`, 'end', 'Its producer was stopped.'));
+      // One that has ended meanwhile is refused. The others still need their end.
+      await persist(() => post(`/events/${topic}?end=failed`, 'end', 'Its producer was stopped.')).catch(
+        (error) => console.error(`${topic}: ${error.message}`),
+      );
     }
     after = next && `&after=${next}`;
   }

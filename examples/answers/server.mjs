@@ -3,7 +3,8 @@
 //   WATERCLOCK_URL    where Waterclock runs; by default http://127.0.0.1:3000
 //   HOST, PORT        where this program serves; by default 127.0.0.1 and 8080
 //   ORIGIN            the page's origin, if it is another one, as behind a proxy
-//   PATIENCE          seconds without a reader after which an answer is stopped; by default 5
+//   PATIENCE          seconds without a reader after which an answer is stopped; by default 15
+//   PACE              milliseconds before each word of an answer without a model; by default 60
 //   OPENAI_BASE_URL   an OpenAI-compatible endpoint, such as http://127.0.0.1:11434/v1.
 //                     Without it, the answers are passages of this project's documents
 //   OPENAI_MODEL      its model
@@ -33,6 +34,10 @@ const policy = [
   "frame-ancestors 'none'",
 ].join('; ');
 
+/** The names of this machine for itself, as a `Host` has them. */
+const LOOPBACK = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
+
+const { HOST = '127.0.0.1', PORT = '8080', ORIGIN } = process.env;
 /** The page's origin. Waterclock's option --cors-origin names it. */
 let origin;
 
@@ -47,7 +52,8 @@ async function handle(request, response) {
   const { pathname } = new URL(request.url, origin);
   if (request.method === 'POST' && pathname === '/ask') return reply(response, ...(await take(request)));
   if (!Object.hasOwn(files, pathname)) return reply(response, 404, { error: 'There is no such page.' });
-  if (request.headers.host !== new URL(origin).host) {
+  const { host } = request.headers;
+  if (!ORIGIN && LOOPBACK.test(host) && host !== new URL(origin).host) {
     // Waterclock lets pages of one origin read, and localhost is another than 127.0.0.1.
     return response.writeHead(307, { Location: origin + request.url }).end();
   }
@@ -61,7 +67,7 @@ async function handle(request, response) {
 async function take(request) {
   // Pages elsewhere must not ask: each question may cost money.
   if ((request.headers.origin ?? origin) !== origin) {
-    return [403, { error: `Only pages of ${origin} may ask.` }];
+    return [403, { error: `Only pages of ${origin} may ask. Another origin is set by ORIGIN.` }];
   }
   let question = '';
   request.setEncoding('utf8');
@@ -89,16 +95,20 @@ function reply(response, status, body) {
   response.writeHead(status, { 'Content-Type': 'application/json' }).end(JSON.stringify(body));
 }
 
-const { HOST: host = '127.0.0.1', PORT: port = '8080', ORIGIN } = process.env;
-server.listen(Number(port), host, async () => {
-  origin = ORIGIN ?? `http://${host}:${server.address().port}`;
+server.listen(Number(PORT), HOST, async () => {
+  const { address, port } = server.address();
+  // The address of all interfaces is that of no page.
+  const isEverywhere = ['0.0.0.0', '::'].includes(address);
+  const name = isEverywhere ? '127.0.0.1' : HOST.includes(':') ? `[${HOST}]` : HOST;
+  origin = ORIGIN ?? `http://${name}:${port}`;
   console.log(`the page is at ${origin}`);
+  if (isEverywhere && !ORIGIN) console.log('for pages at another address, set ORIGIN, such as http://192.168.1.5:8080');
   console.log(`the answers come from ${source}`);
   const found = await trouble(origin);
   if (found) console.log(found);
   await failUnfinished().catch((error) => console.error(`answers: ${error.message}`));
 });
 server.on('error', (error) => {
-  console.error(`answers: cannot serve on ${host}:${port}: ${error.message}`);
+  console.error(`answers: cannot serve on ${HOST}:${PORT}: ${error.message}`);
   process.exitCode = 2;
 });

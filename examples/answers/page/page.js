@@ -118,10 +118,10 @@ async function keeps(id) {
 /** Explains why there is no connection. It comes back by itself. */
 function explain(reason) {
   const { kind, status, detail } = reason ?? {};
-  const continues = 'The answer continues as soon as that is over.';
+  const continues = 'The answer continues if that is soon over.';
   if (kind === 'offline') return `This device is offline. ${continues}`;
   if (kind === 'status') return `Waterclock refuses: ${detail ?? `status ${status}.`} ${continues}`;
-  if (kind === 'goodbye') return `Waterclock is being restarted. ${continues}`;
+  if (kind === 'goodbye') return `Waterclock has closed the connection. ${continues}`;
   return `The connection to Waterclock is lost. ${continues}`;
 }
 
