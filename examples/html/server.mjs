@@ -1,9 +1,11 @@
 // Serves the page, and passes all other requests on to Waterclock. For the browser both are one
 // site, so Waterclock needs no option.
 import { readFileSync } from 'node:fs';
-import { createServer, request } from 'node:http';
+import { createServer, request as http } from 'node:http';
+import { request as https } from 'node:https';
 
 const waterclock = process.env.WATERCLOCK_URL ?? 'http://127.0.0.1:3000';
+const request = waterclock.startsWith('https:') ? https : http;
 const port = process.env.PORT ?? 8080;
 const page = readFileSync(new URL('index.html', import.meta.url));
 

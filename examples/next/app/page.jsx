@@ -35,6 +35,7 @@ export default function Orders() {
 
 /** Returns the reason for the missing connection as a text. The client tries again by itself. */
 function explain({ kind, status, detail }) {
+  if (status === 204) return 'All topics have ended.';
   if (kind === 'status' && status < 500) return `Waterclock refuses this: ${detail ?? status}`;
   return 'Waterclock does not answer. Trying again …';
 }
