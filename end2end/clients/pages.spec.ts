@@ -5,7 +5,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { networkErrors, streams } from '../tests/server.ts';
 import { expect, publish, test } from './examples.ts';
 
-test.describe.configure({ mode: 'default', timeout: 180_000 });
+test.describe.configure({ mode: 'default', timeout: 240_000 });
 test.use({ allowedErrors: networkErrors });
 
 const pages = [
@@ -19,7 +19,7 @@ for (const { name, start, stop, options } of pages) {
     const button = (name: string) => page.getByRole('button', { name, exact: true });
     /** Expects exactly these orders, the newest first. */
     const lists = (...orders: string[]) =>
-      expect(page.locator('li')).toHaveText(orders.reverse().map((order) => new RegExp(`${order}$`)), { timeout: 15_000 });
+      expect(page.locator('li')).toHaveText(orders.reverse().map((order) => new RegExp(`${order}$`)));
     const publishes = async (order: string) => {
       await page.getByLabel('Order').fill(order);
       await page.getByRole('button', { name: 'Publish' }).click();
@@ -46,9 +46,9 @@ for (const { name, start, stop, options } of pages) {
     await lists('from before', 'from the page', 'from elsewhere', 'while stopped');
 
     await server.kill();
-    await expect(state).toHaveText('Waterclock does not answer. Trying again …', { timeout: 15_000 });
+    await expect(state).toHaveText('Waterclock does not answer. Trying again …');
     await publishes('lost');
-    await expect(page.getByRole('alert').first()).toContainText('not published', { timeout: 15_000 });
+    await expect(page.getByRole('alert').first()).toContainText('not published');
     await server.start('--retry', '200ms', '--public-topic', 'orders.>');
     await publish(server, 'after the kill');
     await lists('from before', 'from the page', 'from elsewhere', 'while stopped', 'after the kill');
@@ -58,13 +58,13 @@ for (const { name, start, stop, options } of pages) {
     rmSync(server.data!, { recursive: true });
     await server.start('--retry', '200ms', '--public-topic', 'orders.>');
     await publish(server, 'in a new log');
-    await expect(page.getByText('Some orders are missing.')).toBeVisible({ timeout: 15_000 });
+    await expect(page.getByText('Some orders are missing.')).toBeVisible();
     await expect(page.getByText('in a new log')).toBeVisible();
 
     const secret = info.outputPath('secret');
     writeFileSync(secret, randomBytes(32).toString('hex'));
     await server.kill();
     await server.start('--require-token', '--jwt-secret-file', secret);
-    await expect(state).toHaveText(/^Waterclock refuses this: A token is required/, { timeout: 15_000 });
+    await expect(state).toHaveText(/^Waterclock refuses this: A token is required/);
   });
 }
