@@ -114,8 +114,8 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         L::bounds(self)
     }
 
-    fn dropped(&self, topics: &Patterns) -> u64 {
-        L::dropped(self, topics)
+    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
+        L::dropped_after(self, topics, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<crate::event::Event> {
@@ -971,6 +971,46 @@ async fn retention_counts_right_after_a_deletion() {
         log.append("aaaa").await;
         assert_eq!(log.read(">", 0, 9).await, [4, 6, 7, 8]);
         assert_eq!(log.dropped("a"), 5);
+    }
+}
+
+#[tokio::test]
+async fn drops_are_found_by_the_order_in_which_they_happened() {
+    for log in TestLog::all(keeping(3)) {
+        let after = |topics, drops| log.log.dropped_after(&patterns(topics), drops);
+        let delete = async |topic: &str| log.log.delete(&topic.parse().unwrap()).await.unwrap();
+        log.append("abab").await;
+        let before = after(">", 0).drops;
+        assert_eq!(delete("b").await, 2);
+        let Dropped { newest, drops: b } = after(">", before);
+        assert_eq!((newest, after(">", b)), (4, Dropped { newest: 0, drops: b }));
+        assert_eq!(delete("a").await, 2);
+        // The events of the later deletion are older.
+        let newest_after_b = [">", "a b", "a", "b"].map(|topics| after(topics, b).newest);
+        assert_eq!((newest_after_b, log.dropped(">")), ([3, 3, 3, 0], 4));
+        assert_eq!(delete("a").await, 0);
+        let drops = after(">", b).drops;
+        assert_eq!((drops, after(">", drops).newest), (b + 1, 0), "a deletion is one drop");
+
+        // So are those that retention drops later.
+        log.append("cccaaaa").await;
+        let a = after("a", drops);
+        assert_eq!((a.newest, after("c", drops).newest), (8, 0));
+        log.append("c").await;
+        assert_eq!([">", "c", "a"].map(|topics| after(topics, a.drops).newest), [5, 5, 0]);
+    }
+    // That a topic is forgotten drops none of its events, but its end.
+    for log in TestLog::all(Retention { topics: 2, ..keeping(0) }) {
+        let after = |topics, drops| log.log.dropped_after(&patterns(topics), drops);
+        log.append("ab").await;
+        log.append_drafts(vec![ending("b")]).await;
+        let Dropped { drops, .. } = after(">", 0);
+        log.append("c").await;
+        assert_eq!(["a", ">"].map(|topics| after(topics, drops).newest), [0, 4]);
+        let Dropped { drops, .. } = after(">", 0);
+        log.append("d").await;
+        assert_eq!(["b", "d"].map(|topics| after(topics, drops).newest), [3, 5]);
+        assert_eq!(after("e", drops).newest, 3, "it may have had events that were dropped");
     }
 }
 

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::{
     ages::{AgeMarks, is_young},
     changed_topics::ChangedTopics,
+    drops::Dropped,
     retention::Retention,
     store::{
         Appended, Bounds, EventCollector, EventLog, EventLogFuture, ReadLimit, Rejected,
@@ -157,6 +158,7 @@ impl MemoryContents {
                 && let Some(oldest) = entry.first_after(0)
             {
                 self.drop_event(oldest, topics);
+                topics.note([topic]);
             }
         }
         let too_old = self.ages.newest_too_old(now);
@@ -164,22 +166,23 @@ impl MemoryContents {
             && (self.bytes > retention.bytes
                 || oldest <= too_old && !is_young(event.time, now, retention.age))
         {
+            let topic = event.topic.clone();
             self.drop_event(oldest, topics);
+            topics.note([&topic]);
         }
         let start = self.start();
         self.ages.forget(start);
         self.times.forget(start);
     }
 
-    /// Drops an event, which must be the oldest of its topic.
+    /// Drops an event, which must be the oldest of its topic. The caller notes the change.
     fn drop_event(&mut self, sequence: u64, topics: &Topics<TopicSequences>) {
         let Some(event) = self.events.remove(&sequence) else { return };
         self.bytes -= OVERHEAD + event.data.len();
         if let Some(entry) = topics.get(&event.topic) {
-            entry.set_dropped(sequence);
+            topics.set_dropped(&entry, sequence);
             entry.place.lock().pop_front();
             entry.remove(event.data.len());
-            topics.note([&event.topic]);
         }
         if let Some(key) = self.key_of.remove(&sequence) {
             self.sequence_of.remove(&(event.topic, key));
@@ -258,8 +261,8 @@ impl EventLog for MemoryLog {
         Bounds { epoch: self.epoch, start: contents.start(), newest: contents.newest }
     }
 
-    fn dropped(&self, topics: &Patterns) -> u64 {
-        self.topics.dropped(topics)
+    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
+        self.topics.dropped_after(topics, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
@@ -330,10 +333,15 @@ impl EventLog for MemoryLog {
 
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
         let mut contents = self.contents.lock();
-        let kept = self.topics.get(topic).map(|entry| entry.place.lock().clone());
-        let kept = kept.unwrap_or_default();
-        for sequence in &kept {
-            contents.drop_event(*sequence, &self.topics);
+        let Some(entry) = self.topics.get(topic) else { return Box::pin(ready(Ok(0))) };
+        let kept = entry.place.lock().clone();
+        if let Some(newest) = kept.back() {
+            // All of them at once, for readers and for watchers.
+            self.topics.set_dropped(&entry, *newest);
+            for sequence in &kept {
+                contents.drop_event(*sequence, &self.topics);
+            }
+            self.topics.note([topic]);
         }
         let start = contents.start();
         contents.ages.forget(start);
@@ -361,6 +369,7 @@ impl EventLog for MemoryLog {
         let limit = ReadLimit { count: limit, bytes: usize::MAX };
         Box::pin(ready(Ok(self.contents.lock().events(&sequences[excess..], limit))))
     }
+
     fn find<'a>(
         &'a self,
         topic: &'a Topic,

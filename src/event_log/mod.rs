@@ -24,6 +24,7 @@
 
 mod ages;
 mod changed_topics;
+mod drops;
 mod memory;
 mod retention;
 #[cfg(feature = "sqlite")]
@@ -37,6 +38,7 @@ mod topics;
 mod conformance;
 
 pub use changed_topics::{ChangedTopics, TopicWatch};
+pub use drops::Dropped;
 pub use memory::MemoryLog;
 pub use retention::Retention;
 #[cfg(feature = "sqlite")]

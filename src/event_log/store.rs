@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::changed_topics::ChangedTopics;
+use super::{changed_topics::ChangedTopics, drops::Dropped};
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     id::{Epoch, EventId},
@@ -25,11 +25,19 @@ pub trait EventLog: Send + Sync + 'static {
     /// Returns the range of events that the log holds now.
     fn bounds(&self) -> Bounds;
 
-    /// Returns the sequence number of the newest dropped event of the topics; 0 if all are kept.
+    /// Returns the newest event of the topics that was dropped after the first `drops` drops of the
+    /// log, and the number of drops so far. A reader that comes back with that number learns of the
+    /// later ones, whatever the places of their events.
     ///
+    /// Each drop that takes events which no earlier one has taken has a number of its own, from 1.
     /// An event that a [`read`](Self::read) missed because it was dropped is counted by the time
     /// that the read returns.
-    fn dropped(&self, topics: &Patterns) -> u64;
+    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped;
+
+    /// Returns the sequence number of the newest dropped event of the topics; 0 if all are kept.
+    fn dropped(&self, topics: &Patterns) -> u64 {
+        self.dropped_after(topics, 0).newest
+    }
 
     /// Returns the ends of the topics that have ended, those with a sequence number after `after`
     /// and up to `up_to`, in their order. Reads do not return them.

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     changed_topics::ChangedTopics,
+    drops::{Dropped, ForgottenDrops},
     store::{EventStamp, Rejected, TopicFigures},
     topic_map::TopicMap,
 };
@@ -30,13 +31,16 @@ pub(super) struct Topics<T> {
     entries: RwLock<TopicEntries<T>>,
     /// Upper bound of the sequence numbers of all ends.
     newest_end: AtomicU64,
+    /// Number of drops so far. Locked until a drop is noted with its topic, so that whoever knows
+    /// the number finds the drop.
+    drops: Mutex<u64>,
 }
 
 #[derive(Debug)]
 struct TopicEntries<T> {
     by_topic: TopicMap<Arc<TopicEntry<T>>>,
-    /// Upper bound of the sequence numbers that were dropped of topics without an entry.
-    forgotten: u64,
+    /// The drops of topics without an entry.
+    forgotten: ForgottenDrops,
     /// The place where changes are noted, if they are.
     changed: Option<Arc<ChangedTopics>>,
 }
@@ -49,13 +53,26 @@ pub(super) struct TopicEntry<T> {
     pub place: T,
     count: AtomicUsize,
     newest: AtomicU64,
-    dropped: AtomicU64,
-    /// Events up to this sequence number are being deleted: they must not be read, and count as
-    /// dropped. It is 0 if none are.
-    #[cfg(feature = "sqlite")]
-    hidden: AtomicU64,
+    drops: Mutex<TopicDrops>,
     kept: Mutex<KeptEvents>,
     end: Mutex<Option<Arc<StoredEnd>>>,
+}
+
+/// The newest dropped event of a topic.
+#[derive(Clone, Copy, Debug, Default)]
+struct TopicDrops {
+    dropped: Dropped,
+    /// Events up to this one are being deleted: they must not be read, and count as dropped.
+    hidden: Dropped,
+}
+
+impl TopicDrops {
+    /// Returns the sequence number of the newest event that was dropped after the first `drops`
+    /// drops of the log; 0 if there is none.
+    fn newest_after(&self, drops: u64) -> u64 {
+        let newest = |dropped: &Dropped| if dropped.drops > drops { dropped.newest } else { 0 };
+        newest(&self.dropped).max(newest(&self.hidden))
+    }
 }
 
 /// The sequence number and the time of an event.
@@ -165,16 +182,14 @@ impl StoredEnd {
 
 impl<T> TopicEntry<T> {
     /// Creates an entry of a topic without events.
-    pub fn new(topic: Topic, place: T, dropped: u64) -> Self {
+    pub fn new(topic: Topic, place: T, dropped: Dropped) -> Self {
         let (count, newest) = (AtomicUsize::new(0), AtomicU64::new(0));
         Self {
             topic,
             place,
             count,
             newest,
-            dropped: AtomicU64::new(dropped),
-            #[cfg(feature = "sqlite")]
-            hidden: AtomicU64::new(0),
+            drops: Mutex::new(TopicDrops { dropped, hidden: Dropped::default() }),
             kept: Mutex::default(),
             end: Mutex::default(),
         }
@@ -213,10 +228,7 @@ impl<T> TopicEntry<T> {
 
     /// The sequence number of the newest dropped event.
     pub fn dropped(&self) -> u64 {
-        let dropped = self.dropped.load(SeqCst);
-        #[cfg(feature = "sqlite")]
-        let dropped = dropped.max(self.hidden());
-        dropped
+        self.drops.lock().newest_after(0)
     }
 
     /// Counts an event, which must be the newest.
@@ -234,31 +246,20 @@ impl<T> TopicEntry<T> {
         *self.kept.lock() = kept;
     }
 
-    /// Notes that events up to the sequence number `dropped` are dropped, or will be at once.
-    pub fn set_dropped(&self, dropped: u64) {
-        self.dropped.fetch_max(dropped, SeqCst);
-    }
-
     /// The sequence number up to which events are being deleted, and must not be read.
     #[cfg(feature = "sqlite")]
     pub fn hidden(&self) -> u64 {
-        self.hidden.load(SeqCst)
-    }
-
-    /// Hides the events so far from reads, which find them dropped. Returns the sequence number of
-    /// the newest of them.
-    #[cfg(feature = "sqlite")]
-    pub fn hide(&self) -> u64 {
-        let newest = self.newest();
-        self.hidden.fetch_max(newest, SeqCst);
-        newest
+        self.drops.lock().hidden.newest
     }
 
     /// Shows the events up to the sequence number `newest` again that could not be deleted, unless
     /// a later deletion hides them as well.
     #[cfg(feature = "sqlite")]
     pub fn show_hidden(&self, newest: u64) {
-        let _ = self.hidden.compare_exchange(newest, 0, SeqCst, SeqCst);
+        let hidden = &mut self.drops.lock().hidden;
+        if hidden.newest == newest {
+            *hidden = Dropped::default();
+        }
     }
 
     /// Counts a dropped event, which must be the oldest.
@@ -304,8 +305,14 @@ impl<T> Topics<T> {
             newest_end = entry.end().map_or(0, |end| end.sequence).max(newest_end);
             by_topic.insert(&entry.topic, Arc::clone(&entry));
         }
-        let entries = TopicEntries { by_topic, forgotten, changed: None };
-        Self { entries: RwLock::new(entries), newest_end: newest_end.into() }
+        let mut forgotten_drops = ForgottenDrops::default();
+        forgotten_drops.add(Dropped::before_start(forgotten));
+        let entries = TopicEntries { by_topic, forgotten: forgotten_drops, changed: None };
+        Self {
+            entries: RwLock::new(entries),
+            newest_end: newest_end.into(),
+            drops: Mutex::new(Dropped::FIRST),
+        }
     }
 
     /// Returns the entry of a topic.
@@ -411,23 +418,58 @@ impl<T> Topics<T> {
         }
     }
 
-    /// Returns the sequence number of the newest dropped event of the topics; 0 if all are kept.
-    pub fn dropped(&self, topics: &Patterns) -> u64 {
+    /// Notes that events of a topic up to the sequence number `newest` are dropped, or will be at
+    /// once.
+    pub fn set_dropped(&self, entry: &TopicEntry<T>, newest: u64) {
+        let drops = &mut *self.drops.lock();
+        let TopicDrops { dropped, hidden } = &mut *entry.drops.lock();
+        if newest <= dropped.newest {
+            return;
+        }
+        // Hidden events count already.
+        if newest > hidden.newest {
+            *drops += 1;
+        }
+        let drops = if newest > hidden.newest { *drops } else { hidden.drops };
+        *dropped = Dropped { newest, drops };
+    }
+
+    /// Hides the events of a topic so far from reads, which find them dropped. Returns the sequence
+    /// number of the newest of them.
+    #[cfg(feature = "sqlite")]
+    pub fn hide(&self, entry: &TopicEntry<T>) -> u64 {
+        let newest = entry.newest();
+        let drops = &mut *self.drops.lock();
+        let TopicDrops { hidden, .. } = &mut *entry.drops.lock();
+        if newest > hidden.newest {
+            *drops += 1;
+            *hidden = Dropped { newest, drops: *drops };
+        }
+        newest
+    }
+
+    /// Returns the newest event of the topics that was dropped after the first `drops` drops, and
+    /// the number of drops so far.
+    pub fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
+        // Counted first. A drop that is noted meanwhile may be found again, but is never missed.
+        let so_far = *self.drops.lock();
         let entries = self.entries.read();
-        let (mut dropped, mut found) = (0, 0);
+        let (mut newest, mut found) = (0, 0);
         entries.by_topic.find(topics, |entry| {
-            dropped = entry.dropped().max(dropped);
+            newest = entry.drops.lock().newest_after(drops).max(newest);
             found += 1;
         });
-        let has_all_entries =
-            topics.iter().all(|pattern| !pattern.has_wildcard()) && found == topics.iter().count();
-        if has_all_entries { dropped } else { dropped.max(entries.forgotten) }
+        let has_all_entries = topics.are_exact() && found == topics.iter().count();
+        if !has_all_entries {
+            newest = newest.max(entries.forgotten.newest_after(drops));
+        }
+        Dropped { newest, drops: so_far }
     }
 
     /// Adds an entry for a topic, which may have had one before.
     pub fn add(&self, topic: Topic, place: T) -> Arc<TopicEntry<T>> {
         let mut entries = self.entries.write();
-        let entry = Arc::new(TopicEntry::new(topic, place, entries.forgotten));
+        let entry = Arc::new(TopicEntry::new(topic, place, entries.forgotten.bound()));
         entries.by_topic.insert(&entry.topic, Arc::clone(&entry));
         entry
     }
@@ -467,14 +509,25 @@ impl<T> Topics<T> {
     #[cfg(feature = "sqlite")]
     pub fn forget_up_to(&self, newest: u64) {
         let mut entries = self.entries.write();
-        entries.forgotten = entries.forgotten.max(newest);
+        let drops = &mut *self.drops.lock();
+        *drops += 1;
+        entries.forgotten.add(Dropped { newest, drops: *drops });
     }
 
     /// Removes the entry of a topic that has no events.
     pub fn forget(&self, topic: &Topic) {
         let mut entries = self.entries.write();
-        if let Some(entry) = entries.by_topic.remove(topic) {
-            entries.forgotten = entries.forgotten.max(entry.gone());
+        let Some(entry) = entries.by_topic.remove(topic) else { return };
+        let TopicDrops { dropped, hidden } = *entry.drops.lock();
+        entries.forgotten.add(dropped);
+        entries.forgotten.add(hidden);
+        if let Some(end) = entry.end()
+            && end.sequence > dropped.newest.max(hidden.newest)
+        {
+            // Its end is gone only now.
+            let drops = &mut *self.drops.lock();
+            *drops += 1;
+            entries.forgotten.add(Dropped { newest: end.sequence, drops: *drops });
         }
     }
 }

@@ -9,13 +9,7 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{
-    event::{Event, Name, Topic},
-    event_log::ReadLimit,
-    id::{CountedId, EventId},
-    sse::Block,
-    timestamp::Timestamp,
-};
+use crate::{event::Event, event_log::ReadLimit, id::CountedId, sse::Block};
 
 /// The form of an event in an event stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +26,6 @@ pub enum Format {
 pub struct Frame {
     event: Event,
     published: Option<Instant>,
-    is_deleted: bool,
     plain: OnceLock<Bytes>,
     json: OnceLock<Bytes>,
     message: OnceLock<Bytes>,
@@ -44,7 +37,6 @@ impl Frame {
         Self {
             event,
             published: None,
-            is_deleted: false,
             plain: OnceLock::new(),
             json: OnceLock::new(),
             message: OnceLock::new(),
@@ -54,17 +46,6 @@ impl Frame {
     /// Creates a frame of a new event that was enqueued at `published`.
     pub(super) fn just_published(event: Event, published: Instant) -> Self {
         Self { published: Some(published), ..Self::new(event) }
-    }
-
-    /// Creates a mark in the place of a deleted event of a topic.
-    pub(super) fn deleted(id: EventId, topic: Topic) -> Self {
-        let (name, data, time) = (Name::default(), String::new(), Timestamp::from_millis(0));
-        Self { is_deleted: true, ..Self::new(Event { id, topic, name, data, time }) }
-    }
-
-    /// Returns `true` if the event was deleted. The frame must not be delivered then.
-    pub(super) fn is_deleted(&self) -> bool {
-        self.is_deleted
     }
 
     /// Returns the event.

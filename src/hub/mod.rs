@@ -55,7 +55,8 @@ pub use topic_filter::TopicFilter;
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
-        Bounds, Condition, EventLog, EventLogError, MemoryLog, Retention, TopicFigures, TopicWatch,
+        Bounds, Condition, Dropped, EventLog, EventLogError, MemoryLog, Retention, TopicFigures,
+        TopicWatch,
     },
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
@@ -286,7 +287,7 @@ impl Hub {
     /// Creates a subscriber to the topics that continues at `cursor`.
     pub fn subscribe(&self, topics: Patterns, cursor: Cursor) -> Subscriber {
         let Bounds { epoch, start, newest } = self.state.log.bounds();
-        let dropped = self.state.log.dropped(&topics);
+        let Dropped { newest: dropped, drops } = self.state.log.dropped_after(&topics, 0);
         let (channel, now) = {
             let Fanout { ring, channels, watched, .. } = &mut *self.state.fanout.lock();
             watched.join(&topics);
@@ -333,7 +334,7 @@ impl Hub {
             waiter: None,
             cursor: EventId { epoch, sequence },
             read: sequence,
-            dropped,
+            drops,
             conflation: None,
             gap: reason.map(|reason| Gap { reason, cursor: requested }),
             ends: ends.into(),

@@ -1,4 +1,5 @@
-//! The ring of recent frames, which serves the subscribers that keep up.
+//! The ring of recent frames, which serves the subscribers that keep up. A deleted event leaves a
+//! mark in its place, which sends the subscribers of its topic to the log.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -13,16 +14,58 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The newest frames of all topics, with consecutive sequence numbers.
 #[derive(Debug)]
 pub(super) struct Ring {
-    frames: VecDeque<Arc<Frame>>,
+    slots: VecDeque<Slot>,
     bytes: usize,
-    /// The sequence number of the last frame, or of the log's newest event if the ring is empty.
+    /// The sequence number of the last slot, or of the log's newest event if the ring is empty.
     newest: u64,
+}
+
+/// A place in the ring.
+#[derive(Clone, Debug)]
+pub(super) enum Slot {
+    Frame(Arc<Frame>),
+    /// The mark of a deleted event.
+    Deleted {
+        sequence: u64,
+        deletion: Arc<Deletion>,
+    },
+}
+
+/// A deletion of the events of a topic.
+#[derive(Debug)]
+pub(super) struct Deletion {
+    pub topic: Topic,
+    /// Number of drops that the log had made by then.
+    pub drops: u64,
+}
+
+impl Slot {
+    pub(super) fn sequence(&self) -> u64 {
+        match self {
+            Self::Frame(frame) => frame.event().id.sequence,
+            Self::Deleted { sequence, .. } => *sequence,
+        }
+    }
+
+    pub(super) fn topic(&self) -> &Topic {
+        match self {
+            Self::Frame(frame) => &frame.event().topic,
+            Self::Deleted { deletion, .. } => &deletion.topic,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.size(),
+            Self::Deleted { .. } => size_of::<Self>(),
+        }
+    }
 }
 
 impl Ring {
     /// Creates an empty ring over a log whose newest sequence number is `newest`.
     pub(super) fn new(newest: u64) -> Self {
-        Self { frames: VecDeque::new(), bytes: 0, newest }
+        Self { slots: VecDeque::new(), bytes: 0, newest }
     }
 
     pub(super) fn newest(&self) -> u64 {
@@ -33,47 +76,51 @@ impl Ring {
         debug_assert_eq!(frame.event().id.sequence, self.newest + 1, "not consecutive");
         self.newest = frame.event().id.sequence;
         self.bytes += frame.size();
-        self.frames.push_back(frame);
-        while self.frames.len() > MAX_COUNT || self.bytes > MAX_BYTES {
-            let Some(oldest) = self.frames.pop_front() else { break };
+        self.slots.push_back(Slot::Frame(frame));
+        while self.slots.len() > MAX_COUNT || self.bytes > MAX_BYTES {
+            let Some(oldest) = self.slots.pop_front() else { break };
             self.bytes -= oldest.size();
         }
     }
 
-    /// Puts marks in the places of a topic's events, which are deleted. Its ends stay.
-    pub(super) fn mark_deleted(&mut self, topic: &Topic) {
-        for frame in &mut self.frames {
-            let event = frame.event();
-            if event.topic == *topic && !event.name.is_topic_end() && !frame.is_deleted() {
-                let mark = Arc::new(Frame::deleted(event.id, topic.clone()));
-                self.bytes = self.bytes - frame.size() + mark.size();
-                *frame = mark;
+    /// Puts marks in the places of the topic's events. Its ends stay.
+    pub(super) fn mark_deleted(&mut self, deletion: Deletion) {
+        let deletion = Arc::new(deletion);
+        for slot in &mut self.slots {
+            if let Slot::Frame(frame) = slot
+                && frame.event().topic == deletion.topic
+                && !frame.event().name.is_topic_end()
+            {
+                let sequence = frame.event().id.sequence;
+                let mark = Slot::Deleted { sequence, deletion: Arc::clone(&deletion) };
+                self.bytes = self.bytes - slot.size() + mark.size();
+                *slot = mark;
             }
         }
     }
 
-    /// Removes the frames up to the last mark of a topic, whose events could not be deleted.
+    /// Removes the slots up to the last mark of a topic, whose events could not be deleted.
     pub(super) fn forget_marks(&mut self, topic: &Topic) {
-        let is_mark = |frame: &Arc<Frame>| frame.is_deleted() && frame.event().topic == *topic;
-        let last = self.frames.iter().rposition(is_mark);
-        for frame in self.frames.drain(..last.map_or(0, |last| last + 1)) {
-            self.bytes -= frame.size();
+        let is_mark = |slot: &Slot| matches!(slot, Slot::Deleted { deletion, .. } if deletion.topic == *topic);
+        let last = self.slots.iter().rposition(is_mark);
+        for slot in self.slots.drain(..last.map_or(0, |last| last + 1)) {
+            self.bytes -= slot.size();
         }
     }
 
     /// Returns `true` if the ring has an event or an end of a topic after the sequence number
-    /// `after`.
+    /// `after`, deleted or not.
     pub(super) fn has_later(&self, topic: &Topic, after: u64) -> bool {
-        let newer = self.frames.iter().rev().map(|frame| frame.event());
-        newer.take_while(|event| event.id.sequence > after).any(|event| event.topic == *topic)
+        let newer = self.slots.iter().rev().take_while(|slot| slot.sequence() > after);
+        newer.map(Slot::topic).any(|other| other == topic)
     }
 
-    /// Returns the frames after the sequence number `after`, oldest first, at most `count`. Returns
+    /// Returns the slots after the sequence number `after`, oldest first, at most `count`. Returns
     /// `None` if the ring does not reach back that far.
-    pub(super) fn after(&self, after: u64, count: usize) -> Option<Vec<Arc<Frame>>> {
+    pub(super) fn after(&self, after: u64, count: usize) -> Option<Vec<Slot>> {
         let newer = usize::try_from(self.newest.saturating_sub(after)).ok()?;
-        let from = self.frames.len().checked_sub(newer)?;
-        Some(self.frames.range(from..).take(count).cloned().collect())
+        let from = self.slots.len().checked_sub(newer)?;
+        Some(self.slots.range(from..).take(count).cloned().collect())
     }
 }
 
@@ -111,8 +158,7 @@ mod tests {
     }
 
     fn sequences(ring: &Ring, after: u64, count: usize) -> Option<Vec<u64>> {
-        let frames = ring.after(after, count)?;
-        Some(frames.iter().map(|frame| frame.event().id.sequence).collect())
+        Some(ring.after(after, count)?.iter().map(Slot::sequence).collect())
     }
 
     #[test]
@@ -123,12 +169,17 @@ mod tests {
             let topic = topic.parse().unwrap();
             ring.push(Arc::new(Frame::new(Event { id, topic, name, data, time })));
         }
-        ring.mark_deleted(&"a".parse().unwrap());
-        let frames = ring.after(0, 9).unwrap();
-        let marks: Vec<_> = frames.iter().map(|frame| frame.is_deleted()).collect();
-        assert_eq!(marks, [true, false, true, false]);
-        assert!(frames[0].event().data.is_empty(), "the data are gone");
-        assert_eq!(ring.bytes, frames.iter().map(|frame| frame.size()).sum::<usize>());
+        for drops in [5, 6] {
+            ring.mark_deleted(Deletion { topic: "a".parse().unwrap(), drops });
+        }
+        let slots = ring.after(0, 9).unwrap();
+        let drops = |slot: &Slot| match slot {
+            Slot::Frame(_) => None,
+            Slot::Deleted { deletion, .. } => Some(deletion.drops),
+        };
+        assert_eq!(slots.iter().map(drops).collect::<Vec<_>>(), [Some(5), None, Some(5), None]);
+        assert_eq!(slots.iter().map(Slot::sequence).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(ring.bytes, slots.iter().map(Slot::size).sum::<usize>());
         for topic in ["b", "a"] {
             ring.forget_marks(&topic.parse().unwrap());
         }
@@ -143,12 +194,12 @@ mod tests {
         for sequence in 1..=10_000 {
             ring.push(frame(sequence, 1));
         }
-        assert_eq!(ring.frames.len(), MAX_COUNT);
+        assert_eq!(ring.slots.len(), MAX_COUNT);
         for sequence in 10_001..=10_100 {
             ring.push(frame(sequence, 1_000_000));
         }
-        assert_eq!(ring.frames.len(), 8);
-        assert_eq!(ring.bytes, ring.frames.iter().map(|frame| frame.size()).sum::<usize>());
+        assert_eq!(ring.slots.len(), 8);
+        assert_eq!(ring.bytes, ring.slots.iter().map(Slot::size).sum::<usize>());
         assert_eq!(sequences(&ring, 10_091, 1), None);
         assert_eq!(sequences(&ring, 10_092, 1), Some(vec![10_093]));
     }

@@ -19,11 +19,11 @@ use super::{
         DraftChain, FailureCounters, MAX_APPEND_BYTES, PublishError, QUEUE_CAPACITY, QueuedDraft,
         WaitingPublisher,
     },
-    ring::Ring,
+    ring::{Deletion, Ring},
 };
 use crate::{
     event::{Event, Topic},
-    event_log::{Appended, ChangedTopics, EventLog, EventLogError, Rejected},
+    event_log::{Appended, ChangedTopics, Dropped, EventLog, EventLogError, Rejected},
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
@@ -112,10 +112,12 @@ impl HubState {
         let deleted = {
             let _appending = self.appending.lock().await;
             let deleted = self.log.delete(topic);
+            let topics = Patterns::from(topic.clone());
+            let Dropped { drops, .. } = self.log.dropped_after(&topics, 0);
             // Readers of the topic that are behind must ask the log, which tells them of the gap.
             let channels = {
                 let Fanout { ring, channels, .. } = &mut *self.fanout.lock();
-                ring.mark_deleted(topic);
+                ring.mark_deleted(Deletion { topic: topic.clone(), drops });
                 channels.of(topic)
             };
             for channel in channels {

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use waterclock::{
     event::{Draft, Event, Topic},
     event_log::{
-        Appended, Bounds, EventLog, EventLogError, EventLogFuture, MemoryLog, ReadLimit, Rejected,
-        Retention, TopicFigures,
+        Appended, Bounds, Dropped, EventLog, EventLogError, EventLogFuture, MemoryLog, ReadLimit,
+        Rejected, Retention, TopicFigures,
     },
     hub::Hub,
     id::Epoch,
@@ -45,8 +45,8 @@ impl EventLog for FailingLog {
         self.log.bounds()
     }
 
-    fn dropped(&self, topics: &Patterns) -> u64 {
-        self.log.dropped(topics)
+    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
+        self.log.dropped_after(topics, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {

@@ -44,6 +44,7 @@ const MAX_BUSY: Duration = Duration::from_secs(30);
 
 use super::{
     changed_topics::ChangedTopics,
+    drops::Dropped,
     retention::Retention,
     store::{
         Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
@@ -250,8 +251,8 @@ impl EventLog for SqliteLog {
         Bounds { epoch, start, newest }
     }
 
-    fn dropped(&self, topics: &Patterns) -> u64 {
-        self.topics.dropped(topics)
+    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
+        self.topics.dropped_after(topics, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
@@ -317,7 +318,7 @@ impl EventLog for SqliteLog {
 
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
         let entry = self.topics.get(topic).filter(|entry| entry.count() > 0);
-        let entry = entry.map(|entry| (entry.hide(), entry));
+        let entry = entry.map(|entry| (self.topics.hide(&entry), entry));
         Box::pin(async move {
             let Some((newest, entry)) = entry else { return Ok(0) };
             let mut deleted = 0;

@@ -11,6 +11,7 @@ use crate::{
     event::{IdempotencyKey, Topic},
     event_log::{
         ages::AgeMarks,
+        drops::Dropped,
         retention::Retention,
         times::TimeRuns,
         topics::{KeptEvents, StoredEnd, TopicEntry, Topics},
@@ -414,7 +415,7 @@ fn build_index(connection: &Connection, retention: &Retention) -> rusqlite::Resu
         let (count, of_topic) = kept.remove(&Some(row_id)).unwrap_or((0, 0));
         newest = newest.max(of_topic).max(dropped);
         let topic = topic.parse().map_err(|_| damaged("a topic is invalid"))?;
-        let entry = TopicEntry::new(topic, row_id, dropped);
+        let entry = TopicEntry::new(topic, row_id, Dropped::before_start(dropped));
         entry.restore(count, of_topic, by_topic.remove(&row_id).unwrap_or_default());
         if let Some(end) = ends.remove(&row_id) {
             newest = newest.max(end.sequence);

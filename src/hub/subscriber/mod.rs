@@ -17,11 +17,12 @@ use std::{
 use super::{
     channel::Channel,
     frame::{Batch, Frame},
+    ring::Slot,
     state::{Fanout, HubState},
 };
 use crate::{
     event::{Event, Topic},
-    event_log::{EventLogError, EventLogFuture},
+    event_log::{Dropped, EventLogError, EventLogFuture},
     id::EventId,
     matcher::Matcher,
     notice::{Gap, GapReason, TopicEnd},
@@ -40,8 +41,9 @@ pub struct Subscriber {
     /// All events up to here were read. Later than the cursor while `conflation` holds events, and
     /// while the subscriber passes events of other topics in the ring.
     pub(super) read: u64,
-    /// All events that were dropped up to here were announced, or need not be.
-    pub(super) dropped: u64,
+    /// Number of drops of the log of which the reader knows what it misses. The places of their
+    /// events do not tell: a later drop may be of older events.
+    pub(super) drops: u64,
     pub(super) conflation: Option<Conflation>,
     /// A gap to deliver before any event.
     pub(super) gap: Option<Gap>,
@@ -62,12 +64,13 @@ pub(super) enum LogRead {
 /// The result of a read of the log.
 pub(super) struct ReadEvents {
     /// The events and ends, or the last of the damaged events that come first. None of them is
-    /// missing by the time that `dropped` was read.
+    /// missing by the time that `dropped` was read, unless it tells.
     events: Result<Vec<Event>, u64>,
     /// The sequence number up to which all events were read.
     up_to: u64,
-    /// The newest event of the topics that was dropped by then.
-    dropped: u64,
+    /// The newest event of the topics that was dropped by then and that the reader does not know
+    /// of.
+    dropped: Dropped,
 }
 
 /// The events that a conflating subscriber has read but not delivered.
@@ -296,8 +299,8 @@ impl Subscriber {
     fn forgotten_end(&self, end: &Event, before: u64) -> Option<Delivery> {
         let Event { id, topic, .. } = end;
         let is_later = |frame: &Arc<Frame>| frame.event().topic == *topic;
-        if id.sequence <= self.dropped
-            || self.state.log.dropped(&topic.clone().into()) < id.sequence
+        let dropped = self.state.log.dropped_after(&topic.clone().into(), self.drops);
+        if dropped.newest < id.sequence
             || self.held.iter().any(is_later)
             || self.state.fanout.lock().ring.has_later(topic, id.sequence)
         {
@@ -352,7 +355,7 @@ impl Subscriber {
             }
             self.log_read = Some(self.read_log(newest));
         }
-        let read = match self.log_read.take() {
+        let mut read = match self.log_read.take() {
             None => return Poll::Ready(Ok(None)),
             Some(LogRead::Done(read)) => read,
             Some(LogRead::Pending(mut read)) => match read.as_mut().poll(context) {
@@ -363,14 +366,16 @@ impl Subscriber {
                 Poll::Ready(read) => read?,
             },
         };
-        let is_behind_a_gap = read.dropped > self.read.max(self.dropped);
+        let is_behind_a_gap = read.dropped.newest > self.read;
         if self.holds_conflated() && (is_behind_a_gap || read.events.is_err()) {
             // Conflated events from before the gap are delivered first. Some of these here may be
             // deleted by then, so they are read again.
             return Poll::Ready(Ok(None));
         }
+        self.drops = read.dropped.drops;
         if is_behind_a_gap {
-            let gap = self.skip(read.dropped);
+            let gap = self.skip_dropped();
+            read.dropped.newest = 0;
             // The events follow the gap: while others are dropped all the time, reading them again
             // might never come to an end.
             self.log_read = Some(LogRead::Done(read));
@@ -399,31 +404,30 @@ impl Subscriber {
         let mut matcher =
             (self.topics.iter().count() > FEW_PATTERNS).then(|| Matcher::new(&self.topics));
         let (mut frames, mut bytes, mut read) = (Vec::new(), 0, self.read);
-        for frame in window {
-            let topic = &frame.event().topic;
+        for slot in window {
             let is_wanted = match &mut matcher {
-                Some(matcher) => matcher.matches(topic),
-                None => self.topics.matches(topic),
+                Some(matcher) => matcher.matches(slot.topic()),
+                None => self.topics.matches(slot.topic()),
             };
-            let is_announced = frame.event().id.sequence <= self.dropped;
-            if is_wanted && frame.is_deleted() && !is_announced {
-                if frames.is_empty() {
-                    self.read = read;
-                    return None;
+            let sequence = slot.sequence();
+            match slot {
+                Slot::Frame(frame) if is_wanted => {
+                    bytes += frame.size();
+                    if bytes > Batch::LIMIT.bytes && !frames.is_empty() {
+                        break;
+                    }
+                    frames.push(frame);
                 }
-                break;
-            }
-            let is_wanted = is_wanted && !frame.is_deleted();
-            if is_wanted {
-                bytes += frame.size();
-                if bytes > Batch::LIMIT.bytes && !frames.is_empty() {
+                Slot::Deleted { deletion, .. } if is_wanted && deletion.drops > self.drops => {
+                    if frames.is_empty() {
+                        self.read = read;
+                        return None;
+                    }
                     break;
                 }
+                Slot::Frame(_) | Slot::Deleted { .. } => {}
             }
-            read = frame.event().id.sequence;
-            if is_wanted {
-                frames.push(frame);
-            }
+            read = sequence;
         }
         self.read = read;
         Some(frames)
@@ -433,7 +437,7 @@ impl Subscriber {
     fn read_log(&self, newest: u64) -> LogRead {
         let (state, topics, after) = (Arc::clone(&self.state), self.topics.clone(), self.read);
         let is_direct = self.conflation.as_ref().is_some_and(|conflation| conflation.is_direct);
-        let announced = self.dropped;
+        let known = self.drops;
         let up_to = move |events: &[Event]| events.last().map_or(newest, |last| last.id.sequence);
         let with_ends = move |state: &HubState, topics: &Patterns, mut events: Vec<Event>| {
             // Further events may follow these, and the ends between them.
@@ -461,11 +465,11 @@ impl Subscriber {
             };
             let up_to = events.as_deref().map_or_else(|last| *last, up_to);
             // Asked after the read, so that no event is dropped unnoticed between the two.
-            let dropped = state.log.dropped(&topics);
+            let dropped = state.log.dropped_after(&topics, known);
             if let Ok(events) = &mut events
-                && dropped > after.max(announced)
+                && dropped.newest > after
             {
-                state.remove_dropped(events, dropped);
+                state.remove_dropped(events, dropped.newest);
             }
             Ok(ReadEvents { events, up_to, dropped })
         };
@@ -473,9 +477,8 @@ impl Subscriber {
     }
 
     /// Continues after the dropped events, and returns the gap that announces them.
-    fn skip(&mut self, dropped: u64) -> Gap {
+    fn skip_dropped(&mut self) -> Gap {
         let requested = EventId { sequence: self.read, ..self.cursor };
-        self.dropped = dropped;
         self.skip_to(self.state.log.bounds().start);
         Gap { reason: GapReason::Expired, cursor: requested.to_string() }
     }

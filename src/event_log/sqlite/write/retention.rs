@@ -222,7 +222,7 @@ impl Writer {
             if let Ok(oldest) = &result {
                 for (topic, newest) in dropping.iter() {
                     if let Some(entry) = index.topics.get(topic) {
-                        entry.set_dropped(*newest);
+                        index.topics.set_dropped(&entry, *newest);
                     }
                 }
                 for DroppedEvent { topic, bytes, .. } in excess {

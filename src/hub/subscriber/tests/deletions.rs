@@ -142,34 +142,180 @@ async fn a_deletion_that_fails_is_no_gap() {
     }
 }
 
+/// Returns the number of events of the next delivery.
+async fn batch(subscriber: &mut Subscriber) -> usize {
+    match subscriber.try_next().await.unwrap() {
+        Some(Delivery::Events(batch)) => batch.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_two_deletions_is_announced_in_either_order() {
+    let topics = ["a", "b"];
+    for ((patterns_of, is_in_ring), order) in ["a b", ">", "a *"]
+        .into_iter()
+        .flat_map(|patterns| [(patterns, false), (patterns, true)])
+        .flat_map(|case| [(case, ["a", "b"]), (case, ["b", "a"])])
+    {
+        let drafts = topics.map(|topic| Draft::new(topic.parse().unwrap(), ""));
+        let drafts: Vec<_> = drafts.iter().cycle().take(2000).cloned().collect();
+        let log = log(10_000);
+        let hub = if is_in_ring {
+            let hub = Hub::new(log, || Timestamp::from_millis(0));
+            for draft in drafts {
+                hub.publish(draft).await.unwrap();
+            }
+            hub
+        } else {
+            log.append(drafts, Timestamp::from_millis(0)).await.unwrap();
+            Hub::new(log, || Timestamp::from_millis(0))
+        };
+        let case = format!("{patterns_of} {is_in_ring} {order:?}");
+        let mut reader = hub.subscribe(patterns(patterns_of), Cursor::Earliest);
+        assert_eq!(batch(&mut reader).await, 512, "{case}");
+        for (topic, left) in order.into_iter().zip([512, 0]) {
+            assert_eq!(hub.delete(topic.parse().unwrap()).await.unwrap(), 1000);
+            // In the ring, the events before the next deleted one come first.
+            while let Delivery::Events(batch) = reader.try_next().await.unwrap().expect(&case) {
+                assert!(batch.iter().all(|frame| frame.event().topic.as_str() != topic), "{case}");
+            }
+            if left > 0 {
+                assert_eq!(batch(&mut reader).await, left, "{case}");
+            }
+        }
+        publish_to(&hub, "a").await;
+        assert_eq!(take(&mut reader).await, [2001], "{case}: no gap is told twice");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_is_announced_after_another_topic_has_lost_later_events() {
+    for topics in ["a b", ">"] {
+        let hub = hub(2);
+        let mut live = hub.subscribe(patterns(topics), Cursor::Now);
+        for topic in ["b", "b", "a", "a", "a", "a", "a"] {
+            publish_to(&hub, topic).await;
+        }
+        let mut late = hub.subscribe(patterns(topics), Cursor::Earliest);
+        hub.delete("b".parse().unwrap()).await.unwrap();
+        for reader in [&mut live, &mut late] {
+            assert_eq!(gap(reader).await, (GapReason::Expired, id(0).to_string()), "{topics}");
+            assert_eq!(take(reader).await, [6, 7]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_is_announced_after_another_topic_has_lost_later_events() {
+    for topics in ["a b", ">"] {
+        let log = log(600);
+        let drafts = |topic: &str, count| vec![Draft::new(topic.parse().unwrap(), ""); count];
+        for (topic, count) in [("b", 600), ("a", 601)] {
+            log.append(drafts(topic, count), Timestamp::from_millis(0)).await.unwrap();
+        }
+        let hub = Hub::new(log, || Timestamp::from_millis(0));
+        let mut reader = hub.subscribe(patterns(topics), Cursor::Earliest);
+        assert_eq!(batch(&mut reader).await, 512);
+        for _ in 0..600 {
+            publish_to(&hub, "b").await;
+        }
+        assert_eq!(gap(&mut reader).await, (GapReason::Expired, id(512).to_string()), "{topics}");
+        assert_eq!(take(&mut reader).await, (602..=1801).collect::<Vec<_>>());
+    }
+}
+
+/// The events that the log has had.
+#[derive(Clone, Default)]
+struct LogModel {
+    /// The topic of each event.
+    topics: Vec<&'static str>,
+    kept: BTreeSet<u64>,
+    deleted: BTreeSet<u64>,
+}
+
+impl LogModel {
+    /// Number of events that are kept of each topic.
+    const COUNT: usize = 5;
+
+    fn of_topic(&self, topic: &str) -> Vec<u64> {
+        let is_of_topic = |id: &&u64| self.topics[usize::try_from(**id - 1).unwrap()] == topic;
+        self.kept.iter().filter(is_of_topic).copied().collect()
+    }
+
+    fn publish(&mut self, topic: &'static str) {
+        self.topics.push(topic);
+        self.kept.insert(self.topics.len() as u64);
+        let kept = self.of_topic(topic);
+        if kept.len() > Self::COUNT {
+            self.kept.remove(&kept[0]);
+        }
+    }
+
+    fn delete(&mut self, topic: &str) {
+        for id in self.of_topic(topic) {
+            self.kept.remove(&id);
+            self.deleted.insert(id);
+        }
+    }
+}
+
 /// A reader with what it has received.
 struct TestReader {
     subscriber: Subscriber,
+    topics: Patterns,
+    is_conflated: bool,
     received: Vec<u64>,
-    has_gap: bool,
+    /// The events that it has asked for and that it knows to be gone or has received.
+    known: BTreeSet<u64>,
     /// The events that were deleted before its last gap.
-    gone: BTreeSet<u64>,
+    deleted: BTreeSet<u64>,
 }
 
 impl TestReader {
-    /// Takes the next delivery, unless the reader has to wait for it.
-    fn poll(&mut self, deleted: &BTreeSet<u64>) {
+    fn new(hub: &Hub, log: &LogModel, (topics, is_conflated, is_old): (&str, bool, bool)) -> Self {
+        let topics = patterns(topics);
+        let cursor = if is_old { Cursor::Earliest } else { Cursor::Now };
+        let subscriber = hub.subscribe(topics.clone(), cursor);
+        let subscriber = if is_conflated { subscriber.conflated() } else { subscriber };
+        let is_known = |id: &u64| !is_old || !log.kept.contains(id);
+        let known = (1..=log.topics.len() as u64).filter(is_known).collect();
+        let (received, deleted) = Default::default();
+        Self { subscriber, topics, is_conflated, received, known, deleted }
+    }
+
+    /// Returns the events that it asks for and does not know of.
+    fn unknown(&self, log: &LogModel) -> BTreeSet<u64> {
+        let all = (1..).zip(&log.topics);
+        let wanted = all.filter(|(_, topic)| self.topics.matches(&topic.parse().unwrap()));
+        wanted.map(|(id, _)| id).filter(|id| !self.known.contains(id)).collect()
+    }
+
+    /// Takes the next delivery. Returns `false` if the reader has to wait for it.
+    fn poll(&mut self, log: &LogModel) -> bool {
         let mut next = tokio_test::task::spawn(self.subscriber.next());
-        match next.poll() {
-            Poll::Pending => {}
-            Poll::Ready(Ok(Delivery::Events(batch))) => {
+        let Poll::Ready(delivery) = next.poll() else { return false };
+        drop(next);
+        match delivery.unwrap() {
+            Delivery::Events(batch) => {
                 for id in batch.iter().map(|frame| frame.event().id.sequence) {
                     assert!(self.received.last().is_none_or(|last| *last < id), "{id} again");
-                    assert!(!self.gone.contains(&id), "{id} after the gap of its deletion");
+                    assert!(!self.deleted.contains(&id), "{id} after the gap of its deletion");
                     self.received.push(id);
+                    self.known.insert(id);
                 }
             }
-            Poll::Ready(Ok(Delivery::Gap(_))) => {
-                self.has_gap = true;
-                self.gone.clone_from(deleted);
+            Delivery::Gap(_) => {
+                let unknown = self.unknown(log);
+                let gone: BTreeSet<_> = unknown.difference(&log.kept).copied().collect();
+                // Of a conflating reader, some may be old.
+                assert!(self.is_conflated || !gone.is_empty(), "nothing more is missing");
+                self.known.extend(gone);
+                self.deleted.clone_from(&log.deleted);
             }
-            Poll::Ready(other) => panic!("{other:?}"),
+            other @ Delivery::End { .. } => panic!("{other:?}"),
         }
+        true
     }
 }
 
@@ -182,63 +328,77 @@ enum DeletionStep {
 }
 
 fn deletion_steps() -> impl Strategy<Value = Vec<DeletionStep>> {
-    let topics = || select(&["a", "b", "c"][..]);
     let step = prop_oneof![
-        3 => topics().prop_map(DeletionStep::Publish),
-        1 => topics().prop_map(DeletionStep::Delete),
+        3 => select(&TOPICS[..]).prop_map(DeletionStep::Publish),
+        1 => select(&TOPICS[..]).prop_map(DeletionStep::Delete),
         4 => (0..READERS.len()).prop_map(DeletionStep::Read),
     ];
-    proptest::collection::vec(step, 1..80)
+    proptest::collection::vec(step, 1..100)
 }
 
-/// The topics of readers, and `true` for those that conflate.
-const READERS: [(&str, bool); 6] =
-    [("a", false), ("a b", false), (">", false), ("a *", false), ("b", true), (">", true)];
+const TOPICS: [&str; 3] = ["a", "b", "c"];
+
+/// The topics of readers, `true` for those that conflate, and `true` for those that begin with the
+/// events from before the hub, which only the log has.
+const READERS: [(&str, bool, bool); 9] = [
+    ("a", false, false),
+    ("a b", false, false),
+    (">", false, false),
+    ("a b", false, true),
+    ("a *", false, true),
+    (">", false, true),
+    ("b", true, false),
+    (">", true, false),
+    (">", true, true),
+];
 
 proptest! {
     #[test]
-    fn deletions_hide_no_other_event_and_are_announced(steps in deletion_steps()) {
+    fn each_drop_is_announced_to_those_who_miss_its_events_and_hides_no_other(
+        old in proptest::collection::vec(select(&TOPICS[..]), 0..30),
+        steps in deletion_steps(),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(run_deletions(&steps));
+        runtime.block_on(run_deletions(&old, &steps));
     }
 }
 
-async fn run_deletions(steps: &[DeletionStep]) {
-    let log = ShrinkingLog { is_slow: true, ..ShrinkingLog::new(log(20_000), |_| (0, 0)) };
+async fn run_deletions(old: &[&'static str], steps: &[DeletionStep]) {
+    let (log, mut model) = (log(LogModel::COUNT), LogModel::default());
+    for topic in old {
+        let draft = Draft::new(topic.parse().unwrap(), "");
+        log.append(vec![draft], Timestamp::from_millis(0)).await.unwrap();
+        model.publish(topic);
+    }
+    let log = ShrinkingLog { is_slow: true, max_read: 3, ..ShrinkingLog::new(log, |_| (0, 0)) };
     let hub = Hub::new(log, || Timestamp::from_millis(0));
-    let mut readers = READERS.map(|(topics, is_conflated)| {
-        let subscriber = hub.subscribe(patterns(topics), Cursor::Now);
-        let subscriber = if is_conflated { subscriber.conflated() } else { subscriber };
-        TestReader { subscriber, received: Vec::new(), has_gap: false, gone: BTreeSet::new() }
-    });
-    let (mut published, mut deleted) = (Vec::new(), BTreeSet::new());
+    let mut readers = READERS.map(|reader| TestReader::new(&hub, &model, reader));
     for step in steps {
         match *step {
             DeletionStep::Publish(topic) => {
                 publish_to(&hub, topic).await;
-                published.push(topic);
+                model.publish(topic);
             }
             DeletionStep::Delete(topic) => {
                 hub.delete(topic.parse().unwrap()).await.unwrap();
-                let of_topic = (1..).zip(&published).filter(|(_, other)| **other == topic);
-                deleted.extend(of_topic.map(|(id, _)| id));
+                model.delete(topic);
             }
-            DeletionStep::Read(reader) => readers[reader].poll(&deleted),
+            DeletionStep::Read(reader) => {
+                readers[reader].poll(&model);
+            }
         }
     }
-    for (mut reader, (topics, is_conflated)) in readers.into_iter().zip(READERS) {
-        for _ in 0..3 * steps.len() {
-            reader.poll(&deleted);
+    for (mut reader, case) in readers.into_iter().zip(READERS) {
+        // Each read is pending once.
+        let mut pending = 0;
+        while pending <= model.topics.len() {
+            pending = if reader.poll(&model) { 0 } else { pending + 1 };
         }
-        for (id, topic) in (1..).zip(&published) {
-            let is_wanted = patterns(topics).matches(&topic.parse().unwrap());
-            if !is_wanted || reader.received.contains(&id) {
-                continue;
-            }
-            let at = usize::try_from(id).unwrap();
-            let is_old = is_conflated && published[at..].contains(topic);
-            let is_announced = deleted.contains(&id) && reader.has_gap;
-            assert!(is_old || is_announced, "{topics}: {id} is missing");
+        for id in reader.unknown(&model) {
+            let topic = model.topics[usize::try_from(id - 1).unwrap()];
+            let later = &model.topics[usize::try_from(id).unwrap()..];
+            let is_old = reader.is_conflated && later.contains(&topic);
+            assert!(is_old, "{case:?}: {id} is missing");
         }
     }
 }

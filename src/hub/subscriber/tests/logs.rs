@@ -8,8 +8,8 @@ use std::sync::{
 use crate::{
     event::{Draft, Event, Topic},
     event_log::{
-        Appended, Bounds, EventLog, EventLogError, EventLogFuture, MemoryLog, ReadLimit, Rejected,
-        TopicFigures,
+        Appended, Bounds, Dropped, EventLog, EventLogError, EventLogFuture, MemoryLog, ReadLimit,
+        Rejected, TopicFigures,
     },
     id::Epoch,
     pattern::Patterns,
@@ -26,11 +26,18 @@ pub struct ShrinkingLog {
     /// `true` if others get a turn between each read and its result.
     pub is_slow: bool,
     pub cannot_delete: bool,
+    /// Maximum number of events that a read returns.
+    pub max_read: usize,
 }
 
 impl ShrinkingLog {
     pub fn new(log: MemoryLog, lost: fn(u64) -> (u64, u64)) -> Self {
-        Self { log, reads: Arc::default(), lost, is_slow: false, cannot_delete: false }
+        let (reads, is_slow, cannot_delete) = Default::default();
+        Self { log, reads, lost, is_slow, cannot_delete, max_read: usize::MAX }
+    }
+
+    fn limit(&self, limit: ReadLimit) -> ReadLimit {
+        ReadLimit { count: limit.count.min(self.max_read), ..limit }
     }
 
     fn slowly<'a, T: Send + 'a>(&self, read: EventLogFuture<'a, T>) -> EventLogFuture<'a, T> {
@@ -53,10 +60,13 @@ impl EventLog for ShrinkingLog {
         Bounds { start: self.lost().0, ..self.log.bounds() }
     }
 
-    fn dropped(&self, topics: &Patterns) -> u64 {
+    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
         let (start, dropped) = self.lost();
-        let lost = if topics.are_exact() { start } else { dropped };
-        lost.max(self.log.dropped(topics))
+        match if topics.are_exact() { start } else { dropped } {
+            0 => self.log.dropped_after(topics, drops),
+            // The number of the event counts the drops, too.
+            lost => Dropped { newest: if lost > drops { lost } else { 0 }, drops: lost },
+        }
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
@@ -78,7 +88,7 @@ impl EventLog for ShrinkingLog {
         limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<Event>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.slowly(self.log.read(topics, after.max(self.lost().0), limit))
+        self.slowly(self.log.read(topics, after.max(self.lost().0), self.limit(limit)))
     }
 
     fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
@@ -91,7 +101,8 @@ impl EventLog for ShrinkingLog {
         after: u64,
         limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<Event>> {
-        self.slowly(self.log.newest_of_each(topics, after.max(self.lost().0), limit))
+        let after = after.max(self.lost().0);
+        self.slowly(self.log.newest_of_each(topics, after, self.limit(limit)))
     }
 
     fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
@@ -127,8 +138,8 @@ impl EventLog for DamagedLog {
         self.0.bounds()
     }
 
-    fn dropped(&self, topics: &Patterns) -> u64 {
-        self.0.dropped(topics)
+    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
+        self.0.dropped_after(topics, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
@@ -200,8 +211,8 @@ impl EventLog for FullLog {
         Bounds { epoch: Epoch::new(1), start: 0, newest: 0 }
     }
 
-    fn dropped(&self, _: &Patterns) -> u64 {
-        0
+    fn dropped_after(&self, _: &Patterns, _: u64) -> Dropped {
+        Dropped::default()
     }
 
     fn ends(&self, _: &Patterns, _: u64, _: u64) -> Vec<Event> {
