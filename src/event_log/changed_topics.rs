@@ -27,6 +27,7 @@ pub struct ChangedTopics {
     last: watch::Sender<u64>,
 }
 
+/// The changes that are known, with the watchers that they are noted for.
 #[derive(Debug, Default)]
 struct Changes {
     /// Number of watchers of all topics. Without any, the changes below are not noted.
@@ -112,7 +113,7 @@ impl ChangedTopics {
     fn begin(self: &Arc<Self>, topic: Option<Topic>, last: watch::Receiver<u64>) -> TopicWatch {
         self.watchers.fetch_add(1, Ordering::SeqCst);
         let seen = *last.borrow();
-        TopicWatch { changed: Arc::clone(self), topic, last, seen, up_to: None }
+        TopicWatch { changed: Arc::clone(self), topic, last, seen, look: None }
     }
 }
 
@@ -123,10 +124,18 @@ pub struct TopicWatch {
     /// The only topic that it watches.
     topic: Option<Topic>,
     last: watch::Receiver<u64>,
-    /// The number of the newest change that was taken.
+    /// The number of the newest change that no further look has to take.
     seen: u64,
-    /// The number of the newest change when the current look began.
-    up_to: Option<u64>,
+    look: Option<Look>,
+}
+
+/// A look at the changes.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// The number of the newest change when it began.
+    newest: u64,
+    /// The number of the oldest change that it has taken; before the first, the one after `newest`.
+    taken: u64,
 }
 
 impl TopicWatch {
@@ -140,27 +149,31 @@ impl TopicWatch {
     /// Takes the next topics that have changed, each once, at most `limit`, which must not be 0.
     ///
     /// A look at the changes begins with the first call, and ends with one that returns no topic.
-    /// Whatever changes in the meantime belongs to the next look. Returns `None` if there were too
-    /// many changes, so that any topic may have changed.
+    /// Whatever changes in the meantime belongs to the next look. The topics that have changed last
+    /// come first: each further change moves a topic to the next look, so those that change all the
+    /// time would never have their turn at the end. Returns `None` if there were too many changes,
+    /// so that any topic may have changed.
     pub fn take(&mut self, limit: usize) -> Option<Vec<Arc<Topic>>> {
-        let up_to = *self.up_to.get_or_insert_with(|| *self.last.borrow());
+        let look = self.look.get_or_insert_with(|| {
+            let newest = *self.last.borrow();
+            Look { newest, taken: newest + 1 }
+        });
         let topics: Vec<_> = if let Some(topic) = &self.topic {
-            let has_changed = mem::replace(&mut self.seen, up_to) < up_to;
+            let has_changed = mem::replace(&mut look.taken, self.seen + 1) > self.seen + 1;
             has_changed.then(|| Arc::new(topic.clone())).into_iter().collect()
         } else {
             let changes = self.changed.changes.lock();
             if self.seen < changes.forgotten {
-                (self.seen, self.up_to) = (*self.last.borrow(), None);
+                (self.seen, self.look) = (*self.last.borrow(), None);
                 return None;
             }
-            let next = changes.by_number.range(self.seen + 1..).take(limit);
-            let next = next.take_while(|(number, _)| **number <= up_to);
-            let next: Vec<_> = next.map(|(number, topic)| (*number, Arc::clone(topic))).collect();
-            self.seen = next.last().map_or(up_to, |(number, _)| *number);
-            next.into_iter().map(|(_, topic)| topic).collect()
+            let not_taken = changes.by_number.range(self.seen + 1..look.taken);
+            let next = not_taken.rev().take(limit).inspect(|(number, _)| look.taken = **number);
+            next.map(|(_, topic)| Arc::clone(topic)).collect()
         };
         if topics.is_empty() {
-            self.up_to = None;
+            self.seen = look.newest;
+            self.look = None;
         }
         Some(topics)
     }
@@ -211,9 +224,9 @@ mod tests {
         changed.note(&topics("a b a"));
         let mut late = changed.watch();
         changed.note(&topics("c b"));
-        assert_eq!(take(&mut watch), "a c b");
+        assert_eq!(take(&mut watch), "b c a");
         assert_eq!(take(&mut watch), "");
-        assert_eq!(take(&mut late), "c b");
+        assert_eq!(take(&mut late), "b c");
         drop((watch, late));
         assert!(changed.changes.lock().by_number.is_empty(), "nothing is left");
         assert!(!changed.is_watched());
@@ -276,7 +289,7 @@ mod tests {
         let (mut all, mut one) = (changed.watch(), changed.watch_one("a".parse().unwrap()));
         changed.note(&topics("a b c"));
         for (of_all, of_one, next) in
-            [("a b", "a", "a"), ("c", "", "c"), ("", "a", "b"), ("a c", "", "a"), ("b", "a", "a")]
+            [("c b", "a", "c"), ("a", "", "a"), ("", "a", "b"), ("b a", "", "a"), ("c", "a", "a")]
         {
             for (watch, expected) in [(&mut all, of_all), (&mut one, of_one)] {
                 let taken = watch.take(2).unwrap();
@@ -287,13 +300,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_topic_that_changes_all_the_time_has_its_turn_in_each_look() {
+        let changed = Arc::new(ChangedTopics::default());
+        let mut watch = changed.watch();
+        changed.note(&topics("a b busy"));
+        for expected in ["busy", "b", "a", "", "busy", "", "busy", "", "busy"] {
+            let taken = watch.take(1).unwrap().pop();
+            assert_eq!(taken.map(|topic| topic.to_string()).unwrap_or_default(), expected);
+            changed.note(&topics("busy"));
+        }
+    }
+
     #[tokio::test]
     async fn a_watcher_waits_only_for_what_it_has_not_taken() {
         let changed = Arc::new(ChangedTopics::default());
         let mut watch = changed.watch();
         changed.note(&topics("a"));
         watch.changed().await;
-        take(&mut watch);
+        assert_eq!([take(&mut watch), take(&mut watch)], ["a", ""]);
         let mut waiting = tokio_test::task::spawn(watch.changed());
         assert!(waiting.poll().is_pending());
         changed.note(&topics("b"));

@@ -2,7 +2,7 @@
 //! second what has changed. It is not part of the event log, so it has no ids: each connection
 //! begins anew.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{body::Body, http::request::Parts, response::Response};
 use bytes::Bytes;
@@ -30,6 +30,8 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of topics in one message.
 const TOPICS_PER_MESSAGE: usize = 100;
+/// Maximum number of changed topics that a view takes before other tasks get a turn.
+const TOPICS_PER_TURN: usize = 1000;
 /// The encoder of a view's notices. A view has no events of the log.
 const ENCODER: SseEncoder = SseEncoder(Format::Plain);
 
@@ -72,6 +74,7 @@ pub(super) fn open(
         record,
         topics,
         is_looking: false,
+        changed: VecDeque::new(),
         next_look: Instant::now(),
         sent: Instant::now(),
         goodbye: None,
@@ -90,9 +93,11 @@ struct TopicView {
     record: StreamRecord,
     topics: ViewedTopics,
     changes: TopicWatch,
-    /// `true` while the view takes the changes of a look. It holds no more of them than a message
-    /// has, since its client may read nothing.
+    /// `true` while the view takes the changes of a look.
     is_looking: bool,
+    /// The topics that it has taken and that are to be sent, with the figures of that moment.
+    /// Taking stops as soon as they make a message, since the client may read nothing.
+    changed: VecDeque<Arc<Topic>>,
     /// Earliest time of the next look at the changes.
     next_look: Instant,
     /// Time at which the last chunk was made.
@@ -171,8 +176,8 @@ impl TopicView {
                 };
                 topics
             }
-            ViewPhase::Changes if self.is_looking => self.look(),
-            ViewPhase::Changes | ViewPhase::Over => Vec::new(),
+            ViewPhase::Changes => self.look().await,
+            ViewPhase::Over => Vec::new(),
         };
         if topics.is_empty() {
             return Ok(None);
@@ -212,25 +217,26 @@ impl TopicView {
 
     /// Takes the next topics of the view that have changed, none at the end of the look. The view
     /// begins anew if it has missed too many.
-    fn look(&mut self) -> Vec<Topic> {
-        let mut changed = Vec::new();
-        while changed.len() <= TOPICS_PER_MESSAGE / 2 {
-            let taken = self.changes.take(TOPICS_PER_MESSAGE / 2);
+    async fn look(&mut self) -> Vec<Topic> {
+        while self.is_looking && self.changed.len() < TOPICS_PER_MESSAGE {
+            let taken = self.changes.take(TOPICS_PER_TURN);
             self.is_looking = taken.as_ref().is_some_and(|topics| !topics.is_empty());
             match taken {
-                None => self.phase = ViewPhase::All(None),
+                None => {
+                    self.phase = ViewPhase::All(None);
+                    self.changed.clear();
+                }
                 Some(mut topics) => {
                     if let ViewedTopics::Filtered(filter) = &self.topics {
                         filter.apply(&mut topics);
                     }
-                    changed.extend(topics.into_iter().map(Arc::unwrap_or_clone));
+                    self.changed.extend(topics);
+                    tokio::task::yield_now().await;
                 }
             }
-            if !self.is_looking {
-                break;
-            }
         }
-        changed
+        let count = self.changed.len().min(TOPICS_PER_MESSAGE);
+        self.changed.drain(..count).map(Arc::unwrap_or_clone).collect()
     }
 
     /// Ends the view if its permission has ended, or if the server says goodbye.
@@ -260,7 +266,7 @@ fn message(topics: &[TopicJson]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{future::poll_fn, time::Duration};
 
     use futures_util::StreamExt as _;
     use waterclock::{
@@ -419,6 +425,31 @@ mod tests {
             assert!(topics.len() <= TOPICS_PER_MESSAGE);
             seen.extend(topics.into_iter().map(|(topic, ..)| topic));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_at_many_other_topics_gives_others_their_turn() {
+        let context = context(Settings::default());
+        let wanted = Patterns::from("a".parse::<Pattern>().unwrap());
+        let filter = TopicFilter::new(&wanted, Pattern::all().into());
+        let mut view = Client::open(&context, ViewedTopics::Filtered(filter), None);
+        view.next().await;
+        let waits = tokio::time::timeout(Duration::from_millis(1), view.next()).await;
+        assert!(waits.is_err());
+        publish(&context, "a").await;
+        for reader in 0..200 {
+            let topics = (0..64).map(|topic| format!("{reader}.{topic}").parse().unwrap());
+            drop(context.hub.subscribe(Patterns::new(topics).unwrap(), Cursor::Now));
+        }
+        let (mut next, mut turns) = (Box::pin(view.next()), 0);
+        let (_, message) = poll_fn(|context| {
+            turns += 1;
+            next.as_mut().poll(context)
+        })
+        .await
+        .unwrap();
+        assert!(message.contains("\"topic\":\"a\""), "{message}");
+        assert!(turns >= 200 * 64 / TOPICS_PER_TURN, "{turns}");
     }
 
     #[tokio::test(start_paused = true)]
