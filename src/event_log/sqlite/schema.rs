@@ -23,8 +23,9 @@ use crate::{
 
 /// "wclk", by which this program and the tool `file` recognize the database.
 const APPLICATION_ID: usize = 0x7763_6c6b;
-/// Each migration brings a file of the format before it to its own. A new file has format 0.
-pub(super) const MIGRATIONS: [&str; 4] = [
+/// Each migration brings a file of the format before it to its own. A new file has format 0. They
+/// come before the repair, so none of them may depend on the content of rows.
+pub(super) const MIGRATIONS: [&str; 3] = [
     "CREATE TABLE log (epoch TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT;
      CREATE TABLE topics (
          id INTEGER PRIMARY KEY,
@@ -47,20 +48,14 @@ pub(super) const MIGRATIONS: [&str; 4] = [
          sequence INTEGER NOT NULL,
          time INTEGER NOT NULL,
          data TEXT NOT NULL,
-         publisher TEXT,
-         key TEXT,
          is_reopened INTEGER NOT NULL
-     ) STRICT;",
-    "CREATE TABLE end_keys (
+     ) STRICT;
+     CREATE TABLE end_keys (
          topic INTEGER NOT NULL REFERENCES topics,
          publisher TEXT NOT NULL,
          key TEXT NOT NULL,
          PRIMARY KEY (topic, publisher, key)
-     ) STRICT, WITHOUT ROWID;
-     INSERT INTO end_keys SELECT topic, publisher, key FROM ends
-         WHERE publisher IS NOT NULL AND key IS NOT NULL;
-     ALTER TABLE ends DROP COLUMN publisher;
-     ALTER TABLE ends DROP COLUMN key;",
+     ) STRICT, WITHOUT ROWID;",
 ];
 /// The current format.
 pub(super) const FORMAT: usize = MIGRATIONS.len();
