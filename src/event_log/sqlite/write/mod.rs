@@ -12,6 +12,7 @@ mod append;
 mod retention;
 
 use std::{
+    cell::Cell,
     error::Error,
     fs::File,
     mem::discriminant,
@@ -112,6 +113,9 @@ pub(super) struct Writer {
     reserve: Reserve,
     /// Time of the last attempt to make room, if it was in vain.
     without_room: Option<Instant>,
+    /// Size of the pages of topics and ends, in bytes, until these change. To count the pages takes
+    /// a walk through all of them.
+    topic_bytes: Cell<Option<usize>>,
     /// Volume of the appends since the last tidying up.
     appended: AppendVolume,
     tidied: Instant,
@@ -189,6 +193,7 @@ impl Writer {
             dropped,
             reserve,
             without_room: None,
+            topic_bytes: Cell::new(None),
             appended: AppendVolume::default(),
             tidied: started,
             is_untidy: true,
@@ -313,6 +318,9 @@ impl Writer {
         }
         let (TopicChanges { added, forgotten, ends, .. }, newest) = append.finish();
         transaction.commit().map_err(FailedAttempt::of_commit)?;
+        if !(added.is_empty() && forgotten.is_empty() && ends.is_empty()) {
+            self.topic_bytes.set(None);
+        }
 
         let index = &mut *self.shared.index.lock();
         if index.start == index.newest {

@@ -342,14 +342,23 @@ impl Writer {
         if used <= self.retention.bytes {
             return Ok(used);
         }
+        let of_topics = match self.topic_bytes.get() {
+            Some(bytes) => bytes,
+            None => self.count_topic_bytes()?,
+        };
+        self.topic_bytes.set(Some(of_topics));
+        Ok(used.saturating_sub(of_topics))
+    }
+
+    /// Returns the size of the pages of topics and ends.
+    fn count_topic_bytes(&self) -> rusqlite::Result<usize> {
         let mut size = self.connection.prepare_cached(
             "SELECT coalesce(sum(pgsize), 0) FROM dbstat
              WHERE name IN ('topics', 'sqlite_autoindex_topics_1', 'ends', 'end_keys')
                  AND aggregate = TRUE",
         )?;
         // Of a damaged table, all pages count.
-        let of_topics: usize = size.query_one([], |row| row.get(0)).unwrap_or_default();
-        Ok(used.saturating_sub(of_topics))
+        Ok(size.query_one([], |row| row.get(0)).unwrap_or_default())
     }
 
     /// Returns the size of the unused pages of the file.
