@@ -131,7 +131,7 @@ client() {
     cd client
     npx tsc
     node build.mjs --check
-    node --test --test-reporter=spec test/*.test.mjs
+    node --test --test-timeout=60000 --test-reporter=spec test/*.test.mjs
 }
 
 playwright() {

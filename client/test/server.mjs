@@ -47,6 +47,15 @@ export function refuse(response, status, detail) {
   response.end(status === 204 ? '' : JSON.stringify({ status, title: 'no', detail }));
 }
 
+/** Waits for a condition, 30 s at most. It uses no timer, as those of a test may stand still. */
+export async function until(condition, wanted, patience = 30_000) {
+  const deadline = performance.now() + patience;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`after ${patience / 1_000} s not yet: ${wanted}`);
+    await new Promise(setImmediate);
+  }
+}
+
 /** Waits for a state of a stream, and returns the reason for it. */
 export function reached(options, wanted) {
   return new Promise((done) => {

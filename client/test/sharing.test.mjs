@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { subscribe } from '../dist/index.js';
-import { event, hello, id, notice, reached, refuse, serve, stream } from './server.mjs';
+import { event, hello, id, notice, reached, refuse, serve, stream, until } from './server.mjs';
 
 /** Gives this process what a page has. Returns its open channels. */
 function asPage(t) {
@@ -64,9 +64,17 @@ function asPage(t) {
   return { channels, locks };
 }
 
-const until = async (condition) => {
-  while (!(await condition())) await new Promise(setImmediate);
+const answer = (response, value) => {
+  response.setHeader('content-type', 'application/json');
+  response.end(JSON.stringify(value));
 };
+
+const content = (sequence) => JSON.parse(/data: (.*)/.exec(event(sequence))[1]);
+
+test('a wait for what never comes ends with its name', async () => {
+  const never = until(() => false, 'the moon is blue', 20);
+  await assert.rejects(never, { message: 'after 0.02 s not yet: the moon is blue' });
+});
 
 test('a follower whose fetch fails says why, and tries again after a backoff', async (t) => {
   asPage(t);
@@ -83,14 +91,12 @@ test('a follower whose fetch fails says why, and tries again after a backoff', a
     if (pathname === '/events') return stream(response, hello, event(1), event(2));
     const { length } = polls();
     if (length <= 3) return refuse(response, 404, 'The proxy does not know /poll.');
-    const data = [1, 2].map((sequence) => JSON.parse(/data: (.*)/.exec(event(sequence))[1]));
-    response.setHeader('content-type', 'application/json');
-    response.end(JSON.stringify({ events: data, gap: null, cursor: id(2) }));
+    answer(response, { events: [1, 2].map(content), gap: null, cursor: id(2) });
   });
   const polls = () => requests.filter(({ pathname }) => pathname === '/poll');
   // The leader has been open for long.
   const leader = subscribe(`${url}/events?topic=t`, { onEvent() {}, after: id(1) });
-  await until(() => leader.cursor === id(2));
+  await until(() => leader.cursor === id(2), 'the leader has read all');
   const found = [];
   const reasons = [];
   const follower = subscribe(`${url}/events?topic=t`, {
@@ -103,7 +109,7 @@ test('a follower whose fetch fails says why, and tries again after a backoff', a
     t.mock.timers.tick(1_000);
     await new Promise(setImmediate);
     return found.length === 2;
-  });
+  }, 'the follower has read all');
   assert.deepEqual(found, ['event 1', 'event 2']);
   const reason = { kind: 'status', status: 404, detail: 'The proxy does not know /poll.' };
   assert.deepEqual(reasons, [['live', reason]]);
@@ -121,8 +127,7 @@ test('a follower that has fetched the end of a topic does not get it from the le
   const { url, requests } = await serve(t, ({ pathname, searchParams }, response) => {
     if (pathname === '/events') return (open = response), stream(response, hello, event(1));
     const ends = searchParams.get('last_event_id') === id(0) ? [{ id: id(2), ...end }] : [];
-    response.setHeader('content-type', 'application/json');
-    response.end(JSON.stringify({ events: [], gap: null, ends, cursor: id(2) }));
+    answer(response, { events: [], gap: null, ends, cursor: id(2) });
   });
   const found = [[], []];
   const options = (found, after) => ({
@@ -131,12 +136,12 @@ test('a follower that has fetched the end of a topic does not get it from the le
     onEnd: ({ topic, id }) => found.push(`${topic} ${id}`),
   });
   const leader = subscribe(`${url}/events?topic=a&topic=t`, options(found[0], id(0)));
-  await until(() => leader.cursor === id(1));
+  await until(() => leader.cursor === id(1), 'the leader has read');
   const follower = subscribe(`${url}/events?topic=a&topic=t`, options(found[1], id(0)));
-  await until(() => found[1].length === 1);
+  await until(() => found[1].length === 1, 'the follower has fetched the end');
   // The leader hears of it only now.
   open.write(notice('end', end, 2) + event(3));
-  await until(() => found[1].length > 1);
+  await until(() => found[1].length > 1, 'the follower reads on');
   const ended = `a ${id(2)}`;
   assert.deepEqual(found, [['event 1', ended, 'event 3'], [ended, 'event 3']]);
   assert.equal(requests.filter(({ pathname }) => pathname === '/events').length, 1);
@@ -156,8 +161,8 @@ test('a tab whose lock was stolen leaves no channel open', async (t) => {
   for (const _ of [1, 2, 3]) {
     // Another tab takes the lock, and dies.
     await locks.request(held[0].name, { steal: true }, () => {});
-    await until(async () => (await locks.query()).held.length === 1);
-    await until(() => one.state === 'live');
+    await until(async () => (await locks.query()).held.length === 1, 'it has the lock again');
+    await until(() => one.state === 'live', 'it is live again');
     assert.equal(channels.size, 1);
   }
   one.close();

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { subscribe } from '../dist/index.js';
-import { event, hello, id, notice, reached, refuse, serve, stream } from './server.mjs';
+import { event, hello, id, notice, reached, refuse, serve, stream, until } from './server.mjs';
 
 test('a stream resumes after its last event, and gives each event once', async (t) => {
   const { url, requests } = await serve(t, (_, response, number) => {
@@ -350,11 +350,11 @@ test('a stream may be closed in each state, and nothing follows', async (t) => {
     const one = subscribe(`${url}/${state}/events`, options);
     let isThere = false;
     there.then(() => (isThere = true));
-    while (!isThere || requests.length === 0) {
-      await new Promise(setImmediate);
+    await until(() => {
       // A stream is stale after some ticks of silence.
       if (state === 'stale') t.mock.timers.tick(1_000);
-    }
+      return isThere && requests.length > 0;
+    }, `it is ${state}`);
     one.close();
     const { length } = states;
     t.mock.timers.tick(120_000);
