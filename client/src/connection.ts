@@ -49,6 +49,7 @@ export type DisconnectReason =
 export type ReceivedMessage =
   | { kind: 'event' | 'heartbeat'; id: EventId | null }
   | { kind: 'hello'; id: EventId | null; intervals: Intervals | null }
+  /** Also the end of a topic. It means something only at the cursor after which it was sent. */
   | { kind: 'gap'; cursor: EventId | null }
   | { kind: 'goodbye'; reason: 'draining' | 'limit' | 'expired'; retry: number };
 

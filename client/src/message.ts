@@ -28,8 +28,6 @@ export interface Gap {
 
 /** The end of a topic, or of a stream with a limit. */
 export interface End {
-  /** Its position among the events, unless it is that of a limit. */
-  id?: EventId;
   /** The topic that has ended. */
   topic?: string;
   outcome?: 'done' | 'failed';
@@ -66,12 +64,11 @@ export function parse({ name, id: lastEventId, data }: RawMessage): StreamMessag
         return { received: { kind: 'hello', id, intervals: intervals(value) }, content: notice };
       case 'gap':
         return { received: { kind: 'gap', cursor: id }, content: { kind: 'gap', value } };
-      case 'end':
-        // The end of a limit has no position of its own.
-        if (!value.topic) return { received: heartbeat, content: { kind: 'end', value } };
-        if (id !== null) value.id = id;
-        // Like a gap, it means something only at the cursor after which it was sent.
-        return { received: { kind: 'gap', cursor: id }, content: { kind: 'end', value } };
+      case 'end': {
+        // The end of a limit says nothing about the position.
+        const received: ReceivedMessage = value.topic ? { kind: 'gap', cursor: id } : heartbeat;
+        return { received, content: { kind: 'end', value } };
+      }
       case 'goodbye': {
         const { reason, retry_ms: retry } = value;
         return { received: { kind: 'goodbye', reason, retry }, content: notice };

@@ -313,19 +313,13 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     if (effect.kind === 'close') return;
     this.refusal = undefined;
     const after = effect.after ?? '';
-    let lastId: string = after;
     const { token, withCredentials = false } = this.options;
     const onEvent = (event: Parameters<Parameters<typeof openEventSource>[2]>[0]) => {
       // It may have been closed.
       if (this.source !== source) return;
       if (event.kind === 'message') {
-        let raw = event.value;
-        // Of several ends from before the start of a stream, only the last has an id. The others
-        // come with that of the message before them.
-        if (raw.name === 'end' && raw.id === lastId) raw = { ...raw, id: '' };
-        else lastId = raw.id;
-        this.input({ kind: 'message', ...parse(raw) }, raw);
-        return;
+        const raw = event.value;
+        return this.input({ kind: 'message', ...parse(raw) }, raw);
       }
       if (event.kind === 'gave-up') this.refusal = event.reason;
       this.input({ kind: 'connection', value: { kind: event.kind } });
@@ -438,15 +432,15 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
         response.json(),
       );
       const { events, gap, ends = [], cursor } = answer;
-      const updates: Update[] = [
-        ...events.map((value: WaterclockEvent) => ({ kind: 'event', value })),
-        ...ends.map((value: End) => ({ kind: 'end', value })),
+      const updates: [EventId, Update][] = [
+        ...events.map((value: WaterclockEvent) => [value.id, { kind: 'event', value }]),
+        ...ends.map(({ id, ...value }: End & { id: EventId }) => [id, { kind: 'end', value }]),
       ];
-      const id = ({ value }: any) => value.id;
+      updates.sort(([a], [b]) => (isReached(a, b) ? -1 : 1));
       const fetched: Fetched<Update> = {
         after,
         gap: gap && { kind: 'gap', value: gap },
-        events: updates.sort((a, b) => (isReached(id(a), id(b)) ? -1 : 1)),
+        events: updates.map(([, update]) => update),
         cursor,
       };
       if (typeof cursor !== 'string') throw null;

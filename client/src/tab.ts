@@ -299,7 +299,7 @@ export class Tab<M> {
   /** Returns `true` if nothing is missing between the cursor and a message sent after `after`. */
   private isNext(after: EventId | null, received: ReceivedMessage): boolean {
     const { cursor } = this.connection;
-    // The leader's gap is also this tab's gap only if both had the same cursor.
+    // The leader's gap or end is also this tab's only if both had the same cursor.
     if (received.kind === 'gap') return cursor === null || cursor === after;
     if (received.kind === 'goodbye') return true;
     // Before its first message, the leader is at the position of that message.

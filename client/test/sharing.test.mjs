@@ -133,7 +133,7 @@ test('a follower that has fetched the end of a topic does not get it from the le
   const options = (found, after) => ({
     after,
     onEvent: ({ data }) => found.push(data),
-    onEnd: ({ topic, id }) => found.push(`${topic} ${id}`),
+    onEnd: (end) => found.push(end),
   });
   const leader = subscribe(`${url}/events?topic=a&topic=t`, options(found[0], id(0)));
   await until(() => leader.cursor === id(1), 'the leader has read');
@@ -142,8 +142,7 @@ test('a follower that has fetched the end of a topic does not get it from the le
   // The leader hears of it only now.
   open.write(notice('end', end, 2) + event(3));
   await until(() => found[1].length > 1, 'the follower reads on');
-  const ended = `a ${id(2)}`;
-  assert.deepEqual(found, [['event 1', ended, 'event 3'], [ended, 'event 3']]);
+  assert.deepEqual(found, [['event 1', end, 'event 3'], [end, 'event 3']]);
   assert.equal(requests.filter(({ pathname }) => pathname === '/events').length, 1);
   follower.close();
   leader.close();
@@ -167,4 +166,39 @@ test('a tab whose lock was stolen leaves no channel open', async (t) => {
   }
   one.close();
   assert.equal(channels.size, 0);
+});
+
+test('a follower gets each end once, in its place, also if its leader starts after it', async (t) => {
+  const { channels } = asPage(t);
+  const end = (topic) => ({ topic, outcome: 'done' });
+  let leading;
+  const { url } = await serve(t, ({ pathname, searchParams }, response) => {
+    if (pathname === '/events') return (leading = response);
+    const after = searchParams.get('last_event_id');
+    if (after !== id(0)) return answer(response, { events: [], gap: null, cursor: after });
+    const events = [1, 2, 4, 5, 7].map(content);
+    const ends = [{ id: id(3), ...end('a') }, { id: id(6), ...end('c') }];
+    answer(response, { events, gap: null, ends, cursor: id(7) });
+  });
+  const open = (after) => {
+    const told = [];
+    const options = { after, onEvent: ({ data }) => told.push(data), onEnd: (end) => told.push(end) };
+    const stream = subscribe(`${url}/events?topic=a&topic=c&topic=t`, options);
+    t.after(() => stream.close());
+    return told;
+  };
+  // The first holds the lock, and has no cursor.
+  const first = open();
+  await until(() => leading, 'the first has asked');
+  const second = open(id(0));
+  await until(() => channels.size === 2, 'the second has joined');
+  // Of the ends from before the start, the last has an id: that of the stream.
+  const opened = notice('hello', { heartbeat_ms: 15_000, retry_ms: 1 });
+  stream(leading, opened, notice('end', end('a')), notice('end', end('c'), 7));
+  await until(() => second.includes('event 7'), 'the second has caught up');
+  leading.write(event(8));
+  for (const told of [first, second]) await until(() => told.includes('event 8'), 'both read on');
+  assert.deepEqual(first, [end('a'), end('c'), 'event 8']);
+  const caughtUp = ['event 1', 'event 2', end('a'), 'event 4', 'event 5', end('c'), 'event 7', 'event 8'];
+  assert.deepEqual(second, caughtUp);
 });
