@@ -89,7 +89,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   /** Number of requests for missing events, and of those since the last that did not fail. */
   private fetches = 0;
   private fetchFailures = 0;
-  /** The reason why the last one failed. */
+  /** The reason why the last one failed, since this tab follows. */
   private fetchReason: DisconnectReason | null = null;
   /** Ends the requests beside the stream. */
   private readonly over = new AbortController();
@@ -244,6 +244,9 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
         // That of a lock which another tab has stolen.
         this.group?.leave();
         this.group = undefined;
+        // Nothing is known of the requests before it.
+        this.fetches += 1;
+        this.fetchReason = null;
         void this.join(++this.joins);
         return;
       case 'steal':
@@ -448,7 +451,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       this.fetchReason = null;
       this.input({ kind: 'fetched', ...fetched });
     } catch (error) {
-      if (this.isOver) return;
+      if (this.isOver || number !== this.fetches) return;
       this.fetchReason = failure(error);
       this.announceState();
       // The rules would send the next one with the next tick.

@@ -202,3 +202,33 @@ test('a follower gets each end once, in its place, also if its leader starts aft
   const caughtUp = ['event 1', 'event 2', end('a'), 'event 4', 'event 5', end('c'), 'event 7', 'event 8'];
   assert.deepEqual(second, caughtUp);
 });
+
+for (const isLate of [false, true]) {
+  const when = isLate ? 'fails after that' : 'has failed before';
+  test(`a tab that follows again has no reason of a fetch that ${when}`, async (t) => {
+    const { locks } = asPage(t);
+    let failing;
+    const fail = () => refuse(failing, 404, 'The proxy does not know /poll.');
+    const { url } = await serve(t, ({ pathname }, response) => {
+      if (pathname === '/other') return response.end();
+      if (pathname === '/events') return stream(response, hello, event(1), event(2));
+      failing = response;
+      if (!isLate) fail();
+    });
+    const leader = subscribe(`${url}/events?topic=t`, { onEvent() {}, after: id(1) });
+    await until(() => leader.cursor === id(2), 'the leader has read all');
+    const tab = subscribe(`${url}/events?topic=t`, { onEvent() {}, after: id(0) });
+    t.after(() => tab.close());
+    await until(() => (isLate ? failing : tab.reason?.status === 404), 'the other fetches');
+    leader.close();
+    await until(() => tab.cursor === id(2), 'it leads, and has read all');
+    // Another tab takes the lock, and keeps it.
+    const { held } = await locks.query();
+    locks.request(held[0].name, { steal: true }, () => new Promise(() => {}));
+    await until(() => tab.state === 'connecting', 'it follows');
+    if (isLate) fail();
+    // The refusal comes before the responses to these.
+    for (const _ of [1, 2, 3]) await (await fetch(`${url}/other`)).text();
+    assert.equal(tab.reason, null);
+  });
+}
