@@ -7,7 +7,7 @@
  * @module
  */
 export type { DisconnectReason } from './connection.js';
-export type { TokenSource } from './credentials.js';
+export { TokenError, type TokenSource } from './credentials.js';
 export type { EventId } from './ids.js';
 export type { End, Gap, WaterclockEvent } from './message.js';
 export { publish, PublishError, type PublishOptions } from './publish.js';

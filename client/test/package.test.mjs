@@ -16,7 +16,7 @@ test('the bundle has at most 8 kB in brotli', () => {
 
 test('the bundle exports what the package does, and importing them does nothing', async () => {
   const [before, handles] = [Object.keys(globalThis), process.getActiveResourcesInfo().length];
-  const names = ['PublishError', 'publish', 'subscribe'];
+  const names = ['PublishError', 'TokenError', 'publish', 'subscribe'];
   for (const name of ['client.js', 'dist/index.js']) {
     assert.deepEqual(Object.keys(await import(`../${name}`)), names, name);
   }
