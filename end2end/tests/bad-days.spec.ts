@@ -144,7 +144,7 @@ test('the machine sleeps for hours', async ({ page, server }) => {
     await continues(page);
   }
   expectConsecutive(await sequences(page));
-  expect(await streams(server)).toBe(1);
+  await expect.poll(() => streams(server)).toBe(1);
 });
 
 test('hidden for long: no timer runs, and nothing is rendered', async ({ page, server }) => {
@@ -164,7 +164,7 @@ test('hidden for long: no timer runs, and nothing is rendered', async ({ page, s
   await page.clock.resume();
   await continues(page);
   expectConsecutive(await sequences(page));
-  expect(server.log.filter((line) => line.includes('stream opened'))).toHaveLength(1);
+  await expect.poll(() => server.log.filter((line) => line.includes('stream opened'))).toHaveLength(1);
 });
 
 test('the clock of the machine is set, forwards and back', async ({ page, server }) => {
@@ -177,7 +177,7 @@ test('the clock of the machine is set, forwards and back', async ({ page, server
     await continues(page);
   }
   expectConsecutive(await sequences(page));
-  expect(await streams(server)).toBe(1);
+  await expect.poll(() => streams(server)).toBe(1);
 });
 
 test('an event of a megabyte', async ({ page, server }) => {

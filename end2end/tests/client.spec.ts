@@ -62,7 +62,7 @@ test('tabs of another origin share one connection, which outlives its tab', asyn
   for (const tab of tabs) await subscribe(tab, pages, server, 'topic=t', { after: 'earliest' });
   await publish(server, 1, 5);
   for (const tab of tabs) await expect.poll(() => events(tab)).toEqual(numbers(1, 5));
-  expect(await streams(server)).toBe(1);
+  await expect.poll(() => streams(server)).toBe(1);
   await tabs[0].close();
   await publish(server, 6, 10);
   for (const tab of tabs.slice(1)) await expect.poll(() => events(tab)).toEqual(numbers(1, 10));
@@ -70,7 +70,7 @@ test('tabs of another origin share one connection, which outlives its tab', asyn
   await publish(server, 11, 12);
   for (const tab of tabs.slice(2)) await expect.poll(() => events(tab)).toEqual(numbers(1, 12));
   expect(await events(tabs[1])).toEqual(numbers(1, 10));
-  expect(await streams(server)).toBe(1);
+  await expect.poll(() => streams(server)).toBe(1);
 });
 
 test('a tab that does not share has a connection of its own', async ({ context, server, pages }) => {
@@ -95,7 +95,7 @@ test('without Web Locks, eight tabs read over WebSockets', async ({ context, ser
   for (const tab of tabs) await subscribe(tab, pages, server, 'topic=t', { after: 'earliest' });
   await publish(server, 1, 3);
   for (const tab of tabs) await expect.poll(() => events(tab)).toEqual(numbers(1, 3));
-  expect(await streams(server)).toBe(8);
+  await expect.poll(() => streams(server)).toBe(8);
   await server.kill();
   await server.start(...options);
   await publish(server, 4, 5);
@@ -195,7 +195,7 @@ test('tokens are renewed, and tabs with the same claims share', async ({ context
   for (const tab of tabs) await expect.poll(() => state(tab)).toBe('live');
   expect((await told(tabs[0])).states).toContain('waiting token');
   const opened = () => server.log.filter((line) => line.includes('stream opened')).length;
-  expect(opened()).toBe(2);
+  await expect.poll(opened).toBe(2);
   const event = await tabs[0].evaluate(
     async ([url, token]) => {
       const { publish } = await import(`${url}/client.js`);
@@ -210,7 +210,7 @@ test('tokens are renewed, and tabs with the same claims share', async ({ context
   await expect.poll(used, { timeout: 15_000 }).toContain(late);
   await publish(server, 2, 3, { Authorization: `Bearer ${late}` });
   for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 }).toEqual(['{"n":1}', '2', '3']);
-  expect(opened()).toBe(3);
+  await expect.poll(opened).toBe(3);
 });
 
 test('the hook for React starts, stops and continues', async ({ page, server, pages }) => {
@@ -247,7 +247,7 @@ test('the hook for React starts, stops and continues', async ({ page, server, pa
   await expect(page.locator('p')).toHaveText('live');
   await publish(server, 7, 7);
   await expect(page.locator('li')).toHaveText(numbers(4, 7));
-  expect(await streams(server)).toBe(1);
+  await expect.poll(() => streams(server)).toBe(1);
 });
 
 test('the hook for React follows its options', async ({ page, server, pages }) => {
@@ -280,7 +280,7 @@ test('the hook for React follows its options', async ({ page, server, pages }) =
   await publish(server, 1, 2);
   await expect.poll(last).toEqual(['t', 'live', ['1', '2']]);
   // StrictMode mounts it twice, but the first stream is closed before it is opened.
-  expect(opened()).toBe(1);
+  await expect.poll(opened).toBe(1);
 
   // Another token is another stream, which continues.
   for (const [i, token] of ['one', 'two'].entries()) {
@@ -319,7 +319,7 @@ test('the end of a topic ends its streams, and is told to readers of a pattern',
   }
   await expect.poll(async () => (await told(tabs[2])).ends).toMatchObject([end]);
   expect(await state(tabs[2])).toBe('live');
-  expect(await streams(server)).toBe(1);
+  await expect.poll(() => streams(server)).toBe(1);
   const publishing = () =>
     tabs[0].evaluate(async (url) => {
       const { publish } = await import(`${url}/client.js`);
@@ -369,13 +369,13 @@ test('a page in the back/forward cache passes its connection on, and resumes whe
     await leader.goto(`${pages.origin}/another`);
     await publish(server, 1, 3);
     await expect.poll(() => events(tab)).toEqual(numbers(1, 3));
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
     await leader.goBack({ waitUntil: 'commit' });
     await expect.poll(() => events(leader)).toEqual(numbers(1, 3));
     expect(await leader.evaluate(() => 'isKept' in window)).toBe(true);
     await publish(server, 4, 4);
     for (const one of [leader, tab]) await expect.poll(() => events(one)).toEqual(numbers(1, 4));
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
   } finally {
     await browser.close();
   }

@@ -276,7 +276,7 @@ test('a run that is stopped while it starts leaves nothing running', async ({ pa
   expect((await ended).status()).toBe(204);
   await expect(page.getByRole('button', { name: 'Start' })).toBeEnabled();
   await expect(page.locator('table')).toHaveCount(0);
-  expect(await streams(server)).toBe(0);
+  await expect.poll(() => streams(server)).toBe(0);
   // No load is running, so another can start.
   expect((await fetch(`${server.url}/load?rate=1&seconds=1`, { method: 'POST' })).status).toBe(201);
 });

@@ -226,7 +226,7 @@ test.describe('a program that has failed', () => {
     const before = await count(other);
     await expect.poll(() => count(other)).toBeGreaterThan(before + 20);
     await expect(sharing(other)).toHaveText('1 tab, 1 connection');
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
     expectConsecutive(await sequences(other));
     await other.close();
     await expect.poll(() => streams(server)).toBe(0);
@@ -249,7 +249,7 @@ test.describe('a program that has failed', () => {
     let requests = 0;
     page.on('request', () => requests++);
     await page.clock.runFor(120_000);
-    expect(await streams(server)).toBe(0);
+    await expect.poll(() => streams(server)).toBe(0);
     expect(requests).toBe(0);
   });
 

@@ -51,7 +51,7 @@ test.describe('tabs', () => {
     for (const [i, tab] of tabs.entries()) {
       await expect.poll(() => count(tab)).toBeGreaterThan(before[i] + 5);
     }
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
     await Promise.all(tabs.slice(1).map((tab) => tab.close()));
     await expect(sharing(tabs[0])).toHaveText('1 tab, 1 connection');
   });
@@ -68,7 +68,7 @@ test.describe('tabs', () => {
         await expect.poll(() => count(tab)).toBeGreaterThan(before[i] + 20);
       }
     }
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
     for (const tab of tabs) {
       await tab.bringToFront();
       await tab.getByRole('button', { name: 'Stop' }).click();
@@ -88,12 +88,12 @@ test.describe('tabs', () => {
     await expect(sharing(second)).toHaveText('1 tab, 1 connection');
     const before = await count(second);
     await expect.poll(() => count(second)).toBeGreaterThan(before + 20);
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
 
     await first.getByRole('button', { name: 'Connect' }).click();
     await expect(state(first)).toHaveText('Live');
     await expect.poll(() => count(first)).toBeGreaterThan(before + 20);
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
     await first.getByRole('button', { name: 'Stop' }).click();
     expectConsecutive(await sequences(first));
   });
@@ -106,7 +106,7 @@ test.describe('tabs', () => {
     await expect(sharing(clock)).toHaveText('1 tab, 1 connection');
     await expect(sharing(other)).toHaveText('2 tabs, 1 connection');
     await expect(sharing(same)).toHaveText('2 tabs, 1 connection');
-    expect(await streams(server)).toBe(2);
+    await expect.poll(() => streams(server)).toBe(2);
   });
 
   test('the leader crashes', async ({ context, server }) => {
@@ -119,7 +119,7 @@ test.describe('tabs', () => {
     await expect(sharing(tab)).toHaveText('1 tab, 1 connection');
     const before = await count(tab);
     await expect.poll(() => count(tab)).toBeGreaterThan(before + 20);
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
     await tab.getByRole('button', { name: 'Stop' }).click();
     expectConsecutive(await sequences(tab));
   });
@@ -164,7 +164,7 @@ test.describe('tabs', () => {
     await server.start(...fast);
     for (const tab of tabs) await tab.getByRole('button', { name: 'Connect' }).click();
     for (const tab of tabs) await expect(sharing(tab)).toHaveText('3 tabs, 1 connection');
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
   });
 
   test('a topic ends once in each tab, in order, also in one that has missed something', async ({ context, server }) => {
@@ -234,7 +234,7 @@ test.describe('tabs', () => {
       await expect(sharing(tab)).toHaveText('2 tabs, 1 connection');
       expect(await leader.evaluate(() => 'isKept' in window)).toBe(true);
       await expect.poll(() => count(leader)).toBeGreaterThan(before + 20);
-      expect(await streams(server)).toBe(1);
+      await expect.poll(() => streams(server)).toBe(1);
       for (const one of [leader, tab]) expectConsecutive(await sequences(one));
     } finally {
       await browser.close();
@@ -248,7 +248,7 @@ test.describe('tabs', () => {
       await expect(sharing(tab)).toContainText('This tab has its own connection');
       await expect(state(tab)).toHaveText('Live');
     }
-    expect(await streams(server)).toBe(2);
+    await expect.poll(() => streams(server)).toBe(2);
   });
 
   test('over plain HTTP, more tabs than HTTP/1.1 has connections load and miss nothing', async ({ server }, info) => {
@@ -277,7 +277,7 @@ test.describe('tabs', () => {
         await expect(sharing(tab)).toContainText('This tab has its own connection');
       }
       await receive();
-      expect(await streams(server)).toBe(8);
+      await expect.poll(() => streams(server)).toBe(8);
       await server.kill();
       await server.start(...options);
       await receive();
@@ -327,7 +327,7 @@ test.describe('tabs', () => {
     await expect(state(tab)).toHaveText('Live');
     const before = await count(tab);
     await expect.poll(() => count(tab)).toBeGreaterThan(before + 20);
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
   });
 
   test('refused locks are like no locks', async ({ context, server }) => {
@@ -353,7 +353,7 @@ test.describe('tabs', () => {
     for (const tab of tabs) await expect(sharing(tab)).toHaveText('2 tabs, 1 connection');
     await tabs[0].getByRole('combobox', { name: 'Time format' }).selectOption('Unix time');
     await expect(tabs[0].locator('.rows time').first()).toHaveText(/^\d+\.\d{3}$/);
-    expect(await streams(server)).toBe(1);
+    await expect.poll(() => streams(server)).toBe(1);
   });
 
   test('readers with different permissions do not share', async ({ context, server }, info) => {
@@ -370,6 +370,6 @@ test.describe('tabs', () => {
     await expect(sharing(tabs[0])).toHaveText('2 tabs, 1 connection');
     await expect(sharing(tabs[1])).toHaveText('2 tabs, 1 connection');
     await expect(sharing(tabs[2])).toHaveText('1 tab, 1 connection');
-    expect(await streams(server)).toBe(2);
+    await expect.poll(() => streams(server)).toBe(2);
   });
 });
