@@ -90,12 +90,10 @@ export function useStream(url: string, options: UseStreamOptions = {}): LiveStre
       ...(cursor !== undefined && { after: cursor }),
       ...(share !== undefined && { share }),
       ...(withCredentials !== undefined && { withCredentials }),
-      // The latest function, as each rendering may make another.
-      ...(credential !== undefined && {
-        token: async () => {
-          const { token = '' } = latest.current;
-          return typeof token === 'string' ? token : token();
-        },
+      // The latest function, as each rendering may make another. A text that is refused is not sent
+      // again.
+      ...(token !== undefined && {
+        token: typeof token === 'string' ? token : async () => (latest.current.token as typeof token)(),
       }),
       onEvent(event) {
         pending.push(event);

@@ -291,6 +291,17 @@ test('the hook for React follows its options', async ({ page, server, pages }) =
   await expect.poll(last).toEqual(['t', 'live', ['1', '2', '3']]);
   expect((await seen()).renders.map(([, state]: string[]) => state)).not.toContain('stopped');
 
+  // A text that is refused is not sent a second time.
+  let refused = 0;
+  await page.route(`${server.url}/events?*`, (route) => {
+    refused += 1;
+    return route.fulfill({ status: 401, headers: { 'Access-Control-Allow-Origin': pages.origin } });
+  });
+  await show({ topic: 'refused', share: false, token: 'three' });
+  await expect.poll(last).toEqual(['refused', 'waiting', []]);
+  expect(refused).toBe(1);
+  await page.unroute(`${server.url}/events?*`);
+
   // Nothing of the first topic is seen with the second.
   await show({ topic: 'u', share: false, limit: 0 });
   await expect.poll(last).toEqual(['u', 'live', []]);
@@ -346,7 +357,10 @@ test('a server that is gone is the reason over each transport, until it is back'
   await subscribe(socket, pages, server, 'topic=t');
   for (const tab of tabs) await expect.poll(() => state(tab)).toBe('live');
   await server.kill();
-  for (const tab of tabs) await expect.poll(async () => (await told(tab)).states).toContain('waiting unreachable');
+  for (const tab of tabs) {
+    const states = async () => (await told(tab)).states;
+    await expect.poll(states, { timeout: 15_000 }).toContain('waiting unreachable');
+  }
   await server.start('--cors-origin', pages.origin, '--retry', '200ms');
   for (const tab of tabs) await expect.poll(() => state(tab), { timeout: 15_000 }).toBe('live');
 });
