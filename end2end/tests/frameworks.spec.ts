@@ -136,7 +136,8 @@ test('a page behind the proxy of Vite reads, publishes and opens a WebSocket', a
   await passesOn(framework, '/events/orders.eu');
 });
 
-test('a page behind the proxy of Vite reconnects after the server was killed', async ({ framework, page, server }) => {
+test('a page behind the proxy of Vite reconnects after the server was killed', async ({ framework, page, server }, info) => {
+  server.data = info.outputPath('data');
   await server.start();
   framework.example('vite.config.js');
   framework.write('index.html', '<!doctype html><link rel="icon" href="data:,"><title>Vite</title>');
@@ -147,6 +148,10 @@ test('a page behind the proxy of Vite reconnects after the server was killed', a
   const lost = page.waitForEvent('console', (message) => message.text() === 'lost');
   await server.kill();
   await lost;
+  await server.start();
+  const again = page.waitForEvent('console', (message) => message.text() === 'another order');
+  expect(await framework.publish('/events/orders.eu', 'another order')).toBe(201);
+  await again;
 });
 
 test('changeOrigin makes the page one of another site', async ({ framework, page, server }) => {
