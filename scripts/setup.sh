@@ -310,7 +310,7 @@ set_up_go_clients() {
 set_up_maven() {
     local home start=(mvn --quiet --file examples/spring/pom.xml spring-boot:run -Dspring-boot.run.skip)
     home=$(mvn --version 2>/dev/null | sed -nE 's/^Java version: (1[7-9]|[2-9][0-9])\b.* runtime: //p' || true)
-    if [ ! -x "$home/bin/javac" ]; then
+    if [ ! -x "${home:-none}/bin/javac" ]; then
         say "Maven with a JDK, 17 or newer, is not there: the example in Spring will not be tested"
         return
     fi
