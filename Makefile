@@ -50,7 +50,7 @@ e2e: setup-test build ## Run the tests in Chromium and Firefox (9 minutes), or s
 test: setup-test build ## Run all of these, public clients, and the tests behind proxies (20 minutes)
 	@scripts/test.sh
 
-test-clients: setup-test build ## Run public clients and the examples against the server, and compare with docs/clients.md (2 minutes)
+test-clients: setup-test build ## Run public clients and the examples against the server, and compare with docs/clients.md (3 minutes)
 	@scripts/test.sh clients
 
 test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (4 minutes)
