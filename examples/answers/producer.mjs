@@ -12,7 +12,7 @@ export const { source, words } = model.isConfigured ? model : passages;
 /** Maximum number of answers that are made at a time. */
 const MAX_ANSWERS = 100;
 /** Seconds that readers have to come back after an outage. Their longest backoff is 30 s. */
-const PATIENCE_AFTER_OUTAGE = '40';
+const PATIENCE_AFTER_OUTAGE = '60';
 /** Wait before another attempt to reach Waterclock, in milliseconds. */
 const RETRY = 500;
 
