@@ -209,7 +209,7 @@ test.describe('tabs', () => {
     const late = await openOne(context, url);
     for (const one of [leader, tab, late]) {
       await expect(state(one)).toHaveText('Stopped. The stream has ended');
-      expect(await lines(one)).toEqual([...second, '1. c', 'Topic ended: c']);
+      await expect.poll(() => lines(one)).toEqual([...second, '1. c', 'Topic ended: c']);
     }
   });
 
@@ -309,7 +309,7 @@ test.describe('tabs', () => {
       expect((await fetch(`${server.url}/events/${path}`, { method: 'POST', body })).ok).toBe(true);
     }
     await expect(state(tab)).toHaveText('Stopped. The stream has ended');
-    expect(await lines(tab)).toEqual(['first', 'Topic failed: a: disk full']);
+    await expect.poll(() => lines(tab)).toEqual(['first', 'Topic failed: a: disk full']);
     expect(sockets).toEqual(['/ws']);
   });
 
