@@ -151,8 +151,8 @@ impl TopicWatch {
     /// A look at the changes begins with the first call, and ends with one that returns no topic.
     /// Whatever changes in the meantime belongs to the next look. The topics that have changed last
     /// come first: each further change moves a topic to the next look, so those that change all the
-    /// time would never have their turn at the end. Returns `None` if there were too many changes,
-    /// so that any topic may have changed.
+    /// time would never have their turn at the end. Returns `None` if there were too many changes
+    /// to note: any topic may have changed then.
     pub fn take(&mut self, limit: usize) -> Option<Vec<Arc<Topic>>> {
         let look = self.look.get_or_insert_with(|| {
             let newest = *self.last.borrow();

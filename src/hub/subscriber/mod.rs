@@ -123,7 +123,7 @@ impl Subscriber {
     }
 
     /// Makes the subscriber conflate as [`conflated`](Self::conflated) does, but without counting
-    /// what it skips. Then it costs no more to be further behind.
+    /// the events that it skips. Then it costs no more to be further behind.
     #[must_use]
     pub fn conflated_without_count(mut self) -> Self {
         self.conflation = Some(Conflation { is_direct: true, ..Conflation::default() });
