@@ -14,12 +14,19 @@ use crate::{
     visible::visible,
 };
 
-/// Opens the dialog. The list is held, so that the previous and the next event stay in it.
+/// Opens the dialog. Until it is closed, the list is held, so that the previous and the next event
+/// stay in it.
 pub(crate) fn open(feed: Feed, event: Arc<Event>) {
-    if feed.hold.get_untracked().is_none() {
+    let has_followed = feed.hold.get_untracked().is_none();
+    if has_followed {
         feed.hold(Hold::Scrolled);
     }
     browser::open_dialog("Event", move || {
+        on_cleanup(move || {
+            if has_followed {
+                feed.follow();
+            }
+        });
         let event = RwSignal::new(event);
         let step = move |forward: bool| {
             let id = event.read_untracked().id;

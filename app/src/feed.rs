@@ -1,11 +1,11 @@
 //! The reactive list behind the page. Each update is added to a ring outside the signals. One
 //! signal tells the view what to show of it, at most once per animation frame.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use leptos::{html::Div, prelude::*};
 use serde::Serialize;
-use waterclock::{event::Event, id::EventId, notice::TopicEnd, timestamp::Timestamp};
+use waterclock::{event::Event, id::EventId, notice::TopicEnd};
 use waterclock_leptos::{
     StreamUpdate,
     browser::internal::{FromJson, Json},
@@ -15,7 +15,7 @@ use crate::{
     browser::{self, Layout, ScrollPosition},
     filter::Filter,
     reactive::effect,
-    ring::{Ring, Row, RowContent},
+    ring::{Outage, Ring, Row, RowContent},
 };
 
 /// Number of rows above and below the visible ones that are in the document too, so that a short
@@ -38,8 +38,6 @@ pub(crate) enum Hold {
 pub struct PastEnd {
     /// Its place in the log.
     pub id: EventId,
-    /// The time at which the topic ended.
-    pub time: Timestamp,
     /// The end.
     #[serde(flatten)]
     pub end: TopicEnd,
@@ -48,14 +46,13 @@ pub struct PastEnd {
 impl PastEnd {
     /// Reads the end from what the event log returns for it. Returns `None` for an event.
     pub fn of(event: &Event) -> Option<Self> {
-        Some(Self { id: event.id, time: event.time, end: TopicEnd::of(event)? })
+        Some(Self { id: event.id, end: TopicEnd::of(event)? })
     }
 }
 
 impl FromJson for PastEnd {
     fn from_json(json: &Json) -> Option<Self> {
-        let (id, time) = (json.parse("id")?, json.parse("time")?);
-        Some(Self { id, time, end: TopicEnd::from_json(json)? })
+        Some(Self { id: json.parse("id")?, end: TopicEnd::from_json(json)? })
     }
 }
 
@@ -107,6 +104,8 @@ pub(crate) struct Feed {
     /// The ring at the time when the list was held.
     held: StoredValue<Option<Ring>>,
     is_frame_due: StoredValue<bool>,
+    /// The time at which the stream was lost or stopped, `true` if the reader has stopped it.
+    interrupted: StoredValue<Option<(Duration, bool)>>,
     /// Scroll position when the end was last shown, in pixels. The reader has scrolled up if the
     /// list is above it. The end alone does not tell: it also moves when the window is resized.
     end: StoredValue<i32>,
@@ -117,9 +116,9 @@ impl Feed {
     pub(crate) fn new(events: Vec<Event>, ends: Vec<PastEnd>) -> Self {
         let events = events.into_iter().map(|event| RowContent::Event(Arc::new(event)));
         let mut rows: Vec<_> = events.collect();
-        for PastEnd { id, time, end } in ends.into_iter().rev() {
+        for PastEnd { id, end } in ends.into_iter().rev() {
             let is_before = |row: &RowContent| matches!(row, RowContent::Event(event) if event.id.sequence < id.sequence);
-            rows.insert(rows.partition_point(is_before), RowContent::End(end, time));
+            rows.insert(rows.partition_point(is_before), RowContent::End(end));
         }
         let mut ring = Ring::new();
         for row in rows {
@@ -132,6 +131,7 @@ impl Feed {
             ring: StoredValue::new(ring),
             held: StoredValue::default(),
             is_frame_due: StoredValue::default(),
+            interrupted: StoredValue::default(),
             end: StoredValue::default(),
         };
         effect(move || {
@@ -153,13 +153,26 @@ impl Feed {
     pub(crate) fn add(self, update: StreamUpdate) {
         let content = match update {
             StreamUpdate::Event(event) => RowContent::Event(event),
-            StreamUpdate::Opened => RowContent::Opened(browser::time()),
-            StreamUpdate::Gap(gap) => RowContent::Gap(gap, browser::time()),
-            StreamUpdate::End(end) => RowContent::End(end, browser::time()),
+            StreamUpdate::Opened => match self.interrupted.try_update_value(Option::take) {
+                Some(Some((since, was_stopped))) => {
+                    let length = browser::now().saturating_sub(since);
+                    RowContent::Outage(Outage { length, was_stopped })
+                }
+                _ => return,
+            },
+            StreamUpdate::Gap(gap) => RowContent::Gap(gap),
+            StreamUpdate::End(end) => RowContent::End(end),
             StreamUpdate::Notice => return,
         };
         self.ring.update_value(|ring| ring.push(content));
         self.request_frame();
+    }
+
+    /// Notes that there is no stream any more.
+    pub(crate) fn interrupted(self, was_stopped: bool) {
+        self.interrupted.update_value(|interrupted| {
+            interrupted.get_or_insert_with(|| (browser::now(), was_stopped));
+        });
     }
 
     /// Sets the filter.

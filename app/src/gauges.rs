@@ -107,15 +107,20 @@ pub(crate) fn GaugesView(gauges: Gauges, live: Live) -> impl IntoView {
         format!("Events per second in the last minute: {rate} now, {max_rate} at most")
     });
     let numbers = text(move || {
+        // Without a stream there is no rate, and the last lag says nothing of now.
+        if live.state() != ConnectionState::Live {
+            return String::new();
+        }
         let GaugeValues { rate, lag, .. } = *values.read();
         let lag = lag.zip(offset.get()).map(|(lag, offset)| {
             let (ahead, uncertainty) = (whole(offset.millis), whole(offset.uncertainty.ceil()));
             format!(" · lag {} ms ± {uncertainty} ms", lag + ahead)
         });
-        format!("{rate} events/s{}", lag.unwrap_or_default())
+        let unit = if rate == 1 { "event/s" } else { "events/s" };
+        format!("{rate} {unit}{}", lag.unwrap_or_default())
     });
     let path = text(move || values.read().path.clone());
-    let view_box = format!("0 -1 {} {}", SECONDS - 1, HEIGHT + 2);
+    let view_box = format!("0 0 {SECONDS} {HEIGHT}");
     view! {
         <p class="gauges">
             <svg viewBox=view_box preserveAspectRatio="none" role="img" aria-label=label>

@@ -49,8 +49,6 @@ pub struct HomeData {
     pub is_refused: bool,
     /// `true` if the reader may publish.
     pub may_publish: bool,
-    /// `true` if the server has the page `/compare`.
-    pub has_compare: bool,
 }
 
 impl FromJson for HomeData {
@@ -65,7 +63,6 @@ impl FromJson for HomeData {
             host: json.parse("host")?,
             is_refused: json.is_true("is_refused"),
             may_publish: json.is_true("may_publish"),
-            has_compare: json.is_true("has_compare"),
         })
     }
 }
@@ -78,9 +75,10 @@ impl FromJson for HomeData {
 #[component]
 pub(crate) fn Home(data: HomeData) -> impl IntoView {
     let HomeData { events, ends, cursor, topics, query, group, host, is_refused, .. } = data;
-    let (may_publish, has_compare) = (data.may_publish, data.has_compare);
+    let may_publish = data.may_publish;
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
     let command = command(&host, query.clone());
+    let has_one_topic = !topics.contains([' ', '*', '>']);
 
     let settings = Settings::new();
     let feed = Feed::new(events, ends);
@@ -88,6 +86,10 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
     let live = Live::new(LiveOptions { query, cursor, group }, move |update| {
         gauges.record(&update);
         feed.add(update);
+    });
+    effect(move || match live.state() {
+        ConnectionState::Idle | ConnectionState::Connecting | ConnectionState::Live => {}
+        state => feed.interrupted(state == ConnectionState::Stopped),
     });
     let protocol = RwSignal::new(String::new());
     effect(move || {
@@ -97,33 +99,23 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
     let sharing = text(move || sharing_label(live.role(), &live.state(), live.tab_count()));
     shortcuts(feed, live, settings);
     view! {
-        <header>
-            <h1>"Waterclock"</h1>
-            <Status live title settings />
-            <div class="facts" translate="no">
-                <p class="sharing" prop:textContent=sharing></p>
-                <p class="protocol" prop:textContent=protocol></p>
-                <Counts feed />
-                <GaugesView gauges live />
-            </div>
-        </header>
         <main>
+            <div class="head">
+                <h1 class="hidden">"Events"</h1>
+                <Status live title settings />
+                <div class="facts" translate="no">
+                    <p class="sharing" prop:textContent=sharing></p>
+                    <p class="protocol" prop:textContent=protocol></p>
+                    <Counts feed />
+                    <GaugesView gauges live />
+                </div>
+            </div>
             <Topics topics />
             <Toolbar feed settings may_publish />
-            <List feed settings is_refused />
+            <List feed settings is_refused has_one_topic />
         </main>
         <footer>
             <p>"Read this stream in a terminal: " <code>{command}</code></p>
-            <p>
-                {has_compare
-                    .then(|| {
-                        view! {
-                            <a href="/compare">"Compare with WebSocket and polling"</a>
-                            " · "
-                        }
-                    })}
-                <a href="/diagnose">"Diagnose the connection"</a>
-            </p>
         </footer>
     }
 }

@@ -3,7 +3,7 @@
 use waterclock::notice::{Gap, GapReason, GoodbyeReason, Outcome, TopicEnd};
 use waterclock_leptos::{ConnectionState, DisconnectReason, Role};
 
-use crate::visible::visible_line;
+use crate::{ring::Outage, visible::visible_line};
 
 /// Describes the state of the connection.
 pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
@@ -16,6 +16,19 @@ pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
         ConnectionState::Waiting { .. } => "No connection",
         ConnectionState::Stopped => "Stopped",
     }
+}
+
+/// Describes a time without a stream in the list.
+pub(crate) fn outage_label(outage: Outage) -> String {
+    let seconds = outage.length.as_secs();
+    let length = match (seconds / 3600, seconds / 60, seconds) {
+        (0, 0, 0) => "less than a second".to_owned(),
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, _) => format!("{minutes} min {} s", seconds % 60),
+        (hours, minutes, _) => format!("{hours} h {} min", minutes % 60),
+    };
+    let what = if outage.was_stopped { "Stopped for " } else { "No connection for " };
+    [what, &length].concat()
 }
 
 /// Describes a gap in the list.
@@ -106,4 +119,27 @@ pub(crate) fn sharing_label(role: Role, state: &ConnectionState, tabs: Option<us
         (_, Some(tabs)) => format!("{tabs} tabs"),
     };
     if *state == ConnectionState::Live { tabs + ", 1 connection" } else { tabs }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_outage_has_its_length_in_two_units_at_most() {
+        for (seconds, length) in [
+            (0, "less than a second"),
+            (59, "59 s"),
+            (60, "1 min 0 s"),
+            (3599, "59 min 59 s"),
+            (90_000, "25 h 0 min"),
+        ] {
+            let outage = Outage { length: Duration::from_secs(seconds), was_stopped: false };
+            assert_eq!(outage_label(outage), format!("No connection for {length}"));
+        }
+        let stopped = Outage { length: Duration::from_millis(1999), was_stopped: true };
+        assert_eq!(outage_label(stopped), "Stopped for 1 s");
+    }
 }

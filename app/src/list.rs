@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use leptos::{ev, prelude::*};
-use waterclock::{
-    event::{Event, Name, Topic},
-    timestamp::Timestamp,
-};
+use waterclock::{event::Name, timestamp::Timestamp};
 
 use crate::{
     browser, details,
     feed::{Feed, Viewport},
-    labels::{end_class, end_label, gap_label},
+    labels::{end_class, end_label, gap_label, outage_label},
     reactive::{first_text, text},
     ring::{Row, RowContent},
     settings::{Settings, TimeDisplay},
@@ -40,7 +37,13 @@ pub(crate) fn Counts(feed: Feed) -> impl IntoView {
 
 /// The rows, oldest first. Only those in view are in the document.
 #[component]
-pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl IntoView {
+pub(crate) fn List(
+    feed: Feed,
+    settings: Settings,
+    is_refused: bool,
+    /// `true` if all events have the same topic.
+    has_one_topic: bool,
+) -> impl IntoView {
     let has_rows = Signal::derive(move || feed.viewport.read().layout.total > 0);
     let placeholder = if is_refused { "These events are not public." } else { "No events yet." };
     // A row never changes. If the format of times changes, all rows are replaced. If each row
@@ -52,7 +55,10 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
         rows.into_iter().map(move |row| (row, times)).collect::<Vec<_>>()
     };
     let follows = Signal::derive(move || feed.hold.get().is_none());
-    let new = text(move || format!("{} new", feed.viewport.read().new));
+    let new = text(move || match feed.viewport.read().new {
+        0 => "Newest".to_owned(),
+        new => format!("Newest (+{new})"),
+    });
     // Handled even if the list cannot scroll and no scroll event follows.
     let on_wheel = move |wheel: ev::WheelEvent| {
         // With Ctrl, the wheel zooms the page.
@@ -67,7 +73,14 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
     };
     view! {
         // Translators would have to translate each frame, and the data is not prose.
-        <div class="list" translate="no">
+        <div class="list" class:one-topic=has_one_topic translate="no">
+            <p class="columns" aria-hidden="true">
+                <span>"Time"</span>
+                <span>"Data"</span>
+                <span class="topic">"Topic"</span>
+                <span class="event-name">"Name"</span>
+                <span>"Id"</span>
+            </p>
             <div
                 class="scroller"
                 tabindex="0"
@@ -100,12 +113,16 @@ pub(crate) fn List(feed: Feed, settings: Settings, is_refused: bool) -> impl Int
 /// One row: an event, or a mark.
 #[component]
 fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
-    let (kind, time, event, about) = match &row.content {
-        RowContent::Event(event) => ("event", event.time, Some(event), about(event)),
-        RowContent::Opened(time) => ("mark", *time, None, "Stream opened".to_owned()),
-        RowContent::Gap(gap, time) => ("mark gap", *time, None, gap_label(gap).to_owned()),
-        RowContent::End(end, time) => (end_class(end), *time, None, end_label(end)),
+    let (kind, event, mark) = match &row.content {
+        RowContent::Event(event) => ("event", Some(event), String::new()),
+        RowContent::Outage(outage) => ("mark", None, outage_label(*outage)),
+        RowContent::Gap(gap) => ("mark gap", None, gap_label(gap).to_owned()),
+        RowContent::End(end) => (end_class(end), None, end_label(end)),
     };
+    let topic = event.map(|event| event.topic.to_string()).unwrap_or_default();
+    let name = event.filter(|event| event.name != Name::default());
+    let name = name.map(|event| visible_line(event.name.as_str())).unwrap_or_default();
+    let time = event.map(|event| event.time);
     let data = event.map_or("", |event| event.data.trim_start());
     let mut data = visible_line(&data[..data.floor_char_boundary(MAX_DATA)]);
     if data.is_empty() {
@@ -114,23 +131,18 @@ fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
     let sequence = event.map(|event| event.id.sequence.to_string()).unwrap_or_default();
     view! {
         <li class=kind data-id=event.map(|event| event.id.to_string())>
-            <time datetime=time.to_string()>{write_time(time, times)}</time>
+            <time datetime=time.map(|time| time.to_string())>
+                {time.map(|time| write_time(time, times)).unwrap_or_default()}
+            </time>
             // The tab key skips these buttons: they are many, and they come and go.
             <button type="button" class="data" dir="auto" tabindex="-1" hidden=event.is_none()>
                 {data}
             </button>
-            <span class="about">{about}</span>
+            <span class="about">{mark}</span>
+            <span class="topic">{topic}</span>
+            <span class="event-name">{name}</span>
             <code class="id">{sequence}</code>
         </li>
-    }
-}
-
-/// Returns the topic and the name of an event, and nothing for a tick of the clock.
-fn about(event: &Event) -> String {
-    if event.topic == Topic::clock() && event.name == Name::default() {
-        String::new()
-    } else {
-        format!("{} {}", event.topic, visible_line(event.name.as_str()))
     }
 }
 

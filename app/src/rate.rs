@@ -51,20 +51,19 @@ impl Rate {
         self.complete().iter().copied().max().unwrap_or(0)
     }
 
-    /// Returns the complete seconds as the path of an SVG, with the newest at the right and the
-    /// maximum at the top.
+    /// Returns the complete seconds as the path of an SVG: an area with a step for each second, the
+    /// newest at the right, and the maximum at the top.
     pub(crate) fn path(&self) -> String {
         let maximum = u64::from(self.maximum().max(1));
         let complete = self.complete();
         let start = SECONDS - complete.len();
-        let mut path = String::new();
-        for (i, &count) in complete.iter().enumerate() {
+        let mut path = format!("M{start} {HEIGHT}");
+        for &count in complete {
             let height = (u64::from(count) * u64::from(HEIGHT)).div_ceil(maximum);
-            let command = if i == 0 { 'M' } else { 'L' };
             // Writing to a string cannot fail.
-            let _ = write!(path, "{command}{} {}", start + i, u64::from(HEIGHT) - height);
+            let _ = write!(path, "V{}h1", u64::from(HEIGHT) - height);
         }
-        path
+        path + &format!("V{HEIGHT}")
     }
 
     fn complete(&self) -> &[u32] {
@@ -79,18 +78,18 @@ mod tests {
     #[test]
     fn events_are_counted_by_the_second() {
         let mut rate = Rate::default();
-        assert_eq!((rate.current(), rate.maximum(), rate.path()), (0, 0, String::new()));
+        assert_eq!((rate.current(), rate.maximum(), &*rate.path()), (0, 0, "M60 20V20"));
         for second in [7, 7, 7, 8, 10] {
             rate.add(second);
         }
         // The second that is not over does not count yet.
         assert_eq!((rate.current(), rate.maximum()), (0, 3));
-        assert_eq!(rate.path(), "M57 0L58 13L59 20");
+        assert_eq!(rate.path(), "M57 20V0h1V13h1V20h1V20");
         rate.advance(11);
         assert_eq!(rate.current(), 1);
         rate.advance(100);
         assert_eq!((rate.current(), rate.maximum()), (0, 0));
-        assert_eq!(rate.path().matches('L').count(), SECONDS - 1);
+        assert_eq!(rate.path().matches('h').count(), SECONDS);
         rate.advance(u64::MAX);
     }
 }

@@ -1,12 +1,11 @@
 //! The rows of the list: the latest events, with marks where the stream has opened or events are
 //! missing.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use waterclock::{
     event::Event,
     notice::{Gap, TopicEnd},
-    timestamp::Timestamp,
 };
 
 use crate::filter::Filter;
@@ -28,12 +27,20 @@ pub(crate) struct Row {
 pub(crate) enum RowContent {
     /// An event.
     Event(Arc<Event>),
-    /// The stream has opened at this time.
-    Opened(Timestamp),
-    /// Events are missing here, as reported at this time.
-    Gap(Gap, Timestamp),
-    /// A topic has ended here, as reported at this time.
-    End(TopicEnd, Timestamp),
+    /// There was no stream for a time, which is over.
+    Outage(Outage),
+    /// Events are missing here.
+    Gap(Gap),
+    /// A topic has ended here.
+    End(TopicEnd),
+}
+
+/// A time without a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outage {
+    pub(crate) length: Duration,
+    /// `true` if the reader has stopped the stream.
+    pub(crate) was_stopped: bool,
 }
 
 /// The rows, oldest first, and those that match the filter. Clones share the events.
@@ -145,7 +152,7 @@ impl Row {
     pub(crate) fn event(&self) -> Option<&Arc<Event>> {
         match &self.content {
             RowContent::Event(event) => Some(event),
-            RowContent::Opened(_) | RowContent::Gap(..) | RowContent::End(..) => None,
+            RowContent::Outage(_) | RowContent::Gap(_) | RowContent::End(_) => None,
         }
     }
 
@@ -188,7 +195,7 @@ mod tests {
         let mut ring = odd_and_even(4, 10);
         assert_eq!(sequences(&ring), [7, 8, 9, 10]);
         assert_eq!((ring.events(), ring.evicted(), ring.matching()), (10, 6, None));
-        ring.push(RowContent::Opened(Timestamp::from_millis(0)));
+        ring.push(RowContent::Outage(Outage { length: Duration::ZERO, was_stopped: true }));
         assert_eq!((ring.events(), ring.evicted(), ring.shown().len()), (10, 7, 4));
         ring.set_max_rows(2);
         assert_eq!(sequences(&ring), [10]);

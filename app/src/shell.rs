@@ -31,6 +31,8 @@ pub struct Assets {
     /// `true` if each page has a WebAssembly module of its own, as in a release. `cargo leptos` by
     /// itself builds one module for all pages.
     pub are_split: bool,
+    /// `true` if the server has the page `/compare`.
+    pub has_compare: bool,
 }
 
 /// Renders the document around a page.
@@ -63,6 +65,12 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
         _ => ["/pkg/waterclock.js", "/pkg/waterclock.wasm"],
     };
     let [script, wasm] = [script, wasm].map(url);
+    let path = match page {
+        Page::Home(_) => "/",
+        Page::Compare(_) => "/compare",
+        Page::Diagnose => "/diagnose",
+        Page::NotFound => "",
+    };
     let has_program = page != Page::NotFound;
     let head = has_program.then(|| {
         let loader = loader(script, wasm, entry);
@@ -100,10 +108,12 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
                 <link rel="icon" type="image/svg+xml" href=url("/favicon.svg") />
                 <link rel="stylesheet" href=url("/pkg/waterclock.css") />
                 {style}
+                <script nonce=use_nonce()>{script_of(include_str!("theme.js"))}</script>
                 {head}
                 <AutoReload options />
             </head>
             <body>
+                <Frame path assets />
                 {has_program.then(|| view! { <NotRunning /> })}
                 <div id="page">
                     {match page {
@@ -121,10 +131,50 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
 
 /// Returns the script that starts a page, given the files of its program and its entry point.
 fn loader(script: &str, wasm: &str, entry: &str) -> String {
-    let lines = include_str!("loader.js").lines();
-    let code = lines.filter(|line| !line.trim_start().starts_with("//"));
-    let code = code.fold(String::new(), |code, line| code + line.trim_start() + "\n");
+    let code = script_of(include_str!("loader.js"));
     format!("const [script, wasm, entry] = {:?};\n{code}", [script, wasm, entry])
+}
+
+/// Returns a script without its comments and indentation.
+fn script_of(text: &str) -> String {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.fold(String::new(), |code, line| code + line.trim_start() + "\n")
+}
+
+/// The frame of all pages: the name, the way to the other pages, and the choice of the colours.
+#[component]
+fn Frame(
+    /// Path of the page that is shown.
+    path: &'static str,
+    assets: Assets,
+) -> impl IntoView {
+    let pages = [("/", "Live"), ("/compare", "Compare"), ("/diagnose", "Diagnose")];
+    let links = pages.into_iter().filter(|(page, _)| assets.has_compare || *page != "/compare");
+    let links = links.map(|(page, name)| {
+        let current = (page == path).then_some("page");
+        view! {
+            <a href=page aria-current=current>
+                {name}
+            </a>
+        }
+    });
+    view! {
+        <header>
+            <a class="name" href="/">
+                <img src=(assets.url)("/favicon.svg") alt="" width="24" height="24" />
+                "Waterclock"
+            </a>
+            <nav aria-label="Pages">{links.collect_view()}</nav>
+            <label class="theme">
+                <span class="hidden">"Colours"</span>
+                <select id="theme">
+                    <option value="">"System"</option>
+                    <option value="light">"Light"</option>
+                    <option value="dark">"Dark"</option>
+                </select>
+            </label>
+        </header>
+    }
 }
 
 /// The notice that the page does not run. It is in the document from the start, so that it needs no
@@ -162,10 +212,10 @@ pub fn mounted_diagnose() -> impl IntoView {
 #[component]
 fn NotFound() -> impl IntoView {
     view! {
-        <header>
-            <h1>"Not found"</h1>
-        </header>
         <main>
+            <div class="head">
+                <h1>"Not found"</h1>
+            </div>
             <p class="empty">"There is no page here. " <a href="/">"Go to the clock"</a> "."</p>
         </main>
     }

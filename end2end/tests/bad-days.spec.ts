@@ -215,6 +215,5 @@ test('a hundred thousand events under the filter', async ({ page, server }) => {
     await expect(counted).toContainText(`${matching(text)} match the filter`);
   }
   await filter.fill('');
-  // One line is the mark "Stream opened".
   expectConsecutive(await sequences(page));
 });

@@ -1,7 +1,7 @@
 // The page `/compare`: its figures against independent measurements.
 import type { Page } from '@playwright/test';
 import { Proxy } from './proxy.ts';
-import { expect, networkErrors, type Server, streams, test } from './server.ts';
+import { expect, networkErrors, type Server, state, streams, test } from './server.ts';
 
 test.use({ permissions: ['clipboard-read', 'clipboard-write'] });
 
@@ -302,7 +302,7 @@ test('each page loads its own module only', async ({ page, server }) => {
   expect(modules()).toEqual(['compare']);
   loaded.length = 0;
   await page.goto(server.url);
-  await expect(page.getByText('Live', { exact: true })).toBeVisible();
+  await expect(state(page)).toHaveText('Live');
   expect(modules()).toEqual(['waterclock']);
   expect(loaded.filter((path) => path.includes('compare'))).toEqual([]);
 });

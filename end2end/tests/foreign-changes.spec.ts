@@ -50,7 +50,7 @@ async function works(page: Page) {
   await expect(page.locator('#not-running')).toBeHidden();
   const before = await count(page);
   await expect.poll(() => count(page), { timeout: 15_000 }).toBeGreaterThan(before + 3);
-  await page.locator('header button').click();
+  await page.locator('.head button').click();
   await expect(state(page)).toHaveText('Stopped');
   await expect(page).toHaveTitle('■ Stopped · Waterclock');
   const shown = await page.locator('.rows .event .id').allTextContents();

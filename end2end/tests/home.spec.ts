@@ -7,10 +7,9 @@ const fast = ['--interval', '100ms'];
 test('shows the clock, a tick a second', async ({ page, server }) => {
   await server.start();
   await page.goto(server.url);
-  await expect(page.getByRole('heading', { name: 'Waterclock' })).toBeVisible();
+  await expect(page.getByRole('link', { name: 'Waterclock' })).toBeVisible();
   await expect(state(page)).toHaveText('Live');
   await expect(page).toHaveTitle('● Live · Waterclock');
-  await expect(page.getByText('Stream opened')).toBeVisible();
 
   const rows = page.locator('.rows .event');
   await expect.poll(() => rows.count()).toBeGreaterThanOrEqual(3);
@@ -69,9 +68,7 @@ test('the list keeps a maximum of lines, and counts the others', async ({ page, 
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(state(page)).toHaveText('Stopped');
   const kept = await sequences(page);
-  // One line may be the mark "Stream opened".
-  expect(kept.length).toBeGreaterThanOrEqual(999);
-  expect(kept.length).toBeLessThanOrEqual(1000);
+  expect(kept.length).toBe(1000);
   expectConsecutive(kept);
   const gone = (await count(page)) - kept.length;
   await expect(page.getByText(`the oldest ${gone} are no longer in the list`)).toBeVisible();
@@ -97,7 +94,7 @@ test.describe('topics', () => {
   await publish('other', 'of another topic');
   await publish('orders.eu', 'last');
   await expect(data).toHaveText(['before', 'after', 'last']);
-  await expect(page.locator('.rows .event').last()).toContainText('orders.eu made');
+  await expect(page.locator('.rows .event').last()).toContainText('orders.eumade');
   await expect(page.getByText(`curl -N '${server.url}/events?topic=orders.%3E'`)).toBeVisible();
 
   const field = page.getByRole('textbox', { name: 'Topics' });
@@ -133,7 +130,7 @@ test.describe('publishing', () => {
     await expect(form.getByText('Published.')).toBeVisible();
     const row = page.locator('.rows .event');
     await expect(row.locator('.data')).toHaveText('two\nlines');
-    await expect(row).toContainText('chat said');
+    await expect(row.locator('.event-name')).toHaveText('said');
 
     await form.getByLabel('Topic').fill('clock');
     await form.getByRole('button', { name: 'Publish' }).click();

@@ -44,7 +44,7 @@ test('a thousand times opened and closed', async ({ page, context, server }) => 
   /** Stops and connects repeatedly, each time until the stream is live. */
   const cycle = (times: number) =>
     page.evaluate(async (times) => {
-      const [button, state] = ['header button', '.state'].map((name) => document.querySelector<HTMLElement>(name)!);
+      const [button, state] = ['.head button', '.state'].map((name) => document.querySelector<HTMLElement>(name)!);
       // A timer would take at least 4 ms.
       const { port1, port2 } = new MessageChannel();
       const task = () => new Promise((done) => ((port1.onmessage = done), port2.postMessage(null)));

@@ -175,7 +175,7 @@ const states: Record<string, State> = {
       await expect.poll(() => count(page)).toBeGreaterThan(30);
       await page.locator('.scroller').hover();
       await page.mouse.wheel(0, -200);
-      await expect(page.getByRole('button', { name: /^\d+ new$/ })).toBeVisible();
+      await expect(page.getByRole('button', { name: /^Newest/ })).toBeVisible();
     },
   },
   filtered: {

@@ -26,9 +26,7 @@ async function openOne(context: BrowserContext, url: string): Promise<Page> {
 /** Returns the events and the ends of topics in the list, oldest first. */
 const lines = (tab: Page) =>
   tab.locator('.rows li').evaluateAll((rows) =>
-    rows
-      .map((row) => row.querySelector(row.className === 'event' ? '.data' : '.about')!.textContent)
-      .filter((text) => text !== 'Stream opened'),
+    rows.map((row) => row.querySelector(row.className === 'event' ? '.data' : '.about')!.textContent),
   );
 
 /** Takes Web Locks from the browser. */

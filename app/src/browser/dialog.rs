@@ -19,7 +19,7 @@ pub(crate) fn open_dialog<N: IntoView<State: 'static>>(
     let content = mount_to(dialog.clone().unchecked_into(), move || {
         view! {
             {content()}
-            <form method="dialog" class="buttons"><button autofocus=true>"Close"</button></form>
+            <form method="dialog" class="buttons"><button class="quiet" autofocus=true>"Close"</button></form>
         }
     });
     let content = Rc::new(RefCell::new(Some(content)));

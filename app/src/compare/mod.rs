@@ -54,15 +54,14 @@ pub(crate) fn Compare(data: CompareData) -> impl IntoView {
     });
     let is_fixed = Signal::derive(move || comparison.phase.get() != ComparisonPhase::Ready);
     view! {
-        <header>
-            <h1>"Compare"</h1>
-            <p>
-                "The same events over Server-Sent Events, WebSocket, long polling and polling, at \
-                 the same time, measured in this browser. "
-                <a href="/">"The live stream"</a>
-            </p>
-        </header>
         <main class="compare">
+            <div class="head">
+                <h1>"Compare"</h1>
+                <p>
+                    "The same events over Server-Sent Events, WebSocket, long polling and polling, \
+                     at the same time, measured in this browser."
+                </p>
+            </div>
             <SetupForm setup data is_fixed protocol />
             <Buttons comparison />
             <p class="bad" role="alert" prop:textContent=comparison.problem></p>

@@ -33,16 +33,15 @@ pub(crate) fn Diagnose() -> impl IntoView {
         })
     });
     view! {
-        <header>
-            <h1>"Diagnose"</h1>
-            <p>
-                "Measures the path between this browser and the server: whether events arrive as \
-                 they are sent, how long a stream can stay idle, and which headers and SSE \
-                 fields get through. "
-                <a href="/">"The live stream"</a>
-            </p>
-        </header>
         <main class="diagnose">
+            <div class="head">
+                <h1>"Diagnose"</h1>
+                <p>
+                    "Measures the path between this browser and the server: whether events arrive \
+                     as they are sent, how long a stream can stay idle, and which headers and SSE \
+                     fields get through."
+                </p>
+            </div>
             <Buttons run />
             <Changing class="path" text=path />
             <ol class="checks">{rows.collect_view()}</ol>

@@ -77,7 +77,11 @@ pub(super) async fn render(options: &LeptosOptions, page: Page, request: Request
     let options = options.clone();
     let connect = reload_source(&options);
     let context = move || set_policy(&connect);
-    let assets = Assets { url: site::url, are_split: site::has(&options, "/pkg/compare.js") };
+    let assets = Assets {
+        url: site::url,
+        are_split: site::has(&options, "/pkg/compare.js"),
+        has_compare: cfg!(feature = "compare"),
+    };
     let document = move || shell(options.clone(), assets, page.clone());
     let mut response = render_app_to_stream_with_context(context, document)(request).await;
     // A page contains events, so only its reader may store it, and must revalidate it. Proxies that
@@ -133,7 +137,6 @@ async fn home_data(
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
         host: host.to_owned(),
         may_publish: caller.may_publish_some(),
-        has_compare: cfg!(feature = "compare"),
         ..HomeData::default()
     };
 
