@@ -18,6 +18,9 @@ export default defineConfig({
   fullyParallel: true,
   workers: 2,
   forbidOnly: true,
+  // Deadlines for a machine that has more to do than these tests.
+  timeout: 60_000,
+  expect: { timeout: 15_000 },
   reporter: 'list',
   use: { trace: 'retain-on-failure' },
   projects: [
