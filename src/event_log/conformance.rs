@@ -87,9 +87,23 @@ impl TestLog {
         found
     }
 
-    async fn latest(&self, topics: &str, limit: usize) -> Vec<u64> {
-        let events = self.log.latest(&patterns(topics), limit).await.unwrap();
-        events.iter().map(|event| event.id.sequence).collect()
+    /// Reads backwards. Returns the sequence numbers in their order.
+    async fn read_before(&self, topics: &str, before: u64, count: usize) -> Vec<u64> {
+        let mut found: Vec<u64> = Vec::new();
+        while found.len() < count {
+            let limit = ReadLimit { count: count - found.len(), bytes: usize::MAX };
+            let before = found.first().copied().unwrap_or(before);
+            let read = self.log.read_before(&patterns(topics), before, limit).await.unwrap();
+            if read.is_empty() {
+                break;
+            }
+            found.splice(..0, read.iter().map(|event| event.id.sequence));
+        }
+        found
+    }
+
+    async fn latest(&self, topics: &str, count: usize) -> Vec<u64> {
+        self.read_before(topics, u64::MAX, count).await
     }
 
     fn ends(&self, topics: &str) -> Vec<u64> {
@@ -152,12 +166,13 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         L::newest_of_each(self, topics, after, limit)
     }
 
-    fn latest<'a>(
+    fn read_before<'a>(
         &'a self,
         topics: &'a Patterns,
-        limit: usize,
+        before: u64,
+        limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<crate::event::Event>> {
-        L::latest(self, topics, limit)
+        L::read_before(self, topics, before, limit)
     }
 
     fn note_changes(&self, changed: &std::sync::Arc<ChangedTopics>) {
@@ -255,7 +270,8 @@ async fn an_event_is_read_as_it_was_appended() {
             let limit = ReadLimit { count: 9, bytes: 0 };
             let read = log.log.read(&topics, after, limit).await.unwrap();
             assert_eq!(read, std::slice::from_ref(event));
-            assert_eq!(log.log.latest(&topics, 1).await.unwrap(), std::slice::from_ref(event));
+            let read = log.log.read_before(&topics, u64::MAX, limit).await.unwrap();
+            assert_eq!(read, std::slice::from_ref(event));
         }
     }
 }
@@ -360,6 +376,15 @@ async fn each_selection_of_many_topics_reads_what_matches() {
                     .collect();
                 assert_eq!(log.read(texts, after, count).await, expected, "{texts} {after}");
             }
+            for (before, count) in [(u64::MAX, 9), (2201, 5000), (2000, 512), (700, 512), (2, 1)] {
+                let matching = (1..)
+                    .zip(&topics)
+                    .filter(|(n, topic)| *n < before && patterns.matches(&topic.parse().unwrap()));
+                let all: Vec<u64> = matching.map(|(n, _)| n).collect();
+                let expected = &all[all.len().saturating_sub(count)..];
+                let found = log.read_before(texts, before, count).await;
+                assert_eq!(found, expected, "{texts} before {before}");
+            }
             let matching =
                 (1..).zip(&topics).filter(|(_, t)| patterns.matches(&t.parse().unwrap()));
             let newest: std::collections::BTreeMap<_, u64> =
@@ -392,6 +417,57 @@ async fn many_topics_with_a_long_pause_are_read_in_order() {
         }
         assert_eq!(found, (1..=600).chain(15_601..=16_200).collect::<Vec<_>>());
         assert!(reads <= 6, "{reads} reads, of a few events each");
+        let (mut left, mut before, mut reads) = (found.len(), u64::MAX, 0);
+        loop {
+            let read = log.log.read_before(&patterns("quiet.*"), before, limit).await.unwrap();
+            let Some(first) = read.first() else { break };
+            before = first.id.sequence;
+            let read: Vec<_> = read.iter().map(|event| event.id.sequence).collect();
+            assert_eq!(read, found[left - read.len()..left]);
+            left -= read.len();
+            reads += 1;
+        }
+        assert!(left == 0 && reads <= 6, "{reads} reads, {left} left");
+    }
+}
+
+#[tokio::test]
+async fn events_are_read_backwards_from_any_place() {
+    for log in TestLog::all(keeping(3)) {
+        assert!(log.read_before(">", u64::MAX, 9).await.is_empty());
+        log.append("abaabcaa").await;
+        let end = ending("b");
+        log.append_drafts(vec![end]).await;
+        for (topics, before, count, expected) in [
+            ("a", u64::MAX, 9, &[4, 7, 8][..]),
+            ("a", 8, 9, &[4, 7]),
+            ("a", 4, 9, &[]),
+            ("a", 0, 9, &[]),
+            ("a", 1, 9, &[]),
+            ("a b", 8, 3, &[4, 5, 7]),
+            ("a b", 5, 9, &[2, 4]),
+            ("a b", 3, 9, &[2]),
+            ("c", 7, 1, &[6]),
+            ("c", 6, 1, &[]),
+            (">", 10, 2, &[7, 8]),
+            ("d", 9, 9, &[]),
+        ] {
+            let found = log.read_before(topics, before, count).await;
+            assert_eq!(found, expected, "{topics} before {before}");
+        }
+        // At least one is read, and no more than fit.
+        for (bytes, expected) in [(0, 1), (1, 1), (2, 2), (3, 3)] {
+            let limit = ReadLimit { count: 9, bytes };
+            let read = log.log.read_before(&patterns(">"), 9, limit).await.unwrap();
+            assert_eq!(read.len(), expected);
+            assert_eq!(read.last().unwrap().id.sequence, 8);
+        }
+        // Topics whose newest events were deleted do not take the places of others.
+        for topic in ["a", "c"] {
+            log.log.delete(&topic.parse().unwrap()).await.unwrap();
+        }
+        assert_eq!(log.read_before(">", u64::MAX, 1).await, [5]);
+        assert!(log.read_before("a c", u64::MAX, 1).await.is_empty());
     }
 }
 

@@ -255,6 +255,21 @@ fn merge(
     merged
 }
 
+/// Returns the last `count` sequence numbers up to `up_to`, newest first.
+fn merge_back(topics: &[Arc<TopicEntry<TopicSequences>>], up_to: u64, count: usize) -> Vec<u64> {
+    let last = |number: usize, up_to| topics[number].last_up_to(up_to).map(|last| (last, number));
+    let mut next: BinaryHeap<_> =
+        (0..topics.len()).filter_map(|number| last(number, up_to)).collect();
+    let mut merged = Vec::new();
+    while merged.len() < count
+        && let Some((sequence, number)) = next.pop()
+    {
+        merged.push(sequence);
+        next.extend(last(number, sequence - 1));
+    }
+    merged
+}
+
 impl EventLog for MemoryLog {
     fn bounds(&self) -> Bounds {
         let contents = self.contents.lock();
@@ -355,19 +370,25 @@ impl EventLog for MemoryLog {
         Box::pin(ready(Ok(before)))
     }
 
-    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
-        let mut selected = self.topics.select(topics, 0);
-        // Only topics whose newest events are among the newest of all have any of them.
-        selected.sort_unstable_by_key(|topic| Reverse(topic.newest()));
-        selected.truncate(limit);
-        let mut sequences: Vec<u64> = Vec::new();
-        for topic in selected {
-            sequences.extend(topic.place.lock().iter().rev().take(limit));
-        }
-        sequences.sort_unstable();
-        let excess = sequences.len().saturating_sub(limit);
-        let limit = ReadLimit { count: limit, bytes: usize::MAX };
-        Box::pin(ready(Ok(self.contents.lock().events(&sequences[excess..], limit))))
+    fn read_before<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        before: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        // A later event of another topic may be missed, as in a read.
+        let up_to = before.saturating_sub(1).min(self.bounds().newest);
+        let selected = self.topics.select(topics, 0);
+        let mut events = loop {
+            let sequences = merge_back(&selected, up_to, limit.count);
+            let events = self.contents.lock().events(&sequences, limit);
+            // All of them may have been deleted meanwhile, but not those before them.
+            if !events.is_empty() || sequences.is_empty() {
+                break events;
+            }
+        };
+        events.reverse();
+        Box::pin(ready(Ok(events)))
     }
 
     fn find<'a>(

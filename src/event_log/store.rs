@@ -90,12 +90,21 @@ pub trait EventLog: Send + Sync + 'static {
         limit: ReadLimit,
     ) -> EventLogFuture<'a, Vec<Event>>;
 
-    /// Reads the newest events of the topics, at most `limit`, oldest first.
+    /// Reads the newest events of the topics before the sequence number `before`, oldest first,
+    /// within `limit`.
+    ///
+    /// May return fewer events than `limit` allows, but returns at least one if any is kept.
     ///
     /// # Errors
     ///
-    /// If the log could not be read.
-    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>>;
+    /// If the log could not be read. [`EventLogError::Damaged`] if the newest of these events is
+    /// damaged.
+    fn read_before<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        before: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>>;
 
     /// Returns the sequence number before that of the first kept event of `time` or later, in the
     /// order of the log. If there is none, returns that of the newest event.
@@ -283,10 +292,10 @@ pub enum EventLogError {
     /// The log has stopped for good.
     #[error("the event log has stopped")]
     Stopped,
-    /// The next events are damaged. Reading may continue after them.
+    /// The next events are damaged. Reading may continue behind them.
     #[error("stored events are damaged")]
     Damaged {
-        /// The sequence number of the last of them.
+        /// The sequence number of the last of them, in the direction of the read.
         last: u64,
     },
     /// Any other failure.

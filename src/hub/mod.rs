@@ -55,8 +55,8 @@ pub use topic_filter::TopicFilter;
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
-        Bounds, Condition, Dropped, EventLog, EventLogError, MemoryLog, Retention, TopicFigures,
-        TopicWatch,
+        Bounds, Condition, Dropped, EventLog, EventLogError, MemoryLog, ReadLimit, Retention,
+        TopicFigures, TopicWatch,
     },
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
@@ -73,6 +73,8 @@ use state::{Fanout, HubState};
 const TOPICS_PER_LOOK: usize = 1000;
 /// Number of channels and patterns that are looked at before the lock on them is released.
 const LOOKS: usize = 4096;
+/// Maximum number of reads of the event log for the events before a position. Each finds some.
+const MAX_READS: usize = 16;
 
 /// Accepts events, appends them to an event log, and delivers them to subscribers.
 pub struct Hub {
@@ -90,6 +92,17 @@ pub struct Latest {
     pub ends: Vec<Event>,
     /// The position after the last of them.
     pub cursor: EventId,
+}
+
+/// Events before a position.
+#[derive(Clone, Debug)]
+pub struct Earlier {
+    /// The events, oldest first.
+    pub events: Vec<Event>,
+    /// Events that are missing, or may be, between these and the position.
+    pub gap: Option<Gap>,
+    /// The position before which the next earlier events are; `None` if none are kept.
+    pub before: Option<EventId>,
 }
 
 impl Hub {
@@ -423,12 +436,11 @@ impl Hub {
     /// If the log could not be read.
     pub async fn latest(&self, topics: &Patterns, limit: usize) -> Result<Latest, EventLogError> {
         let newest = self.newest();
-        let events = self.state.log.latest(topics, limit).await?;
-        // The read may have found events that were published after `newest`.
-        let sequence = events.last().map_or(newest, |last| last.id.sequence.max(newest));
-        let sequence = match self.state.last_end(topics, sequence) {
+        let limit = ReadLimit { count: limit, bytes: usize::MAX };
+        let (events, ..) = self.read_before(topics, newest + 1, limit).await?;
+        let sequence = match self.state.last_end(topics, newest) {
             Some(last) => last - 1,
-            None => sequence,
+            None => newest,
         };
         // As for readers from now on, the ends of all topics that match a pattern would be too
         // many.
@@ -436,5 +448,77 @@ impl Hub {
         let epoch = self.state.log.bounds().epoch;
         let cursor = EventId { epoch, sequence };
         Ok(Latest { events, ends: ends.unwrap_or_default(), cursor })
+    }
+
+    /// Reads the newest events of the topics before a position, at most `limit` of them and about
+    /// 64 KiB. Ends of topics are not among them.
+    ///
+    /// May return fewer events, or none, although earlier ones are kept. An id of another epoch is
+    /// before all of them.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn earlier(
+        &self,
+        topics: &Patterns,
+        before: EventId,
+        limit: usize,
+    ) -> Result<Earlier, EventLogError> {
+        let epoch = self.state.log.bounds().epoch;
+        let gap = |reason| Some(Gap { reason, cursor: before.to_string() });
+        if before.epoch != epoch {
+            let gap = gap(GapReason::OtherEpoch);
+            return Ok(Earlier { events: Vec::new(), gap, before: None });
+        }
+        let newest = self.newest();
+        let limit = ReadLimit { count: limit.min(Batch::LIMIT.count), ..Batch::LIMIT };
+        let up_to = before.sequence.min(newest + 1);
+        let (events, mut reason, rest) = self.read_before(topics, up_to, limit).await?;
+        if before.sequence > newest {
+            reason = Some(GapReason::Future);
+        }
+        let before = rest.map(|sequence| EventId { epoch, sequence });
+        Ok(Earlier { events, gap: reason.and_then(gap), before })
+    }
+
+    /// Reads the newest events of the topics before a sequence number, within `limit`, up to the
+    /// next damaged ones. Also returns a reason if damaged ones come first, and the sequence number
+    /// before which reading may continue, unless nothing is left.
+    async fn read_before(
+        &self,
+        topics: &Patterns,
+        mut before: u64,
+        limit: ReadLimit,
+    ) -> Result<(Vec<Event>, Option<GapReason>, Option<u64>), EventLogError> {
+        let (mut events, mut gap, mut bytes) = (VecDeque::<Event>::new(), None, 0);
+        for _ in 0..MAX_READS {
+            let left = ReadLimit {
+                // One more than wanted, to know if any is left.
+                count: limit.count - events.len() + 1,
+                bytes: limit.bytes.saturating_sub(bytes),
+            };
+            let read = match self.state.log.read_before(topics, before, left).await {
+                Ok(read) if read.is_empty() => return Ok((events.into(), gap, None)),
+                Ok(read) => read,
+                Err(EventLogError::Damaged { last }) if events.is_empty() => {
+                    (gap, before) = (Some(GapReason::Damaged), last);
+                    continue;
+                }
+                Err(EventLogError::Damaged { .. }) => break,
+                Err(error) => return Err(error),
+            };
+            for event in read.into_iter().rev() {
+                before = event.id.sequence;
+                bytes += event.data.len();
+                events.push_front(event);
+            }
+            if events.len() > limit.count || (events.len() > 1 && bytes > limit.bytes) {
+                events.pop_front();
+                before = events.front().map_or(before + 1, |oldest| oldest.id.sequence);
+                break;
+            }
+        }
+        Ok((events.into(), gap, Some(before)))
     }
 }

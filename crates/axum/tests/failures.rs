@@ -104,8 +104,13 @@ impl EventLog for FailingLog {
         self.log.delete(topic)
     }
 
-    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
-        self.log.latest(topics, limit)
+    fn read_before<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        before: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        self.log.read_before(topics, before, limit)
     }
 }
 

@@ -149,6 +149,72 @@ pub(super) struct TopicSelection {
     by_row: OnceLock<HashMap<i64, usize>>,
 }
 
+/// The part of the log that is still to be read, and the direction.
+#[derive(Clone, Copy)]
+struct Span {
+    /// The sequence number before that of the first event.
+    after: u64,
+    /// The sequence number of the last event.
+    up_to: u64,
+    /// `true` if the last event is read first.
+    is_backwards: bool,
+}
+
+impl Span {
+    fn is_empty(self) -> bool {
+        self.after >= self.up_to
+    }
+
+    /// Returns the rest behind an event.
+    fn behind(self, sequence: u64) -> Self {
+        if self.is_backwards {
+            Self { up_to: sequence.saturating_sub(1), ..self }
+        } else {
+            Self { after: sequence, ..self }
+        }
+    }
+
+    /// Returns a number that is lower for an event that is read earlier. That of the number is the
+    /// sequence number again.
+    fn rank(self, sequence: u64) -> u64 {
+        if self.is_backwards { !sequence } else { sequence }
+    }
+
+    fn order(self) -> &'static str {
+        if self.is_backwards { "DESC" } else { "ASC" }
+    }
+
+    /// Returns the sequence numbers of the topic's next events, as far as they are known: reading
+    /// backwards, that of its newest event, if it has any. Returns `None` if it must be looked for.
+    fn known_next(self, topic: &TopicEntry<i64>) -> Option<Vec<u64>> {
+        let newest = topic.newest();
+        let is_known = self.is_backwards && newest <= self.up_to;
+        is_known.then(|| if newest > topic.hidden() { vec![newest] } else { Vec::new() })
+    }
+
+    /// The statement for the rows of all topics.
+    fn of_all(self) -> String {
+        let order = self.order();
+        format!("{EVENT} WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence {order} LIMIT ?3")
+    }
+
+    /// The statement for the sequence numbers of a topic.
+    fn of_topic(self) -> String {
+        let order = self.order();
+        format!(
+            "SELECT sequence FROM events WHERE topic = ?1 AND sequence > ?2 AND sequence <= ?3
+             ORDER BY sequence {order} LIMIT ?4"
+        )
+    }
+}
+
+/// The statements that read rows in their order, in both directions.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<String> {
+    let span = |is_backwards| Span { after: 0, up_to: 0, is_backwards };
+    [false, true].map(span).iter().flat_map(|span| [span.of_all(), span.of_topic()]).collect()
+}
+
 /// A stored event, or the sequence number of a damaged one.
 type Stored = Result<Event, u64>;
 
@@ -193,18 +259,18 @@ impl Collector {
 /// The result of looking at some rows.
 struct Scanned {
     found: Found,
-    /// The sequence number up to which all rows were looked at.
-    up_to: u64,
-    /// `true` if the rows after that cannot be read in their order.
+    /// The rows that were not looked at.
+    rest: Span,
+    /// `true` if these cannot be read in their order.
     is_broken: bool,
 }
 
 /// The next events of a topic.
 struct NextOfTopic {
     topic: Arc<TopicEntry<i64>>,
-    /// Sequence numbers, newest first.
+    /// Sequence numbers, the next one last.
     sequences: Vec<u64>,
-    /// `true` if there may be more after these.
+    /// `true` if there may be more behind these.
     has_more: bool,
 }
 
@@ -215,86 +281,126 @@ impl TopicSelection {
     }
 
     /// Reads the events after the sequence number `after`, oldest first.
-    ///
-    /// If many topics are selected, it is faster to look at all events in their order than to look
-    /// for the events of each topic.
     pub async fn read(
         self: Arc<Self>,
         readers: &Arc<ReaderPool>,
-        mut after: u64,
+        after: u64,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
-        let mut rows = self.rows_to_scan(after, limit.count);
+        let span = Span { after, up_to: self.newest, is_backwards: false };
+        self.read_span(readers, span, limit).await
+    }
+
+    /// Reads the events before the sequence number `before`, newest first.
+    pub async fn read_before(
+        self: Arc<Self>,
+        readers: &Arc<ReaderPool>,
+        before: u64,
+        limit: ReadLimit,
+    ) -> Result<Found, EventLogError> {
+        let up_to = before.saturating_sub(1).min(self.newest);
+        let span = Span { after: 0, up_to, is_backwards: true };
+        self.read_span(readers, span, limit).await
+    }
+
+    /// Reads events in the direction of the span.
+    ///
+    /// If many topics are selected, it is faster to look at all events in their order than to look
+    /// for the events of each topic.
+    async fn read_span(
+        self: Arc<Self>,
+        readers: &Arc<ReaderPool>,
+        mut span: Span,
+        limit: ReadLimit,
+    ) -> Result<Found, EventLogError> {
+        let mut rows = self.rows_to_scan(span, limit.count);
         while rows > 0 {
             let (this, step) = (Arc::clone(&self), rows.min(ROWS_PER_STEP));
-            let scan = move |connection: &_| this.scan(connection, after, limit, step);
-            let Scanned { found, up_to, is_broken } = readers.run(scan).await?;
+            let scan = move |connection: &_| this.scan(connection, span, limit, step);
+            let Scanned { found, rest, is_broken } = readers.run(scan).await?;
             let is_empty = found.events.is_empty() && found.damaged.is_empty();
-            if !is_empty || up_to >= self.newest {
+            if !is_empty || rest.is_empty() {
                 return Ok(found);
             }
-            after = up_to;
+            span = rest;
             if is_broken {
                 break;
             }
             rows -= step;
         }
-        let mut next = Vec::with_capacity(self.topics.len());
-        for from in (0..self.topics.len()).step_by(TOPICS_PER_STEP) {
-            let this = Arc::clone(&self);
-            let step = move |connection: &_| this.next_of_topics(connection, from, after, limit);
-            next.extend(readers.run(step).await?);
+        let (mut next, mut unknown) = (Vec::with_capacity(self.topics.len()), Vec::new());
+        for topic in &self.topics {
+            match span.known_next(topic) {
+                Some(sequences) => {
+                    next.push(NextOfTopic { topic: Arc::clone(topic), sequences, has_more: true });
+                }
+                None => unknown.push(Arc::clone(topic)),
+            }
         }
-        readers.run(move |connection| self.merge(connection, next, limit)).await
+        let count = (2 * limit.count.min(ROWS_PER_STEP) / self.topics.len()).max(2);
+        for topics in unknown.chunks(TOPICS_PER_STEP) {
+            let (this, topics) = (Arc::clone(&self), topics.to_vec());
+            let of_topics = move |connection: &_| {
+                let next = |topic| this.next_of_topic(connection, topic, span, count);
+                topics.iter().map(next).collect::<rusqlite::Result<Vec<_>>>()
+            };
+            next.extend(readers.run(of_topics).await?);
+        }
+        readers.run(move |connection| self.merge(connection, next, span, limit)).await
     }
 
     /// Returns the number of rows that may be looked at, in their order, before the events of each
     /// topic are looked for; 0 if that would take too long.
-    fn rows_to_scan(&self, after: u64, count: usize) -> usize {
-        let max = ROWS_PER_TOPIC.saturating_mul(self.topics.len().saturating_add(count));
+    fn rows_to_scan(&self, span: Span, count: usize) -> usize {
         let of_topics: usize = self.topics.iter().map(|topic| topic.count()).sum();
-        // As many topics as events are wanted have one up to here.
-        let mut newest: Vec<_> = self.topics.iter().map(|topic| topic.newest()).collect();
-        let last = count.clamp(1, newest.len()) - 1;
-        let (_, enough, _) = newest.select_nth_unstable(last);
-        let until_enough = usize::try_from(enough.saturating_sub(after)).unwrap_or(usize::MAX);
         // As many rows have that many events of the topics, if they are spread evenly.
         let likely = count.saturating_mul(self.count) / of_topics.max(1);
+        let (unknown, until_enough) = if span.is_backwards {
+            let is_unknown = |topic: &&Arc<TopicEntry<_>>| span.known_next(topic).is_none();
+            (self.topics.iter().filter(is_unknown).count(), usize::MAX)
+        } else {
+            // As many topics as events are wanted have one up to here.
+            let mut newest: Vec<_> = self.topics.iter().map(|topic| topic.newest()).collect();
+            let last = count.clamp(1, newest.len()) - 1;
+            let (_, enough, _) = newest.select_nth_unstable(last);
+            let until_enough = enough.saturating_sub(span.after);
+            (self.topics.len(), usize::try_from(until_enough).unwrap_or(usize::MAX))
+        };
+        let max = ROWS_PER_TOPIC.saturating_mul(unknown.saturating_add(count));
         if until_enough.min(likely) > max { 0 } else { max }
     }
 
-    /// Looks at `rows` rows after the sequence number `after`.
+    /// Looks at the next `rows` rows.
     fn scan(
         &self,
         connection: &Connection,
-        after: u64,
+        span: Span,
         limit: ReadLimit,
         rows: usize,
     ) -> rusqlite::Result<Scanned> {
         let by_row = self.by_row.get_or_init(|| {
             self.topics.iter().enumerate().map(|(at, topic)| (topic.place, at)).collect()
         });
-        let all =
-            format!("{EVENT} WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3");
-        let mut all = connection.prepare_cached(&all)?;
+        let mut all = connection.prepare_cached(&span.of_all())?;
         let mut is_topic = connection.prepare_cached("SELECT 1 FROM topics WHERE id = ?1")?;
         let mut others = HashSet::new();
-        let mut found = all.query((after, self.newest, rows))?;
-        let (mut collector, mut up_to, mut seen) = (Collector::new(limit), after, 0);
+        let mut found = all.query((span.after, span.up_to, rows))?;
+        let (mut collector, mut rest, mut seen) = (Collector::new(limit), span, 0);
         loop {
             let row = match found.next() {
                 Ok(Some(row)) => row,
                 Ok(None) => break,
                 Err(error) if is_corrupt(&error) => {
-                    return Ok(Scanned { found: collector.found(), up_to, is_broken: true });
+                    return Ok(Scanned { found: collector.found(), rest, is_broken: true });
                 }
                 Err(error) => return Err(error),
             };
-            up_to = row.get(0)?;
+            let sequence = row.get(0)?;
+            rest = rest.behind(sequence);
             seen += 1;
             let stored = match row.get(1) {
                 Ok(id) => match by_row.get(&id) {
-                    Some(&at) if up_to <= self.topics[at].hidden() => continue,
+                    Some(&at) if sequence <= self.topics[at].hidden() => continue,
                     Some(&at) => self.event(&self.topics[at], row)?,
                     None if others.contains(&id) => continue,
                     None if is_topic.exists([id])? => {
@@ -302,65 +408,52 @@ impl TopicSelection {
                         continue;
                     }
                     // It may be an event of the selected topics.
-                    None => Err(up_to),
+                    None => Err(sequence),
                 },
-                Err(_) => Err(up_to),
+                Err(_) => Err(sequence),
             };
             if !collector.push(stored) {
-                return Ok(Scanned { found: collector.found(), up_to, is_broken: false });
+                return Ok(Scanned { found: collector.found(), rest, is_broken: false });
             }
         }
-        let up_to = if seen < rows { self.newest } else { up_to };
-        Ok(Scanned { found: collector.found(), up_to, is_broken: false })
-    }
-
-    /// Returns the next events of [`TOPICS_PER_STEP`] topics after the sequence number `after`.
-    fn next_of_topics(
-        &self,
-        connection: &Connection,
-        from: usize,
-        after: u64,
-        limit: ReadLimit,
-    ) -> rusqlite::Result<Vec<NextOfTopic>> {
-        let count = (2 * limit.count.min(ROWS_PER_STEP) / self.topics.len()).max(2);
-        let topics = self.topics.iter().skip(from).take(TOPICS_PER_STEP);
-        topics.map(|topic| self.next_of_topic(connection, topic, after, count)).collect()
+        if seen < rows {
+            rest.after = rest.up_to;
+        }
+        Ok(Scanned { found: collector.found(), rest, is_broken: false })
     }
 
     fn next_of_topic(
         &self,
         connection: &Connection,
         topic: &Arc<TopicEntry<i64>>,
-        after: u64,
+        span: Span,
         count: usize,
     ) -> rusqlite::Result<NextOfTopic> {
-        let mut next = connection.prepare_cached(
-            "SELECT sequence FROM events WHERE topic = ?1 AND sequence > ?2 AND sequence <= ?3
-             ORDER BY sequence LIMIT ?4",
-        )?;
-        let after = after.max(topic.hidden());
-        let rows = next.query_map((topic.place, after, self.newest, count), |row| row.get(0))?;
+        let mut next = connection.prepare_cached(&span.of_topic())?;
+        let after = span.after.max(topic.hidden());
+        let rows = next.query_map((topic.place, after, span.up_to, count), |row| row.get(0))?;
         let mut sequences: Vec<u64> = rows.collect::<rusqlite::Result<_>>()?;
         let has_more = sequences.len() == count;
         sequences.reverse();
         Ok(NextOfTopic { topic: Arc::clone(topic), sequences, has_more })
     }
 
-    /// Reads the next events of several topics in the order of the log.
+    /// Reads the next events of several topics in the direction of the span.
     fn merge(
         &self,
         connection: &Connection,
         mut next: Vec<NextOfTopic>,
+        span: Span,
         limit: ReadLimit,
     ) -> rusqlite::Result<Found> {
         let mut by_sequence = by_sequence(connection)?;
         let mut collector = Collector::new(limit);
         let first = |(number, next): (usize, &mut NextOfTopic)| {
-            next.sequences.pop().map(|sequence| Reverse((sequence, number)))
+            next.sequences.pop().map(|sequence| Reverse((span.rank(sequence), number)))
         };
         let mut heap: BinaryHeap<_> = next.iter_mut().enumerate().filter_map(first).collect();
-        while let Some(Reverse((sequence, number))) = heap.pop() {
-            let of_topic = &mut next[number];
+        while let Some(Reverse((rank, number))) = heap.pop() {
+            let (sequence, of_topic) = (span.rank(rank), &mut next[number]);
             // It may have been dropped since the last step.
             if let Some(stored) = self.event_at(&mut by_sequence, &of_topic.topic, sequence)?
                 && !collector.push(stored)
@@ -368,7 +461,8 @@ impl TopicSelection {
                 break;
             }
             if of_topic.sequences.is_empty() && of_topic.has_more {
-                *of_topic = self.next_of_topic(connection, &of_topic.topic, sequence, 16)?;
+                let behind = span.behind(sequence);
+                *of_topic = self.next_of_topic(connection, &of_topic.topic, behind, 16)?;
             }
             heap.extend(first((number, of_topic)));
         }
@@ -424,47 +518,6 @@ impl TopicSelection {
                 let mut collected = EventCollector::new(limit);
                 let _ = found.into_iter().all(|event| collected.push(event));
                 Ok(Found { events: collected.events, damaged })
-            })
-            .await
-    }
-
-    /// Reads the newest events, oldest first, without those that are damaged.
-    pub async fn latest(
-        self: Arc<Self>,
-        readers: &Arc<ReaderPool>,
-        limit: usize,
-    ) -> Result<Vec<Event>, EventLogError> {
-        readers
-            .run(move |connection| {
-                let mut latest = connection.prepare_cached(
-                    "SELECT sequence FROM events WHERE topic = ?1 AND sequence <= ?2
-                     ORDER BY sequence DESC LIMIT ?3",
-                )?;
-                // Only topics whose newest events are among the newest of all have any of them.
-                let mut topics: Vec<_> =
-                    self.topics.iter().map(|topic| (Reverse(topic.newest()), topic)).collect();
-                topics.sort_unstable_by_key(|(newest, _)| *newest);
-                let mut found = Vec::new();
-                for (_, topic) in topics.into_iter().take(limit) {
-                    let rows =
-                        latest.query_map((topic.place, self.newest, limit), |row| row.get(0))?;
-                    for sequence in rows {
-                        let sequence: u64 = sequence?;
-                        if sequence > topic.hidden() {
-                            found.push((sequence, topic));
-                        }
-                    }
-                }
-                found.sort_unstable_by_key(|&(sequence, _): &(u64, _)| sequence);
-                let excess = found.len().saturating_sub(limit);
-                let mut by_sequence = by_sequence(connection)?;
-                let mut events = Vec::new();
-                for (sequence, topic) in found.drain(excess..) {
-                    events.extend(
-                        self.event_at(&mut by_sequence, topic, sequence)?.and_then(Result::ok),
-                    );
-                }
-                Ok(events)
             })
             .await
     }

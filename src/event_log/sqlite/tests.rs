@@ -753,6 +753,52 @@ async fn replay(log: &SqliteLog, topics: &str) -> Vec<i64> {
     }
 }
 
+/// Reads all events of the topics backwards, as [`replay`] reads them.
+async fn replay_back(log: &SqliteLog, topics: &str) -> Vec<i64> {
+    let topics = Patterns::new([topics.parse().unwrap()]).unwrap();
+    let (mut found, mut before) = (Vec::new(), u64::MAX);
+    let signed = |sequence: u64| i64::try_from(sequence).unwrap();
+    loop {
+        let limit = ReadLimit { count: 7, bytes: usize::MAX };
+        match log.read_before(&topics, before, limit).await {
+            Ok(events) if events.is_empty() => return found,
+            Ok(events) => {
+                found.extend(events.iter().rev().map(|event| signed(event.id.sequence)));
+                before = events[0].id.sequence;
+            }
+            Err(EventLogError::Damaged { last }) => {
+                assert!(last < before);
+                found.push(-signed(last));
+                before = last;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_of_one_topic_looks_at_no_other_events() {
+    let folder = tempfile::tempdir().unwrap();
+    append(&open(&folder), "abc").await;
+    let database = database(&folder);
+    for statement in read::statements() {
+        let explained = format!("EXPLAIN QUERY PLAN {statement}");
+        let mut plan = database.prepare(&explained).unwrap();
+        let mut rows = plan.raw_query();
+        let mut steps: Vec<String> = Vec::new();
+        while let Some(step) = rows.next().unwrap() {
+            steps.push(step.get("detail").unwrap());
+        }
+        let expected = if statement.contains("topic = ?1") {
+            "SEARCH events USING COVERING INDEX events_of_topic \
+             (topic=? AND sequence>? AND sequence<?)"
+        } else {
+            "SEARCH events USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
+        };
+        assert_eq!(steps, [expected], "{statement}");
+    }
+}
+
 /// Changes a closed database as damage would: constraints do not hold, and indexes do not follow.
 fn damage(folder: &TempDir, change: &str) {
     let schema = "PRAGMA writable_schema = ON;
@@ -810,11 +856,11 @@ async fn a_damaged_event_costs_only_itself() {
             assert_eq!(replay(&log, "a").await, [1, 102, -203, 304, 405], "{change}");
             let expected = (1..=505).map(|n| if n == 203 { -n } else { n }).collect::<Vec<_>>();
             assert_eq!(replay(&log, ">").await, expected, "{change}");
+            assert_eq!(replay_back(&log, "a").await, [405, 304, -203, 102, 1], "{change}");
+            let backwards = expected.into_iter().rev().collect::<Vec<_>>();
+            assert_eq!(replay_back(&log, ">").await, backwards, "{change}");
             assert_eq!(log.condition().damaged_events, 1, "{change}");
         }
-        let latest = log.latest(&"a".parse::<Topic>().unwrap().into(), 3).await.unwrap();
-        let latest: Vec<_> = latest.iter().map(|event| event.id.sequence).collect();
-        assert_eq!(latest, [304, 405], "{change}");
         append(&log, "ab").await;
         drop(log);
 
@@ -867,6 +913,7 @@ async fn several_damaged_events_are_one_gap() {
     damage(&folder, "UPDATE events SET data = x'61' WHERE sequence IN (203, 204, 205, 304)");
     let log = open(&folder);
     assert_eq!(replay(&log, "a").await, [1, 102, -304, 405]);
+    assert_eq!(replay_back(&log, "a").await, [405, -203, 102, 1]);
     assert_eq!(replay(&log, "b").await.iter().filter(|n| **n < 0).collect::<Vec<_>>(), [&-205]);
     assert_eq!(log.condition().damaged_events, 4);
     let newest = log.newest_of_each(&all(), 0, MANY).await.unwrap();
@@ -994,8 +1041,9 @@ async fn a_log_with_wrong_bytes_opens_or_says_why_not() {
         opened += 1;
         for topics in [">", "a", "b.*"] {
             replay(&log, topics).await;
+            replay_back(&log, topics).await;
         }
-        for event in log.latest(&all(), 100).await.unwrap() {
+        for event in log.read_before(&all(), u64::MAX, MANY).await.unwrap_or_default() {
             let sequence = usize::try_from(event.id.sequence).unwrap();
             let of = all_data.iter().position(|data| *data == event.data).map(|at| at + 1);
             assert!(

@@ -120,8 +120,13 @@ impl EventLog for ShrinkingLog {
         self.log.delete(topic)
     }
 
-    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
-        self.log.latest(topics, limit)
+    fn read_before<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        before: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        self.log.read_before(topics, before, limit)
     }
 }
 
@@ -198,8 +203,20 @@ impl EventLog for DamagedLog {
         self.0.delete(topic)
     }
 
-    fn latest<'a>(&'a self, topics: &'a Patterns, limit: usize) -> EventLogFuture<'a, Vec<Event>> {
-        self.0.latest(topics, limit)
+    fn read_before<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        before: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        Box::pin(async move {
+            if (Self::FIRST + 1..=Self::LAST + 1).contains(&before) {
+                return Err(EventLogError::Damaged { last: Self::FIRST });
+            }
+            let mut events = self.0.read_before(topics, before, limit).await?;
+            events.retain(|event| before <= Self::FIRST || event.id.sequence > Self::LAST);
+            Ok(events)
+        })
     }
 }
 
@@ -256,7 +273,12 @@ impl EventLog for FullLog {
         Box::pin(async { Ok(0) })
     }
 
-    fn latest<'a>(&'a self, _: &'a Patterns, _: usize) -> EventLogFuture<'a, Vec<Event>> {
+    fn read_before<'a>(
+        &'a self,
+        _: &'a Patterns,
+        _: u64,
+        _: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 }

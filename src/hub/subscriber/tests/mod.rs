@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     event::Draft,
     event_log::{EventLog as _, MemoryLog, Retention},
-    hub::{Hub, Readers},
+    hub::{Earlier, Hub, Readers},
     id::{Cursor, Epoch},
     timestamp::Timestamp,
 };
@@ -374,6 +374,75 @@ async fn the_latest_events_come_with_the_cursor_after_them() {
     let ids: Vec<_> = latest.events.iter().map(|event| event.id).collect();
     assert_eq!((ids, latest.cursor), (vec![id(2), id(3)], id(3)));
     assert_eq!(hub.kept(), Some((id(1), id(3))));
+}
+
+/// Returns the sequence numbers of earlier events, the gap, and the position before the next ones.
+async fn earlier(
+    hub: &Hub,
+    before: EventId,
+    limit: usize,
+) -> (Vec<u64>, Option<GapReason>, Option<EventId>) {
+    let clock = Topic::clock().into();
+    let Earlier { events, gap, before: rest } = hub.earlier(&clock, before, limit).await.unwrap();
+    let cursor = gap.as_ref().map(|gap| gap.cursor.clone());
+    assert!(cursor.is_none_or(|cursor| cursor == before.to_string()));
+    (events.iter().map(|event| event.id.sequence).collect(), gap.map(|gap| gap.reason), rest)
+}
+
+#[tokio::test(start_paused = true)]
+async fn earlier_events_come_with_the_position_before_them() {
+    let hub = hub(4);
+    assert_eq!(earlier(&hub, id(0), 9).await, (vec![], None, None));
+    publish(&hub, 6).await;
+    publish_to(&hub, "other").await;
+    let future = Some(GapReason::Future);
+    for (before, limit, expected) in [
+        (id(7), 9, (vec![3, 4, 5, 6], None, None)),
+        (id(7), 2, (vec![5, 6], None, Some(id(5)))),
+        (id(5), 1, (vec![4], None, Some(id(4)))),
+        (id(5), 2, (vec![3, 4], None, None)),
+        (id(4), 2, (vec![3], None, None)),
+        // The rest was dropped.
+        (id(3), 2, (vec![], None, None)),
+        (id(1), 2, (vec![], None, None)),
+        (id(8), 2, (vec![5, 6], future, Some(id(5)))),
+        (EventId { sequence: u64::MAX, ..id(1) }, 9, (vec![3, 4, 5, 6], future, None)),
+        (EventId { epoch: Epoch::new(9), ..id(5) }, 2, (vec![], Some(GapReason::OtherEpoch), None)),
+    ] {
+        assert_eq!(earlier(&hub, before, limit).await, expected, "{before} {limit}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn earlier_events_are_bounded() {
+    let hub = hub(20_000);
+    publish(&hub, 1500).await;
+    let (events, _, before) = earlier(&hub, id(1500), usize::MAX).await;
+    assert_eq!((events.len(), before), (Batch::LIMIT.count, Some(id(1500 - 512))));
+    for _ in 0..9 {
+        let draft = Draft::new(Topic::clock(), "x".repeat(Batch::LIMIT.bytes / 4));
+        hub.publish(draft).await.unwrap();
+    }
+    let newest = EventId { sequence: hub.newest() + 1, ..id(1) };
+    let (events, _, before) = earlier(&hub, newest, usize::MAX).await;
+    assert_eq!((events, before), ((1506..=1509).collect(), Some(id(1506))));
+    let (events, _, before) = earlier(&hub, id(1502), usize::MAX).await;
+    assert_eq!(events.first(), before.map(|id| id.sequence).as_ref());
+    assert_eq!(events.last(), Some(&1501));
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_events_are_announced_to_whoever_reads_backwards() {
+    let hub = Hub::new(DamagedLog(log(20_000)), || Timestamp::from_millis(0));
+    publish(&hub, 1010).await;
+    let damaged = Some(GapReason::Damaged);
+    for (before, limit, expected) in [
+        (1004, 9, (vec![1002, 1003], None, Some(id(1002)))),
+        (1002, 2, (vec![998, 999], damaged, Some(id(998)))),
+        (1000, 2, (vec![998, 999], None, Some(id(998)))),
+    ] {
+        assert_eq!(earlier(&hub, id(before), limit).await, expected, "{before}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
