@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, num::NonZeroU64, time::Duration};
 use axum::http::StatusCode;
 use waterclock::{
     hub::Format,
+    id::{CountedId, EventId, ParseIdError},
     pattern::{InvalidPattern, Pattern},
     timestamp::Timestamp,
 };
@@ -22,6 +23,7 @@ const PARAMETERS: KnownParameters = KnownParameters {
         ("topic", "topic"),
         ("last_event_id", "lasteventid"),
         ("since", "since"),
+        ("before", "before"),
         ("limit", "limit"),
         ("conflate", "conflate"),
         ("format", "format"),
@@ -44,6 +46,8 @@ const PARAMETERS: KnownParameters = KnownParameters {
         ("replay", "`last_event_id`"),
         ("resume", "`last_event_id`"),
         ("sinceid", "`last_event_id`"),
+        ("beforeid", "`before`"),
+        ("untilid", "`before`"),
         ("from", "`since`"),
         ("start", "`since`"),
         ("starttime", "`since`"),
@@ -100,6 +104,11 @@ fn before(time: Timestamp, by: Duration) -> Timestamp {
     Timestamp::from_millis(time.as_millis().saturating_sub(by))
 }
 
+/// Parses an id as streams with a limit send it.
+fn counted(text: &str) -> Result<EventId, ParseIdError> {
+    text.parse().map(|CountedId { id, .. }| id)
+}
+
 /// Parses a time in RFC 3339. In a query, a `+` that is not encoded stands for a space.
 fn parse_time(text: &str) -> Option<Timestamp> {
     if let Ok(time) = text.parse() {
@@ -130,6 +139,10 @@ pub(crate) struct Query {
     pub(crate) limit: Option<NonZeroU64>,
     pub(crate) last_event_id: Option<String>,
     pub(crate) since: Option<Since>,
+    /// The id of the event before which a poll reads.
+    pub(crate) before: Option<EventId>,
+    /// `true` if the query has `wait`, which only `/poll` reads.
+    pub(crate) has_wait: bool,
 }
 
 /// An invalid query.
@@ -165,6 +178,20 @@ pub(crate) enum QueryError {
     Parameters(#[from] InvalidParameters),
     #[error("`Last-Event-ID` must be given once. This request has two of them, and they differ.")]
     TwoCursors,
+    #[error(
+        "{0:?} is not the id of an event. `before` must be the id of the oldest event that you \
+         have, or be left out."
+    )]
+    Before(String),
+    #[error(
+        "`before` asks for the events before an id, and `{0}` for those after a position. Leave out \
+         one of them."
+    )]
+    BeforeAndAfter(&'static str),
+    #[error("A request with `before` gets a response at once, with each event. Leave out `{0}`.")]
+    BeforeWith(&'static str),
+    #[error("A stream goes forward only. Read the events before an id with `before` from `/poll`.")]
+    BeforeInStream,
 }
 
 impl From<QueryError> for Problem {
@@ -197,8 +224,13 @@ impl Query {
                     Some(since) => parsed.since = Some(since),
                     None => return Err(QueryError::Since(value.into_owned())),
                 },
+                ("before", _) => match value.parse().or_else(|_| counted(&value)) {
+                    Ok(before) => parsed.before = Some(before),
+                    Err(_) => return Err(QueryError::Before(value.into_owned())),
+                },
                 // Only `/poll` waits, and reads this itself.
-                ("wait", _) | ("last_event_id", "") => {}
+                ("wait", _) => parsed.has_wait = true,
+                ("last_event_id", "") => {}
                 ("last_event_id", _) => parsed.last_event_id = Some(value.into_owned()),
                 (name, _) => match &*plain(name) {
                     plain if !plain.ends_with(CURSOR) => PARAMETERS.check_plain(name, plain)?,
@@ -208,7 +240,25 @@ impl Query {
             }
         }
         parsed.last_event_id = alias.or(parsed.last_event_id);
+        parsed.check_before()?;
         Ok(parsed)
+    }
+
+    /// Checks that nothing contradicts `before`.
+    fn check_before(&self) -> Result<(), QueryError> {
+        if self.before.is_none() {
+            Ok(())
+        } else if self.last_event_id.is_some() {
+            Err(QueryError::BeforeAndAfter("last_event_id"))
+        } else if self.since.is_some() {
+            Err(QueryError::BeforeAndAfter("since"))
+        } else if self.has_wait {
+            Err(QueryError::BeforeWith("wait"))
+        } else if self.conflate {
+            Err(QueryError::BeforeWith("conflate"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Adds a pattern of topics.
@@ -252,6 +302,12 @@ pub mod properties {
             }
             if let Some(last_event_id) = &self.last_event_id {
                 query.append_pair("last_event_id", last_event_id);
+            }
+            if let Some(before) = &self.before {
+                query.append_pair("before", &before.to_string());
+            }
+            if self.has_wait {
+                query.append_pair("wait", "");
             }
             query.finish()
         }
@@ -311,6 +367,8 @@ mod tests {
                 "00000000c10cca11-1",
                 "meter=",
                 "since=",
+                "before=",
+                "wait=",
                 "10m",
                 "2026-11-22T07:00:00",
                 "Z",
@@ -365,6 +423,30 @@ mod tests {
             assert_eq!(error, format!("There is no parameter {name:?} here. Use `{meant}`."));
         }
         Query::parse("_=1&t=2&r=0.3&ts=4&meter=abc&lane=5&evs_preamble=1&wait=x").unwrap();
+    }
+
+    #[test]
+    fn only_a_position_before_is_combined_with_nothing_that_contradicts_it() {
+        for query in ["", "&limit=2", "&topic=a", "&conflate=false", "&last_event_id="] {
+            let query = Query::parse(&format!("before=00000000c10cca11-7{query}")).unwrap();
+            assert_eq!(query.before.unwrap().sequence, 7);
+        }
+        let counted = Query::parse("before=00000000c10cca11-7.3").unwrap();
+        assert_eq!(counted.before.unwrap().sequence, 7);
+        for (query, expected) in [
+            ("before=", "oldest event"),
+            ("before=7", "oldest event"),
+            ("before=earliest", "oldest event"),
+            ("before=00000000c10cca11-7&last_event_id=earliest", "`last_event_id`"),
+            ("lastEventId=x&before=00000000c10cca11-7", "`last_event_id`"),
+            ("before=00000000c10cca11-7&since=10m", "`since`"),
+            ("wait=0&before=00000000c10cca11-7", "Leave out `wait`"),
+            ("before=00000000c10cca11-7&conflate", "Leave out `conflate`"),
+            ("beforeId=00000000c10cca11-7", "Use `before`"),
+        ] {
+            let error = Query::parse(query).unwrap_err().to_string();
+            assert!(error.contains(expected), "{query}: {error}");
+        }
     }
 
     fn since(text: &str, now: &str) -> Result<String, String> {

@@ -11,7 +11,7 @@ use waterclock::{
     event::Topic,
     event_log::EventLogError,
     hub::{Format, Hub, Subscriber},
-    id::{CountedId, Cursor},
+    id::{CountedId, Cursor, EventId},
     notice::GoodbyeReason,
     pattern::Patterns,
     timestamp::Timestamp,
@@ -64,7 +64,10 @@ pub(crate) struct Subscription {
     accept_hook: Option<AcceptHook>,
 }
 
-impl FromRequestParts<RoutesState> for Subscription {
+/// The subscription of a poll, and the id before which it reads instead, if it names one.
+pub(crate) struct PollSubscription(pub(crate) Subscription, pub(crate) Option<EventId>);
+
+impl FromRequestParts<RoutesState> for PollSubscription {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &RoutesState) -> Result<Self, Problem> {
@@ -72,12 +75,15 @@ impl FromRequestParts<RoutesState> for Subscription {
         let query = parts.uri.query().unwrap_or_default();
         let mut query = Query::parse(query)?;
         topic.map_or(Ok(()), |topic| query.add_pattern(&topic))?;
-        let Query { patterns, format, conflate, limit, last_event_id, since } = query;
+        let Query { patterns, format, conflate, limit, last_event_id, since, before, .. } = query;
         let topics = Patterns::new(patterns).unwrap_or(Topic::clock().into());
         let expires = state.policy.may_read(parts, &topics)?;
         let client = state.policy.client_address(parts).map(client_of);
         // The id that a browser sends when it reconnects is newer than the one in the page's URL.
         let text = cursor_in_headers(&parts.headers)?.or(last_event_id);
+        if before.is_some() && text.is_some() {
+            return Err(QueryError::BeforeAndAfter("Last-Event-ID").into());
+        }
         let start = match since {
             // A client that reconnects repeats the time of its first request.
             Some(since) if text.is_none() => Start::Since(since.time(state.streaming.hub.now())?),
@@ -87,7 +93,20 @@ impl FromRequestParts<RoutesState> for Subscription {
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
         let limit = limit.map(|events| Limit { events, sent });
         let accept_hook = parts.extensions.get().cloned();
-        Ok(Self { topics, start, conflate, format, limit, expires, client, accept_hook })
+        let subscription =
+            Subscription { topics, start, conflate, format, limit, expires, client, accept_hook };
+        Ok(Self(subscription, before))
+    }
+}
+
+impl FromRequestParts<RoutesState> for Subscription {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &RoutesState) -> Result<Self, Problem> {
+        match PollSubscription::from_request_parts(parts, state).await? {
+            PollSubscription(subscription, None) => Ok(subscription),
+            PollSubscription(_, Some(_)) => Err(QueryError::BeforeInStream.into()),
+        }
     }
 }
 
@@ -113,6 +132,11 @@ impl Subscription {
     /// Returns the topics of a reader that has no cursor and names no time.
     pub(crate) fn topics_from_now(&self) -> Option<&Patterns> {
         matches!(self.start, Start::Cursor(Cursor::Now)).then_some(&self.topics)
+    }
+
+    /// The topics.
+    pub(crate) fn topics(&self) -> &Patterns {
+        &self.topics
     }
 
     /// The client's address, if it is known.

@@ -158,6 +158,8 @@ async fn every_response_matches_the_document() {
         ("/events/{topic}", "head", "/events/u", &token, "", 403),
         ("/poll", "get", "/poll?topic=t&last_event_id=earliest", "", "", 200),
         ("/poll", "get", "/poll?topic=t&last_event_id=nonsense", "", "", 200),
+        ("/poll", "get", "/poll?topic=t&before=000000000000c10c-2&limit=1", "", "", 200),
+        ("/poll", "get", "/poll?topic=t&before=000000000000c10d-2", "", "", 200),
         ("/poll", "get", "/poll?wait=100", "", "", 400),
         ("/poll", "get", "/poll", REMOTE, "", 401),
         ("/poll", "get", "/poll", &token, "", 403),

@@ -291,6 +291,81 @@ async fn an_invalid_query_gets_400_with_the_permitted_values() {
     assert_eq!(server.request("GET", "/poll", &foreign).await.status(), 403);
 }
 
+#[tokio::test]
+async fn earlier_events_are_read_page_by_page() {
+    let server = Server::start().await;
+    for number in 1..=5 {
+        server.publish_to("t", &format!("{number}")).await;
+        server.publish("tick").await;
+    }
+    end_topic(&server, "t", "").await;
+    let (mut before, mut pages) = (event_id(11), Vec::new());
+    loop {
+        let path = format!("/poll?topic=t&limit=2&before={before}");
+        let response = server.get(&path).await;
+        assert_eq!(response.header("cache-control"), Some("no-cache, no-transform"));
+        assert!(response.header("content-length").is_some());
+        let response: Value = serde_json::from_str(&response.rest().await).unwrap();
+        let members: Vec<_> = response.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["before", "events", "gap"]);
+        assert_eq!(response["gap"], json!(null));
+        let data = response["events"].as_array().unwrap().iter();
+        pages.push(data.map(|event| event["data"].clone()).collect::<Vec<_>>());
+        let Some(rest) = response["before"].as_str() else { break };
+        assert_eq!(response["events"][0]["id"], rest);
+        before = rest.to_owned();
+    }
+    assert_eq!(pages, [vec!["4", "5"], vec!["2", "3"], vec!["1"]]);
+}
+
+#[tokio::test]
+async fn a_page_before_an_unknown_place_says_so() {
+    let server = start_retaining_four().await;
+    for number in 1..=3 {
+        server.publish_to("t", &format!("{number}")).await;
+    }
+    let future = answer(&server, &format!("topic=t&limit=1&before={}", event_id(9))).await;
+    assert_eq!(future["gap"], json!({"reason": "future", "cursor": event_id(9)}));
+    assert_eq!(
+        (&future["events"][0]["data"], &future["before"]),
+        (&json!("3"), &json!(event_id(3)))
+    );
+    let other = "0000000000000bad-2";
+    let other_epoch = answer(&server, &format!("topic=t&before={other}")).await;
+    let expected = json!({"reason": "other-epoch", "cursor": other});
+    assert_eq!(other_epoch, json!({"events": [], "gap": expected, "before": null}));
+}
+
+#[tokio::test]
+async fn a_page_of_earlier_events_is_bounded_and_counts_as_no_stream() {
+    let limits = StreamLimits { total: 0, per_address: 0 };
+    let server = Server::start_with(Settings { limits, ..Settings::default() }).await;
+    for _ in 0..10 {
+        server.publish_to("t", &"\u{1}".repeat(16_000)).await;
+    }
+    let response = answer(&server, &format!("topic=t&before={}", event_id(11))).await;
+    assert_eq!(response["events"].as_array().unwrap().len(), 4);
+    assert_eq!(response["before"], event_id(7));
+}
+
+#[tokio::test]
+async fn a_request_that_contradicts_itself_gets_400() {
+    let server = Server::start().await;
+    let id = event_id(1);
+    for (path, headers) in [
+        ("/poll?before=1".to_owned(), &[][..]),
+        (format!("/poll?before={id}&wait=5"), &[]),
+        (format!("/poll?before={id}"), &[("Last-Event-ID", id.as_bytes())]),
+        (format!("/events?before={id}"), &[]),
+        (format!("/events/t?before={id}"), &[]),
+    ] {
+        let response = server.request("GET", &path, headers).await;
+        assert_eq!(response.status(), 400, "{path}");
+        assert!(response.rest().await.contains("`before`"), "{path}");
+    }
+    assert_eq!(server.request("HEAD", &format!("/poll?before={id}"), &[]).await.status(), 200);
+}
+
 /// Ends a topic as failed. Without a message it is done.
 async fn end_topic(server: &Server, topic: &str, message: &str) {
     let topic = topic.parse().unwrap();

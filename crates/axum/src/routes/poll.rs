@@ -1,5 +1,5 @@
 //! `GET /poll`: the events after a cursor as one response. With `wait` it is long polling (RFC
-//! 6202).
+//! 6202). With `before`, it is the events before an id instead.
 
 use std::{
     error::Error,
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use waterclock::{
     event::Event,
     event_log::EventLogError,
-    hub::{Delivery, Latest, Subscriber},
+    hub::{Delivery, Earlier, Latest, Subscriber},
     id::EventId,
     notice::{Gap, TopicEnd},
     timestamp::Timestamp,
@@ -42,7 +42,7 @@ use crate::{
     session::full_retry,
     state::StreamContext,
     streams::{OpenStream, ReachedLimit},
-    subscription::Subscription,
+    subscription::PollSubscription,
 };
 
 /// Number of bytes that are made before the response begins. Most responses are complete by then,
@@ -112,10 +112,11 @@ fn refuse(context: &StreamContext, limit: ReachedLimit) -> PollError {
 /// newest event, so that there is something to see. With `wait`, an empty response is held back
 /// until there is an event or the time is over. Ends from before the reader's position do not
 /// answer it, unless nothing follows: a client that asks again without a cursor would get them at
-/// once, as fast as it can ask. They come with what answers it.
+/// once, as fast as it can ask. They come with what answers it. With `before`, answers with the
+/// events before that id.
 pub(super) async fn get(
     State(context): State<Arc<StreamContext>>,
-    subscription: Subscription,
+    PollSubscription(subscription, before): PollSubscription,
     client_end: Option<Extension<ClientEnd>>,
     uri: Uri,
     method: Method,
@@ -125,6 +126,11 @@ pub(super) async fn get(
     // `HEAD` asks for nothing that could arrive.
     let wait = if method == Method::HEAD { Duration::ZERO } else { wait };
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
+    if let Some(before) = before {
+        let (topics, limit) = (subscription.topics(), subscription.max_events());
+        let earlier = context.hub.earlier(topics, before, limit).await.map_err(unreadable)?;
+        return Ok(json_response(earlier_json(&earlier)));
+    }
     if subscription.is_over(&context.hub) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -179,11 +185,24 @@ pub(super) async fn get(
             Ok::<_, EventLogError>(chunk.map(|chunk| (chunk, answer)))
         }))
     };
+    Ok(json_response(body))
+}
+
+fn json_response(body: impl Into<Body>) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
     ];
-    Ok((headers, body).into_response())
+    (headers, body.into()).into_response()
+}
+
+/// Returns the JSON of earlier events, which are few.
+fn earlier_json(Earlier { events, gap, before }: &Earlier) -> String {
+    let events: Vec<_> = events.iter().map(Event::to_json).collect();
+    // Serialization cannot fail: these are strings and numbers.
+    let gap = serde_json::to_string(gap).unwrap_or_default();
+    let before = serde_json::to_string(before).unwrap_or_default();
+    format!(r#"{{"events":[{}],"gap":{gap},"before":{before}}}"#, events.join(","))
 }
 
 /// The JSON of one response. A long one is read and written as the client takes it, so that a slow
