@@ -55,25 +55,27 @@ fn split_terms(text: &str) -> Vec<String> {
     let mut terms = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
-        let kind = if rest.starts_with("name:") { "name:" } else { "" };
-        let open = kind.len();
-        let is_end = |at: usize| rest[at..].chars().next().is_none_or(char::is_whitespace);
-        let mut quotes = rest.match_indices('"').map(|(at, _)| at);
-        let close = quotes.find(|&at| at > open && is_end(at + 1));
-        let (word, end) = match close {
-            Some(close) if rest[open..].starts_with('"') => {
-                (format!("{kind}{}", &rest[open + 1..close]), close + 1)
-            }
-            _ => {
-                let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-                (rest[..end].to_owned(), end)
-            }
+        let (kind, value) = rest.strip_prefix("name:").map_or(("", rest), |value| ("name:", value));
+        let phrase = value.strip_prefix('"').and_then(split_phrase);
+        let (term, after) = if let Some((phrase, after)) = phrase {
+            ([kind, phrase].concat(), after)
+        } else {
+            let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            (word.to_owned(), after)
         };
-        terms.push(word);
-        rest = rest[end..].trim_start();
+        terms.push(term);
+        rest = after.trim_start();
     }
     terms.retain(|term| !term.is_empty());
     terms
+}
+
+/// Splits a text at its first closing quote, which is one before a space or the end.
+fn split_phrase(text: &str) -> Option<(&str, &str)> {
+    text.match_indices('"').find_map(|(at, quote)| {
+        let (phrase, after) = (text.get(..at)?, text.get(at + quote.len()..)?);
+        after.chars().next().is_none_or(char::is_whitespace).then_some((phrase, after))
+    })
 }
 
 /// Returns `true` if a text contains another, ignoring ASCII case. `wanted` must be in lower case.

@@ -124,7 +124,8 @@ fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
     let name = name.map(|event| visible_line(event.name.as_str())).unwrap_or_default();
     let time = event.map(|event| event.time);
     let data = event.map_or("", |event| event.data.trim_start());
-    let mut data = visible_line(&data[..data.floor_char_boundary(MAX_DATA)]);
+    let data = data.get(..data.floor_char_boundary(MAX_DATA)).unwrap_or_default();
+    let mut data = visible_line(data);
     if data.is_empty() {
         data.push_str("(empty)");
     }
