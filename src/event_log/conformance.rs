@@ -1133,6 +1133,11 @@ async fn the_figures_of_a_topic_follow_its_events() {
                 .map(|of| (of.events, of.bytes, of.oldest.map(stamp), of.newest.map(stamp)));
             figures.collect::<Vec<_>>()
         };
+        let published = async || {
+            let topics = ["a", "b", "never"].map(|topic| topic.parse().unwrap());
+            let figures = log.log.figures(&topics).await.unwrap();
+            figures.iter().map(|of| of.published).collect::<Vec<_>>()
+        };
         let none = (0, 0, None, None);
         assert_eq!(figures().await, [none, none, none]);
         let at = |seconds| Timestamp::from_millis(NOW.as_millis() + seconds);
@@ -1147,12 +1152,13 @@ async fn the_figures_of_a_topic_follow_its_events() {
         assert_eq!(figures().await, [(2, 6, oldest, newest), (1, 0, b, b), none]);
         log.log.delete(&"b".parse().unwrap()).await.unwrap();
         assert_eq!(figures().await, [(2, 6, oldest, newest), none, none]);
+        assert_eq!(published().await, [3, 1, 0], "also of events that are no longer kept");
         #[cfg(feature = "sqlite")]
         if let Some((sqlite, folder)) = log.sqlite {
             drop((log.log, sqlite));
             let log = SqliteLog::open(folder.path(), keeping(2), || NOW).unwrap();
             let of = log.figures(&["a".parse().unwrap()]).await.unwrap().remove(0);
-            assert_eq!((of.events, of.bytes), (2, 6), "after a restart");
+            assert_eq!((of.events, of.bytes, of.published), (2, 6, 0), "after a restart");
             let times = [of.oldest, of.newest].map(|stamp| stamp.map(|stamp| stamp.time));
             assert_eq!(times, [Some(at(1)), Some(at(2))]);
         }

@@ -12,6 +12,7 @@ use super::{changed_topics::ChangedTopics, drops::Dropped};
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     id::{Epoch, EventId},
+    notice::Outcome,
     pattern::Patterns,
     timestamp::Timestamp,
 };
@@ -235,12 +236,15 @@ pub struct TopicFigures {
     pub events: usize,
     /// Size of their data, in bytes.
     pub bytes: u64,
+    /// Number of events that were appended since the log was opened, or since the topic was last
+    /// forgotten. Unlike the number of kept events, it only grows.
+    pub published: u64,
     /// The oldest of them; `None` if no event is kept.
     pub oldest: Option<EventStamp>,
     /// The newest of them; `None` if no event is kept.
     pub newest: Option<EventStamp>,
-    /// `true` if the topic has ended.
-    pub ended: bool,
+    /// The publisher's verdict, if the topic has ended.
+    pub outcome: Option<Outcome>,
 }
 
 /// The id and the time of an event.

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     event::{Draft, Event, IdempotencyKey, Name, Topic},
     id::{Epoch, EventId},
+    notice::{Outcome, TopicEnd},
     pattern::Patterns,
     timestamp::Timestamp,
 };
@@ -52,6 +53,8 @@ pub(super) struct TopicEntry<T> {
     /// The log's own reference to the events.
     pub place: T,
     count: AtomicUsize,
+    /// Number of events that were added to this entry since the log was opened.
+    published: AtomicU64,
     newest: AtomicU64,
     drops: Mutex<TopicDrops>,
     kept: Mutex<KeptEvents>,
@@ -173,6 +176,12 @@ impl StoredEnd {
         draft.name.is_topic_end() && draft.data == self.data
     }
 
+    /// The publisher's verdict.
+    fn outcome(&self) -> Outcome {
+        let end = serde_json::from_str(&self.data);
+        end.map_or(Outcome::Done, |end: TopicEnd| end.outcome)
+    }
+
     /// Returns the end as readers get it.
     pub fn event(&self, topic: Topic, epoch: Epoch) -> Event {
         let id = EventId { epoch, sequence: self.sequence };
@@ -183,12 +192,12 @@ impl StoredEnd {
 impl<T> TopicEntry<T> {
     /// Creates an entry of a topic without events.
     pub fn new(topic: Topic, place: T, dropped: Dropped) -> Self {
-        let (count, newest) = (AtomicUsize::new(0), AtomicU64::new(0));
         Self {
             topic,
             place,
-            count,
-            newest,
+            count: AtomicUsize::new(0),
+            published: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
             drops: Mutex::new(TopicDrops { dropped, hidden: Dropped::default() }),
             kept: Mutex::default(),
             end: Mutex::default(),
@@ -198,6 +207,11 @@ impl<T> TopicEntry<T> {
     /// Returns `true` if the topic has ended and was not reopened.
     pub fn has_ended(&self) -> bool {
         self.end.lock().as_ref().is_some_and(|end| !end.is_reopened)
+    }
+
+    /// The outcome of the topic, if it has ended and was not reopened.
+    fn outcome(&self) -> Option<Outcome> {
+        Some(self.end().filter(|end| !end.is_reopened)?.outcome())
     }
 
     /// The newest end.
@@ -234,6 +248,7 @@ impl<T> TopicEntry<T> {
     /// Counts an event, which must be the newest.
     pub fn add(&self, event: Stamp, bytes: usize) {
         self.count.fetch_add(1, SeqCst);
+        self.published.fetch_add(1, SeqCst);
         self.newest.store(event.0, SeqCst);
         self.kept.lock().add(event, bytes);
     }
@@ -385,9 +400,10 @@ impl<T> Topics<T> {
                 topic: topic.clone(),
                 events,
                 bytes: kept.bytes,
+                published: entry.as_ref().map_or(0, |entry| entry.published.load(SeqCst)),
                 oldest: oldest.map(stamp),
                 newest: kept.newest.map(stamp),
-                ended: entry.is_some_and(|entry| entry.has_ended()),
+                outcome: entry.and_then(|entry| entry.outcome()),
             }
         };
         topics.iter().map(figures).collect()

@@ -40,15 +40,16 @@ async fn a_topic_has_figures_of_its_events() {
     assert_eq!(
         body(server.get("/topics/orders.eu").await).await,
         json!({
-            "topic": "orders.eu", "events": 2, "bytes": 5,
+            "topic": "orders.eu", "events": 2, "bytes": 5, "published": 2,
             "oldest": {"id": event_id(1), "time": TIME},
             "newest": {"id": event_id(3), "time": TIME},
-            "readers": 0, "pattern_readers": 0, "ended": false,
+            "readers": 0, "pattern_readers": 0, "ended": false, "outcome": null,
         })
     );
     let nothing = json!({
-        "topic": "never", "events": 0, "bytes": 0, "oldest": null, "newest": null,
-        "readers": 0, "pattern_readers": 0, "ended": false,
+        "topic": "never", "events": 0, "bytes": 0, "published": 0,
+        "oldest": null, "newest": null,
+        "readers": 0, "pattern_readers": 0, "ended": false, "outcome": null,
     });
     assert_eq!(body(server.get("/topics/never").await).await, nothing);
     for tick in ["a", "bb", "ccc"] {
@@ -56,7 +57,20 @@ async fn a_topic_has_figures_of_its_events() {
     }
     let clock = body(server.get("/topics/clock").await).await;
     assert_eq!((&clock["events"], &clock["bytes"]), (&json!(2), &json!(5)));
+    assert_eq!(clock["published"], 3, "also those that are no longer kept");
     assert_eq!(clock["oldest"]["id"], event_id(5));
+    for (query, outcome) in
+        [("end=failed", json!("failed")), ("reopen", json!(null)), ("end", json!("done"))]
+    {
+        let body_text = if query == "reopen" { "x" } else { "" };
+        let length = body_text.len();
+        let request = format!(
+            "POST /events/orders.eu?{query} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body_text}"
+        );
+        assert_eq!(server.send(request.as_bytes()).await.status(), 201, "{query}");
+        let topic = body(server.get("/topics/orders.eu").await).await;
+        assert_eq!((&topic["ended"], &topic["outcome"]), (&json!(!outcome.is_null()), &outcome));
+    }
     let response = server.get("/topics/a.*").await;
     assert_eq!(response.status(), 400);
     assert!(response.rest().await.contains("is not a topic"));
@@ -222,6 +236,7 @@ async fn a_live_view_sends_the_figures_of_topics_that_change() {
             let message = view.message().await;
             assert_eq!(message.name, "message");
             let page: Value = serde_json::from_str(&message.data).unwrap();
+            assert_eq!(page["complete"], true);
             let topic = &page["topics"][0];
             assert_eq!(
                 (page["topics"].as_array().unwrap().len(), &topic["topic"]),

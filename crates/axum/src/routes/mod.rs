@@ -14,13 +14,17 @@ mod ws;
 
 use axum::{
     Router,
+    middleware::map_response,
     routing::{MethodRouter, get},
 };
 
 use crate::{problem::Problem, state::RoutesState};
 
 /// A path and its methods.
-type Route = (&'static str, MethodRouter<RoutesState>);
+pub(crate) type Route = (&'static str, MethodRouter<RoutesState>);
+
+/// The path of the list of topics.
+pub(crate) const TOPICS: &str = "/topics";
 
 /// The routes of events.
 pub(crate) fn event_routes() -> Vec<Route> {
@@ -28,8 +32,8 @@ pub(crate) fn event_routes() -> Vec<Route> {
         ("/events", get(events::get).head(events::head).post(ndjson::post)),
         ("/ws", get(ws::get)),
         ("/poll", get(poll::get)),
-        ("/topics", get(topics::list)),
-        ("/topics/{topic}", get(topics::one)),
+        (TOPICS, get(topics::list).layer(map_response(topics::vary))),
+        ("/topics/{topic}", get(topics::one).layer(map_response(topics::vary))),
         (
             "/events/{topic}",
             get(events::get)

@@ -8,6 +8,7 @@ use waterclock::{
     event::{InvalidTopic, Topic},
     event_log::{EventLogError, EventStamp, TopicFigures},
     hub::{Hub, Readers},
+    notice::Outcome,
     pattern::InvalidPattern,
 };
 
@@ -66,6 +67,8 @@ pub(super) struct TopicJson {
     events: usize,
     /// Bytes of their data.
     bytes: u64,
+    /// Number of events published since the server started.
+    published: u64,
     oldest: Option<EventStamp>,
     newest: Option<EventStamp>,
     /// Number of streams and polls that name the topic.
@@ -73,14 +76,26 @@ pub(super) struct TopicJson {
     /// Number of those that have only patterns that match it.
     pattern_readers: usize,
     ended: bool,
+    outcome: Option<Outcome>,
 }
 
 impl TopicJson {
     fn new(figures: TopicFigures, readers: Readers) -> Self {
-        let TopicFigures { topic, events, bytes, oldest, newest, ended } = figures;
-        let Readers { exact, by_pattern } = readers;
-        let (readers, pattern_readers) = (exact, by_pattern);
-        Self { topic, events, bytes, oldest, newest, readers, pattern_readers, ended }
+        let TopicFigures { topic, events, bytes, published, oldest, newest, outcome } = figures;
+        let Readers { exact: readers, by_pattern: pattern_readers } = readers;
+        let ended = outcome.is_some();
+        Self {
+            topic,
+            events,
+            bytes,
+            published,
+            oldest,
+            newest,
+            readers,
+            pattern_readers,
+            ended,
+            outcome,
+        }
     }
 }
 
@@ -88,6 +103,8 @@ impl TopicJson {
 #[derive(Serialize)]
 pub(super) struct Snapshot<'a> {
     pub(super) topics: &'a [TopicJson],
+    /// `false` while the figures of further topics are about to follow.
+    pub(super) complete: bool,
 }
 
 /// Reads the figures of topics.

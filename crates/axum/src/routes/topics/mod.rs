@@ -84,6 +84,12 @@ fn wants_stream(headers: &HeaderMap) -> bool {
         .any(|media| media.eq_ignore_ascii_case(waterclock::sse::CONTENT_TYPE.as_bytes()))
 }
 
+/// Says that the response depends on the client's `Accept`, as a refusal may, too.
+pub(super) async fn vary(mut response: Response) -> Response {
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response
+}
+
 /// Answers with a live view, or with its head.
 fn stream(
     context: &Arc<StreamContext>,
@@ -92,17 +98,14 @@ fn stream(
     topics: ViewedTopics,
     expires: Expiry,
 ) -> Response {
-    let mut response = match head.method {
+    match head.method {
         Method::HEAD => sse::response(Body::empty()),
         _ => view::open(context, policy, head, topics, expires),
-    };
-    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-    response
+    }
 }
 
 fn json(body: &impl Serialize) -> Response {
-    let headers = [(CACHE_CONTROL, "no-cache, no-transform"), (VARY, "accept")];
-    (headers, Json(body)).into_response()
+    ([(CACHE_CONTROL, "no-cache, no-transform")], Json(body)).into_response()
 }
 
 /// The names of the parameters of the list, and what belongs elsewhere.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, vec};
 
 use axum::{
     body::Body,
-    http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY},
+    http::header::{CACHE_CONTROL, CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 use bytes::{Bytes, BytesMut};
@@ -86,11 +86,8 @@ impl Page {
                 Ok::<_, TopicsError>((!chunk.is_empty()).then_some((chunk, page)))
             }))
         };
-        let headers = [
-            (CONTENT_TYPE, "application/json"),
-            (CACHE_CONTROL, "no-cache, no-transform"),
-            (VARY, "accept"),
-        ];
+        let headers =
+            [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache, no-transform")];
         Ok((headers, body).into_response())
     }
 

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use waterclock::{
     event::Topic,
     event_log::TopicWatch,
-    hub::{Format, TopicFilter},
+    hub::{Format, Hub, TopicFilter},
     notice::{GoodbyeReason, Heartbeat},
     sse::Block,
 };
 
-use super::figures::{Snapshot, TopicJson, TopicsError, read};
+use super::figures::{Snapshot, TopicsError, read};
 use crate::{
     deadline::Deadline,
     metrics::EndReason,
@@ -164,17 +164,18 @@ impl TopicView {
             }
             ViewPhase::All(after) => {
                 let topics = match &self.topics {
-                    ViewedTopics::One(topic) if after.is_none() => vec![topic.clone()],
-                    ViewedTopics::One(_) => Vec::new(),
+                    ViewedTopics::One(topic) => vec![topic.clone()],
                     ViewedTopics::Filtered(filter) => {
                         self.record.context.hub.topics(filter, after.as_ref(), TOPICS_PER_MESSAGE)
                     }
                 };
+                let is_complete = topics.len() < TOPICS_PER_MESSAGE;
                 self.phase = match topics.last() {
-                    Some(last) => ViewPhase::All(Some(last.clone())),
-                    None => ViewPhase::Changes,
+                    Some(last) if !is_complete => ViewPhase::All(Some(last.clone())),
+                    _ => ViewPhase::Changes,
                 };
-                topics
+                // The last message is sent even if it is empty, so that its reader knows.
+                return message(&self.record.context.hub, &topics, is_complete).await.map(Some);
             }
             ViewPhase::Changes => self.look().await,
             ViewPhase::Over => Vec::new(),
@@ -182,8 +183,7 @@ impl TopicView {
         if topics.is_empty() {
             return Ok(None);
         }
-        let topics = read(&self.record.context.hub, &topics).await?;
-        Ok(Some(message(&topics)))
+        message(&self.record.context.hub, &topics, true).await.map(Some)
     }
 
     /// Waits until topics have changed, or for a signal that makes a chunk.
@@ -254,14 +254,16 @@ impl TopicView {
     }
 }
 
-/// Encodes figures as a message without a name, so that `onmessage` gets it.
-fn message(topics: &[TopicJson]) -> Bytes {
+/// Makes a message with the figures of topics. It has no name, so that `onmessage` gets it.
+async fn message(hub: &Hub, topics: &[Topic], is_complete: bool) -> Result<Bytes, TopicsError> {
+    let topics = read(hub, topics).await?;
+    let snapshot = Snapshot { topics: &topics, complete: is_complete };
     // Serialization cannot fail: figures consist of strings and numbers.
-    let json = serde_json::to_string(&Snapshot { topics }).unwrap_or_default();
+    let json = serde_json::to_string(&snapshot).unwrap_or_default();
     let mut bytes = Vec::new();
     let encoded = Block { data: Some(&json), ..Block::default() }.encode(&mut bytes);
     debug_assert_eq!(encoded, Ok(()), "it has no id and no name");
-    bytes.into()
+    Ok(bytes.into())
 }
 
 #[cfg(test)]
@@ -272,7 +274,6 @@ mod tests {
     use waterclock::{
         event::Draft,
         event_log::{MemoryLog, Retention},
-        hub::Hub,
         id::{Cursor, Epoch},
         pattern::{Pattern, Patterns},
         timestamp::Timestamp,
@@ -332,8 +333,16 @@ mod tests {
             Some((self.began.elapsed().as_secs(), text))
         }
 
-        /// Returns the topics of the next message, with their numbers of events and of readers.
+        /// Returns the topics of the next message, with their numbers of events and of readers. The
+        /// message must be the last one of the beginning, or a later one.
         async fn topics(&mut self) -> (u64, Vec<(String, u64, u64)>) {
+            let (seconds, topics, is_complete) = self.snapshot().await;
+            assert!(is_complete, "{topics:?}");
+            (seconds, topics)
+        }
+
+        /// Returns the same, and the message's `complete`.
+        async fn snapshot(&mut self) -> (u64, Vec<(String, u64, u64)>, bool) {
             let (seconds, text) = self.next().await.unwrap();
             let json = text.strip_prefix("data: ").expect(&text);
             let json: serde_json::Value = serde_json::from_str(json).unwrap();
@@ -344,7 +353,7 @@ mod tests {
             };
             let mut topics: Vec<_> = json["topics"].as_array().unwrap().iter().map(of).collect();
             topics.sort_unstable();
-            (seconds, topics)
+            (seconds, topics, json["complete"].as_bool().unwrap())
         }
     }
 
@@ -414,17 +423,19 @@ mod tests {
         let context = context(Settings::default());
         let mut view = Client::all(&context);
         view.next().await;
-        let more = tokio::time::timeout(Duration::from_millis(1), view.next()).await;
-        assert!(more.is_err(), "it has no topics yet, and waits for changes");
+        assert_eq!(view.topics().await, (0, topics([])), "it has no topics yet");
         for number in 0..21_000 {
             publish(&context, &format!("t.{number:05}")).await;
         }
         let mut seen = std::collections::BTreeSet::new();
-        while seen.len() < 21_000 {
-            let topics = view.topics().await.1;
+        let mut is_complete = false;
+        while !is_complete {
+            let (_, topics, is_last) = view.snapshot().await;
             assert!(topics.len() <= TOPICS_PER_MESSAGE);
             seen.extend(topics.into_iter().map(|(topic, ..)| topic));
+            is_complete = is_last;
         }
+        assert_eq!(seen.len(), 21_000, "all of them, before a message says so");
     }
 
     #[tokio::test(start_paused = true)]
@@ -434,8 +445,7 @@ mod tests {
         let filter = TopicFilter::new(&wanted, Pattern::all().into());
         let mut view = Client::open(&context, ViewedTopics::Filtered(filter), None);
         view.next().await;
-        let waits = tokio::time::timeout(Duration::from_millis(1), view.next()).await;
-        assert!(waits.is_err());
+        assert_eq!(view.topics().await, (0, topics([])));
         publish(&context, "a").await;
         for reader in 0..200 {
             let topics = (0..64).map(|topic| format!("{reader}.{topic}").parse().unwrap());
@@ -458,6 +468,7 @@ mod tests {
         let context = context(Settings { streams, ..Settings::default() });
         let mut view = Client::all(&context);
         view.next().await;
+        view.topics().await;
         assert_eq!(context.streams.count(), 1);
         let refused = Client::all(&context).next().await.unwrap().1;
         assert!(refused.contains("event: goodbye\ndata: {\"reason\":\"limit\""), "{refused}");
