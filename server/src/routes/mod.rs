@@ -1,5 +1,6 @@
 //! The table of routes. Each route has a file of its own; those of events are in `waterclock-axum`.
 
+mod accept;
 mod client;
 mod cors;
 mod denials;

@@ -5,19 +5,18 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderValue, StatusCode,
-        header::{ACCEPT, CACHE_CONTROL, VARY},
+        header::{CACHE_CONTROL, VARY},
     },
     response::{IntoResponse as _, Response},
 };
 use leptos::config::LeptosOptions;
 use waterclock_axum::Problem;
 
-use super::pages::render;
+use super::{accept::prefers_page, pages::render};
 
 /// Answers 404: with a page to browsers, and with a problem to all others.
 pub(super) async fn not_found(State(options): State<LeptosOptions>, request: Request) -> Response {
-    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
-    let mut response = if accept.is_some_and(|accept| accept.contains("text/html")) {
+    let mut response = if prefers_page(request.headers()) {
         render(&options, Page::NotFound, request).await
     } else {
         let detail =
