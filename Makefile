@@ -13,6 +13,8 @@ export PATH := $(shell scripts/setup.sh path)
 # The site of the release build is in a folder of its own, so that `watch` does not overwrite it.
 site := target/release/site
 program := target/release/waterclock
+# The pages with a WebAssembly module of their own, so that / need not load their code.
+own_pages := compare diagnose topics
 build_pages := cargo leptos build --release --frontend-only
 sources := $(shell find .cargo Cargo.toml Cargo.lock src app crates server/Cargo.toml server/build.rs \
     server/src frontend style public client/client.js client/client.js.br 2>/dev/null)
@@ -85,13 +87,13 @@ ours := $(shell [ -e $(program) ] && ! [ $(program) -nt target/release/.ours ] &
 target/release/.built: $(sources) $(if $(ours),,again)
 	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the page and the server for release (some minutes the first time)'
-	for page in compare diagnose; do \
+	for page in $(own_pages); do \
 	    LEPTOS_SITE_ROOT=target/release/$$page-site $(build_pages) --lib-features $$page || exit; done
 	LEPTOS_SITE_ROOT=$(site) $(build_pages) --lib-features home
-	@for page in compare diagnose; do for kind in js wasm; do \
+	@for page in $(own_pages); do for kind in js wasm; do \
 	    cp target/release/$$page-site/pkg/waterclock.$$kind $(site)/pkg/$$page.$$kind; done; done
 	@rm -f $(site)/pkg/*.d.ts
-	@node scripts/shorten.mjs $(addprefix $(site)/pkg/,waterclock compare diagnose)
+	@node scripts/shorten.mjs $(addprefix $(site)/pkg/,waterclock $(own_pages))
 	LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 cargo build --release --package server --features embed
 	@touch target/release/.ours && mv $@.begun $@
 

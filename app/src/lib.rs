@@ -17,6 +17,8 @@
 //! | `event_json` | events in JSON, for the clipboard and for export |
 //! | [`compare`] | the page `/compare`: the four transports side by side |
 //! | `diagnose` | the page `/diagnose`: the path between the browser and the server |
+//! | [`topics`] | the page `/topics`: the topics that exist |
+//! | `code` | texts with parts in backticks |
 //! | `page_data` | the data of a page, on its way from the server to the browser |
 //! | `reactive` | effects and derived texts |
 //! | `browser` | everything that uses the browser's own objects; no other module may |
@@ -25,6 +27,7 @@
 //! it open and shares it; `feed` adds each event to a reactive list; `list` shows it.
 
 mod browser;
+mod code;
 pub mod compare;
 mod details;
 mod diagnose;
@@ -45,7 +48,10 @@ mod settings;
 mod shell;
 mod time;
 mod toolbar;
+pub mod topics;
 mod visible;
 
-pub use shell::{Assets, Page, mounted_compare, mounted_diagnose, mounted_home, shell};
+pub use shell::{
+    Assets, Page, mounted_compare, mounted_diagnose, mounted_home, mounted_topics, shell,
+};
 pub use waterclock_leptos::browser::internal::give_up_all;

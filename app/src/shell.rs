@@ -1,13 +1,14 @@
 //! The document around a page. The pages are separate documents, so that none loads a router or the
 //! code of another.
 
-use leptos::{either::EitherOf4, nonce::use_nonce, prelude::*};
+use leptos::{either::EitherOf5, nonce::use_nonce, prelude::*};
 
 use crate::{
     compare::{Compare, CompareData},
     diagnose::Diagnose,
     home::{Home, HomeData},
     page_data,
+    topics::{TopicsData, TopicsPage},
 };
 
 /// A page and its data.
@@ -19,6 +20,8 @@ pub enum Page {
     Compare(CompareData),
     /// `/diagnose`: the path between the browser and the server.
     Diagnose,
+    /// `/topics`: the topics that exist.
+    Topics(TopicsData),
     /// The page for an unknown path.
     NotFound,
 }
@@ -52,16 +55,22 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
             "Diagnose · Waterclock",
             "Checks the path between this browser and the server for whatever disturbs a stream.",
         ),
+        Page::Topics(_) => (
+            "Topics · Waterclock",
+            "The topics of this server, live: their events, their rate, and their readers.",
+        ),
         Page::NotFound => ("Not found · Waterclock", "There is no page here."),
     };
     let (name, entry) = match page {
         Page::Compare(_) => ("compare", "compare"),
         Page::Diagnose => ("diagnose", "diagnose"),
+        Page::Topics(_) => ("topics", "topics"),
         Page::Home(_) | Page::NotFound => ("waterclock", "home"),
     };
     let [script, wasm] = match name {
         "compare" if assets.are_split => ["/pkg/compare.js", "/pkg/compare.wasm"],
         "diagnose" if assets.are_split => ["/pkg/diagnose.js", "/pkg/diagnose.wasm"],
+        "topics" if assets.are_split => ["/pkg/topics.js", "/pkg/topics.wasm"],
         _ => ["/pkg/waterclock.js", "/pkg/waterclock.wasm"],
     };
     let [script, wasm] = [script, wasm].map(url);
@@ -69,6 +78,7 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
         Page::Home(_) => "/",
         Page::Compare(_) => "/compare",
         Page::Diagnose => "/diagnose",
+        Page::Topics(_) => "/topics",
         Page::NotFound => "",
     };
     let has_program = page != Page::NotFound;
@@ -85,12 +95,14 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
     let style = match page {
         Page::Compare(_) => Some("/compare.css"),
         Page::Diagnose => Some("/diagnose.css"),
+        Page::Topics(_) => Some("/topics.css"),
         Page::Home(_) | Page::NotFound => None,
     };
     let style = style.map(|style| view! { <link rel="stylesheet" href=url(style) /> });
     let data = match &page {
         Page::Home(data) => Some(page_data::element(data)),
         Page::Compare(data) => Some(page_data::element(data)),
+        Page::Topics(data) => Some(page_data::element(data)),
         Page::Diagnose | Page::NotFound => None,
     };
     view! {
@@ -117,10 +129,11 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
                 {has_program.then(|| view! { <NotRunning /> })}
                 <div id="page">
                     {match page {
-                        Page::Home(data) => EitherOf4::A(view! { <Home data /> }),
-                        Page::Compare(data) => EitherOf4::B(view! { <Compare data /> }),
-                        Page::Diagnose => EitherOf4::C(view! { <Diagnose /> }),
-                        Page::NotFound => EitherOf4::D(view! { <NotFound /> }),
+                        Page::Home(data) => EitherOf5::A(view! { <Home data /> }),
+                        Page::Compare(data) => EitherOf5::B(view! { <Compare data /> }),
+                        Page::Diagnose => EitherOf5::C(view! { <Diagnose /> }),
+                        Page::Topics(data) => EitherOf5::D(view! { <TopicsPage data /> }),
+                        Page::NotFound => EitherOf5::E(view! { <NotFound /> }),
                     }}
                 </div>
                 {data}
@@ -148,7 +161,8 @@ fn Frame(
     path: &'static str,
     assets: Assets,
 ) -> impl IntoView {
-    let pages = [("/", "Live"), ("/compare", "Compare"), ("/diagnose", "Diagnose")];
+    let pages =
+        [("/", "Live"), ("/topics", "Topics"), ("/compare", "Compare"), ("/diagnose", "Diagnose")];
     let links = pages.into_iter().filter(|(page, _)| assets.has_compare || *page != "/compare");
     let links = links.map(|(page, name)| {
         let current = (page == path).then_some("page");
@@ -206,6 +220,11 @@ pub fn mounted_compare() -> impl IntoView {
 /// Builds `/diagnose` in the browser.
 pub fn mounted_diagnose() -> impl IntoView {
     view! { <Diagnose /> }
+}
+
+/// Builds `/topics` in the browser, with the data in the document.
+pub fn mounted_topics() -> impl IntoView {
+    view! { <TopicsPage data=page_data::read() /> }
 }
 
 /// The page for an unknown path.

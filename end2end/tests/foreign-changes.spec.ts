@@ -134,7 +134,7 @@ test('no text is doubled while the page is built', async ({ page, server }) => {
       replaceWith.apply(this, nodes);
     };
   });
-  for (const path of ['/', '/compare', '/diagnose']) {
+  for (const path of ['/', '/topics', '/compare', '/diagnose']) {
     await page.goto(server.url + path);
     await expect.poll(() => page.evaluate(() => 'built' in window)).toBe(true);
     const [served, built] = await page.evaluate(() => (window as any).built);

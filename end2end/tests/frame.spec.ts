@@ -9,7 +9,12 @@ test('each page leads to the others, and says which one it is', async ({ page, s
   await server.start();
   await page.goto(server.url);
   const pages = page.getByRole('navigation', { name: 'Pages' });
-  for (const [name, path] of [['Compare', '/compare'], ['Diagnose', '/diagnose'], ['Live', '/']]) {
+  for (const [name, path] of [
+    ['Topics', '/topics'],
+    ['Compare', '/compare'],
+    ['Diagnose', '/diagnose'],
+    ['Live', '/'],
+  ]) {
     await pages.getByRole('link', { name }).click();
     await expect(page).toHaveURL(server.url + path);
     await expect(pages.locator('[aria-current=page]')).toHaveText(name);

@@ -241,6 +241,35 @@ const states: Record<string, State> = {
       await expect(page.getByText(/^Problems found: \d+ bad/)).toBeVisible({ timeout: 60_000 });
     },
   },
+  topics: {
+    options: ['--interval', '100ms'],
+    enter: async (page, server) => {
+      const publish = (path: string, body: string) => fetch(`${server.url}/events/${path}`, { method: 'POST', body });
+      for (let i = 0; i < 40; i++) await publish(`orders.${i}.a-rather-long-name-of-a-topic`, 'x'.repeat(i * 500));
+      await publish('build?end', '');
+      await publish('build.late?end=failed', 'no disk');
+      await page.goto(`${server.url}/topics`);
+      await expect(state(page)).toHaveText('Live');
+      await expect(page.getByRole('row', { name: 'clock' })).toContainText('/s');
+      await page.getByText('Publish an event').click();
+    },
+  },
+  'topics-empty': {
+    options: ['--interval', '24h'],
+    enter: async (page, server) => {
+      await page.goto(`${server.url}/topics`);
+      await expect(state(page)).toHaveText('Live');
+      await expect(page.getByText('There are no topics yet.')).toBeVisible();
+    },
+  },
+  'topics-refused': {
+    enter: async (page, server) => {
+      // A request that has come through a proxy is not local.
+      await page.setExtraHTTPHeaders({ via: '1.1 proxy' });
+      await page.goto(`${server.url}/topics`);
+      await expect(page.getByText('This topic is not public')).toBeVisible();
+    },
+  },
   'not-found': {
     enter: async (page, server) => {
       await page.goto(`${server.url}/nowhere`);

@@ -1,7 +1,7 @@
 //! The WebAssembly entry points: they build a page in an element of the document. Each page calls
 //! its own.
 //!
-//! The three features belong to the three pages. A release is built once for each feature, so that
+//! Each page has a feature of its own. A release is built once for each feature, so that
 //! no page loads another's code. The default has all of them in one module.
 
 use std::panic;
@@ -37,6 +37,13 @@ pub fn compare(root: HtmlElement) {
 #[wasm_bindgen]
 pub fn diagnose(root: HtmlElement) {
     mount(root, app::mounted_diagnose);
+}
+
+/// Builds `/topics`.
+#[cfg(feature = "topics")]
+#[wasm_bindgen]
+pub fn topics(root: HtmlElement) {
+    mount(root, app::mounted_topics);
 }
 
 /// Gives up the page's stream, and everything else that other tabs or the server wait for. The

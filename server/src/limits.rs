@@ -8,6 +8,11 @@ use std::time::Duration;
 pub const RESERVED_FILES: usize = 64;
 /// Number of events that a page contains when it arrives.
 pub const PAGE_EVENTS: usize = 20;
+/// Number of topics that a page contains when it arrives.
+pub const PAGE_TOPICS: usize = 100;
+/// Number of names of topics that the server compares with a search for one page. The rest is on
+/// the next page.
+pub const SEARCHED_TOPICS: usize = 20_000;
 
 /// Time without a byte after which a client counts as having read the end of a connection.
 pub const LINGER: Duration = Duration::from_secs(2);

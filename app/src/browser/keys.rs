@@ -1,8 +1,8 @@
-//! Keyboard shortcuts of a single key.
+//! Keyboard shortcuts of a single key, and the arrow keys in a table.
 
 use leptos::prelude::*;
 use wasm_bindgen::JsCast as _;
-use web_sys::{Element, KeyboardEvent};
+use web_sys::{Element, HtmlElement, KeyboardEvent};
 
 /// Calls `on_key` for each key that is pressed (UI Events, `KeyboardEvent.key`), until the current
 /// owner is cleaned up. If it returns `true`, the browser's own action for the key is suppressed.
@@ -27,4 +27,22 @@ pub(crate) fn on_key(on_key: impl Fn(&str) -> bool + 'static) {
         }
     });
     on_cleanup(move || handle.remove());
+}
+
+/// Moves the focus from the link in a row of a table to that in the next row, or in the one before,
+/// if an arrow key was pressed.
+pub(crate) fn move_focus(event: &KeyboardEvent) {
+    let target = event.target().and_then(|target| target.dyn_into::<Element>().ok());
+    let row = target.and_then(|target| target.closest("tr").ok().flatten());
+    let row = match &*event.key() {
+        "ArrowDown" => row.and_then(|row| row.next_element_sibling()),
+        "ArrowUp" => row.and_then(|row| row.previous_element_sibling()),
+        _ => None,
+    };
+    let link = row.and_then(|row| row.query_selector("a").ok().flatten());
+    if let Some(link) = link.and_then(|link| link.dyn_into::<HtmlElement>().ok()) {
+        // Fails only for elements that cannot have the focus.
+        let _ = link.focus();
+        event.prevent_default();
+    }
 }

@@ -26,18 +26,18 @@ pub(crate) use address::{
 pub(crate) use clipboard::{copy, download};
 pub(crate) use dialog::open_dialog;
 pub(crate) use json::pretty_json;
-pub(crate) use keys::on_key;
+pub(crate) use keys::{move_focus, on_key};
 pub(crate) use meter::{
     MeterCounts, MeterReading, cut, end_load, load, new_meter, newest_position, read_meter,
 };
 pub(crate) use offset::{measure_offset, now as unix_millis};
 pub(crate) use page::{
-    clicked_event, focus, on_resize, origin, set_title, text_of, time, utc_offset,
+    clicked_event, focus, on_resize, on_visibility, origin, set_title, text_of, time, utc_offset,
 };
 pub(crate) use probe::{PROBE, clear_resource_timings, fetch_probe, resume_probe, service_worker};
 pub(crate) use publish::publish;
 pub(crate) use scroll::{
-    Layout, ScrollPosition, can_scroll, is_above, is_at_end, lay_out, measure,
+    Layout, ScrollPosition, can_scroll, is_above, is_at_end, is_pointed_at, lay_out, measure,
 };
 pub(crate) use storage::{set_setting, setting};
 pub(crate) use timing::{protocol, reset_transferred, transferred};

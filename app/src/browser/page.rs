@@ -42,6 +42,13 @@ pub(crate) fn on_resize(on_resize: impl Fn() + 'static) {
     on_cleanup(move || handle.remove());
 }
 
+/// Calls `on_change` when the page is hidden or becomes visible, until the current owner is cleaned
+/// up.
+pub(crate) fn on_visibility(on_change: impl Fn() + 'static) {
+    let handle = window_event_listener_untyped("visibilitychange", move |_| on_change());
+    on_cleanup(move || handle.remove());
+}
+
 /// Focuses the field of that id.
 pub(crate) fn focus(id: &str) {
     let field =

@@ -2,7 +2,7 @@
 
 use leptos::{html::Div, prelude::*};
 use wasm_bindgen::JsCast as _;
-use web_sys::HtmlElement;
+use web_sys::{HtmlDivElement, HtmlElement};
 
 /// Height of a row until one has been measured, in pixels.
 const ROW_HEIGHT: f64 = 28.0;
@@ -53,7 +53,7 @@ pub(crate) struct Layout {
 pub(crate) fn measure(scroller: NodeRef<Div>) -> Option<ScrollPosition> {
     let scroller = scroller.try_get_untracked()??;
     let height = f64::from(scroller.client_height());
-    let row = scroller.query_selector("li").ok().flatten();
+    let row = scroller.query_selector(".rows > *").ok().flatten();
     let row_height = row.map_or(ROW_HEIGHT, |row| row.get_bounding_client_rect().height().max(1.0));
     Some(ScrollPosition { top: f64::from(scroller.scroll_top()), height, row_height })
 }
@@ -88,6 +88,13 @@ pub(crate) fn is_at_end(scroller: NodeRef<Div>) -> bool {
 /// Returns `true` if the list is scrolled above a position, in pixels.
 pub(crate) fn is_above(scroller: NodeRef<Div>, top: i32) -> bool {
     scroller.get_untracked().is_some_and(|scroller| scroller.scroll_top() < top - 2)
+}
+
+/// Returns `true` if the reader points at a row, or a row has the focus.
+pub(crate) fn is_pointed_at(scroller: NodeRef<Div>) -> bool {
+    let rows = ".rows:hover, .rows:focus-within";
+    let found = |scroller: HtmlDivElement| scroller.query_selector(rows).ok().flatten();
+    scroller.get_untracked().and_then(found).is_some()
 }
 
 /// Returns `true` if the list is higher than its visible part.

@@ -15,6 +15,7 @@ use waterclock_diagnose::{Check, Fault, Finding, Report, remedies};
 use self::run::{DEFAULT_IDLE, DiagnosisPhase, DiagnosisRun};
 use crate::{
     browser,
+    code::with_code,
     reactive::{first_text, text},
 };
 
@@ -184,22 +185,6 @@ fn is_first(report: &Report, fault: Fault, check: Check) -> bool {
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
-}
-
-/// Renders the parts in backticks as code.
-fn with_code(text: &str) -> impl IntoView + use<> {
-    let pieces = text.split('`').map(str::to_owned).enumerate();
-    pieces
-        .map(
-            |(i, piece)| {
-                if i % 2 == 1 {
-                    view! { <code>{piece}</code> }.into_any()
-                } else {
-                    piece.into_any()
-                }
-            },
-        )
-        .collect_view()
 }
 
 /// The buttons that copy the report.

@@ -79,7 +79,7 @@ mod subscription;
 
 use std::{fmt, sync::Arc};
 
-use axum::Router;
+use axum::{Router, routing::MethodRouter};
 use tokio::time::Instant;
 use waterclock::hub::Hub;
 
@@ -166,7 +166,23 @@ impl EventRoutes {
 
     /// The routes `/events`, `/events/{topic}`, `/topics`, `/topics/{topic}`, `/poll` and `/ws`.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
-        routes::router(routes::event_routes()).with_state(self.state())
+        self.router_with_topics(|topics| topics)
+    }
+
+    /// The same routes, with `/topics` as `change` returns it. A server that has a page of the
+    /// topics can answer a browser with it, by a layer.
+    pub fn router_with_topics<S: Clone + Send + Sync + 'static>(
+        &self,
+        change: impl FnOnce(MethodRouter<S>) -> MethodRouter<S>,
+    ) -> Router<S> {
+        let is_topics = |(path, _): &routes::Route| *path == routes::TOPICS;
+        let (topics, others): (Vec<_>, Vec<_>) =
+            routes::event_routes().into_iter().partition(is_topics);
+        let state = self.state();
+        let topics = topics.into_iter().fold(MethodRouter::new(), |all, (_, one)| all.merge(one));
+        let router = routes::router(others).with_state(state.clone());
+        let router = router.route(routes::TOPICS, change(topics.with_state(state)));
+        router.method_not_allowed_fallback(async || Problem::method_not_allowed())
     }
 
     /// The route `/diagnose/stream`: a short stream made to be measured. It reveals nothing of any

@@ -81,7 +81,8 @@ fn with_routes(router: Router<AppState>, table: Vec<Route>) -> Router<AppState> 
 /// Builds the router of the server.
 pub fn router(state: AppState) -> Router {
     let denials = Denials::new(Arc::clone(&state.access.trusted_proxies));
-    let events = state.events.router();
+    let page = from_fn_with_state(state.clone(), pages::topics);
+    let events = state.events.router_with_topics(|topics| topics.layer(page));
     #[cfg(feature = "compare")]
     let events = events.layer(map_request_with_state(state.meters.clone(), meters::count));
     let identified = with_routes(events, identified_routes());

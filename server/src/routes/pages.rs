@@ -11,14 +11,16 @@ use app::{
     compare::CompareData,
     home::{HomeData, PastEnd},
     shell,
+    topics::{ListedTopic, NewestEvent, Search, TopicsData},
 };
 use axum::{
     Extension,
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderValue, Uri,
-        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST},
+        HeaderMap, HeaderValue, Method, Uri,
+        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, VARY},
     },
+    middleware::Next,
     response::Response,
     routing::{MethodRouter, get},
 };
@@ -26,14 +28,15 @@ use leptos::{config::LeptosOptions, nonce::use_nonce, prelude::use_context};
 use leptos_axum::{ResponseOptions, render_app_to_stream_with_context};
 use waterclock::{
     event::Topic,
-    hub::{Hub, Latest},
+    event_log::EventLogError,
+    hub::{Hub, Latest, TopicFilter},
     pattern::{Pattern, Patterns},
 };
 
-use super::{headers::page_policy, site};
+use super::{accept::prefers_page, headers::page_policy, site};
 use crate::{
     auth::{Access, Caller, ReadPermission},
-    limits::PAGE_EVENTS,
+    limits::{PAGE_EVENTS, PAGE_TOPICS, SEARCHED_TOPICS},
     state::AppState,
 };
 
@@ -70,6 +73,26 @@ async fn home(
 ) -> Response {
     let data = home_data(&hub, &access, &caller, request.uri(), request.headers()).await;
     render(&options, Page::Home(data), request).await
+}
+
+/// Answers `GET /topics` with the page to a client that prefers one, and lets the route of events
+/// answer all others.
+pub(super) async fn topics(
+    State(options): State<LeptosOptions>,
+    State(hub): State<Arc<Hub>>,
+    State(access): State<Access>,
+    Extension(caller): Extension<Arc<Caller>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    if !is_read || !prefers_page(request.headers()) {
+        return next.run(request).await;
+    }
+    let data = topics_data(&hub, &access, &caller, request.uri(), request.headers()).await;
+    let mut response = render(&options, Page::Topics(data), request).await;
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response
 }
 
 /// Answers with a page.
@@ -110,11 +133,25 @@ fn reload_source(options: &LeptosOptions) -> String {
     format!(" ws://*:{}", options.reload_external_port.unwrap_or(options.reload_port))
 }
 
-/// The topics of a query: separated by spaces or commas, or in repeated parameters.
-fn topics(uri: &Uri) -> Vec<String> {
+/// The values of a parameter of the query.
+fn values(uri: &Uri, wanted: &str) -> Vec<String> {
     form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
-        .filter(|(name, _)| name == "topic")
-        .flat_map(|(_, topics)| {
+        .filter(|(name, _)| name == wanted)
+        .map(|(_, value)| value.into_owned())
+        .collect()
+}
+
+/// The host and the port that the client has requested.
+fn requested_host(headers: &HeaderMap) -> String {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    host.unwrap_or("localhost").to_owned()
+}
+
+/// The topics of a query: separated by spaces or commas, or in repeated parameters.
+fn topics_of(uri: &Uri) -> Vec<String> {
+    values(uri, "topic")
+        .into_iter()
+        .flat_map(|topics| {
             let topics = topics.split(|letter: char| letter == ',' || letter.is_whitespace());
             topics.filter(|topic| !topic.is_empty()).map(str::to_owned).collect::<Vec<_>>()
         })
@@ -129,13 +166,12 @@ async fn home_data(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> HomeData {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    let topics = topics(uri);
+    let topics = topics_of(uri);
     let pairs = topics.iter().map(|topic| ("topic", topic));
     let data = HomeData {
         topics: topics.join(" "),
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
-        host: host.to_owned(),
+        host: requested_host(headers),
         may_publish: caller.may_publish_some(),
         ..HomeData::default()
     };
@@ -169,4 +205,83 @@ fn group(permission: &ReadPermission<'_>, patterns: &Patterns) -> String {
     permission.hash(&mut hasher);
     patterns.iter().for_each(|pattern| pattern.hash(&mut hasher));
     format!("{:016x}", hasher.finish())
+}
+
+/// The content of the page of topics before its live view begins.
+async fn topics_data(
+    hub: &Hub,
+    access: &Access,
+    caller: &Caller,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> TopicsData {
+    let data = TopicsData {
+        topics: Vec::new(),
+        next: None,
+        search: values(uri, "match").join(" "),
+        time: hub.now(),
+        host: requested_host(headers),
+        refused: None,
+        may_publish: caller.may_publish_some(),
+    };
+    let allowed = match caller.may_list(&Pattern::all().into(), access) {
+        Ok((allowed, _)) => allowed,
+        Err(why) => return TopicsData { refused: Some(why.to_string()), ..data },
+    };
+    // The page says what is wrong with a search.
+    let Ok(search) = Search::parse(&data.search) else { return data };
+    let after = values(uri, "after").pop().and_then(|topic| topic.parse().ok());
+    let filter = TopicFilter::new(&search.patterns(), allowed);
+    let (names, next) = found_topics(hub, &filter, &search, after).await;
+    match listed(hub, &names).await {
+        Ok(topics) => TopicsData { topics, next, ..data },
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a page has no topics");
+            let why = "The topics could not be read. The server's output says why.";
+            TopicsData { refused: Some(why.to_owned()), ..data }
+        }
+    }
+}
+
+/// Returns the first topics after `after` that are found by a search, and the last topic that was
+/// looked at, unless there is no further one.
+async fn found_topics(
+    hub: &Hub,
+    filter: &TopicFilter,
+    search: &Search,
+    mut after: Option<Topic>,
+) -> (Vec<Topic>, Option<Topic>) {
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    while found.len() < PAGE_TOPICS && looked_at < SEARCHED_TOPICS {
+        let names = hub.topics(filter, after.as_ref(), PAGE_TOPICS);
+        if names.is_empty() {
+            return (found, None);
+        }
+        for name in names {
+            if found.len() < PAGE_TOPICS {
+                looked_at += 1;
+                found.extend(search.matches(&name).then(|| name.clone()));
+                after = Some(name);
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let has_next = !hub.topics(filter, after.as_ref(), 1).is_empty();
+    (found, after.filter(|_| has_next))
+}
+
+/// Returns topics with their figures.
+async fn listed(hub: &Hub, topics: &[Topic]) -> Result<Vec<ListedTopic>, EventLogError> {
+    let figures = hub.figures(topics).await?.into_iter().zip(hub.readers(topics));
+    let listed = figures.map(|(figures, readers)| ListedTopic {
+        topic: figures.topic,
+        events: figures.events as u64,
+        bytes: figures.bytes,
+        published: figures.published,
+        newest: figures.newest.map(|newest| NewestEvent { time: newest.time }),
+        readers: readers.exact as u64,
+        pattern_readers: readers.by_pattern as u64,
+        outcome: figures.outcome,
+    });
+    Ok(listed.collect())
 }

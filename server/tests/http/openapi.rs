@@ -128,6 +128,7 @@ async fn every_response_matches_the_document() {
         ("/events/{topic}", "delete", "/events/t", REMOTE, "", 401),
         ("/events/{topic}", "delete", "/events/clock", "", "", 403),
         ("/topics", "get", "/topics?limit=1", "", "", 200),
+        ("/topics", "get", "/topics?match=t.*", "Accept: text/html\r\n", "", 200),
         ("/topics", "get", "/topics?limit=0", "", "", 400),
         ("/topics", "get", "/topics", REMOTE, "", 401),
         ("/topics", "get", "/topics", &token, "", 403),

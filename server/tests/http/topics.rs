@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use server::auth::Access;
 use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
+use waterclock::notice::TopicEnd;
 use waterclock_axum::StreamLimits;
 
 use crate::{
@@ -255,4 +256,153 @@ async fn a_live_view_sends_the_figures_of_topics_that_change() {
     let secret = format!("GET /topics/secret HTTP/1.0\r\n{REMOTE}{accept}\r\n");
     assert_eq!(server.send(secret.as_bytes()).await.status(), 401);
     assert_eq!(server.streams.count(), 0);
+}
+
+/// What a browser accepts when it opens a page.
+const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
+
+/// Requests the page as a browser does, and returns its text.
+async fn page(server: &Server, target: &str, headers: &str) -> String {
+    let request = format!("GET {target} HTTP/1.0\r\n{BROWSER}{headers}\r\n");
+    let response = server.send(request.as_bytes()).await;
+    assert_eq!((response.status(), response.header("vary")), (200, Some("accept")), "{target}");
+    assert_eq!(response.header("content-type"), Some("text/html; charset=utf-8"), "{target}");
+    response.rest().await
+}
+
+/// Returns the topics in the rows of a page.
+fn rows(page: &str) -> Vec<&str> {
+    page.split("<a href=\"/?topic=").skip(1).filter_map(|row| row.split('"').next()).collect()
+}
+
+/// Returns `true` if a page says that there are no topics.
+fn says_empty(page: &str) -> bool {
+    let tags = page.split('<').filter_map(|tag| tag.split('>').next());
+    let mut tags = tags.filter(|tag| tag.starts_with("div") && tag.contains("\"empty\""));
+    tags.any(|tag| !tag.contains("hidden"))
+}
+
+#[tokio::test]
+async fn a_browser_gets_a_page_and_all_others_what_they_accept() {
+    let server = Server::start().await;
+    server.publish_to("orders.eu", "x").await;
+    for (accept, expected) in [
+        ("", "application/json"),
+        ("Accept: */*\r\n", "application/json"),
+        ("Accept: application/json, text/html\r\n", "application/json"),
+        ("Accept: text/html;q=0.4, application/json;q=0.5\r\n", "application/json"),
+        ("Accept: text/html;q=0, */*\r\n", "application/json"),
+        (BROWSER, "text/html; charset=utf-8"),
+        ("Accept: TEXT/HTML;q=0.5, application/json;q=0.4\r\n", "text/html; charset=utf-8"),
+        ("Accept: */*;q=0.1\r\nAccept: text/html\r\n", "text/html; charset=utf-8"),
+        ("Accept: text/event-stream\r\n", "text/event-stream"),
+        ("Accept: text/html, text/event-stream\r\n", "text/event-stream"),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let request = format!("{method} /topics HTTP/1.0\r\n{accept}\r\n");
+            let response = server.send(request.as_bytes()).await;
+            assert_eq!(response.header("content-type"), Some(expected), "{method} {accept}");
+            assert_eq!(response.header("vary"), Some("accept"), "{method} {accept}");
+            if method == "HEAD" {
+                assert_eq!(response.rest().await, "");
+            }
+        }
+    }
+    // One topic has no page of its own.
+    let one = server.send(format!("GET /topics/t HTTP/1.0\r\n{BROWSER}\r\n").as_bytes()).await;
+    assert_eq!(one.header("content-type"), Some("application/json"));
+    assert_eq!(one.header("vary"), Some("accept"));
+    let post = format!("POST /topics HTTP/1.0\r\nContent-Length: 0\r\n{BROWSER}\r\n");
+    assert_eq!(server.send(post.as_bytes()).await.status(), 405);
+}
+
+#[tokio::test]
+async fn a_refusal_of_topics_depends_on_accept_too() {
+    let server = Server::with_access(tokens::access()).await;
+    let token = tokens::bearer(&tokens::token(json!({"subscribe": []})));
+    for (target, headers, status) in [
+        ("/topics?limit=0", "", 400),
+        ("/topics", REMOTE, 401),
+        ("/topics", &token, 403),
+        ("/topics/a..b", "", 400),
+        ("/topics/t", REMOTE, 401),
+        ("/topics/t", &token, 403),
+    ] {
+        for accept in ["", "Accept: text/event-stream\r\n"] {
+            let request = format!("GET {target} HTTP/1.0\r\n{accept}{headers}\r\n");
+            let response = server.send(request.as_bytes()).await;
+            let found = (response.status(), response.header("vary"));
+            assert_eq!(found, (status, Some("accept")), "{target} {accept}");
+            assert_eq!(response.header("content-type"), Some("application/problem+json"));
+        }
+    }
+    // A browser gets the page, which says why it has no topics.
+    server.publish_to("secret", "x").await;
+    for (headers, why) in [(REMOTE, "A token is required"), (&token, "does not list")] {
+        let page = page(&server, "/topics", headers).await;
+        assert!(page.contains(why), "{page}");
+        assert!(!page.contains("secret") && !says_empty(&page), "{page}");
+        assert!(!page.contains("Publish an event"), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_topics_reads_without_a_program() {
+    let settings = Settings { max_topics: 1000, ..Settings::default() };
+    let server = Server::start_with(settings).await;
+    let empty = page(&server, "/topics", "").await;
+    assert!(says_empty(&empty), "{empty}");
+    assert!(empty.contains("/events/orders.eu"), "it says how to publish");
+    for n in 0..230 {
+        server.publish_to(&format!("t.{n:03}"), "x").await;
+    }
+    server.publish_to("clocks.eu", "x").await;
+    server.hub.publish(TopicEnd::done("clocks.eu".parse().unwrap()).draft()).await.unwrap();
+    let (mut listed, mut target) = (Vec::new(), "/topics".to_owned());
+    for _ in 0..3 {
+        let page = page(&server, &target, "").await;
+        assert!(!says_empty(&page), "{page}");
+        listed.extend(rows(&page).into_iter().map(str::to_owned));
+        let next = page.split("<a href=\"/topics?").nth(1).and_then(|link| link.split('"').next());
+        target = format!("/topics?{}", next.unwrap_or("nothing"));
+    }
+    assert_eq!((listed.len(), &*listed[0], &*listed[230]), (231, "clocks.eu", "t.229"));
+    assert_eq!(target, "/topics?nothing", "the last page has no next one");
+    let ended = page(&server, "/topics?match=CLOCK", "").await;
+    assert_eq!(rows(&ended), ["clocks.eu"]);
+    assert!(ended.contains(">Ended<"), "{ended}");
+    for (query, expected) in [
+        ("match=t.22*", 0),
+        ("match=t.*", 100),
+        ("match=t.*&after=t.199", 30),
+        ("match=22", 12),
+        ("match=t.001&match=t.002%2Cclocks", 3),
+        ("match=nothing", 0),
+    ] {
+        let found = page(&server, &format!("/topics?{query}"), "").await;
+        assert_eq!(rows(&found).len(), expected, "{query}");
+        assert!(!says_empty(&found), "{query}");
+        assert_eq!(found.contains("is not a pattern"), query == "match=t.22*", "{query}");
+    }
+    let hostile = page(&server, "/topics?match=%3C%22%26%3E", "").await;
+    assert!(!hostile.contains("<\"&"), "{hostile}");
+}
+
+#[tokio::test]
+async fn the_page_has_only_topics_that_its_reader_may_read() {
+    let access = Access { public_topics: ["a.*".parse().unwrap()].into(), ..tokens::access() };
+    let server = Server::with_access(access).await;
+    for topic in ["a.b", "b.c", "secret"] {
+        server.publish_to(topic, "x").await;
+    }
+    let token = tokens::bearer(&tokens::token(json!({"subscribe": ["b.*"], "publish": ["b.c"]})));
+    for (headers, expected, may_publish) in [
+        ("", &["a.b", "b.c", "secret"][..], true),
+        (REMOTE, &["a.b"], false),
+        (&token, &["a.b", "b.c"], true),
+    ] {
+        let page = page(&server, "/topics", headers).await;
+        assert_eq!(rows(&page), expected, "{headers}");
+        assert_eq!(page.contains("Publish an event"), may_publish, "{headers}");
+    }
 }

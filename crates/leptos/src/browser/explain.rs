@@ -18,7 +18,7 @@ impl FromJson for ProblemDetail {
 }
 
 /// Requests the stream once, looks at the head of the response, and aborts the rest.
-pub(crate) async fn explain(url: &str) -> DisconnectReason {
+pub async fn explain(url: &str) -> DisconnectReason {
     let abort = AbortController::new().ok();
     let signal = abort.as_ref().map(AbortController::signal);
     let response = Request::get(url)

@@ -26,10 +26,10 @@ pub(crate) use tab_group::{GroupEvent, TabGroup, count_tabs};
 #[doc(hidden)]
 pub mod internal {
     pub use super::{
-        explain::problem_detail,
+        explain::{explain, problem_detail},
         held::{Held, give_up_all},
         json::{FromJson, Json, from_json},
-        page::{Lifecycle, every_second, is_visible, now, on_lifecycle},
+        page::{Lifecycle, every_second, is_visible, now, on_lifecycle, random},
         poll::{AbortOnDrop, PollResponse, poll, poll_until_dropped},
     };
 }

@@ -22,7 +22,7 @@ pub fn now() -> PageTime {
 }
 
 /// Returns a random number from 0 to 1.
-pub(crate) fn random() -> f64 {
+pub fn random() -> f64 {
     js_sys::Math::random()
 }
 

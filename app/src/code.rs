@@ -1,0 +1,19 @@
+//! Texts with parts in backticks.
+
+use leptos::prelude::*;
+
+/// Renders the parts in backticks as code.
+pub(crate) fn with_code(text: &str) -> impl IntoView + use<> {
+    let pieces = text.split('`').map(str::to_owned).enumerate();
+    pieces
+        .map(
+            |(i, piece)| {
+                if i % 2 == 1 {
+                    view! { <code>{piece}</code> }.into_any()
+                } else {
+                    piece.into_any()
+                }
+            },
+        )
+        .collect_view()
+}
