@@ -92,6 +92,9 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
             </script>
         }
     });
+    let suggest = matches!(page, Page::Home(_)).then(|| {
+        view! { <script nonce=use_nonce()>{script_of(include_str!("suggest.js"))}</script> }
+    });
     let style = match page {
         Page::Compare(_) => Some("/compare.css"),
         Page::Diagnose => Some("/diagnose.css"),
@@ -121,6 +124,7 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
                 <link rel="stylesheet" href=url("/pkg/waterclock.css") />
                 {style}
                 <script nonce=use_nonce()>{script_of(include_str!("theme.js"))}</script>
+                {suggest}
                 {head}
                 <AutoReload options />
             </head>

@@ -269,6 +269,20 @@ test('a row has two lines on a phone, and its figures have names', async ({ page
   expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(360);
 });
 
+test('the field for the topics suggests them', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await publishToAll(server, ['orders.eu', 'orders.us', 'build']);
+  await page.goto(server.url);
+  await expect(state(page)).toHaveText('Live');
+  const field = page.getByLabel('Topics', { exact: true });
+  const suggestions = () =>
+    field.evaluate((field: HTMLInputElement) => [...(field.list?.options ?? [])].map(({ value }) => value));
+  await field.focus();
+  await expect.poll(suggestions).toEqual(expect.arrayContaining(['build', 'orders.eu', 'orders.us']));
+  await field.fill('orders.e');
+  await expect.poll(suggestions).toEqual(['orders.eu', 'orders.us']);
+});
+
 test.describe('without JavaScript', () => {
   test.use({ javaScriptEnabled: false, allowedErrors: /was preloaded using link preload but not used/ });
 
