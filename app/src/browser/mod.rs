@@ -7,6 +7,7 @@
 mod address;
 mod clipboard;
 mod dialog;
+mod get;
 mod json;
 mod keys;
 mod meter;
@@ -25,6 +26,7 @@ pub(crate) use address::{
 };
 pub(crate) use clipboard::{copy, download};
 pub(crate) use dialog::open_dialog;
+pub(crate) use get::get;
 pub(crate) use json::pretty_json;
 pub(crate) use keys::{move_focus, on_key};
 pub(crate) use meter::{

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leptos::{html::Div, prelude::*};
+use leptos::{html::Div, prelude::*, task::spawn_local};
 use waterclock::timestamp::Timestamp;
 use waterclock_leptos::browser::{
     RawMessage,
@@ -23,6 +23,13 @@ use crate::{
 /// Number of rows above and below the visible ones that are in the document too, so that a short
 /// scroll shows them at once, and the tab key finds the next one.
 const OVERSCAN: usize = 8;
+
+/// Time between two readings of the readers by pattern, in seconds.
+const READERS_EVERY: u64 = 5;
+/// Maximum number of topics whose readers are read at a time: the patterns that a request may have.
+const MAX_READ: usize = 64;
+/// Length from which an address of such a request gets no further topic.
+const MAX_URL: usize = 4000;
 
 /// A row, as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +158,30 @@ impl TopicList {
         self.order.update(|order| *order = order.after_click(column));
         self.is_asked.set_value(true);
         self.rearrange();
+    }
+
+    /// Reads the numbers of readers by pattern of the topics in view, every few seconds. The view
+    /// tells them only together with other changes.
+    pub(super) fn tick(self) {
+        let in_view = self.in_view.read_untracked();
+        let is_due = seconds().is_multiple_of(READERS_EVERY) && !in_view.rows.is_empty();
+        if is_due && in_view.is_complete {
+            spawn_local(self.read_pattern_readers());
+        }
+    }
+
+    async fn read_pattern_readers(self) {
+        let mut url = format!("/topics?limit={MAX_READ}");
+        for row in self.in_view.read_untracked().rows.iter().take(MAX_READ) {
+            if url.len() < MAX_URL {
+                url = [&*url, "&match=", &*row.topic].concat();
+            }
+        }
+        let message = browser::get(&url).await.and_then(|json| from_json::<ViewMessage>(&json));
+        let Some(ViewMessage { topics, .. }) = message else { return };
+        // The page may be gone meanwhile.
+        let _ = self.table.try_update_value(|table| table.set_pattern_readers(&topics));
+        self.request_frame();
     }
 
     fn rearrange(self) {

@@ -86,6 +86,13 @@ pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
     let has_topics = !topics.is_empty();
     let list = TopicList::new(topics, next.is_some(), time);
     let stream = ViewStream::new(refused, move |message| list.apply(message));
+    effect(move || {
+        browser::every_second(move || {
+            if *stream.state.read_untracked() == ConnectionState::Live {
+                list.tick();
+            }
+        });
+    });
     let next = next.map(|next| next_page(&search, &next));
     // The program has all topics in its table.
     let has_next = RwSignal::new(next.is_some());

@@ -213,6 +213,18 @@ impl TopicTable {
         }
     }
 
+    /// Updates the numbers of readers by pattern, and nothing else: the rest may be older than what
+    /// the view has sent meanwhile.
+    pub(super) fn set_pattern_readers(&mut self, topics: &[ListedTopic]) {
+        for listed in topics {
+            let place =
+                self.known.binary_search_by(|known| by_tokens(&known.listed.topic, &listed.topic));
+            if let Ok(place) = place {
+                self.known[place].listed.pattern_readers = listed.pattern_readers;
+            }
+        }
+    }
+
     /// Decides which topics are shown, and in which order. While `is_held`, those that are shown
     /// already stay in their order.
     pub(super) fn arrange(
@@ -356,6 +368,16 @@ mod tests {
         table.apply(vec![listed("e", 1, 0)], false, 4);
         table.apply(vec![listed("f", 1, 0)], true, 4);
         assert_eq!(arranged(&mut table, TopicColumn::Topic, false), "e f");
+    }
+
+    #[test]
+    fn readers_by_pattern_are_updated_and_nothing_else() {
+        let mut table = TopicTable::new(vec![listed("a", 5, 7)], false);
+        let read = |topic, events| ListedTopic { pattern_readers: 3, ..listed(topic, events, 1) };
+        table.set_pattern_readers(&[read("a", 0), read("b", 1)]);
+        let known = &table.known[0].listed;
+        assert_eq!((known.pattern_readers, known.events, known.published), (3, 5, 7));
+        assert_eq!(table.count(), 1);
     }
 
     #[test]
