@@ -1,7 +1,7 @@
 // Prints the size of the first load of each page: raw, and compressed with brotli (quality 11).
 // Lists the files of `/` one by one, and fails if its size or that of `/topics` is over the limit.
 // A first load is what the page of a running server names: the document itself, with as many events
-// as it ever has, and all that its head links to.
+// as it ever has, and all that its head links to for a browser with JavaScript.
 //
 //   node scripts/size.mjs target/release/waterclock
 import { spawn } from 'node:child_process';
@@ -36,7 +36,8 @@ try {
   /** The files of a page's first load, each with its sizes. */
   const load = async (page) => {
     const html = await (await get(page)).text();
-    const paths = [page, ...[...html.matchAll(/<link [^>]*href="([^"]+)"/g)].map((link) => link[1])];
+    const loaded = html.replaceAll(/<noscript>.*?<\/noscript>/g, '');
+    const paths = [page, ...[...loaded.matchAll(/<link [^>]*href="([^"]+)"/g)].map((link) => link[1])];
     return Promise.all(
       paths.map(async (path) => {
         const raw = Buffer.from(await (await get(path)).arrayBuffer());

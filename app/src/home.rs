@@ -3,7 +3,7 @@
 
 use leptos::prelude::*;
 use serde::Serialize;
-use waterclock::{event::Event, id::EventId};
+use waterclock::{event::Event, id::EventId, timestamp::Timestamp};
 use waterclock_diagnose::Protocol;
 use waterclock_leptos::{
     ConnectionState, Live, LiveOptions,
@@ -49,6 +49,12 @@ pub struct HomeData {
     pub is_refused: bool,
     /// `true` if the reader may publish.
     pub may_publish: bool,
+    /// Time at which the server has read the events.
+    #[serde(skip)]
+    pub as_of: Option<Timestamp>,
+    /// `true` if the page is not to be refreshed where its program does not run.
+    #[serde(skip)]
+    pub is_paused: bool,
 }
 
 impl FromJson for HomeData {
@@ -63,6 +69,8 @@ impl FromJson for HomeData {
             host: json.parse("host")?,
             is_refused: json.is_true("is_refused"),
             may_publish: json.is_true("may_publish"),
+            as_of: None,
+            is_paused: false,
         })
     }
 }

@@ -25,5 +25,5 @@ pub(crate) fn element(data: &impl Serialize) -> AnyView {
 /// Panics if the data is missing or damaged. A page with other data would show the wrong events.
 pub(crate) fn read<T: FromJson>() -> T {
     let data = browser::text_of(ID).and_then(|json| from_json(&json));
-    data.unwrap_or_else(|| panic!("the data in the document cannot be read"))
+    data.unwrap_or_else(|| panic!("the data in the document has been rewritten"))
 }

@@ -8,6 +8,7 @@ use crate::{
     diagnose::Diagnose,
     home::{Home, HomeData},
     page_data,
+    time::time_of_day,
     topics::{TopicsData, TopicsPage},
 };
 
@@ -95,6 +96,18 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
     let suggest = matches!(page, Page::Home(_)).then(|| {
         view! { <script nonce=use_nonce()>{script_of(include_str!("suggest.js"))}</script> }
     });
+    let reading = match &page {
+        Page::Home(data) => Some(Reading::of(data)),
+        Page::Compare(_) | Page::Diagnose | Page::Topics(_) | Page::NotFound => None,
+    };
+    // The script refreshes a page as often.
+    let refresh = reading.as_ref().is_some_and(|reading| reading.is_refreshed).then(|| {
+        view! {
+            <noscript>
+                <meta http-equiv="refresh" content="5" />
+            </noscript>
+        }
+    });
     let style = match page {
         Page::Compare(_) => Some("/compare.css"),
         Page::Diagnose => Some("/diagnose.css"),
@@ -126,11 +139,15 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
                 <script nonce=use_nonce()>{script_of(include_str!("theme.js"))}</script>
                 {suggest}
                 {head}
+                <noscript>
+                    <link rel="stylesheet" href=url("/plain.css") />
+                </noscript>
+                {refresh}
                 <AutoReload options />
             </head>
             <body>
                 <Frame path assets />
-                {has_program.then(|| view! { <NotRunning /> })}
+                {has_program.then(|| view! { <NotRunning reading /> })}
                 <div id="page">
                     {match page {
                         Page::Home(data) => EitherOf5::A(view! { <Home data /> }),
@@ -195,19 +212,61 @@ fn Frame(
     }
 }
 
+/// The page as it is read without its program: rendered by the server, and refreshed.
+struct Reading {
+    /// Time of day at which the server has read the events.
+    as_of: String,
+    is_refreshed: bool,
+    /// Address of the same page, refreshed if this one is not.
+    other: String,
+}
+
+impl Reading {
+    fn of(HomeData { query, as_of, is_paused, .. }: &HomeData) -> Self {
+        let as_of = as_of.map(|time| time_of_day(time, 0)).unwrap_or_default();
+        let pause = match (is_paused, &**query) {
+            (true, _) => "",
+            (false, "") => "refresh=0",
+            (false, _) => "&refresh=0",
+        };
+        Self {
+            as_of: as_of.split('.').take(1).collect(),
+            is_refreshed: !is_paused,
+            other: format!("/?{query}{pause}"),
+        }
+    }
+}
+
 /// The notice that the page does not run. It is in the document from the start, so that it needs no
 /// script. The style sheet hides it for some seconds, and the script for good or shows it at once.
 #[component]
-fn NotRunning() -> impl IntoView {
+fn NotRunning(reading: Option<Reading>) -> impl IntoView {
+    let is_refreshed = reading.as_ref().is_some_and(|reading| reading.is_refreshed);
+    let note =
+        is_refreshed.then_some(" It is loaded again every 5 s: pause that to choose topics.");
+    let reading = reading.map(|Reading { as_of, other, .. }| {
+        let link = if is_refreshed { "Pause" } else { "Refresh every 5 s" };
+        view! {
+            <p>
+                "Events as of " <span id="as-of">{as_of}</span> " UTC. " <span role="status"></span>
+                " " <a id="refresh" href=other hidden>
+                    {link}
+                </a>
+            </p>
+        }
+    });
     view! {
-        <div id="not-running" role="alert">
-            <strong>"This page is not running."</strong>
-            " It does not update, and shows what there was until now. "
-            <span>"Its program has not started yet."</span>
-            <noscript>" It needs JavaScript."</noscript>
-            " "
-            <a href="">"Reload the page"</a>
-        </div>
+        <aside id="not-running">
+            <p role="alert">
+                <strong>"This page is not running."</strong>
+                " "
+                <span>"Its program has not started yet."</span>
+                <noscript>" It needs JavaScript." {note}</noscript>
+                " "
+                <a href="">"Reload the page"</a>
+            </p>
+            {reading}
+        </aside>
     }
 }
 

@@ -228,31 +228,6 @@ async function listen(http: HttpServer, url: string) {
   await new Promise<void>((ready) => http.listen(Number(port), hostname, ready));
 }
 
-test.describe('without JavaScript', () => {
-  // The browser preloads the module that will not run.
-  test.use({ javaScriptEnabled: false, allowedErrors: /was preloaded using link preload but not used/ });
-
-  test('shows the latest events, and how to read the stream', async ({ page, server }) => {
-    await server.start(...fast);
-    await expect
-      .poll(async () => {
-        await page.goto(server.url);
-        return page.locator('.rows .event').count();
-      })
-      .toBeGreaterThanOrEqual(3);
-    await expect(page).toHaveTitle('Waterclock');
-    await expect(state(page)).toHaveText('Not connected');
-    await expect(page.getByRole('button', { name: 'Connect' })).toBeDisabled();
-    await page.getByRole('textbox', { name: 'Topics' }).fill('nothing.*');
-    await page.getByRole('button', { name: 'Show' }).click();
-    await expect(page.getByText('No events yet.')).toBeVisible();
-    await page.goBack();
-    await expect(page.getByRole('alert')).toContainText('This page is not running.');
-    await expect(page.locator('noscript')).toBeVisible();
-    await expect(page.getByText(`curl -N ${server.url}/events`)).toBeVisible();
-  });
-});
-
 test.describe('an unknown path', () => {
   test.use({ allowedErrors: networkErrors });
 

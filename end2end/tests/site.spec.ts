@@ -61,6 +61,7 @@ test.describe('the single file', () => {
       '/pkg/waterclock.css',
       '/pkg/waterclock.js',
       '/pkg/waterclock.wasm',
+      '/plain.css',
     ]);
     for (const path of paths) {
       expect(path).toMatch(/\.[0-9a-f]{16}\.\w+$/);

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub const RESERVED_FILES: usize = 64;
 /// Number of events that a page contains when it arrives.
 pub const PAGE_EVENTS: usize = 20;
+/// The same for a page that is not refreshed where its program does not run.
+pub const PAUSED_PAGE_EVENTS: usize = 100;
 /// Number of topics that a page contains when it arrives.
 pub const PAGE_TOPICS: usize = 100;
 /// Number of names of topics that the server compares with a search for one page. The rest is on

@@ -31,12 +31,13 @@ use waterclock::{
     event_log::EventLogError,
     hub::{Hub, Latest, TopicFilter},
     pattern::{Pattern, Patterns},
+    timestamp::Timestamp,
 };
 
 use super::{accept::prefers_page, headers::page_policy, site};
 use crate::{
     auth::{Access, Caller, ReadPermission},
-    limits::{PAGE_EVENTS, PAGE_TOPICS, SEARCHED_TOPICS},
+    limits::{PAGE_EVENTS, PAGE_TOPICS, PAUSED_PAGE_EVENTS, SEARCHED_TOPICS},
     state::AppState,
 };
 
@@ -158,6 +159,13 @@ fn topics_of(uri: &Uri) -> Vec<String> {
         .collect()
 }
 
+/// Returns `true` for `refresh=0`. Then a browser without JavaScript must not load the page again
+/// by itself.
+fn is_paused(uri: &Uri) -> bool {
+    form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        .any(|(name, value)| name == "refresh" && value == "0")
+}
+
 /// The content of the page before its stream begins.
 async fn home_data(
     hub: &Hub,
@@ -167,12 +175,15 @@ async fn home_data(
     headers: &HeaderMap,
 ) -> HomeData {
     let topics = topics_of(uri);
+    let is_paused = is_paused(uri);
     let pairs = topics.iter().map(|topic| ("topic", topic));
     let data = HomeData {
         topics: topics.join(" "),
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
         host: requested_host(headers),
         may_publish: caller.may_publish_some(),
+        as_of: Some(Timestamp::now()),
+        is_paused,
         ..HomeData::default()
     };
 
@@ -184,7 +195,8 @@ async fn home_data(
         return HomeData { is_refused: true, ..data };
     };
     let data = HomeData { group: group(&permission, &patterns), ..data };
-    match hub.latest(&patterns, PAGE_EVENTS).await {
+    let events = if is_paused { PAUSED_PAGE_EVENTS } else { PAGE_EVENTS };
+    match hub.latest(&patterns, events).await {
         Ok(Latest { events, ends, cursor }) => {
             let ends = ends.iter().filter_map(PastEnd::of).collect();
             HomeData { events, ends, cursor: Some(cursor), ..data }

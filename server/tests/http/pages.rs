@@ -20,6 +20,28 @@ async fn the_page_has_the_latest_events_newest_last() {
 }
 
 #[tokio::test]
+async fn a_page_without_javascript_is_refreshed_unless_its_reader_pauses_it() {
+    let server = Server::start().await;
+    for n in 1..=105 {
+        server.publish(&format!("event number {n}.")).await;
+    }
+    let refresh = r#"<noscript><meta http-equiv="refresh" content="5"></noscript>"#;
+    let html = server.get("/?topic=clock").await.rest().await;
+    assert!(html.contains(refresh), "{html}");
+    assert!(html.contains(r#"href="/?topic=clock&amp;refresh=0""#), "{html}");
+    assert_eq!(html.matches(">event number ").count(), 20);
+
+    let html = server.get("/?topic=clock&refresh=0").await.rest().await;
+    assert!(!html.contains("http-equiv"), "{html}");
+    assert!(html.contains(r#"href="/?topic=clock""#), "{html}");
+    assert!(html.contains(">event number 105.<") && html.contains(">event number 6.<"));
+    assert!(!html.contains(">event number 5.<"));
+    for path in ["/compare", "/diagnose"] {
+        assert!(!server.get(path).await.rest().await.contains("http-equiv"), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn the_page_has_the_ends_of_its_topics_in_order() {
     let server = Server::start().await;
     for (path, data) in [
