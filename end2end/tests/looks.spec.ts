@@ -1,5 +1,6 @@
-// The pages in each state, at three widths and in both colour schemes: they fit, and axe finds no
-// violations. `make pictures` puts screenshots into end2end/pictures, for people to look at.
+// The pages in each state, at three widths and in both colour schemes: they fit, targets are large
+// enough, and axe finds no violations. `make pictures` puts screenshots into end2end/pictures, for
+// people to look at.
 import { AxeBuilder } from '@axe-core/playwright';
 import type { Page, TestInfo } from '@playwright/test';
 import { count, expect, networkErrors, type Server, state, test } from './server.ts';
@@ -279,24 +280,45 @@ const states: Record<string, State> = {
 };
 
 const schemes = ['light', 'dark'] as const;
-const widths = { phone: 360, tablet: 768, desktop: 1440 };
+const widths = { desktop: 1440, tablet: 768, phone: 360 };
 const pictures = process.env.PICTURES;
 
+/** Returns what is smaller than 24 by 24 px, among all that can be clicked (WCAG 2.5.8). Links in a
+ * sentence are exempt, a row of the list is one target, and so is a label with its control. */
+const smallTargets = (page: Page) =>
+  page.evaluate(() => {
+    const all = [...document.querySelectorAll<HTMLInputElement>('a[href], button, input, select, textarea, summary, [tabindex]')];
+    const isInSentence = (one: Element) =>
+      getComputedStyle(one).display === 'inline' && one.parentElement!.textContent!.trim() !== one.textContent!.trim();
+    const isSmall = (one: Element) => {
+      const { width, height } = one.getBoundingClientRect();
+      return width < 24 || height < 24;
+    };
+    const targets = (one: HTMLInputElement) => [one.closest('.rows li') ?? one, ...(one.labels ?? [])];
+    const small = all.filter((one) => one.checkVisibility() && !isInSentence(one) && targets(one).every(isSmall));
+    return small.map((one) => one.outerHTML);
+  });
+
 async function look(page: Page, state: string, info: TestInfo, { withAxe = true } = {}) {
+  const isClean = async (message: string) => {
+    const { violations } = await new AxeBuilder({ page }).analyze();
+    expect(violations, message).toEqual([]);
+  };
   for (const colorScheme of schemes) {
     await page.emulateMedia({ colorScheme });
     for (const [name, width] of Object.entries(widths)) {
       await page.setViewportSize({ width, height: 720 });
-      const file = `${state}-${name}-${colorScheme}.png`;
+      const file = `${state}-${width}-${colorScheme}.png`;
       await page.screenshot({ path: pictures ? `${pictures}/${file}` : info.outputPath(file) });
       const overflow = await page.evaluate(
         () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
       );
       expect(overflow, `${name}, ${colorScheme}`).toBe(0);
+      if (!withAxe || colorScheme === 'dark') continue;
+      expect(await smallTargets(page), name).toEqual([]);
+      if (name === 'desktop') await isClean(name);
     }
-    if (!withAxe) continue;
-    const { violations } = await new AxeBuilder({ page }).analyze();
-    expect(violations, colorScheme).toEqual([]);
+    if (withAxe) await isClean(`phone, ${colorScheme}`);
   }
 }
 
@@ -321,5 +343,7 @@ test.describe('looks, without JavaScript', () => {
     await page.goto(server.url);
     // axe is a script, too.
     await look(page, 'no-script', info, { withAxe: false });
+    await page.getByRole('link', { name: 'Pause' }).click();
+    await look(page, 'no-script-paused', info, { withAxe: false });
   });
 });
