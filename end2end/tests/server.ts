@@ -16,13 +16,15 @@ export class Server {
   log: string[] = [];
   program = binary;
   spawnOptions: SpawnOptions = { cwd: root };
+  /** The address that it listens on. */
+  host = '127.0.0.1';
   /** Folder of its event log, if it is kept on disk. */
   data?: string;
   private process?: ChildProcess;
   private port = 0;
 
   async start(...options: string[]) {
-    const listen = `127.0.0.1:${this.port}`;
+    const listen = `${this.host}:${this.port}`;
     const store = this.data ? ['--data-dir', this.data] : ['--store', 'memory'];
     const child = spawn(this.program, ['--listen', listen, ...store, ...options], {
       ...this.spawnOptions,

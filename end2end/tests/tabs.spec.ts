@@ -29,6 +29,17 @@ const lines = (tab: Page) =>
     rows.map((row) => row.querySelector(row.className === 'event' ? '.data' : '.about')!.textContent),
   );
 
+/** Opens twenty tabs at once, and expects all of them to tick. The result is the tabs. */
+async function twenty(context: BrowserContext, url: string): Promise<Page[]> {
+  const tabs = await Promise.all(Array.from({ length: 20 }, () => openOne(context, url)));
+  for (const tab of tabs) await expect(state(tab)).toHaveText('Live', { timeout: 20_000 });
+  const before = await Promise.all(tabs.map(count));
+  for (const [i, tab] of tabs.entries()) {
+    await expect.poll(() => count(tab), { timeout: 20_000 }).toBeGreaterThan(before[i] + 1);
+  }
+  return tabs;
+}
+
 /** Takes Web Locks from the browser. */
 const withoutLocks = () => Object.defineProperty(Navigator.prototype, 'locks', { value: undefined });
 
@@ -292,6 +303,39 @@ test.describe('tabs', () => {
     } finally {
       await browser.close();
     }
+  });
+
+  test('over plain HTTP on a name that is not localhost, twenty tabs tick', async ({ server }) => {
+    test.setTimeout(90_000);
+    server.host = '127.0.0.2';
+    await server.start('--interval', '1s', '--allowed-host', 'waterclock.test');
+    // Browsers trust plain HTTP on all of 127.0.0.0/8, but not on this name.
+    const { launchOptions } = config.projects![0].use!;
+    const browser = await chromium.launch({
+      ...launchOptions,
+      args: [...launchOptions!.args!, `--host-resolver-rules=MAP waterclock.test ${server.host}`],
+    });
+    try {
+      const context = await browser.newContext();
+      const tabs = await twenty(context, server.url.replace(server.host, 'waterclock.test'));
+      expect(await tabs[0].evaluate(() => [isSecureContext, 'locks' in navigator])).toEqual([false, false]);
+      await expect.poll(() => streams(server)).toBe(20);
+    } finally {
+      await browser.close();
+    }
+  });
+
+  test.describe('over TLS', () => {
+    test.use({ ignoreHTTPSErrors: true });
+
+    test('twenty tabs tick over one connection of HTTP/2', async ({ context, server }, info) => {
+      test.setTimeout(90_000);
+      server.data = info.outputPath('data');
+      await server.start('--interval', '1s', '--tls-self-signed');
+      const tabs = await twenty(context, server.url);
+      for (const tab of tabs) await expect(sharing(tab)).toHaveText('20 tabs, 1 connection');
+      for (const tab of tabs) await expect(tab.locator('.protocol')).toHaveText('HTTP/2');
+    });
   });
 
   test('a WebSocket shows the end of a topic once, and the page stops', async ({ context, server }) => {
