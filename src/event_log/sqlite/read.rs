@@ -316,8 +316,8 @@ impl TopicSelection {
         let mut rows = self.rows_to_scan(span, limit.count);
         while rows > 0 {
             let (this, step) = (Arc::clone(&self), rows.min(ROWS_PER_STEP));
-            let scan = move |connection: &_| this.scan(connection, span, limit, step);
-            let Scanned { found, rest, is_broken } = readers.run(scan).await?;
+            let look = move |connection: &_| this.scan(connection, span, limit, step);
+            let Scanned { found, rest, is_broken } = readers.run(look).await?;
             let is_empty = found.events.is_empty() && found.damaged.is_empty();
             if !is_empty || rest.is_empty() {
                 return Ok(found);
@@ -339,9 +339,9 @@ impl TopicSelection {
         }
         let count = (2 * limit.count.min(ROWS_PER_STEP) / self.topics.len()).max(2);
         for topics in unknown.chunks(TOPICS_PER_STEP) {
-            let (this, topics) = (Arc::clone(&self), topics.to_vec());
+            let topics = topics.to_vec();
             let of_topics = move |connection: &_| {
-                let next = |topic| this.next_of_topic(connection, topic, span, count);
+                let next = |topic| Self::next_of_topic(connection, topic, span, count);
                 topics.iter().map(next).collect::<rusqlite::Result<Vec<_>>>()
             };
             next.extend(readers.run(of_topics).await?);
@@ -422,8 +422,8 @@ impl TopicSelection {
         Ok(Scanned { found: collector.found(), rest, is_broken: false })
     }
 
+    /// Looks for the next events of a topic.
     fn next_of_topic(
-        &self,
         connection: &Connection,
         topic: &Arc<TopicEntry<i64>>,
         span: Span,
@@ -462,7 +462,7 @@ impl TopicSelection {
             }
             if of_topic.sequences.is_empty() && of_topic.has_more {
                 let behind = span.behind(sequence);
-                *of_topic = self.next_of_topic(connection, &of_topic.topic, behind, 16)?;
+                *of_topic = Self::next_of_topic(connection, &of_topic.topic, behind, 16)?;
             }
             heap.extend(first((number, of_topic)));
         }
