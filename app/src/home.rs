@@ -6,7 +6,7 @@ use serde::Serialize;
 use waterclock::{event::Event, id::EventId, timestamp::Timestamp};
 use waterclock_diagnose::Protocol;
 use waterclock_leptos::{
-    ConnectionState, Live, LiveOptions,
+    ConnectionState, DisconnectReason, Live, LiveOptions,
     browser::internal::{FromJson, Json},
 };
 
@@ -45,8 +45,8 @@ pub struct HomeData {
     pub group: String,
     /// Host and port of the server, as the browser has requested them.
     pub host: String,
-    /// `true` if the reader may not read the events.
-    pub is_refused: bool,
+    /// The reason for which the server would refuse the stream, if it would.
+    pub refusal: Option<KnownRefusal>,
     /// `true` if the reader may publish.
     pub may_publish: bool,
     /// Time at which the server has read the events.
@@ -67,11 +67,27 @@ impl FromJson for HomeData {
             query: json.parse("query")?,
             group: json.parse("group")?,
             host: json.parse("host")?,
-            is_refused: json.is_true("is_refused"),
+            refusal: json.get("refusal").as_ref().and_then(KnownRefusal::from_json),
             may_publish: json.is_true("may_publish"),
             as_of: None,
             is_paused: false,
         })
+    }
+}
+
+/// A response that refuses the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KnownRefusal {
+    /// The status.
+    pub status: u16,
+    /// The sentence of its problem (RFC 9457).
+    pub detail: String,
+}
+
+impl FromJson for KnownRefusal {
+    fn from_json(json: &Json) -> Option<Self> {
+        let status = json.number("status")?.try_into().ok()?;
+        Some(Self { status, detail: json.parse("detail")? })
     }
 }
 
@@ -82,8 +98,13 @@ impl FromJson for HomeData {
 /// saying "Live".
 #[component]
 pub(crate) fn Home(data: HomeData) -> impl IntoView {
-    let HomeData { events, ends, cursor, topics, query, group, host, is_refused, .. } = data;
-    let may_publish = data.may_publish;
+    let HomeData { events, ends, cursor, topics, query, group, host, refusal, may_publish, .. } =
+        data;
+    let is_refused = refusal.is_some();
+    let refusal = refusal.map(|KnownRefusal { status, detail }| DisconnectReason::Status {
+        status,
+        detail: Some(detail),
+    });
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
     let command = command(&host, query.clone());
     let has_one_topic = !topics.contains([' ', '*', '>']);
@@ -91,7 +112,7 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
     let settings = Settings::new();
     let feed = Feed::new(events, ends);
     let gauges = Gauges::new(settings);
-    let live = Live::new(LiveOptions { query, cursor, group }, move |update| {
+    let live = Live::new(LiveOptions { query, cursor, group, refusal }, move |update| {
         gauges.record(&update);
         feed.add(update);
     });
@@ -142,13 +163,21 @@ fn command(host: &str, query: String) -> Signal<String> {
 /// The state of the connection, and the button.
 #[component]
 fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
-    let label = text(move || match live.reason() {
-        Some(reason) => format!("{}. {}", state_label(&live.state()), reason_label(&reason)),
-        None => state_label(&live.state()).to_owned(),
+    let label = text(move || match (live.state(), live.reason()) {
+        (ConnectionState::Refused, Some(reason)) => reason_label(&reason),
+        (state, Some(reason)) => format!("{}. {}", state_label(&state), reason_label(&reason)),
+        (state, None) => state_label(&state).to_owned(),
     });
     let is_idle = Signal::derive(move || live.state() == ConnectionState::Idle);
     let key = text(move || live.state().as_str().to_owned());
-    let button = text(move || if live.is_wanted() { "Stop" } else { "Connect" }.to_owned());
+    let button = text(move || {
+        let button = match live.state() {
+            _ if live.is_wanted() => "Stop",
+            ConnectionState::Refused => "Try again",
+            _ => "Connect",
+        };
+        button.to_owned()
+    });
     let countdown = text(move || countdown(&live.state(), live));
     effect(move || browser::set_title(&document_title(&live.state(), &title)));
     view! {

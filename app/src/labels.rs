@@ -15,6 +15,7 @@ pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
         ConnectionState::Stale => "No heartbeat, reconnecting",
         ConnectionState::Waiting { .. } => "No connection",
         ConnectionState::Stopped => "Stopped",
+        ConnectionState::Refused => "Refused",
     }
 }
 
@@ -76,11 +77,20 @@ pub(crate) fn reason_label(reason: &DisconnectReason) -> String {
         DisconnectReason::Unreachable => "The server cannot be reached".to_owned(),
         DisconnectReason::Offline => "The browser is offline".to_owned(),
         DisconnectReason::Status { status: 204, .. } => "The stream has ended".to_owned(),
-        DisconnectReason::Status { status, detail: None } => {
-            format!("The server answered with status {status}")
-        }
-        DisconnectReason::Status { status, detail: Some(detail) } => {
-            format!("The server answered with status {status}: {}", detail.trim_end_matches('.'))
+        DisconnectReason::Status { status, detail } => {
+            let detail = detail.as_deref().unwrap_or_default();
+            let (before, after) = match status {
+                400 if !detail.is_empty() => {
+                    ("The server refused these topics: ", " Correct them, and press Show.")
+                }
+                401 => ("This page needs an access token. ", ""),
+                403 => ("You may not read these events. ", ""),
+                _ => {
+                    let text = format!("The server answered with status {status}: {detail}");
+                    return text.trim_end_matches(['.', ' ', ':']).to_owned();
+                }
+            };
+            [before, detail, after].concat().trim_end().to_owned()
         }
         DisconnectReason::ContentType(content_type) if content_type.is_empty() => {
             "The server's response is not a stream".to_owned()
@@ -100,6 +110,7 @@ pub(crate) fn document_title(state: &ConnectionState, title: &str) -> String {
         ConnectionState::Live => "●",
         ConnectionState::Waiting { .. } => "△",
         ConnectionState::Stopped => "■",
+        ConnectionState::Refused => "⊘",
         // Opening a connection.
         _ => "◌",
     };
@@ -126,6 +137,29 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let label = |status, detail: &str| {
+            let detail = Some(detail.to_owned()).filter(|detail| !detail.is_empty());
+            reason_label(&DisconnectReason::Status { status, detail })
+        };
+        for (status, detail, expected) in [
+            (
+                400,
+                "One is none.",
+                "The server refused these topics: One is none. Correct them, and press Show.",
+            ),
+            (401, "It has expired.", "This page needs an access token. It has expired."),
+            (401, "", "This page needs an access token."),
+            (403, "It is not public.", "You may not read these events. It is not public."),
+            (403, "", "You may not read these events."),
+            (400, "", "The server answered with status 400"),
+            (503, "Come back.", "The server answered with status 503: Come back"),
+        ] {
+            assert_eq!(label(status, detail), expected);
+        }
+    }
 
     #[test]
     fn an_outage_has_its_length_in_two_units_at_most() {

@@ -45,7 +45,7 @@ pub(crate) fn List(
     has_one_topic: bool,
 ) -> impl IntoView {
     let has_rows = Signal::derive(move || feed.viewport.read().layout.total > 0);
-    let placeholder = if is_refused { "These events are not public." } else { "No events yet." };
+    let placeholder = if is_refused { "No events." } else { "No events yet." };
     // A row never changes. If the format of times changes, all rows are replaced. If each row
     // subscribed to the settings instead, these would keep a subscription of every row that ever
     // existed.

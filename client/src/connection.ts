@@ -15,6 +15,8 @@ const MAX_BACKOFF = 30_000;
 const STABLE_AFTER = 10_000;
 const MAX_SILENT_INTERVALS = 3;
 const MAX_REFUSED_SOCKETS = 2;
+/** Statuses of a request that would fail again in the same way. */
+const REFUSALS = [400, 401, 403, 406, 414, 431];
 
 /** The server's intervals in milliseconds, as its `hello` gives them. */
 export interface Intervals {
@@ -26,7 +28,7 @@ export interface Intervals {
 
 /** The state of the connection. */
 export type ConnectionState =
-  | { kind: 'idle' | 'connecting' | 'live' | 'reconnecting' | 'stale' | 'stopped' }
+  | { kind: 'idle' | 'connecting' | 'live' | 'reconnecting' | 'stale' | 'stopped' | 'refused' }
   /** `until` is the time of the next attempt. */
   | { kind: 'waiting'; until: number };
 
@@ -90,7 +92,7 @@ export class Connection {
 
   /** Returns `true` if there is, or will be, a connection. */
   isWanted(): boolean {
-    return this.state.kind !== 'idle' && this.state.kind !== 'stopped';
+    return !['idle', 'stopped', 'refused'].includes(this.state.kind);
   }
 
   /** Returns `true` if there is a connection, or the browser is reconnecting. */
@@ -116,9 +118,11 @@ export class Connection {
         if (is === 'explained') {
           if (this.isSocket() && input.value.kind === 'recovered') this.refusedSockets += 1;
           this.reason = input.value;
-          // 204 No Content tells `EventSource` not to reconnect.
-          if (this.reason.kind === 'status' && this.reason.status === 204) {
-            this.state = { kind: 'stopped' };
+          if (this.reason.kind === 'status') {
+            const { status } = this.reason;
+            // 204 No Content tells `EventSource` not to reconnect.
+            if (status === 204) this.state = { kind: 'stopped' };
+            if (REFUSALS.includes(status)) this.state = { kind: 'refused' };
           }
         } else if (is === 'tick' && now >= state.until) {
           return this.open(now, 'connecting');
@@ -192,10 +196,10 @@ export class Connection {
     if (received.kind === 'hello' && received.intervals) this.intervals = received.intervals;
   }
 
-  /** Stops, because the leader has found that the stream has ended. */
-  finish(reason: DisconnectReason | null): void {
+  /** Takes over the final state that the leader has found. */
+  finish(state: ConnectionState, reason: DisconnectReason | null): void {
     this.reason = reason;
-    this.state = { kind: 'stopped' };
+    this.state = state;
   }
 
   /** Returns `true` if the next connection is a WebSocket. */

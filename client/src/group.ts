@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages between tabs. It must change with them. */
-const VERSION = 1;
+const VERSION = 2;
 
 /** An event in a tab's group. */
 export type GroupEvent<M> =

@@ -122,7 +122,8 @@ export function useStream(url: string, options: UseStreamOptions = {}): LiveStre
   const start = useCallback(() => {
     setRun((run) => {
       // One that is about to stop is still open.
-      if (run.isWanted && stream.current?.state !== 'stopped') return run;
+      const state = stream.current?.state;
+      if (run.isWanted && state !== 'stopped' && state !== 'refused') return run;
       return { isWanted: true };
     });
   }, []);

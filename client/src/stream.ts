@@ -71,7 +71,10 @@ export function subscribe(url: string | URL, options: StreamOptions = {}): Strea
   return new Stream(url, options);
 }
 
-/** A stream. `for await` over it gives its events, and ends when the stream is over. */
+/**
+ * A stream. `for await` over it gives its events, and ends when the stream is over. It throws if
+ * the server refuses the stream. The reason is the error's `cause`.
+ */
 export class Stream implements AsyncIterable<WaterclockEvent> {
   private url: URL;
   private tab: Tab<Update>;
@@ -167,6 +170,9 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
           this.handedOut = event.id;
           yield event;
         }
+        if (this.state === 'refused') {
+          throw new Error('the server refused the stream', { cause: this.reason });
+        }
         if (this.isOver) return;
         if (this.isPaused) {
           this.isPaused = false;
@@ -226,8 +232,8 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     if (seen === this.seen) return;
     this.seen = seen;
     this.call(() => this.options.onState?.(state, reason));
-    // The server has nothing more to send.
-    if (state === 'stopped' && !this.tab.isWanted() && !this.isOver) {
+    // The server has nothing more to send, or will not send it.
+    if ((state === 'stopped' || state === 'refused') && !this.tab.isWanted() && !this.isOver) {
       this.isOver = true;
       this.cleanUp();
       this.wake();

@@ -153,7 +153,7 @@ export class Tab<M> {
     }
     const isFollower = role === 'follower';
     if (!isFollower && !this.isWanted() && (input.kind === 'tick' || input.kind === 'page-hide')) {
-      // The stream has ended, and the others have been told.
+      // The stream has ended or is refused, and the others have been told.
       this.resetSharing();
       effects.push({ kind: 'leave' });
       this.role = 'inactive';
@@ -379,11 +379,12 @@ export class Tab<M> {
   private handleStatus(now: number, status: LeaderStatus, effects: TabEffect<M>[]): void {
     this.heard(now);
     const { state, reason, cursor } = status;
-    if (state.kind === 'stopped') {
-      if (cursor === null || this.hasReached(cursor)) {
-        // The stream has ended, for all tabs.
+    const isRefused = state.kind === 'refused';
+    if (isRefused || state.kind === 'stopped') {
+      if (isRefused || cursor === null || this.hasReached(cursor)) {
+        // It is over or refused, for all tabs.
         this.leave(now, 'inactive', effects);
-        this.connection.finish(reason);
+        this.connection.finish(state, reason);
         return;
       }
       // This tab has not read all of it. The next leader finds the end by itself.

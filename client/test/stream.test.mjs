@@ -97,15 +97,45 @@ test('204 ends the stream', async (t) => {
   assert.deepEqual(await stopped, { kind: 'status', status: 204, detail: null });
 });
 
-test('a refusal is explained, and tried again', async (t) => {
+test('a refusal is explained, and not tried again', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  for (const status of [400, 401, 403]) {
+    const { url, requests } = await serve(t, (_, response) => refuse(response, status, 'No.'));
+    const options = {};
+    const refused = reached(options, (state) => state === 'refused');
+    const one = subscribe(`${url}/events`, options);
+    const reason = { kind: 'status', status, detail: 'No.' };
+    assert.deepEqual(await refused, reason);
+    const { length } = requests;
+    t.mock.timers.tick(120_000);
+    await new Promise(setImmediate);
+    assert.deepEqual([one.state, requests.length], ['refused', length]);
+    await assert.rejects(async () => {
+      for await (const _ of one) assert.fail('no event');
+    }, { message: 'the server refused the stream', cause: reason });
+  }
+});
+
+test('a token is asked for once more before a stream counts as refused', async (t) => {
+  const { url, requests } = await serve(t, (_, response) => refuse(response, 401, 'expired'));
+  let tokens = 0;
+  const options = { share: false, token: () => `${++tokens}` };
+  const refused = reached(options, (state) => state === 'refused');
+  subscribe(`${url}/events`, options);
+  assert.equal((await refused).status, 401);
+  const sent = requests.map(({ headers }) => headers.authorization);
+  assert.deepEqual([tokens, sent], [2, ['Bearer 1', 'Bearer 2']]);
+});
+
+test('another failure is explained, and tried again', async (t) => {
   const { url } = await serve(t, (_, response, number) => {
-    if (number === 1) refuse(response, 403, 'The topic is not public.');
+    if (number === 1) refuse(response, 503, 'The server is starting.');
     else stream(response, hello);
   });
   const options = {};
-  const refused = reached(options, (state, reason) => state === 'waiting' && reason);
+  const failed = reached(options, (state, reason) => state === 'waiting' && reason);
   const one = subscribe(`${url}/events`, options);
-  assert.deepEqual(await refused, { kind: 'status', status: 403, detail: 'The topic is not public.' });
+  assert.deepEqual(await failed, { kind: 'status', status: 503, detail: 'The server is starting.' });
   await reached(options, (state) => state === 'live');
   assert.equal(one.reason, null);
   one.close();
@@ -336,7 +366,7 @@ test('a stream may be closed in each state, and nothing follows', async (t) => {
     live: (response) => stream(response, retry, ...notices),
     stale: (response) => stream(response, retry, ...notices),
     reconnecting: (response) => (stream(response, retry, ...notices, goodbye), response.end()),
-    waiting: (response) => refuse(response, 403, 'no'),
+    waiting: (response) => refuse(response, 503, 'no'),
     paused: (response) => stream(response, retry, ...notices, ...many),
   };
   const { url, requests } = await serve(t, ({ pathname }, response) => {

@@ -38,8 +38,8 @@ const replacements: [string, RequestListener, string][] = [
   [
     'a problem',
     (_, answer) =>
-      answer.writeHead(403, { 'content-type': 'application/problem+json' }).end('{"detail":"Not yours."}'),
-    'The server answered with status 403: Not yours',
+      answer.writeHead(503, { 'content-type': 'application/problem+json' }).end('{"detail":"Not yet."}'),
+    'The server answered with status 503: Not yet',
   ],
   [
     'HTML',

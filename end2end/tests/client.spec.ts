@@ -298,7 +298,7 @@ test('the hook for React follows its options', async ({ page, server, pages }) =
     return route.fulfill({ status: 401, headers: { 'Access-Control-Allow-Origin': pages.origin } });
   });
   await show({ topic: 'refused', share: false, token: 'three' });
-  await expect.poll(last).toEqual(['refused', 'waiting', []]);
+  await expect.poll(last).toEqual(['refused', 'refused', []]);
   expect(refused).toBe(1);
   await page.unroute(`${server.url}/events?*`);
 

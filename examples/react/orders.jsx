@@ -10,7 +10,7 @@ export function Orders() {
     // The server keeps the newest events only.
     onGap: () => setIncomplete(true),
   });
-  const isStopped = state === 'stopped';
+  const isStopped = state === 'stopped' || state === 'refused';
   return (
     <main>
       <h1>Orders</h1>
@@ -32,7 +32,7 @@ export function Orders() {
   );
 }
 
-/** Returns the reason for the missing connection as a text. The client tries again by itself. */
+/** Returns the reason for the missing connection. The client tries again, unless it is refused. */
 function explain({ kind, status, detail }) {
   if (status === 204) return 'All topics have ended.';
   if (kind === 'status' && status < 500) return `Waterclock refuses this: ${detail ?? status}`;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Version of the format. It must change with the format.
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 
 /// Returns the name of a group's lock and channel.
 pub(crate) fn name(group: &str) -> String {
@@ -77,6 +77,7 @@ pub(crate) fn parse(fields: &[&str]) -> Option<TabInput<StreamUpdate>> {
                 "reconnecting" => ConnectionState::Reconnecting,
                 "stale" => ConnectionState::Stale,
                 "stopped" => ConnectionState::Stopped,
+                "refused" => ConnectionState::Refused,
                 _ => return None,
             };
             Some(TabInput::Announced(LeaderStatus {
@@ -178,6 +179,7 @@ mod tests {
             ConnectionState::Reconnecting,
             ConnectionState::Stale,
             ConnectionState::Stopped,
+            ConnectionState::Refused,
         ];
         for reason in reasons.into_iter().map(Some).chain([None]) {
             for state in all_states.clone() {
@@ -303,6 +305,6 @@ mod tests {
 
     #[test]
     fn the_name_has_the_version() {
-        assert_eq!(name("orders"), "waterclock-3-orders");
+        assert_eq!(name("orders"), "waterclock-4-orders");
     }
 }

@@ -8,8 +8,9 @@
 //! These rules leave those attempts alone. After a response that is not 200, or not a stream,
 //! `EventSource` gives up and its `readyState` is `CLOSED`. Then the rules ask the server for the
 //! reason, wait with exponential backoff and full jitter, and open a new connection with the
-//! cursor. A connection that stays silent for three heartbeat intervals counts as dead and is
-//! replaced.
+//! cursor. They do not repeat a request that the server refuses for good ([`REFUSALS`]): the user
+//! must do something about it first. A connection that stays silent for three heartbeat intervals
+//! counts as dead and is replaced.
 //!
 //! A connection can also be a WebSocket, which does not count among the six connections that a
 //! browser opens over HTTP/1.1. No browser reconnects a WebSocket by itself, so the rules do, as
@@ -32,6 +33,11 @@ pub const MAX_SILENT_INTERVALS: u32 = 3;
 /// Number of times in a row that a WebSocket may be refused before the rules use `EventSource`. The
 /// first one may have met a server that was about to stop or to start.
 pub const MAX_REFUSED_SOCKETS: u32 = 2;
+/// Statuses of a request that would fail again in the same way: it is malformed (400), has no
+/// permission (401, 403), asks for another media type (406), or is too long (414, 431).
+///
+/// 404 is none of them. Proxies answer with it while they replace a server.
+pub const REFUSALS: [u16; 6] = [400, 401, 403, 406, 414, 431];
 /// Intervals assumed until the server's `hello` gives its own.
 pub const DEFAULT_INTERVALS: Intervals =
     Intervals { heartbeat: Duration::from_secs(15), retry: Duration::from_secs(5) };
@@ -71,6 +77,8 @@ pub enum ConnectionState {
     },
     /// Stopped by the user, or by a server that has nothing more to send.
     Stopped,
+    /// Refused by the server. Only the user can try again.
+    Refused,
 }
 
 impl ConnectionState {
@@ -84,6 +92,7 @@ impl ConnectionState {
             Self::Stale => "stale",
             Self::Waiting { .. } => "waiting",
             Self::Stopped => "stopped",
+            Self::Refused => "refused",
         }
     }
 }
@@ -273,7 +282,8 @@ impl Connection {
 
     /// Returns `true` if there is, or will be, a connection. A button then shows "Stop".
     pub fn is_wanted(&self) -> bool {
-        !matches!(self.state, ConnectionState::Idle | ConnectionState::Stopped)
+        use ConnectionState::{Idle, Refused, Stopped};
+        !matches!(self.state, Idle | Stopped | Refused)
     }
 
     /// Applies an input at time `now`. Returns the effects, in order.
@@ -288,11 +298,10 @@ impl Connection {
         input: ConnectionInput,
     ) -> Vec<ConnectionEffect> {
         match (&self.state, input) {
-            (
-                ConnectionState::Idle | ConnectionState::Stopped | ConnectionState::Waiting { .. },
-                ConnectionInput::Connect,
-            )
-            | (ConnectionState::Waiting { .. }, ConnectionInput::Online) => {
+            (_, ConnectionInput::Connect)
+            | (ConnectionState::Waiting { .. }, ConnectionInput::Online)
+                if !self.is_open() =>
+            {
                 self.reason = None;
                 self.open(now, ConnectionState::Connecting)
             }
@@ -302,18 +311,17 @@ impl Connection {
                 self.close(ConnectionState::Stopped)
             }
 
-            (
-                ConnectionState::Waiting { .. },
-                ConnectionInput::Explained(reason @ DisconnectReason::Status { status: 204, .. }),
-            ) => {
-                // 204 No Content tells `EventSource` not to reconnect (WHATWG HTML 9.2.3).
-                self.reason = Some(reason);
-                self.state = ConnectionState::Stopped;
-                Vec::new()
-            }
             (ConnectionState::Waiting { .. }, ConnectionInput::Explained(reason)) => {
-                if self.is_socket() && reason == DisconnectReason::Recovered {
-                    self.refused_sockets += 1;
+                match reason {
+                    DisconnectReason::Recovered if self.is_socket() => self.refused_sockets += 1,
+                    // 204 No Content tells `EventSource` not to reconnect (WHATWG HTML 9.2.3).
+                    DisconnectReason::Status { status: 204, .. } => {
+                        self.state = ConnectionState::Stopped;
+                    }
+                    DisconnectReason::Status { status, .. } if REFUSALS.contains(&status) => {
+                        self.state = ConnectionState::Refused;
+                    }
+                    _ => {}
                 }
                 self.reason = Some(reason);
                 Vec::new()
@@ -323,10 +331,7 @@ impl Connection {
             }
 
             // Late inputs of a connection that is closed.
-            (
-                ConnectionState::Idle | ConnectionState::Stopped | ConnectionState::Waiting { .. },
-                _,
-            ) => Vec::new(),
+            _ if !self.is_open() => Vec::new(),
 
             (_, ConnectionInput::Opened) => {
                 self.last_activity = now;
@@ -397,10 +402,7 @@ impl Connection {
 
     /// Returns `true` if there is a connection, or the browser is reconnecting.
     pub(crate) fn is_open(&self) -> bool {
-        !matches!(
-            self.state,
-            ConnectionState::Idle | ConnectionState::Waiting { .. } | ConnectionState::Stopped
-        )
+        self.is_wanted() && !matches!(self.state, ConnectionState::Waiting { .. })
     }
 
     /// Takes over the cursor and the intervals of a message that this tab or its leader has
@@ -425,10 +427,9 @@ impl Connection {
         self.cursor = Some(cursor);
     }
 
-    /// Stops, because the leader has found that the stream has ended.
-    pub(crate) fn finish(&mut self, reason: Option<DisconnectReason>) {
-        self.reason = reason;
-        self.state = ConnectionState::Stopped;
+    /// Takes over the final state that the leader or the server has found.
+    pub(crate) fn finish(&mut self, state: ConnectionState, reason: Option<DisconnectReason>) {
+        (self.state, self.reason) = (state, reason);
     }
 
     /// Returns the server's intervals.
@@ -696,6 +697,27 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_become_right_by_itself_is_not_retried() {
+        for status in 200..600 {
+            let mut page = FakePage::new();
+            page.input(ConnectionInput::Connect);
+            page.input(ConnectionInput::GaveUp);
+            let reason = DisconnectReason::Status { status, detail: None };
+            page.input(ConnectionInput::Explained(reason.clone()));
+            page.input(ConnectionInput::Online);
+            let is_refused = *page.later(MAX_BACKOFF) == ConnectionState::Refused;
+            assert_eq!(is_refused, [400, 401, 403, 406, 414, 431].contains(&status), "{status}");
+            assert_eq!(page.is_open, !is_refused && status != 204, "{status}");
+            if is_refused {
+                assert!(!page.connection.is_wanted());
+                assert_eq!(page.connection.reason(), Some(&reason));
+                assert_eq!(page.input(ConnectionInput::Connect), &ConnectionState::Connecting);
+                assert_eq!((page.is_open, page.connection.reason()), (true, None));
+            }
+        }
+    }
+
+    #[test]
     fn three_silent_intervals_lead_to_a_new_connection() {
         let mut page = FakePage::new();
         page.input(ConnectionInput::Connect);
@@ -839,6 +861,8 @@ mod tests {
             Just(DisconnectReason::Unreachable),
             (200..600_u16).prop_map(|status| DisconnectReason::Status { status, detail: None }),
             Just(DisconnectReason::Status { status: 204, detail: None }),
+            proptest::sample::select(&REFUSALS[..])
+                .prop_map(|status| DisconnectReason::Status { status, detail: None }),
             Just(DisconnectReason::ContentType("text/html".to_owned())),
             Just(DisconnectReason::Recovered),
         ];
@@ -913,7 +937,9 @@ mod tests {
                         let bound = MAX_BACKOFF.max(connection.intervals().retry);
                         prop_assert!(!open && *until <= now + bound);
                     }
-                    ConnectionState::Idle | ConnectionState::Stopped => prop_assert!(!open),
+                    ConnectionState::Idle | ConnectionState::Stopped | ConnectionState::Refused => {
+                        prop_assert!(!open);
+                    }
                     _ => prop_assert!(open, "open, waiting, or stopped"),
                 }
                 if input == ConnectionInput::Stop {

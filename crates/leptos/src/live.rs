@@ -30,6 +30,9 @@ pub struct LiveOptions {
     /// Name of the group of tabs that share one connection. Tabs of a group must read the same
     /// topics with the same permission. If it is empty, nothing is shared.
     pub group: String,
+    /// The reason for which the server will refuse the stream, if that is known. Then it is not
+    /// opened before [`Live::connect`] is called.
+    pub refusal: Option<DisconnectReason>,
 }
 
 /// An event stream and the state of its connection. The stream stops when the reactive owner that
@@ -79,8 +82,9 @@ impl Live {
         on_update: impl Fn(StreamUpdate) + Send + Sync + 'static,
     ) -> Self {
         let tab = Tab::new(options.cursor);
+        let refusal = options.refusal.clone();
         let live = Self {
-            status: RwSignal::new(LiveStatus::of(&tab)),
+            status: RwSignal::new(LiveStatus { reason: refusal.clone(), ..LiveStatus::of(&tab) }),
             tab: StoredValue::new(tab),
             options: StoredValue::new(options),
             url: RwSignal::default(),
@@ -96,7 +100,12 @@ impl Live {
             }
         });
         effect(move || {
-            live.connect();
+            if let Some(reason) = refusal.clone() {
+                live.tab.update_value(|tab| tab.refuse(reason));
+                live.tick();
+            } else {
+                live.connect();
+            }
             browser::every_second(move || live.tick());
             browser::on_lifecycle(move |event| match event {
                 Lifecycle::PageHide => live.input(TabInput::PageHide),

@@ -85,6 +85,7 @@ async function read(id, after) {
     },
     onState(state, reason) {
       if (state === 'live') tell('The answer is being written …', stop);
+      else if (state === 'refused') tell(explain(reason, ''), resume);
       else if (state !== 'connecting' && state !== 'stopped') tell(explain(reason), stop);
     },
   });
@@ -115,10 +116,9 @@ async function keeps(id) {
   }
 }
 
-/** Explains why there is no connection. It comes back by itself. */
-function explain(reason) {
+/** Explains why there is no connection. It comes back by itself, unless Waterclock refuses it. */
+function explain(reason, continues = 'The answer continues if that is soon over.') {
   const { kind, status, detail } = reason ?? {};
-  const continues = 'The answer continues if that is soon over.';
   if (kind === 'offline') return `This device is offline. ${continues}`;
   if (kind === 'status') return `Waterclock refuses: ${detail ?? `status ${status}.`} ${continues}`;
   if (kind === 'goodbye') return `Waterclock has closed the connection. ${continues}`;

@@ -9,7 +9,7 @@ use any_spawner::Executor;
 use app::{
     Assets, Page,
     compare::CompareData,
-    home::{HomeData, PastEnd},
+    home::{HomeData, KnownRefusal, PastEnd},
     shell,
     topics::{ListedTopic, NewestEvent, Search, TopicsData},
 };
@@ -17,7 +17,7 @@ use axum::{
     Extension,
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderValue, Method, Uri,
+        HeaderMap, HeaderValue, Method, StatusCode, Uri,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, VARY},
     },
     middleware::Next,
@@ -33,6 +33,7 @@ use waterclock::{
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
+use waterclock_axum::{Denied, Problem};
 
 use super::{accept::prefers_page, headers::page_policy, site};
 use crate::{
@@ -187,12 +188,17 @@ async fn home_data(
         ..HomeData::default()
     };
 
-    // The stream will refuse an invalid pattern, and say why.
-    let patterns: Result<Vec<Pattern>, _> = topics.iter().map(|topic| topic.parse()).collect();
-    let Ok(patterns) = patterns else { return data };
-    let patterns = Patterns::new(patterns).unwrap_or(Topic::clock().into());
-    let Ok(permission) = caller.read_permission(&patterns, access) else {
-        return HomeData { is_refused: true, ..data };
+    let pattern = |topic: &String| topic.parse::<Pattern>().map_err(|error| (topic.clone(), error));
+    let patterns = match topics.iter().map(pattern).collect::<Result<Vec<_>, _>>() {
+        Ok(patterns) => Patterns::new(patterns).unwrap_or(Topic::clock().into()),
+        Err((topic, error)) => {
+            let problem = Problem::new(StatusCode::BAD_REQUEST, format!("{topic:?} is {error}."));
+            return refused(data, &problem);
+        }
+    };
+    let permission = match caller.read_permission(&patterns, access) {
+        Ok(permission) => permission,
+        Err(error) => return refused(data, &Denied::from(error).into()),
     };
     let data = HomeData { group: group(&permission, &patterns), ..data };
     let events = if is_paused { PAUSED_PAGE_EVENTS } else { PAGE_EVENTS };
@@ -207,6 +213,13 @@ async fn home_data(
             data
         }
     }
+}
+
+/// Adds the problem with which the stream would be refused. The page shows its sentence as it is,
+/// so names have no backticks.
+fn refused(data: HomeData, problem: &Problem) -> HomeData {
+    let (status, detail) = (problem.status().as_u16(), problem.to_string().replace('`', ""));
+    HomeData { refusal: Some(KnownRefusal { status, detail }), ..data }
 }
 
 /// Returns the name that tabs share if they read the same topics with the same permission. It

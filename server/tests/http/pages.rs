@@ -79,6 +79,25 @@ async fn a_page_without_events_says_so() {
 }
 
 #[tokio::test]
+async fn a_page_whose_stream_would_be_refused_says_why_at_once() {
+    let server = Server::start().await;
+    for (path, host, status, sentence) in [
+        ("/?topic=a..b", "localhost", 400, "The server refused these topics: "),
+        ("/", "clock.test", 403, "You may not read these events. This topic is not public, "),
+    ] {
+        let response = server.request("GET", path, &[("Host", host.as_bytes())]).await;
+        assert_eq!(response.status(), 200);
+        let html = response.rest().await;
+        assert!(html.contains(sentence), "{html}");
+        let (_, refusal) = html.split_once(r#""refusal":{"status":"#).expect("the refusal");
+        assert!(refusal.starts_with(&format!("{status},")), "{refusal}");
+        let (detail, _) = refusal.split_once('}').unwrap();
+        assert!(!detail.contains('`'), "{detail}");
+    }
+    assert!(server.get("/").await.rest().await.contains(r#""refusal":null"#));
+}
+
+#[tokio::test]
 async fn tabs_with_the_same_topics_share_a_group() {
     let server = Server::start().await;
     let mut groups = Vec::new();

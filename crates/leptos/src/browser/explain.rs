@@ -46,14 +46,15 @@ pub async fn explain(url: &str) -> DisconnectReason {
     reason
 }
 
-/// Returns the `detail` of the problem in a response (RFC 9457), if it has one.
+/// Returns the `detail` of the problem in a response (RFC 9457), if it has one, without the
+/// backticks around names. A page shows it as it is.
 pub async fn problem_detail(response: Response) -> Option<String> {
     let content_type = response.headers().get("content-type")?;
     if !is_media_type(&content_type, "application/problem+json") {
         return None;
     }
     let body = response.text().await.ok()?;
-    from_json(&body).map(|ProblemDetail(detail)| detail)
+    from_json(&body).map(|ProblemDetail(detail)| detail.replace('`', ""))
 }
 
 /// Compares a content type with a media type, ignoring parameters.

@@ -255,6 +255,11 @@ impl<M> Tab<M> {
         self.connection.cursor()
     }
 
+    /// Takes over the reason for which the server will refuse the stream. Only the user can try it.
+    pub(crate) fn refuse(&mut self, reason: DisconnectReason) {
+        self.connection.finish(ConnectionState::Refused, Some(reason));
+    }
+
     /// Returns `true` if this tab wants the stream. A button then shows "Stop".
     pub fn is_wanted(&self) -> bool {
         match self.role {
@@ -300,8 +305,8 @@ impl<M> Tab<M> {
             (Role::Suspended, TabInput::Stop) => self.role = Role::Inactive,
             (Role::Inactive | Role::Suspended, _) => {}
 
-            // The stream has ended. The others have been told, and have had the time to hear of it
-            // before one of them gets the lock.
+            // The stream has ended or is refused. The others have been told, and have had the time
+            // to hear of it before one of them gets the lock.
             (Role::Leader | Role::Standalone, TabInput::Tick | TabInput::PageHide)
                 if !self.is_wanted() =>
             {
@@ -589,28 +594,33 @@ impl<M> Tab<M> {
     fn handle_status(
         &mut self,
         now: PageTime,
-        mut status: LeaderStatus,
+        status: LeaderStatus,
         effects: &mut Vec<TabEffect<M>>,
     ) {
         self.leader.heard(now);
         let target = status.cursor;
-        match &mut status.state {
-            ConnectionState::Stopped if target.is_none_or(|target| self.has_reached(target)) => {
-                // The stream has ended, for all tabs.
-                self.leave(now, Role::Inactive, effects);
-                self.connection.finish(status.reason);
-                return;
-            }
+        let has_all = target.is_none_or(|target| self.has_reached(target));
+        match status.state {
+            // It is over or refused, for all tabs.
+            ConnectionState::Stopped if has_all => return self.finish(now, status, effects),
+            ConnectionState::Refused => return self.finish(now, status, effects),
             // This tab has not read all of it. The leader is about to leave, and the next one finds
             // the end by itself.
             ConnectionState::Stopped => self.leader = Leader::unknown(now, &self.connection),
             ConnectionState::Waiting { until } => {
-                *until = until.saturating_add(now);
-                self.leader.status = status;
+                let until = until.saturating_add(now);
+                self.leader.status =
+                    LeaderStatus { state: ConnectionState::Waiting { until }, ..status };
             }
             _ => self.leader.status = status,
         }
         self.catch_up(target, effects);
+    }
+
+    /// Leaves the group, in the final state of its leader.
+    fn finish(&mut self, now: PageTime, status: LeaderStatus, effects: &mut Vec<TabEffect<M>>) {
+        self.leave(now, Role::Inactive, effects);
+        self.connection.finish(status.state, status.reason);
     }
 
     /// Asks a silent leader for its status, and steals the lock from a leader that does not answer.

@@ -248,6 +248,34 @@ fn the_end_of_the_stream_is_for_all_tabs() {
 }
 
 #[test]
+fn a_refusal_is_for_all_tabs_until_one_is_told_to_try_again() {
+    let mut tab = leader();
+    let _ = tab.step(seconds(1), 0.0, TabInput::Connection(ConnectionInput::GaveUp));
+    let reason = DisconnectReason::Status { status: 403, detail: None };
+    let explained = TabInput::Connection(ConnectionInput::Explained(reason.clone()));
+    let effects = tab.step(seconds(1), 0.0, explained);
+    let [TabEffect::Announce(status)] = &*effects else { panic!("{effects:?}") };
+    assert_eq!(tab.step(seconds(2), 0.0, TabInput::Tick), [TabEffect::Leave]);
+
+    // It has not read everything, but it would be refused as well.
+    let mut other = follower();
+    let ahead = LeaderStatus { cursor: Some(id(7)), ..status.clone() };
+    let effects = other.step(seconds(1), 0.0, TabInput::Announced(ahead));
+    assert_eq!(effects.last(), Some(&TabEffect::Leave));
+    for tab in [&mut tab, &mut other] {
+        assert_eq!((tab.state(), tab.is_wanted()), (&ConnectionState::Refused, false));
+        assert_eq!((tab.role(), tab.reason()), (Role::Inactive, Some(&reason)));
+        for input in [TabInput::Tick, TabInput::Online, TabInput::PageHide, TabInput::PageShow] {
+            assert_eq!(tab.step(seconds(99), 0.0, input), [], "not retried");
+        }
+        assert_eq!(
+            tab.step(seconds(99), 0.0, TabInput::Connect),
+            [TabEffect::Join, TabEffect::Ask]
+        );
+    }
+}
+
+#[test]
 fn a_follower_that_is_behind_first_reads_to_the_end_of_the_stream() {
     let status = LeaderStatus {
         state: ConnectionState::Stopped,
@@ -376,7 +404,11 @@ struct FakeBrowser {
     oldest: u64,
     /// `true` once the log is complete.
     is_over: bool,
+    /// `true` while the server refuses the stream.
+    is_forbidden: bool,
     fetches: usize,
+    /// Number of connections that were opened.
+    opened: usize,
     /// The file that the lives of its tabs are written to.
     traces: Option<Traces>,
 }
@@ -404,6 +436,7 @@ struct FakeStream {
 }
 
 const NO_CONTENT: DisconnectReason = DisconnectReason::Status { status: 204, detail: None };
+const FORBIDDEN: DisconnectReason = DisconnectReason::Status { status: 403, detail: None };
 const TABS: usize = 4;
 const STREAM: usize = TABS;
 const LOCK: usize = TABS + 1;
@@ -435,6 +468,8 @@ enum Action {
     NewLog,
     /// The last event has been published, so the server has nothing more to send.
     Complete,
+    /// The readers lose or get the permission to read.
+    Forbid(bool),
     Pass(u64),
 }
 
@@ -459,7 +494,9 @@ impl FakeBrowser {
             newest: 0,
             oldest: 1,
             is_over: false,
+            is_forbidden: false,
             fetches: 0,
+            opened: 0,
             traces: None,
         }
     }
@@ -558,6 +595,7 @@ impl FakeBrowser {
             Action::Publish if self.is_over => {}
             Action::Publish => self.newest += 1,
             Action::Complete => self.is_over = true,
+            Action::Forbid(is_forbidden) => self.is_forbidden = is_forbidden,
             Action::Retain(count) => {
                 self.oldest = self.oldest.max((self.newest + 1).saturating_sub(count));
             }
@@ -584,6 +622,10 @@ impl FakeBrowser {
         let Some(stream) = &self.tabs[tab].stream else { return };
         let (has_begun, cursor) = (stream.has_begun, stream.cursor);
         let (is_gap, start) = self.start(cursor);
+        if self.is_forbidden {
+            self.act(&Action::Cut(tab, true));
+            return;
+        }
         if self.is_over && start == self.newest && !is_gap && cursor.is_some() {
             // The server closes the stream. When the browser reconnects, it is answered 204.
             self.act(&Action::Cut(tab, !has_begun));
@@ -655,6 +697,7 @@ impl FakeBrowser {
     ) {
         match effect {
             TabEffect::Connection(ConnectionEffect::Open { after, .. }) => {
+                self.opened += 1;
                 self.tabs[tab].stream = Some(FakeStream { cursor: after, has_begun: false });
                 self.tabs[tab].inbox[STREAM].clear();
             }
@@ -665,7 +708,11 @@ impl FakeBrowser {
             TabEffect::Connection(ConnectionEffect::Explain) => {
                 let is_over =
                     self.is_over && self.tabs[tab].tab.cursor() == Some(self.id(self.newest));
-                let reason = if is_over { NO_CONTENT } else { DisconnectReason::Recovered };
+                let reason = match is_over {
+                    _ if self.is_forbidden => FORBIDDEN,
+                    true => NO_CONTENT,
+                    false => DisconnectReason::Recovered,
+                };
                 let explained = ConnectionInput::Explained(reason);
                 self.tabs[tab].inbox[FETCH].push_back(TabInput::Connection(explained));
             }
@@ -814,10 +861,16 @@ fn traces_are_written_for_the_client_in_typescript() {
             browser.act(action);
         }
         browser.thaw();
-        for _ in 0..3 {
-            browser.act(&Action::Publish);
-            browser.act(&Action::Pass(2));
-            browser.deliver_all();
+        for is_forbidden in [n % 3 == 0, false] {
+            browser.act(&Action::Forbid(is_forbidden));
+            for _ in 0..3 {
+                browser.act(&Action::Publish);
+                browser.act(&Action::Pass(2));
+                browser.deliver_all();
+            }
+            if is_forbidden {
+                (0..TABS).for_each(|tab| browser.act(&Action::Connect(tab)));
+            }
         }
         for tab in 0..TABS {
             browser.begin(tab, None);
@@ -888,6 +941,36 @@ proptest! {
                 prop_assert_eq!(shown.last(), Some(&browser.newest));
             }
             prop_assert!(page.stream.is_none());
+        }
+    }
+
+    #[test]
+    fn no_tab_asks_again_once_the_stream_is_refused_and_any_can_try_again(
+        before in proptest::collection::vec(action(), 0..200),
+        after in proptest::collection::vec(action(), 0..100),
+    ) {
+        let mut browser = FakeBrowser::new();
+        for action in before.iter().chain([&Action::Forbid(true)]).chain(&after) {
+            browser.act(action);
+        }
+        browser.thaw();
+        browser.settle();
+        let opened = browser.opened;
+        browser.settle();
+        prop_assert_eq!(browser.opened, opened, "refused for good");
+        for page in browser.tabs.iter().filter(|page| !page.is_dead) {
+            prop_assert!(!page.tab.is_wanted() && page.stream.is_none());
+        }
+        browser.act(&Action::Forbid(false));
+        for tab in 0..TABS {
+            browser.act(&Action::Connect(tab));
+        }
+        browser.settle();
+        browser.act(&Action::Publish);
+        browser.settle();
+        for page in &browser.tabs {
+            prop_assert_eq!(page.tab.state(), &ConnectionState::Live);
+            prop_assert_eq!(page.tab.cursor(), Some(browser.id(browser.newest)));
         }
     }
 
