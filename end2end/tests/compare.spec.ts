@@ -202,7 +202,7 @@ test.describe('when connections fail', () => {
     await expect(problem).toHaveText('Choose at least one transport.');
     await page.getByRole('checkbox', { name: 'SSE' }).check();
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(problem).toContainText('`rate` must be 1 to 1000 events per second');
+    await expect(problem).toContainText('rate must be 1 to 1000 events per second');
     await page.getByRole('radio', { name: 'Topics' }).check();
     await page.getByRole('textbox', { name: 'Topics' }).fill('a..b');
     await page.getByRole('button', { name: 'Start' }).click();
