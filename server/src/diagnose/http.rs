@@ -8,7 +8,7 @@ use std::{
 };
 
 use reqwest::{
-    Client, Method, Request, RequestBuilder, Response, Url, Version,
+    Client, Method, Request, RequestBuilder, Response, StatusCode, Url, Version,
     header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, ORIGIN},
     redirect::Policy,
 };
@@ -215,11 +215,23 @@ impl HttpClient {
         timeout: Duration,
         is_enough: impl Fn(&StreamReader) -> bool,
     ) -> Result<Exchange, RequestError> {
+        self.read_with_status(request, timeout, |_| (), is_enough).await
+    }
+
+    /// Does the same as [`Self::read`], and passes the status to `on_status` as soon as it arrives.
+    pub(super) async fn read_with_status(
+        &self,
+        request: RequestBuilder,
+        timeout: Duration,
+        on_status: impl FnOnce(StatusCode),
+        is_enough: impl Fn(&StreamReader) -> bool,
+    ) -> Result<Exchange, RequestError> {
         let started = Instant::now();
         let mut deadline = started + timeout.max(RESPONSE_TIMEOUT);
         let requested_at = self.clock.now();
         let sent = timeout_at(deadline, self.send(request)).await;
         let (mut response, hops) = sent.map_err(|_| RequestError::TimedOut)??;
+        on_status(response.status());
         let mut reader = StreamReader::default();
         let responded_at = self.clock.now();
         let (mut bytes, mut last, mut longest_pause) = (0, responded_at, 0.0_f64);

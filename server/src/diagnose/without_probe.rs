@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use reqwest::{Method, Response, StatusCode, Url};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use waterclock_diagnose::{
     Check, FetchError, Finding, Protocol, RESPONSE_TIMEOUT, Report, ServerLost, StreamEnd,
     StreamResponse, assess, duration_from_millis, event_source, format_duration,
@@ -47,6 +50,7 @@ pub(super) async fn measure(
     let protocol = printer.report.path.client;
     printer.add(assess::protocol(protocol, None));
     printer.add(event_source::assess(found));
+    let (status, idle_status) = watch::channel(None);
     let others = async {
         let request = client.compressed(Method::GET, url);
         let exchange = client.read(request, RESPONSE_TIMEOUT, |_| true).await;
@@ -55,14 +59,18 @@ pub(super) async fn measure(
             |exchange| assess::headers(exchange.response.headers(), false, false),
         ));
         let streams = usize::from(options.streams);
-        printer.add(concurrent_streams(client, url, streams, protocol).await);
+        printer.add(concurrent_streams(client, url, streams, protocol, idle_status).await);
         printer.add(assess::round_trip(round_trip(client, url).await));
         for check in [Check::Delivery, Check::Post, Check::Clock] {
             printer.add(Finding::unknown(check, assess::NO_PROBE));
         }
     };
     let request = client.uncompressed(Method::GET, url);
-    let (first, ()) = tokio::join!(client.read(request, options.idle, |_| false), others);
+    let on_status = move |arrived| {
+        status.send_replace(Some(arrived));
+    };
+    let idle_stream = client.read_with_status(request, options.idle, on_status, |_| false);
+    let (first, ()) = tokio::join!(idle_stream, others);
     let is_short = match &first {
         Ok(exchange) => assess::ends_at_once(&exchange.response),
         Err(error) => matches!(error.kind(), FetchError::Cut(_)),
@@ -148,12 +156,14 @@ async fn round_trip(client: &HttpClient, url: &Url) -> Option<Duration> {
     shortest
 }
 
-/// Opens streams until all of them are open at the same time, or the timeout elapses.
+/// Opens streams until all of them are open at the same time, or the timeout elapses. `idle_status`
+/// gets the status of the idle stream, which is one of them if it is open.
 async fn concurrent_streams(
     client: &HttpClient,
     url: &Url,
     tried: usize,
     protocol: Option<Protocol>,
+    mut idle_status: watch::Receiver<Option<StatusCode>>,
 ) -> Finding {
     let started = Instant::now();
     let mut opening: FuturesUnordered<_> = (0..tried).map(|_| client.open(url)).collect();
@@ -170,8 +180,11 @@ async fn concurrent_streams(
         let measured = "streams ended before all of them were open";
         return Finding::unknown(Check::ConcurrentStreams, measured);
     }
-    // The idle stream is open, too.
-    let mut finding = assess::concurrent_streams(open.len() + 1, tried + 1, protocol, false);
+    let idle_status =
+        timeout_at(started + OPEN_TIMEOUT, idle_status.wait_for(Option::is_some)).await;
+    let idle =
+        usize::from(matches!(idle_status, Ok(Ok(status)) if *status == Some(StatusCode::OK)));
+    let mut finding = assess::concurrent_streams(open.len() + idle, tried + idle, protocol, false);
     if let Some(status) = refused {
         let note = format!("; others got the status {status}, at which a browser stops for good");
         finding.measured.push_str(&note);

@@ -822,6 +822,16 @@ async fn what_breaks_a_stream_in_a_browser_is_found_without_a_probe() {
             ("streams-at-once", "bad", "connection-limit"),
             "1 of 4 opened; others got the status 503, at which a browser stops for good",
         ),
+        (
+            // The idle stream is refused, so it is not one of those that are open.
+            serve_in_turn(move |request| match request {
+                0 | 1 | 3 | 6.. => events("data: x\n\n"),
+                _ => head("503", &[]),
+            })
+            .await,
+            ("streams-at-once", "bad", "connection-limit"),
+            "1 of 3 opened; others got the status 503, at which a browser stops for good",
+        ),
     ];
     join_all(cases.into_iter().map(async |(address, (check, verdict, fault), measured)| {
         let url = format!("http://{address}/");
