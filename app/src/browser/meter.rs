@@ -5,10 +5,10 @@ use gloo_net::http::{Request, Response};
 use leptos::prelude::window;
 use serde::{Deserialize, Serialize};
 use waterclock::{id::EventId, transport::Transport};
-use waterclock_leptos::browser::internal::{FromJson, Json, from_json, poll, problem_detail};
+use waterclock_leptos::browser::internal::{FromJson, Json, from_json, problem_detail};
 use web_sys::AbortSignal;
 
-use super::timing::protocol;
+use super::{timing::protocol, transport_client::poll};
 
 /// Returns a random name for a new meter.
 pub(crate) fn new_meter() -> String {
@@ -112,6 +112,8 @@ async fn check(result: Result<Response, gloo_net::Error>) -> Result<(), String> 
         Ok(response) => {
             let status = response.status();
             let detail = problem_detail(response).await;
+            // A page has no other use for the marks around code.
+            let detail = detail.map(|detail| detail.replace('`', ""));
             Err(detail.unwrap_or_else(|| format!("The server answered with status {status}.")))
         }
         Err(_) => Err("The server cannot be reached.".to_owned()),

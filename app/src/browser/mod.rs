@@ -43,7 +43,7 @@ pub(crate) use scroll::{
 };
 pub(crate) use storage::{set_setting, setting};
 pub(crate) use timing::{protocol, reset_transferred, transferred};
-pub(crate) use transport_client::{ClientEvent, ClientOptions, TransportClient};
+pub(crate) use transport_client::{ClientEvent, ClientOptions, TransportClient, poll};
 pub(crate) use waterclock_leptos::browser::internal::{
-    Held, Lifecycle, every_second, is_visible, now, on_lifecycle, poll,
+    Held, Lifecycle, every_second, is_visible, now, on_lifecycle,
 };

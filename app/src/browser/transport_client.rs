@@ -9,20 +9,24 @@ use std::{
 
 use futures_channel::oneshot;
 use futures_util::{StreamExt as _, future::abortable};
-use gloo_net::websocket::{Message, futures::WebSocket};
+use gloo_net::{
+    http::Request,
+    websocket::{Message, futures::WebSocket},
+};
 use gloo_timers::future::sleep;
 use leptos::task::spawn_local;
 use waterclock::{
     event::Event,
     id::EventId,
-    notice::{Gap, Hello, Notice as _},
+    notice::{Gap, Goodbye, GoodbyeReason, Hello, Notice as _},
     timestamp::Timestamp,
     transport::Transport,
 };
 use waterclock_leptos::browser::{
     EventSourceHandle, RawMessage, SourceEvent,
-    internal::{FromJson, Held, Json, from_json, now, poll_until_dropped},
+    internal::{AbortOnDrop, FromJson, Held, Json, PollResponse, from_json, now},
 };
+use web_sys::{AbortController, AbortSignal};
 
 use super::page::origin;
 
@@ -31,6 +35,8 @@ use super::page::origin;
 const RETRY: Duration = Duration::from_secs(2);
 /// Time that the server may hold back the response to a long poll, in seconds.
 const LONG_POLL_WAIT: u64 = 25;
+/// Timeout of a single poll, in milliseconds.
+const TIMEOUT: u32 = 20_000;
 
 /// An event of a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +51,8 @@ pub(crate) enum ClientEvent {
     Empty,
     /// The server has reported missing events.
     Gap,
+    /// The server has refused the stream, because as many are open as are permitted.
+    Full,
     /// The connection was lost, or the request has failed.
     Lost,
 }
@@ -126,7 +134,7 @@ impl ClientTask {
             let task = self.clone();
             let _source = EventSourceHandle::open(
                 &self.url("/events"),
-                &["message", Hello::NAME, Gap::NAME],
+                &["message", Hello::NAME, Gap::NAME, Goodbye::NAME],
                 move |event| match event {
                     SourceEvent::Opened => {}
                     SourceEvent::Message(RawMessage { name: "message", data, .. }) => {
@@ -136,6 +144,11 @@ impl ClientTask {
                     }
                     SourceEvent::Message(RawMessage { name: Gap::NAME, last_event_id, .. }) => {
                         task.report_gap(last_event_id.parse().ok());
+                    }
+                    SourceEvent::Message(RawMessage { name: Goodbye::NAME, data, .. }) => {
+                        if from_json(&data).is_some_and(|goodbye| is_full(&goodbye)) {
+                            task.report(ClientEvent::Full);
+                        }
                     }
                     SourceEvent::Message(_) => task.report(ClientEvent::Opened),
                     SourceEvent::Lost { gave_up: false } => {
@@ -172,6 +185,7 @@ impl ClientTask {
                             SocketMessage::Event(event) => self.report_event(&event),
                             SocketMessage::Hello => self.report(ClientEvent::Opened),
                             SocketMessage::Gap(cursor) => self.report_gap(cursor),
+                            SocketMessage::Full => self.report(ClientEvent::Full),
                         }
                     }
                 }
@@ -210,9 +224,15 @@ impl ClientTask {
     /// Polls once.
     async fn request(&self, url: &str) -> PollOutcome {
         self.report(ClientEvent::Requested);
-        let Some(response) = poll_until_dropped(url).await else {
-            self.report(ClientEvent::Lost);
-            return PollOutcome::Failed;
+        let response = match poll_until_dropped(url).await {
+            Ok(response) => response,
+            Err(status) => {
+                self.report(ClientEvent::Lost);
+                if matches!(status, Some(429 | 503)) {
+                    self.report(ClientEvent::Full);
+                }
+                return PollOutcome::Failed;
+            }
         };
         self.report(ClientEvent::Opened);
         if response.gap.is_some() {
@@ -234,6 +254,34 @@ impl ClientTask {
     }
 }
 
+/// Polls once, with a timeout. Returns `None` without a valid response.
+pub(crate) async fn poll(url: &str) -> Option<PollResponse> {
+    request(url, AbortSignal::timeout_with_u32(TIMEOUT)).await.ok()
+}
+
+/// Polls once, without a timeout. Dropping the future aborts the request.
+async fn poll_until_dropped(url: &str) -> Result<PollResponse, Option<u16>> {
+    let abort = AbortOnDrop(AbortController::new().map_err(|_| None)?);
+    request(url, abort.0.signal()).await
+}
+
+/// Polls once. Without a valid response, returns the status if there is one.
+async fn request(url: &str, abort: AbortSignal) -> Result<PollResponse, Option<u16>> {
+    let request = Request::get(url).abort_signal(Some(&abort));
+    let response = request.send().await.map_err(|_| None)?;
+    let status = Some(response.status());
+    if !response.ok() {
+        return Err(status);
+    }
+    let text = response.text().await.map_err(|_| status)?;
+    from_json(&text).ok_or(status)
+}
+
+/// Returns `true` if the server has closed a stream because as many are open as are permitted.
+fn is_full(goodbye: &Goodbye) -> bool {
+    goodbye.reason == GoodbyeReason::Limit
+}
+
 /// The outcome of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PollOutcome {
@@ -252,6 +300,7 @@ enum SocketMessage {
     Event(Event),
     Hello,
     Gap(Option<EventId>),
+    Full,
 }
 
 impl FromJson for SocketMessage {
@@ -261,6 +310,9 @@ impl FromJson for SocketMessage {
         }
         if json.get(Hello::NAME).is_some() {
             return Some(Self::Hello);
+        }
+        if let Some(goodbye) = json.get(Goodbye::NAME) {
+            return Goodbye::from_json(&goodbye).filter(is_full).map(|_| Self::Full);
         }
         json.get(Gap::NAME).map(|_| Self::Gap(json.parse("id")))
     }

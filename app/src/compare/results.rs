@@ -205,6 +205,7 @@ pub(crate) fn health_label(health: Health) -> &'static str {
         Health::Connecting => "connecting",
         Health::Open => "open",
         Health::Lost => "lost, reconnecting",
+        Health::Full => "server full",
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct ComparisonStats {
 struct TransportStats {
     latencies: LatencyWindow,
     counters: Counters,
+    /// `true` from the loss of the connection until it is open again.
+    is_lost: bool,
     recovery: Option<Recovery>,
 }
 
@@ -37,6 +39,8 @@ pub(crate) enum Health {
     Open,
     /// Lost; the client is reconnecting.
     Lost,
+    /// Refused, because the server has as many streams as it permits; the client tries again.
+    Full,
 }
 
 /// The counters of a transport.
@@ -114,7 +118,7 @@ impl ComparisonStats {
         match event {
             ClientEvent::Requested => counters.requests += 1,
             ClientEvent::Opened => {
-                counters.reconnects += u64::from(counters.health == Health::Lost);
+                counters.reconnects += u64::from(std::mem::take(&mut stats.is_lost));
                 counters.health = Health::Open;
                 if let Some(recovery) = &mut stats.recovery
                     && recovery.opened.is_none()
@@ -138,9 +142,11 @@ impl ComparisonStats {
             }
             ClientEvent::Empty => counters.empty_responses += 1,
             ClientEvent::Gap => counters.gaps += 1,
+            ClientEvent::Full => counters.health = Health::Full,
             ClientEvent::Lost => {
                 if counters.health == Health::Open {
                     counters.health = Health::Lost;
+                    stats.is_lost = true;
                 }
                 if let Some(recovery) = &mut stats.recovery {
                     recovery.was_lost |= recovery.opened.is_none();
@@ -155,7 +161,7 @@ impl ComparisonStats {
             stats.recovery = Some(Recovery {
                 cut: now,
                 missing: self.ids.missing(transport),
-                was_lost: stats.counters.health == Health::Lost,
+                was_lost: stats.is_lost,
                 opened: None,
                 last: now,
                 replayed: 0,
@@ -275,6 +281,27 @@ mod tests {
         assert_eq!((counters, summary), (expected, None));
         stats.record(POLL, ClientEvent::Opened, 7000.0);
         assert_eq!(stats.of(POLL, 7000.0).0.reconnects, 1);
+    }
+
+    #[test]
+    fn a_full_server_is_neither_a_lost_connection_nor_an_open_one() {
+        let mut stats = ComparisonStats::new();
+        let health = |stats: &mut ComparisonStats| {
+            let counters = stats.of(SSE, 9.0).0;
+            (counters.health, counters.reconnects)
+        };
+        for event in [ClientEvent::Full, ClientEvent::Lost] {
+            stats.record(SSE, event, 1.0);
+        }
+        assert_eq!(health(&mut stats), (Health::Full, 0));
+        stats.record(SSE, ClientEvent::Opened, 2.0);
+        assert_eq!(health(&mut stats), (Health::Open, 0), "it is the first connection");
+        for event in [ClientEvent::Lost, ClientEvent::Full, ClientEvent::Lost] {
+            stats.record(SSE, event, 3.0);
+        }
+        assert_eq!(health(&mut stats), (Health::Full, 0));
+        stats.record(SSE, ClientEvent::Opened, 4.0);
+        assert_eq!(health(&mut stats), (Health::Open, 1));
     }
 
     #[test]

@@ -57,17 +57,8 @@ impl FromJson for PlacedEnd {
 
 /// Polls once, with a timeout. Returns `None` without a valid response.
 pub async fn poll(url: &str) -> Option<PollResponse> {
-    request(url, &AbortSignal::timeout_with_u32(TIMEOUT)).await
-}
-
-/// Polls once, without a timeout. Dropping the future aborts the request.
-pub async fn poll_until_dropped(url: &str) -> Option<PollResponse> {
-    let abort = AbortOnDrop(AbortController::new().ok()?);
-    request(url, &abort.0.signal()).await
-}
-
-async fn request(url: &str, signal: &AbortSignal) -> Option<PollResponse> {
-    let response = Request::get(url).abort_signal(Some(signal)).send().await.ok()?;
+    let timeout = AbortSignal::timeout_with_u32(TIMEOUT);
+    let response = Request::get(url).abort_signal(Some(&timeout)).send().await.ok()?;
     if !response.ok() {
         return None;
     }
