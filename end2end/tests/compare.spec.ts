@@ -15,6 +15,9 @@ type Result = {
   server?: { connections: number; received: number; sent: number };
 };
 
+/** Unfolds the settings. */
+const unfold = (page: Page) => page.locator('.setup > summary').click();
+
 /** Returns the results by transport, as "Copy as JSON" copies them. */
 async function results(page: Page): Promise<Map<string, Result>> {
   await page.getByRole('button', { name: 'Copy as JSON' }).click();
@@ -28,7 +31,7 @@ const cell = (page: Page, row: string | RegExp, transport: string) =>
   page.getByRole('row', { name: row }).locator(`td[data-transport="${transport}"]`);
 
 const figure = async (page: Page, row: string | RegExp, transport: string) =>
-  Number(await cell(page, row, transport).textContent());
+  Number((await cell(page, row, transport).textContent())!.replaceAll(',', ''));
 
 async function start(page: Page, url: string) {
   await page.goto(url);
@@ -128,7 +131,7 @@ test('bytes are equal to the count of a proxy between them', async ({ page, serv
       .toEqual([transport, proxy.counts.get(transport)]);
   }
   const { sent } = proxy.counts.get('sse')!;
-  expect(await figure(page, /^Bytes down per event [^(]/, 'sse')).toBe(Math.floor(sent / 30));
+  expect(await figure(page, /^Bytes per event, down [^(]/, 'sse')).toBe(Math.floor(sent / 30));
   proxy.stop();
 });
 
@@ -141,7 +144,7 @@ test.describe('when connections fail', () => {
     await untilEvents(page, 30);
     await page.getByRole('button', { name: 'Cut the connections' }).click();
     for (const transport of transports) {
-      await expect(cell(page, 'Cut: caught up after', transport)).toHaveText(/^[\d.]+ m?s$/, { timeout: 15_000 });
+      await expect(cell(page, 'Time to catch up', transport)).toHaveText(/^[\d.]+ m?s$/, { timeout: 15_000 });
     }
     await stop(page, server);
     const found = await results(page);
@@ -184,6 +187,7 @@ test.describe('when connections fail', () => {
     const other = await context.newPage();
     await other.goto(`${server.url}/nowhere`);
     await page.goto(`${server.url}/compare`);
+    await unfold(page);
     await expect(page.getByText('at most 6 connections')).toBeVisible();
     await other.evaluate(() => Array.from({ length: 6 }, () => new EventSource('/events')));
     await expect.poll(() => streams(server)).toBe(6);
@@ -198,11 +202,12 @@ test.describe('when connections fail', () => {
     await server.start();
     await page.goto(`${server.url}/compare?lanes=none&rate=0`);
     const problem = page.getByRole('alert');
+    await unfold(page);
     await page.getByRole('button', { name: 'Start' }).click();
     await expect(problem).toHaveText('Choose at least one transport.');
     await page.getByRole('checkbox', { name: 'SSE' }).check();
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(problem).toContainText('rate must be 1 to 1000 events per second');
+    await expect(problem).toContainText(/^rate must be 1 to 1000 events per second/);
     await page.getByRole('radio', { name: 'Topics' }).check();
     await page.getByRole('textbox', { name: 'Topics' }).fill('a..b');
     await page.getByRole('button', { name: 'Start' }).click();
@@ -215,12 +220,25 @@ test.describe('when connections fail', () => {
     const kept = Object.fromEntries(new URL(page.url()).searchParams);
     expect(kept).toEqual({ lanes: 'sse', topic: 'clock', every: '1000' });
   });
+
+  test('topics without events, and a server without room, are said to be so', async ({ page, server }) => {
+    await server.start('--max-streams', '0');
+    await start(page, `${server.url}/compare?topic=orders&lanes=sse+websocket+poll`);
+    await expect(page.locator('.headline')).toHaveText('No events have arrived yet.');
+    await expect(page.locator('.conclusion')).toContainText('SSE and WebSocket are refused: the server has reached its limit of streams.');
+    await expect(page.getByRole('columnheader', { name: 'server full' })).toHaveCount(2);
+    await page.getByRole('button', { name: 'Stop' }).click();
+    await expect(page.locator('.headline')).toHaveText('No events arrived, so there is nothing to compare.');
+    await start(page, `${server.url}/compare?topic=orders&lanes=sse+websocket+long-poll`);
+    await expect(page.locator('.status')).toHaveText('Server full, trying again');
+  });
 });
 
 test('a reader behind a proxy cannot generate a load, and reads public topics', async ({ page, server }) => {
   await server.start('--public-topic', 'clock', '--interval', '100ms');
   await page.setExtraHTTPHeaders({ via: '1.1 proxy' });
   await page.goto(`${server.url}/compare`);
+  await unfold(page);
   await expect(page.getByText('may generate a load')).toBeVisible();
   await expect(page.getByRole('radio', { name: 'A load of' })).toBeDisabled();
   await start(page, `${server.url}/compare?every=250`);
@@ -245,7 +263,11 @@ test('a link contains the results', async ({ page, context, server }) => {
   await expect(other.getByText('Results from a link')).toBeVisible();
   expect(await other.locator('table').innerText()).toBe(await page.locator('table').innerText());
   expect(await other.locator('.about').innerText()).toBe(await page.locator('.about').innerText());
-  expect(await other.locator('svg .bars').first().getAttribute('d')).toMatch(/^M\d+ 24v-/);
+  const headline = await page.locator('.headline').textContent();
+  expect(headline).toMatch(/^SSE delivers in .+; polling every 250 ms takes \d+ ms and \d+ times the requests\.$/);
+  await expect(other.locator('.headline')).toHaveText(headline!);
+  expect(table).toContain(`\n${headline} No event was lost or delivered twice.\n`);
+  expect(await other.locator('svg .bars').first().getAttribute('d')).toMatch(/^M\d+ 26v-/);
   // An open page shows the results of a new fragment, and a run removes the fragment.
   const third = await context.newPage();
   await third.goto(link.split('#')[0]);
@@ -279,6 +301,46 @@ test('a run that is stopped while it starts leaves nothing running', async ({ pa
   await expect.poll(() => streams(server)).toBe(0);
   // No load is running, so another can start.
   expect((await fetch(`${server.url}/load?rate=1&seconds=1`, { method: 'POST' })).status).toBe(201);
+});
+
+test('nothing on the page moves during a run', async ({ page, server }) => {
+  await server.start();
+  for (const width of [360, 1440]) {
+    await page.setViewportSize({ width, height: 720 });
+    await page.goto(`${server.url}/compare?rate=50&every=250`);
+    await page.evaluate(() => {
+      Object.assign(window, { shift: 0 });
+      new PerformanceObserver((list) => {
+        // A shift soon after a click is expected, and has a flag. The score counts the others.
+        for (const entry of list.getEntries() as any[]) if (!entry.hadRecentInput) (window as any).shift += entry.value;
+      }).observe({ type: 'layout-shift', buffered: true });
+    });
+    await page.getByRole('button', { name: 'Start' }).click();
+    await untilEvents(page, 60);
+    await stop(page, server);
+    expect(await page.evaluate(() => (window as any).shift), `${width} px`).toBeLessThan(0.02);
+  }
+});
+
+test('on a phone each transport is a card, and the table can still be read as one', async ({ page, server }) => {
+  await server.start();
+  await page.setViewportSize({ width: 360, height: 720 });
+  await start(page, `${server.url}/compare?rate=50&every=250`);
+  await untilEvents(page, 20);
+  const head = (name: RegExp) => page.getByRole('columnheader', { name }).boundingBox();
+  const heads = await Promise.all([/^SSE/, /^WebSocket/, /^Long polling/, /^Polling/].map(head));
+  for (const [i, transport] of transports.entries()) {
+    const cells = await page.locator(`td[data-transport="${transport}"]:visible`).all();
+    expect(cells.length).toBeGreaterThan(10);
+    for (const cell of cells) {
+      const { x, y, width } = (await cell.boundingBox())!;
+      expect(y).toBeGreaterThan(heads[i]!.y);
+      if (heads[i + 1]) expect(y).toBeLessThan(heads[i + 1]!.y);
+      expect(x + width).toBeLessThanOrEqual(360);
+    }
+  }
+  await expect(page.getByRole('rowheader', { name: 'p50' })).toHaveCount(1);
+  await expect(page.getByRole('row', { name: 'p50' }).getByRole('cell')).toHaveCount(4);
 });
 
 test('leaving the page closes its connections', async ({ page, server }) => {

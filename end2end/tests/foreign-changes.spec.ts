@@ -117,7 +117,7 @@ test('/compare under a translator', async ({ page, server }) => {
   await page.getByRole('button', { name: 'Start' }).click();
   await expect(page.getByText('Running for')).toBeVisible();
   const events = page.getByRole('row', { name: 'Events' }).locator('td').first();
-  await expect.poll(async () => Number(await events.textContent()), { timeout: 20_000 }).toBeGreaterThan(20);
+  await expect.poll(async () => Number((await events.textContent())!.replace(',', '')), { timeout: 20_000 }).toBeGreaterThan(20);
   await page.evaluate(changes['all texts in elements of their own']);
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible();

@@ -213,11 +213,29 @@ const states: Record<string, State> = {
       await page.goto(`${server.url}/compare?rate=50&every=250`);
       await page.getByRole('button', { name: 'Start' }).click();
       const events = page.getByRole('row', { name: 'Events' }).getByRole('cell').last();
-      await expect.poll(async () => Number(await events.textContent())).toBeGreaterThan(50);
+      await expect.poll(async () => Number((await events.textContent())!.replace(',', ''))).toBeGreaterThan(50);
       await page.getByRole('button', { name: 'Cut the connections' }).click();
-      await expect(page.getByRole('row', { name: 'Cut: caught up after' })).not.toContainText('not yet');
+      await expect(page.getByRole('row', { name: 'Time to catch up' })).not.toContainText('not yet');
       await page.getByRole('button', { name: 'Stop' }).click();
       await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible();
+    },
+  },
+  // One transport is broken, and the settings are unfolded.
+  'compare-running': {
+    enter: async (page, server) => {
+      await page.route('**/poll?*wait=*', (route) => route.abort());
+      await page.goto(`${server.url}/compare?rate=50&every=250`);
+      await page.getByRole('button', { name: 'Start' }).click();
+      await expect(page.locator('.conclusion')).toContainText('Long polling cannot connect');
+      await page.locator('.setup > summary').click();
+    },
+  },
+  'compare-full': {
+    options: ['--max-streams', '0'],
+    enter: async (page, server) => {
+      await page.goto(`${server.url}/compare?topic=orders&lanes=sse+websocket`);
+      await page.getByRole('button', { name: 'Start' }).click();
+      await expect(page.locator('.status')).toHaveText('Server full, trying again');
     },
   },
   diagnose: {

@@ -13,11 +13,11 @@ use waterclock::{id::EventId, offset::Offset, timestamp::Timestamp, transport::T
 use waterclock_leptos::PageTime;
 
 use super::{
-    format::{millis, transport_label},
+    conclusion::progress,
     results::{Results, TransportResult},
     seen_ids::TRANSPORTS,
     setup::{EventSelection, Setup},
-    stats::{ComparisonStats, Health},
+    stats::ComparisonStats,
 };
 use crate::{
     browser::{self, ClientOptions, Lifecycle, MeterCounts, MeterReading, TransportClient},
@@ -32,11 +32,12 @@ const LOAD_SECONDS: u32 = 30;
 const LOAD_EVERY: Duration = Duration::from_secs(10);
 /// Difference between the browser's clocks that shows that the machine has slept, in seconds.
 const SLEEP: f64 = 2.0;
-/// Time that a connection may take to open without a message to the reader, in seconds.
-const OPEN_TIMEOUT: u64 = 5;
 /// Message if the server does not answer at all.
 const NO_ANSWER: &str = "The server does not answer. It cannot be reached, or other tabs use all \
                          of the browser's connections to it.";
+/// Message if the results could not be checked.
+const NOT_CHECKED: &str = "The results could not be checked: the event log cannot be read, or no \
+                           longer has all of the events.";
 
 /// The phase of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +153,13 @@ impl Comparison {
         self.setup.save();
         browser::clear_fragment();
         self.problem.set(String::new());
-        self.results.set(None);
+        // The page has its whole height at once, and keeps it when the figures arrive.
+        self.results.set(Some(Results::starting(
+            browser::time(),
+            &self.setup.transports(),
+            self.setup.poll_interval.get_untracked(),
+            self.setup.description(),
+        )));
         self.phase.set(ComparisonPhase::Starting);
         self.generation.update_value(|generation| *generation += 1);
         let generation = self.generation.get_value();
@@ -165,8 +172,7 @@ impl Comparison {
                 Ok(measurement) if is_current => return self.run(measurement),
                 Err(problem) if is_current => {
                     self.problem.set(problem);
-                    self.status.set(String::new());
-                    self.phase.set(ComparisonPhase::Ready);
+                    self.end(None);
                 }
                 _ => {}
             }
@@ -179,7 +185,7 @@ impl Comparison {
 
     /// Collects everything that the clients need.
     async fn prepare(self, meter: String) -> Result<Measurement, String> {
-        self.status.set("Measuring the clock offset…".to_owned());
+        self.status.set("Starting: measuring the clock offset…".to_owned());
         let offset = browser::measure_offset().await.ok_or(NO_ANSWER)?;
         self.last.update_value(|last| last.offset = browser::now());
         let is_load = self.setup.selection.get_untracked() == EventSelection::Load;
@@ -242,11 +248,9 @@ impl Comparison {
         self.clients.set_value(None);
         let measurement = self.measurement();
         self.measurement.set_value(None);
-        self.phase.set(ComparisonPhase::Ready);
-        self.status.set(String::new());
-        let Some(mut measurement) = measurement else { return };
+        let Some(mut measurement) = measurement else { return self.end(None) };
         measurement.ended_at = Some(browser::now());
-        self.results.set(Some(measurement.results()));
+        self.end(Some(measurement.results()));
         self.status.set("Stopped. Checking against the log…".to_owned());
         let generation = self.generation.get_value();
         spawn_local(async move {
@@ -258,15 +262,22 @@ impl Comparison {
             measurement.in_log = measurement.check().await;
             if self.generation.try_get_value() == Some(generation) {
                 self.results.set(Some(measurement.results()));
-                let status = match measurement.in_log {
-                    Some(_) => "Stopped, and checked against the log",
-                    None => {
-                        "Stopped, but not checked: the log cannot be read, or no longer has all of the events"
-                    }
+                let status = if measurement.in_log.is_some() {
+                    "Stopped, and checked against the log"
+                } else {
+                    self.problem.set(NOT_CHECKED.to_owned());
+                    "Stopped, and not checked"
                 };
                 self.status.set(status.to_owned());
             }
         });
+    }
+
+    /// Shows the results of a run that is over, if it has any.
+    fn end(self, results: Option<Results>) {
+        self.results.set(results);
+        self.status.set(String::new());
+        self.phase.set(ComparisonPhase::Ready);
     }
 
     /// Makes the server cut the clients' connections.
@@ -330,23 +341,7 @@ impl Comparison {
     fn refresh(self) {
         let Some(measurement) = self.measurement() else { return };
         let results = measurement.results();
-        let is_waiting = |of: &&TransportResult| of.counters.health == Health::Connecting;
-        let waiting = results.transports.iter().find(is_waiting);
-        self.status.set(match waiting {
-            Some(waiting) if results.seconds >= OPEN_TIMEOUT => format!(
-                "{} has been waiting for a connection for {} s. Other tabs may be using \
-                 all of the browser's connections.",
-                transport_label(waiting.transport),
-                results.seconds,
-            ),
-            _ => format!(
-                "Running for {} s. The server's clock is {} {} this one, ± {}",
-                results.seconds,
-                millis(results.offset.abs()),
-                if results.offset < 0.0 { "behind" } else { "ahead of" },
-                millis(results.uncertainty),
-            ),
-        });
+        self.status.set(progress(&results).1);
         self.results.set(Some(results));
     }
 

@@ -9,14 +9,16 @@
 //! | `stats` | the statistics by transport; pure |
 //! | `seen_ids`, `latency` | missing and duplicate events, and latencies; pure |
 //! | `results` | the results of a run, as they are shown, linked to, and copied |
-//! | `setup` | the form |
-//! | `table`, `column`, `plot`, `format` | the table of results |
+//! | `conclusion` | the sentences that say what was found; pure |
+//! | `setup` | the settings |
+//! | `picture`, `table`, `column`, `format` | the results as a picture and as a table |
 
 mod column;
 mod comparison;
+mod conclusion;
 mod format;
 mod latency;
-mod plot;
+mod picture;
 mod results;
 mod seen_ids;
 mod setup;
@@ -29,6 +31,8 @@ pub use setup::CompareData;
 
 use self::{
     comparison::{Comparison, ComparisonPhase},
+    conclusion::{headline, paragraph, progress, remarks},
+    picture::Picture,
     results::Results,
     setup::{Setup, SetupForm},
     table::Table,
@@ -53,21 +57,23 @@ pub(crate) fn Compare(data: CompareData) -> impl IntoView {
         browser::on_fragment(move || show_linked(comparison));
     });
     let is_fixed = Signal::derive(move || comparison.phase.get() != ComparisonPhase::Ready);
+    let results = comparison.results;
+    let transports = Memo::new(move |_| match &*results.read() {
+        Some(results) => results.transports.iter().map(|result| result.transport).collect(),
+        None => setup.tracked_transports(),
+    });
     view! {
         <main class="compare">
-            <div class="head">
-                <h1>"Compare"</h1>
-                <p>
-                    "The same events over Server-Sent Events, WebSocket, long polling and polling, \
-                     at the same time, measured in this browser."
-                </p>
-            </div>
+            <Head comparison />
             <SetupForm setup data is_fixed protocol />
-            <Buttons comparison />
-            <p class="bad" role="alert" prop:textContent=comparison.problem></p>
-            <Table results=comparison.results />
-            <Share comparison />
-            <Explanation />
+            <Conclusion comparison />
+            <Picture transports results />
+            <Actions comparison />
+            <Table transports results />
+            <details class="explanation">
+                <summary>"What the figures mean"</summary>
+                <dl inner_html=EXPLANATION></dl>
+            </details>
         </main>
     }
 }
@@ -81,55 +87,83 @@ fn show_linked(comparison: Comparison) {
     }
 }
 
-/// The buttons that start, stop and cut, and the status.
+/// The title, the state, and the main button.
 #[component]
-fn Buttons(comparison: Comparison) -> impl IntoView {
+fn Head(comparison: Comparison) -> impl IntoView {
+    let Comparison { phase, results, status, .. } = comparison;
     let start = text(move || {
-        match comparison.phase.get() {
+        match phase.get() {
             ComparisonPhase::NotMounted | ComparisonPhase::Ready => "Start",
             ComparisonPhase::Starting | ComparisonPhase::Running => "Stop",
         }
         .to_owned()
     });
-    // The visible status changes each second, too often for a screen reader.
-    let announced = text(move || {
-        match comparison.phase.get() {
-            ComparisonPhase::Starting => "Starting",
-            ComparisonPhase::Running => "Running",
-            ComparisonPhase::Ready if comparison.results.with(Option::is_some) => "Stopped",
-            ComparisonPhase::NotMounted | ComparisonPhase::Ready => "",
+    let state = text(move || {
+        match (phase.get(), &*results.read()) {
+            (ComparisonPhase::Starting, _) => "connecting",
+            (ComparisonPhase::Running, Some(results)) => progress(results).0,
+            (_, Some(_)) => "stopped",
+            (_, None) => "",
         }
         .to_owned()
     });
-    let is_not_mounted = move || comparison.phase.get() == ComparisonPhase::NotMounted;
-    let is_not_running = move || comparison.phase.get() != ComparisonPhase::Running;
+    let status = text(move || match status.get() {
+        status if status.is_empty() => "Not started".to_owned(),
+        status => status,
+    });
     view! {
-        <div class="buttons">
+        <div class="head">
+            <h1>"Compare"</h1>
             <button
                 type="button"
-                disabled=is_not_mounted
+                disabled=move || phase.get() == ComparisonPhase::NotMounted
                 prop:textContent=start
                 on:click=move |_| comparison.toggle()
             >
                 {first_text(start)}
             </button>
-            <button
-                type="button"
-                class="quiet"
-                disabled=is_not_running
-                on:click=move |_| comparison.cut()
-            >
-                "Cut the connections"
-            </button>
-            <p prop:textContent=comparison.status></p>
+            <p class="status" data-state=state prop:textContent=status>
+                {first_text(status)}
+            </p>
+        </div>
+    }
+}
+
+/// The text in place of the conclusion before the first run.
+const INTRODUCTION: &str = "Start a run to see which transport delivers events soonest, and at \
+                            what cost. All of them read the same events at the same time.";
+
+/// The conclusion, and problems.
+#[component]
+fn Conclusion(comparison: Comparison) -> impl IntoView {
+    let Comparison { phase, results, problem, .. } = comparison;
+    let written = move |write: fn(&Results) -> String| results.with(|of| of.as_ref().map(write));
+    let main = text(move || written(headline).unwrap_or_else(|| INTRODUCTION.to_owned()));
+    let more = text(move || written(remarks).unwrap_or_default());
+    // The visible texts change each second, too often for a screen reader.
+    let announced = text(move || match phase.get() {
+        ComparisonPhase::Starting => "Starting".to_owned(),
+        ComparisonPhase::Running => "Running".to_owned(),
+        ComparisonPhase::Ready | ComparisonPhase::NotMounted => {
+            written(headline).map_or(String::new(), |headline| format!("Stopped. {headline}"))
+        }
+    });
+    view! {
+        <div class="conclusion">
+            <p class="headline" prop:textContent=main>
+                {first_text(main)}
+            </p>
+            <p prop:textContent=more></p>
+            <p class="bad" role="alert" prop:textContent=problem></p>
             <p class="hidden" role="status" prop:textContent=announced></p>
         </div>
     }
 }
 
-/// The buttons that copy the results.
+/// The buttons that cut the connections and copy the results.
 #[component]
-fn Share(comparison: Comparison) -> impl IntoView {
+fn Actions(comparison: Comparison) -> impl IntoView {
+    let is_not_running = move || comparison.phase.get() != ComparisonPhase::Running;
     let is_empty = move || comparison.results.with(Option::is_none);
     let message = RwSignal::new(String::new());
     let copy = move |what: &'static str, write: fn(&Results) -> String| {
@@ -150,14 +184,22 @@ fn Share(comparison: Comparison) -> impl IntoView {
         browser::address_with_fragment(&format!("{FRAGMENT}{results}"))
     };
     view! {
-        <div class="buttons share" hidden=is_empty>
+        <div class="buttons" hidden=is_empty>
+            <button
+                type="button"
+                class="quiet"
+                disabled=is_not_running
+                on:click=move |_| comparison.cut()
+            >
+                "Cut the connections"
+            </button>
             <button type="button" class="quiet" on:click=move |_| copy("Link", link)>
                 "Copy a link"
             </button>
             <button
                 type="button"
                 class="quiet"
-                on:click=move |_| copy("Table", Results::to_markdown)
+                on:click=move |_| copy("Table", |results| results.to_markdown(&paragraph(results)))
             >
                 "Copy as a table"
             </button>
@@ -169,53 +211,28 @@ fn Share(comparison: Comparison) -> impl IntoView {
     }
 }
 
-/// The meaning of the figures.
-#[component]
-fn Explanation() -> impl IntoView {
-    view! {
-        <section class="explanation">
-            <h2>"What the figures mean"</h2>
-            <dl>
-                <dt>"Latency"</dt>
-                <dd>
-                    "The time from the server's acceptance of an event to its arrival in this \
-                     page, for the latest 10,000 events. Events that were late because of a cut do \
-                     not count. The offset between the server's clock and this machine's is \
-                     measured with twelve requests, of which the fastest counts, and again each \
-                     minute and after the machine has slept. The error is at most half of that \
-                     request's round-trip time. If one direction is slower than the other, no \
-                     measurement from here can show it."
-                </dd>
-                <dt>"Plot"</dt>
-                <dd>
-                    "The number of events by latency, on a logarithmic scale with a tick for each \
-                     factor of ten. The lines are p50, p95 and p99. The dashed line is the \
-                     theoretical mean of polling: half an interval and a round trip."
-                </dd>
-                <dt>"Missing, duplicates"</dt>
-                <dd>
-                    "By the ids of the events. An event is missing if another transport or the log \
-                     has it, and this transport has continued after it. A duplicate was delivered \
-                     before."
-                </dd>
-                <dt>"Bytes"</dt>
-                <dd>
-                    "The bytes that the server has counted on the transport's sockets, with \
-                     headers and framing, without TCP and IP. With TLS, they are counted where it \
-                     is spoken. Over HTTP/2, transports share a connection, whose bytes are shown \
-                     below the table. The browser's count has less: for polls the content, plus \
-                     300 bytes for the head whatever its size is, and nothing for open streams and \
-                     WebSockets."
-                </dd>
-                <dt>"Cut"</dt>
-                <dd>
-                    "The server closes all connections of the comparison, like a failing network \
-                     would. EventSource then waits for the server's retry time, and this page's \
-                     WebSocket for 2 s. Polling continues with its next request. A failed long \
-                     poll waits for 2 s, too. However, if a reused connection fails before the \
-                     response begins, the browser itself repeats the request at once."
-                </dd>
-            </dl>
-        </section>
-    }
-}
+/// The meaning of the figures, as HTML.
+const EXPLANATION: &str = "<dt>Latency<dd>The time from the server's acceptance of an event to its \
+    arrival in this page, for the latest 10,000 events. The sentence at the top has the p50: half \
+    of the events are faster. Transports whose p50 differs by less than 1 ms or a fifth count as \
+    equal. Events that were late because of a cut do not count. The offset between the server's \
+    clock and this machine's is measured with twelve requests, of which the fastest counts, and \
+    again each minute and after the machine has slept. The error is at most half of that \
+    request's round-trip time. If one direction is slower than the other, no measurement from here \
+    can show it.\
+    <dt>Picture<dd>The bars show how many events had each latency. The line below them begins at \
+    the p50 and gets thinner at the p95 and at the p99; it ends at the max. The dashed line is the \
+    theoretical mean of polling: half an interval and a round trip.\
+    <dt>Missing, duplicates<dd>By the ids of the events. An event is missing if another transport \
+    or the event log has it, and this transport has continued after it. A duplicate was delivered \
+    before. The server reports a gap if the log no longer has an event.\
+    <dt>Bytes per event<dd>The bytes that the server has counted on the transport's sockets, with \
+    headers and framing, without TCP and IP. With TLS, they are counted after decryption. Over \
+    HTTP/2, transports share a connection, whose bytes are shown below the table. The browser's \
+    count has less: for polls the content, plus 300 bytes for the headers whatever their size is, \
+    and nothing for open streams and WebSockets.\
+    <dt>Recovery<dd>With “Cut the connections”, the server closes all connections of the \
+    comparison, as a failing network would. EventSource then waits for the server's retry time, \
+    and this page's WebSocket for 2 s. Polling continues with its next request. A failed long poll \
+    waits for 2 s, too. However, if a reused connection fails before the response begins, the \
+    browser itself repeats the request at once.";

@@ -7,7 +7,7 @@ use waterclock::{offset::Offset, timestamp::Timestamp, transport::Transport};
 use waterclock_diagnose::Protocol;
 
 use super::{
-    format::{millis, transport_label, whole_millis},
+    format::{count, grouped, millis, transport_label, whole_millis},
     latency::LatencySummary,
     stats::{Counters, CutOutcome, Health, RecoveryResult},
 };
@@ -61,63 +61,140 @@ pub(crate) struct TransportResult {
     pub(crate) browser: Option<u64>,
 }
 
+/// A group of rows of the table.
+pub(crate) struct MetricGroup {
+    pub(crate) title: &'static str,
+    pub(crate) metrics: &'static [Metric],
+}
+
 /// A row of the table.
 pub(crate) struct Metric {
     pub(crate) label: &'static str,
     /// Writes the value for one transport.
     pub(crate) text: fn(&Results, &TransportResult) -> String,
+    /// Returns `true` if the metric has a place in the table. It does not change when the first
+    /// value arrives, so that the table keeps its height.
+    pub(crate) applies: fn(&Results) -> bool,
 }
 
 /// The rows of the table.
-pub(crate) static METRICS: [Metric; 21] = [
-    Metric { label: "p50", text: |_, result| latency(result, |latency| latency.p50) },
-    Metric { label: "p95", text: |_, result| latency(result, |latency| latency.p95) },
-    Metric { label: "p99", text: |_, result| latency(result, |latency| latency.p99) },
-    Metric { label: "Maximum", text: |_, result| latency(result, |latency| latency.maximum) },
-    Metric { label: "Mean", text: |_, result| latency(result, |latency| latency.mean) },
-    Metric {
-        label: "Theoretical mean",
-        text: |results, result| text(results.theoretical_mean(result.transport).map(millis)),
+pub(crate) static GROUPS: [MetricGroup; 4] = [
+    MetricGroup {
+        title: "Latency",
+        metrics: &[
+            Metric::new("p50", |_, result| latency(result, |latency| latency.p50)),
+            Metric::new("p95", |_, result| latency(result, |latency| latency.p95)),
+            Metric::new("p99", |_, result| latency(result, |latency| latency.p99)),
+            Metric::new("Max", |_, result| latency(result, |latency| latency.maximum)),
+            Metric::new("Mean", |_, result| latency(result, |latency| latency.mean)),
+            Metric::new("Theoretical mean", |results, result| {
+                text(results.theoretical_mean(result.transport).map(millis))
+            })
+            .only_if(|results| results.has(&[Transport::Poll])),
+        ],
     },
-    Metric { label: "Events", text: |_, result| result.counters.events.to_string() },
-    Metric { label: "Missing", text: |_, result| result.counters.missing.to_string() },
-    Metric { label: "Duplicates", text: |_, result| result.counters.duplicates.to_string() },
-    Metric {
-        label: "Gaps reported",
-        text: |_, result| text(Some(result.counters.gaps).filter(|gaps| *gaps > 0)),
+    MetricGroup {
+        title: "Delivery",
+        metrics: &[
+            Metric::new("Events", |_, result| grouped(result.counters.events)),
+            Metric::new("Missing", |_, result| grouped(result.counters.missing)),
+            Metric::new("Duplicates", |_, result| grouped(result.counters.duplicates)),
+            Metric::new("Gaps", |_, result| grouped(result.counters.gaps))
+                .only_if(|results| results.transports.iter().any(|of| of.counters.gaps > 0)),
+        ],
     },
-    Metric { label: "Requests", text: |_, result| result.counters.requests.to_string() },
-    Metric { label: "Empty responses", text: |_, result| empty_responses(result) },
-    Metric { label: "Connections", text: |_, result| text(result.server.map(|of| of.connections)) },
-    Metric { label: "Reconnects", text: |_, result| result.counters.reconnects.to_string() },
-    Metric { label: "Bytes down per event", text: |_, result| bytes(result, |of| of.sent) },
-    Metric { label: "Bytes up per event", text: |_, result| bytes(result, |of| of.received) },
-    Metric {
-        label: "Bytes down per event (browser)",
-        text: |_, result| {
-            text(result.browser.and_then(|of| of.checked_div(result.counters.events)))
-        },
+    MetricGroup {
+        title: "Cost",
+        metrics: &[
+            Metric::new("Requests", |_, result| grouped(result.counters.requests)),
+            Metric::new("Empty responses", |_, result| empty_responses(result))
+                .only_if(|results| results.has(&POLLS)),
+            Metric::new("Connections", |_, result| text(result.server.map(|of| of.connections))),
+            Metric::new("Bytes per event, down", |_, result| bytes(result, |of| of.sent)),
+            Metric::new("Bytes per event, up", |_, result| bytes(result, |of| of.received)),
+            Metric::new("Bytes per event, down (browser)", |_, result| {
+                text(result.browser.and_then(|of| of.checked_div(result.counters.events)))
+            })
+            .only_if(|results| results.has(&POLLS)),
+        ],
     },
-    Metric {
-        label: "Cut: reconnected after",
-        text: |_, result| cut(result, |of| millis(of.opened)),
+    MetricGroup {
+        title: "Recovery",
+        metrics: &[
+            Metric::new("Reconnects", |_, result| grouped(result.counters.reconnects)),
+            Metric::new("Time to reconnect", |_, result| cut(result, |of| millis(of.opened)))
+                .only_if(Results::has_cut),
+            Metric::new("Time to catch up", |_, result| cut(result, |of| millis(of.caught_up)))
+                .only_if(Results::has_cut),
+            Metric::new("Replayed", |_, result| cut(result, |of| grouped(of.replayed)))
+                .only_if(Results::has_cut),
+            Metric::new("Lost", |_, result| cut(result, |of| grouped(of.lost)))
+                .only_if(Results::has_cut),
+        ],
     },
-    Metric {
-        label: "Cut: caught up after",
-        text: |_, result| cut(result, |of| millis(of.caught_up)),
-    },
-    Metric { label: "Cut: replayed", text: |_, result| cut(result, |of| of.replayed.to_string()) },
-    Metric { label: "Cut: lost", text: |_, result| cut(result, |of| of.lost.to_string()) },
 ];
 
+/// The transports that poll.
+const POLLS: [Transport; 2] = [Transport::LongPoll, Transport::Poll];
+
 impl Metric {
+    const fn new(label: &'static str, text: fn(&Results, &TransportResult) -> String) -> Self {
+        Self { label, text, applies: |_| true }
+    }
+
+    const fn only_if(self, applies: fn(&Results) -> bool) -> Self {
+        Self { applies, ..self }
+    }
+
     /// Returns `true` if the metric has a value for at least one transport.
-    pub(crate) fn has_values(&self, results: &Results) -> bool {
-        results.transports.iter().any(|result| (self.text)(results, result) != EMPTY)
+    fn has_values(&self, results: &Results) -> bool {
+        let values = results.transports.iter().map(|result| (self.text)(results, result));
+        (self.applies)(results) && values.into_iter().any(|value| value != EMPTY)
     }
 }
 
 impl Results {
+    /// Creates the results of a run that is starting.
+    pub(crate) fn starting(
+        began: Timestamp,
+        transports: &[Transport],
+        poll_interval: u64,
+        topics: String,
+    ) -> Self {
+        let result = |&transport: &Transport| TransportResult {
+            transport,
+            counters: Counters::default(),
+            latency: None,
+            cut: CutOutcome::None,
+            server: None,
+            browser: None,
+        };
+        Self {
+            began,
+            seconds: 0,
+            topics,
+            poll_interval,
+            protocol: String::new(),
+            offset: 0.0,
+            uncertainty: 0.0,
+            in_log: None,
+            was_hidden: false,
+            is_running: true,
+            transports: transports.iter().map(result).collect(),
+            shared: None,
+        }
+    }
+
+    /// Returns `true` if the run has one of these transports.
+    fn has(&self, transports: &[Transport]) -> bool {
+        self.transports.iter().any(|result| transports.contains(&result.transport))
+    }
+
+    /// Returns `true` if the connections were cut.
+    fn has_cut(&self) -> bool {
+        self.transports.iter().any(|result| result.cut != CutOutcome::None)
+    }
+
     /// Returns the theoretical mean latency of polling, in milliseconds: half an interval, which an
     /// event waits on average, and a round trip.
     pub(crate) fn theoretical_mean(&self, transport: Transport) -> Option<f64> {
@@ -143,8 +220,9 @@ impl Results {
         serde_json::from_str(json).ok()
     }
 
-    /// Writes the results as a table in Markdown, with a description of the run below.
-    pub(crate) fn to_markdown(&self) -> String {
+    /// Writes the results as a table in Markdown, with the conclusion and a description of the run
+    /// below.
+    pub(crate) fn to_markdown(&self, conclusion: &str) -> String {
         let mut table = "|".to_owned();
         let mut rule = "|---".to_owned();
         for result in &self.transports {
@@ -153,11 +231,12 @@ impl Results {
             rule.push_str("|---:");
         }
         table = format!("{table} |\n{rule}|\n");
-        for Metric { label, text } in METRICS.iter().filter(|metric| metric.has_values(self)) {
+        let metrics = GROUPS.iter().flat_map(|group| group.metrics);
+        for Metric { label, text, .. } in metrics.filter(|metric| metric.has_values(self)) {
             let cells = self.transports.iter().map(|result| text(self, result));
             let _ = writeln!(table, "| {label} | {} |", cells.collect::<Vec<_>>().join(" | "));
         }
-        format!("{table}\n{}\n", self.description())
+        format!("{table}\n{conclusion}\n\n{}\n", self.description())
     }
 
     /// Describes the run in a few sentences.
@@ -167,7 +246,7 @@ impl Results {
         let protocol = Protocol::parse(&self.protocol);
         let protocol = protocol.map_or(String::new(), |protocol| format!(" Over {protocol}."));
         let in_log = match self.in_log {
-            Some(events) => format!(" Checked against the log: {events} events."),
+            Some(events) => format!(" Checked against the log: {}.", count(events, "event")),
             None => String::new(),
         };
         let hidden = if self.was_hidden {
@@ -184,8 +263,9 @@ impl Results {
                 };
                 format!(
                     " The transports without byte counts of their own have shared {connections}. \
-                     With the page's other requests, {sent} bytes went down and {received} bytes \
-                     went up."
+                     With the page's other requests, {} bytes went down and {} bytes went up.",
+                    grouped(sent),
+                    grouped(received),
                 )
             }
             None => String::new(),
@@ -209,12 +289,12 @@ pub(crate) fn health_label(health: Health) -> &'static str {
     }
 }
 
-/// Describes the latencies of a transport for readers who cannot see the plot.
+/// Describes the latencies of a transport for readers who cannot see the picture.
 pub(crate) fn latency_label(result: &TransportResult) -> String {
     let name = transport_label(result.transport);
     result.latency.as_ref().map_or(format!("{name}: no events yet"), |latency| {
         format!(
-            "{name}: p50 {}, p95 {}, p99 {}, maximum {}",
+            "{name}: p50 {}, p95 {}, p99 {}, max {}",
             millis(latency.p50),
             millis(latency.p95),
             millis(latency.p99),
@@ -238,8 +318,7 @@ fn bytes(result: &TransportResult, of: fn(&MeterCounts) -> u64) -> String {
 }
 
 fn empty_responses(result: &TransportResult) -> String {
-    let is_poll = matches!(result.transport, Transport::Poll | Transport::LongPoll);
-    text(is_poll.then_some(result.counters.empty_responses))
+    text(POLLS.contains(&result.transport).then(|| grouped(result.counters.empty_responses)))
 }
 
 fn cut(result: &TransportResult, of: fn(&RecoveryResult) -> String) -> String {
@@ -257,7 +336,12 @@ mod tests {
     fn results() -> Results {
         let sse = TransportResult {
             transport: Transport::Sse,
-            counters: Counters { events: 4, requests: 1, ..Counters::default() },
+            counters: Counters {
+                health: Health::Open,
+                events: 4,
+                requests: 1,
+                ..Counters::default()
+            },
             latency: None,
             cut: CutOutcome::None,
             server: Some(MeterCounts { connections: 1, requests: 1, received: 100, sent: 1002 }),
@@ -300,19 +384,20 @@ mod tests {
 
     #[test]
     fn results_are_a_table_in_markdown() {
-        let markdown = results().to_markdown();
+        let markdown = results().to_markdown("No events arrived.");
         let lines: Vec<_> = markdown.lines().collect();
         assert_eq!(lines[..2], ["| | SSE | Polling |", "|---|---:|---:|"]);
         for line in [
             "| Theoretical mean | – | 502 ms |",
             "| Events | 4 | 4 |",
             "| Empty responses | – | 0 |",
-            "| Bytes down per event | 250 | 250 |",
-            "| Bytes down per event (browser) | – | 500 |",
+            "| Bytes per event, down | 250 | 250 |",
+            "| Bytes per event, down (browser) | – | 500 |",
+            "No events arrived.",
         ] {
             assert!(lines.contains(&line), "{line}: {markdown}");
         }
-        assert!(!markdown.contains("Cut"), "there was none");
+        assert!(!markdown.contains("Time to"), "no connection was cut");
         assert!(markdown.ends_with(
             "clock, 60 s from 2026-11-22T23:00:01.000Z. Polling interval 1 s. Over HTTP/1.1. \
              Round-trip time 2.0 ms, clock offset ± 1.5 ms. Checked against the log: 4 events.\n"
@@ -328,11 +413,11 @@ mod tests {
         results.shared =
             Some(MeterCounts { connections: 1, requests: 9, received: 200, sent: 3000 });
         assert_eq!(Results::from_json(&results.to_json()), Some(results.clone()));
-        let markdown = results.to_markdown();
-        assert!(!markdown.contains("Bytes down per event |"), "{markdown}");
+        let markdown = results.to_markdown("No events arrived.");
+        assert!(!markdown.contains("Bytes per event, down |"), "{markdown}");
         assert!(
             markdown.contains("have shared one connection")
-                && markdown.contains("3000 bytes went down and 200 bytes went up"),
+                && markdown.contains("3,000 bytes went down and 200 bytes went up"),
             "{markdown}"
         );
     }

@@ -1,5 +1,5 @@
-//! The form above the results. Its values are kept in the page's address, so that a link starts the
-//! same comparison.
+//! The form of settings, folded into one line. Its values are kept in the page's address, so that a
+//! link starts the same comparison.
 
 use leptos::prelude::*;
 use serde::Serialize;
@@ -7,12 +7,12 @@ use waterclock::{event::Topic, transport::Transport};
 use waterclock_leptos::browser::internal::{FromJson, Json};
 
 use super::{
-    format::{transport_label, whole_millis},
+    format::{capitalized, every, joined, transport_label, transport_name, whole_millis},
     seen_ids::TRANSPORTS,
 };
 use crate::{
     browser,
-    reactive::{effect, text},
+    reactive::{effect, first_text, text},
 };
 
 /// Possible intervals of polling, in milliseconds.
@@ -115,6 +115,31 @@ impl Setup {
         transports_of(self.selected.get_untracked())
     }
 
+    /// Returns the selected transports, as a signal.
+    pub(crate) fn tracked_transports(self) -> Vec<Transport> {
+        transports_of(self.selected.get())
+    }
+
+    /// Describes the setup in one line.
+    fn summary(self) -> String {
+        let polling = format!("polling {}", every(self.poll_interval.get()));
+        let transports = self.tracked_transports();
+        let name = |&transport: &Transport| match transport {
+            Transport::Poll => polling.clone(),
+            other => transport_name(other).to_owned(),
+        };
+        let transports = match transports.len() {
+            0 => "No transport".to_owned(),
+            TRANSPORTS => format!("All four transports, {polling}"),
+            _ => capitalized(&joined(&transports.iter().map(name).collect::<Vec<_>>())),
+        };
+        let events = match self.selection.get() {
+            EventSelection::Load => load_label(&self.rate.read(), &self.size.read()),
+            EventSelection::Topics => format!("events of {}", self.topics.read()),
+        };
+        format!("{transports}, {events}")
+    }
+
     /// Returns the topics as the query of a stream.
     pub(crate) fn query(self) -> String {
         let topics = match self.selection.get_untracked() {
@@ -132,11 +157,10 @@ impl Setup {
     /// Describes the events that are read.
     pub(crate) fn description(self) -> String {
         match self.selection.get_untracked() {
-            EventSelection::Load => format!(
-                "A load of {} events/s, {} bytes each",
-                self.rate.get_untracked(),
-                self.size.get_untracked()
-            ),
+            EventSelection::Load => {
+                let (rate, size) = (self.rate.get_untracked(), self.size.get_untracked());
+                format!("A load of {}", load_label(&rate, &size))
+            }
             EventSelection::Topics => {
                 let topics = self.topics.get_untracked();
                 if topics.trim().is_empty() { "clock".to_owned() } else { topics }
@@ -171,6 +195,12 @@ fn transports_of(selected: [bool; TRANSPORTS]) -> Vec<Transport> {
     transports.filter(|(_, is_selected)| *is_selected).map(|(transport, _)| transport).collect()
 }
 
+/// Describes a load by the texts in its fields.
+fn load_label(rate: &str, size: &str) -> String {
+    let plural = |number| if number == "1" { "" } else { "s" };
+    format!("{rate} event{}/s of {size} byte{}", plural(rate), plural(size))
+}
+
 /// The form.
 #[component]
 pub(crate) fn SetupForm(
@@ -184,15 +214,23 @@ pub(crate) fn SetupForm(
         "Only a page on the server's own machine, without a token, may generate a load.",
     );
     let warning = text(move || setup.warning(&protocol.read()));
+    let summary = text(move || setup.summary());
     view! {
-        <fieldset class="setup" disabled=is_fixed>
-            <legend class="hidden">"Setup"</legend>
-            <Transports setup />
-            <Interval setup />
-            <Events setup data />
-            <p class="note">{no_load}</p>
-            <p class="note">{warning}</p>
-        </fieldset>
+        <details class="setup">
+            <summary>
+                <span prop:textContent=summary>{first_text(summary)}</span>
+                " "
+                <span class="change">"Change"</span>
+            </summary>
+            <fieldset disabled=is_fixed>
+                <legend class="hidden">"Setup"</legend>
+                <Transports setup />
+                <Interval setup />
+                <Events setup data />
+                <p class="note">{no_load}</p>
+                <p class="note">{warning}</p>
+            </fieldset>
+        </details>
     }
 }
 
@@ -283,9 +321,9 @@ fn Events(setup: Setup, data: CompareData) -> impl IntoView {
                 "A load of"
             </label>
             {number("Events per second", "1000", setup.rate)}
-            " events/s, "
+            " events/s of "
             {number("Bytes per event", "65536", setup.size)}
-            " bytes each"
+            " bytes"
         </div>
         <div class="choice">
             <span class="of"></span>
@@ -310,5 +348,16 @@ fn Events(setup: Setup, data: CompareData) -> impl IntoView {
                 on:input:target=move |event| setup.topics.set(event.target().value())
             />
         </div>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_of_one_event_is_not_plural() {
+        assert_eq!(load_label("1", "100"), "1 event/s of 100 bytes");
+        assert_eq!(load_label("50", "1"), "50 events/s of 1 byte");
     }
 }

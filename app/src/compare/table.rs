@@ -1,4 +1,6 @@
-//! The results as a table: a column for each transport.
+//! The results as a table: a column for each transport, and groups of rows. On a narrow screen, the
+//! style sheet makes a card of each transport. Browsers drop the roles of a table with such a
+//! layout, so the roles are explicit.
 
 use leptos::prelude::*;
 use waterclock::transport::Transport;
@@ -6,22 +8,19 @@ use waterclock::transport::Transport;
 use super::{
     column::Column,
     format::transport_label,
-    plot::Plot,
-    results::{METRICS, Results, health_label},
+    results::{GROUPS, Metric, MetricGroup, Results, health_label},
 };
 use crate::reactive::text;
 
 /// The results of a run in this page, or of a link.
 #[component]
-pub(crate) fn Table(results: RwSignal<Option<Results>>) -> impl IntoView {
-    let transports = Memo::new(move |_| {
-        results.with(|results| {
-            let transports = results.as_ref().map(|results| results.transports.iter());
-            transports.map(|of| of.map(|result| result.transport).collect::<Vec<_>>())
-        })
-    });
+pub(crate) fn Table(
+    transports: Memo<Vec<Transport>>,
+    results: RwSignal<Option<Results>>,
+) -> impl IntoView {
+    let is_shown = Memo::new(move |_| results.with(Option::is_some));
     // The table is rendered again only for other transports. Otherwise only its texts change.
-    move || transports.get().map(|transports| table(&transports, results))
+    move || is_shown.get().then(|| table(&transports.get(), results))
 }
 
 fn table(transports: &[Transport], results: RwSignal<Option<Results>>) -> impl IntoView + use<> {
@@ -32,52 +31,72 @@ fn table(transports: &[Transport], results: RwSignal<Option<Results>>) -> impl I
             if results.is_running { health_label(result.counters.health) } else { "" }.to_owned()
         });
         view! {
-            <th scope="col">
-                {transport_label(column.transport)} <span class="health" prop:textContent=health></span>
+            <th scope="col" role="columnheader">
+                {transport_label(column.transport)} " "
+                <span class="health" prop:textContent=health></span>
             </th>
         }
     });
-    let plots = columns.iter().map(|&column| view! { <td><Plot column /></td> });
-    let rows = METRICS.iter().map(|metric| {
-        let cells = columns.iter().map(|column| {
-            view! {
-                <td
-                    data-transport=column.transport.as_str()
-                    prop:textContent=column.text(metric.text)
-                ></td>
-            }
-        });
-        let is_hidden = Memo::new(move |_| {
-            results
-                .with(|results| results.as_ref().is_none_or(|results| !metric.has_values(results)))
+    let groups = GROUPS.iter().map(|MetricGroup { title, metrics }| {
+        let rows = metrics.iter().enumerate().map(|(i, metric)| {
+            // The first row of a group also names the group in a card.
+            row(&columns, metric, results, (i == 0).then_some(*title))
         });
         view! {
-            <tr hidden=is_hidden>
-                <th scope="row">{metric.label}</th>
-                {cells.collect_view()}
-            </tr>
+            <tbody role="rowgroup">
+                <tr role="row">
+                    <th role="rowheader" scope="rowgroup" colspan=columns.len() + 1>
+                        {*title}
+                    </th>
+                </tr>
+                {rows.collect_view()}
+            </tbody>
         }
     });
     let about =
         text(move || results.with(|of| of.as_ref().map(Results::description)).unwrap_or_default());
     view! {
         <div class="results" tabindex="0" role="region" aria-label="Results">
-            <table>
-                <thead>
-                    <tr>
-                        <td></td>
+            <table role="table">
+                <thead role="rowgroup">
+                    <tr role="row">
+                        <td role="cell"></td>
                         {heads.collect_view()}
                     </tr>
                 </thead>
-                <tbody>
-                    <tr>
-                        <th scope="row">"Latency"</th>
-                        {plots.collect_view()}
-                    </tr>
-                    {rows.collect_view()}
-                </tbody>
+                {groups.collect_view()}
             </table>
         </div>
         <p class="about" prop:textContent=about></p>
+    }
+}
+
+fn row(
+    columns: &[Column],
+    metric: &'static Metric,
+    results: RwSignal<Option<Results>>,
+    group: Option<&'static str>,
+) -> impl IntoView + use<> {
+    let cells = columns.iter().map(|column| {
+        view! {
+            <td
+                role="cell"
+                data-group=group
+                data-label=metric.label
+                data-transport=column.transport.as_str()
+                prop:textContent=column.text(metric.text)
+            ></td>
+        }
+    });
+    let is_hidden = Memo::new(move |_| {
+        results.with(|results| !results.as_ref().is_some_and(|of| (metric.applies)(of)))
+    });
+    view! {
+        <tr role="row" hidden=is_hidden>
+            <th role="rowheader" scope="row">
+                {metric.label}
+            </th>
+            {cells.collect_view()}
+        </tr>
     }
 }
