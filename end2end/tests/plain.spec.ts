@@ -247,7 +247,7 @@ test.describe('a stream that dies without a sign', () => {
         await expect(page).toHaveTitle('● Live · Waterclock');
         const since = proxy.counts.get('stream')!.sent;
         await expect.poll(() => proxy.counts.get('stream')!.sent).toBeGreaterThan(since);
-        // As behind a router that has forgotten the connection: nothing arrives, and nothing is closed.
+        // As behind a router that has forgotten the connection: nothing arrives.
         proxy.delays.set('stream', 120_000);
         await expect(state(page)).toHaveText('No heartbeat, reconnecting', { timeout: 20_000 });
         await expect(page).toHaveTitle('◌ No heartbeat, reconnecting · Waterclock');
