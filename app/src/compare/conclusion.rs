@@ -94,8 +94,8 @@ pub(crate) fn remarks(results: &Results) -> String {
     for result in ties.iter().enumerate().filter(is_unmentioned).flat_map(|(_, tie)| tie) {
         if baseline > 0 && result.counters.requests >= 2 * baseline {
             let name = capitalized(transport_name(result.transport));
-            let times = times(result.counters.requests, baseline);
-            remarks.push(format!("{name} needs {times} the requests."));
+            let factor = times(result.counters.requests, baseline);
+            remarks.push(format!("{name} needs {factor} the requests."));
         }
     }
     for result in &results.transports {
@@ -501,10 +501,14 @@ mod tests {
         assert_eq!(headline(&running(0, transports.clone())), "Measuring: 1 event so far.");
         transports[0].counters.events = 9;
         assert_eq!(headline(&running(1, transports.clone())), "Measuring: 9 events so far.");
-        transports[0].counters.events = 10;
+        for result in &mut transports {
+            result.counters.events = 10;
+        }
         assert!(headline(&running(1, transports.clone())).starts_with("SSE and WebSocket deliver"));
         // A short run has a result with a caveat.
-        transports[0].counters.events = 9;
+        for result in &mut transports {
+            result.counters.events = 9;
+        }
         let results = stopped(transports);
         assert!(headline(&results).starts_with("SSE and WebSocket deliver"));
         assert_eq!(

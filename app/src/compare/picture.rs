@@ -9,7 +9,7 @@ use super::{
     column::Column,
     format::{millis, transport_label},
     latency::{LatencySummary, x_of},
-    results::{Results, TransportResult, latency_label},
+    results::{Results, TransportResult, WriteValue, latency_label},
 };
 use crate::reactive::text;
 
@@ -71,7 +71,7 @@ fn lane(column: Column, view_box: Signal<String>) -> impl IntoView {
     let median = column.text(|_, result| {
         result.latency.as_ref().map_or(String::new(), |of| format!("p50 {}", millis(of.p50)))
     });
-    let paths: [(_, fn(&Results, &TransportResult) -> String); 6] = [
+    let paths: [(_, WriteValue); 6] = [
         ("bars", |_, result| bars(result)),
         ("theory", theory),
         ("max", |_, result| range(result, |of| [of.p99, of.maximum], "m0-5v10")),

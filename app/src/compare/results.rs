@@ -67,11 +67,14 @@ pub(crate) struct MetricGroup {
     pub(crate) metrics: &'static [Metric],
 }
 
+/// Writes a value for one transport.
+pub(crate) type WriteValue = fn(&Results, &TransportResult) -> String;
+
 /// A row of the table.
 pub(crate) struct Metric {
     pub(crate) label: &'static str,
-    /// Writes the value for one transport.
-    pub(crate) text: fn(&Results, &TransportResult) -> String,
+    /// Writes the value.
+    pub(crate) text: WriteValue,
     /// Returns `true` if the metric has a place in the table. It does not change when the first
     /// value arrives, so that the table keeps its height.
     pub(crate) applies: fn(&Results) -> bool,
@@ -138,7 +141,7 @@ pub(crate) static GROUPS: [MetricGroup; 4] = [
 const POLLS: [Transport; 2] = [Transport::LongPoll, Transport::Poll];
 
 impl Metric {
-    const fn new(label: &'static str, text: fn(&Results, &TransportResult) -> String) -> Self {
+    const fn new(label: &'static str, text: WriteValue) -> Self {
         Self { label, text, applies: |_| true }
     }
 
