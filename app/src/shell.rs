@@ -39,6 +39,72 @@ pub struct Assets {
     pub has_compare: bool,
 }
 
+/// The JavaScript and the WebAssembly of `/`. `cargo leptos` by itself puts all pages in there.
+const HOME_FILES: [&str; 2] = ["/pkg/waterclock.js", "/pkg/waterclock.wasm"];
+
+/// The head of a page's document.
+struct DocumentHead {
+    path: &'static str,
+    title: &'static str,
+    description: &'static str,
+    /// The function that builds the page in the browser.
+    entry: &'static str,
+    /// The JavaScript and the WebAssembly of the page.
+    files: [&'static str; 2],
+    /// The page's own style sheet.
+    style: Option<&'static str>,
+}
+
+impl Page {
+    fn document_head(&self) -> DocumentHead {
+        match self {
+            Self::Home(_) => DocumentHead {
+                path: "/",
+                title: "Waterclock",
+                description: "A live stream of events, one timestamp a second.",
+                entry: "home",
+                files: HOME_FILES,
+                style: None,
+            },
+            Self::Compare(_) => DocumentHead {
+                path: "/compare",
+                title: "Compare · Waterclock",
+                description: "Server-Sent Events, WebSocket, long polling and polling, measured on \
+                              the same stream.",
+                entry: "compare",
+                files: ["/pkg/compare.js", "/pkg/compare.wasm"],
+                style: Some("/compare.css"),
+            },
+            Self::Diagnose => DocumentHead {
+                path: "/diagnose",
+                title: "Diagnose · Waterclock",
+                description: "Checks the path between this browser and the server for whatever \
+                              disturbs a stream.",
+                entry: "diagnose",
+                files: ["/pkg/diagnose.js", "/pkg/diagnose.wasm"],
+                style: Some("/diagnose.css"),
+            },
+            Self::Topics(_) => DocumentHead {
+                path: "/topics",
+                title: "Topics · Waterclock",
+                description: "The topics of this server, live: their events, their rate, and \
+                              their readers.",
+                entry: "topics",
+                files: ["/pkg/topics.js", "/pkg/topics.wasm"],
+                style: Some("/topics.css"),
+            },
+            Self::NotFound => DocumentHead {
+                path: "",
+                title: "Not found · Waterclock",
+                description: "There is no page here.",
+                entry: "home",
+                files: HOME_FILES,
+                style: None,
+            },
+        }
+    }
+}
+
 /// Renders the document around a page.
 ///
 /// The page is in an element of its own. In the browser it is built anew, and the new element takes
@@ -46,42 +112,9 @@ pub struct Assets {
 /// not matter, as they would to hydration, and the old element stays if the program cannot run.
 pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoView {
     let url = assets.url;
-    let (title, description) = match page {
-        Page::Home(_) => ("Waterclock", "A live stream of events, one timestamp a second."),
-        Page::Compare(_) => (
-            "Compare · Waterclock",
-            "Server-Sent Events, WebSocket, long polling and polling, measured on the same stream.",
-        ),
-        Page::Diagnose => (
-            "Diagnose · Waterclock",
-            "Checks the path between this browser and the server for whatever disturbs a stream.",
-        ),
-        Page::Topics(_) => (
-            "Topics · Waterclock",
-            "The topics of this server, live: their events, their rate, and their readers.",
-        ),
-        Page::NotFound => ("Not found · Waterclock", "There is no page here."),
-    };
-    let (name, entry) = match page {
-        Page::Compare(_) => ("compare", "compare"),
-        Page::Diagnose => ("diagnose", "diagnose"),
-        Page::Topics(_) => ("topics", "topics"),
-        Page::Home(_) | Page::NotFound => ("waterclock", "home"),
-    };
-    let [script, wasm] = match name {
-        "compare" if assets.are_split => ["/pkg/compare.js", "/pkg/compare.wasm"],
-        "diagnose" if assets.are_split => ["/pkg/diagnose.js", "/pkg/diagnose.wasm"],
-        "topics" if assets.are_split => ["/pkg/topics.js", "/pkg/topics.wasm"],
-        _ => ["/pkg/waterclock.js", "/pkg/waterclock.wasm"],
-    };
-    let [script, wasm] = [script, wasm].map(url);
-    let path = match page {
-        Page::Home(_) => "/",
-        Page::Compare(_) => "/compare",
-        Page::Diagnose => "/diagnose",
-        Page::Topics(_) => "/topics",
-        Page::NotFound => "",
-    };
+    let DocumentHead { path, title, description, entry, files, style } = page.document_head();
+    let files = if assets.are_split { files } else { HOME_FILES };
+    let [script, wasm] = files.map(url);
     let has_program = page != Page::NotFound;
     let head = has_program.then(|| {
         let loader = loader(script, wasm, entry);
@@ -108,12 +141,6 @@ pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoVie
             </noscript>
         }
     });
-    let style = match page {
-        Page::Compare(_) => Some("/compare.css"),
-        Page::Diagnose => Some("/diagnose.css"),
-        Page::Topics(_) => Some("/topics.css"),
-        Page::Home(_) | Page::NotFound => None,
-    };
     let style = style.map(|style| view! { <link rel="stylesheet" href=url(style) /> });
     let data = match &page {
         Page::Home(data) => Some(page_data::element(data)),
