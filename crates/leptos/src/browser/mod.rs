@@ -30,6 +30,6 @@ pub mod internal {
         held::{Held, give_up_all},
         json::{FromJson, Json, from_json},
         page::{Lifecycle, every_second, is_visible, now, on_lifecycle, random},
-        poll::{AbortOnDrop, PollResponse, poll},
+        poll::{AbortOnDrop, PollResponse, get_json, poll},
     };
 }

@@ -1,5 +1,7 @@
 //! Requests for the events after a cursor (`GET /poll`).
 
+use std::pin::Pin;
+
 use gloo_net::http::Request;
 use waterclock::{
     event::Event,
@@ -8,7 +10,7 @@ use waterclock::{
 };
 use web_sys::{AbortController, AbortSignal};
 
-use super::json::{FromJson, Json, from_json};
+use super::json::{FromJson, Json};
 
 /// Timeout of a request, in milliseconds.
 const TIMEOUT: u32 = 20_000;
@@ -57,12 +59,20 @@ impl FromJson for PlacedEnd {
 
 /// Polls once, with a timeout. Returns `None` without a valid response.
 pub async fn poll(url: &str) -> Option<PollResponse> {
-    let timeout = AbortSignal::timeout_with_u32(TIMEOUT);
-    let response = Request::get(url).abort_signal(Some(&timeout)).send().await.ok()?;
-    if !response.ok() {
-        return None;
-    }
-    from_json(&response.text().await.ok()?)
+    PollResponse::from_json(&get_json(url.to_owned()).await?)
+}
+
+/// Requests JSON, with a timeout. Returns `None` without a valid response. The future is boxed, so
+/// that its code is in the page once.
+pub fn get_json(url: String) -> Pin<Box<dyn Future<Output = Option<Json>>>> {
+    Box::pin(async move {
+        let timeout = AbortSignal::timeout_with_u32(TIMEOUT);
+        let response = Request::get(&url).abort_signal(Some(&timeout)).send().await.ok()?;
+        if !response.ok() {
+            return None;
+        }
+        Json::of(&response.text().await.ok()?)
+    })
 }
 
 /// Aborts a request when it is dropped.
