@@ -36,7 +36,6 @@ export async function read(wasm, isRunning) {
       for (const part of ["#as-of", ".count", ".scroller"]) {
         find(part).replaceChildren(...find(part, fresh).childNodes);
       }
-      for (const button of document.querySelectorAll(".rows button")) button.disabled = true;
       wait = 5;
     } catch {
       wait = Math.min(2 * wait, 60);

@@ -1,6 +1,4 @@
-//! The dialog with the details of an event.
-
-use std::sync::Arc;
+//! The details of the chosen event, beside the list or in a dialog.
 
 use leptos::{prelude::*, task::spawn_local};
 use waterclock::event::Event;
@@ -8,32 +6,23 @@ use waterclock::event::Event;
 use crate::{
     browser,
     event_json::event_json,
-    feed::{Feed, Hold},
+    feed::Feed,
     reactive::text,
     time::{date_and_time, unix_time},
     visible::visible,
 };
 
-/// Opens the dialog. Until it is closed, the list is held, so that the previous and the next event
-/// stay in it.
-pub(crate) fn open(feed: Feed, event: Arc<Event>) {
-    let has_followed = feed.hold.get_untracked().is_none();
-    if has_followed {
-        feed.hold(Hold::Scrolled);
+/// Opens the details, if there is a chosen event.
+pub(crate) fn open(feed: Feed) {
+    if !feed.open_details() {
+        return;
     }
-    browser::open_dialog("Event", move || {
-        on_cleanup(move || {
-            if has_followed {
-                feed.follow();
-            }
-        });
-        let event = RwSignal::new(event);
-        let step = move |forward: bool| {
-            let id = event.read_untracked().id;
-            if let Some(next) = feed.neighbour(id, forward) {
-                event.set(next);
-            }
+    browser::open_dialog("Event", Some(feed.scroller), move || {
+        on_cleanup(move || feed.close_details());
+        let field = move |read: fn(&Event) -> String| {
+            text(move || feed.chosen().map_or(String::new(), |event| read(&event)))
         };
+        let [data, json] = [|event: &Event| event.data.clone(), event_json].map(field);
         let message = RwSignal::new(String::new());
         let copy = move |text: String| {
             spawn_local(async move {
@@ -46,9 +35,6 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
                 message.set(text.to_owned());
             });
         };
-        let copy_data = move |_| copy(event.read_untracked().data.clone());
-        let copy_event = move |_| copy(event_json(&event.read_untracked()));
-        let field = |read: fn(&Event) -> String| text(move || read(&event.read()));
         view! {
             <dl>
                 <dt>"Id"</dt><dd prop:textContent=field(|event| event.id.to_string())></dd>
@@ -60,16 +46,16 @@ pub(crate) fn open(feed: Feed, event: Arc<Event>) {
             </dl>
             <pre tabindex="0" prop:textContent=field(pretty_data)></pre>
             <p class="buttons">
-                <button type="button" class="quiet" on:click=copy_data>
+                <button type="button" class="quiet" on:click=move |_| copy(data.get_untracked())>
                     "Copy data"
                 </button>
-                <button type="button" class="quiet" on:click=copy_event>
+                <button type="button" class="quiet" on:click=move |_| copy(json.get_untracked())>
                     "Copy event"
                 </button>
-                <button type="button" class="quiet" on:click=move |_| step(false)>
+                <button type="button" class="quiet" on:click=move |_| feed.step(-1)>
                     "Previous"
                 </button>
-                <button type="button" class="quiet" on:click=move |_| step(true)>
+                <button type="button" class="quiet" on:click=move |_| feed.step(1)>
                     "Next"
                 </button>
                 <output prop:textContent=message></output>

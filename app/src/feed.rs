@@ -1,9 +1,9 @@
 //! The reactive list behind the page. Each update is added to a ring outside the signals. One
 //! signal tells the view what to show of it, at most once per animation frame.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
-use leptos::{html::Div, prelude::*};
+use leptos::{html::Div, prelude::*, task::spawn_local};
 use serde::Serialize;
 use waterclock::{event::Event, id::EventId, notice::TopicEnd};
 use waterclock_leptos::{
@@ -15,7 +15,7 @@ use crate::{
     browser::{self, Layout, ScrollPosition},
     filter::Filter,
     reactive::effect,
-    ring::{Outage, Ring, Row, RowContent},
+    ring::{Earlier, MAX_ROWS, Outage, Ring, Row, RowContent},
 };
 
 /// Number of rows above and below the visible ones that are in the document too, so that a short
@@ -23,6 +23,10 @@ use crate::{
 const OVERSCAN: usize = 8;
 /// The same while the end is followed, in all. It is smaller, since all rows change in each frame.
 const OVERSCAN_AT_END: usize = 3;
+/// Distance from the top of the list at which earlier events are loaded, in pixels.
+const NEAR_TOP: i32 = 200;
+/// Number of earlier events that are loaded at a time.
+const EARLIER_EVENTS: usize = 100;
 
 /// The reason why the list does not follow the newest events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,9 @@ pub(crate) enum Hold {
     Scrolled,
     /// The reader has paused the list.
     Paused,
+    /// The event whose details are shown would have left the list. It continues when they are
+    /// closed.
+    Details,
 }
 
 /// The end of a topic from before the page was opened.
@@ -75,21 +82,53 @@ pub(crate) struct Viewport {
 impl Viewport {
     /// Returns the part of `shown` in view, or its end if that is followed. `current` is the ring
     /// as it is now.
-    fn of(shown: &Ring, current: &Ring, position: ScrollPosition, is_at_end: bool) -> Self {
-        let rows = shown.shown();
+    fn of(
+        shown: &Ring,
+        current: &Ring,
+        earlier: Earlier,
+        position: ScrollPosition,
+        top: Option<i32>,
+    ) -> Self {
+        let is_at_end = top == Some(i32::MAX);
+        let earlier = if shown.is_full() { Earlier::Full } else { earlier };
+        let has_earlier = usize::from(shown.earlier().is_some());
+        let total = shown.shown().len() + has_earlier;
         let overscan = if is_at_end { OVERSCAN_AT_END } else { 2 * OVERSCAN };
         let visible = position.rows_in_view() + overscan;
-        let last_first = rows.len().saturating_sub(visible);
+        let last_first = total.saturating_sub(visible);
         let above = position.rows_above().saturating_sub(OVERSCAN).min(last_first);
         let above = if is_at_end { last_first } else { above };
+        let mut rows = Vec::new();
+        if above < has_earlier {
+            rows.push(earlier.row());
+        }
+        let above_events = above.saturating_sub(has_earlier);
+        rows.extend(shown.shown().iter().skip(above_events).take(visible).cloned());
         Self {
-            rows: rows.iter().skip(above).take(visible).cloned().collect(),
-            layout: Layout { above, total: rows.len(), row_height: position.row_height },
-            events: current.events(),
-            evicted: current.evicted(),
+            rows,
+            layout: Layout { above, total, row_height: position.row_height, top },
+            events: current.pushed() + shown.prepended(),
+            evicted: shown.evicted(),
             new: current.shown_since(shown),
             matching: shown.matching(),
         }
+    }
+}
+
+/// The place of a row in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// Number of rows above it.
+    above: usize,
+    /// Number of rows from it to the end.
+    after: usize,
+}
+
+impl Place {
+    fn of(shown: &Ring, key: u64) -> Self {
+        let rows = shown.shown().partition_point(|row| row.key < key);
+        let above = rows + usize::from(shown.earlier().is_some());
+        Self { above, after: shown.shown().len() - rows }
     }
 }
 
@@ -98,174 +137,440 @@ impl Viewport {
 pub(crate) struct Feed {
     pub(crate) viewport: RwSignal<Viewport>,
     pub(crate) hold: RwSignal<Option<Hold>>,
+    /// Key of the row of the event that the reader has chosen. 0 if there is none.
+    pub(crate) chosen: RwSignal<u64>,
     /// The element that scrolls.
     pub(crate) scroller: NodeRef<Div>,
-    ring: StoredValue<Ring>,
-    /// The ring at the time when the list was held.
-    held: StoredValue<Option<Ring>>,
-    is_frame_due: StoredValue<bool>,
+    state: StoredValue<State>,
+}
+
+/// The part of the list that no view reads directly. It is one value, so that Leptos's code for it
+/// is in the page once.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+struct State {
+    ring: Ring,
+    /// The ring at the time when the list was held, and earlier events.
+    held: Option<Ring>,
+    is_frame_due: bool,
+    /// The topics, as the query of a stream.
+    query: String,
+    earlier: Earlier,
+    /// Number of rows that have come above those in view since the last frame.
+    added_above: usize,
+    /// The row of the event that the reader has chosen by keys, or to see its details.
+    chosen: Option<Arc<Row>>,
+    /// `true` until the chosen row has been scrolled into view.
+    is_revealed_next: bool,
+    /// `true` if the list must be held before the chosen row leaves its view.
+    is_choice_kept: bool,
+    /// `true` while the details of the chosen event are shown.
+    has_details: bool,
     /// The time at which the stream was lost or stopped, `true` if the reader has stopped it.
-    interrupted: StoredValue<Option<(Duration, bool)>>,
-    /// Scroll position when the end was last shown, in pixels. The reader has scrolled up if the
-    /// list is above it. The end alone does not tell: it also moves when the window is resized.
-    end: StoredValue<i32>,
+    interrupted: Option<(Duration, bool)>,
+    /// Scroll position in the last frame, in pixels. A reader who scrolls up brings the list above
+    /// it. The end alone does not tell: it also moves when the window is resized.
+    top: i32,
+}
+
+impl State {
+    fn shown(&self) -> &Ring {
+        self.held.as_ref().unwrap_or(&self.ring)
+    }
+
+    fn place(&self) -> Option<Place> {
+        Some(Place::of(self.shown(), self.chosen.as_ref()?.key))
+    }
+
+    /// Chooses a row.
+    fn choose(&mut self, row: &Arc<Row>) {
+        self.chosen = Some(Arc::clone(row));
+        (self.is_choice_kept, self.is_revealed_next) = (true, true);
+    }
+
+    /// Puts earlier rows before the others, as [`Ring::prepend`] does. Returns `true` if the reader
+    /// sees no more of the list than before.
+    fn prepend(&mut self, place: EventId, rows: &[RowContent], before: Option<EventId>) -> bool {
+        self.earlier = Earlier::Kept;
+        self.ring.prepend(place, rows, before);
+        let Some(held) = &mut self.held else { return false };
+        let added = held.prepend(place, rows, before);
+        // The row above the oldest event may be gone.
+        self.added_above += added.saturating_sub(usize::from(before.is_none()));
+        added == 0
+    }
 }
 
 impl Feed {
     /// Creates a list that starts with these events and ends, in the order of the log.
-    pub(crate) fn new(events: Vec<Event>, ends: Vec<PastEnd>) -> Self {
+    /// `has_earlier` is `true` if there are earlier ones. `query` has the topics.
+    pub(crate) fn new(
+        events: Vec<Event>,
+        ends: Vec<PastEnd>,
+        has_earlier: bool,
+        query: String,
+    ) -> Self {
         let events = events.into_iter().map(|event| RowContent::Event(Arc::new(event)));
         let mut rows: Vec<_> = events.collect();
         for PastEnd { id, end } in ends.into_iter().rev() {
             let is_before = |row: &RowContent| matches!(row, RowContent::Event(event) if event.id.sequence < id.sequence);
             rows.insert(rows.partition_point(is_before), RowContent::End(end));
         }
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(has_earlier);
         for row in rows {
             ring.push(row);
         }
+        let position = ScrollPosition::default();
+        let viewport = Viewport::of(&ring, &ring, Earlier::Kept, position, Some(i32::MAX));
+        let state = State {
+            ring,
+            held: None,
+            is_frame_due: false,
+            query,
+            earlier: Earlier::Kept,
+            added_above: 0,
+            chosen: None,
+            is_revealed_next: false,
+            is_choice_kept: false,
+            has_details: false,
+            interrupted: None,
+            top: 0,
+        };
         let feed = Self {
-            viewport: RwSignal::new(Viewport::of(&ring, &ring, ScrollPosition::default(), true)),
+            viewport: RwSignal::new(viewport),
             hold: RwSignal::default(),
+            chosen: RwSignal::default(),
             scroller: NodeRef::new(),
-            ring: StoredValue::new(ring),
-            held: StoredValue::default(),
-            is_frame_due: StoredValue::default(),
-            interrupted: StoredValue::default(),
-            end: StoredValue::default(),
+            state: StoredValue::new(state),
         };
         effect(move || {
             feed.request_frame();
             browser::on_resize(move || feed.request_frame());
         });
         effect(move || {
-            let layout = feed.viewport.read().layout;
-            let is_at_end = feed.hold.get().is_none();
-            let top = browser::lay_out(feed.scroller, layout, is_at_end);
+            let top = browser::lay_out(feed.scroller, feed.viewport.read().layout);
             if let Some(top) = top {
-                feed.end.set_value(top);
+                feed.with(&mut |state| state.top = top);
             }
         });
         feed
     }
 
+    /// Reads or changes the state, unless the page is gone.
+    fn with(self, run: &mut dyn FnMut(&mut State)) {
+        let _ = self.state.try_update_value(|state| run(state));
+    }
+
+    /// Changes the state and shows the change.
+    fn update(self, run: &mut dyn FnMut(&mut State)) {
+        self.with(run);
+        self.request_frame();
+    }
+
     /// Adds an update of the stream.
     pub(crate) fn add(self, update: StreamUpdate) {
-        let content = match update {
-            StreamUpdate::Event(event) => RowContent::Event(event),
-            StreamUpdate::Opened => match self.interrupted.try_update_value(Option::take) {
-                Some(Some((since, was_stopped))) => {
-                    let length = browser::now().saturating_sub(since);
-                    RowContent::Outage(Outage { length, was_stopped })
-                }
-                _ => return,
-            },
-            StreamUpdate::Gap(gap) => RowContent::Gap(gap),
-            StreamUpdate::End(end) => RowContent::End(end),
-            StreamUpdate::Notice => return,
-        };
-        self.ring.update_value(|ring| ring.push(content));
-        self.request_frame();
+        let mut update = Some(update);
+        self.update(&mut |state| {
+            let content = match update.take() {
+                Some(StreamUpdate::Event(event)) => RowContent::Event(event),
+                Some(StreamUpdate::Opened) => match state.interrupted.take() {
+                    Some((since, was_stopped)) => {
+                        let length = browser::now().saturating_sub(since);
+                        RowContent::Outage(Outage { length, was_stopped })
+                    }
+                    None => return,
+                },
+                Some(StreamUpdate::Gap(gap)) => RowContent::Gap(gap),
+                Some(StreamUpdate::End(end)) => RowContent::End(end),
+                Some(StreamUpdate::Notice) | None => return,
+            };
+            state.ring.push(content);
+        });
     }
 
     /// Notes that there is no stream any more.
     pub(crate) fn interrupted(self, was_stopped: bool) {
-        self.interrupted.update_value(|interrupted| {
-            interrupted.get_or_insert_with(|| (browser::now(), was_stopped));
+        self.with(&mut |state| {
+            state.interrupted.get_or_insert_with(|| (browser::now(), was_stopped));
         });
     }
 
     /// Sets the filter.
     pub(crate) fn set_filter(self, filter: &Filter) {
-        self.ring.update_value(|ring| ring.set_filter(filter.clone()));
-        self.held
-            .update_value(|held| held.iter_mut().for_each(|held| held.set_filter(filter.clone())));
-        self.request_frame();
+        self.update(&mut |state| {
+            state.ring.set_filter(filter.clone());
+            state.held.iter_mut().for_each(|held| held.set_filter(filter.clone()));
+        });
     }
 
     /// Sets the maximum number of rows.
     pub(crate) fn set_max_rows(self, max_rows: usize) {
-        self.ring.update_value(|ring| ring.set_max_rows(max_rows));
-        self.request_frame();
+        self.update(&mut |state| state.ring.set_max_rows(max_rows));
     }
 
     /// Keeps the list as it is, while further events are counted.
     pub(crate) fn hold(self, hold: Hold) {
-        if self.held.with_value(Option::is_none) {
-            self.held.set_value(Some(self.ring.get_value()));
-        }
         self.hold.set(Some(hold));
-        self.request_frame();
+        self.update(&mut |state| {
+            if state.held.is_none() {
+                let mut ring = state.ring.clone();
+                ring.set_max_rows(MAX_ROWS);
+                state.held = Some(ring);
+            }
+        });
     }
 
     /// Follows the newest events.
     pub(crate) fn follow(self) {
-        self.held.set_value(None);
         self.hold.set(None);
-        self.request_frame();
+        self.update(&mut |state| (state.held, state.is_choice_kept) = (None, false));
     }
 
     /// Handles a scroll, or the intention to scroll up.
     pub(crate) fn scrolled(self, is_upwards: bool) {
-        let is_at_end = browser::is_at_end(self.scroller);
-        let is_above = !is_at_end && browser::is_above(self.scroller, self.end.get_value());
+        let Some(position) = browser::measure(self.scroller) else { return };
+        let mut top = 0;
+        self.with(&mut |state| top = state.top);
+        let is_above =
+            is_upwards && position.can_scroll() || position.is_above(top) && !position.is_at_end();
         match self.hold.get_untracked() {
-            None if is_above || (is_upwards && browser::can_scroll(self.scroller)) => {
-                self.hold(Hold::Scrolled);
-            }
-            Some(Hold::Scrolled) if is_at_end && !is_upwards => self.follow(),
+            None | Some(Hold::Details) if is_above => self.hold(Hold::Scrolled),
+            Some(Hold::Scrolled) if position.is_at_end() && !is_upwards => self.follow(),
             _ => self.request_frame(),
         }
+        let is_wanted = is_upwards || self.hold.get_untracked().is_some();
+        if is_wanted && position.is_above(NEAR_TOP) {
+            self.load_earlier();
+        }
+    }
+
+    /// Loads events before the oldest one, unless that is going on already. Then the list is held.
+    pub(crate) fn load_earlier(self) {
+        let mut request = None;
+        self.with(&mut |state| {
+            let place = state.shown().earlier().filter(|_| !state.shown().is_full());
+            if let Some(place) = place.filter(|_| state.earlier != Earlier::Loading) {
+                state.earlier = Earlier::Loading;
+                let query = &state.query;
+                let url = format!("/poll?before={place}&limit={EARLIER_EVENTS}&{query}");
+                request = Some((place, url));
+            }
+        });
+        let Some((place, url)) = request else { return };
+        if self.hold.get_untracked().is_none() {
+            self.hold(Hold::Scrolled);
+        }
+        self.request_frame();
+        spawn_local(async move {
+            let response = browser::earlier_events(url).await;
+            let mut is_as_before = false;
+            self.update(&mut |state| match &response {
+                Some((rows, before)) => is_as_before = state.prepend(place, rows, *before),
+                None => state.earlier = Earlier::Failed,
+            });
+            // None of them matches the filter, or the log has dropped them.
+            if is_as_before {
+                self.load_earlier();
+            }
+        });
+    }
+
+    /// Chooses the event that comes `by` events after the chosen one, or before it. If none is
+    /// chosen, or it is no longer in the list, the event before the end of the list is that at -1.
+    /// At the oldest event, earlier ones are loaded.
+    pub(crate) fn step(self, by: isize) {
+        let (mut is_oldest, mut is_newest) = (false, true);
+        self.update(&mut |state| {
+            let rows = state.shown().shown();
+            let oldest = rows.front().map_or(0, |row| row.key);
+            let chosen = state.chosen.as_ref().filter(|row| row.key >= oldest);
+            let key = chosen.map_or(u64::MAX, |row| row.key);
+            let events: Vec<_> = rows.iter().filter(|row| row.event().is_some()).collect();
+            let Some(last) = events.len().checked_sub(1) else { return };
+            let next = events.partition_point(|row| row.key < key).saturating_add_signed(by);
+            (is_oldest, is_newest) = (next == 0, next >= last);
+            let row = Arc::clone(events[next.min(last)]);
+            state.choose(&row);
+        });
+        if !is_newest && self.hold.get_untracked().is_none() {
+            self.hold_choice();
+        }
+        if is_oldest && by < 0 {
+            self.load_earlier();
+        }
+    }
+
+    /// Handles a click on the row of that key. Returns `true` if it has chosen an event.
+    pub(crate) fn clicked(self, key: u64) -> bool {
+        let mut is_event = false;
+        self.update(&mut |state| {
+            let rows = state.shown().shown();
+            let row = rows.get(rows.partition_point(|row| row.key < key)).cloned();
+            if let Some(row) = row.filter(|row| row.key == key && row.event().is_some()) {
+                state.choose(&row);
+                is_event = true;
+            }
+        });
+        if Earlier::has_key(key) {
+            self.load_earlier();
+        }
+        is_event
+    }
+
+    /// Returns the chosen event.
+    pub(crate) fn chosen(self) -> Option<Arc<Event>> {
+        let mut event = None;
+        self.chosen.track();
+        self.with(&mut |state| {
+            event = state.chosen.as_ref().and_then(|row| row.event()).cloned();
+        });
+        event
+    }
+
+    /// Notes that the details of the chosen event are shown. Returns `false` if they were already,
+    /// or if there is no chosen event.
+    pub(crate) fn open_details(self) -> bool {
+        let mut is_new = false;
+        self.with(&mut |state| {
+            is_new = !state.has_details && state.chosen.is_some();
+            state.has_details |= is_new;
+        });
+        is_new
+    }
+
+    /// Notes that the details have been closed.
+    pub(crate) fn close_details(self) {
+        self.with(&mut |state| (state.has_details, state.is_choice_kept) = (false, false));
+        if self.hold.get_untracked() == Some(Hold::Details) {
+            self.follow();
+        }
+    }
+
+    /// Keeps the chosen event in the list.
+    fn hold_choice(self) {
+        let mut hold = Hold::Scrolled;
+        self.with(&mut |state| {
+            if state.has_details {
+                hold = Hold::Details;
+            }
+        });
+        self.hold(hold);
+    }
+
+    /// Returns the number of rows that are wholly in view.
+    pub(crate) fn page(self) -> isize {
+        let rows = browser::measure(self.scroller).map_or(3, ScrollPosition::rows_in_view);
+        rows.saturating_sub(2).max(1).cast_signed()
     }
 
     /// Returns all rows that the list shows, oldest first.
     pub(crate) fn shown(self) -> Vec<Arc<Row>> {
-        let shown = |ring: &Ring| ring.shown().iter().cloned().collect();
-        let held = self.held.with_value(|held| held.as_ref().map(shown));
-        held.unwrap_or_else(|| self.ring.with_value(shown))
-    }
-
-    /// Returns the newest event that the list shows.
-    pub(crate) fn newest(self) -> Option<Arc<Event>> {
-        self.shown().iter().rev().find_map(|row| row.event().cloned())
-    }
-
-    /// Returns the event of that id, if the list shows it.
-    pub(crate) fn find(self, id: EventId) -> Option<Arc<Event>> {
-        self.shown().iter().find_map(|row| row.event().filter(|event| event.id == id).cloned())
-    }
-
-    /// Returns the event after the one of that id, or before it.
-    pub(crate) fn neighbour(self, id: EventId, forward: bool) -> Option<Arc<Event>> {
-        let shown = self.shown();
-        let mut events = shown.iter().filter_map(|row| row.event());
-        let mut before = None;
-        while let Some(event) = events.next() {
-            if event.id == id {
-                return if forward { events.next() } else { before }.cloned();
-            }
-            before = Some(event);
-        }
-        None
+        let mut rows = Vec::new();
+        self.with(&mut |state| rows.extend(state.shown().shown().iter().cloned()));
+        rows
     }
 
     fn request_frame(self) {
-        if self.is_frame_due.try_get_value() == Some(false) {
-            self.is_frame_due.set_value(true);
+        let mut is_new = false;
+        self.with(&mut |state| is_new = !mem::replace(&mut state.is_frame_due, true));
+        if is_new {
             request_animation_frame(move || self.draw());
         }
     }
 
     fn draw(self) {
-        // The page may be gone meanwhile.
-        let _ = self.is_frame_due.try_set_value(false);
-        let Some(position) = browser::measure(self.scroller) else { return };
-        let is_at_end = self.hold.get_untracked().is_none();
-        let viewport = self.ring.with_value(|ring| {
-            self.held.with_value(|held| {
-                Viewport::of(held.as_ref().unwrap_or(ring), ring, position, is_at_end)
-            })
+        let Some(mut position) = browser::measure(self.scroller) else { return };
+        let follows = self.hold.get_untracked().is_none();
+        let mut drawn = None;
+        self.with(&mut |state| {
+            state.is_frame_due = false;
+            let place = state.place();
+            let added = mem::take(&mut state.added_above);
+            let mut top = None;
+            if follows {
+                top = Some(i32::MAX);
+                let is_kept = state.is_choice_kept;
+                if is_kept && place.is_some_and(|place| !position.has_room(place.after)) {
+                    return;
+                }
+            } else if added > 0 {
+                top = Some(position.move_down(added));
+            }
+            if mem::take(&mut state.is_revealed_next)
+                && !follows
+                && let Some(place) = place
+            {
+                top = Some(position.reveal(place.above));
+            }
+            let viewport = Viewport::of(state.shown(), &state.ring, state.earlier, position, top);
+            drawn = Some((viewport, state.chosen.as_ref().map_or(0, |row| row.key)));
         });
+        let Some((viewport, chosen)) = drawn else {
+            // The chosen row would leave the view.
+            self.with(&mut |state| state.is_revealed_next = true);
+            return self.hold_choice();
+        };
         self.viewport.set(viewport);
+        if chosen != self.chosen.get_untracked() {
+            self.chosen.set(chosen);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waterclock::{id::Epoch, timestamp::Timestamp};
+
+    use super::*;
+
+    fn ring(has_earlier: bool, events: u64) -> Ring {
+        let mut ring = Ring::new(has_earlier);
+        for sequence in 1..=events {
+            ring.push(RowContent::Event(Arc::new(Event {
+                id: EventId { epoch: Epoch::new(1), sequence },
+                topic: "t".parse().unwrap(),
+                name: "n".parse().unwrap(),
+                data: String::new(),
+                time: Timestamp::from_millis(sequence),
+            })));
+        }
+        ring
+    }
+
+    fn view(ring: &Ring, earlier: Earlier, top: Option<i32>) -> Viewport {
+        Viewport::of(ring, ring, earlier, ScrollPosition::default(), top)
+    }
+
+    #[test]
+    fn a_row_above_the_oldest_event_leads_to_earlier_ones() {
+        let content = |viewport: &Viewport| viewport.rows.first().map(|row| row.content.clone());
+        let held = view(&ring(true, 3), Earlier::Loading, None);
+        assert_eq!(content(&held), Some(RowContent::Earlier(Earlier::Loading)));
+        assert_eq!((held.layout.total, held.events), (4, 3));
+        assert!(held.rows.iter().is_sorted_by_key(|row| row.key));
+
+        let first = view(&ring(false, 3), Earlier::Kept, None);
+        assert!(matches!(content(&first), Some(RowContent::Event(_))));
+        assert_eq!(first.layout.total, 3);
+
+        // It is above the part of a long list that is in view.
+        let end = view(&ring(true, 500), Earlier::Kept, Some(i32::MAX));
+        assert!(matches!(content(&end), Some(RowContent::Event(_))));
+        assert_eq!(end.layout.above + end.rows.len(), 501);
+    }
+
+    #[test]
+    fn the_row_of_each_state_is_another() {
+        let ring = ring(true, 1);
+        let states = [Earlier::Kept, Earlier::Loading, Earlier::Failed];
+        let keys = states.map(|state| view(&ring, state, None).rows[0].key);
+        assert!(keys.is_sorted_by(|key, next| key < next), "{keys:?}");
+    }
+
+    #[test]
+    fn a_row_has_a_place_in_the_list() {
+        let rows = ring(true, 3);
+        let last = rows.shown()[2].key;
+        assert_eq!(Place::of(&rows, last), Place { above: 3, after: 1 });
+        assert_eq!(Place::of(&ring(false, 3), last), Place { above: 2, after: 1 });
     }
 }

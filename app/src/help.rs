@@ -17,13 +17,15 @@ const TEXT: &str = "<h2>Help</h2><dl>\
     <dt><kbd>d</kbd><dd>Details of the newest event\
     <dt><kbd>t</kbd><dd>Next time format\
     <dt><kbd>e</kbd><dd>Export the list\
+    <dt><kbd>↑ ↓</kbd><dd>Choose an event in the list\
+    <dt><kbd>Enter</kbd><dd>Its details\
     <dt><kbd>Esc</kbd><dd>Close a dialog\
     </dl><p>A filter is made of words, <code>\"quoted phrases\"</code>, \
     <code>name:created</code> and <code>topic:orders.*</code>. An event must match all.</p>";
 
 /// Opens the dialog.
 pub(crate) fn open(settings: Settings) {
-    browser::open_dialog("Help", move || {
+    browser::open_dialog("Help", None, move || {
         let rows = ROW_LIMITS.map(|rows| {
             let is_selected = settings.rows.get_untracked() == rows;
             view! { <option selected=is_selected>{rows.to_string()}</option> }

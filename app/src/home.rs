@@ -30,6 +30,8 @@ const ANNOUNCE_EVERY: u64 = 10;
 pub struct HomeData {
     /// The latest events, oldest first.
     pub events: Vec<Event>,
+    /// `true` if the event log keeps earlier events.
+    pub has_earlier: bool,
     /// The ends of topics up to the cursor, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<PastEnd>,
@@ -61,6 +63,7 @@ impl FromJson for HomeData {
     fn from_json(json: &Json) -> Option<Self> {
         Some(Self {
             events: json.list("events"),
+            has_earlier: json.is_true("has_earlier"),
             ends: json.list("ends"),
             cursor: json.parse("cursor"),
             topics: json.parse("topics")?,
@@ -106,11 +109,15 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
         detail: Some(detail),
     });
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
-    let command = command(&host, query.clone());
+    // Behind a proxy, the server does not know its own address, but the browser does.
+    let origin = RwSignal::new(format!("http://{host}"));
+    effect(move || origin.set(browser::origin()));
+    let command = command(origin, query.clone());
     let has_one_topic = !topics.contains([' ', '*', '>']);
+    let topic = StoredValue::new(if has_one_topic { topics.clone() } else { String::new() });
 
     let settings = Settings::new();
-    let feed = Feed::new(events, ends);
+    let feed = Feed::new(events, ends, data.has_earlier, query.clone());
     let gauges = Gauges::new(settings);
     let live = Live::new(LiveOptions { query, cursor, group, refusal }, move |update| {
         gauges.record(&update);
@@ -140,8 +147,8 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
                 </div>
             </div>
             <Topics topics />
-            <Toolbar feed settings may_publish />
-            <List feed settings is_refused has_one_topic />
+            <Toolbar feed settings may_publish topic />
+            <List feed settings is_refused may_publish has_one_topic topic origin />
         </main>
         <footer>
             <p>"Read this stream in a terminal: " <code>{command}</code></p>
@@ -150,10 +157,7 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
 }
 
 /// Returns the command that reads the same stream in a terminal.
-fn command(host: &str, query: String) -> Signal<String> {
-    // Behind a proxy, the server does not know its own address, but the browser does.
-    let origin = RwSignal::new(format!("http://{host}"));
-    effect(move || origin.set(browser::origin()));
+fn command(origin: RwSignal<String>, query: String) -> Signal<String> {
     text(move || match (origin.get(), &*query) {
         (origin, "") => format!("curl -N {origin}/events"),
         (origin, query) => format!("curl -N '{origin}/events?{query}'"),

@@ -123,8 +123,7 @@ pub(crate) fn sharing_label(role: Role, state: &ConnectionState, tabs: Option<us
         (Role::Inactive | Role::Suspended, _) => return String::new(),
         (Role::Standalone, _) if *state != ConnectionState::Live => return String::new(),
         (Role::Standalone, _) => {
-            return "This tab has its own connection: tabs share one only over HTTPS or on localhost"
-                .to_owned();
+            return "This tab has its own connection (no HTTPS)".to_owned();
         }
         (_, None | Some(0 | 1)) => "1 tab".to_owned(),
         (_, Some(tabs)) => format!("{tabs} tabs"),

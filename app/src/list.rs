@@ -9,8 +9,9 @@ use crate::{
     browser, details,
     feed::{Feed, Viewport},
     labels::{end_class, end_label, gap_label, outage_label},
+    publish,
     reactive::{first_text, text},
-    ring::{Row, RowContent},
+    ring::{Earlier, Row, RowContent},
     settings::{Settings, TimeDisplay},
     time::{TimeFormat, relative_time, time_of_day, unix_time},
     visible::visible_line,
@@ -41,19 +42,41 @@ pub(crate) fn List(
     feed: Feed,
     settings: Settings,
     is_refused: bool,
+    may_publish: bool,
     /// `true` if all events have the same topic.
     has_one_topic: bool,
+    /// That topic. It is empty for the clock, to which only the server publishes.
+    topic: StoredValue<String>,
+    /// The server's origin.
+    origin: RwSignal<String>,
 ) -> impl IntoView {
-    let has_rows = Signal::derive(move || feed.viewport.read().layout.total > 0);
-    let placeholder = if is_refused { "No events." } else { "No events yet." };
+    let is_hinted = may_publish && !is_refused && !topic.read_value().is_empty();
+    let placeholder = match (is_refused, is_hinted) {
+        (true, _) => "No events.",
+        (false, true) => "No events yet. Publish the first one:",
+        (false, false) => "No events yet.",
+    };
+    let hint = text(move || {
+        if is_hinted {
+            format!("curl -d hello {}/events/{}", origin.get(), topic.read_value())
+        } else {
+            String::new()
+        }
+    });
     // A row never changes. If the format of times changes, all rows are replaced. If each row
     // subscribed to the settings instead, these would keep a subscription of every row that ever
     // existed.
     let rows = move || {
         let times = settings.times();
+        let chosen = feed.chosen.get();
         let rows = feed.viewport.read().rows.clone();
-        rows.into_iter().map(move |row| (row, times)).collect::<Vec<_>>()
+        let row = |row: Arc<Row>| (times, chosen == row.key, row);
+        rows.into_iter().map(row).collect::<Vec<_>>()
     };
+    let active = text(move || match feed.chosen.get() {
+        0 => String::new(),
+        key => key.to_string(),
+    });
     let follows = Signal::derive(move || feed.hold.get().is_none());
     let new = text(move || match feed.viewport.read().new {
         0 => "Newest".to_owned(),
@@ -67,8 +90,8 @@ pub(crate) fn List(
         }
     };
     let on_click = move |click: ev::MouseEvent| {
-        if let Some(event) = browser::clicked_event(&click).and_then(|id| feed.find(id)) {
-            details::open(feed, event);
+        if browser::clicked_item(&click).is_some_and(|key| feed.clicked(key)) {
+            details::open(feed);
         }
     };
     view! {
@@ -84,37 +107,82 @@ pub(crate) fn List(
             <div
                 class="scroller"
                 tabindex="0"
-                role="group"
+                role="listbox"
                 aria-label="Events, oldest first"
+                aria-activedescendant=active
                 node_ref=feed.scroller
                 on:scroll=move |_| feed.scrolled(false)
-                on:wheel:passive=on_wheel
+                on:wheel=on_wheel
+                on:keydown=move |event| press(feed, &event)
             >
-                <ol class="rows" on:click=on_click>
-                    <For each=rows key=|(row, times)| (row.key, *times) let((row, times))>
-                        <RowItem row times />
+                <ol class="rows" role="none" on:click=on_click>
+                    <For
+                        each=rows
+                        key=|(times, is_chosen, row)| (row.key, *times, *is_chosen)
+                        let((times, is_chosen, row))
+                    >
+                        <RowItem row times is_chosen />
                     </For>
                 </ol>
-                <p class="empty" hidden=has_rows>{placeholder}</p>
-                // Inside the scroller, so that a wheel over the button scrolls the list.
-                <div class="end">
-                    <button
-                        type="button"
-                        hidden=follows
-                        prop:textContent=new
-                        on:click=move |_| feed.follow()
-                    ></button>
-                </div>
             </div>
+            // The style sheet shows it while there are no rows.
+            <p class="empty">
+                {placeholder} " " <code prop:textContent=hint>{first_text(hint)}</code>
+                <button
+                    type="button"
+                    class="quiet"
+                    hidden=!is_hinted
+                    on:click=publish::opener(topic)
+                >
+                    "Publish an event"
+                </button>
+            </p>
+            // It comes under the pointer of a reader who scrolls up, and must not stop the wheel.
+            <p
+                class="end"
+                hidden=follows
+                on:wheel=move |wheel| browser::scroll_by(feed.scroller, wheel.delta_y())
+            >
+                <button
+                    type="button"
+                    class="quiet"
+                    prop:textContent=new
+                    on:click=move |_| feed.follow()
+                ></button>
+            </p>
         </div>
     }
 }
 
+/// Handles a key in the list.
+fn press(feed: Feed, event: &ev::KeyboardEvent) {
+    match &*event.key() {
+        "ArrowUp" => feed.step(-1),
+        "ArrowDown" => feed.step(1),
+        "PageUp" => feed.step(-feed.page()),
+        "PageDown" => feed.step(feed.page()),
+        "Home" => feed.step(isize::MIN),
+        "End" => {
+            feed.follow();
+            feed.step(isize::MAX);
+        }
+        "Enter" => {
+            if feed.chosen.get_untracked() == 0 {
+                feed.step(isize::MAX);
+            }
+            details::open(feed);
+        }
+        _ => return,
+    }
+    event.prevent_default();
+}
+
 /// One row: an event, or a mark.
 #[component]
-fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
+fn RowItem(row: Arc<Row>, times: TimeDisplay, is_chosen: bool) -> impl IntoView {
     let (kind, event, mark) = match &row.content {
         RowContent::Event(event) => ("event", Some(event), String::new()),
+        RowContent::Earlier(earlier) => ("mark earlier", None, earlier_label(*earlier).to_owned()),
         RowContent::Outage(outage) => ("mark", None, outage_label(*outage)),
         RowContent::Gap(gap) => ("mark gap", None, gap_label(gap).to_owned()),
         RowContent::End(end) => (end_class(end), None, end_label(end)),
@@ -126,24 +194,31 @@ fn RowItem(row: Arc<Row>, times: TimeDisplay) -> impl IntoView {
     let data = event.map_or("", |event| event.data.trim_start());
     let data = data.get(..data.floor_char_boundary(MAX_DATA)).unwrap_or_default();
     let mut data = visible_line(data);
-    if data.is_empty() {
+    if data.is_empty() && event.is_some() {
         data.push_str("(empty)");
     }
     let sequence = event.map(|event| event.id.sequence.to_string()).unwrap_or_default();
     view! {
-        <li class=kind data-id=event.map(|event| event.id.to_string())>
+        <li id=row.key.to_string() class=kind role="option" aria-selected=is_chosen.to_string()>
             <time datetime=time.map(|time| time.to_string())>
                 {time.map(|time| write_time(time, times)).unwrap_or_default()}
             </time>
-            // The tab key skips these buttons: they are many, and they come and go.
-            <button type="button" class="data" dir="auto" tabindex="-1" hidden=event.is_none()>
-                {data}
-            </button>
+            <span class="data" dir="auto">{data}</span>
             <span class="about">{mark}</span>
             <span class="topic">{topic}</span>
             <span class="event-name">{name}</span>
             <code class="id">{sequence}</code>
         </li>
+    }
+}
+
+/// Describes the events before those in the list.
+fn earlier_label(earlier: Earlier) -> &'static str {
+    match earlier {
+        Earlier::Kept => "Earlier events…",
+        Earlier::Loading => "Loading earlier events…",
+        Earlier::Failed => "Earlier events could not be loaded. Scroll up to try again.",
+        Earlier::Full => "The list has no room for earlier events.",
     }
 }
 

@@ -1,10 +1,11 @@
-//! The rows of the list: the latest events, with marks where the stream has opened or events are
-//! missing.
+//! The rows of the list: the latest events, with marks where there was no stream or events are
+//! missing. Earlier events can be put before them.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use waterclock::{
     event::Event,
+    id::EventId,
     notice::{Gap, TopicEnd},
 };
 
@@ -12,8 +13,13 @@ use crate::filter::Filter;
 
 /// Default maximum number of rows.
 pub(crate) const DEFAULT_ROWS: usize = 10_000;
+/// Maximum number of rows that a reader can set, and of those that a held list has.
+pub(crate) const MAX_ROWS: usize = 100_000;
 /// Maximum size of the data of all rows, in bytes. The newest row is kept whatever its size.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Key of the first row that is added. Rows before it have lower ones.
+const FIRST_KEY: u64 = 1 << 32;
 
 /// A row of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +31,8 @@ pub(crate) struct Row {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RowContent {
+    /// There are earlier events, which can be loaded.
+    Earlier(Earlier),
     /// An event.
     Event(Arc<Event>),
     /// There was no stream for a time, which is over.
@@ -33,6 +41,31 @@ pub(crate) enum RowContent {
     Gap(Gap),
     /// A topic has ended here.
     End(TopicEnd),
+}
+
+/// The state of the events before those in the list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Earlier {
+    /// They can be loaded.
+    #[default]
+    Kept,
+    Loading,
+    /// The last attempt to load them has failed.
+    Failed,
+    /// The list has no room for them.
+    Full,
+}
+
+impl Earlier {
+    /// Returns the row that stands for them. Its key is lower than that of any other row.
+    pub(crate) fn row(self) -> Arc<Row> {
+        Arc::new(Row { key: self as u64, content: RowContent::Earlier(self) })
+    }
+
+    /// Returns `true` if a key is that of such a row.
+    pub(crate) fn has_key(key: u64) -> bool {
+        key <= Self::Full as u64
+    }
 }
 
 /// A time without a stream.
@@ -55,12 +88,23 @@ pub(crate) struct Ring {
     max_rows: usize,
     bytes: usize,
     next_key: u64,
-    events: u64,
+    /// Number of events that have been pushed.
+    pushed: u64,
+    /// Number of events that have been put before the others and are not among the evicted.
+    prepended: u64,
     evicted: u64,
+    /// `true` if the event log may keep earlier events.
+    has_earlier: bool,
+    /// The place before which they are, if it is not that of the oldest event.
+    before: Option<EventId>,
+    /// `true` if there was no room for earlier events.
+    is_full: bool,
 }
 
 impl Ring {
-    pub(crate) fn new() -> Self {
+    /// Creates an empty list. `has_earlier` is `true` if the event log keeps events before the
+    /// first one that will be added.
+    pub(crate) fn new(has_earlier: bool) -> Self {
         Self {
             rows: VecDeque::new(),
             matches: None,
@@ -68,9 +112,13 @@ impl Ring {
             filter: Filter::default(),
             max_rows: DEFAULT_ROWS,
             bytes: 0,
-            next_key: 0,
-            events: 0,
+            next_key: FIRST_KEY,
+            pushed: 0,
+            prepended: 0,
             evicted: 0,
+            has_earlier,
+            before: None,
+            is_full: false,
         }
     }
 
@@ -79,9 +127,15 @@ impl Ring {
         self.matches.as_ref().unwrap_or(&self.rows)
     }
 
-    /// Returns the number of events received.
-    pub(crate) fn events(&self) -> u64 {
-        self.events
+    /// Returns the number of events that have been pushed.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Returns the number of events that have been put before the others. Those that take the place
+    /// of evicted ones do not count.
+    pub(crate) fn prepended(&self) -> u64 {
+        self.prepended
     }
 
     /// Returns the number of events that are no longer kept.
@@ -100,25 +154,79 @@ impl Ring {
         new.filter(|row| row.event().is_some()).count()
     }
 
+    /// Returns the place in the log before which there may be earlier events.
+    pub(crate) fn earlier(&self) -> Option<EventId> {
+        let oldest = || self.rows.iter().find_map(|row| Some(row.event()?.id));
+        self.before.or_else(oldest).filter(|_| self.has_earlier)
+    }
+
+    /// Returns `true` if there was no room for earlier events.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Puts earlier rows before the others, unless they are not those before `place`. There may be
+    /// further events before `before`. Returns the number of rows to show that this has added.
+    pub(crate) fn prepend(
+        &mut self,
+        place: EventId,
+        rows: &[RowContent],
+        before: Option<EventId>,
+    ) -> usize {
+        if self.earlier() != Some(place) {
+            return 0;
+        }
+        let shown = self.shown().len();
+        for content in rows.iter().rev() {
+            let key = self.rows.front().map_or(self.next_key, |row| row.key) - 1;
+            let row = Arc::new(Row { key, content: content.clone() });
+            if row.event().is_some() {
+                match self.evicted.checked_sub(1) {
+                    Some(evicted) => self.evicted = evicted,
+                    None => self.prepended += 1,
+                }
+            }
+            if self.count(&row)
+                && let Some(matches) = &mut self.matches
+            {
+                matches.push_front(Arc::clone(&row));
+            }
+            self.rows.push_front(row);
+        }
+        (self.has_earlier, self.before) = (before.is_some(), before);
+        let all = self.rows.len();
+        self.evict();
+        self.is_full = self.rows.len() < all;
+        self.shown().len().saturating_sub(shown)
+    }
+
     /// Adds a row, and drops the oldest ones over the limits.
     pub(crate) fn push(&mut self, content: RowContent) {
         let row = Arc::new(Row { key: self.next_key, content });
         self.next_key += 1;
-        self.events += u64::from(row.event().is_some());
-        self.bytes += row.bytes();
-        if let Some(matches) = &mut self.matches
-            && row.event().is_none_or(|event| self.filter.matches(event))
+        self.pushed += u64::from(row.event().is_some());
+        if self.count(&row)
+            && let Some(matches) = &mut self.matches
         {
-            self.matching += usize::from(row.event().is_some());
             matches.push_back(Arc::clone(&row));
         }
         self.rows.push_back(row);
         self.evict();
     }
 
+    /// Counts a new row. Returns `true` if it matches the filter that is set.
+    fn count(&mut self, row: &Row) -> bool {
+        self.bytes += row.bytes();
+        let is_match =
+            self.matches.is_some() && row.event().is_none_or(|event| self.filter.matches(event));
+        self.matching += usize::from(is_match && row.event().is_some());
+        is_match
+    }
+
     /// Sets the maximum number of rows.
     pub(crate) fn set_max_rows(&mut self, max_rows: usize) {
         self.max_rows = max_rows.max(1);
+        self.is_full = false;
         self.evict();
     }
 
@@ -136,7 +244,10 @@ impl Ring {
         while self.rows.len() > self.max_rows || (self.bytes > MAX_BYTES && self.rows.len() > 1) {
             let Some(row) = self.rows.pop_front() else { return };
             self.bytes -= row.bytes();
-            self.evicted += u64::from(row.event().is_some());
+            if row.event().is_some() {
+                self.evicted += 1;
+                (self.has_earlier, self.before) = (true, None);
+            }
         }
         let oldest = self.rows.front().map_or(self.next_key, |row| row.key);
         if let Some(matches) = &mut self.matches {
@@ -152,7 +263,7 @@ impl Row {
     pub(crate) fn event(&self) -> Option<&Arc<Event>> {
         match &self.content {
             RowContent::Event(event) => Some(event),
-            RowContent::Outage(_) | RowContent::Gap(_) | RowContent::End(_) => None,
+            _ => None,
         }
     }
 
@@ -163,13 +274,19 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use waterclock::id::{Epoch, EventId};
+    use waterclock::{id::Epoch, timestamp::Timestamp};
+
+    use std::ops::Range;
 
     use super::*;
 
+    fn id(sequence: u64) -> EventId {
+        EventId { epoch: Epoch::new(1), sequence }
+    }
+
     fn event(sequence: u64, data: String) -> RowContent {
         RowContent::Event(Arc::new(Event {
-            id: EventId { epoch: Epoch::new(1), sequence },
+            id: id(sequence),
             topic: "t".parse().unwrap(),
             name: "n".parse().unwrap(),
             data,
@@ -177,15 +294,30 @@ mod tests {
         }))
     }
 
+    fn outage() -> RowContent {
+        RowContent::Outage(Outage { length: Duration::ZERO, was_stopped: true })
+    }
+
+    fn odd_or_even(n: u64) -> String {
+        if n.is_multiple_of(2) { "even" } else { "odd" }.to_owned()
+    }
+
+    /// Loads the events of these sequence numbers.
+    fn load(ring: &mut Ring, sequences: Range<u64>, before: Option<u64>) -> usize {
+        let events: Vec<_> = sequences.map(|n| event(n, odd_or_even(n))).collect();
+        let place = ring.earlier().unwrap();
+        ring.prepend(place, &events, before.map(id))
+    }
+
     fn sequences(ring: &Ring) -> Vec<u64> {
         ring.shown().iter().filter_map(|row| Some(row.event()?.id.sequence)).collect()
     }
 
     fn odd_and_even(max_rows: usize, upto: u64) -> Ring {
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(false);
         ring.set_max_rows(max_rows);
         for n in 1..=upto {
-            ring.push(event(n, if n % 2 == 0 { "even" } else { "odd" }.to_owned()));
+            ring.push(event(n, odd_or_even(n)));
         }
         ring
     }
@@ -194,9 +326,9 @@ mod tests {
     fn the_latest_rows_are_kept_and_the_others_counted() {
         let mut ring = odd_and_even(4, 10);
         assert_eq!(sequences(&ring), [7, 8, 9, 10]);
-        assert_eq!((ring.events(), ring.evicted(), ring.matching()), (10, 6, None));
-        ring.push(RowContent::Outage(Outage { length: Duration::ZERO, was_stopped: true }));
-        assert_eq!((ring.events(), ring.evicted(), ring.shown().len()), (10, 7, 4));
+        assert_eq!((ring.pushed(), ring.evicted(), ring.matching()), (10, 6, None));
+        ring.push(outage());
+        assert_eq!((ring.pushed(), ring.evicted(), ring.shown().len()), (10, 7, 4));
         ring.set_max_rows(2);
         assert_eq!(sequences(&ring), [10]);
     }
@@ -204,7 +336,7 @@ mod tests {
     #[test]
     fn a_filter_applies_to_present_and_future_rows() {
         let mut ring = odd_and_even(6, 6);
-        ring.push(RowContent::Opened(Timestamp::from_millis(0)));
+        ring.push(outage());
         ring.set_filter(Filter::parse("even").unwrap());
         assert_eq!(sequences(&ring), [2, 4, 6]);
         assert_eq!(ring.matching(), Some(3));
@@ -218,14 +350,14 @@ mod tests {
 
     #[test]
     fn large_events_leave_room_for_fewer() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(false);
         for n in 1..=5 {
             ring.push(event(n, "x".repeat(MAX_BYTES / 2)));
         }
         assert_eq!(sequences(&ring), [4, 5]);
         ring.push(event(6, "x".repeat(2 * MAX_BYTES)));
         assert_eq!(sequences(&ring), [6]);
-        assert_eq!((ring.events(), ring.evicted()), (6, 5));
+        assert_eq!((ring.pushed(), ring.evicted()), (6, 5));
     }
 
     #[test]
@@ -236,5 +368,70 @@ mod tests {
             ring.push(event(n, String::new()));
         }
         assert_eq!(sequences(&copy), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn earlier_events_are_put_before_the_others() {
+        let mut ring = Ring::new(true);
+        assert_eq!(ring.earlier(), None, "there is no event yet");
+        ring.push(outage());
+        for n in 11..=12 {
+            ring.push(event(n, odd_or_even(n)));
+        }
+        assert_eq!(ring.earlier(), Some(id(11)));
+        assert_eq!(load(&mut ring, 8..11, Some(5)), 3);
+        assert_eq!(sequences(&ring), [8, 9, 10, 11, 12]);
+        assert!(ring.shown().iter().is_sorted_by_key(|row| row.key));
+        assert_eq!((ring.pushed(), ring.prepended(), ring.evicted()), (2, 3, 0));
+
+        // An answer without events names the place from which to go on.
+        assert_eq!(ring.earlier(), Some(id(5)));
+        assert_eq!(load(&mut ring, 0..0, Some(3)), 0);
+        assert_eq!(ring.earlier(), Some(id(3)));
+        // The answer to another question.
+        assert_eq!(ring.prepend(id(8), &[event(7, String::new())], None), 0);
+        assert_eq!(load(&mut ring, 1..2, None), 1);
+        assert_eq!((ring.earlier(), sequences(&ring)[0]), (None, 1));
+        ring.push(event(13, String::new()));
+        assert_eq!(*sequences(&ring).last().unwrap(), 13);
+    }
+
+    #[test]
+    fn a_filter_applies_to_earlier_events() {
+        let mut ring = odd_and_even(100, 2);
+        ring.has_earlier = true;
+        ring.set_filter(Filter::parse("even").unwrap());
+        let events: Vec<_> = (1..5).map(|n| event(n, odd_or_even(n))).collect();
+        assert_eq!(ring.prepend(id(1), &events, None), 2);
+        assert_eq!((sequences(&ring), ring.matching()), (vec![2, 4, 2], Some(3)));
+    }
+
+    #[test]
+    fn evicted_events_can_be_loaded_again() {
+        let mut ring = odd_and_even(2, 6);
+        assert_eq!((ring.earlier(), ring.evicted()), (Some(id(5)), 4));
+        let mut held = ring.clone();
+        held.set_max_rows(10);
+        assert_eq!(load(&mut held, 2..5, Some(2)), 3);
+        assert_eq!((held.pushed(), held.prepended(), held.evicted()), (6, 0, 1));
+        assert_eq!(load(&mut held, 0..2, None), 2);
+        assert_eq!((held.pushed(), held.prepended(), held.evicted()), (6, 1, 0));
+
+        // The list that is followed has no room for them, and can load them again.
+        assert_eq!(load(&mut ring, 2..5, None), 0);
+        assert_eq!((sequences(&ring), ring.evicted()), (vec![5, 6], 4));
+        assert_eq!(ring.earlier(), Some(id(5)));
+    }
+
+    #[test]
+    fn a_list_without_room_is_full_until_it_may_have_more_rows() {
+        let mut ring = odd_and_even(4, 3);
+        ring.has_earlier = true;
+        let events = [event(0, String::new())];
+        assert_eq!((ring.prepend(id(1), &events, Some(id(0))), ring.is_full()), (1, false));
+        assert_eq!((ring.prepend(id(0), &events, Some(id(0))), ring.is_full()), (0, true));
+        assert_eq!(sequences(&ring), [0, 1, 2, 3]);
+        ring.set_max_rows(10);
+        assert!(!ring.is_full());
     }
 }

@@ -3,10 +3,15 @@
 
 use leptos::prelude::*;
 
-use crate::{browser, reactive::effect, ring::DEFAULT_ROWS, time::TimeFormat};
+use crate::{
+    browser,
+    reactive::effect,
+    ring::{DEFAULT_ROWS, MAX_ROWS},
+    time::TimeFormat,
+};
 
 /// Possible values of the maximum number of rows.
-pub(crate) const ROW_LIMITS: [usize; 3] = [1000, DEFAULT_ROWS, 100_000];
+pub(crate) const ROW_LIMITS: [usize; 3] = [1000, DEFAULT_ROWS, MAX_ROWS];
 
 /// The settings.
 #[derive(Clone, Copy)]

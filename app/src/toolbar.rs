@@ -19,7 +19,13 @@ const FILTER: &str = "filter";
 
 /// The tools. They need a script, and are disabled until it runs.
 #[component]
-pub(crate) fn Toolbar(feed: Feed, settings: Settings, may_publish: bool) -> impl IntoView {
+pub(crate) fn Toolbar(
+    feed: Feed,
+    settings: Settings,
+    may_publish: bool,
+    /// The topic of the events to publish, or an empty text.
+    topic: StoredValue<String>,
+) -> impl IntoView {
     let is_idle = RwSignal::new(true);
     effect(move || is_idle.set(false));
     let bad_pattern = RwSignal::new(None);
@@ -74,7 +80,7 @@ pub(crate) fn Toolbar(feed: Feed, settings: Settings, may_publish: bool) -> impl
                 type="button"
                 class="quiet"
                 hidden=!may_publish
-                on:click=|_| publish::open()
+                on:click=publish::opener(topic)
             >
                 "Publish"
             </button>
@@ -95,6 +101,9 @@ pub(crate) fn Toolbar(feed: Feed, settings: Settings, may_publish: bool) -> impl
 pub(crate) fn shortcuts(feed: Feed, live: Live, settings: Settings) {
     effect(move || {
         browser::on_key(move |key| {
+            if key == "Escape" {
+                return browser::close_pane();
+            }
             if !settings.has_shortcuts.get_untracked() {
                 return false;
             }
@@ -107,9 +116,8 @@ pub(crate) fn shortcuts(feed: Feed, live: Live, settings: Settings) {
                 "t" => settings.set_time(settings.time.get_untracked().next()),
                 "e" => export(feed),
                 "d" => {
-                    if let Some(event) = feed.newest() {
-                        details::open(feed, event);
-                    }
+                    feed.step(isize::MAX);
+                    details::open(feed);
                 }
                 _ => return false,
             }

@@ -121,7 +121,7 @@ test.describe('publishing', () => {
     await server.start(...fast);
     await page.goto(`${server.url}/?topic=chat`);
     await expect(state(page)).toHaveText('Live');
-    await page.getByRole('button', { name: 'Publish' }).click();
+    await page.getByRole('button', { name: 'Publish', exact: true }).click();
     const form = page.getByRole('dialog', { name: 'Publish an event' });
     await form.getByLabel('Topic').fill('chat');
     await form.getByLabel('Name').fill('said');
@@ -137,6 +137,50 @@ test.describe('publishing', () => {
     await expect(form.getByText('Only the server itself publishes to clock.')).toBeVisible();
   });
 });
+
+test('an empty topic says how to publish to it', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await page.goto(`${server.url}/?topic=chat.room`);
+  await expect(state(page)).toHaveText('Live');
+  const hint = page.locator('.empty');
+  await expect(hint).toContainText('No events yet.');
+  await expect(hint.locator('code')).toHaveText(`curl -d hello ${server.url}/events/chat.room`);
+  await hint.getByRole('button', { name: 'Publish an event' }).click();
+  const form = page.getByRole('dialog', { name: 'Publish an event' });
+  await expect(form.getByLabel('Topic')).toHaveValue('chat.room');
+  await form.getByLabel('Data').fill('first');
+  await form.getByRole('button', { name: 'Publish' }).click();
+  await expect(page.locator('.rows .event .data')).toHaveText('first');
+  await expect(hint).toBeHidden();
+
+  // No one topic to publish to.
+  for (const topics of ['empty.*', 'a+b']) {
+    await page.goto(`${server.url}/?topic=${topics}`);
+    await expect(hint).toContainText('No events yet.');
+    await expect(hint.getByRole('button')).toBeHidden();
+    await page.getByRole('button', { name: 'Publish', exact: true }).click();
+    await expect(form.getByLabel('Topic')).toHaveValue('');
+  }
+});
+
+for (const width of [360, 412, 768, 1440]) {
+  test(`nothing moves while it starts, ${width} px`, async ({ page, server }) => {
+    await page.setViewportSize({ width, height: 800 });
+    await page.addInitScript(() => {
+      const shifts = ((window as any).shifts = [] as number[]);
+      const observer = new PerformanceObserver((list) => {
+        for (const shift of list.getEntries()) shifts.push((shift as any).value);
+      });
+      observer.observe({ type: 'layout-shift', buffered: true });
+    });
+    await server.start(...fast);
+    await expect.poll(() => server.newest()).toBeGreaterThan(10);
+    await page.goto(server.url);
+    await expect(page.locator('.gauges')).toContainText('lag');
+    const sum = await page.evaluate(() => (window as any).shifts.reduce((sum: number, shift: number) => sum + shift, 0));
+    expect(sum).toBeLessThan(0.02);
+  });
+}
 
 for (const colorScheme of ['light', 'dark'] as const) {
   test(`fits a phone, ${colorScheme}`, async ({ page, server }) => {

@@ -90,7 +90,7 @@ test('every action of the live page', async ({ page, server }) => {
 
   // The list scrolls, is held, and follows again.
   await expect.poll(() => count(page)).toBeGreaterThan(30);
-  await goTo(page, 'group', 'Events, oldest first');
+  await goTo(page, 'listbox', 'Events, oldest first');
   const newest = page.getByRole('button', { name: /^Newest/ });
   await expect(async () => {
     await page.keyboard.press('PageUp');

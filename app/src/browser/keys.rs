@@ -17,7 +17,7 @@ pub(crate) fn on_key(on_key: impl Fn(&str) -> bool + 'static) {
             target.closest("input, textarea, select").is_ok_and(|found| found.is_some())
         };
         let is_taken = target.as_ref().is_some_and(is_field)
-            || document().query_selector("dialog").is_ok_and(|dialog| dialog.is_some());
+            || document().query_selector("dialog:modal").is_ok_and(|dialog| dialog.is_some());
         let has_modifier = event.ctrl_key() || event.alt_key() || event.meta_key();
         if event.repeat() || has_modifier || event.default_prevented() || is_taken {
             return;

@@ -7,6 +7,7 @@
 mod address;
 mod clipboard;
 mod dialog;
+mod earlier;
 mod get;
 mod json;
 mod keys;
@@ -25,7 +26,8 @@ pub(crate) use address::{
     query, set_query, to_base64url,
 };
 pub(crate) use clipboard::{copy, download};
-pub(crate) use dialog::open_dialog;
+pub(crate) use dialog::{close_pane, open_dialog};
+pub(crate) use earlier::earlier_events;
 pub(crate) use get::get;
 pub(crate) use json::pretty_json;
 pub(crate) use keys::{move_focus, on_key};
@@ -34,13 +36,11 @@ pub(crate) use meter::{
 };
 pub(crate) use offset::{measure_offset, now as unix_millis};
 pub(crate) use page::{
-    clicked_event, focus, on_resize, on_visibility, origin, set_title, text_of, time, utc_offset,
+    clicked_item, focus, on_resize, on_visibility, origin, set_title, text_of, time, utc_offset,
 };
 pub(crate) use probe::{PROBE, clear_resource_timings, fetch_probe, resume_probe, service_worker};
 pub(crate) use publish::publish;
-pub(crate) use scroll::{
-    Layout, ScrollPosition, can_scroll, is_above, is_at_end, is_pointed_at, lay_out, measure,
-};
+pub(crate) use scroll::{Layout, ScrollPosition, is_pointed_at, lay_out, measure, scroll_by};
 pub(crate) use storage::{set_setting, setting};
 pub(crate) use timing::{protocol, reset_transferred, transferred};
 pub(crate) use transport_client::{ClientEvent, ClientOptions, TransportClient, poll};

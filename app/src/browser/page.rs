@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use leptos::prelude::*;
 use wasm_bindgen::JsCast as _;
-use waterclock::{id::EventId, timestamp::Timestamp};
+use waterclock::timestamp::Timestamp;
 use web_sys::{Element, HtmlElement, MouseEvent};
 
 /// Returns the time by the machine's clock.
@@ -57,8 +57,8 @@ pub(crate) fn focus(id: &str) {
     let _ = field.map(|field| field.focus());
 }
 
-/// Returns the id of the event in whose row a click was.
-pub(crate) fn clicked_event(click: &MouseEvent) -> Option<EventId> {
+/// Returns the number that is the id of the list item in which a click was.
+pub(crate) fn clicked_item(click: &MouseEvent) -> Option<u64> {
     let target = click.target()?.dyn_into::<Element>().ok()?;
-    target.closest("[data-id]").ok()??.get_attribute("data-id")?.parse().ok()
+    target.closest("li").ok()??.id().parse().ok()
 }

@@ -118,7 +118,7 @@ impl TopicList {
         });
         effect(move || {
             let layout = list.in_view.read().layout;
-            browser::lay_out(list.scroller, layout, false);
+            browser::lay_out(list.scroller, layout);
         });
         // An empty list is hidden, and has no height to measure.
         let is_empty = Memo::new(move |_| list.in_view.read().layout.total == 0);
@@ -226,7 +226,7 @@ impl TopicList {
             let rows = table.shown(above, count).into_iter();
             TopicsInView {
                 rows: rows.map(|(place, known)| Arc::new(row(known, place, now, second))).collect(),
-                layout: Layout { above, total, row_height: position.row_height },
+                layout: Layout { above, total, row_height: position.row_height, top: None },
                 all: table.count(),
                 is_complete: table.is_complete(),
             }

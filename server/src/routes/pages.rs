@@ -201,11 +201,15 @@ async fn home_data(
         Err(error) => return refused(data, &Denied::from(error).into()),
     };
     let data = HomeData { group: group(&permission, &patterns), ..data };
-    let events = if is_paused { PAUSED_PAGE_EVENTS } else { PAGE_EVENTS };
-    match hub.latest(&patterns, events).await {
-        Ok(Latest { events, ends, cursor }) => {
+    let limit = if is_paused { PAUSED_PAGE_EVENTS } else { PAGE_EVENTS };
+    match hub.latest(&patterns, limit + 1).await {
+        Ok(Latest { mut events, ends, cursor }) => {
             let ends = ends.iter().filter_map(PastEnd::of).collect();
-            HomeData { events, ends, cursor: Some(cursor), ..data }
+            let has_earlier = events.len() > limit;
+            if has_earlier {
+                events.remove(0);
+            }
+            HomeData { events, has_earlier, ends, cursor: Some(cursor), ..data }
         }
         Err(error) => {
             // The page works without them, and its stream reports the error.

@@ -1,0 +1,128 @@
+// Events from before those that the page starts with.
+import type { Page, Route } from '@playwright/test';
+import { count, expect, expectConsecutive, networkErrors, sequences, type Server, state, test } from './server.ts';
+
+const list = (page: Page) => page.locator('.scroller');
+const earlier = (page: Page) => page.getByRole('option', { name: /arlier events/ });
+const newer = (page: Page) => page.getByRole('button', { name: /^Newest/ });
+const requests = '**/poll?before=*';
+
+/** Opens a page with events that have the numbers from 1 as their data. */
+async function open(page: Page, server: Server, events: number, query = '') {
+  await server.start('--interval', '1h');
+  const body = Array.from({ length: events }, (_, n) => `${n + 1}\n`).join('');
+  const answer = await fetch(`${server.url}/events/t?split=lines`, { method: 'POST', body });
+  expect(answer.ok).toBe(true);
+  await page.goto(`${server.url}/?topic=t${query}`);
+  await expect(state(page)).toHaveText('Live');
+}
+
+/** Scrolls up by the wheel, as far as it goes. */
+async function scrollUp(page: Page) {
+  await list(page).hover();
+  await page.mouse.wheel(0, -10_000);
+}
+
+test('are loaded as one scrolls up, and stay in place', async ({ page, server }) => {
+  await open(page, server, 250);
+  expect(await sequences(page)).toHaveLength(20);
+  const routes: Route[] = [];
+  await page.route(requests, (route) => void routes.push(route));
+  await scrollUp(page);
+  await expect.poll(() => routes.length).toBe(1);
+  await expect(earlier(page)).toHaveText('Loading earlier events…');
+  await expect.poll(() => list(page).evaluate((list) => list.scrollTop)).toBe(0);
+  // However much one scrolls, there is one request at a time.
+  for (const distance of [100, -100, 50, -100]) await page.mouse.wheel(0, distance);
+  const row = page.locator('.rows .event', { has: page.locator('.data', { hasText: /^233$/ }) });
+  await expect.poll(() => list(page).evaluate((list) => list.scrollTop)).toBe(0);
+  const before = await row.boundingBox();
+  expect(routes).toHaveLength(1);
+  await routes[0].continue();
+  await expect.poll(() => count(page)).toBe(120);
+  await expect(earlier(page)).toHaveCount(0);
+  expect(await row.boundingBox()).toEqual(before);
+  await page.unroute(requests);
+
+  await scrollUp(page);
+  await expect.poll(() => count(page)).toBe(220);
+  await scrollUp(page);
+  await expect.poll(() => count(page)).toBe(250);
+  await scrollUp(page);
+  await expect(page.locator('.rows li').first().locator('.data')).toHaveText('1');
+  await expect(earlier(page)).toHaveCount(0);
+  const all = await sequences(page);
+  expect(all).toHaveLength(250);
+  expectConsecutive(all);
+
+  // They stay in the list as it goes on.
+  await newer(page).click();
+  await expect(newer(page)).toBeHidden();
+  await fetch(`${server.url}/events/t`, { method: 'POST', body: 'last' });
+  await expect(page.locator('.rows .data').last()).toHaveText('last');
+  expect(await sequences(page)).toEqual([...all, all.at(-1)! + 1]);
+});
+
+test('are there by click or key in a list that does not scroll, and only if there are any', async ({ page, server }) => {
+  await page.setViewportSize({ width: 800, height: 1200 });
+  await open(page, server, 25);
+  await earlier(page).click();
+  await expect.poll(() => count(page)).toBe(25);
+  await expect(earlier(page)).toHaveCount(0);
+  await page.reload();
+  await expect(state(page)).toHaveText('Live');
+  await list(page).focus();
+  await page.keyboard.press('Home');
+  await expect.poll(() => count(page)).toBe(25);
+
+  const answer = await fetch(`${server.url}/events/t`, { method: 'DELETE' });
+  expect(answer.ok).toBe(true);
+  for (let n = 0; n < 20; n++) await fetch(`${server.url}/events/t`, { method: 'POST', body: 'x' });
+  await page.reload();
+  await expect.poll(() => count(page)).toBe(20);
+  await expect(earlier(page)).toHaveCount(0);
+});
+
+test('are loaded until one matches the filter', async ({ page, server }) => {
+  await open(page, server, 450, '&filter=315');
+  await expect(page.locator('.count')).toHaveText('20 events, 0 match the filter');
+  await earlier(page).click();
+  await expect(page.locator('.rows .event .data')).toHaveText(['315']);
+  await expect(page.locator('.count')).toHaveText('220 events, 1 match the filter');
+  await earlier(page).click();
+  await expect(page.locator('.count')).toHaveText('450 events, 1 match the filter');
+  await expect(earlier(page)).toHaveCount(0);
+});
+
+test.describe('that cannot be loaded', () => {
+  test.use({ allowedErrors: networkErrors });
+
+  test('are tried again with the next scroll', async ({ page, server }) => {
+    await open(page, server, 60);
+    await page.route(requests, (route) => route.fulfill({ status: 500 }));
+    await scrollUp(page);
+    await expect(earlier(page)).toHaveText('Earlier events could not be loaded. Scroll up to try again.');
+    expect(await count(page)).toBe(20);
+    await page.unroute(requests);
+    await scrollUp(page);
+    await expect.poll(() => count(page)).toBe(60);
+  });
+});
+
+test('of a full list can be loaded again', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await page.addInitScript(() => localStorage.setItem('waterclock.rows', '1000'));
+  await page.goto(`${server.url}/?topic=t`);
+  await expect(state(page)).toHaveText('Live');
+  const body = Array.from({ length: 1050 }, (_, n) => `${n + 1}\n`).join('');
+  await fetch(`${server.url}/events/t?split=lines`, { method: 'POST', body });
+  const counted = page.locator('.count');
+  await expect(counted).toHaveText('1050 events; the oldest 50 are no longer in the list');
+  await list(page).focus();
+  await page.keyboard.press('Home');
+  await expect(counted).toHaveText('1050 events');
+  expect(await sequences(page)).toHaveLength(1050);
+  await page.keyboard.press('End');
+  await expect(counted).toHaveText('1050 events; the oldest 50 are no longer in the list');
+  expect(await sequences(page)).toHaveLength(1000);
+});
