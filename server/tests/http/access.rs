@@ -26,7 +26,7 @@ async fn refusal(response: TestResponse) -> String {
 #[tokio::test]
 async fn a_page_with_a_rebound_name_reads_nothing() {
     let server = Server::with_access(Access::default()).await;
-    server.publish("secret").await;
+    server.publish("confidential").await;
     let foreign = [("Host", "rebound.example:3000")];
     let why = refusal(get(&server, "/events?last_event_id=earliest", &foreign).await).await;
     assert!(why.contains("This topic is not public"), "{why}");
@@ -35,8 +35,8 @@ async fn a_page_with_a_rebound_name_reads_nothing() {
     let page = get(&server, "/", &foreign).await;
     assert_eq!(page.status(), 200);
     let page = page.rest().await;
-    assert!(!page.contains("secret"));
-    assert!(page.contains("These events are not public."));
+    assert!(!page.contains("confidential"));
+    assert!(page.contains("You may not read these events."));
 }
 
 #[tokio::test]

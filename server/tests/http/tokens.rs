@@ -156,7 +156,7 @@ async fn local_requests_need_a_token_only_if_the_option_says_so() {
     assert_refused(server.get("/events").await, 401, Some("Bearer"), "A token is required").await;
     let page = server.get("/").await;
     assert_eq!(page.status(), 200);
-    assert!(page.rest().await.contains("These events are not public."));
+    assert!(page.rest().await.contains("This page needs an access token."));
     let all = token(json!({"publish": [">"], "subscribe": [">"]}));
     assert_eq!(server.get_with_token(&all, "/poll").await.status(), 200);
     assert_eq!(server.get("/metrics").await.status(), 200, "metrics need no token");
