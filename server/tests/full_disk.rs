@@ -185,10 +185,11 @@ impl Server {
             assert_eq!(status, 200, "{body}");
             let mut page: Value = serde_json::from_str(&body).unwrap();
             let found = page["events"].as_array_mut().unwrap();
-            if found.is_empty() {
+            events.append(found);
+            // A page may be empty although more follows, if its events were just dropped.
+            if page["more"] == false {
                 return events;
             }
-            events.append(found);
             let cursor = page["cursor"].as_str().unwrap();
             target = format!("/poll?topic={topic}&last_event_id={cursor}");
         }
@@ -271,7 +272,8 @@ fn a_burst_does_not_fill_a_small_disk_within_the_default_limits() {
     let lines = vec![line.as_str(); 1500].join("\n");
     let (status, body) = server.request("POST", "/events/t?split=lines", &lines);
     assert_eq!((status, body.as_str()), (200, "{\"published\":1500}"));
-    assert!(server.events("t").len() > 50);
+    let kept = server.events("t").len();
+    assert!(kept > 50, "{kept}");
 }
 
 #[test]
