@@ -126,7 +126,8 @@ test('every action of the live page', async ({ page, server }) => {
   await expect(form).toBeHidden();
 
   // Other topics are another page.
-  await goTo(page, 'textbox', 'Topics');
+  // Since the field has had the focus, it has suggestions.
+  await goTo(page, 'combobox', 'Topics');
   await page.keyboard.press('ControlOrMeta+a');
   await page.keyboard.type('keys');
   await page.keyboard.press('Enter');
