@@ -1,6 +1,7 @@
 """What Schemathesis must know about the server beyond its OpenAPI document."""
 
 import json
+import re
 import time
 
 import schemathesis
@@ -32,6 +33,12 @@ def before_call(context, case, kwargs):
         query.pop("while", None)
     if "while" not in query:
         query.pop("patience", None)
+    # Nor that one excludes others: those who read backwards name no position and do not wait.
+    headers = {name.lower(): value for name, value in (case.headers or {}).items()}
+    others = ("last_event_id", "since", "wait", "conflate")
+    if re.fullmatch(r"[0-9a-f]{16}-[0-9]+(\.[0-9]+)?", str(query.get("before", ""))):
+        if headers.get("last-event-id") or any(name in query for name in others):
+            query.pop("before")
     # Nor that an end has no name, and as done no body.
     if "end" in query and "split" not in query:
         query["end"] = "failed"
