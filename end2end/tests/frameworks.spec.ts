@@ -1,7 +1,10 @@
 // The examples of docs/frameworks.md, with the development servers of Vite and Next.js.
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { type Page } from '@playwright/test';
@@ -155,6 +158,27 @@ test('a page behind the proxy of Vite reconnects after the server was killed', a
   // The page reads what is older than its connection, too.
   expect(await framework.publish('/events/orders.eu', 'a second order')).toBe(201);
   await next;
+});
+
+test('the proxy of Vite closes the stream of a page that has left before it began', async ({ framework }) => {
+  const held: ServerResponse[] = [];
+  const target = createServer((_, response) => void held.push(response)).listen(0, '127.0.0.1');
+  await once(target, 'listening');
+  const { port } = target.address() as AddressInfo;
+  framework.write('vite.config.js', example('vite.config.js').replaceAll(waterclock, `http://127.0.0.1:${port}`));
+  framework.write('index.html', '<!doctype html><link rel="icon" href="data:,"><title>Vite</title>');
+  await framework.start('vite', (port) => ['--port', `${port}`, '--strictPort']);
+  for (let n = 0; n < 5; n++) {
+    const page = new AbortController();
+    const answer = fetch(`${framework.url}/events`, { signal: page.signal }).catch(() => {});
+    await expect.poll(() => held.length).toBe(n + 1);
+    page.abort();
+    await answer;
+    const closed = once(held[n], 'close');
+    held[n].writeHead(200, { 'content-type': 'text/event-stream' }).write(':\n\n');
+    await closed;
+  }
+  target.close();
 });
 
 test('changeOrigin makes the page one of another site', async ({ framework, page, server }) => {

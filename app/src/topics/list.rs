@@ -41,7 +41,7 @@ pub(super) struct TopicRow {
     pub(super) cells: [String; TopicColumn::ALL.len() - 1],
 }
 
-/// What the page shows of the table.
+/// The part of the table in view, and the numbers of its rows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TopicsInView {
     /// The rows in the document.

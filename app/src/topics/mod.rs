@@ -372,7 +372,7 @@ fn TopicRowView(list: TopicList, row: Arc<TopicRow>) -> impl IntoView {
     }
 }
 
-/// What the page says instead of an empty table.
+/// The text in the place of an empty table.
 #[component]
 fn Nothing(
     list: TopicList,

@@ -258,7 +258,7 @@ async fn a_live_view_sends_the_figures_of_topics_that_change() {
     assert_eq!(server.streams.count(), 0);
 }
 
-/// What a browser accepts when it opens a page.
+/// The header of a browser that opens a page.
 const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
 
 /// Requests the page as a browser does, and returns its text.
