@@ -168,17 +168,20 @@ test('the proxy of Vite closes the stream of a page that has left before it bega
   framework.write('vite.config.js', example('vite.config.js').replaceAll(waterclock, `http://127.0.0.1:${port}`));
   framework.write('index.html', '<!doctype html><link rel="icon" href="data:,"><title>Vite</title>');
   await framework.start('vite', (port) => ['--port', `${port}`, '--strictPort']);
-  for (let n = 0; n < 5; n++) {
-    const page = new AbortController();
-    const answer = fetch(`${framework.url}/events`, { signal: page.signal }).catch(() => {});
-    await expect.poll(() => held.length).toBe(n + 1);
-    page.abort();
-    await answer;
-    const closed = once(held[n], 'close');
-    held[n].writeHead(200, { 'content-type': 'text/event-stream' }).write(':\n\n');
-    await closed;
+  try {
+    for (let n = 0; n < 5; n++) {
+      const page = new AbortController();
+      const answer = fetch(`${framework.url}/events`, { signal: page.signal }).catch(() => {});
+      await expect.poll(() => held.length).toBe(n + 1);
+      page.abort();
+      await answer;
+      held[n].writeHead(200, { 'content-type': 'text/event-stream' }).write(':\n\n');
+      await expect.poll(() => held[n].closed).toBe(true);
+    }
+  } finally {
+    target.closeAllConnections();
+    target.close();
   }
-  target.close();
 });
 
 test('changeOrigin makes the page one of another site', async ({ framework, page, server }) => {
