@@ -488,6 +488,21 @@ async fn a_topic_that_is_no_longer_busy_is_read_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_topic_that_was_busy_is_read_backwards_in_one_read() {
+    for log in TestLog::all(keeping(20_000)) {
+        log.append_drafts(vec![draft("a", "x"); 1000]).await;
+        for _ in 0..40 {
+            let others = vec![draft("b", "x"); 109];
+            log.append_drafts([others, vec![draft("a", "x")]].concat()).await;
+        }
+        let limit = ReadLimit { count: 21, bytes: usize::MAX };
+        let read = log.log.read_before(&patterns("a"), u64::MAX, limit).await.unwrap();
+        let read: Vec<_> = read.iter().map(|event| event.id.sequence).collect();
+        assert_eq!(read, (20..=40).map(|round| 1000 + round * 110).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn events_that_exceed_the_retention_are_dropped_and_their_numbers_never_reused() {
     for log in TestLog::all(keeping(2)) {
         log.append("aaab").await;

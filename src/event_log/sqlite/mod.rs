@@ -195,14 +195,10 @@ impl SqliteLog {
         (!topics.is_empty()).then(|| Arc::new(TopicSelection::new(epoch, topics, newest, count)))
     }
 
-    /// Returns the events, or the error if the next ones are damaged, up to `last`. Each damaged
-    /// event is counted once, and the output mentions it once.
-    fn undamaged(
-        &self,
-        Found { events, damaged }: Found,
-        last: Option<u64>,
-    ) -> Result<Vec<Event>, EventLogError> {
-        let Some(last) = last else { return Ok(events) };
+    /// Returns the events, or the error if the next ones are damaged, up to the last of those. Each
+    /// damaged event is counted once, and the output mentions it once.
+    fn undamaged(&self, Found { events, damaged }: Found) -> Result<Vec<Event>, EventLogError> {
+        let Some(&last) = damaged.last() else { return Ok(events) };
         let mut known = self.damaged.lock();
         *known = known.split_off(&self.shared.index.lock().start);
         let new = damaged.iter().filter(|sequence| known.insert(**sequence)).count() as u64;
@@ -284,8 +280,7 @@ impl EventLog for SqliteLog {
             let Some(selection) = self.select(topics, after) else { return Ok(Vec::new()) };
             let found = selection.read(&self.shared.readers, after, limit).await?;
             self.wait_for_drop(topics, after).await;
-            let last = found.damaged.iter().max().copied();
-            self.undamaged(found, last)
+            self.undamaged(found)
         })
     }
 
@@ -299,8 +294,7 @@ impl EventLog for SqliteLog {
             let Some(selection) = self.select(topics, after) else { return Ok(Vec::new()) };
             let found = selection.newest_of_each(&self.shared.readers, after, limit).await?;
             self.wait_for_drop(topics, after).await;
-            let last = found.damaged.iter().max().copied();
-            self.undamaged(found, last)
+            self.undamaged(found)
         })
     }
 
@@ -387,8 +381,7 @@ impl EventLog for SqliteLog {
         Box::pin(async move {
             let Some(selection) = self.select(topics, 0) else { return Ok(Vec::new()) };
             let found = selection.read_before(&self.shared.readers, before, limit).await?;
-            let last = found.damaged.iter().min().copied();
-            let mut events = self.undamaged(found, last)?;
+            let mut events = self.undamaged(found)?;
             events.reverse();
             Ok(events)
         })

@@ -33,9 +33,6 @@ const TOPICS_PER_STEP: usize = 500;
 /// Number of rows that can be looked at in the time that it takes to find an event of one topic.
 const ROWS_PER_TOPIC: usize = 6;
 
-/// The columns of an event, in the order that [`TopicSelection::event`] expects.
-const EVENT: &str = "SELECT sequence, topic, name, time, data FROM events";
-
 /// A pool of read-only connections.
 pub(super) struct ReaderPool {
     file: PathBuf,
@@ -174,14 +171,9 @@ impl Span {
         }
     }
 
-    /// Returns a number that is lower for an event that is read earlier. That of the number is the
-    /// sequence number again.
+    /// Returns a number that is lower for an event that is read earlier. Its own inverse.
     fn rank(self, sequence: u64) -> u64 {
         if self.is_backwards { !sequence } else { sequence }
-    }
-
-    fn order(self) -> &'static str {
-        if self.is_backwards { "DESC" } else { "ASC" }
     }
 
     /// Returns the sequence numbers of the topic's next events, as far as they are known: reading
@@ -189,28 +181,37 @@ impl Span {
     fn known_next(self, topic: &TopicEntry<i64>) -> Option<Vec<u64>> {
         let newest = topic.newest();
         let is_known = self.is_backwards && newest <= self.up_to;
-        is_known.then(|| if newest > topic.hidden() { vec![newest] } else { Vec::new() })
+        // A topic may be known for long after its last event is gone.
+        let has_newest = newest > topic.hidden() && topic.count() > 0;
+        is_known.then(|| if has_newest { vec![newest] } else { Vec::new() })
     }
 
     /// The statement for the rows of all topics.
-    fn of_all(self) -> String {
-        let order = self.order();
-        format!("{EVENT} WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence {order} LIMIT ?3")
+    fn of_all(self) -> &'static str {
+        if self.is_backwards {
+            "SELECT sequence, topic, name, time, data FROM events
+             WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence DESC LIMIT ?3"
+        } else {
+            "SELECT sequence, topic, name, time, data FROM events
+             WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence ASC LIMIT ?3"
+        }
     }
 
     /// The statement for the sequence numbers of a topic.
-    fn of_topic(self) -> String {
-        let order = self.order();
-        format!(
+    fn of_topic(self) -> &'static str {
+        if self.is_backwards {
             "SELECT sequence FROM events WHERE topic = ?1 AND sequence > ?2 AND sequence <= ?3
-             ORDER BY sequence {order} LIMIT ?4"
-        )
+             ORDER BY sequence DESC LIMIT ?4"
+        } else {
+            "SELECT sequence FROM events WHERE topic = ?1 AND sequence > ?2 AND sequence <= ?3
+             ORDER BY sequence ASC LIMIT ?4"
+        }
     }
 }
 
 /// The statements that read rows in their order, in both directions.
 #[cfg(test)]
-pub(super) fn statements() -> Vec<String> {
+pub(super) fn statements() -> Vec<&'static str> {
     let span = |is_backwards| Span { after: 0, up_to: 0, is_backwards };
     [false, true].map(span).iter().flat_map(|span| [span.of_all(), span.of_topic()]).collect()
 }
@@ -222,7 +223,8 @@ type Stored = Result<Event, u64>;
 #[derive(Default)]
 pub(super) struct Found {
     pub events: Vec<Event>,
-    /// Their sequence numbers. Only if there are none of these, there are events.
+    /// Their sequence numbers, in the order of reading. Only if there are none of these, there are
+    /// events.
     pub damaged: Vec<u64>,
 }
 
@@ -251,6 +253,11 @@ impl Collector {
         }
     }
 
+    /// Returns `true` if there is something that a read can return.
+    fn has_some(&self) -> bool {
+        !(self.collected.events.is_empty() && self.damaged.is_empty())
+    }
+
     fn found(self) -> Found {
         Found { events: self.collected.events, damaged: self.damaged }
     }
@@ -258,7 +265,9 @@ impl Collector {
 
 /// The result of looking at some rows.
 struct Scanned {
-    found: Found,
+    collector: Collector,
+    /// `true` if the collector takes no further event.
+    is_full: bool,
     /// The rows that were not looked at.
     rest: Span,
     /// `true` if these cannot be read in their order.
@@ -306,24 +315,27 @@ impl TopicSelection {
     /// Reads events in the direction of the span.
     ///
     /// If many topics are selected, it is faster to look at all events in their order than to look
-    /// for the events of each topic.
+    /// for the events of each topic. Whatever is left after that is looked for in the topics, since
+    /// a read of a few events costs as much as one of many.
     async fn read_span(
         self: Arc<Self>,
         readers: &Arc<ReaderPool>,
         mut span: Span,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
+        let mut collector = Collector::new(limit);
         let mut rows = self.rows_to_scan(span, limit.count);
         while rows > 0 {
             let (this, step) = (Arc::clone(&self), rows.min(ROWS_PER_STEP));
-            let look = move |connection: &_| this.scan(connection, span, limit, step);
-            let Scanned { found, rest, is_broken } = readers.run(look).await?;
-            let is_empty = found.events.is_empty() && found.damaged.is_empty();
-            if !is_empty || rest.is_empty() {
-                return Ok(found);
+            let look = move |connection: &_| this.scan(connection, span, collector, step);
+            let scanned = readers.run(look).await?;
+            collector = scanned.collector;
+            let is_over = scanned.is_full || scanned.rest.is_empty();
+            if is_over || (scanned.is_broken && collector.has_some()) {
+                return Ok(collector.found());
             }
-            span = rest;
-            if is_broken {
+            span = scanned.rest;
+            if scanned.is_broken {
                 break;
             }
             rows -= step;
@@ -332,7 +344,8 @@ impl TopicSelection {
         for topic in &self.topics {
             match span.known_next(topic) {
                 Some(sequences) => {
-                    next.push(NextOfTopic { topic: Arc::clone(topic), sequences, has_more: true });
+                    let has_more = !sequences.is_empty();
+                    next.push(NextOfTopic { topic: Arc::clone(topic), sequences, has_more });
                 }
                 None => unknown.push(Arc::clone(topic)),
             }
@@ -346,7 +359,7 @@ impl TopicSelection {
             };
             next.extend(readers.run(of_topics).await?);
         }
-        readers.run(move |connection| self.merge(connection, next, span, limit)).await
+        readers.run(move |connection| self.merge(connection, next, span, collector)).await
     }
 
     /// Returns the number of rows that may be looked at, in their order, before the events of each
@@ -375,23 +388,23 @@ impl TopicSelection {
         &self,
         connection: &Connection,
         span: Span,
-        limit: ReadLimit,
+        mut collector: Collector,
         rows: usize,
     ) -> rusqlite::Result<Scanned> {
         let by_row = self.by_row.get_or_init(|| {
             self.topics.iter().enumerate().map(|(at, topic)| (topic.place, at)).collect()
         });
-        let mut all = connection.prepare_cached(&span.of_all())?;
+        let mut all = connection.prepare_cached(span.of_all())?;
         let mut is_topic = connection.prepare_cached("SELECT 1 FROM topics WHERE id = ?1")?;
         let mut others = HashSet::new();
         let mut found = all.query((span.after, span.up_to, rows))?;
-        let (mut collector, mut rest, mut seen) = (Collector::new(limit), span, 0);
+        let (mut rest, mut seen) = (span, 0);
         loop {
             let row = match found.next() {
                 Ok(Some(row)) => row,
                 Ok(None) => break,
                 Err(error) if is_corrupt(&error) => {
-                    return Ok(Scanned { found: collector.found(), rest, is_broken: true });
+                    return Ok(Scanned { collector, is_full: false, rest, is_broken: true });
                 }
                 Err(error) => return Err(error),
             };
@@ -413,13 +426,13 @@ impl TopicSelection {
                 Err(_) => Err(sequence),
             };
             if !collector.push(stored) {
-                return Ok(Scanned { found: collector.found(), rest, is_broken: false });
+                return Ok(Scanned { collector, is_full: true, rest, is_broken: false });
             }
         }
         if seen < rows {
             rest.after = rest.up_to;
         }
-        Ok(Scanned { found: collector.found(), rest, is_broken: false })
+        Ok(Scanned { collector, is_full: false, rest, is_broken: false })
     }
 
     /// Looks for the next events of a topic.
@@ -429,7 +442,7 @@ impl TopicSelection {
         span: Span,
         count: usize,
     ) -> rusqlite::Result<NextOfTopic> {
-        let mut next = connection.prepare_cached(&span.of_topic())?;
+        let mut next = connection.prepare_cached(span.of_topic())?;
         let after = span.after.max(topic.hidden());
         let rows = next.query_map((topic.place, after, span.up_to, count), |row| row.get(0))?;
         let mut sequences: Vec<u64> = rows.collect::<rusqlite::Result<_>>()?;
@@ -444,10 +457,9 @@ impl TopicSelection {
         connection: &Connection,
         mut next: Vec<NextOfTopic>,
         span: Span,
-        limit: ReadLimit,
+        mut collector: Collector,
     ) -> rusqlite::Result<Found> {
         let mut by_sequence = by_sequence(connection)?;
-        let mut collector = Collector::new(limit);
         let first = |(number, next): (usize, &mut NextOfTopic)| {
             next.sequences.pop().map(|sequence| Reverse((span.rank(sequence), number)))
         };
@@ -512,6 +524,7 @@ impl TopicSelection {
                     }
                 }
                 if !damaged.is_empty() {
+                    damaged.sort_unstable();
                     return Ok(Found { events: Vec::new(), damaged });
                 }
                 found.sort_unstable_by_key(|event: &Event| event.id.sequence);
@@ -601,5 +614,27 @@ fn is_corrupt(error: &rusqlite::Error) -> bool {
 }
 
 fn by_sequence(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
-    connection.prepare_cached(&format!("{EVENT} WHERE sequence = ?1"))
+    connection
+        .prepare_cached("SELECT sequence, topic, name, time, data FROM events WHERE sequence = ?1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::{drops::Dropped, topics::KeptEvents};
+
+    #[test]
+    fn a_topic_without_events_is_not_looked_for_backwards() {
+        let topic = TopicEntry::new("a".parse().unwrap(), 1, Dropped::default());
+        let span = Span { after: 0, up_to: 9, is_backwards: true };
+        for (count, newest, expected) in [
+            (0, 7, Some(vec![])),
+            (1, 7, Some(vec![7])),
+            // Events that are not to be read have been added since.
+            (2, 10, None),
+        ] {
+            topic.restore(count, newest, KeptEvents::default());
+            assert_eq!(span.known_next(&topic), expected, "{count} {newest}");
+        }
+    }
 }
