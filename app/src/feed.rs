@@ -5,7 +5,11 @@ use std::{mem, sync::Arc, time::Duration};
 
 use leptos::{html::Div, prelude::*, task::spawn_local};
 use serde::Serialize;
-use waterclock::{event::Event, id::EventId, notice::TopicEnd};
+use waterclock::{
+    event::Event,
+    id::EventId,
+    notice::{Gap, TopicEnd},
+};
 use waterclock_leptos::{
     StreamUpdate,
     browser::internal::{FromJson, Json},
@@ -201,12 +205,14 @@ impl State {
 }
 
 impl Feed {
-    /// Creates a list that starts with these events and ends, in the order of the log.
-    /// `has_earlier` is `true` if there are earlier ones. `query` has the topics.
+    /// Creates a list that starts with these events and ends, in the order of the log, and with the
+    /// gap after them. `before` is the position before the earlier ones, if there are any. `query`
+    /// has the topics.
     pub(crate) fn new(
         events: Vec<Event>,
         ends: Vec<PastEnd>,
-        has_earlier: bool,
+        gap: Option<Gap>,
+        before: Option<EventId>,
         query: String,
     ) -> Self {
         let events = events.into_iter().map(|event| RowContent::Event(Arc::new(event)));
@@ -215,7 +221,8 @@ impl Feed {
             let is_before = |row: &RowContent| matches!(row, RowContent::Event(event) if event.id.sequence < id.sequence);
             rows.insert(rows.partition_point(is_before), RowContent::End(end));
         }
-        let mut ring = Ring::new(has_earlier);
+        rows.extend(gap.map(RowContent::Gap));
+        let mut ring = Ring::new(before);
         for row in rows {
             ring.push(row);
         }
@@ -523,7 +530,8 @@ mod tests {
     use super::*;
 
     fn ring(has_earlier: bool, events: u64) -> Ring {
-        let mut ring = Ring::new(has_earlier);
+        let first = EventId { epoch: Epoch::new(1), sequence: 1 };
+        let mut ring = Ring::new(has_earlier.then_some(first));
         for sequence in 1..=events {
             ring.push(RowContent::Event(Arc::new(Event {
                 id: EventId { epoch: Epoch::new(1), sequence },

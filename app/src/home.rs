@@ -3,7 +3,7 @@
 
 use leptos::prelude::*;
 use serde::Serialize;
-use waterclock::{event::Event, id::EventId, timestamp::Timestamp};
+use waterclock::{event::Event, id::EventId, notice::Gap, timestamp::Timestamp};
 use waterclock_diagnose::Protocol;
 use waterclock_leptos::{
     ConnectionState, DisconnectReason, Live, LiveOptions,
@@ -30,8 +30,11 @@ const ANNOUNCE_EVERY: u64 = 10;
 pub struct HomeData {
     /// The latest events, oldest first.
     pub events: Vec<Event>,
-    /// `true` if the event log keeps earlier events.
-    pub has_earlier: bool,
+    /// Events that are missing between these and the cursor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+    /// The position before which the event log keeps earlier events.
+    pub before: Option<EventId>,
     /// The ends of topics up to the cursor, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<PastEnd>,
@@ -63,7 +66,8 @@ impl FromJson for HomeData {
     fn from_json(json: &Json) -> Option<Self> {
         Some(Self {
             events: json.list("events"),
-            has_earlier: json.is_true("has_earlier"),
+            gap: json.get("gap").as_ref().and_then(Gap::from_json),
+            before: json.parse("before"),
             ends: json.list("ends"),
             cursor: json.parse("cursor"),
             topics: json.parse("topics")?,
@@ -117,7 +121,7 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
     let topic = StoredValue::new(if has_one_topic { topics.clone() } else { String::new() });
 
     let settings = Settings::new();
-    let feed = Feed::new(events, ends, data.has_earlier, query.clone());
+    let feed = Feed::new(events, ends, data.gap, data.before, query.clone());
     let gauges = Gauges::new(settings);
     let live = Live::new(LiveOptions { query, cursor, group, refusal }, move |update| {
         gauges.record(&update);

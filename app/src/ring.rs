@@ -102,9 +102,8 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Creates an empty list. `has_earlier` is `true` if the event log keeps events before the
-    /// first one that will be added.
-    pub(crate) fn new(has_earlier: bool) -> Self {
+    /// Creates an empty list. There may be events before `before`, and none if it is `None`.
+    pub(crate) fn new(before: Option<EventId>) -> Self {
         Self {
             rows: VecDeque::new(),
             matches: None,
@@ -116,8 +115,8 @@ impl Ring {
             pushed: 0,
             prepended: 0,
             evicted: 0,
-            has_earlier,
-            before: None,
+            has_earlier: before.is_some(),
+            before,
             is_full: false,
         }
     }
@@ -314,7 +313,7 @@ mod tests {
     }
 
     fn odd_and_even(max_rows: usize, upto: u64) -> Ring {
-        let mut ring = Ring::new(false);
+        let mut ring = Ring::new(None);
         ring.set_max_rows(max_rows);
         for n in 1..=upto {
             ring.push(event(n, odd_or_even(n)));
@@ -350,7 +349,7 @@ mod tests {
 
     #[test]
     fn large_events_leave_room_for_fewer() {
-        let mut ring = Ring::new(false);
+        let mut ring = Ring::new(None);
         for n in 1..=5 {
             ring.push(event(n, "x".repeat(MAX_BYTES / 2)));
         }
@@ -372,8 +371,8 @@ mod tests {
 
     #[test]
     fn earlier_events_are_put_before_the_others() {
-        let mut ring = Ring::new(true);
-        assert_eq!(ring.earlier(), None, "there is no event yet");
+        let mut ring = Ring::new(Some(id(11)));
+        assert_eq!(ring.earlier(), Some(id(11)), "there is no event yet");
         ring.push(outage());
         for n in 11..=12 {
             ring.push(event(n, odd_or_even(n)));

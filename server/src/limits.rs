@@ -6,10 +6,13 @@ use std::time::Duration;
 /// Number of open files that are reserved for other purposes than connections: listeners, the event
 /// log, and the site's files while they are read.
 pub const RESERVED_FILES: usize = 64;
-/// Number of events that a page contains when it arrives.
+/// Maximum number of events that a page contains when it arrives.
 pub const PAGE_EVENTS: usize = 20;
 /// The same for a page that is not refreshed where its program does not run.
 pub const PAUSED_PAGE_EVENTS: usize = 100;
+/// Maximum size of the data of these events, in bytes. The rest can be loaded by the page. The
+/// newest event is on the page whatever its size.
+pub const PAGE_BYTES: usize = 256 * 1024;
 /// Number of topics that a page contains when it arrives.
 pub const PAGE_TOPICS: usize = 100;
 /// Number of names of topics that the server compares with a search for one page. The rest is on

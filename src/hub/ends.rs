@@ -11,6 +11,10 @@ fn hub(retention: Retention) -> Hub {
     Hub::new(MemoryLog::new(EPOCH, retention), || Timestamp::from_millis(0))
 }
 
+fn at_most(count: usize) -> ReadLimit {
+    ReadLimit { count, bytes: usize::MAX }
+}
+
 fn topic(text: &str) -> Topic {
     text.parse().unwrap()
 }
@@ -162,7 +166,7 @@ async fn a_late_reader_gets_the_ends_first_and_then_nothing_follows() {
         ("b *", 4, vec![5], 6),
         (">", 4, vec![], 6),
     ] {
-        let latest = hub.latest(&patterns(topics), 9).await.unwrap();
+        let latest = hub.latest(&patterns(topics), at_most(9)).await.unwrap();
         let found: Vec<u64> = latest.ends.iter().map(|end| end.id.sequence).collect();
         assert_eq!((latest.events.len(), latest.cursor.sequence), (events, cursor), "{topics}");
         assert_eq!(found, ends, "{topics}");

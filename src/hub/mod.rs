@@ -87,6 +87,10 @@ pub struct Hub {
 pub struct Latest {
     /// The events, oldest first.
     pub events: Vec<Event>,
+    /// Events that are missing, or may be, between these and the cursor.
+    pub gap: Option<Gap>,
+    /// The position before which the next earlier events are; `None` if none are kept.
+    pub before: Option<EventId>,
     /// The ends of the topics without a wildcard, up to the cursor, in order, as the event log
     /// returns them.
     pub ends: Vec<Event>,
@@ -428,16 +432,21 @@ impl Hub {
         self.queue.closed().await;
     }
 
-    /// Reads the newest events of the topics, at most `limit`. If all topics have ended, a reader
+    /// Reads the newest events of the topics, within `limit`. If all topics have ended, a reader
     /// that continues from the cursor gets the last end.
+    ///
+    /// May return fewer events, or none, although earlier ones are kept.
     ///
     /// # Errors
     ///
     /// If the log could not be read.
-    pub async fn latest(&self, topics: &Patterns, limit: usize) -> Result<Latest, EventLogError> {
+    pub async fn latest(
+        &self,
+        topics: &Patterns,
+        limit: ReadLimit,
+    ) -> Result<Latest, EventLogError> {
         let newest = self.newest();
-        let limit = ReadLimit { count: limit, bytes: usize::MAX };
-        let (events, ..) = self.read_before(topics, newest + 1, limit).await?;
+        let (events, reason, rest) = self.read_before(topics, newest + 1, limit).await?;
         let sequence = match self.state.last_end(topics, newest) {
             Some(last) => last - 1,
             None => newest,
@@ -447,14 +456,16 @@ impl Hub {
         let ends = topics.exact().map(|topics| self.state.log.ends(&topics, 0, sequence));
         let epoch = self.state.log.bounds().epoch;
         let cursor = EventId { epoch, sequence };
-        Ok(Latest { events, ends: ends.unwrap_or_default(), cursor })
+        let gap = reason.map(|reason| Gap { reason, cursor: String::new() });
+        let before = rest.map(|sequence| EventId { epoch, sequence });
+        Ok(Latest { events, gap, before, ends: ends.unwrap_or_default(), cursor })
     }
 
     /// Reads the newest events of the topics before a position, at most `limit` of them and about
     /// 64 KiB. Ends of topics are not among them.
     ///
-    /// May return fewer events, or none, although earlier ones are kept. An id of another epoch is
-    /// before all of them.
+    /// May return fewer events, or none, although earlier ones are kept. There are no events before
+    /// an id of another epoch.
     ///
     /// # Errors
     ///
@@ -476,7 +487,7 @@ impl Hub {
         let up_to = before.sequence.min(newest + 1);
         let (events, mut reason, rest) = self.read_before(topics, up_to, limit).await?;
         if before.sequence > newest {
-            reason = Some(GapReason::Future);
+            reason.get_or_insert(GapReason::Future);
         }
         let before = rest.map(|sequence| EventId { epoch, sequence });
         Ok(Earlier { events, gap: reason.and_then(gap), before })

@@ -31,6 +31,9 @@ impl Policy for Anyone {
     }
 }
 
+/// A limit that no test reaches.
+const ALL: ReadLimit = ReadLimit { count: 10_000, bytes: usize::MAX };
+
 /// The data of an event that fails, with all that are appended with it.
 const BAD: &str = "bad";
 
@@ -128,7 +131,7 @@ async fn publish_lines(error: fn() -> EventLogError, lines: &[&str]) -> (u16, Va
     let status = response.status().as_u16();
     let problem = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
     let topic: Topic = "t".parse().unwrap();
-    let events = hub.latest(&topic.into(), 10_000).await.unwrap().events;
+    let events = hub.latest(&topic.into(), ALL).await.unwrap().events;
     (status, problem, events.into_iter().map(|event| event.data).collect())
 }
 

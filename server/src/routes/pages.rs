@@ -28,7 +28,7 @@ use leptos::{config::LeptosOptions, nonce::use_nonce, prelude::use_context};
 use leptos_axum::{ResponseOptions, render_app_to_stream_with_context};
 use waterclock::{
     event::Topic,
-    event_log::EventLogError,
+    event_log::{EventLogError, ReadLimit},
     hub::{Hub, Latest, TopicFilter},
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
@@ -38,7 +38,7 @@ use waterclock_axum::{Denied, Problem};
 use super::{accept::prefers_page, headers::page_policy, site};
 use crate::{
     auth::{Access, Caller, ReadPermission},
-    limits::{PAGE_EVENTS, PAGE_TOPICS, PAUSED_PAGE_EVENTS, SEARCHED_TOPICS},
+    limits::{PAGE_BYTES, PAGE_EVENTS, PAGE_TOPICS, PAUSED_PAGE_EVENTS, SEARCHED_TOPICS},
     state::AppState,
 };
 
@@ -201,15 +201,11 @@ async fn home_data(
         Err(error) => return refused(data, &Denied::from(error).into()),
     };
     let data = HomeData { group: group(&permission, &patterns), ..data };
-    let limit = if is_paused { PAUSED_PAGE_EVENTS } else { PAGE_EVENTS };
-    match hub.latest(&patterns, limit + 1).await {
-        Ok(Latest { mut events, ends, cursor }) => {
+    let count = if is_paused { PAUSED_PAGE_EVENTS } else { PAGE_EVENTS };
+    match hub.latest(&patterns, ReadLimit { count, bytes: PAGE_BYTES }).await {
+        Ok(Latest { events, gap, before, ends, cursor }) => {
             let ends = ends.iter().filter_map(PastEnd::of).collect();
-            let has_earlier = events.len() > limit;
-            if has_earlier {
-                events.remove(0);
-            }
-            HomeData { events, has_earlier, ends, cursor: Some(cursor), ..data }
+            HomeData { events, gap, before, ends, cursor: Some(cursor), ..data }
         }
         Err(error) => {
             // The page works without them, and its stream reports the error.

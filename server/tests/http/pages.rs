@@ -1,6 +1,6 @@
 //! The pages over real sockets, as the server renders them.
 
-use crate::support::Server;
+use crate::support::{Server, event_id};
 
 #[tokio::test]
 async fn the_page_has_the_latest_events_newest_last() {
@@ -62,6 +62,26 @@ async fn the_page_has_the_ends_of_its_topics_in_order() {
     // The browser gets the same.
     let end = r#""topic":"f","outcome":"failed","message":"disk \u003cfull>"}]"#;
     assert!(html.contains(end), "{html}");
+}
+
+#[tokio::test]
+async fn a_page_has_large_events_only_up_to_a_limit_and_can_load_the_rest() {
+    let server = Server::start().await;
+    let before = async || {
+        let html = server.get("/?refresh=0").await.rest().await;
+        let (_, before) = html.split_once(r#""before":"#).expect("the position");
+        before.split(',').next().unwrap().to_owned()
+    };
+    assert_eq!(before().await, "null");
+    server.publish("small").await;
+    assert_eq!(before().await, "null");
+    for _ in 0..5 {
+        server.publish(&"x".repeat(60 * 1024)).await;
+    }
+    let loaded = format!("\"{}\"", event_id(3));
+    assert_eq!(before().await, loaded, "four of them fit into 256 KiB");
+    let poll = server.get(&format!("/poll?before={}", event_id(3))).await.rest().await;
+    assert!(poll.contains(&format!("\"id\":\"{}\"", event_id(1))), "{poll}");
 }
 
 #[tokio::test]

@@ -5,11 +5,14 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use waterclock::event::Topic;
+use waterclock::{event::Topic, event_log::ReadLimit};
 
 use crate::support::{
     DEADLINE, REMOTE, Server, Settings, TIME, TestResponse, event_id, read_until_closed,
 };
+
+/// A limit that no test reaches.
+const ALL: ReadLimit = ReadLimit { count: 100_000, bytes: usize::MAX };
 
 /// Checks the status and the detail of a problem. Returns its JSON.
 async fn assert_refused(response: TestResponse, status: u16, detail: &str) -> String {
@@ -270,7 +273,7 @@ async fn chunks_are_published_as_they_arrive_in_whole_characters() {
     let response = response.rest().await;
     assert!(response.ends_with(",\"bytes\":300000}"), "{response}");
     let topic = "long".parse::<Topic>().unwrap();
-    let events = server.hub.latest(&topic.into(), 1000).await.unwrap().events;
+    let events = server.hub.latest(&topic.into(), ALL).await.unwrap().events;
     assert!(events.iter().all(|event| event.data.len() <= 64 * 1024));
     assert_eq!(events.into_iter().map(|event| event.data).collect::<String>(), long);
 }
@@ -427,7 +430,7 @@ async fn a_retry_with_the_same_key_gets_the_same_response() {
 /// Returns the data of all events of a topic.
 async fn data_of(server: &Server, topic: &str) -> Vec<String> {
     let topic = topic.parse::<Topic>().unwrap();
-    let events = server.hub.latest(&topic.into(), 100_000).await.unwrap().events;
+    let events = server.hub.latest(&topic.into(), ALL).await.unwrap().events;
     events.into_iter().map(|event| event.data).collect()
 }
 

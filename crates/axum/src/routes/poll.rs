@@ -24,7 +24,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use waterclock::{
     event::Event,
-    event_log::EventLogError,
+    event_log::{EventLogError, ReadLimit},
     hub::{Delivery, Earlier, Latest, Subscriber},
     id::EventId,
     notice::{Gap, TopicEnd},
@@ -50,6 +50,8 @@ use crate::{
 const FIRST_BYTES: usize = 32 * 1024;
 /// Number of bytes that are handed on at a time.
 const CHUNK: usize = 16 * 1024;
+/// Limit of the answer to a poll without a cursor: the newest event.
+const NEWEST: ReadLimit = ReadLimit { count: 1, bytes: usize::MAX };
 
 /// An error of a poll.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +141,7 @@ pub(super) async fn get(
     // With `wait` it starts from now: a client that repeats such a request would otherwise get the
     // same event again and again, as fast as it can ask.
     let newest = match subscription.topics_from_now() {
-        Some(topics) if wait.is_zero() => Some(context.hub.latest(topics, 1).await),
+        Some(topics) if wait.is_zero() => Some(context.hub.latest(topics, NEWEST).await),
         _ => None,
     };
     let newest = newest.transpose().map_err(unreadable)?;
@@ -278,6 +280,7 @@ impl PollAnswer {
     /// Adds the newest event, if there is one. The response is complete then.
     fn add_newest(&mut self, newest: &Latest) -> bool {
         self.trailer.cursor = newest.cursor;
+        self.trailer.gap.clone_from(&newest.gap);
         self.has_news = true;
         newest.events.iter().for_each(|event| self.write(event));
         true

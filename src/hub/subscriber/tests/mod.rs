@@ -8,12 +8,16 @@ use std::time::Duration;
 use super::*;
 use crate::{
     event::Draft,
-    event_log::{EventLog as _, MemoryLog, Retention},
-    hub::{Earlier, Hub, Readers},
+    event_log::{EventLog as _, MemoryLog, ReadLimit, Retention},
+    hub::{Earlier, Hub, Latest, Readers},
     id::{Cursor, Epoch},
     timestamp::Timestamp,
 };
 use logs::{DamagedLog, FullLog, ShrinkingLog};
+
+fn at_most(count: usize) -> ReadLimit {
+    ReadLimit { count, bytes: usize::MAX }
+}
 
 fn log(count: usize) -> MemoryLog {
     MemoryLog::new(Epoch::new(1), Retention { count, clock_count: count, ..Retention::default() })
@@ -368,12 +372,19 @@ async fn a_conflating_subscriber_holds_no_more_than_a_limit() {
 async fn the_latest_events_come_with_the_cursor_after_them() {
     let hub = hub(10);
     let clock = Topic::clock().into();
-    assert_eq!(hub.latest(&clock, 2).await.unwrap().cursor, id(0));
+    assert_eq!(hub.latest(&clock, at_most(2)).await.unwrap().cursor, id(0));
     publish(&hub, 3).await;
-    let latest = hub.latest(&clock, 2).await.unwrap();
+    let latest = hub.latest(&clock, at_most(2)).await.unwrap();
     let ids: Vec<_> = latest.events.iter().map(|event| event.id).collect();
     assert_eq!((ids, latest.cursor), (vec![id(2), id(3)], id(3)));
+    assert_eq!((latest.gap, latest.before), (None, Some(id(2))));
+    assert_eq!(hub.latest(&clock, at_most(3)).await.unwrap().before, None);
     assert_eq!(hub.kept(), Some((id(1), id(3))));
+    for _ in 0..2 {
+        hub.publish(Draft::new(Topic::clock(), "xx")).await.unwrap();
+    }
+    let latest = hub.latest(&clock, ReadLimit { count: 9, bytes: 1 }).await.unwrap();
+    assert_eq!((latest.events.len(), latest.before), (1, Some(id(5))));
 }
 
 /// Returns the sequence numbers of earlier events, the gap, and the position before the next ones.
@@ -446,6 +457,29 @@ async fn damaged_events_are_announced_to_whoever_reads_backwards() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_latest_events_say_what_is_damaged_and_what_is_left() {
+    for (published, limit, expected) in [
+        // The damaged ones are 1,000 and 1,001.
+        (999, 2, (vec![998, 999], None, Some(id(998)))),
+        (1001, 2, (vec![998, 999], Some(GapReason::Damaged), Some(id(998)))),
+        (1003, 9, (vec![1002, 1003], None, Some(id(1002)))),
+    ] {
+        let hub = Hub::new(DamagedLog(log(20_000)), || Timestamp::from_millis(0));
+        publish(&hub, published).await;
+        let clock = Topic::clock().into();
+        let Latest { events, gap, before, cursor, .. } =
+            hub.latest(&clock, at_most(limit)).await.unwrap();
+        let events = events.iter().map(|event| event.id.sequence).collect::<Vec<_>>();
+        assert_eq!((events, gap.map(|gap| gap.reason), before), expected);
+        assert_eq!(cursor, id(published));
+    }
+    let hub = Hub::new(DamagedLog(log(20_000)), || Timestamp::from_millis(0));
+    publish(&hub, 1001).await;
+    let (_, gap, _) = earlier(&hub, id(5000), 2).await;
+    assert_eq!(gap, Some(GapReason::Damaged), "more than a position in the future");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscriber_starts_with_the_first_event_of_a_time() {
     let now = Arc::new(AtomicU64::new(0));
     let hub = Hub::new(log(3), {
@@ -477,5 +511,5 @@ async fn an_event_that_was_not_kept_is_never_seen() {
     let mut subscriber = subscribe(&hub, Cursor::Now);
     hub.publish(Draft::new(Topic::clock(), "")).await.unwrap_err();
     assert!(take(&mut subscriber).await.is_empty());
-    assert!(hub.latest(&Topic::clock().into(), 9).await.unwrap().events.is_empty());
+    assert!(hub.latest(&Topic::clock().into(), at_most(9)).await.unwrap().events.is_empty());
 }
