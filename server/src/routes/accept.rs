@@ -2,16 +2,18 @@
 
 use axum::http::{HeaderMap, header::ACCEPT};
 
-/// Returns `true` if the client likes a page better than JSON and than a stream. A client without a
-/// preference gets no page.
+/// Returns `true` if the client prefers a page to JSON and to a stream. Of two with the same quality
+/// it prefers the one that it names. A client without a preference gets no page.
 pub(super) fn prefers_page(headers: &HeaderMap) -> bool {
     let page = quality(headers, "text/html");
-    page > quality(headers, "application/json") && page > quality(headers, "text/event-stream")
+    page.0 > 0.0
+        && page > quality(headers, "application/json")
+        && page > quality(headers, "text/event-stream")
 }
 
-/// Returns the quality of a media type for the client, from 0 to 1: that of the most specific range
-/// that has it.
-fn quality(headers: &HeaderMap, media_type: &str) -> f32 {
+/// Returns the quality of a media type for the client, from 0 to 1, and the precedence of its range:
+/// the most specific range that has it.
+fn quality(headers: &HeaderMap, media_type: &str) -> (f32, u8) {
     let any_subtype = media_type.split_once('/').map(|(kind, _)| format!("{kind}/*"));
     let (mut precedence, mut quality) = (0, 0.0);
     let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
@@ -30,10 +32,10 @@ fn quality(headers: &HeaderMap, media_type: &str) -> f32 {
             quality = parts.find_map(weight).unwrap_or(1.0);
         }
     }
-    quality
+    (quality, precedence)
 }
 
-/// Reads the parameter `q`. Returns `None` for another one, and for a value that is none.
+/// Reads the parameter `q`. Returns `None` for any other parameter and for an invalid value.
 fn weight(parameter: &str) -> Option<f32> {
     let (name, value) = parameter.split_once('=')?;
     let value = value.trim().parse().ok().filter(|value| (0.0..=1.0).contains(value));
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_for_whoever_likes_it_best() {
+    fn a_page_is_for_clients_that_prefer_it() {
         for (accept, expected) in [
             ("", false),
             ("*/*", false),
@@ -57,6 +59,12 @@ mod tests {
             ("application/json;q=0.9, text/html", true),
             ("application/json, text/html;q=0.9", false),
             ("text/html;q=0, */*", false),
+            ("text/html;q=0", false),
+            ("text/html, application/xhtml+xml, image/jxr, */*", true),
+            ("text/html, */*", true),
+            ("text/html, application/*", true),
+            ("text/html;q=0.9, */*", false),
+            ("text/*, */*", false),
             ("text/html;q=0.5, text/event-stream;q=0.4", true),
             ("text/html;q=0.5, text/event-stream", false),
             ("text/html;q=2, application/json;q=0.9", true),

@@ -297,6 +297,7 @@ async fn a_browser_gets_a_page_and_all_others_what_they_accept() {
         ("Accept: */*;q=0.1\r\nAccept: text/html\r\n", "text/html; charset=utf-8"),
         ("Accept: text/event-stream\r\n", "text/event-stream"),
         ("Accept: text/html, text/event-stream\r\n", "text/event-stream"),
+        ("Accept: text/html, image/jxr, */*\r\n", "text/html; charset=utf-8"),
     ] {
         for method in ["GET", "HEAD"] {
             let request = format!("{method} /topics HTTP/1.0\r\n{accept}\r\n");
