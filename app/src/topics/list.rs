@@ -94,14 +94,14 @@ pub(super) struct TopicList {
 }
 
 impl TopicList {
-    /// Creates the list with the topics in the document, at the server's time. There are others if
-    /// the page `has_next`.
-    pub(super) fn new(topics: Vec<ListedTopic>, has_next: bool, time: Timestamp) -> Self {
+    /// Creates the list with the topics in the document, at the server's time. There may be others
+    /// if it `has_more`.
+    pub(super) fn new(topics: Vec<ListedTopic>, has_more: bool, time: Timestamp) -> Self {
         let list = Self {
             in_view: RwSignal::default(),
             order: RwSignal::default(),
             scroller: NodeRef::new(),
-            table: StoredValue::new(TopicTable::new(topics, has_next)),
+            table: StoredValue::new(TopicTable::new(topics, has_more)),
             search: StoredValue::default(),
             server_time: StoredValue::new((time, 0)),
             is_stale: StoredValue::new(true),

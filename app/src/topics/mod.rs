@@ -61,6 +61,11 @@ pub struct TopicsData {
     pub host: String,
     /// The reason why the reader may list no topics.
     pub refused: Option<String>,
+    /// `true` if the server could not read the topics.
+    pub has_failed: bool,
+    /// A problem that the page shows until its program runs, which has all topics.
+    #[serde(skip)]
+    pub problem: Option<String>,
     /// `true` if the reader may publish.
     pub may_publish: bool,
 }
@@ -74,6 +79,8 @@ impl FromJson for TopicsData {
             time: json.parse("time")?,
             host: json.parse("host")?,
             refused: json.parse("refused"),
+            has_failed: json.is_true("has_failed"),
+            problem: None,
             may_publish: json.is_true("may_publish"),
         })
     }
@@ -82,9 +89,10 @@ impl FromJson for TopicsData {
 /// The page.
 #[component]
 pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
-    let TopicsData { topics, next, search, time, host, refused, may_publish } = data;
-    let has_topics = !topics.is_empty();
-    let list = TopicList::new(topics, next.is_some(), time);
+    let TopicsData { topics, next, search, time, host, refused, has_failed, problem, may_publish } =
+        data;
+    let may_have_topics = !topics.is_empty() || has_failed;
+    let list = TopicList::new(topics, next.is_some() || has_failed, time);
     let stream = ViewStream::new(refused, move |message| list.apply(message));
     effect(move || {
         browser::every_second(move || {
@@ -98,7 +106,7 @@ pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
     let has_next = RwSignal::new(next.is_some());
     effect(move || has_next.set(false));
     let search_text = RwSignal::new(search.clone());
-    let is_open = may_publish && !has_topics && search.is_empty();
+    let is_open = may_publish && !may_have_topics && search.is_empty();
     view! {
         <main class="topics-page">
             <div class="head">
@@ -106,6 +114,7 @@ pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
                 <StreamStatus stream />
             </div>
             <Refusal stream />
+            {problem.map(|why| view! { <p class="bad">{with_code(&why)}</p> })}
             <SearchForm list search=search_text />
             {may_publish.then(|| view! { <PublishForm is_open /> })}
             <TopicsTable list />

@@ -153,9 +153,9 @@ pub(super) struct TopicTable {
 }
 
 impl TopicTable {
-    /// Creates a table of topics that are known already: all of them, unless there is a next page.
-    pub(super) fn new(topics: Vec<ListedTopic>, has_next: bool) -> Self {
-        let mut table = Self { is_complete: !has_next, ..Self::default() };
+    /// Creates a table of topics that are known already: all of them, unless it `has_more`.
+    pub(super) fn new(topics: Vec<ListedTopic>, has_more: bool) -> Self {
+        let mut table = Self { is_complete: !has_more, ..Self::default() };
         for topic in topics {
             table.set(topic, 0);
         }

@@ -240,6 +240,8 @@ async fn topics_data(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> TopicsData {
+    let after = values(uri, "after").pop().filter(|after| !after.is_empty());
+    let after = after.map(|after| after.parse::<Topic>().map_err(|_| after)).transpose();
     let data = TopicsData {
         topics: Vec::new(),
         next: None,
@@ -247,6 +249,10 @@ async fn topics_data(
         time: hub.now(),
         host: requested_host(headers),
         refused: None,
+        has_failed: false,
+        problem: after.as_ref().err().map(|after| {
+            format!("{after:?} is not a topic after which a page begins. This is the first page.")
+        }),
         may_publish: caller.may_publish_some(),
     };
     let allowed = match caller.may_list(&Pattern::all().into(), access) {
@@ -255,15 +261,15 @@ async fn topics_data(
     };
     // The page says what is wrong with a search.
     let Ok(search) = Search::parse(&data.search) else { return data };
-    let after = values(uri, "after").pop().and_then(|topic| topic.parse().ok());
     let filter = TopicFilter::new(&search.patterns(), allowed);
-    let (names, next) = found_topics(hub, &filter, &search, after).await;
+    let (names, next) = found_topics(hub, &filter, &search, after.unwrap_or_default()).await;
     match listed(hub, &names).await {
         Ok(topics) => TopicsData { topics, next, ..data },
         Err(error) => {
+            // The page's view tries to read them again.
             tracing::error!(error = &error as &dyn std::error::Error, "a page has no topics");
             let why = "The topics could not be read. The server's output says why.";
-            TopicsData { refused: Some(why.to_owned()), ..data }
+            TopicsData { has_failed: true, problem: Some(why.to_owned()), ..data }
         }
     }
 }

@@ -30,4 +30,5 @@ mod tls;
 mod tokens;
 mod topics;
 mod transports;
+mod unreadable;
 mod ws;

@@ -26,7 +26,7 @@ use tokio::{
 };
 use waterclock::{
     event::Draft,
-    event_log::{MemoryLog, Retention},
+    event_log::{EventLog, MemoryLog, Retention},
     hub::Hub,
     id::Epoch,
     sse::{Message, Parsed, Parser},
@@ -123,7 +123,7 @@ impl Server {
         Self::start_with(Settings { access, ..Settings::default() }).await
     }
 
-    /// Starts a server.
+    /// Starts a server with an event log in memory.
     pub async fn start_with(settings: Settings) -> Self {
         let log = MemoryLog::new(
             Epoch::new(0xc10c),
@@ -133,6 +133,11 @@ impl Server {
                 ..Retention::default()
             },
         );
+        Self::start_over(log, settings).await
+    }
+
+    /// Starts a server over an event log.
+    pub async fn start_over(log: impl EventLog, settings: Settings) -> Self {
         let time: Timestamp = TIME.parse().unwrap();
         let now = Arc::new(AtomicU64::new(time.as_millis()));
         let millis = Arc::clone(&now);
