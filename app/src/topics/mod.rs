@@ -197,13 +197,13 @@ fn Refusal(stream: ViewStream) -> impl IntoView {
 /// page.
 #[component]
 fn SearchForm(list: TopicList, search: RwSignal<String>) -> impl IntoView {
-    let bad_term = move || search.with(|text| Search::parse(text)).err();
+    let problem = move || search.with(|text| Search::parse(text)).err();
     effect(move || {
         if let Ok(parsed) = search.with(|text| Search::parse(text)) {
             list.search(parsed);
         }
     });
-    let is_bad = text(move || bad_term().is_some().to_string());
+    let is_bad = text(move || problem().is_some().to_string());
     let counts = text(move || {
         let in_view = list.in_view.read();
         let all = in_view.all;
@@ -240,13 +240,8 @@ fn SearchForm(list: TopicList, search: RwSignal<String>) -> impl IntoView {
             <button type="submit" class="quiet">"Search"</button>
             <p class="count" prop:textContent=counts></p>
             <div id="search-problem" role="alert">
-                <For each=bad_term key=Clone::clone let:term>
-                    <p class="bad">
-                        {with_code(&format!(
-                            "`{term}` is not a pattern. `*` stands for one whole token, and `>` at \
-                             the end for all that follow: `orders.*`, `orders.>`",
-                        ))}
-                    </p>
+                <For each=problem key=Clone::clone let:why>
+                    <p class="bad">{with_code(&why)}</p>
                 </For>
             </div>
         </form>

@@ -5,6 +5,9 @@ use waterclock::{
     pattern::{Pattern, Patterns},
 };
 
+/// Maximum number of words and patterns of a search: that of the patterns of a request.
+const MAX_TERMS: usize = 64;
+
 /// A search: words and patterns, separated by spaces or commas. It finds the topics that contain
 /// any of the words, ignoring ASCII case, or match any of the patterns. Without either, it finds
 /// all.
@@ -23,23 +26,37 @@ impl Search {
     ///
     /// # Errors
     ///
-    /// Returns the first term that should be a pattern and is invalid.
+    /// Returns a sentence about the first term that should be a pattern and is invalid, or about
+    /// too many terms.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let terms = text.split(|letter: char| letter == ',' || letter.is_whitespace());
-        let terms = terms.filter(|term| !term.is_empty()).map(|term| {
-            if term.contains(['*', '>']) {
-                term.parse().map(SearchTerm::Pattern).map_err(|_| term.to_owned())
-            } else {
-                Ok(SearchTerm::Word(term.to_ascii_lowercase()))
+        let mut terms = Vec::new();
+        for term in text.split(|letter: char| letter == ',' || letter.is_whitespace()) {
+            if term.is_empty() {
+                continue;
             }
-        });
-        terms.collect::<Result<_, _>>().map(Self)
+            if terms.len() == MAX_TERMS {
+                return Err(format!("A search may have at most {MAX_TERMS} words and patterns."));
+            }
+            terms.push(if term.contains(['*', '>']) {
+                let invalid = |_| {
+                    format!(
+                        "`{term}` is not a pattern. `*` stands for one whole token, and `>` at \
+                         the end for all that follow: `orders.*`, `orders.>`",
+                    )
+                };
+                SearchTerm::Pattern(term.parse().map_err(invalid)?)
+            } else {
+                SearchTerm::Word(term.to_ascii_lowercase())
+            });
+        }
+        Ok(Self(terms))
     }
 
     /// Returns `true` if the search finds a topic.
     pub fn matches(&self, topic: &Topic) -> bool {
+        let lower = topic.as_str().to_ascii_lowercase();
         let finds = |term: &SearchTerm| match term {
-            SearchTerm::Word(word) => topic.as_str().to_ascii_lowercase().contains(word),
+            SearchTerm::Word(word) => lower.contains(word),
             SearchTerm::Pattern(pattern) => pattern.matches(topic),
         };
         self.0.is_empty() || self.0.iter().any(finds)
@@ -83,6 +100,9 @@ mod tests {
             Search::parse("orders.*").unwrap().patterns(),
             Patterns::from("orders.*".parse::<Pattern>().unwrap())
         );
-        assert_eq!(Search::parse("us or*"), Err("or*".to_owned()));
+        assert!(Search::parse("us or*").unwrap_err().starts_with("`or*` is not a pattern"));
+        assert!(Search::parse(&["us"; MAX_TERMS].join(" ")).is_ok());
+        let many = Search::parse(&["us"; MAX_TERMS + 1].join(","));
+        assert!(many.unwrap_err().contains("at most 64"));
     }
 }

@@ -33,7 +33,7 @@ use waterclock::{
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
-use waterclock_axum::{Denied, Problem};
+use waterclock_axum::{Denied, Problem, limits::MAX_PATTERNS};
 
 use super::{accept::prefers_page, headers::page_policy, site};
 use crate::{
@@ -188,6 +188,10 @@ async fn home_data(
         ..HomeData::default()
     };
 
+    if topics.len() > MAX_PATTERNS {
+        let detail = format!("A page may have at most {MAX_PATTERNS} topics. Use wildcards.");
+        return refused(data, &Problem::new(StatusCode::BAD_REQUEST, detail));
+    }
     let pattern = |topic: &String| topic.parse::<Pattern>().map_err(|error| (topic.clone(), error));
     let patterns = match topics.iter().map(pattern).collect::<Result<Vec<_>, _>>() {
         Ok(patterns) => Patterns::new(patterns).unwrap_or(Topic::clock().into()),

@@ -98,7 +98,9 @@ async fn a_page_without_events_says_so() {
 #[tokio::test]
 async fn a_page_whose_stream_would_be_refused_says_why_at_once() {
     let server = Server::start().await;
+    let many = ["topic=a"; 65].join("&");
     for (path, host, status, sentence) in [
+        (&*format!("/?{many}"), "localhost", 400, "may have at most 64 topics"),
         ("/?topic=a..b", "localhost", 400, "The server refused these topics: "),
         ("/", "clock.test", 403, "You may not read these events. This topic is not public, "),
     ] {

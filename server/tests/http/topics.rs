@@ -385,6 +385,14 @@ async fn the_page_of_topics_reads_without_a_program() {
         assert!(!says_empty(&found), "{query}");
         assert_eq!(found.contains("is not a pattern"), query == "match=t.22*", "{query}");
     }
+    let many = ["match=t"; 65].join("&");
+    let found = page(&server, &format!("/topics?{many}"), "").await;
+    assert!(rows(&found).is_empty() && found.contains("at most 64 words and patterns"), "{found}");
+    for (after, is_said) in [("", false), ("t.001", false), ("t.*", true), ("%3C", true)] {
+        let found = page(&server, &format!("/topics?after={after}"), "").await;
+        assert_eq!(rows(&found).len(), 100, "{after}");
+        assert_eq!(found.contains("This is the first page."), is_said, "{after}: {found}");
+    }
     let hostile = page(&server, "/topics?match=%3C%22%26%3E", "").await;
     assert!(!hostile.contains("<\"&"), "{hostile}");
 }
