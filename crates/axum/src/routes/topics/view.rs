@@ -111,6 +111,8 @@ struct TopicView {
 
 enum ViewPhase {
     Hello,
+    /// The message that makes the client forget the topics that are not sent again.
+    Anew,
     /// The figures of all topics after this one.
     All(Option<Topic>),
     Changes,
@@ -161,6 +163,10 @@ impl TopicView {
                 let hello = hello(context, self.record.open.number());
                 let retry = Some(context.settings.retry);
                 return Ok(Some(ENCODER.notice(&hello, None, retry)));
+            }
+            ViewPhase::Anew => {
+                self.phase = ViewPhase::All(None);
+                return message(&self.record.context.hub, &[], false).await.map(Some);
             }
             ViewPhase::All(after) => {
                 let topics = match &self.topics {
@@ -223,7 +229,7 @@ impl TopicView {
             self.is_looking = taken.as_ref().is_some_and(|topics| !topics.is_empty());
             match taken {
                 None => {
-                    self.phase = ViewPhase::All(None);
+                    self.phase = ViewPhase::Anew;
                     self.changed.clear();
                 }
                 Some(mut topics) => {
@@ -436,6 +442,27 @@ mod tests {
             is_complete = is_last;
         }
         assert_eq!(seen.len(), 21_000, "all of them, before a message says so");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_view_that_begins_anew_can_be_told_from_a_change() {
+        let context = context(Settings::default());
+        let wanted = Patterns::new(["a", "b"].map(|topic| topic.parse().unwrap())).unwrap();
+        let filter = TopicFilter::new(&wanted, Pattern::all().into());
+        let mut view = Client::open(&context, ViewedTopics::Filtered(filter), None);
+        view.next().await;
+        assert_eq!(view.topics().await, (0, topics([])));
+        for topic in ["a", "b"] {
+            publish(&context, topic).await;
+        }
+        assert_eq!(view.topics().await, (0, topics([("a", 1, 0), ("b", 1, 0)])));
+        context.hub.delete("b".parse().unwrap()).await.unwrap();
+        for number in 0..21_000 {
+            publish(&context, &format!("t.{number:05}")).await;
+        }
+        let (_, none, is_complete) = view.snapshot().await;
+        assert_eq!((none, is_complete), (topics([]), false));
+        assert_eq!(view.topics().await.1, topics([("a", 1, 0)]));
     }
 
     #[tokio::test(start_paused = true)]
