@@ -7,8 +7,8 @@ use axum::http::{Extensions, StatusCode};
 use crate::problem::{Denial, Problem};
 
 /// A request extension that is called for each permission (401 or 403) that is refused while the
-/// response goes on: for a line of JSON, or for a message over a WebSocket. A response that is
-/// itself such a refusal has a [`Denial`] as its extension instead.
+/// response goes on: for a line of JSON, for a message over a WebSocket, or for a page without
+/// events. A response that is itself such a refusal has a [`Denial`] as its extension instead.
 #[derive(Clone)]
 pub struct DenialHook(Arc<HookFunction>);
 
@@ -21,7 +21,7 @@ impl DenialHook {
     }
 
     /// Calls the hook of a request, if it has one and the problem is a refused permission.
-    pub(crate) fn call(request: &Extensions, problem: &Problem) {
+    pub fn call(request: &Extensions, problem: &Problem) {
         if let Some(Self(hook)) = request.get()
             && let Some(denial) = problem.denial()
         {

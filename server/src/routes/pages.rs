@@ -17,7 +17,7 @@ use axum::{
     Extension,
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode, Uri,
+        Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, VARY},
     },
     middleware::Next,
@@ -33,11 +33,11 @@ use waterclock::{
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
-use waterclock_axum::{Denied, Problem, limits::MAX_PATTERNS};
+use waterclock_axum::{DenialHook, Denied, Problem, limits::MAX_PATTERNS};
 
 use super::{accept::prefers_page, headers::page_policy, site};
 use crate::{
-    auth::{Access, Caller, ReadPermission},
+    auth::{Access, AuthError, Caller, ReadPermission},
     limits::{PAGE_BYTES, PAGE_EVENTS, PAGE_TOPICS, PAUSED_PAGE_EVENTS, SEARCHED_TOPICS},
     state::AppState,
 };
@@ -73,7 +73,8 @@ async fn home(
     Extension(caller): Extension<Arc<Caller>>,
     request: Request,
 ) -> Response {
-    let data = home_data(&hub, &access, &caller, request.uri(), request.headers()).await;
+    let (uri, headers, extensions) = (request.uri(), request.headers(), request.extensions());
+    let data = home_data(&hub, &access, &caller, uri, headers, extensions).await;
     render(&options, Page::Home(data), request).await
 }
 
@@ -91,7 +92,8 @@ pub(super) async fn topics(
     if !is_read || !prefers_page(request.headers()) {
         return next.run(request).await;
     }
-    let data = topics_data(&hub, &access, &caller, request.uri(), request.headers()).await;
+    let (uri, headers, extensions) = (request.uri(), request.headers(), request.extensions());
+    let data = topics_data(&hub, &access, &caller, uri, headers, extensions).await;
     let mut response = render(&options, Page::Topics(data), request).await;
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     response
@@ -167,6 +169,14 @@ fn is_paused(uri: &Uri) -> bool {
         .any(|(name, value)| name == "refresh" && value == "0")
 }
 
+/// Returns the problem of a refused permission. The server's output says so too, since the response
+/// itself is a page.
+fn denied(request: &Extensions, why: AuthError) -> Problem {
+    let problem = Denied::from(why).into();
+    DenialHook::call(request, &problem);
+    problem
+}
+
 /// The content of the page before its stream begins.
 async fn home_data(
     hub: &Hub,
@@ -174,6 +184,7 @@ async fn home_data(
     caller: &Caller,
     uri: &Uri,
     headers: &HeaderMap,
+    extensions: &Extensions,
 ) -> HomeData {
     let topics = topics_of(uri);
     let is_paused = is_paused(uri);
@@ -202,7 +213,7 @@ async fn home_data(
     };
     let permission = match caller.read_permission(&patterns, access) {
         Ok(permission) => permission,
-        Err(error) => return refused(data, &Denied::from(error).into()),
+        Err(why) => return refused(data, &denied(extensions, why)),
     };
     let data = HomeData { group: group(&permission, &patterns), ..data };
     let count = if is_paused { PAUSED_PAGE_EVENTS } else { PAGE_EVENTS };
@@ -243,6 +254,7 @@ async fn topics_data(
     caller: &Caller,
     uri: &Uri,
     headers: &HeaderMap,
+    extensions: &Extensions,
 ) -> TopicsData {
     let after = values(uri, "after").pop().filter(|after| !after.is_empty());
     let after = after.map(|after| after.parse::<Topic>().map_err(|_| after)).transpose();
@@ -261,7 +273,10 @@ async fn topics_data(
     };
     let allowed = match caller.may_list(&Pattern::all().into(), access) {
         Ok((allowed, _)) => allowed,
-        Err(why) => return TopicsData { refused: Some(why.to_string()), ..data },
+        Err(why) => {
+            let refused = denied(extensions, why).to_string();
+            return TopicsData { refused: Some(refused), ..data };
+        }
     };
     // The page says what is wrong with a search.
     let Ok(search) = Search::parse(&data.search) else { return data };

@@ -695,12 +695,20 @@ async fn a_refused_permission_is_printed_once_a_minute_for_each_origin_or_addres
         refused("POST /events/t HTTP/1.0\r\nVia: proxy\r\n").await;
     }
     refused("GET /poll HTTP/1.0\r\nOrigin: http://other.example\r\n").await;
+    // A page says so itself, with 200.
+    for (path, origin) in [("/", "home"), ("/topics", "topics")] {
+        let head = format!(
+            "GET {path} HTTP/1.0\r\nAccept: text/html\r\nOrigin: http://{origin}.example\r\n\r\n"
+        );
+        let response = rest(request(address, &head).await).await;
+        assert!(response.starts_with("HTTP/1.0 200 OK"), "{response}");
+    }
     program.signal("-TERM").await;
     let (_, stderr) = program.end().await;
     let lines = stderr.lines().filter(|line| line.contains("request refused"));
     let lines: Vec<serde_json::Value> =
         lines.map(|line| serde_json::from_str(line).expect(line)).collect();
-    let [page, program, other] = &lines[..] else { panic!("{stderr}") };
+    let [page, program, other, home, topics] = &lines[..] else { panic!("{stderr}") };
     for (field, expected) in [
         ("status", serde_json::Value::from(403)),
         ("method", "GET".into()),
@@ -717,6 +725,9 @@ async fn a_refused_permission_is_printed_once_a_minute_for_each_origin_or_addres
         (&"POST".into(), &serde_json::Value::Null)
     );
     assert_eq!(other["origin"], "http://other.example");
+    for (line, path) in [(home, "/"), (topics, "/topics")] {
+        assert_eq!((&line["status"], &line["path"]), (&403.into(), &path.into()), "{line}");
+    }
 }
 
 #[tokio::test]
