@@ -16,6 +16,7 @@ use crate::{
 async fn body(response: TestResponse) -> Value {
     assert_eq!(response.status(), 200);
     assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("cache-control"), Some("private, no-cache, no-transform"));
     serde_json::from_str(&response.rest().await).unwrap()
 }
 

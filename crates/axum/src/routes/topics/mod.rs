@@ -38,6 +38,9 @@ use figures::{TopicsError, read};
 use page::Page;
 use view::ViewedTopics;
 
+/// The caching of lists and figures. They depend on the caller's permissions.
+const CACHING: &str = "private, no-cache, no-transform";
+
 /// Answers with the figures of one topic, which need not have any events.
 pub(super) async fn one(
     State(context): State<Arc<StreamContext>>,
@@ -105,7 +108,7 @@ fn stream(
 }
 
 fn json(body: &impl Serialize) -> Response {
-    ([(CACHE_CONTROL, "no-cache, no-transform")], Json(body)).into_response()
+    ([(CACHE_CONTROL, CACHING)], Json(body)).into_response()
 }
 
 /// The names of the parameters of the list, and what belongs elsewhere.

@@ -13,7 +13,10 @@ use futures_util::stream;
 use serde::Serialize;
 use waterclock::{event::Topic, hub::TopicFilter};
 
-use super::figures::{TOPICS_AT_ONCE, TopicJson, TopicsError, read};
+use super::{
+    CACHING,
+    figures::{TOPICS_AT_ONCE, TopicJson, TopicsError, read},
+};
 use crate::{state::StreamContext, streams::OpenStream};
 
 /// Number of bytes that are made before the response begins. Most pages are complete by then.
@@ -86,8 +89,7 @@ impl Page {
                 Ok::<_, TopicsError>((!chunk.is_empty()).then_some((chunk, page)))
             }))
         };
-        let headers =
-            [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache, no-transform")];
+        let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, CACHING)];
         Ok((headers, body).into_response())
     }
 
