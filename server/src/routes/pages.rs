@@ -31,7 +31,6 @@ use waterclock::{
     event_log::{EventLogError, ReadLimit},
     hub::{Hub, Latest, TopicFilter},
     pattern::{Pattern, Patterns},
-    timestamp::Timestamp,
 };
 use waterclock_axum::{DenialHook, Denied, Problem, limits::MAX_PATTERNS};
 
@@ -42,7 +41,7 @@ use crate::{
     state::AppState,
 };
 
-/// The routes of the pages.
+/// Returns the routes of the pages.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
     // Leptos renders on tokio. An error means that an earlier router has set that already.
     let _ = Executor::init_tokio();
@@ -129,7 +128,7 @@ fn set_policy(connect: &str) {
     }
 }
 
-/// The source from which `cargo leptos watch` tells pages to reload, for the policy.
+/// Returns the source from which `cargo leptos watch` tells pages to reload, for the policy.
 fn reload_source(options: &LeptosOptions) -> String {
     if std::env::var_os("LEPTOS_WATCH").is_none() {
         return String::new();
@@ -137,7 +136,7 @@ fn reload_source(options: &LeptosOptions) -> String {
     format!(" ws://*:{}", options.reload_external_port.unwrap_or(options.reload_port))
 }
 
-/// The values of a parameter of the query.
+/// Returns the values of a parameter of the query.
 fn values(uri: &Uri, wanted: &str) -> Vec<String> {
     form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
         .filter(|(name, _)| name == wanted)
@@ -145,13 +144,13 @@ fn values(uri: &Uri, wanted: &str) -> Vec<String> {
         .collect()
 }
 
-/// The host and the port that the client has requested.
+/// Returns the host and the port that the client has requested.
 fn requested_host(headers: &HeaderMap) -> String {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     host.unwrap_or("localhost").to_owned()
 }
 
-/// The topics of a query: separated by spaces or commas, or in repeated parameters.
+/// Returns the topics of a query: separated by spaces or commas, or in repeated parameters.
 fn topics_of(uri: &Uri) -> Vec<String> {
     values(uri, "topic")
         .into_iter()
@@ -165,8 +164,7 @@ fn topics_of(uri: &Uri) -> Vec<String> {
 /// Returns `true` for `refresh=0`. Then a browser without JavaScript must not load the page again
 /// by itself.
 fn is_paused(uri: &Uri) -> bool {
-    form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
-        .any(|(name, value)| name == "refresh" && value == "0")
+    values(uri, "refresh").iter().any(|value| value == "0")
 }
 
 /// Returns the problem of a refused permission. The server's output says so too, since the response
@@ -177,7 +175,7 @@ fn denied(request: &Extensions, why: AuthError) -> Problem {
     problem
 }
 
-/// The content of the page before its stream begins.
+/// Returns the content of the page before its stream begins.
 async fn home_data(
     hub: &Hub,
     access: &Access,
@@ -194,7 +192,7 @@ async fn home_data(
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
         host: requested_host(headers),
         may_publish: caller.may_publish_some(),
-        as_of: Some(Timestamp::now()),
+        as_of: Some(hub.now()),
         is_paused,
         ..HomeData::default()
     };
@@ -247,7 +245,7 @@ fn group(permission: &ReadPermission<'_>, patterns: &Patterns) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The content of the page of topics before its live view begins.
+/// Returns the content of the page of topics before its live view begins.
 async fn topics_data(
     hub: &Hub,
     access: &Access,

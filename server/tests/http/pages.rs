@@ -1,6 +1,6 @@
 //! The pages over real sockets, as the server renders them.
 
-use crate::support::{Server, event_id};
+use crate::support::{Server, TIME, event_id};
 
 #[tokio::test]
 async fn the_page_has_the_latest_events_newest_last() {
@@ -30,6 +30,10 @@ async fn a_page_without_javascript_is_refreshed_unless_its_reader_pauses_it() {
     assert!(html.contains(refresh), "{html}");
     assert!(html.contains(r#"href="/?topic=clock&amp;refresh=0""#), "{html}");
     assert_eq!(html.matches(">event number ").count(), 20);
+    assert!(
+        html.contains(&format!(r#"id="as-of">{}<"#, &TIME[11..19])),
+        "the server's time: {html}"
+    );
 
     let html = server.get("/?topic=clock&refresh=0").await.rest().await;
     assert!(!html.contains("http-equiv"), "{html}");
