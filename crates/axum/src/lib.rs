@@ -169,19 +169,18 @@ impl EventRoutes {
         self.router_with_topics(|topics| topics)
     }
 
-    /// The same routes, with `/topics` as `change` returns it. A server that has a page of the
-    /// topics can answer a browser with it, by a layer.
+    /// Builds the same router, with the route `/topics` changed by `change`, for example by a layer
+    /// that answers browsers with a page.
     pub fn router_with_topics<S: Clone + Send + Sync + 'static>(
         &self,
         change: impl FnOnce(MethodRouter<S>) -> MethodRouter<S>,
     ) -> Router<S> {
-        let is_topics = |(path, _): &routes::Route| *path == routes::TOPICS;
-        let (topics, others): (Vec<_>, Vec<_>) =
-            routes::event_routes().into_iter().partition(is_topics);
         let state = self.state();
-        let topics = topics.into_iter().fold(MethodRouter::new(), |all, (_, one)| all.merge(one));
-        let router = routes::router(others).with_state(state.clone());
-        let router = router.route(routes::TOPICS, change(topics.with_state(state)));
+        let (path, topics) = routes::topics_route();
+        let topics = change(topics.with_state(state.clone()));
+        let router = routes::router(routes::event_routes()).with_state(state);
+        // The fallback of the others does not apply to a route that is added later.
+        let router = router.route(path, topics);
         router.method_not_allowed_fallback(async || Problem::method_not_allowed())
     }
 
@@ -192,9 +191,10 @@ impl EventRoutes {
         routes::router(routes::probe_routes()).with_state(self.state())
     }
 
-    /// The paths of these routes, with their parameters in braces.
+    /// Returns the paths of these routes, with their parameters in braces.
     pub fn paths() -> Vec<&'static str> {
-        let routes = routes::event_routes();
+        let mut routes = routes::event_routes();
+        routes.push(routes::topics_route());
         #[cfg(feature = "probe")]
         let routes = [routes, routes::probe_routes()].concat();
         routes.into_iter().map(|(path, _)| path).collect()

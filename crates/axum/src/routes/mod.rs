@@ -23,16 +23,17 @@ use crate::{problem::Problem, state::RoutesState};
 /// A path and its methods.
 pub(crate) type Route = (&'static str, MethodRouter<RoutesState>);
 
-/// The path of the list of topics.
-pub(crate) const TOPICS: &str = "/topics";
+/// Returns the route of the list of topics.
+pub(crate) fn topics_route() -> Route {
+    ("/topics", get(topics::list).layer(map_response(topics::vary)))
+}
 
-/// The routes of events.
+/// Returns the other routes of events.
 pub(crate) fn event_routes() -> Vec<Route> {
     vec![
         ("/events", get(events::get).head(events::head).post(ndjson::post)),
         ("/ws", get(ws::get)),
         ("/poll", get(poll::get)),
-        (TOPICS, get(topics::list).layer(map_response(topics::vary))),
         ("/topics/{topic}", get(topics::one).layer(map_response(topics::vary))),
         (
             "/events/{topic}",
