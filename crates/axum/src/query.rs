@@ -188,7 +188,7 @@ pub(crate) enum QueryError {
          one of them."
     )]
     BeforeAndAfter(&'static str),
-    #[error("A request with `before` gets a response at once, with each event. Leave out `{0}`.")]
+    #[error("A request with `before` neither waits nor conflates. Leave out `{0}`.")]
     BeforeWith(&'static str),
     #[error("A stream goes forward only. Read the events before an id with `before` from `/poll`.")]
     BeforeInStream,
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_position_before_is_combined_with_nothing_that_contradicts_it() {
+    fn before_excludes_what_contradicts_it() {
         for query in ["", "&limit=2", "&topic=a", "&conflate=false", "&last_event_id="] {
             let query = Query::parse(&format!("before=00000000c10cca11-7{query}")).unwrap();
             assert_eq!(query.before.unwrap().sequence, 7);

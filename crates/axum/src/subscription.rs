@@ -134,7 +134,7 @@ impl Subscription {
         matches!(self.start, Start::Cursor(Cursor::Now)).then_some(&self.topics)
     }
 
-    /// The topics.
+    /// Returns the topics.
     pub(crate) fn topics(&self) -> &Patterns {
         &self.topics
     }

@@ -87,7 +87,7 @@ fn wants_stream(headers: &HeaderMap) -> bool {
         .any(|media| media.eq_ignore_ascii_case(waterclock::sse::CONTENT_TYPE.as_bytes()))
 }
 
-/// Says that the response depends on the client's `Accept`, as a refusal may, too.
+/// Adds `Vary: Accept`, also to refusals.
 pub(super) async fn vary(mut response: Response) -> Response {
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     response
