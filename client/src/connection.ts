@@ -47,6 +47,11 @@ export type DisconnectReason =
   /** The function `token` threw this, or did not answer. Only this client has this reason. */
   | { kind: 'token'; value: string };
 
+/** Returns `true` for a response after which the same request would be refused again. */
+export function isRefusal(reason: DisconnectReason): boolean {
+  return reason.kind === 'status' && REFUSALS.includes(reason.status);
+}
+
 /** A message of the stream, as the rules see it. */
 export type ReceivedMessage =
   | { kind: 'event' | 'heartbeat'; id: EventId | null }
@@ -118,12 +123,11 @@ export class Connection {
         if (is === 'explained') {
           if (this.isSocket() && input.value.kind === 'recovered') this.refusedSockets += 1;
           this.reason = input.value;
-          if (this.reason.kind === 'status') {
-            const { status } = this.reason;
-            // 204 No Content tells `EventSource` not to reconnect.
-            if (status === 204) this.state = { kind: 'stopped' };
-            if (REFUSALS.includes(status)) this.state = { kind: 'refused' };
+          // 204 No Content tells `EventSource` not to reconnect.
+          if (this.reason.kind === 'status' && this.reason.status === 204) {
+            this.state = { kind: 'stopped' };
           }
+          if (isRefusal(this.reason)) this.state = { kind: 'refused' };
         } else if (is === 'tick' && now >= state.until) {
           return this.open(now, 'connecting');
         }
@@ -196,7 +200,7 @@ export class Connection {
     if (received.kind === 'hello' && received.intervals) this.intervals = received.intervals;
   }
 
-  /** Takes over the final state that the leader has found. */
+  /** Takes over a final state that was found elsewhere. */
   finish(state: ConnectionState, reason: DisconnectReason | null): void {
     this.reason = reason;
     this.state = state;

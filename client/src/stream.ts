@@ -4,7 +4,12 @@
  * @module
  */
 import { now } from './clock.js';
-import type { ConnectionEffect, ConnectionState, DisconnectReason } from './connection.js';
+import {
+  type ConnectionEffect,
+  type ConnectionState,
+  type DisconnectReason,
+  isRefusal,
+} from './connection.js';
 import { Credentials, identity, type TokenSource } from './credentials.js';
 import { canShare, Group, groupName } from './group.js';
 import { type EventId, isReached } from './ids.js';
@@ -458,11 +463,14 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       this.input({ kind: 'fetched', ...fetched });
     } catch (error) {
       if (this.isOver || number !== this.fetches) return;
-      this.fetchReason = failure(error);
-      this.announceState();
-      // The rules would send the next one with the next tick.
-      await pause(backoff(this.fetchFailures++), this.over.signal).catch(() => {});
-      if (number === this.fetches) this.input({ kind: 'fetch-failed' });
+      const value = failure(error);
+      if (!isRefusal(value)) {
+        this.fetchReason = value;
+        this.announceState();
+        // The rules would send the next one with the next tick.
+        await pause(backoff(this.fetchFailures++), this.over.signal).catch(() => {});
+      }
+      if (number === this.fetches) this.input({ kind: 'fetch-failed', value });
     }
   }
 

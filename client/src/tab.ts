@@ -12,6 +12,7 @@ import {
   type ConnectionInput,
   type ConnectionState,
   type DisconnectReason,
+  isRefusal,
   type ReceivedMessage,
 } from './connection.js';
 import { type EventId, isReached, isSameLog } from './ids.js';
@@ -53,7 +54,7 @@ export interface Fetched<M> {
 /** An input of a tab's rules. */
 export type TabInput<M> =
   | { kind: 'connect' | 'stop' | 'page-hide' | 'page-show' | 'online' | 'tick' }
-  | { kind: 'granted' | 'stolen' | 'no-other-tabs' | 'asked' | 'fetch-failed' }
+  | { kind: 'granted' | 'stolen' | 'no-other-tabs' | 'asked' }
   /** This tab cannot share, or does not want to. */
   | { kind: 'cannot-share'; mayUseSockets: boolean }
   /** An input of this tab's own connection, except its messages. */
@@ -62,7 +63,8 @@ export type TabInput<M> =
   | ({ kind: 'announced' } & LeaderStatus)
   /** `after` is the leader's cursor before the message. */
   | { kind: 'relayed'; after: EventId | null; message: StreamMessage<M> }
-  | ({ kind: 'fetched' } & Fetched<M>);
+  | ({ kind: 'fetched' } & Fetched<M>)
+  | { kind: 'fetch-failed'; value: DisconnectReason };
 
 /** An effect that the page must carry out. */
 export type TabEffect<M> =
@@ -195,7 +197,12 @@ export class Tab<M> {
         case 'fetched':
           return this.handleFetched(input, effects);
         case 'fetch-failed':
-          if (this.fetch.kind === 'in-flight') this.fetch = { kind: 'later' };
+          if (this.fetch.kind !== 'in-flight') return;
+          // This tab's own credentials were refused, not those of the leader.
+          if (isRefusal(input.value)) {
+            return this.finish(now, { kind: 'refused' }, input.value, effects);
+          }
+          this.fetch = { kind: 'later' };
           return;
         case 'tick':
           if (this.fetch.kind === 'later') this.startFetch(null, effects);
@@ -381,19 +388,30 @@ export class Tab<M> {
     const { state, reason, cursor } = status;
     const isRefused = state.kind === 'refused';
     if (isRefused || state.kind === 'stopped') {
-      if (isRefused || cursor === null || this.hasReached(cursor)) {
-        // It is over or refused, for all tabs.
-        this.leave(now, 'inactive', effects);
-        this.connection.finish(state, reason);
-        return;
+      // The token of the leader may have expired before that of this tab.
+      const isOwn = reason?.kind === 'status' && reason.status === 401;
+      // This tab may not have read all of it.
+      if (isRefused ? !isOwn : cursor === null || this.hasReached(cursor)) {
+        return this.finish(now, state, reason, effects);
       }
-      // This tab has not read all of it. The next leader finds the end by itself.
+      // The leader is about to leave, and the next one finds out by itself.
       this.leader = this.unknownLeader(now);
     } else {
       const until = state.kind === 'waiting' && state.until + now;
       this.leader.status = until === false ? status : { ...status, state: { kind: 'waiting', until } };
     }
     this.catchUp(cursor, effects);
+  }
+
+  /** Leaves the group in a final state. */
+  private finish(
+    now: number,
+    state: ConnectionState,
+    reason: DisconnectReason | null,
+    effects: TabEffect<M>[],
+  ): void {
+    this.leave(now, 'inactive', effects);
+    this.connection.finish(state, reason);
   }
 
   /** Asks a silent leader for its status, and steals the lock from one that does not answer. */

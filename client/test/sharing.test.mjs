@@ -120,6 +120,71 @@ test('a follower whose fetch fails says why, and tries again after a backoff', a
   leader.close();
 });
 
+/** Returns a token whose tabs share, at whatever time each of them expires. */
+const token = (exp) => {
+  const claims = Buffer.from(JSON.stringify({ sub: 'ann', exp })).toString('base64url');
+  return `x.${claims}.x`;
+};
+
+test('a token that has expired ends its own tab, and no other', async (t) => {
+  asPage(t);
+  let open;
+  const { url, requests } = await serve(t, ({ pathname, headers, searchParams }, response) => {
+    if (pathname === '/poll') return answer(response, { events: [content(1)], gap: null, cursor: id(1) });
+    const after = searchParams.get('last_event_id');
+    const isOld = headers.authorization === `Bearer ${token(1)}`;
+    if (isOld && after === id(1)) return refuse(response, 401, 'It has expired.');
+    open = response;
+    stream(response, hello, event(isOld ? 1 : 2));
+  });
+  const subscribed = (exp) => {
+    const found = [];
+    const options = { after: id(0), token: token(exp), onEvent: ({ data }) => found.push(data) };
+    const one = subscribe(`${url}/events?topic=t`, options);
+    t.after(() => one.close());
+    return { one, found };
+  };
+  const leader = subscribed(1);
+  await until(() => leader.found.length === 1, 'the leader reads');
+  const follower = subscribed(2);
+  await until(() => follower.one.cursor === id(1), 'the other one follows');
+  open.end();
+  await until(() => leader.one.state === 'refused', 'the token of the leader is refused');
+  await until(() => follower.found.length === 2, 'the other one reads on');
+  assert.deepEqual(follower.found, ['event 1', 'event 2']);
+  assert.deepEqual([follower.one.state, follower.one.reason], ['live', null]);
+  assert.equal(leader.one.reason.status, 401);
+  const sent = requests.filter(({ pathname }) => pathname === '/events').length;
+  assert.equal(sent, 3);
+});
+
+test('a follower whose fetch is refused does not repeat it', async (t) => {
+  asPage(t);
+  const { url, requests } = await serve(t, ({ pathname }, response) => {
+    if (pathname === '/events') return stream(response, hello, event(1), event(2));
+    refuse(response, 401, 'It has expired.');
+  });
+  const path = `${url}/events?topic=t`;
+  const leader = subscribe(path, { onEvent() {}, after: id(1), token: token(2) });
+  t.after(() => leader.close());
+  await until(() => leader.cursor === id(2), 'the leader has read all');
+  const states = [];
+  const follower = subscribe(path, {
+    after: id(0),
+    token: token(1),
+    onState: (state, reason) => states.push([state, reason]),
+  });
+  const reason = { kind: 'status', status: 401, detail: 'It has expired.' };
+  const loop = async () => {
+    for await (const _ of follower) assert.fail('no event');
+  };
+  await assert.rejects(loop, { message: 'the server refused the stream', cause: reason });
+  assert.deepEqual(states.at(-1), ['refused', reason]);
+  assert.equal(states.filter(([, reason]) => reason).length, 1);
+  assert.equal(requests.filter(({ pathname }) => pathname === '/poll').length, 1);
+  assert.equal(leader.state, 'live');
+});
+
 test('a follower that has fetched the end of a topic does not get it from the leader, too', async (t) => {
   asPage(t);
   const end = { topic: 'a', outcome: 'done' };

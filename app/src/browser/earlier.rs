@@ -10,7 +10,7 @@ use crate::ring::RowContent;
 /// Requests earlier events. Returns their rows, oldest first, and the place in the log before which
 /// there may be more. Returns `None` without a valid response.
 pub(crate) async fn earlier_events(url: String) -> Option<(Vec<RowContent>, Option<EventId>)> {
-    let json = get_json(url).await?;
+    let json = get_json(url).await.ok()?;
     let mut rows = Vec::new();
     for event in json.list::<Event>("events") {
         rows.push(RowContent::Event(Arc::new(event)));

@@ -185,6 +185,13 @@ pub enum DisconnectReason {
     Recovered,
 }
 
+impl DisconnectReason {
+    /// Returns `true` for a response after which the same request would be refused again.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if REFUSALS.contains(status))
+    }
+}
+
 /// An effect that the page must carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize))]
@@ -318,9 +325,7 @@ impl Connection {
                     DisconnectReason::Status { status: 204, .. } => {
                         self.state = ConnectionState::Stopped;
                     }
-                    DisconnectReason::Status { status, .. } if REFUSALS.contains(&status) => {
-                        self.state = ConnectionState::Refused;
-                    }
+                    _ if reason.is_refusal() => self.state = ConnectionState::Refused,
                     _ => {}
                 }
                 self.reason = Some(reason);

@@ -256,9 +256,10 @@ impl Live {
                 }
             }
             TabEffect::Fetch { after } => spawn_local(async move {
-                let response = browser::poll(&self.url_of("poll", Some(after))).await;
-                let fetched = response.map(|response| fetched(after, response));
-                self.input(fetched.map_or(TabInput::FetchFailed, TabInput::Fetched));
+                self.input(match browser::poll(self.url_of("poll", Some(after))).await {
+                    Ok(response) => TabInput::Fetched(fetched(after, response)),
+                    Err(reason) => TabInput::FetchFailed(reason),
+                });
             }),
             TabEffect::Deliver(update) => self.on_update.with_value(|on_update| on_update(update)),
         }

@@ -1,6 +1,10 @@
-//! The reason why an `EventSource` gave up. It does not say, so the page asks the server itself.
+//! The reason why a request has failed. An `EventSource` that gave up does not say, so the page asks
+//! the server itself.
 
-use gloo_net::http::{Request, Response};
+use gloo_net::{
+    Error,
+    http::{Request, Response},
+};
 use leptos::prelude::window;
 use waterclock::sse;
 use web_sys::AbortController;
@@ -26,19 +30,9 @@ pub async fn explain(url: &str) -> DisconnectReason {
         .abort_signal(signal.as_ref())
         .send()
         .await;
-    let reason = match response {
-        Err(_) if !window().navigator().on_line() => DisconnectReason::Offline,
-        Err(_) => DisconnectReason::Unreachable,
-        Ok(response) if response.status() != 200 => DisconnectReason::Status {
-            status: response.status(),
-            detail: problem_detail(response).await,
-        },
-        Ok(response) => match response.headers().get("content-type") {
-            Some(content_type) if is_media_type(&content_type, sse::CONTENT_TYPE) => {
-                DisconnectReason::Recovered
-            }
-            content_type => DisconnectReason::ContentType(content_type.unwrap_or_default()),
-        },
+    let reason = match check(response, sse::CONTENT_TYPE).await {
+        Ok(_) => DisconnectReason::Recovered,
+        Err(reason) => reason,
     };
     if let Some(abort) = abort {
         abort.abort();
@@ -46,8 +40,30 @@ pub async fn explain(url: &str) -> DisconnectReason {
     reason
 }
 
-/// Returns the `detail` of the problem in a response (RFC 9457), if it has one, without the
-/// backticks around names. A page shows it as it is.
+/// Returns a response that has the status 200 and the media type that was asked for.
+///
+/// # Errors
+///
+/// Returns the reason why there is none.
+pub(crate) async fn check(
+    response: Result<Response, Error>,
+    media_type: &str,
+) -> Result<Response, DisconnectReason> {
+    match response {
+        Err(_) if !window().navigator().on_line() => Err(DisconnectReason::Offline),
+        Err(_) => Err(DisconnectReason::Unreachable),
+        Ok(response) if response.status() != 200 => Err(DisconnectReason::Status {
+            status: response.status(),
+            detail: problem_detail(response).await,
+        }),
+        Ok(response) => match response.headers().get("content-type") {
+            Some(content_type) if is_media_type(&content_type, media_type) => Ok(response),
+            content_type => Err(DisconnectReason::ContentType(content_type.unwrap_or_default())),
+        },
+    }
+}
+
+/// Returns the `detail` of the problem in a response (RFC 9457), if it has one.
 pub async fn problem_detail(response: Response) -> Option<String> {
     let content_type = response.headers().get("content-type")?;
     if !is_media_type(&content_type, "application/problem+json") {

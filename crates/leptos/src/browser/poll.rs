@@ -10,7 +10,11 @@ use waterclock::{
 };
 use web_sys::{AbortController, AbortSignal};
 
-use super::json::{FromJson, Json};
+use super::{
+    explain::check,
+    json::{FromJson, Json},
+};
+use crate::connection::DisconnectReason;
 
 /// Timeout of a request, in milliseconds.
 const TIMEOUT: u32 = 20_000;
@@ -57,21 +61,31 @@ impl FromJson for PlacedEnd {
     }
 }
 
-/// Polls once, with a timeout. Returns `None` without a valid response.
-pub async fn poll(url: &str) -> Option<PollResponse> {
-    PollResponse::from_json(&get_json(url.to_owned()).await?)
+/// Media type of the responses.
+const JSON: &str = "application/json";
+
+/// Polls once, with a timeout.
+///
+/// # Errors
+///
+/// Returns the reason why there is no valid response.
+pub async fn poll(url: String) -> Result<PollResponse, DisconnectReason> {
+    let json = get_json(url).await?;
+    PollResponse::from_json(&json).ok_or_else(|| DisconnectReason::ContentType(JSON.to_owned()))
 }
 
-/// Requests JSON, with a timeout. Returns `None` without a valid response. The future is boxed, so
-/// that its code is in the page once.
-pub fn get_json(url: String) -> Pin<Box<dyn Future<Output = Option<Json>>>> {
+/// Requests JSON, with a timeout. The future is boxed, so that its code is in the page once.
+///
+/// # Errors
+///
+/// Returns the reason why there is no valid response.
+pub fn get_json(url: String) -> Pin<Box<dyn Future<Output = Result<Json, DisconnectReason>>>> {
     Box::pin(async move {
         let timeout = AbortSignal::timeout_with_u32(TIMEOUT);
-        let response = Request::get(&url).abort_signal(Some(&timeout)).send().await.ok()?;
-        if !response.ok() {
-            return None;
-        }
-        Json::of(&response.text().await.ok()?)
+        let request = Request::get(&url).header("accept", JSON).abort_signal(Some(&timeout));
+        let response = check(request.send().await, JSON).await?;
+        let text = response.text().await.map_err(|_| DisconnectReason::Unreachable)?;
+        Json::of(&text).ok_or_else(|| DisconnectReason::ContentType(JSON.to_owned()))
     })
 }
 

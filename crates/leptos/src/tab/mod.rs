@@ -135,7 +135,7 @@ pub enum TabInput<M> {
     /// A fetch has succeeded.
     Fetched(Fetched<M>),
     /// A fetch has failed.
-    FetchFailed,
+    FetchFailed(DisconnectReason),
 }
 
 /// An effect that the page must carry out.
@@ -347,8 +347,14 @@ impl<M> Tab<M> {
             (Role::Follower, TabInput::Fetched(fetched)) => {
                 self.handle_fetched(fetched, effects);
             }
-            (Role::Follower, TabInput::FetchFailed) => {
-                if matches!(self.fetch, FetchState::InFlight { .. }) {
+            (Role::Follower, TabInput::FetchFailed(reason)) => {
+                if !matches!(self.fetch, FetchState::InFlight { .. }) {
+                    return;
+                }
+                if reason.is_refusal() {
+                    // This tab's own credentials were refused, not those of the leader.
+                    self.finish(now, ConnectionState::Refused, Some(reason), effects);
+                } else {
                     self.fetch = FetchState::Later;
                 }
             }
@@ -599,14 +605,21 @@ impl<M> Tab<M> {
     ) {
         self.leader.heard(now);
         let target = status.cursor;
-        let has_all = target.is_none_or(|target| self.has_reached(target));
+        let is_for_all = match (&status.state, &status.reason) {
+            // This tab may not have read all of it.
+            (ConnectionState::Stopped, _) => target.is_none_or(|target| self.has_reached(target)),
+            // The token of the leader may have expired before that of this tab.
+            (_, Some(DisconnectReason::Status { status: 401, .. })) => false,
+            (state, _) => *state == ConnectionState::Refused,
+        };
+        if is_for_all {
+            return self.finish(now, status.state, status.reason, effects);
+        }
         match status.state {
-            // It is over or refused, for all tabs.
-            ConnectionState::Stopped if has_all => return self.finish(now, status, effects),
-            ConnectionState::Refused => return self.finish(now, status, effects),
-            // This tab has not read all of it. The leader is about to leave, and the next one finds
-            // the end by itself.
-            ConnectionState::Stopped => self.leader = Leader::unknown(now, &self.connection),
+            // The leader is about to leave, and the next one finds out by itself.
+            ConnectionState::Stopped | ConnectionState::Refused => {
+                self.leader = Leader::unknown(now, &self.connection);
+            }
             ConnectionState::Waiting { until } => {
                 let until = until.saturating_add(now);
                 self.leader.status =
@@ -617,10 +630,16 @@ impl<M> Tab<M> {
         self.catch_up(target, effects);
     }
 
-    /// Leaves the group, in the final state of its leader.
-    fn finish(&mut self, now: PageTime, status: LeaderStatus, effects: &mut Vec<TabEffect<M>>) {
+    /// Leaves the group in a final state.
+    fn finish(
+        &mut self,
+        now: PageTime,
+        state: ConnectionState,
+        reason: Option<DisconnectReason>,
+        effects: &mut Vec<TabEffect<M>>,
+    ) {
         self.leave(now, Role::Inactive, effects);
-        self.connection.finish(status.state, status.reason);
+        self.connection.finish(state, reason);
     }
 
     /// Asks a silent leader for its status, and steals the lock from a leader that does not answer.

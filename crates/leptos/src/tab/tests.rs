@@ -37,6 +37,10 @@ fn event_or_end(id: EventId) -> StreamMessage<Content> {
     }
 }
 
+fn answered(status: u16) -> DisconnectReason {
+    DisconnectReason::Status { status, detail: None }
+}
+
 fn relayed(after: u64, sequence: u64) -> TabInput<Content> {
     TabInput::Relayed { after: Some(id(after)), message: event(id(sequence)) }
 }
@@ -139,7 +143,7 @@ fn a_failed_fetch_is_repeated_at_the_next_tick() {
     let mut tab = follower();
     let fetch = [TabEffect::Fetch { after: id(5) }];
     assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), fetch);
-    assert_eq!(tab.step(seconds(1), 0.0, TabInput::FetchFailed), []);
+    assert_eq!(tab.step(seconds(1), 0.0, TabInput::FetchFailed(answered(503))), []);
     assert_eq!(tab.step(seconds(1), 0.0, relayed(9, 10)), []);
     assert_eq!(tab.step(seconds(2), 0.0, TabInput::Tick), fetch);
 }
@@ -251,7 +255,7 @@ fn the_end_of_the_stream_is_for_all_tabs() {
 fn a_refusal_is_for_all_tabs_until_one_is_told_to_try_again() {
     let mut tab = leader();
     let _ = tab.step(seconds(1), 0.0, TabInput::Connection(ConnectionInput::GaveUp));
-    let reason = DisconnectReason::Status { status: 403, detail: None };
+    let reason = answered(403);
     let explained = TabInput::Connection(ConnectionInput::Explained(reason.clone()));
     let effects = tab.step(seconds(1), 0.0, explained);
     let [TabEffect::Announce(status)] = &*effects else { panic!("{effects:?}") };
@@ -273,6 +277,41 @@ fn a_refusal_is_for_all_tabs_until_one_is_told_to_try_again() {
             [TabEffect::Join, TabEffect::Ask]
         );
     }
+}
+
+#[test]
+fn a_follower_tries_its_own_token_after_that_of_its_leader_was_refused() {
+    let status = LeaderStatus {
+        state: ConnectionState::Refused,
+        reason: Some(answered(401)),
+        cursor: Some(id(5)),
+        heartbeat: seconds(15),
+    };
+    let mut tab = follower();
+    assert_eq!(tab.step(seconds(1), 0.0, TabInput::Announced(status)), []);
+    assert_eq!((tab.state(), tab.reason()), (&ConnectionState::Connecting, None));
+    // The leader leaves.
+    assert_eq!(tab.step(seconds(2), 0.0, TabInput::Granted)[0], open(5, false));
+    let _ = tab.step(seconds(2), 0.0, TabInput::Connection(ConnectionInput::GaveUp));
+    let explained = ConnectionInput::Explained(answered(401));
+    let _ = tab.step(seconds(2), 0.0, TabInput::Connection(explained));
+    assert_eq!((tab.state(), tab.is_wanted()), (&ConnectionState::Refused, false));
+}
+
+#[test]
+fn a_follower_whose_fetch_is_refused_does_not_repeat_it() {
+    let mut tab = follower();
+    let fetch = [TabEffect::Fetch { after: id(5) }];
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), fetch);
+    let effects = tab.step(seconds(1), 0.0, TabInput::FetchFailed(answered(401)));
+    assert_eq!(effects.last(), Some(&TabEffect::Leave));
+    assert_eq!((tab.state(), tab.reason()), (&ConnectionState::Refused, Some(&answered(401))));
+    assert_eq!((tab.is_wanted(), tab.cursor()), (false, Some(id(5))));
+    assert_eq!(tab.step(seconds(9), 0.0, TabInput::Tick), []);
+    // A response that comes after the tab was stopped means nothing.
+    let _ = tab.step(seconds(9), 0.0, TabInput::Connect);
+    assert_eq!(tab.step(seconds(9), 0.0, TabInput::FetchFailed(answered(401))), []);
+    assert!(tab.is_wanted());
 }
 
 #[test]
@@ -404,8 +443,8 @@ struct FakeBrowser {
     oldest: u64,
     /// `true` once the log is complete.
     is_over: bool,
-    /// `true` while the server refuses the stream.
-    is_forbidden: bool,
+    /// The status with which the server refuses all requests, if it does.
+    refuses: Option<u16>,
     fetches: usize,
     /// Number of connections that were opened.
     opened: usize,
@@ -418,6 +457,8 @@ struct FakeTab {
     tab: Tab<Content>,
     is_dead: bool,
     is_frozen: bool,
+    /// `true` once its token has expired.
+    is_expired: bool,
     /// Inputs in flight, by source: each tab, the tab's stream, the lock, a fetch. Those of one
     /// source arrive in order.
     inbox: [VecDeque<TabInput<Content>>; TABS + 3],
@@ -436,7 +477,6 @@ struct FakeStream {
 }
 
 const NO_CONTENT: DisconnectReason = DisconnectReason::Status { status: 204, detail: None };
-const FORBIDDEN: DisconnectReason = DisconnectReason::Status { status: 403, detail: None };
 const TABS: usize = 4;
 const STREAM: usize = TABS;
 const LOCK: usize = TABS + 1;
@@ -468,8 +508,10 @@ enum Action {
     NewLog,
     /// The last event has been published, so the server has nothing more to send.
     Complete,
-    /// The readers lose or get the permission to read.
-    Forbid(bool),
+    /// From now on, the server refuses all requests with this status, or none.
+    Refuses(Option<u16>),
+    /// The tab's token expires, and its connection ends.
+    Expire(usize),
     Pass(u64),
 }
 
@@ -479,6 +521,7 @@ impl FakeBrowser {
             tab: Tab::new(None),
             is_dead: false,
             is_frozen: false,
+            is_expired: false,
             inbox: Default::default(),
             stream: None,
             shown: Vec::new(),
@@ -494,7 +537,7 @@ impl FakeBrowser {
             newest: 0,
             oldest: 1,
             is_over: false,
-            is_forbidden: false,
+            refuses: None,
             fetches: 0,
             opened: 0,
             traces: None,
@@ -503,6 +546,12 @@ impl FakeBrowser {
 
     fn id(&self, sequence: u64) -> EventId {
         EventId { epoch: Epoch::new(self.epoch), sequence }
+    }
+
+    /// Returns the reason for which the server refuses the requests of a tab, if it does.
+    fn refusal(&self, tab: usize) -> Option<DisconnectReason> {
+        let expired = self.tabs[tab].is_expired.then_some(401);
+        self.refuses.or(expired).map(answered)
     }
 
     /// Returns the server's answer to a cursor: `true` for a gap, and the position from which to
@@ -542,6 +591,7 @@ impl FakeBrowser {
                     let cursor = self.id(self.newest);
                     self.tabs[tab].is_dead = false;
                     self.tabs[tab].is_frozen = false;
+                    self.tabs[tab].is_expired = false;
                     self.begin(tab, Some(cursor));
                     self.tabs[tab].shown = vec![cursor];
                 }
@@ -595,7 +645,11 @@ impl FakeBrowser {
             Action::Publish if self.is_over => {}
             Action::Publish => self.newest += 1,
             Action::Complete => self.is_over = true,
-            Action::Forbid(is_forbidden) => self.is_forbidden = is_forbidden,
+            Action::Refuses(status) => self.refuses = status,
+            Action::Expire(tab) => {
+                self.tabs[tab].is_expired = true;
+                self.act(&Action::Cut(tab, false));
+            }
             Action::Retain(count) => {
                 self.oldest = self.oldest.max((self.newest + 1).saturating_sub(count));
             }
@@ -622,7 +676,7 @@ impl FakeBrowser {
         let Some(stream) = &self.tabs[tab].stream else { return };
         let (has_begun, cursor) = (stream.has_begun, stream.cursor);
         let (is_gap, start) = self.start(cursor);
-        if self.is_forbidden {
+        if self.refusal(tab).is_some() {
             self.act(&Action::Cut(tab, true));
             return;
         }
@@ -708,10 +762,10 @@ impl FakeBrowser {
             TabEffect::Connection(ConnectionEffect::Explain) => {
                 let is_over =
                     self.is_over && self.tabs[tab].tab.cursor() == Some(self.id(self.newest));
-                let reason = match is_over {
-                    _ if self.is_forbidden => FORBIDDEN,
-                    true => NO_CONTENT,
-                    false => DisconnectReason::Recovered,
+                let reason = match self.refusal(tab) {
+                    Some(refusal) => refusal,
+                    None if is_over => NO_CONTENT,
+                    None => DisconnectReason::Recovered,
                 };
                 let explained = ConnectionInput::Explained(reason);
                 self.tabs[tab].inbox[FETCH].push_back(TabInput::Connection(explained));
@@ -736,6 +790,10 @@ impl FakeBrowser {
             }
             TabEffect::Fetch { after } => {
                 self.fetches += 1;
+                if let Some(reason) = self.refusal(tab) {
+                    self.tabs[tab].inbox[FETCH].push_back(TabInput::FetchFailed(reason));
+                    return;
+                }
                 let (is_gap, start) = self.start(Some(after));
                 // At most three events at a time.
                 let first = (start + 1).max(self.oldest);
@@ -838,6 +896,7 @@ fn action_or_loss() -> impl Strategy<Value = Action> {
     prop_oneof![
         30 => action(),
         1 => (0..TABS).prop_map(Action::Refuse),
+        1 => (0..TABS).prop_map(Action::Expire),
         1 => Just(Action::NewLog),
         1 => (0..5_u64).prop_map(Action::Retain),
     ]
@@ -861,14 +920,14 @@ fn traces_are_written_for_the_client_in_typescript() {
             browser.act(action);
         }
         browser.thaw();
-        for is_forbidden in [n % 3 == 0, false] {
-            browser.act(&Action::Forbid(is_forbidden));
+        for status in [[None, Some(401), Some(403), Some(503)][n % 4], None] {
+            browser.act(&Action::Refuses(status));
             for _ in 0..3 {
                 browser.act(&Action::Publish);
                 browser.act(&Action::Pass(2));
                 browser.deliver_all();
             }
-            if is_forbidden {
+            if status.is_some() {
                 (0..TABS).for_each(|tab| browser.act(&Action::Connect(tab)));
             }
         }
@@ -946,14 +1005,16 @@ proptest! {
 
     #[test]
     fn no_tab_asks_again_once_the_stream_is_refused_and_any_can_try_again(
+        status in proptest::sample::select(vec![401, 403]),
         before in proptest::collection::vec(action(), 0..200),
         after in proptest::collection::vec(action(), 0..100),
     ) {
         let mut browser = FakeBrowser::new();
-        for action in before.iter().chain([&Action::Forbid(true)]).chain(&after) {
+        for action in before.iter().chain([&Action::Refuses(Some(status))]).chain(&after) {
             browser.act(action);
         }
         browser.thaw();
+        browser.settle();
         browser.settle();
         let opened = browser.opened;
         browser.settle();
@@ -961,7 +1022,7 @@ proptest! {
         for page in browser.tabs.iter().filter(|page| !page.is_dead) {
             prop_assert!(!page.tab.is_wanted() && page.stream.is_none());
         }
-        browser.act(&Action::Forbid(false));
+        browser.act(&Action::Refuses(None));
         for tab in 0..TABS {
             browser.act(&Action::Connect(tab));
         }
@@ -972,6 +1033,39 @@ proptest! {
             prop_assert_eq!(page.tab.state(), &ConnectionState::Live);
             prop_assert_eq!(page.tab.cursor(), Some(browser.id(browser.newest)));
         }
+    }
+
+    #[test]
+    fn a_tab_with_a_valid_token_reads_on_whatever_the_tokens_of_the_others(
+        expired in proptest::collection::vec(0..TABS, 1..TABS),
+        before in proptest::collection::vec(action(), 0..200),
+        after in proptest::collection::vec(action(), 0..100),
+    ) {
+        let mut browser = FakeBrowser::new();
+        for action in &before {
+            browser.act(action);
+        }
+        for &tab in &expired {
+            browser.act(&Action::Expire(tab));
+        }
+        for action in &after {
+            browser.act(action);
+        }
+        browser.thaw();
+        browser.settle();
+        browser.settle();
+        browser.act(&Action::Publish);
+        browser.settle();
+        for page in browser.tabs.iter().filter(|page| !page.is_dead && !page.is_expired) {
+            prop_assert_ne!(page.tab.state(), &ConnectionState::Refused);
+            if page.tab.is_wanted() {
+                prop_assert_eq!(page.tab.state(), &ConnectionState::Live);
+                prop_assert_eq!(page.tab.cursor(), Some(browser.id(browser.newest)));
+            }
+        }
+        let opened = browser.opened;
+        browser.settle();
+        prop_assert_eq!(browser.opened, opened, "no tab repeats a request that was refused");
     }
 
     #[test]
