@@ -5,10 +5,10 @@ use gloo_net::http::{Request, Response};
 use leptos::prelude::window;
 use serde::{Deserialize, Serialize};
 use waterclock::{id::EventId, transport::Transport};
-use waterclock_leptos::browser::internal::{FromJson, Json, from_json, problem_detail};
+use waterclock_leptos::browser::internal::{FromJson, Json, from_json, poll, problem_detail};
 use web_sys::AbortSignal;
 
-use super::{timing::protocol, transport_client::poll};
+use super::timing::protocol;
 
 /// Returns a random name for a new meter.
 pub(crate) fn new_meter() -> String {
@@ -123,7 +123,7 @@ async fn check(result: Result<Response, gloo_net::Error>) -> Result<(), String> 
 /// Returns the position of the log after its newest event of these topics.
 pub(crate) async fn newest_position(query: &str) -> Result<EventId, String> {
     let url = format!("/poll?{query}");
-    if let Some(response) = poll(&url).await {
+    if let Ok(response) = poll(url.clone()).await {
         return Ok(response.cursor);
     }
     check(Request::get(&url).send().await).await?;

@@ -8,7 +8,6 @@ mod address;
 mod clipboard;
 mod dialog;
 mod earlier;
-mod get;
 mod json;
 mod keys;
 mod meter;
@@ -28,7 +27,6 @@ pub(crate) use address::{
 pub(crate) use clipboard::{copy, download};
 pub(crate) use dialog::{close_pane, open_dialog};
 pub(crate) use earlier::earlier_events;
-pub(crate) use get::get;
 pub(crate) use json::pretty_json;
 pub(crate) use keys::{move_focus, on_key};
 pub(crate) use meter::{
@@ -43,7 +41,7 @@ pub(crate) use publish::publish;
 pub(crate) use scroll::{Layout, ScrollPosition, is_pointed_at, lay_out, measure, scroll_by};
 pub(crate) use storage::{set_setting, setting};
 pub(crate) use timing::{protocol, reset_transferred, transferred};
-pub(crate) use transport_client::{ClientEvent, ClientOptions, TransportClient, poll};
+pub(crate) use transport_client::{ClientEvent, ClientOptions, TransportClient};
 pub(crate) use waterclock_leptos::browser::internal::{
-    Held, Lifecycle, every_second, is_visible, now, on_lifecycle,
+    Held, Lifecycle, every_second, get_json, is_visible, now, on_lifecycle, poll,
 };

@@ -26,7 +26,7 @@ use waterclock_leptos::browser::{
     EventSourceHandle, RawMessage, SourceEvent,
     internal::{AbortOnDrop, FromJson, Held, Json, PollResponse, from_json, now},
 };
-use web_sys::{AbortController, AbortSignal};
+use web_sys::AbortController;
 
 use super::page::origin;
 
@@ -35,8 +35,6 @@ use super::page::origin;
 const RETRY: Duration = Duration::from_secs(2);
 /// Time that the server may hold back the response to a long poll, in seconds.
 const LONG_POLL_WAIT: u64 = 25;
-/// Timeout of a single poll, in milliseconds.
-const TIMEOUT: u32 = 20_000;
 
 /// An event of a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -254,20 +252,11 @@ impl ClientTask {
     }
 }
 
-/// Polls once, with a timeout. Returns `None` without a valid response.
-pub(crate) async fn poll(url: &str) -> Option<PollResponse> {
-    request(url, AbortSignal::timeout_with_u32(TIMEOUT)).await.ok()
-}
-
-/// Polls once, without a timeout. Dropping the future aborts the request.
+/// Polls once, without a timeout. Dropping the future aborts the request. Without a valid response,
+/// returns the status if there is one.
 async fn poll_until_dropped(url: &str) -> Result<PollResponse, Option<u16>> {
     let abort = AbortOnDrop(AbortController::new().map_err(|_| None)?);
-    request(url, abort.0.signal()).await
-}
-
-/// Polls once. Without a valid response, returns the status if there is one.
-async fn request(url: &str, abort: AbortSignal) -> Result<PollResponse, Option<u16>> {
-    let request = Request::get(url).abort_signal(Some(&abort));
+    let request = Request::get(url).abort_signal(Some(&abort.0.signal()));
     let response = request.send().await.map_err(|_| None)?;
     let status = Some(response.status());
     if !response.ok() {

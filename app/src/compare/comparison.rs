@@ -412,7 +412,7 @@ impl Measurement {
         let mut events = 0;
         loop {
             let url = format!("/poll?{}&last_event_id={after}", self.query);
-            let response = browser::poll(&url).await?;
+            let response = browser::poll(url).await.ok()?;
             if response.gap.is_some() || response.events.is_empty() {
                 return None;
             }

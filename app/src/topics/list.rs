@@ -177,8 +177,8 @@ impl TopicList {
                 url = [&*url, "&match=", &*row.topic].concat();
             }
         }
-        let message = browser::get(&url).await.and_then(|json| from_json::<ViewMessage>(&json));
-        let Some(ViewMessage { topics, .. }) = message else { return };
+        let Ok(json) = browser::get_json(url).await else { return };
+        let topics = json.list::<ListedTopic>("topics");
         // The page may be gone meanwhile.
         let _ = self.table.try_update_value(|table| table.set_pattern_readers(&topics));
         self.request_frame();
