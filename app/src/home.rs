@@ -176,7 +176,8 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
         (state, Some(reason)) => format!("{}. {}", state_label(&state), reason_label(&reason)),
         (state, None) => state_label(&state).to_owned(),
     });
-    let is_idle = Signal::derive(move || live.state() == ConnectionState::Idle);
+    let is_idle = RwSignal::new(true);
+    effect(move || is_idle.set(false));
     let key = text(move || live.state().as_str().to_owned());
     let button = text(move || {
         let button = match live.state() {

@@ -432,7 +432,12 @@ impl Connection {
         self.cursor = Some(cursor);
     }
 
-    /// Takes over the final state that the leader or the server has found.
+    /// Takes over the reason for which the server will refuse the stream. Only the user can try it.
+    pub fn refuse(&mut self, reason: DisconnectReason) {
+        self.finish(ConnectionState::Refused, Some(reason));
+    }
+
+    /// Takes over a final state that was found elsewhere.
     pub(crate) fn finish(&mut self, state: ConnectionState, reason: Option<DisconnectReason>) {
         (self.state, self.reason) = (state, reason);
     }

@@ -81,10 +81,13 @@ impl Live {
         options: LiveOptions,
         on_update: impl Fn(StreamUpdate) + Send + Sync + 'static,
     ) -> Self {
-        let tab = Tab::new(options.cursor);
-        let refusal = options.refusal.clone();
+        let mut tab = Tab::new(options.cursor);
+        let is_refused = options.refusal.is_some();
+        if let Some(reason) = options.refusal.clone() {
+            tab.refuse(reason);
+        }
         let live = Self {
-            status: RwSignal::new(LiveStatus { reason: refusal.clone(), ..LiveStatus::of(&tab) }),
+            status: RwSignal::new(LiveStatus::of(&tab)),
             tab: StoredValue::new(tab),
             options: StoredValue::new(options),
             url: RwSignal::default(),
@@ -100,10 +103,7 @@ impl Live {
             }
         });
         effect(move || {
-            if let Some(reason) = refusal.clone() {
-                live.tab.update_value(|tab| tab.refuse(reason));
-                live.tick();
-            } else {
+            if !is_refused {
                 live.connect();
             }
             browser::every_second(move || live.tick());

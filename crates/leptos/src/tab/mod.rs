@@ -255,9 +255,9 @@ impl<M> Tab<M> {
         self.connection.cursor()
     }
 
-    /// Takes over the reason for which the server will refuse the stream. Only the user can try it.
+    /// Takes over a refusal that is known already, as [`Connection::refuse`] does.
     pub(crate) fn refuse(&mut self, reason: DisconnectReason) {
-        self.connection.finish(ConnectionState::Refused, Some(reason));
+        self.connection.refuse(reason);
     }
 
     /// Returns `true` if this tab wants the stream. A button then shows "Stop".
