@@ -3,7 +3,7 @@
 use waterclock::notice::{Gap, GapReason, GoodbyeReason, Outcome, TopicEnd};
 use waterclock_leptos::{ConnectionState, DisconnectReason, Role};
 
-use crate::{ring::Outage, visible::visible_line};
+use crate::{code::without_code, ring::Outage, visible::visible_line};
 
 /// Describes the state of the connection.
 pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
@@ -78,7 +78,7 @@ pub(crate) fn reason_label(reason: &DisconnectReason) -> String {
         DisconnectReason::Offline => "The browser is offline".to_owned(),
         DisconnectReason::Status { status: 204, .. } => "The stream has ended".to_owned(),
         DisconnectReason::Status { status, detail } => {
-            let detail = detail.as_deref().unwrap_or_default();
+            let detail = &*without_code(detail.as_deref().unwrap_or_default());
             let (before, after) = match status {
                 400 if !detail.is_empty() => {
                     ("The server refused these topics: ", " Correct them, and press Show.")
@@ -149,6 +149,7 @@ mod tests {
                 "One is none.",
                 "The server refused these topics: One is none. Correct them, and press Show.",
             ),
+            (401, "It has `exp`.", "This page needs an access token. It has exp."),
             (401, "It has expired.", "This page needs an access token. It has expired."),
             (401, "", "This page needs an access token."),
             (403, "It is not public.", "You may not read these events. It is not public."),

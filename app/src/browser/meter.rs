@@ -9,6 +9,7 @@ use waterclock_leptos::browser::internal::{FromJson, Json, from_json, poll, prob
 use web_sys::AbortSignal;
 
 use super::timing::protocol;
+use crate::code::without_code;
 
 /// Returns a random name for a new meter.
 pub(crate) fn new_meter() -> String {
@@ -112,9 +113,8 @@ async fn check(result: Result<Response, gloo_net::Error>) -> Result<(), String> 
         Ok(response) => {
             let status = response.status();
             let detail = problem_detail(response).await;
-            // A page has no other use for the marks around code.
-            let detail = detail.map(|detail| detail.replace('`', ""));
-            Err(detail.unwrap_or_else(|| format!("The server answered with status {status}.")))
+            let otherwise = || format!("The server answered with status {status}.");
+            Err(detail.map_or_else(otherwise, |detail| without_code(&detail)))
         }
         Err(_) => Err("The server cannot be reached.".to_owned()),
     }

@@ -6,6 +6,8 @@ use wasm_bindgen::JsCast as _;
 use waterclock_leptos::browser::internal::problem_detail;
 use web_sys::{FormData, HtmlFormElement, SubmitEvent};
 
+use crate::code::without_code;
+
 /// Publishes the fields `topic`, `name` and `data` of a form. Returns a text that describes the
 /// result.
 pub(crate) async fn publish(event: &SubmitEvent) -> String {
@@ -24,7 +26,8 @@ pub(crate) async fn publish(event: &SubmitEvent) -> String {
         Ok(response) => {
             let status = response.status();
             let otherwise = || format!("The server answered with status {status}.");
-            problem_detail(response).await.unwrap_or_else(otherwise)
+            let detail = problem_detail(response).await;
+            detail.map_or_else(otherwise, |detail| without_code(&detail))
         }
     }
 }

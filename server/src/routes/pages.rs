@@ -228,11 +228,14 @@ async fn home_data(
     }
 }
 
-/// Adds the problem with which the stream would be refused. The page shows its sentence as it is,
-/// so names have no backticks.
+/// Adds the problem with which the stream would be refused.
 fn refused(data: HomeData, problem: &Problem) -> HomeData {
-    let (status, detail) = (problem.status().as_u16(), problem.to_string().replace('`', ""));
-    HomeData { refusal: Some(KnownRefusal { status, detail }), ..data }
+    HomeData { refusal: Some(known_refusal(problem)), ..data }
+}
+
+/// Returns the problem with which a stream would be refused, as its page has it.
+fn known_refusal(problem: &Problem) -> KnownRefusal {
+    KnownRefusal { status: problem.status().as_u16(), detail: problem.to_string() }
 }
 
 /// Returns the name that tabs share if they read the same topics with the same permission. It

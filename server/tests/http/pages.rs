@@ -114,8 +114,10 @@ async fn a_page_whose_stream_would_be_refused_says_why_at_once() {
         assert!(html.contains(sentence), "{html}");
         let (_, refusal) = html.split_once(r#""refusal":{"status":"#).expect("the refusal");
         assert!(refusal.starts_with(&format!("{status},")), "{refusal}");
-        let (detail, _) = refusal.split_once('}').unwrap();
-        assert!(!detail.contains('`'), "{detail}");
+        let (_, state) = html.split_once(r#"class="state">"#).expect("the state");
+        let (state, _) = state.split_once("</span>").unwrap();
+        assert!(state.contains(sentence) && !state.contains('`'), "{state}");
+        assert!(html.contains(r#"data-state="refused""#), "{html}");
     }
     assert!(server.get("/").await.rest().await.contains(r#""refusal":null"#));
 }

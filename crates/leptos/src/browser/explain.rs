@@ -70,7 +70,7 @@ pub async fn problem_detail(response: Response) -> Option<String> {
         return None;
     }
     let body = response.text().await.ok()?;
-    from_json(&body).map(|ProblemDetail(detail)| detail.replace('`', ""))
+    from_json(&body).map(|ProblemDetail(detail)| detail)
 }
 
 /// Compares a content type with a media type, ignoring parameters.
