@@ -91,6 +91,13 @@ pub struct KnownRefusal {
     pub detail: String,
 }
 
+impl KnownRefusal {
+    /// Returns the refusal as the rules of a connection have it.
+    pub(crate) fn reason(self) -> DisconnectReason {
+        DisconnectReason::Status { status: self.status, detail: Some(self.detail) }
+    }
+}
+
 impl FromJson for KnownRefusal {
     fn from_json(json: &Json) -> Option<Self> {
         let status = json.number("status")?.try_into().ok()?;
@@ -108,10 +115,7 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
     let HomeData { events, ends, cursor, topics, query, group, host, refusal, may_publish, .. } =
         data;
     let is_refused = refusal.is_some();
-    let refusal = refusal.map(|KnownRefusal { status, detail }| DisconnectReason::Status {
-        status,
-        detail: Some(detail),
-    });
+    let refusal = refusal.map(KnownRefusal::reason);
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
     // Behind a proxy, the server does not know its own address, but the browser does.
     let origin = RwSignal::new(format!("http://{host}"));

@@ -27,6 +27,13 @@ const names = (page: Page) => table(page).locator('tbody a').allTextContents();
 const head = (page: Page, name: string) => table(page).getByRole('columnheader', { name });
 const search = (page: Page) => page.getByRole('searchbox', { name: 'Search' });
 
+/** Hides the page, as another tab would, or shows it. */
+const show = (page: Page, isShown: boolean) =>
+  page.evaluate((isShown) => {
+    Object.defineProperty(document, 'hidden', { configurable: true, value: !isShown });
+    document.dispatchEvent(new Event('visibilitychange', { bubbles: true }));
+  }, isShown);
+
 const open = async (page: Page, server: Server, query = '') => {
   await page.goto(`${server.url}/topics${query}`);
   await expect(state(page)).toHaveText('Live');
@@ -187,17 +194,12 @@ test('a tab that is hidden has no connection', async ({ page, server }) => {
   await server.start('--interval', '1h');
   await open(page, server);
   expect(await streams(server)).toBe(1);
-  const show = (isShown: boolean) =>
-    page.evaluate((isShown) => {
-      Object.defineProperty(document, 'hidden', { configurable: true, value: !isShown });
-      document.dispatchEvent(new Event('visibilitychange', { bubbles: true }));
-    }, isShown);
-  await show(false);
+  await show(page, false);
   await expect.poll(() => streams(server)).toBe(0);
   await expect(page).toHaveTitle('Topics · Waterclock');
   await publish(server, 'meanwhile');
   await fetch(`${server.url}/events/clock`, { method: 'DELETE' });
-  await show(true);
+  await show(page, true);
   await expect(state(page)).toHaveText('Live');
   await expect(row(page, 'meanwhile')).toBeVisible();
   expect(await streams(server)).toBe(1);
@@ -221,6 +223,34 @@ test.describe('without a connection', () => {
     await expect(row(page, 'before')).toBeHidden();
   });
 
+  for (const [status, sentence] of [
+    [403, 'You may not read these events. Not yours.'],
+    [431, 'The server answered with status 431: Not yours'],
+  ] as const) {
+    test(`a view that gets ${status} is not asked for again`, async ({ page, context, server }) => {
+      await server.start('--interval', '1h');
+      await page.clock.install();
+      let requests = 0;
+      await context.route('**/topics', (route) => {
+        if (route.request().headers().accept !== 'text/event-stream') return route.fallback();
+        requests += 1;
+        const body = JSON.stringify({ detail: 'Not `yours`.' });
+        return route.fulfill({ status, contentType: 'application/problem+json', body });
+      });
+      await page.goto(`${server.url}/topics`);
+      await expect(state(page)).toHaveText(sentence);
+      await expect(page).toHaveTitle('⊘ Refused · Topics · Waterclock');
+      for (const isShown of [false, true]) await show(page, isShown);
+      await page.clock.runFor(120_000);
+      // The browser's own, and one for the reason.
+      expect(requests).toBe(2);
+      await context.unroute('**/topics');
+      await page.getByRole('button', { name: 'Try again' }).click();
+      await expect(state(page)).toHaveText('Live');
+      await expect(page.getByRole('button', { name: 'Try again' })).toBeHidden();
+    });
+  }
+
   test('a reader sees what its token lists, and a refusal says what to do', async ({ page, server, context }, info) => {
     const [secret, file] = [randomBytes(32).toString('hex'), info.outputPath('secret')];
     writeFileSync(file, `${secret}\n`);
@@ -235,8 +265,9 @@ test.describe('without a connection', () => {
       expect((await fetch(`${server.url}/events/${topic}`, { method: 'POST', headers, body: 'x' })).ok).toBe(true);
     }
     await page.goto(`${server.url}/topics`);
-    await expect(state(page)).toHaveText('Refused');
-    await expect(page.getByText('A token is required')).toBeVisible();
+    await expect(state(page)).toContainText('This page needs an access token. A token is required');
+    await expect(page).toHaveTitle('⊘ Refused · Topics · Waterclock');
+    expect(await page.locator('main').textContent()).not.toContain('`');
     expect(await streams(server).catch(() => 0)).toBe(0);
     await setToken({ subscribe: ['orders.*'] });
     await page.getByRole('button', { name: 'Try again' }).click();

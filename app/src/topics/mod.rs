@@ -39,6 +39,7 @@ pub use self::{
 use crate::{
     browser,
     code::with_code,
+    home::KnownRefusal,
     labels::{document_title, reason_label, state_label},
     reactive::{effect, first_text, text},
 };
@@ -59,8 +60,8 @@ pub struct TopicsData {
     pub time: Timestamp,
     /// Host and port of the server, as the browser has requested them.
     pub host: String,
-    /// The reason why the reader may list no topics.
-    pub refused: Option<String>,
+    /// The reason for which the server would refuse the view, if it would.
+    pub refusal: Option<KnownRefusal>,
     /// `true` if the server could not read the topics.
     pub has_failed: bool,
     /// A problem that the page shows until its program runs, which has all topics.
@@ -78,7 +79,7 @@ impl FromJson for TopicsData {
             search: json.parse("search")?,
             time: json.parse("time")?,
             host: json.parse("host")?,
-            refused: json.parse("refused"),
+            refusal: json.get("refusal").as_ref().and_then(KnownRefusal::from_json),
             has_failed: json.is_true("has_failed"),
             problem: None,
             may_publish: json.is_true("may_publish"),
@@ -89,11 +90,12 @@ impl FromJson for TopicsData {
 /// The page.
 #[component]
 pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
-    let TopicsData { topics, next, search, time, host, refused, has_failed, problem, may_publish } =
+    let TopicsData { topics, next, search, time, host, refusal, has_failed, problem, may_publish } =
         data;
     let may_have_topics = !topics.is_empty() || has_failed;
     let list = TopicList::new(topics, next.is_some() || has_failed, time);
-    let stream = ViewStream::new(refused, move |message| list.apply(message));
+    let refusal = refusal.map(KnownRefusal::reason);
+    let stream = ViewStream::new(refusal, move |message| list.apply(message));
     effect(move || {
         browser::every_second(move || {
             if *stream.state.read_untracked() == ConnectionState::Live {
@@ -113,7 +115,6 @@ pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
                 <h1>"Topics"</h1>
                 <StreamStatus stream />
             </div>
-            <Refusal stream />
             {problem.map(|why| view! { <p class="bad">{with_code(&why)}</p> })}
             <SearchForm list search=search_text />
             {may_publish.then(|| view! { <PublishForm is_open /> })}
@@ -139,23 +140,13 @@ fn next_page(search: &str, next: &Topic) -> String {
 /// The state of the connection.
 #[component]
 fn StreamStatus(stream: ViewStream) -> impl IntoView {
-    let ViewStream { state, reason, refused, now, .. } = stream;
-    let label = text(move || {
-        if refused.read().is_some() {
-            return "Refused".to_owned();
-        }
-        match (&*state.read(), &*reason.read()) {
-            (state, Some(reason)) => format!("{}. {}", state_label(state), reason_label(reason)),
-            (state, None) => state_label(state).to_owned(),
-        }
+    let ViewStream { state, reason, now, .. } = stream;
+    let label = text(move || match (&*state.read(), &*reason.read()) {
+        (ConnectionState::Refused, Some(reason)) => reason_label(reason),
+        (state, Some(reason)) => format!("{}. {}", state_label(state), reason_label(reason)),
+        (state, None) => state_label(state).to_owned(),
     });
-    let key = text(move || {
-        if refused.read().is_some() {
-            "refused".to_owned()
-        } else {
-            state.read().as_str().to_owned()
-        }
-    });
+    let key = text(move || state.read().as_str().to_owned());
     let countdown = text(move || match *state.read() {
         ConnectionState::Waiting { until } => {
             format!(". Retrying in {} s", until.saturating_sub(now.get()).as_secs() + 1)
@@ -165,12 +156,11 @@ fn StreamStatus(stream: ViewStream) -> impl IntoView {
     effect(move || {
         let state = state.get();
         // A tab that is not seen has no connection, and claims none.
-        let is_shown = is_visible() && refused.read().is_none();
-        let state = if is_shown { state } else { ConnectionState::Idle };
+        let state = if is_visible() { state } else { ConnectionState::Idle };
         browser::set_title(&document_title(&state, TITLE));
     });
     let needs_no_button = move || {
-        refused.read().is_none() && !matches!(*state.read(), ConnectionState::Waiting { .. })
+        !matches!(*state.read(), ConnectionState::Waiting { .. } | ConnectionState::Refused)
     };
     view! {
         <p class="status" data-state=key role="status">
@@ -180,16 +170,6 @@ fn StreamStatus(stream: ViewStream) -> impl IntoView {
         <button type="button" class="quiet" hidden=needs_no_button on:click=move |_| stream.retry()>
             "Try again"
         </button>
-    }
-}
-
-/// The reason why the reader gets no topics.
-#[component]
-fn Refusal(stream: ViewStream) -> impl IntoView {
-    view! {
-        <For each=move || stream.refused.get() key=Clone::clone let:why>
-            <p class="refusal">{with_code(&why)}</p>
-        </For>
     }
 }
 
@@ -392,7 +372,8 @@ fn Nothing(
     let is_searching = move || Search::parse(&search.read()) != Ok(Search::default());
     let is_empty = move || {
         let in_view = list.in_view.read();
-        in_view.is_complete && in_view.layout.total == 0 && stream.refused.read().is_none()
+        let is_refused = *stream.state.read() == ConnectionState::Refused;
+        in_view.is_complete && in_view.layout.total == 0 && !is_refused
     };
     let hides_search = move || !is_empty() || !is_searching();
     let hides_none = move || !is_empty() || is_searching();

@@ -29,25 +29,26 @@ pub(super) struct ViewStream {
     url: RwSignal<Option<String>>,
     pub(super) state: RwSignal<ConnectionState>,
     pub(super) reason: RwSignal<Option<DisconnectReason>>,
-    /// The reason why the reader may have no view. The server is not asked again.
-    pub(super) refused: RwSignal<Option<String>>,
     /// The time to compare a wait with.
     pub(super) now: RwSignal<Duration>,
 }
 
 impl ViewStream {
     /// Creates a view that opens as soon as the page runs in a browser, unless it is refused.
-    /// `on_message` gets each message but goodbyes.
+    /// `on_message` gets each message.
     pub(super) fn new(
-        refused: Option<String>,
+        refusal: Option<DisconnectReason>,
         on_message: impl Fn(&RawMessage) + Copy + 'static,
     ) -> Self {
+        let mut connection = Connection::new(None);
+        if let Some(reason) = refusal {
+            connection.refuse(reason);
+        }
         let view = Self {
-            connection: StoredValue::new(Connection::new(None)),
+            state: RwSignal::new(connection.state().clone()),
+            reason: RwSignal::new(connection.reason().cloned()),
+            connection: StoredValue::new(connection),
             url: RwSignal::default(),
-            state: RwSignal::new(ConnectionState::Idle),
-            reason: RwSignal::default(),
-            refused: RwSignal::new(refused),
             now: RwSignal::default(),
         };
         let source = event_source(
@@ -68,12 +69,12 @@ impl ViewStream {
             }
         });
         effect(move || {
-            view.resume();
+            view.set_wanted(is_visible());
             browser::every_second(move || view.input(ConnectionInput::Tick));
-            browser::on_visibility(move || view.resume());
+            browser::on_visibility(move || view.set_wanted(is_visible()));
             browser::on_lifecycle(move |event| match event {
-                Lifecycle::PageHide => view.input(ConnectionInput::Stop),
-                Lifecycle::PageShow => view.resume(),
+                Lifecycle::PageHide => view.set_wanted(false),
+                Lifecycle::PageShow => view.set_wanted(is_visible()),
                 Lifecycle::Visible => {}
                 Lifecycle::Online => view.input(ConnectionInput::Online),
             });
@@ -83,16 +84,14 @@ impl ViewStream {
 
     /// Asks the server again after a refusal, or at once during a wait.
     pub(super) fn retry(self) {
-        self.refused.set(None);
         self.input(ConnectionInput::Connect);
     }
 
-    /// Opens the view while the page is visible, and closes it otherwise.
-    fn resume(self) {
-        if !is_visible() {
-            self.input(ConnectionInput::Stop);
-        } else if self.refused.with_untracked(Option::is_none) {
-            self.input(ConnectionInput::Connect);
+    /// Opens the view, or closes it. A refusal stays until the reader tries again.
+    fn set_wanted(self, is_wanted: bool) {
+        if *self.state.read_untracked() != ConnectionState::Refused {
+            let input = if is_wanted { ConnectionInput::Connect } else { ConnectionInput::Stop };
+            self.input(input);
         }
     }
 
@@ -105,13 +104,7 @@ impl ViewStream {
                 ConnectionEffect::Open { .. } => self.url.set(Some(URL.to_owned())),
                 ConnectionEffect::Close => self.url.set(None),
                 ConnectionEffect::Explain => spawn_local(async move {
-                    let reason = explain(URL).await;
-                    if let DisconnectReason::Status { status: 400 | 401 | 403, detail } = &reason {
-                        let _ = self.refused.try_set(Some(detail.clone().unwrap_or_default()));
-                        self.input(ConnectionInput::Stop);
-                    } else {
-                        self.input(ConnectionInput::Explained(reason));
-                    }
+                    self.input(ConnectionInput::Explained(explain(URL).await));
                 }),
             }
         }

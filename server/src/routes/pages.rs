@@ -265,7 +265,7 @@ async fn topics_data(
         search: values(uri, "match").join(" "),
         time: hub.now(),
         host: requested_host(headers),
-        refused: None,
+        refusal: None,
         has_failed: false,
         problem: after.as_ref().err().map(|after| {
             format!("{after:?} is not a topic after which a page begins. This is the first page.")
@@ -275,8 +275,8 @@ async fn topics_data(
     let allowed = match caller.may_list(&Pattern::all().into(), access) {
         Ok((allowed, _)) => allowed,
         Err(why) => {
-            let refused = denied(extensions, why).to_string();
-            return TopicsData { refused: Some(refused), ..data };
+            let refusal = Some(known_refusal(&denied(extensions, why)));
+            return TopicsData { refusal, ..data };
         }
     };
     // The page says what is wrong with a search.

@@ -107,6 +107,7 @@ async fn a_page_whose_stream_would_be_refused_says_why_at_once() {
         (&*format!("/?{many}"), "localhost", 400, "may have at most 64 topics"),
         ("/?topic=a..b", "localhost", 400, "The server refused these topics: "),
         ("/", "clock.test", 403, "You may not read these events. This topic is not public, "),
+        ("/topics", "clock.test", 403, "You may not read these events. This topic is not public, "),
     ] {
         let response = server.request("GET", path, &[("Host", host.as_bytes())]).await;
         assert_eq!(response.status(), 200);
