@@ -86,6 +86,9 @@ pub(super) struct TopicList {
     /// The server's time at a reading of the page's clock, so that a wrong clock of the reader's
     /// machine does not matter.
     server_time: StoredValue<(Timestamp, u64)>,
+    /// `true` while the view tells each change, and the last second of the page's clock in which it
+    /// did. A rate is known only then, and afterwards the order by rates stays.
+    live: StoredValue<(bool, u64)>,
     /// `true` if the order may have changed since the last frame.
     is_stale: StoredValue<bool>,
     /// `true` if the reader has asked for another order, or for other topics.
@@ -104,6 +107,7 @@ impl TopicList {
             table: StoredValue::new(TopicTable::new(topics, has_more)),
             search: StoredValue::default(),
             server_time: StoredValue::new((time, 0)),
+            live: StoredValue::new((false, 0)),
             is_stale: StoredValue::new(true),
             is_asked: StoredValue::new(false),
             is_frame_due: StoredValue::new(false),
@@ -143,6 +147,12 @@ impl TopicList {
                 self.table.update_value(TopicTable::begin);
             }
         }
+        self.rearrange();
+    }
+
+    /// Notes that the view is live, or is not any more.
+    pub(super) fn set_live(self, is_live: bool) {
+        self.live.update_value(|(before, _)| *before = is_live);
         self.rearrange();
     }
 
@@ -208,6 +218,9 @@ impl TopicList {
         let (time, at) = self.server_time.get_value();
         let passed = second.saturating_sub(at);
         let now = Timestamp::from_millis(time.as_millis() + passed * 1000);
+        let (is_live, last) = self.live.get_value();
+        let rated_at = if is_live { second } else { last };
+        self.live.set_value((is_live, rated_at));
         if self.is_stale.get_value() {
             self.is_stale.set_value(false);
             let is_asked = self.is_asked.try_update_value(std::mem::take) == Some(true);
@@ -215,7 +228,7 @@ impl TopicList {
             let is_held = !is_asked && is_pointed;
             let order = self.order.get_untracked();
             self.table.update_value(|table| {
-                self.search.with_value(|search| table.arrange(search, order, is_held, second));
+                self.search.with_value(|search| table.arrange(search, order, is_held, rated_at));
             });
         }
         let in_view = self.table.with_value(|table| {
@@ -224,8 +237,12 @@ impl TopicList {
             let above = position.rows_above().saturating_sub(OVERSCAN);
             let above = above.min(total.saturating_sub(count));
             let rows = table.shown(above, count).into_iter();
+            let row = |(place, known): (usize, &KnownTopic)| {
+                let rate = if is_live { known.rate(rated_at) } else { None };
+                Arc::new(row(known, place, now, rate))
+            };
             TopicsInView {
-                rows: rows.map(|(place, known)| Arc::new(row(known, place, now, second))).collect(),
+                rows: rows.map(row).collect(),
                 layout: Layout { above, total, row_height: position.row_height, top: None },
                 all: table.count(),
                 is_complete: table.is_complete(),
@@ -241,14 +258,14 @@ fn seconds() -> u64 {
 }
 
 /// Writes a row.
-fn row(known: &KnownTopic, place: usize, now: Timestamp, second: u64) -> TopicRow {
+fn row(known: &KnownTopic, place: usize, now: Timestamp, rate: Option<u64>) -> TopicRow {
     let listed = &known.listed;
     TopicRow {
         topic: listed.topic.to_string(),
         place: place + 1,
         cells: [
             listed.events.to_string(),
-            known.rate(second).map(rate_text).unwrap_or_default(),
+            rate.map(rate_text).unwrap_or_default(),
             size_text(listed.bytes),
             newest_time(listed).map(|time| relative_time(time, now)).unwrap_or_default(),
             readers_text(listed.readers, listed.pattern_readers),

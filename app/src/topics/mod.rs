@@ -96,6 +96,7 @@ pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
     let list = TopicList::new(topics, next.is_some() || has_failed, time);
     let refusal = refusal.map(KnownRefusal::reason);
     let stream = ViewStream::new(refusal, move |message| list.apply(message));
+    effect(move || list.set_live(*stream.state.read() == ConnectionState::Live));
     effect(move || {
         browser::every_second(move || {
             if *stream.state.read_untracked() == ConnectionState::Live {

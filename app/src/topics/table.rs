@@ -167,6 +167,10 @@ impl TopicTable {
     pub(super) fn begin(&mut self) {
         self.beginnings += 1;
         self.is_complete = false;
+        for known in &mut self.known {
+            // Of the time between, the page does not know when events were published.
+            known.published.clear();
+        }
     }
 
     /// Applies a message of a view.
@@ -197,11 +201,7 @@ impl TopicTable {
             }
             Ok(place) => {
                 let known = &mut self.known[place];
-                if known.beginning != beginning {
-                    // Of the time between, the page does not know when events were published.
-                    known.published.clear();
-                    known.beginning = beginning;
-                }
+                known.beginning = beginning;
                 known.publish(second, listed.published);
                 known.listed = listed;
             }
@@ -403,6 +403,7 @@ mod tests {
         assert_eq!(rate(&table, 200), None);
         // The page was hidden meanwhile.
         table.begin();
+        assert_eq!(rate(&table, 900), None, "not sent yet");
         table.apply(vec![listed("a", 9, 100_000)], true, 900);
         assert_eq!(rate(&table, 900), None);
         assert_eq!(rate(&table, 901), Some(0));
