@@ -85,8 +85,8 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   private tab: Tab<Update>;
   private credentials: Credentials;
   private source: Source | undefined;
-  /** The reason for which `fetch` has given up. */
-  private refusal: DisconnectReason | undefined;
+  /** The reason for which the source has given up, if it has said so. */
+  private failure: DisconnectReason | undefined;
   private group: Group<Post> | undefined;
   /** Identity of the credentials that the tabs of the group share. */
   private identity = '';
@@ -105,6 +105,8 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   private handedOut: EventId | null = null;
   private isStepping = false;
   private isOver = false;
+  /** `true` once the page has closed the stream. No loop gives an event after that. */
+  private isClosed = false;
   private isPaused = false;
   /** The state and the reason that the page has been told. */
   private seen = JSON.stringify(['idle', null]);
@@ -161,21 +163,19 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
 
   /** Closes the stream for good. Another tab takes over the connection if it needs it. */
   close(): void {
-    if (this.isOver) return;
-    this.finish();
-    this.waiting = this.waiting && [];
+    this.isClosed = true;
+    if (!this.isOver) this.finish();
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<WaterclockEvent, void, undefined> {
     this.waiting ??= [];
     try {
       for (;;) {
-        // `close()` empties the list.
-        for (let event; (event = this.waiting.shift()); ) {
+        for (let event; !this.isClosed && (event = this.waiting.shift()); ) {
           this.handedOut = event.id;
           yield event;
         }
-        if (this.state === 'refused') {
+        if (this.state === 'refused' && !this.isClosed) {
           throw new Error('the server refused the stream', { cause: this.reason });
         }
         if (this.isOver) return;
@@ -189,7 +189,8 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
         await this.awaited;
       }
     } finally {
-      this.close();
+      // Another loop gives the rest.
+      if (!this.isOver) this.close();
     }
   }
 
@@ -325,7 +326,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     this.source?.close();
     this.source = undefined;
     if (effect.kind === 'close') return;
-    this.refusal = undefined;
+    this.failure = undefined;
     const after = effect.after ?? '';
     const { token, withCredentials = false } = this.options;
     const onEvent = (event: Parameters<Parameters<typeof openEventSource>[2]>[0]) => {
@@ -335,7 +336,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
         const raw = event.value;
         return this.input({ kind: 'message', ...parse(raw) }, raw);
       }
-      if (event.kind === 'gave-up') this.refusal = event.reason;
+      if (event.kind === 'gave-up') this.failure = event.reason;
       this.input({ kind: 'connection', value: { kind: event.kind } });
     };
     const url = (after: string) => this.urlOf('events', after);
@@ -356,7 +357,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   }
 
   private async explain(): Promise<void> {
-    let value = this.refusal;
+    let value = this.failure;
     value ??= await this.request('events', this.cursor ?? '', EVENT_STREAM, async () => {}).then(
       () => ({ kind: 'recovered' }),
       failure,

@@ -87,6 +87,30 @@ test('the cursor is that of the loop, and close() ends the loop', async (t) => {
     if (found.length === 2) reader.close();
   }
   assert.deepEqual(found, [id(1), id(2)]);
+  // Another stream after it gives those that have arrived but were not handed out.
+  assert.equal(reader.cursor, id(2));
+});
+
+test('close() ends the loop of a stream that was refused meanwhile', async (t) => {
+  const { url } = await serve(t, (_, response, number) => {
+    if (number > 1) return refuse(response, 403, 'No.');
+    stream(response, hello, event(1), event(2), event(3));
+    response.end();
+  });
+  const open = async () => {
+    const options = { after: id(0), token: 'token' };
+    const refused = reached(options, (state) => state === 'refused');
+    const one = subscribe(`${url}/events?topic=t`, options);
+    await refused;
+    return one;
+  };
+  const found = [];
+  const one = await open();
+  for await (const event of one) {
+    found.push(event.id);
+    one.close();
+  }
+  assert.deepEqual([found, one.cursor], [[id(1)], id(1)]);
 });
 
 test('204 ends the stream', async (t) => {
