@@ -430,6 +430,8 @@ mod tests {
         let mut view = Client::all(&context);
         view.next().await;
         assert_eq!(view.topics().await, (0, topics([])), "it has no topics yet");
+        let early = tokio::time::timeout(Duration::from_millis(1), view.next()).await;
+        assert!(early.is_err(), "it says so once: {early:?}");
         for number in 0..21_000 {
             publish(&context, &format!("t.{number:05}")).await;
         }
