@@ -17,7 +17,7 @@ use crate::{
     limits::{MAX_BLOCK, MAX_DATA, MAX_END_MESSAGE, MAX_KEY, MAX_MESSAGE, MAX_PATIENCE},
     parameters::InvalidParameters,
     policy::{Denied, Publisher, client_of},
-    problem::{Problem, Refusal},
+    problem::{AttackSign, Problem},
     state::PublishContext,
 };
 
@@ -209,9 +209,9 @@ impl From<PublishRejection> for Problem {
             PublishRejection::Unread(_) => problem.with_member("stopped", "unread"),
             PublishRejection::DataTooLong
             | PublishRejection::MessageTooLong
-            | PublishRejection::BlockTooLong => problem.refused_as(Refusal::TooLong),
-            PublishRejection::MalformedBody => problem.refused_as(Refusal::Malformed).closing(),
-            PublishRejection::BodyTimeout => problem.refused_as(Refusal::BodyTimeout).closing(),
+            | PublishRejection::BlockTooLong => problem.with_attack_sign(AttackSign::TooLong),
+            PublishRejection::MalformedBody => problem.with_attack_sign(AttackSign::Malformed).closing(),
+            PublishRejection::BodyTimeout => problem.with_attack_sign(AttackSign::BodyTimeout).closing(),
             _ => problem,
         }
     }

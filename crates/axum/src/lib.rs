@@ -89,7 +89,7 @@ pub use denial_hook::DenialHook;
 pub use limits::{Settings, StreamLimits};
 pub use metrics::StreamMetrics;
 pub use policy::{Denied, Expiry, Policy, Publisher, ReadOnly};
-pub use problem::{Denial, Problem, Refusal};
+pub use problem::{AttackSign, Denial, Problem};
 pub use stop::Stop;
 pub use streams::OpenStreams;
 pub use waterclock;

@@ -15,7 +15,7 @@ use axum::{
 };
 use waterclock::{event::Topic, pattern::Patterns, timestamp::Timestamp};
 
-use crate::problem::{Problem, Refusal};
+use crate::problem::{AttackSign, Problem};
 
 /// The time at which a permission ends; `None` for a permission that does not expire. A stream says
 /// goodbye at that time.
@@ -221,7 +221,7 @@ impl From<Denied> for Problem {
             Denied::InvalidToken(detail) => unauthorized(detail, "Bearer error=\"invalid_token\""),
             Denied::Forbidden(detail) => Self::new(StatusCode::FORBIDDEN, detail),
             Denied::Untrusted(detail) => {
-                Self::new(StatusCode::FORBIDDEN, detail).refused_as(Refusal::Untrusted)
+                Self::new(StatusCode::FORBIDDEN, detail).with_attack_sign(AttackSign::Untrusted)
             }
         }
     }

@@ -30,16 +30,16 @@ use serde_json::{Map, Value};
 pub struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
-    refusal: Option<Refusal>,
+    attack_sign: Option<AttackSign>,
     closes: bool,
     headers: Vec<(HeaderName, HeaderValue)>,
     members: Map<String, Value>,
 }
 
-/// The class of a refused request that may be part of an attack. The response carries it as an
+/// The sign by which a refused request may be part of an attack. The response carries it as an
 /// extension, so that a layer can count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AttackSign {
     /// The request is not valid HTTP/1.1, or can be read in more than one way.
     Malformed,
     /// The request's body exceeds a limit.
@@ -73,7 +73,7 @@ impl Problem {
         Self {
             status,
             detail: detail.into(),
-            refusal: None,
+            attack_sign: None,
             closes: false,
             headers: Vec::new(),
             members: Map::new(),
@@ -93,10 +93,10 @@ impl Problem {
         self
     }
 
-    /// Marks the response as a refusal of the given class.
+    /// Marks the response to a request that may be part of an attack.
     #[must_use]
-    pub fn refused_as(mut self, refusal: Refusal) -> Self {
-        self.refusal = Some(refusal);
+    pub fn with_attack_sign(mut self, sign: AttackSign) -> Self {
+        self.attack_sign = Some(sign);
         self
     }
 
@@ -183,8 +183,8 @@ impl IntoResponse for Problem {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         headers.extend(self.headers);
-        if let Some(refusal) = self.refusal {
-            response.extensions_mut().insert(refusal);
+        if let Some(sign) = self.attack_sign {
+            response.extensions_mut().insert(sign);
         }
         if let Some(denial) = denial {
             response.extensions_mut().insert(denial);

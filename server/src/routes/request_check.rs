@@ -11,7 +11,7 @@ use axum::{
     },
 };
 
-use waterclock_axum::{Problem, Refusal};
+use waterclock_axum::{AttackSign, Problem};
 
 /// A request that can be read in more than one way.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ impl From<AmbiguousRequest> for Problem {
             AmbiguousRequest::Host => StatusCode::BAD_REQUEST,
             AmbiguousRequest::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
         };
-        Self::new(status, error.to_string()).refused_as(Refusal::Malformed).closing()
+        Self::new(status, error.to_string()).with_attack_sign(AttackSign::Malformed).closing()
     }
 }
 
