@@ -49,7 +49,8 @@ export type DisconnectReason =
 
 /** Returns `true` for a response after which the same request would be refused again. */
 export function isRefusal(reason: DisconnectReason): boolean {
-  return reason.kind === 'status' && REFUSALS.includes(reason.status);
+  // Only a reason of the kind `status` has one.
+  return REFUSALS.includes((reason as { status: number }).status);
 }
 
 /** A message of the stream, as the rules see it. */
@@ -124,7 +125,7 @@ export class Connection {
           if (this.isSocket() && input.value.kind === 'recovered') this.refusedSockets += 1;
           this.reason = input.value;
           // 204 No Content tells `EventSource` not to reconnect.
-          if (this.reason.kind === 'status' && this.reason.status === 204) {
+          if ((this.reason as { status?: number }).status === 204) {
             this.state = { kind: 'stopped' };
           }
           if (isRefusal(this.reason)) this.state = { kind: 'refused' };

@@ -175,7 +175,8 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
           this.handedOut = event.id;
           yield event;
         }
-        if (this.state === 'refused' && !this.isClosed) {
+        if (this.isClosed) return;
+        if (this.state === 'refused') {
           throw new Error('the server refused the stream', { cause: this.reason });
         }
         if (this.isOver) return;
@@ -239,7 +240,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     this.seen = seen;
     this.call(() => this.options.onState?.(state, reason));
     // The server has nothing more to send, or will not send it.
-    if ((state === 'stopped' || state === 'refused') && !this.tab.isWanted() && !this.isOver) {
+    if (!this.tab.isWanted() && !this.isOver) {
       this.isOver = true;
       this.cleanUp();
       this.wake();

@@ -389,7 +389,7 @@ export class Tab<M> {
     const isRefused = state.kind === 'refused';
     if (isRefused || state.kind === 'stopped') {
       // The token of the leader may have expired before that of this tab.
-      const isOwn = reason?.kind === 'status' && reason.status === 401;
+      const isOwn = (reason as { status?: number } | null)?.status === 401;
       // This tab may not have read all of it.
       if (isRefused ? !isOwn : cursor === null || this.hasReached(cursor)) {
         return this.finish(now, state, reason, effects);
