@@ -210,8 +210,12 @@ impl From<PublishRejection> for Problem {
             PublishRejection::DataTooLong
             | PublishRejection::MessageTooLong
             | PublishRejection::BlockTooLong => problem.with_attack_sign(AttackSign::TooLong),
-            PublishRejection::MalformedBody => problem.with_attack_sign(AttackSign::Malformed).closing(),
-            PublishRejection::BodyTimeout => problem.with_attack_sign(AttackSign::BodyTimeout).closing(),
+            PublishRejection::MalformedBody => {
+                problem.with_attack_sign(AttackSign::Malformed).closing()
+            }
+            PublishRejection::BodyTimeout => {
+                problem.with_attack_sign(AttackSign::BodyTimeout).closing()
+            }
             _ => problem,
         }
     }
