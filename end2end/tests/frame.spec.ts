@@ -3,6 +3,13 @@ import type { Page } from '@playwright/test';
 import { expect, test } from './server.ts';
 
 const paper = (page: Page) => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+/** Returns the colour of the browser's own bar. */
+const bar = (page: Page) =>
+  page.evaluate(() => {
+    const bars = [...document.querySelectorAll<HTMLMetaElement>('meta[name=theme-color]')];
+    const { content } = bars.find(({ media }) => matchMedia(media).matches)!;
+    return content.replace(/#(..)(..)(..)/, (_, ...parts) => `rgb(${parts.slice(0, 3).map((part) => parseInt(part, 16)).join(', ')})`);
+  });
 const [light, dark] = ['rgb(251, 250, 247)', 'rgb(20, 24, 26)'];
 
 test('each page leads to the others, and says which one it is', async ({ page, server }) => {
@@ -26,12 +33,16 @@ test('the colours are those of the system, or the chosen ones on all pages', asy
   await page.emulateMedia({ colorScheme: 'dark' });
   await page.goto(server.url);
   expect(await paper(page)).toBe(dark);
+  expect(await bar(page)).toBe(dark);
   const choice = page.getByRole('combobox', { name: 'Colours' });
   await choice.selectOption('Light');
   expect(await paper(page)).toBe(light);
+  expect(await bar(page)).toBe(light);
   await page.goto(`${server.url}/diagnose`);
   expect(await paper(page)).toBe(light);
+  expect(await bar(page)).toBe(light);
   await expect(choice).toHaveValue('light');
   await choice.selectOption('System');
   expect(await paper(page)).toBe(dark);
+  expect(await bar(page)).toBe(dark);
 });
