@@ -15,8 +15,12 @@ const suggest = async ({ target }) => {
   list.dataset.match = match;
   try {
     const { topics } = await (await fetch(`/topics?limit=1000&match=${match}`)).json();
-    list.replaceChildren(...topics.map(({ topic }) => new Option("", topic)));
-  } catch {}
+    // Others may have been asked for meanwhile.
+    if (list.dataset.match === match) list.replaceChildren(...topics.map(({ topic }) => new Option("", topic)));
+  } catch {
+    // The next input asks again.
+    if (list.dataset.match === match) delete list.dataset.match;
+  }
 };
 addEventListener("focusin", suggest);
 addEventListener("input", suggest);
