@@ -6,7 +6,9 @@ let isReading = false;
 
 /** Fetches the document of this page. Reloads the page if the server has other files for it. */
 async function load(wasm) {
-  const html = await fetch(location, { cache: "reload" }).then((response) => response.text());
+  // To others, `/topics` is no page.
+  const headers = { accept: "text/html" };
+  const html = await fetch(location, { cache: "reload", headers }).then((response) => response.text());
   // A page that was reloaded has them already, or a cache keeps the old ones.
   const isReloaded = performance.getEntriesByType("navigation")[0]?.type === "reload";
   if (!isReloaded && html.includes("not-running") && !html.includes(wasm)) location.reload();
@@ -22,7 +24,7 @@ export async function read(wasm, isRunning) {
     document.head.insertAdjacentHTML("beforeend", find("noscript").textContent);
     link.hidden = false;
   }
-  if (!link?.search.includes("refresh")) {
+  if (!new URLSearchParams(link?.search).has("refresh")) {
     load(wasm).catch(() => {});
     return;
   }
