@@ -1,4 +1,4 @@
-//! The dialog that publishes an event.
+//! The form that publishes an event, and its dialog.
 
 use leptos::{
     ev::{MouseEvent, SubmitEvent},
@@ -15,29 +15,48 @@ pub(crate) fn opener(topic: StoredValue<String>) -> impl Fn(MouseEvent) + Copy +
 
 fn open(topic: String) {
     browser::open_dialog("Publish an event", None, move || {
-        let message = RwSignal::new(String::new());
-        let publish = move |event: SubmitEvent| {
-            event.prevent_default();
-            spawn_local(async move { message.set(browser::publish(&event).await) });
-        };
         view! {
             <h2>"Publish an event"</h2>
-            <form class="publish" on:submit=publish>
-                <label for="publish-topic">"Topic"</label>
-                <input
-                    id="publish-topic"
-                    name="topic"
-                    required
-                    placeholder="orders.eu"
-                    value=topic
-                />
-                <label for="publish-name">"Name"</label>
-                <input id="publish-name" name="name" placeholder="message" />
-                <label for="publish-data">"Data"</label>
-                <textarea id="publish-data" name="data" rows="3"></textarea>
-                <button type="submit">"Publish"</button>
-                <output prop:textContent=message></output>
-            </form>
+            <PublishForm topic class="" />
         }
     });
+}
+
+/// The form, with a topic to start with. It needs the program.
+#[component]
+pub(crate) fn PublishForm(
+    topic: String,
+    /// Class of its button.
+    class: &'static str,
+) -> impl IntoView {
+    let message = RwSignal::new(String::new());
+    let publish = move |event: SubmitEvent| {
+        event.prevent_default();
+        spawn_local(async move {
+            let answer = browser::publish(&event).await;
+            // The form may be gone meanwhile.
+            let _ = message.try_set(answer);
+        });
+    };
+    view! {
+        <form class="publish" on:submit:capture=publish>
+            <label for="publish-topic">"Topic"</label>
+            <input
+                id="publish-topic"
+                name="topic"
+                required
+                placeholder="orders.eu"
+                autocapitalize="none"
+                autocomplete="off"
+                spellcheck="false"
+                value=topic
+            />
+            <label for="publish-name">"Name"</label>
+            <input id="publish-name" name="name" placeholder="message" />
+            <label for="publish-data">"Data"</label>
+            <textarea id="publish-data" name="data" rows="3"></textarea>
+            <button type="submit" class=class>"Publish"</button>
+            <output prop:textContent=message></output>
+        </form>
+    }
 }

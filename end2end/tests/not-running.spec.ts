@@ -62,6 +62,19 @@ test('a browser without WebAssembly', async ({ page, server }) => {
     await expect(page.getByRole('button', { name: 'Start' })).toBeDisabled();
     await expect(page).toHaveTitle(/^✕ Not running · /);
   }
+
+  // Without its program, the form would send the event as a part of the page's address.
+  await page.goto(`${server.url}/topics`);
+  await expect(page.getByText('This page is not running.')).toBeVisible({ timeout: 10_000 });
+  await expect(page).toHaveTitle(/^✕ Not running · /);
+  await page.getByText('Publish an event').click();
+  await expect(page.getByRole('button', { name: 'Publish' })).toBeDisabled();
+  await expect(page.getByLabel('Data')).toBeDisabled();
+  // The search works by requests.
+  await page.getByRole('searchbox', { name: 'Search' }).fill('nothing');
+  await page.getByRole('button', { name: 'Search' }).click();
+  await expect(page).toHaveURL(`${server.url}/topics?match=nothing`);
+  await expect(page.getByText('No topics found.')).toBeVisible();
 });
 
 test('a proxy that adds a policy against scripts', async ({ page, server }) => {
@@ -73,6 +86,20 @@ test('a proxy that adds a policy against scripts', async ({ page, server }) => {
   });
   await page.goto(server.url);
   await isNotRunning(page, 'Its program has not started yet.', 'Waterclock');
+});
+
+test('after an upgrade, the topics are loaded again, too', async ({ page, server }) => {
+  await server.start(...fast);
+  let loads = 0;
+  await page.route(`${server.url}/topics`, async (route) => {
+    const response = await route.fetch();
+    const isOld = route.request().resourceType() === 'document' && loads++ === 0;
+    const html = await response.text();
+    await route.fulfill({ response, body: isOld ? html.replaceAll(/\/pkg\/(waterclock|topics)\./g, '/pkg/old.') : html });
+  });
+  await page.goto(`${server.url}/topics`);
+  await expect(state(page)).toHaveText('Live');
+  expect(loads).toBe(2);
 });
 
 test('after an upgrade, a document with the old names of files is loaded again, once', async ({ page, server }) => {

@@ -1,5 +1,5 @@
 // The page /topics: the topics that exist, live.
-import type { Page } from '@playwright/test';
+import type { Page, Route } from '@playwright/test';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { expect, networkErrors, type Server, sign, state, streams, test } from './server.ts';
@@ -116,7 +116,7 @@ test('a search finds parts of topics and patterns, and is in the address', async
   await expect(page.getByText('ord* is not a pattern')).toBeVisible();
   await expect(search(page)).toHaveAttribute('aria-invalid', 'true');
   await search(page).fill('nothing');
-  await expect(page.getByText('No topic is found.')).toBeVisible();
+  await expect(page.getByText('No topics found.')).toBeVisible();
   await expect(page.getByText('is not a pattern')).toBeHidden();
   await search(page).fill('');
   await expect.poll(async () => (await names(page)).length).toBeGreaterThan(3);
@@ -279,8 +279,11 @@ test.describe('without a connection', () => {
     expect(await page.locator('main').textContent()).not.toContain('`');
     expect(await streams(server).catch(() => 0)).toBe(0);
     await setToken({ subscribe: ['orders.*'] });
-    await page.getByRole('button', { name: 'Try again' }).click();
+    await page.getByRole('button', { name: 'Try again' }).focus();
+    await page.keyboard.press('Enter');
     await expect(state(page)).toHaveText('Live');
+    // The button is gone, and the focus is not lost.
+    await expect(page.getByRole('heading', { name: 'Topics' })).toBeFocused();
     await expect(row(page, 'orders.eu')).toBeVisible();
     await expect(page.getByText('A token is required')).toBeHidden();
     expect(await names(page)).toEqual(['orders.eu']);
@@ -323,6 +326,30 @@ test('the field for the topics suggests them', async ({ page, server }) => {
   await expect.poll(suggestions).toEqual(expect.arrayContaining(['build', 'orders.eu', 'orders.us']));
   await field.fill('orders.e');
   await expect.poll(suggestions).toEqual(['orders.eu', 'orders.us']);
+
+  // The answer that comes last may be that to an older question.
+  const routes: Route[] = [];
+  await page.route('**/topics?limit=*', (route) => void routes.push(route));
+  await field.fill('a.');
+  await field.fill('b.');
+  await expect.poll(() => routes.length).toBe(2);
+  const answer = (topic: string) => ({ json: { topics: [{ topic }] } });
+  await routes[1].fulfill(answer('b.new'));
+  await expect.poll(suggestions).toEqual(['b.new']);
+  const answered = page.waitForResponse(/match=a/);
+  await routes[0].fulfill(answer('a.old'));
+  await (await answered).finished();
+  // Whatever the page does with it, it does before the answer to another request.
+  await field.fill('c.');
+  await expect.poll(() => routes.length).toBe(3);
+  expect(await suggestions()).toEqual(['b.new']);
+  // After a failure, the next input asks again.
+  await routes[2].fulfill({ body: 'Log in' });
+  await expect(async () => {
+    await field.fill('c.x');
+    await field.fill('c.');
+    expect(routes.length).toBeGreaterThan(3);
+  }).toPass();
 });
 
 test.describe('without JavaScript', () => {
@@ -333,7 +360,7 @@ test.describe('without JavaScript', () => {
     await publishToAll(server, Array.from({ length: 120 }, (_, i) => `t.${String(i).padStart(3, '0')}`));
     await page.goto(`${server.url}/topics`);
     await expect(page.getByRole('link', { name: 't.000' })).toBeVisible();
-    await page.getByRole('link', { name: 'Further topics' }).click();
+    await page.getByRole('link', { name: 'More topics' }).click();
     await expect(page.getByRole('link', { name: 't.119' })).toBeVisible();
     await expect(page.getByRole('link', { name: 't.000' })).toHaveCount(0);
     await search(page).fill('11');

@@ -19,7 +19,7 @@ mod view_stream;
 
 use std::{fmt::Write as _, sync::Arc};
 
-use leptos::{ev, prelude::*, task::spawn_local};
+use leptos::prelude::*;
 use serde::Serialize;
 use waterclock::{event::Topic, timestamp::Timestamp};
 use waterclock_leptos::{
@@ -40,12 +40,15 @@ use crate::{
     browser,
     code::with_code,
     home::KnownRefusal,
-    labels::{document_title, reason_label, state_label},
-    reactive::{effect, first_text, text},
+    labels::{countdown_label, document_title, reason_label, state_label},
+    publish::PublishForm,
+    reactive::{effect, first_text, origin, text},
 };
 
 /// The title of the document.
 const TITLE: &str = "Topics · Waterclock";
+/// Id of the title in the page.
+const TITLE_ID: &str = "title";
 
 /// The data of the page when the server renders it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -113,16 +116,16 @@ pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
     view! {
         <main class="topics-page">
             <div class="head">
-                <h1>"Topics"</h1>
+                <h1 id=TITLE_ID tabindex="-1">"Topics"</h1>
                 <StreamStatus stream />
             </div>
             {problem.map(|why| view! { <p class="bad">{with_code(&why)}</p> })}
             <SearchForm list search=search_text />
-            {may_publish.then(|| view! { <PublishForm is_open /> })}
+            {may_publish.then(|| view! { <Publishing is_open /> })}
             <TopicsTable list />
             <Nothing list stream search=search_text may_publish host />
             <p class="further" hidden=move || !has_next.get()>
-                <a href=next>"Further topics"</a>
+                <a href=next>"More topics"</a>
             </p>
         </main>
     }
@@ -148,12 +151,7 @@ fn StreamStatus(stream: ViewStream) -> impl IntoView {
         (state, None) => state_label(state).to_owned(),
     });
     let key = text(move || state.read().as_str().to_owned());
-    let countdown = text(move || match *state.read() {
-        ConnectionState::Waiting { until } => {
-            format!(". Retrying in {} s", until.saturating_sub(now.get()).as_secs() + 1)
-        }
-        _ => String::new(),
-    });
+    let countdown = text(move || countdown_label(&state.read(), now.get()));
     effect(move || {
         let state = state.get();
         // A tab that is not seen has no connection, and claims none.
@@ -168,7 +166,16 @@ fn StreamStatus(stream: ViewStream) -> impl IntoView {
             <span class="state" prop:textContent=label>{first_text(label)}</span>
         </p>
         <p class="countdown" prop:textContent=countdown></p>
-        <button type="button" class="quiet" hidden=needs_no_button on:click=move |_| stream.retry()>
+        <button
+            type="button"
+            class="quiet"
+            hidden=needs_no_button
+            on:click=move |_| {
+                stream.retry();
+                // The button is gone then.
+                browser::focus(TITLE_ID);
+            }
+        >
             "Try again"
         </button>
     }
@@ -229,41 +236,21 @@ fn SearchForm(list: TopicList, search: RwSignal<String>) -> impl IntoView {
     }
 }
 
-/// The form that publishes an event, and so creates its topic. It needs the program.
+/// The form that publishes an event, and so creates its topic. Without the program, it would send
+/// the event as a part of the page's address, so it is disabled until that runs.
 #[component]
-fn PublishForm(
+fn Publishing(
     /// `true` if the form is unfolded from the start.
     is_open: bool,
 ) -> impl IntoView {
-    let message = RwSignal::new(String::new());
-    let publish = move |event: ev::SubmitEvent| {
-        event.prevent_default();
-        spawn_local(async move {
-            let answer = browser::publish(&event).await;
-            let _ = message.try_set(answer);
-        });
-    };
+    let is_idle = RwSignal::new(true);
+    effect(move || is_idle.set(false));
     view! {
         <details class="publishing" open=is_open>
             <summary>"Publish an event"</summary>
-            <form class="publish" on:submit=publish>
-                <label for="publish-topic">"Topic"</label>
-                <input
-                    id="publish-topic"
-                    name="topic"
-                    required
-                    placeholder="orders.eu"
-                    autocapitalize="none"
-                    autocomplete="off"
-                    spellcheck="false"
-                />
-                <label for="publish-name">"Name"</label>
-                <input id="publish-name" name="name" placeholder="message" />
-                <label for="publish-data">"Data"</label>
-                <textarea id="publish-data" name="data" rows="2"></textarea>
-                <button type="submit" class="quiet">"Publish"</button>
-                <output prop:textContent=message></output>
-            </form>
+            <fieldset disabled=is_idle>
+                <PublishForm topic=String::new() class="quiet" />
+            </fieldset>
         </details>
     }
 }
@@ -366,9 +353,7 @@ fn Nothing(
     may_publish: bool,
     host: String,
 ) -> impl IntoView {
-    // Behind a proxy, the server does not know its own address, but the browser does.
-    let origin = RwSignal::new(format!("http://{host}"));
-    effect(move || origin.set(browser::origin()));
+    let origin = origin(&host);
     let command = text(move || format!("curl -d Hello {}/events/orders.eu", origin.read()));
     let is_searching = move || Search::parse(&search.read()) != Ok(Search::default());
     let is_empty = move || {
@@ -379,9 +364,9 @@ fn Nothing(
     let hides_search = move || !is_empty() || !is_searching();
     let hides_none = move || !is_empty() || is_searching();
     view! {
-        <p class="empty" hidden=hides_search>"No topic is found."</p>
+        <p class="empty" hidden=hides_search>"No topics found."</p>
         <div class="empty" hidden=hides_none>
-            <p>"There are no topics yet. The first event of a topic creates it."</p>
+            <p>"There are no topics yet. Publish an event to create one."</p>
             <p hidden=!may_publish>
                 "In a terminal: " <code prop:textContent=command>{first_text(command)}</code>
             </p>

@@ -38,7 +38,7 @@ impl TopicColumn {
         Self::State,
     ];
 
-    /// Returns the head, and the class of the column.
+    /// Returns the head of the column.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Topic => "Topic",
