@@ -181,17 +181,14 @@ impl TopicList {
     }
 
     async fn read_pattern_readers(self) {
-        let mut url = format!("/topics?limit={MAX_READ}");
-        for row in self.in_view.read_untracked().rows.iter().take(MAX_READ) {
-            if url.len() < MAX_URL {
-                url = [&*url, "&match=", &*row.topic].concat();
-            }
+        let rows = self.in_view.read_untracked().rows.clone();
+        for url in readers_urls(&rows) {
+            let Ok(json) = browser::get_json(url).await else { return };
+            let topics = json.list::<ListedTopic>("topics");
+            // The page may be gone meanwhile.
+            let _ = self.table.try_update_value(|table| table.set_pattern_readers(&topics));
+            self.request_frame();
         }
-        let Ok(json) = browser::get_json(url).await else { return };
-        let topics = json.list::<ListedTopic>("topics");
-        // The page may be gone meanwhile.
-        let _ = self.table.try_update_value(|table| table.set_pattern_readers(&topics));
-        self.request_frame();
     }
 
     fn rearrange(self) {
@@ -252,6 +249,27 @@ impl TopicList {
     }
 }
 
+/// Returns the addresses of the requests for the readers of the topics in these rows. A high window
+/// has more rows than one request may name.
+fn readers_urls(rows: &[Arc<TopicRow>]) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    let mut count = 0;
+    for row in rows {
+        match urls.last_mut() {
+            Some(url) if count < MAX_READ && url.len() < MAX_URL => {
+                *url += "&match=";
+                *url += &row.topic;
+                count += 1;
+            }
+            _ => {
+                urls.push(format!("/topics?limit={MAX_READ}&match={}", row.topic));
+                count = 1;
+            }
+        }
+    }
+    urls
+}
+
 /// Returns the seconds of the page's clock.
 fn seconds() -> u64 {
     browser::now().as_secs()
@@ -271,5 +289,36 @@ fn row(known: &KnownTopic, place: usize, now: Timestamp, rate: Option<u64>) -> T
             readers_text(listed.readers, listed.pattern_readers),
             outcome_text(listed.outcome).to_owned(),
         ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(topics: impl Iterator<Item = String>) -> Vec<Arc<TopicRow>> {
+        let cells = || std::array::from_fn(|_| String::new());
+        let row = |topic| Arc::new(TopicRow { topic, place: 1, cells: cells() });
+        topics.map(row).collect()
+    }
+
+    #[test]
+    fn the_readers_of_all_rows_are_read() {
+        let topics = || (0..150).map(|n| format!("t.{n}"));
+        let urls = readers_urls(&rows(topics()));
+        let counts: Vec<_> = urls.iter().map(|url| url.matches("&match=").count()).collect();
+        assert_eq!(counts, [64, 64, 22]);
+        for topic in topics() {
+            let wanted = format!("&match={topic}");
+            assert!(urls.iter().any(|url| url.contains(&wanted)), "{topic}");
+        }
+        assert!(readers_urls(&[]).is_empty());
+    }
+
+    #[test]
+    fn addresses_with_long_topics_are_short_enough() {
+        let urls = readers_urls(&rows((0..40).map(|n| format!("{n}{}", "x".repeat(250)))));
+        assert!(urls.len() > 1);
+        assert!(urls.iter().all(|url| url.len() < MAX_URL + 300));
     }
 }
