@@ -1,9 +1,20 @@
 //! Texts for states, reasons and gaps.
 
+use std::time::Duration;
+
 use waterclock::notice::{Gap, GapReason, GoodbyeReason, Outcome, TopicEnd};
 use waterclock_leptos::{ConnectionState, DisconnectReason, Role};
 
 use crate::{code::without_code, ring::Outage, visible::visible_line};
+
+/// Returns a text with its first letter in upper case.
+pub(crate) fn capitalized(text: &str) -> String {
+    let mut text = text.to_owned();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
+}
 
 /// Describes the state of the connection.
 pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
@@ -17,6 +28,13 @@ pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
         ConnectionState::Stopped => "Stopped",
         ConnectionState::Refused => "Refused",
     }
+}
+
+/// Describes the time from `now` until the next attempt. It is not announced, because it changes
+/// every second.
+pub(crate) fn countdown_label(state: &ConnectionState, now: Duration) -> String {
+    let ConnectionState::Waiting { until } = *state else { return String::new() };
+    format!(". Retrying in {} s", until.saturating_sub(now).as_secs() + 1)
 }
 
 /// Describes a time without a stream in the list.
@@ -85,6 +103,10 @@ pub(crate) fn reason_label(reason: &DisconnectReason) -> String {
                 }
                 401 => ("This page needs an access token. ", ""),
                 403 => ("You may not read these events. ", ""),
+                406 => ("Something on the way has changed this page's request. ", ""),
+                414 | 431 => {
+                    ("These topics are too many for one address. Choose fewer. ", "")
+                }
                 _ => {
                     let text = format!("The server answered with status {status}: {detail}");
                     return text.trim_end_matches(['.', ' ', ':']).to_owned();
@@ -133,9 +155,14 @@ pub(crate) fn sharing_label(role: Role, state: &ConnectionState, tabs: Option<us
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_text_gets_a_capital_letter() {
+        for (text, expected) in [("long polling", "Long polling"), ("", ""), ("ä", "ä")] {
+            assert_eq!(capitalized(text), expected);
+        }
+    }
 
     #[test]
     fn a_refusal_says_what_to_do() {
@@ -155,6 +182,13 @@ mod tests {
             (403, "It is not public.", "You may not read these events. It is not public."),
             (403, "", "You may not read these events."),
             (400, "", "The server answered with status 400"),
+            (
+                406,
+                "It is no stream.",
+                "Something on the way has changed this page's request. It is no stream.",
+            ),
+            (414, "", "These topics are too many for one address. Choose fewer."),
+            (431, "", "These topics are too many for one address. Choose fewer."),
             (503, "Come back.", "The server answered with status 503: Come back"),
         ] {
             assert_eq!(label(status, detail), expected);

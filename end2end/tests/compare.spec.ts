@@ -260,12 +260,13 @@ test('a link contains the results', async ({ page, context, server }) => {
   const link = await copied('Copy a link', 'Link');
   const other = await context.newPage();
   await other.goto(link);
-  await expect(other.getByText('Results from a link')).toBeVisible();
+  await expect(other.getByText('Results from a link', { exact: true })).toBeVisible();
   expect(await other.locator('table').innerText()).toBe(await page.locator('table').innerText());
   expect(await other.locator('.about').innerText()).toBe(await page.locator('.about').innerText());
   const headline = await page.locator('.headline').textContent();
   expect(headline).toMatch(/^SSE delivers in .+; polling every 250 ms takes \d+ ms and \d+ times the requests\.$/);
   await expect(other.locator('.headline')).toHaveText(headline!);
+  await expect(other.locator('.conclusion [role=status]')).toHaveText(`Results from a link. ${headline}`);
   expect(table).toContain(`\n${headline} No event was lost or delivered twice.\n`);
   expect(await other.locator('svg .bars').first().getAttribute('d')).toMatch(/^M\d+ 26v-/);
   // An open page shows the results of a new fragment, and a run removes the fragment.
@@ -273,7 +274,7 @@ test('a link contains the results', async ({ page, context, server }) => {
   await third.goto(link.split('#')[0]);
   await expect(third.getByRole('button', { name: 'Start' })).toBeEnabled();
   await third.evaluate((hash) => (location.hash = hash), new URL(link).hash);
-  await expect(third.getByText('Results from a link')).toBeVisible();
+  await expect(third.getByText('Results from a link', { exact: true })).toBeVisible();
   await third.getByRole('button', { name: 'Start' }).click();
   await expect(third.getByText('Running for')).toBeVisible();
   expect(new URL(third.url()).hash).toBe('');

@@ -50,6 +50,9 @@ pub(crate) enum ComparisonPhase {
     Running,
 }
 
+/// The status of results that nothing here has measured.
+pub(crate) const FROM_LINK: &str = "Results from a link";
+
 /// The comparison, and the signals that show it.
 #[derive(Clone, Copy)]
 pub(crate) struct Comparison {
@@ -133,7 +136,7 @@ impl Comparison {
         if matches!(phase, ComparisonPhase::Starting | ComparisonPhase::Running) {
             return;
         }
-        self.status.set("Results from a link".to_owned());
+        self.status.set(FROM_LINK.to_owned());
         self.results.set(Some(results));
     }
 

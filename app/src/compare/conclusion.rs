@@ -1,10 +1,11 @@
 //! The conclusion of a comparison: what its figures say, in plain sentences. Pure.
 
 use super::{
-    format::{capitalized, count, every, joined, rough_millis, times, transport_name},
+    format::{count, every, joined, rough_millis, times, transport_name},
     results::{Results, TransportResult},
     stats::Health,
 };
+use crate::labels::capitalized;
 
 /// Number of events below which the figures are too uncertain to be compared.
 const FEW_EVENTS: u64 = 10;

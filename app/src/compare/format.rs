@@ -21,15 +21,6 @@ pub(crate) fn transport_label(transport: Transport) -> &'static str {
     }
 }
 
-/// Returns a text with its first letter in upper case.
-pub(crate) fn capitalized(text: &str) -> String {
-    let mut text = text.to_owned();
-    if let Some(first) = text.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    text
-}
-
 /// Joins the items of a list: "SSE, WebSocket and polling".
 pub(crate) fn joined(items: &[impl AsRef<str>]) -> String {
     let mut text = String::new();
@@ -164,6 +155,5 @@ mod tests {
         assert_eq!(joined(&["SSE"]), "SSE");
         assert_eq!(joined(&["SSE", "WebSocket"]), "SSE and WebSocket");
         assert_eq!(joined(&["SSE", "WebSocket", "polling"]), "SSE, WebSocket and polling");
-        assert_eq!(capitalized("long polling"), "Long polling");
     }
 }

@@ -30,7 +30,7 @@ use leptos::{prelude::*, task::spawn_local};
 pub use setup::CompareData;
 
 use self::{
-    comparison::{Comparison, ComparisonPhase},
+    comparison::{Comparison, ComparisonPhase, FROM_LINK},
     conclusion::{headline, paragraph, progress, remarks},
     picture::Picture,
     results::Results,
@@ -136,7 +136,7 @@ const INTRODUCTION: &str = "Start a run to see which transport delivers events s
 /// The conclusion, and problems.
 #[component]
 fn Conclusion(comparison: Comparison) -> impl IntoView {
-    let Comparison { phase, results, problem, .. } = comparison;
+    let Comparison { phase, results, status, problem, .. } = comparison;
     let written = move |write: fn(&Results) -> String| results.with(|of| of.as_ref().map(write));
     let main = text(move || written(headline).unwrap_or_else(|| INTRODUCTION.to_owned()));
     let more = text(move || written(remarks).unwrap_or_default());
@@ -145,7 +145,8 @@ fn Conclusion(comparison: Comparison) -> impl IntoView {
         ComparisonPhase::Starting => "Starting".to_owned(),
         ComparisonPhase::Running => "Running".to_owned(),
         ComparisonPhase::Ready | ComparisonPhase::NotMounted => {
-            written(headline).map_or(String::new(), |headline| format!("Stopped. {headline}"))
+            let status = if *status.read() == FROM_LINK { FROM_LINK } else { "Stopped" };
+            written(headline).map_or(String::new(), |headline| format!("{status}. {headline}"))
         }
     });
     view! {
@@ -214,7 +215,7 @@ fn Actions(comparison: Comparison) -> impl IntoView {
 /// The meaning of the figures, as HTML.
 const EXPLANATION: &str = "<dt>Latency<dd>The time from the server's acceptance of an event to its \
     arrival in this page, for the latest 10,000 events. The sentence at the top has the p50: half \
-    of the events are faster. Transports whose p50 differs by less than 1 ms or a fifth count as \
+    of the events are faster. Transports whose p50 differs by at most 1 ms or a fifth count as \
     equal. Events that were late because of a cut do not count. The offset between the server's \
     clock and this machine's is measured with twelve requests, of which the fastest counts, and \
     again each minute and after the machine has slept. The error is at most half of that \

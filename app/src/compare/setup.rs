@@ -7,11 +7,12 @@ use waterclock::{event::Topic, transport::Transport};
 use waterclock_leptos::browser::internal::{FromJson, Json};
 
 use super::{
-    format::{capitalized, every, joined, transport_label, transport_name, whole_millis},
+    format::{every, joined, transport_label, transport_name, whole_millis},
     seen_ids::TRANSPORTS,
 };
 use crate::{
     browser,
+    labels::capitalized,
     reactive::{effect, first_text, text},
 };
 

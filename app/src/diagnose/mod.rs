@@ -16,6 +16,7 @@ use self::run::{DEFAULT_IDLE, DiagnosisPhase, DiagnosisRun};
 use crate::{
     browser,
     code::with_code,
+    labels::capitalized,
     reactive::{first_text, text},
 };
 
@@ -128,7 +129,7 @@ fn Row(run: DiagnosisRun, check: Check) -> impl IntoView {
         None => String::new(),
     });
     let measured = text(move || match &*found.read() {
-        Some(finding) => sentence(&finding.measured),
+        Some(finding) => capitalized(&finding.measured),
         None => check.question().to_owned(),
     });
     let faults = move || {
@@ -142,7 +143,7 @@ fn Row(run: DiagnosisRun, check: Check) -> impl IntoView {
                 let place = remedy.intermediary.map(|one| format!("{}: ", one.title()));
                 place.unwrap_or_default() + &remedy.text
             });
-            (sentence(fault.title()), remedies.collect::<Vec<_>>())
+            (capitalized(fault.title()), remedies.collect::<Vec<_>>())
         });
         faults.collect::<Vec<_>>()
     };
@@ -179,12 +180,6 @@ fn Changing(class: &'static str, text: Signal<String>) -> impl IntoView {
 fn is_first(report: &Report, fault: Fault, check: Check) -> bool {
     let has_it = |finding: &&Finding| finding.faults.contains(&fault);
     report.findings.iter().find(has_it).is_none_or(|finding| finding.check == check)
-}
-
-/// Capitalizes the first letter.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// The buttons that copy the report.
