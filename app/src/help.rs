@@ -17,9 +17,10 @@ const TEXT: &str = "<h2>Help</h2><dl>\
     <dt><kbd>d</kbd><dd>Details of the newest event\
     <dt><kbd>t</kbd><dd>Next time format\
     <dt><kbd>e</kbd><dd>Export the list\
-    <dt><kbd>↑ ↓</kbd><dd>Choose an event in the list\
+    <dt><kbd>↑ ↓ PgUp PgDn</kbd><dd>Choose an event in the list\
+    <dt><kbd>Home End</kbd><dd>Choose the oldest or the newest event\
     <dt><kbd>Enter</kbd><dd>Its details\
-    <dt><kbd>Esc</kbd><dd>Close a dialog\
+    <dt><kbd>Esc</kbd><dd>Close the details or a dialog\
     </dl><p>A filter is made of words, <code>\"quoted phrases\"</code>, \
     <code>name:created</code> and <code>topic:orders.*</code>. An event must match all.</p>";
 
@@ -37,7 +38,9 @@ pub(crate) fn open(settings: Settings) {
                     id="shortcuts"
                     type="checkbox"
                     prop:checked=settings.has_shortcuts
-                    on:change:target=move |event| settings.set_shortcuts(event.target().checked())
+                    on:change:capture:target=move |event| {
+                        settings.set_shortcuts(event.target().checked());
+                    }
                 />
                 <label for="shortcuts">" Enable these keys"</label>
             </p>
@@ -45,7 +48,7 @@ pub(crate) fn open(settings: Settings) {
                 <label for="rows">"Maximum number of lines in the list "</label>
                 <select
                     id="rows"
-                    on:change:target=move |event| {
+                    on:change:capture:target=move |event| {
                         if let Ok(rows) = event.target().value().parse() {
                             settings.set_rows(rows);
                         }

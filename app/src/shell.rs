@@ -212,6 +212,14 @@ fn Frame(
     let pages =
         [("/", "Live"), ("/topics", "Topics"), ("/compare", "Compare"), ("/diagnose", "Diagnose")];
     let links = pages.into_iter().filter(|(page, _)| assets.has_compare || *page != "/compare");
+    // Ahead of all others, and seen only while it has the focus.
+    let skip = (path == "/").then(|| {
+        view! {
+            <a class="hidden" href="#events">
+                "Skip to the events"
+            </a>
+        }
+    });
     let links = links.map(|(page, name)| {
         let current = (page == path).then_some("page");
         view! {
@@ -222,6 +230,7 @@ fn Frame(
     });
     view! {
         <header>
+            {skip}
             <a class="name" href="/">
                 <img src=(assets.url)("/favicon.svg") alt="" width="24" height="24" />
                 "Waterclock"
@@ -270,7 +279,7 @@ impl Reading {
 fn NotRunning(reading: Option<Reading>) -> impl IntoView {
     let is_refreshed = reading.as_ref().is_some_and(|reading| reading.is_refreshed);
     let note =
-        is_refreshed.then_some(" It is loaded again every 5 s: pause that to choose topics.");
+        is_refreshed.then_some(" It reloads every 5 s. Pause it to choose topics.");
     let reading = reading.map(|Reading { as_of, other, .. }| {
         let link = if is_refreshed { "Pause" } else { "Refresh every 5 s" };
         view! {

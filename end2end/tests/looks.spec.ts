@@ -302,10 +302,11 @@ const widths = { desktop: 1440, tablet: 768, phone: 360 };
 const pictures = process.env.PICTURES;
 
 /** Returns what is smaller than 24 by 24 px, among all that can be clicked (WCAG 2.5.8). Links in a
- * sentence are exempt, a row of the list is one target, and so is a label with its control. */
+ * sentence are exempt, and so is a link that is seen only with the focus. A row of the list is one
+ * target, and so is a label with its control. */
 const smallTargets = (page: Page) =>
   page.evaluate(() => {
-    const all = [...document.querySelectorAll<HTMLInputElement>('a[href], button, input, select, textarea, summary, [tabindex]')];
+    const all = [...document.querySelectorAll<HTMLInputElement>('a[href]:not(.hidden), button, input, select, textarea, summary, [tabindex]')];
     const isInSentence = (one: Element) =>
       getComputedStyle(one).display === 'inline' && one.parentElement!.textContent!.trim() !== one.textContent!.trim();
     const isSmall = (one: Element) => {
