@@ -104,7 +104,11 @@ pub(crate) fn GaugesView(gauges: Gauges, live: Live) -> impl IntoView {
     let values = gauges.values;
     let label = text(move || {
         let GaugeValues { rate, max_rate, .. } = *values.read();
-        format!("Events per second in the last minute: {rate} now, {max_rate} at most")
+        let now = match live.state() {
+            ConnectionState::Live => format!("{rate} now, "),
+            _ => String::new(),
+        };
+        format!("Events per second in the last minute: {now}{max_rate} at most")
     });
     let numbers = text(move || {
         // Without a stream there is no rate, and the last lag says nothing of now.
