@@ -4,11 +4,12 @@ use leptos::{html::Div, mount::mount_to, prelude::*};
 use wasm_bindgen::{JsCast as _, closure::Closure};
 use web_sys::{HtmlDialogElement, HtmlDivElement};
 
+use super::page::matches_media;
+
 /// Returns `true` if the window has room for a dialog beside the list. The style sheet has the same
 /// condition.
 fn has_room() -> bool {
-    let query = window().match_media("(min-width: 64rem)");
-    query.is_ok_and(|query| query.is_some_and(|query| query.matches()))
+    matches_media("(min-width: 64rem)")
 }
 
 /// Opens a dialog with this content and a button that closes it. It is modal, unless there is room

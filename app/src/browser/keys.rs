@@ -18,8 +18,7 @@ pub(crate) fn on_key(on_key: impl Fn(&str) -> bool + 'static) {
         };
         let is_taken = target.as_ref().is_some_and(is_field)
             || document().query_selector("dialog:modal").is_ok_and(|dialog| dialog.is_some());
-        let has_modifier = event.ctrl_key() || event.alt_key() || event.meta_key();
-        if event.repeat() || has_modifier || event.default_prevented() || is_taken {
+        if event.repeat() || has_modifier(event) || event.default_prevented() || is_taken {
             return;
         }
         if on_key(&event.key()) {
@@ -27,6 +26,11 @@ pub(crate) fn on_key(on_key: impl Fn(&str) -> bool + 'static) {
         }
     });
     on_cleanup(move || handle.remove());
+}
+
+/// Returns `true` if a key was pressed together with Ctrl, Alt or Meta.
+pub(crate) fn has_modifier(event: &KeyboardEvent) -> bool {
+    event.ctrl_key() || event.alt_key() || event.meta_key()
 }
 
 /// Moves the focus from the link in a row of a table to that in the next row, or in the one before,

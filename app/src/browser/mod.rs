@@ -28,7 +28,7 @@ pub(crate) use clipboard::{copy, download};
 pub(crate) use dialog::{close_pane, open_dialog};
 pub(crate) use earlier::earlier_events;
 pub(crate) use json::pretty_json;
-pub(crate) use keys::{move_focus, on_key};
+pub(crate) use keys::{has_modifier, move_focus, on_key};
 pub(crate) use meter::{
     MeterCounts, MeterReading, cut, end_load, load, new_meter, newest_position, read_meter,
 };

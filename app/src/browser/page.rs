@@ -49,12 +49,17 @@ pub(crate) fn on_visibility(on_change: impl Fn() + 'static) {
     on_cleanup(move || handle.remove());
 }
 
-/// Focuses the field of that id.
+/// Focuses the element of that id.
 pub(crate) fn focus(id: &str) {
-    let field =
-        document().get_element_by_id(id).and_then(|field| field.dyn_into::<HtmlElement>().ok());
+    let element = document().get_element_by_id(id);
+    let element = element.and_then(|element| element.dyn_into::<HtmlElement>().ok());
     // Fails only for elements that cannot have the focus.
-    let _ = field.map(|field| field.focus());
+    let _ = element.map(|element| element.focus());
+}
+
+/// Returns `true` if a media query matches.
+pub(super) fn matches_media(query: &str) -> bool {
+    window().match_media(query).is_ok_and(|query| query.is_some_and(|query| query.matches()))
 }
 
 /// Returns the number that is the id of the list item in which a click was.
