@@ -46,16 +46,24 @@ pub(crate) fn open(feed: Feed) {
             </dl>
             <pre tabindex="0" prop:textContent=field(pretty_data)></pre>
             <p class="buttons">
-                <button type="button" class="quiet" on:click=move |_| copy(data.get_untracked())>
+                <button
+                    type="button"
+                    class="quiet"
+                    on:click:capture=move |_| copy(data.get_untracked())
+                >
                     "Copy data"
                 </button>
-                <button type="button" class="quiet" on:click=move |_| copy(json.get_untracked())>
+                <button
+                    type="button"
+                    class="quiet"
+                    on:click:capture=move |_| copy(json.get_untracked())
+                >
                     "Copy event"
                 </button>
-                <button type="button" class="quiet" on:click=move |_| feed.step(-1)>
+                <button type="button" class="quiet" on:click:capture=move |_| feed.step(-1)>
                     "Previous"
                 </button>
-                <button type="button" class="quiet" on:click=move |_| feed.step(1)>
+                <button type="button" class="quiet" on:click:capture=move |_| feed.step(1)>
                     "Next"
                 </button>
                 <output prop:textContent=message></output>

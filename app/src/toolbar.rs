@@ -60,13 +60,13 @@ pub(crate) fn Toolbar(
                 spellcheck="false"
                 prop:value=settings.filter
                 aria-invalid=is_bad
-                on:input:target=move |event| settings.set_filter(event.target().value())
+                on:input:capture:target=move |event| settings.set_filter(event.target().value())
             />
             <label class="hidden" for="time">"Time format"</label>
             <select
                 id="time"
                 prop:value=time
-                on:change:target=move |event| {
+                on:change:capture:target=move |event| {
                     let format = TimeFormat::from_key(&event.target().value());
                     settings.set_time(format.unwrap_or_default());
                 }
@@ -74,13 +74,15 @@ pub(crate) fn Toolbar(
                 {formats}
             </select>
             <button type="button" class="quiet" aria-pressed=is_paused
-                on:click=move |_| toggle_pause(feed)>"Pause"</button>
-            <button type="button" class="quiet" on:click=move |_| export(feed)>"Export"</button>
+                on:click:capture=move |_| toggle_pause(feed)>"Pause"</button>
+            <button type="button" class="quiet" on:click:capture=move |_| export(feed)>
+                "Export"
+            </button>
             <button
                 type="button"
                 class="quiet"
                 hidden=!may_publish
-                on:click=publish::opener(topic)
+                on:click:capture=publish::opener(topic)
             >
                 "Publish"
             </button>
@@ -88,7 +90,7 @@ pub(crate) fn Toolbar(
                 type="button"
                 class="quiet"
                 aria-label="Help"
-                on:click=move |_| help::open(settings)
+                on:click:capture=move |_| help::open(settings)
             >
                 "?"
             </button>
