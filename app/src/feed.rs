@@ -31,6 +31,8 @@ const OVERSCAN_AT_END: usize = 3;
 const NEAR_TOP: i32 = 200;
 /// Number of earlier events that are loaded at a time.
 const EARLIER_EVENTS: usize = 100;
+/// Maximum number of such requests in a row that add nothing to see.
+const MAX_REQUESTS: usize = 20;
 
 /// The reason why the list does not follow the newest events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +87,7 @@ pub(crate) struct Viewport {
 
 impl Viewport {
     /// Returns the part of `shown` in view, or its end if that is followed. `current` is the ring
-    /// as it is now.
+    /// as it is now, and `earlier` the state of the events before those of `shown`.
     fn of(
         shown: &Ring,
         current: &Ring,
@@ -94,7 +96,6 @@ impl Viewport {
         top: Option<i32>,
     ) -> Self {
         let is_at_end = top == Some(i32::MAX);
-        let earlier = if shown.is_full() { Earlier::Full } else { earlier };
         let has_earlier = usize::from(shown.earlier().is_some());
         let total = shown.shown().len() + has_earlier;
         let overscan = if is_at_end { OVERSCAN_AT_END } else { 2 * OVERSCAN };
@@ -129,10 +130,14 @@ struct Place {
 }
 
 impl Place {
-    fn of(shown: &Ring, key: u64) -> Self {
-        let rows = shown.shown().partition_point(|row| row.key < key);
+    /// Returns `None` if the list does not have the row.
+    fn of(shown: &Ring, row: &Row) -> Option<Self> {
+        let rows = shown.shown().partition_point(|other| other.key < row.key);
+        let id = |row: &Row| row.event().map(|event| event.id);
+        // Once a row has left the list, another may have its key.
+        shown.shown().get(rows).filter(|other| other.key == row.key && id(other) == id(row))?;
         let above = rows + usize::from(shown.earlier().is_some());
-        Self { above, after: shown.shown().len() - rows }
+        Some(Self { above, after: shown.shown().len() - rows })
     }
 }
 
@@ -182,7 +187,36 @@ impl State {
     }
 
     fn place(&self) -> Option<Place> {
-        Some(Place::of(self.shown(), self.chosen.as_ref()?.key))
+        Place::of(self.shown(), self.chosen.as_ref()?)
+    }
+
+    /// Returns the state of the events before those that are shown. Only a held list can be full:
+    /// the list that is followed has room for earlier events once it is held.
+    fn earlier(&self) -> Earlier {
+        if self.held.as_ref().is_some_and(Ring::is_full) { Earlier::Full } else { self.earlier }
+    }
+
+    /// Returns the place before which earlier events are to be loaded, and the address of a request
+    /// for them. Returns `None` if there are none, or no room, or such a request is in flight.
+    fn request_earlier(&mut self) -> Option<(EventId, String)> {
+        let place = self.shown().earlier()?;
+        if matches!(self.earlier(), Earlier::Full | Earlier::Loading) {
+            return None;
+        }
+        self.earlier = Earlier::Loading;
+        let query = &self.query;
+        Some((place, format!("/poll?before={place}&limit={EARLIER_EVENTS}&{query}")))
+    }
+
+    /// Returns `true` if the list is held although it has no more rows than its end shows, and the
+    /// list that would be followed has the same ones.
+    fn is_held_in_vain(&self, position: ScrollPosition) -> bool {
+        self.held.as_ref().is_some_and(|held| {
+            let has_earlier = usize::from(held.earlier().is_some());
+            self.earlier != Earlier::Loading
+                && held.earlier() == self.ring.earlier()
+                && position.has_room(held.shown().len() + has_earlier)
+        })
     }
 
     /// Chooses a row.
@@ -216,15 +250,11 @@ impl Feed {
         query: String,
     ) -> Self {
         let events = events.into_iter().map(|event| RowContent::Event(Arc::new(event)));
-        let mut rows: Vec<_> = events.collect();
-        for PastEnd { id, end } in ends.into_iter().rev() {
-            let is_before = |row: &RowContent| matches!(row, RowContent::Event(event) if event.id.sequence < id.sequence);
-            rows.insert(rows.partition_point(is_before), RowContent::End(end));
-        }
-        rows.extend(gap.map(RowContent::Gap));
+        let ends = ends.into_iter().map(|PastEnd { id, end }| (id, end));
         let mut ring = Ring::new(before);
-        for row in rows {
-            ring.push(row);
+        ring.start(events.collect(), ends.collect());
+        if let Some(gap) = gap {
+            ring.push(RowContent::Gap(gap));
         }
         let position = ScrollPosition::default();
         let viewport = Viewport::of(&ring, &ring, Earlier::Kept, position, Some(i32::MAX));
@@ -344,7 +374,8 @@ impl Feed {
             Some(Hold::Scrolled) if position.is_at_end() && !is_upwards => self.follow(),
             _ => self.request_frame(),
         }
-        let is_wanted = is_upwards || self.hold.get_untracked().is_some();
+        // The list also scrolls by itself, to where the last frame has put it.
+        let is_wanted = is_upwards || self.hold.get_untracked().is_some() && !position.is_at(top);
         if is_wanted && position.is_above(NEAR_TOP) {
             self.load_earlier();
         }
@@ -353,30 +384,34 @@ impl Feed {
     /// Loads events before the oldest one, unless that is going on already. Then the list is held.
     pub(crate) fn load_earlier(self) {
         let mut request = None;
-        self.with(&mut |state| {
-            let place = state.shown().earlier().filter(|_| !state.shown().is_full());
-            if let Some(place) = place.filter(|_| state.earlier != Earlier::Loading) {
-                state.earlier = Earlier::Loading;
-                let query = &state.query;
-                let url = format!("/poll?before={place}&limit={EARLIER_EVENTS}&{query}");
-                request = Some((place, url));
-            }
-        });
-        let Some((place, url)) = request else { return };
+        self.with(&mut |state| request = state.request_earlier());
+        if request.is_none() {
+            return;
+        }
         if self.hold.get_untracked().is_none() {
             self.hold(Hold::Scrolled);
         }
         self.request_frame();
         spawn_local(async move {
-            let response = browser::earlier_events(url).await;
-            let mut is_as_before = false;
-            self.update(&mut |state| match &response {
-                Some((rows, before)) => is_as_before = state.prepend(place, rows, *before),
-                None => state.earlier = Earlier::Failed,
-            });
-            // None of them matches the filter, or the log has dropped them.
-            if is_as_before {
-                self.load_earlier();
+            let mut requests = 1;
+            while let Some((place, url)) = request.take() {
+                let response = browser::earlier_events(url).await;
+                self.update(&mut |state| {
+                    let Some((rows, before)) = &response else {
+                        state.earlier = Earlier::Failed;
+                        return;
+                    };
+                    if !state.prepend(place, rows, *before) {
+                        return;
+                    }
+                    // None of them matches the filter, or the log has dropped them.
+                    if requests < MAX_REQUESTS {
+                        request = state.request_earlier();
+                    } else {
+                        state.earlier = Earlier::Unmatched;
+                    }
+                });
+                requests += 1;
             }
         });
     }
@@ -385,7 +420,7 @@ impl Feed {
     /// chosen, or it is no longer in the list, the event before the end of the list is that at -1.
     /// At the oldest event, earlier ones are loaded.
     pub(crate) fn step(self, by: isize) {
-        let (mut is_oldest, mut is_newest) = (false, true);
+        let mut is_oldest = false;
         self.update(&mut |state| {
             let rows = state.shown().shown();
             let oldest = rows.front().map_or(0, |row| row.key);
@@ -394,13 +429,10 @@ impl Feed {
             let events: Vec<_> = rows.iter().filter(|row| row.event().is_some()).collect();
             let Some(last) = events.len().checked_sub(1) else { return };
             let next = events.partition_point(|row| row.key < key).saturating_add_signed(by);
-            (is_oldest, is_newest) = (next == 0, next >= last);
+            is_oldest = next == 0;
             let row = Arc::clone(events[next.min(last)]);
             state.choose(&row);
         });
-        if !is_newest && self.hold.get_untracked().is_none() {
-            self.hold_choice();
-        }
         if is_oldest && by < 0 {
             self.load_earlier();
         }
@@ -486,11 +518,20 @@ impl Feed {
 
     fn draw(self) {
         let Some(mut position) = browser::measure(self.scroller) else { return };
+        if self.hold.get_untracked() == Some(Hold::Scrolled) {
+            let mut is_in_vain = false;
+            self.with(&mut |state| is_in_vain = state.is_held_in_vain(position));
+            if is_in_vain {
+                self.hold.set(None);
+                self.with(&mut |state| state.held = None);
+            }
+        }
         let follows = self.hold.get_untracked().is_none();
         let mut drawn = None;
         self.with(&mut |state| {
             state.is_frame_due = false;
             let place = state.place();
+            state.is_choice_kept &= place.is_some();
             let added = mem::take(&mut state.added_above);
             let mut top = None;
             if follows {
@@ -508,8 +549,9 @@ impl Feed {
             {
                 top = Some(position.reveal(place.above));
             }
-            let viewport = Viewport::of(state.shown(), &state.ring, state.earlier, position, top);
-            drawn = Some((viewport, state.chosen.as_ref().map_or(0, |row| row.key)));
+            let viewport = Viewport::of(state.shown(), &state.ring, state.earlier(), position, top);
+            let chosen = state.chosen.as_ref().filter(|_| place.is_some());
+            drawn = Some((viewport, chosen.map_or(0, |row| row.key)));
         });
         let Some((viewport, chosen)) = drawn else {
             // The chosen row would leave the view.
@@ -533,15 +575,19 @@ mod tests {
         let first = EventId { epoch: Epoch::new(1), sequence: 1 };
         let mut ring = Ring::new(has_earlier.then_some(first));
         for sequence in 1..=events {
-            ring.push(RowContent::Event(Arc::new(Event {
-                id: EventId { epoch: Epoch::new(1), sequence },
-                topic: "t".parse().unwrap(),
-                name: "n".parse().unwrap(),
-                data: String::new(),
-                time: Timestamp::from_millis(sequence),
-            })));
+            ring.push(RowContent::Event(event(sequence)));
         }
         ring
+    }
+
+    fn event(sequence: u64) -> Arc<Event> {
+        Arc::new(Event {
+            id: EventId { epoch: Epoch::new(1), sequence },
+            topic: "t".parse().unwrap(),
+            name: "n".parse().unwrap(),
+            data: String::new(),
+            time: Timestamp::from_millis(sequence),
+        })
     }
 
     fn view(ring: &Ring, earlier: Earlier, top: Option<i32>) -> Viewport {
@@ -577,8 +623,121 @@ mod tests {
     #[test]
     fn a_row_has_a_place_in_the_list() {
         let rows = ring(true, 3);
-        let last = rows.shown()[2].key;
-        assert_eq!(Place::of(&rows, last), Place { above: 3, after: 1 });
-        assert_eq!(Place::of(&ring(false, 3), last), Place { above: 2, after: 1 });
+        let last = Arc::clone(&rows.shown()[2]);
+        assert_eq!(Place::of(&rows, &last), Some(Place { above: 3, after: 1 }));
+        assert_eq!(Place::of(&ring(false, 3), &last), Some(Place { above: 2, after: 1 }));
+    }
+
+    #[test]
+    fn a_row_that_the_filter_excludes_has_no_place() {
+        let mut rows = ring(true, 3);
+        let second = Arc::clone(&rows.shown()[1]);
+        rows.set_filter(Filter::parse("nothing").unwrap());
+        assert_eq!(Place::of(&rows, &second), None);
+        rows.set_filter(Filter::default());
+        rows.set_max_rows(1);
+        assert_eq!(Place::of(&rows, &second), None);
+        // Another row with its key.
+        let other = Row { key: second.key, content: RowContent::Event(event(7)) };
+        assert_eq!(Place::of(&ring(true, 3), &other), None);
+    }
+
+    fn state(ring: Ring) -> State {
+        State {
+            ring,
+            held: None,
+            is_frame_due: false,
+            query: "topic=t".to_owned(),
+            earlier: Earlier::Kept,
+            added_above: 0,
+            chosen: None,
+            is_revealed_next: false,
+            is_choice_kept: false,
+            has_details: false,
+            interrupted: None,
+            top: 0,
+        }
+    }
+
+    /// Holds the list, as [`Feed::hold`] does.
+    fn hold(state: &mut State) {
+        let mut held = state.ring.clone();
+        held.set_max_rows(MAX_ROWS);
+        state.held = Some(held);
+    }
+
+    fn row(sequence: u64) -> RowContent {
+        RowContent::Event(event(sequence))
+    }
+
+    #[test]
+    fn a_full_list_loads_earlier_events_again_after_it_was_followed() {
+        let mut ring = ring(false, 10);
+        ring.set_max_rows(3);
+        let mut state = state(ring);
+        for _ in 0..2 {
+            hold(&mut state);
+            let (place, url) = state.request_earlier().unwrap();
+            assert_eq!(place.sequence, 8);
+            assert!(url.ends_with("&limit=100&topic=t"), "{url}");
+            assert_eq!(state.earlier(), Earlier::Loading);
+            assert_eq!(state.request_earlier(), None, "one is in flight");
+            state.prepend(place, &[row(7)], None);
+            assert_eq!(state.shown().shown().len(), 4);
+            // Followed again.
+            state.held = None;
+            assert_eq!(state.earlier(), Earlier::Kept);
+        }
+    }
+
+    #[test]
+    fn earlier_events_are_added_to_a_list_that_is_followed_or_held_meanwhile() {
+        let mut ring = ring(true, 3);
+        ring.set_max_rows(5);
+        let mut state = state(ring);
+        hold(&mut state);
+        let (place, _) = state.request_earlier().unwrap();
+        // Followed while the request is in flight.
+        state.held = None;
+        assert!(!state.prepend(place, &[], None), "nothing more is loaded for nobody");
+        assert_eq!((state.added_above, state.earlier()), (0, Earlier::Kept));
+
+        // The oldest event leaves the list that is followed, and not the one that is held.
+        let mut ring = self::ring(true, 3);
+        ring.set_max_rows(3);
+        let mut state = self::state(ring);
+        hold(&mut state);
+        let (place, _) = state.request_earlier().unwrap();
+        state.ring.push(row(4));
+        assert!(!state.prepend(place, &[row(0)], None));
+        assert_eq!(state.held.as_ref().map(|held| held.shown().len()), Some(4));
+        assert_eq!(state.ring.shown().len(), 3, "it takes no events that are not before its own");
+        // The row that leads to earlier events has gone.
+        assert_eq!(state.added_above, 0);
+    }
+
+    #[test]
+    fn a_list_that_fits_is_held_only_while_it_loads() {
+        let position = ScrollPosition::default();
+        let mut state = state(ring(true, 3));
+        hold(&mut state);
+        assert!(state.is_held_in_vain(position));
+        let (place, _) = state.request_earlier().unwrap();
+        assert!(!state.is_held_in_vain(position));
+        state.prepend(place, &[row(0)], None);
+        assert!(state.is_held_in_vain(position));
+
+        // The list that is followed would lose what was loaded.
+        let mut full = ring(true, 3);
+        full.set_max_rows(3);
+        let mut state = self::state(full);
+        hold(&mut state);
+        let (place, _) = state.request_earlier().unwrap();
+        state.prepend(place, &[row(0)], None);
+        assert!(!state.is_held_in_vain(position));
+
+        let mut state = self::state(ring(false, 500));
+        hold(&mut state);
+        assert!(!state.is_held_in_vain(position));
     }
 }

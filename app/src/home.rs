@@ -15,9 +15,9 @@ use crate::{
     browser,
     feed::Feed,
     gauges::{Gauges, GaugesView},
-    labels::{document_title, reason_label, sharing_label, state_label},
+    labels::{countdown_label, document_title, reason_label, sharing_label, state_label},
     list::{Counts, List},
-    reactive::{effect, first_text, text},
+    reactive::{effect, first_text, origin, text},
     settings::Settings,
     toolbar::{Toolbar, shortcuts},
 };
@@ -114,12 +114,10 @@ impl FromJson for KnownRefusal {
 pub(crate) fn Home(data: HomeData) -> impl IntoView {
     let HomeData { events, ends, cursor, topics, query, group, host, refusal, may_publish, .. } =
         data;
-    let is_refused = refusal.is_some();
+    let is_refused = RwSignal::new(refusal.is_some());
     let refusal = refusal.map(KnownRefusal::reason);
     let title = if topics.is_empty() { "Waterclock".to_owned() } else { topics.clone() };
-    // Behind a proxy, the server does not know its own address, but the browser does.
-    let origin = RwSignal::new(format!("http://{host}"));
-    effect(move || origin.set(browser::origin()));
+    let origin = origin(&host);
     let command = command(origin, query.clone());
     let has_one_topic = !topics.contains([' ', '*', '>']);
     let topic = StoredValue::new(if has_one_topic { topics.clone() } else { String::new() });
@@ -132,8 +130,10 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
         feed.add(update);
     });
     effect(move || match live.state() {
-        ConnectionState::Idle | ConnectionState::Connecting | ConnectionState::Live => {}
-        state => feed.interrupted(state == ConnectionState::Stopped),
+        ConnectionState::Idle | ConnectionState::Connecting => {}
+        ConnectionState::Live => is_refused.set(false),
+        // A server that ends the stream gives a reason.
+        state => feed.interrupted(state == ConnectionState::Stopped && live.reason().is_none()),
     });
     let protocol = RwSignal::new(String::new());
     effect(move || {
@@ -191,7 +191,7 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
         };
         button.to_owned()
     });
-    let countdown = text(move || countdown(&live.state(), live));
+    let countdown = text(move || countdown_label(&live.state(), live.now()));
     effect(move || browser::set_title(&document_title(&live.state(), &title)));
     view! {
         <p class="status" data-state=key>
@@ -203,7 +203,7 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
             type="button"
             disabled=is_idle
             prop:textContent=button
-            on:click=move |_| live.toggle()
+            on:click:capture=move |_| live.toggle()
         >
             {first_text(button)}
         </button>
@@ -225,12 +225,6 @@ fn announced(label: Signal<String>, seconds: RwSignal<u64>) -> RwSignal<String> 
         }
     });
     announced
-}
-
-/// Describes the time until the next attempt. It is not announced, because it changes every second.
-fn countdown(state: &ConnectionState, live: Live) -> String {
-    let ConnectionState::Waiting { until } = *state else { return String::new() };
-    format!(". Retrying in {} s", until.saturating_sub(live.now()).as_secs() + 1)
 }
 
 /// The form that chooses the topics. Other topics are another page, so that each has its own

@@ -17,6 +17,8 @@ use crate::{
     visible::visible_line,
 };
 
+/// Id of the element that scrolls.
+const LIST: &str = "events";
 /// Maximum length of the data in a row, in bytes: more than fits on a line.
 const MAX_DATA: usize = 512;
 
@@ -26,9 +28,14 @@ pub(crate) fn Counts(feed: Feed) -> impl IntoView {
     let counts = text(move || {
         let Viewport { events, evicted, matching, .. } = *feed.viewport.read();
         let all = if events == 1 { "1 event".to_owned() } else { format!("{events} events") };
-        let matching = matching.map(|n| format!(", {n} match the filter")).unwrap_or_default();
+        let matching = match matching {
+            None => String::new(),
+            Some(1) => ", 1 matches the filter".to_owned(),
+            Some(n) => format!(", {n} match the filter"),
+        };
         let evicted = match evicted {
             0 => String::new(),
+            1 => "; the oldest is no longer in the list".to_owned(),
             n => format!("; the oldest {n} are no longer in the list"),
         };
         all + &matching + &evicted
@@ -41,7 +48,8 @@ pub(crate) fn Counts(feed: Feed) -> impl IntoView {
 pub(crate) fn List(
     feed: Feed,
     settings: Settings,
-    is_refused: bool,
+    /// `true` until a stream that the server has refused is live.
+    is_refused: RwSignal<bool>,
     may_publish: bool,
     /// `true` if all events have the same topic.
     has_one_topic: bool,
@@ -50,14 +58,17 @@ pub(crate) fn List(
     /// The server's origin.
     origin: RwSignal<String>,
 ) -> impl IntoView {
-    let is_hinted = may_publish && !is_refused && !topic.read_value().is_empty();
-    let placeholder = match (is_refused, is_hinted) {
-        (true, _) => "No events.",
-        (false, true) => "No events yet. Publish the first one:",
-        (false, false) => "No events yet.",
-    };
+    let may_publish = may_publish && !topic.read_value().is_empty();
+    let placeholder = text(move || {
+        let placeholder = match (is_refused.get(), may_publish) {
+            (true, _) => "No events.",
+            (false, true) => "No events yet. Publish the first one:",
+            (false, false) => "No events yet.",
+        };
+        placeholder.to_owned()
+    });
     let hint = text(move || {
-        if is_hinted {
+        if may_publish && !is_refused.get() {
             format!("curl -d hello {}/events/{}", origin.get(), topic.read_value())
         } else {
             String::new()
@@ -106,16 +117,17 @@ pub(crate) fn List(
             </p>
             <div
                 class="scroller"
+                id=LIST
                 tabindex="0"
                 role="listbox"
                 aria-label="Events, oldest first"
                 aria-activedescendant=active
                 node_ref=feed.scroller
-                on:scroll=move |_| feed.scrolled(false)
-                on:wheel=on_wheel
-                on:keydown=move |event| press(feed, &event)
+                on:scroll:capture=move |_| feed.scrolled(false)
+                on:wheel:capture=on_wheel
+                on:keydown:capture=move |event| press(feed, &event)
             >
-                <ol class="rows" role="none" on:click=on_click>
+                <ol class="rows" role="none" on:click:capture=on_click>
                     <For
                         each=rows
                         key=|(times, is_chosen, row)| (row.key, *times, *is_chosen)
@@ -127,12 +139,14 @@ pub(crate) fn List(
             </div>
             // The style sheet shows it while there are no rows.
             <p class="empty">
-                {placeholder} " " <code prop:textContent=hint>{first_text(hint)}</code>
+                <span prop:textContent=placeholder>{first_text(placeholder)}</span>
+                " "
+                <code prop:textContent=hint>{first_text(hint)}</code>
                 <button
                     type="button"
                     class="quiet"
-                    hidden=!is_hinted
-                    on:click=publish::opener(topic)
+                    hidden=Signal::derive(move || hint.read().is_empty())
+                    on:click:capture=publish::opener(topic)
                 >
                     "Publish an event"
                 </button>
@@ -141,13 +155,17 @@ pub(crate) fn List(
             <p
                 class="end"
                 hidden=follows
-                on:wheel=move |wheel| browser::scroll_by(feed.scroller, wheel.delta_y())
+                on:wheel:capture=move |wheel| browser::scroll_by(feed.scroller, wheel.delta_y())
             >
                 <button
                     type="button"
                     class="quiet"
                     prop:textContent=new
-                    on:click=move |_| feed.follow()
+                    on:click:capture=move |_| {
+                        feed.follow();
+                        // The button is gone then.
+                        browser::focus(LIST);
+                    }
                 ></button>
             </p>
         </div>
@@ -156,6 +174,10 @@ pub(crate) fn List(
 
 /// Handles a key in the list.
 fn press(feed: Feed, event: &ev::KeyboardEvent) {
+    // These belong to the browser, and to screen readers.
+    if browser::has_modifier(event) || event.shift_key() {
+        return;
+    }
     match &*event.key() {
         "ArrowUp" => feed.step(-1),
         "ArrowDown" => feed.step(1),
@@ -199,7 +221,14 @@ fn RowItem(row: Arc<Row>, times: TimeDisplay, is_chosen: bool) -> impl IntoView 
     }
     let sequence = event.map(|event| event.id.sequence.to_string()).unwrap_or_default();
     view! {
-        <li id=row.key.to_string() class=kind role="option" aria-selected=is_chosen.to_string()>
+        // Only some rows are in the document, and earlier ones may come: their number is unknown.
+        <li
+            id=row.key.to_string()
+            class=kind
+            role="option"
+            aria-setsize="-1"
+            aria-selected=is_chosen.to_string()
+        >
             <time datetime=time.map(|time| time.to_string())>
                 {time.map(|time| write_time(time, times)).unwrap_or_default()}
             </time>
@@ -217,7 +246,8 @@ fn earlier_label(earlier: Earlier) -> &'static str {
     match earlier {
         Earlier::Kept => "Earlier events…",
         Earlier::Loading => "Loading earlier events…",
-        Earlier::Failed => "Earlier events could not be loaded. Scroll up to try again.",
+        Earlier::Failed => "Earlier events could not be loaded. Click here to try again.",
+        Earlier::Unmatched => "No match yet. Click here to look further.",
         Earlier::Full => "The list has no room for earlier events.",
     }
 }

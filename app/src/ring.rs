@@ -18,6 +18,8 @@ pub(crate) const MAX_ROWS: usize = 100_000;
 /// Maximum size of the data of all rows, in bytes. The newest row is kept whatever its size.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
+/// Maximum number of marks that wait for the events around them. Beyond it, the oldest are lost.
+const MAX_WAITING: usize = 1000;
 /// Key of the first row that is added. Rows before it have lower ones.
 const FIRST_KEY: u64 = 1 << 32;
 
@@ -52,6 +54,8 @@ pub(crate) enum Earlier {
     Loading,
     /// The last attempt to load them has failed.
     Failed,
+    /// None of those that were loaded matches the filter.
+    Unmatched,
     /// The list has no room for them.
     Full,
 }
@@ -74,6 +78,19 @@ pub(crate) struct Outage {
     pub(crate) length: Duration,
     /// `true` if the reader has stopped the stream.
     pub(crate) was_stopped: bool,
+}
+
+/// A mark that is before the oldest event of the list, and comes back with the events around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Waiting {
+    /// Its place in the log: it stands before the first event from there on.
+    place: EventId,
+    content: RowContent,
+}
+
+/// Returns `true` if an id is known to be `start` or later. Those of two epochs have no order.
+fn is_from(id: EventId, start: EventId) -> bool {
+    id.epoch == start.epoch && id.sequence >= start.sequence
 }
 
 /// The rows, oldest first, and those that match the filter. Clones share the events.
@@ -99,6 +116,8 @@ pub(crate) struct Ring {
     before: Option<EventId>,
     /// `true` if there was no room for earlier events.
     is_full: bool,
+    /// The marks before the oldest event, in order.
+    waiting: Vec<Waiting>,
 }
 
 impl Ring {
@@ -118,7 +137,36 @@ impl Ring {
             has_earlier: before.is_some(),
             before,
             is_full: false,
+            waiting: Vec::new(),
         }
+    }
+
+    /// Adds the first events to an empty list, and the ends of topics, with their places in the
+    /// log. Both are in order. Ends from before the earlier events come with those.
+    pub(crate) fn start(&mut self, mut rows: Vec<RowContent>, ends: Vec<(EventId, TopicEnd)>) {
+        for (place, end) in ends {
+            self.waiting.push(Waiting { place, content: RowContent::End(end) });
+        }
+        self.take_due(&mut rows, self.before);
+        for row in rows {
+            self.push(row);
+        }
+    }
+
+    /// Puts the marks that belong among these events there. There may be further events `before`
+    /// an id.
+    fn take_due(&mut self, rows: &mut Vec<RowContent>, before: Option<EventId>) {
+        self.waiting.retain(|Waiting { place, content }| {
+            let is_due = before.is_none_or(|before| is_from(*place, before));
+            if is_due {
+                let is_after = |row: &RowContent| {
+                    row.event().is_some_and(|event| is_from(event.id, *place))
+                };
+                let at = rows.iter().position(is_after).unwrap_or(rows.len());
+                rows.insert(at, content.clone());
+            }
+            !is_due
+        });
     }
 
     /// Returns the rows to show.
@@ -155,8 +203,12 @@ impl Ring {
 
     /// Returns the place in the log before which there may be earlier events.
     pub(crate) fn earlier(&self) -> Option<EventId> {
-        let oldest = || self.rows.iter().find_map(|row| Some(row.event()?.id));
-        self.before.or_else(oldest).filter(|_| self.has_earlier)
+        self.before.or_else(|| self.oldest()).filter(|_| self.has_earlier)
+    }
+
+    /// Returns the id of the oldest event.
+    fn oldest(&self) -> Option<EventId> {
+        self.rows.iter().find_map(|row| Some(row.event()?.id))
     }
 
     /// Returns `true` if there was no room for earlier events.
@@ -176,9 +228,11 @@ impl Ring {
             return 0;
         }
         let shown = self.shown().len();
-        for content in rows.iter().rev() {
+        let mut rows = rows.to_vec();
+        self.take_due(&mut rows, before);
+        for content in rows.into_iter().rev() {
             let key = self.rows.front().map_or(self.next_key, |row| row.key) - 1;
-            let row = Arc::new(Row { key, content: content.clone() });
+            let row = Arc::new(Row { key, content });
             if row.event().is_some() {
                 match self.evicted.checked_sub(1) {
                     Some(evicted) => self.evicted = evicted,
@@ -246,8 +300,12 @@ impl Ring {
             if row.event().is_some() {
                 self.evicted += 1;
                 (self.has_earlier, self.before) = (true, None);
+            } else if let Some(place) = self.oldest() {
+                self.waiting.push(Waiting { place, content: row.content.clone() });
             }
         }
+        let over = self.waiting.len().saturating_sub(MAX_WAITING);
+        self.waiting.drain(..over);
         let oldest = self.rows.front().map_or(self.next_key, |row| row.key);
         if let Some(matches) = &mut self.matches {
             while let Some(row) = matches.pop_front_if(|row| row.key < oldest) {
@@ -257,13 +315,20 @@ impl Ring {
     }
 }
 
+impl RowContent {
+    /// Returns the event, unless the row is a mark.
+    fn event(&self) -> Option<&Arc<Event>> {
+        match self {
+            Self::Event(event) => Some(event),
+            _ => None,
+        }
+    }
+}
+
 impl Row {
     /// Returns the event, unless the row is a mark.
     pub(crate) fn event(&self) -> Option<&Arc<Event>> {
-        match &self.content {
-            RowContent::Event(event) => Some(event),
-            _ => None,
-        }
+        self.content.event()
     }
 
     fn bytes(&self) -> usize {
@@ -273,7 +338,7 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use waterclock::{id::Epoch, timestamp::Timestamp};
+    use waterclock::{id::Epoch, notice::Outcome, timestamp::Timestamp};
 
     use std::ops::Range;
 
@@ -295,6 +360,15 @@ mod tests {
 
     fn outage() -> RowContent {
         RowContent::Outage(Outage { length: Duration::ZERO, was_stopped: true })
+    }
+
+    fn end() -> TopicEnd {
+        TopicEnd { topic: "t".parse().unwrap(), outcome: Outcome::Done, message: None, last: false }
+    }
+
+    /// Returns what the list shows: sequence numbers, and 0 for a mark.
+    fn marked(ring: &Ring) -> Vec<u64> {
+        ring.shown().iter().map(|row| row.event().map_or(0, |event| event.id.sequence)).collect()
     }
 
     fn odd_or_even(n: u64) -> String {
@@ -420,6 +494,62 @@ mod tests {
         assert_eq!(load(&mut ring, 2..5, None), 0);
         assert_eq!((sequences(&ring), ring.evicted()), (vec![5, 6], 4));
         assert_eq!(ring.earlier(), Some(id(5)));
+    }
+
+    #[test]
+    fn an_end_from_before_earlier_events_comes_with_them() {
+        let mut ring = Ring::new(Some(id(81)));
+        let events = (81..=83).filter(|n| *n != 82).map(|n| event(n, String::new())).collect();
+        ring.start(events, [2, 60, 82].map(|n| (id(n), end())).to_vec());
+        assert_eq!(marked(&ring), [81, 0, 83]);
+        assert_eq!(load(&mut ring, 61..81, Some(61)), 20, "the end at 60 still waits");
+        assert_eq!(load(&mut ring, 58..60, Some(58)), 3);
+        assert_eq!(marked(&ring)[..4], [58, 59, 0, 61]);
+        assert_eq!(load(&mut ring, 3..58, Some(3)), 55);
+        assert_eq!(load(&mut ring, 1..2, None), 2);
+        assert_eq!(marked(&ring)[..3], [1, 0, 3]);
+        assert!(ring.shown().iter().is_sorted_by(|row, next| row.key < next.key));
+    }
+
+    #[test]
+    fn ends_are_among_the_first_events_if_there_are_no_earlier_ones() {
+        let mut ring = Ring::new(None);
+        ring.start(vec![event(3, String::new())], [1, 2, 4].map(|n| (id(n), end())).to_vec());
+        assert_eq!(marked(&ring), [0, 0, 3, 0]);
+        let mut ring = Ring::new(None);
+        ring.start(Vec::new(), vec![(id(1), end())]);
+        assert_eq!(marked(&ring), [0]);
+    }
+
+    #[test]
+    fn marks_come_back_with_the_events_around_them() {
+        let mut ring = Ring::new(None);
+        ring.push(outage());
+        ring.push(event(1, String::new()));
+        ring.push(event(2, String::new()));
+        ring.push(outage());
+        ring.push(outage());
+        ring.push(event(3, String::new()));
+        ring.push(event(4, String::new()));
+        ring.set_max_rows(1);
+        assert_eq!(marked(&ring), [4]);
+        ring.set_max_rows(100);
+        assert_eq!(load(&mut ring, 3..4, Some(3)), 3);
+        assert_eq!(marked(&ring), [0, 0, 3, 4]);
+        assert_eq!(load(&mut ring, 1..3, None), 3);
+        assert_eq!(marked(&ring), [0, 1, 2, 0, 0, 3, 4]);
+    }
+
+    #[test]
+    fn marks_that_wait_are_limited() {
+        let mut ring = Ring::new(None);
+        ring.set_max_rows(1);
+        for n in 1..2000 {
+            ring.push(outage());
+            ring.push(event(n, String::new()));
+        }
+        assert_eq!(ring.waiting.len(), MAX_WAITING);
+        assert_eq!(ring.waiting.last().map(|waiting| waiting.place), Some(id(1999)));
     }
 
     #[test]

@@ -193,7 +193,7 @@ test('an event of a megabyte', async ({ page, server }) => {
   const rows = page.locator('.rows .event');
   await expect(rows).toHaveCount(3);
   await page.getByRole('searchbox', { name: 'Filter' }).fill('xxx');
-  await expect(page.locator('.count')).toHaveText('3 events, 1 match the filter');
+  await expect(page.locator('.count')).toHaveText('3 events, 1 matches the filter');
   await rows.click();
   await expect(page.getByRole('dialog', { name: 'Event' })).toContainText('1000011 bytes');
 });
@@ -212,7 +212,8 @@ test('a hundred thousand events under the filter', async ({ page, server }) => {
   const filter = page.getByRole('searchbox', { name: 'Filter' });
   for (const text of ['99999', 'number 1', 'nothing']) {
     await filter.fill(`"${text}"`);
-    await expect(counted).toContainText(`${matching(text)} match the filter`);
+    const found = matching(text);
+    await expect(counted).toContainText(`${found} ${found === 1 ? 'matches' : 'match'} the filter`);
   }
   await filter.fill('');
   expectConsecutive(await sequences(page));

@@ -69,6 +69,8 @@ test('are there by click or key in a list that does not scroll, and only if ther
   await earlier(page).click();
   await expect.poll(() => count(page)).toBe(25);
   await expect(earlier(page)).toHaveCount(0);
+  // All of them are in view, so nothing need be held.
+  await expect(newer(page)).toBeHidden();
   await page.reload();
   await expect(state(page)).toHaveText('Live');
   await list(page).focus();
@@ -88,10 +90,55 @@ test('are loaded until one matches the filter', async ({ page, server }) => {
   await expect(page.locator('.count')).toHaveText('20 events, 0 match the filter');
   await earlier(page).click();
   await expect(page.locator('.rows .event .data')).toHaveText(['315']);
-  await expect(page.locator('.count')).toHaveText('220 events, 1 match the filter');
+  await expect(page.locator('.count')).toHaveText('220 events, 1 matches the filter');
   await earlier(page).click();
-  await expect(page.locator('.count')).toHaveText('450 events, 1 match the filter');
+  await expect(page.locator('.count')).toHaveText('450 events, 1 matches the filter');
   await expect(earlier(page)).toHaveCount(0);
+});
+
+test('are not searched without end for one that matches the filter', async ({ page, server }) => {
+  await open(page, server, 2500, '&filter=nothing');
+  let asked = 0;
+  await page.route(requests, (route) => (asked++, route.continue()));
+  await earlier(page).click();
+  await expect(earlier(page)).toHaveText('No match yet. Click here to look further.');
+  await expect(page.locator('.count')).toHaveText('2020 events, 0 match the filter');
+  expect(asked).toBe(20);
+  await earlier(page).click();
+  await expect(page.locator('.count')).toHaveText('2500 events, 0 match the filter');
+  await expect(earlier(page)).toHaveCount(0);
+});
+
+test('are loaded while others come, and the list is followed and held again', async ({ page, server }) => {
+  await open(page, server, 250);
+  const publish = (data: string) => fetch(`${server.url}/events/t`, { method: 'POST', body: data });
+  const routes: Route[] = [];
+  await page.route(requests, (route) => void routes.push(route));
+  await scrollUp(page);
+  await expect.poll(() => routes.length).toBe(1);
+  await publish('a');
+  await expect(newer(page)).toHaveText('Newest (+1)');
+  await newer(page).click();
+  await expect(page.locator('.rows .data').last()).toHaveText('a');
+  await publish('b');
+  await expect(page.locator('.rows .data').last()).toHaveText('b');
+  await scrollUp(page);
+  await expect(newer(page)).toBeVisible();
+  await publish('c');
+  await expect(newer(page)).toHaveText('Newest (+1)');
+  await routes[0].continue();
+  // The answer is for the list that is held now, too, and for the one that is followed.
+  await expect.poll(() => count(page)).toBe(123);
+  const held = await sequences(page);
+  expect(held).toHaveLength(122);
+  expectConsecutive(held);
+  expect(routes).toHaveLength(1);
+  await newer(page).click();
+  await expect(page.locator('.rows .data').last()).toHaveText('c');
+  const followed = await sequences(page);
+  expect(followed).toHaveLength(123);
+  expectConsecutive(followed);
+  expect(followed[0]).toBe(held[0]);
 });
 
 test.describe('that cannot be loaded', () => {
@@ -101,8 +148,10 @@ test.describe('that cannot be loaded', () => {
     await open(page, server, 60);
     await page.route(requests, (route) => route.fulfill({ status: 500 }));
     await scrollUp(page);
-    await expect(earlier(page)).toHaveText('Earlier events could not be loaded. Scroll up to try again.');
+    await expect(earlier(page)).toHaveText('Earlier events could not be loaded. Click here to try again.');
     expect(await count(page)).toBe(20);
+    await earlier(page).click();
+    await expect(earlier(page)).toHaveText('Earlier events could not be loaded. Click here to try again.');
     await page.unroute(requests);
     await scrollUp(page);
     await expect.poll(() => count(page)).toBe(60);
@@ -125,4 +174,23 @@ test('of a full list can be loaded again', async ({ page, server }) => {
   await page.keyboard.press('End');
   await expect(counted).toHaveText('1050 events; the oldest 50 are no longer in the list');
   expect(await sequences(page)).toHaveLength(1000);
+});
+
+test('of a full list can be loaded again after it was followed', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await page.addInitScript(() => localStorage.setItem('waterclock.rows', '1000'));
+  await page.goto(`${server.url}/?topic=t&filter=1033`);
+  await expect(state(page)).toHaveText('Live');
+  const body = Array.from({ length: 1050 }, (_, n) => `${n + 1}\n`).join('');
+  await fetch(`${server.url}/events/t?split=lines`, { method: 'POST', body });
+  const counted = page.locator('.count');
+  for (const _ of ['first', 'second']) {
+    await expect(counted).toHaveText('1050 events, 1 matches the filter; the oldest 50 are no longer in the list');
+    await earlier(page).click();
+    await expect(counted).toHaveText('1050 events, 1 matches the filter');
+    await expect(earlier(page)).toHaveCount(0);
+    // The list that is followed has no room for them.
+    await newer(page).click();
+    await expect(newer(page)).toBeHidden();
+  }
 });

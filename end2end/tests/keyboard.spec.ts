@@ -65,6 +65,9 @@ test('every action of the live page', async ({ page, server }) => {
   await page.goto(server.url);
   await expect(state(page)).toHaveText('Live');
   await reachesAll(page);
+  await page.evaluate(() => (document.activeElement as HTMLElement | null)?.blur());
+  await press(page, 'link', 'Skip to the events');
+  await expect(page.getByRole('listbox')).toBeFocused();
 
   await press(page, 'button', 'Stop');
   await expect(state(page)).toHaveText('Stopped');
@@ -98,6 +101,8 @@ test('every action of the live page', async ({ page, server }) => {
   }).toPass();
   await press(page, 'button', /^Newest/);
   await expect(newest).toBeHidden();
+  // The button is gone, and the focus is not lost.
+  await expect(page.getByRole('listbox')).toBeFocused();
 
   await press(page, 'button', 'Help');
   const help = page.getByRole('dialog', { name: 'Help' });
@@ -164,6 +169,38 @@ test.describe('with a cut', () => {
     await press(page, 'link', 'Diagnose');
     await expect(page.getByRole('heading', { name: 'Diagnose' })).toBeVisible();
   });
+});
+
+test('every action of the topics', async ({ page, server }) => {
+  await server.start('--interval', '24h');
+  for (const topic of ['a', 'b', 'c']) await fetch(`${server.url}/events/${topic}`, { method: 'POST', body: 'x' });
+  await page.goto(`${server.url}/topics`);
+  await expect(state(page)).toHaveText('Live');
+  await reachesAll(page);
+
+  await goTo(page, 'searchbox', 'Search');
+  await page.keyboard.type('b');
+  await expect(page.locator('.count')).toContainText('1 of ');
+  await page.keyboard.press('ControlOrMeta+a');
+  await page.keyboard.press('Delete');
+  await expect(page.locator('.count')).not.toContainText(' of ');
+  for (let i = 0; i < 80 && !(await page.locator('summary').evaluate((one) => one === document.activeElement)); i++) {
+    await page.keyboard.press('Tab');
+  }
+  await page.keyboard.press('Enter');
+  await reachesAll(page);
+  await goTo(page, 'textbox', 'Topic');
+  await page.keyboard.type('d');
+  await goTo(page, 'textbox', 'Data');
+  await page.keyboard.type('typed');
+  await press(page, 'button', 'Publish');
+  await expect(page.getByText('Published.')).toBeVisible();
+  await press(page, 'button', 'Events');
+  await expect(page.getByRole('columnheader', { name: 'Events' })).toHaveAttribute('aria-sort', 'descending');
+  await press(page, 'button', 'Topic');
+  await press(page, 'link', 'd');
+  await expect(page).toHaveURL(`${server.url}/?topic=d`);
+  await expect(page.locator('.rows .data')).toHaveText(['typed']);
 });
 
 test('every action of the diagnosis', async ({ page, server }) => {

@@ -17,8 +17,8 @@ async function open(page: Page, server: Server, events: number) {
   await expect(state(page)).toHaveText('Live');
 }
 
-const publish = (server: Server, data: string) =>
-  fetch(`${server.url}/events/t?name=made`, { method: 'POST', body: data });
+const publish = (server: Server, data: string, query = '') =>
+  fetch(`${server.url}/events/t?name=made${query}`, { method: 'POST', body: data });
 
 /** Presses Tab until an element has the focus. */
 async function tabTo(page: Page, element: ReturnType<Page['getByRole']>) {
@@ -37,19 +37,22 @@ test('keys choose one event after the other, and the list is one tab stop', asyn
   await page.keyboard.press('ArrowUp');
   await page.keyboard.press('ArrowUp');
   await expect(chosen(page).locator('.data')).toHaveText('16');
-  // Off the newest event, the list is held.
-  await expect(newer(page)).toBeVisible();
+  // While there is room for the chosen event, the list goes on.
   await publish(server, 'new');
-  await expect(newer(page)).toHaveText('Newest (+1)');
+  await expect(page.locator('.rows .data').last()).toHaveText('new');
   await expect(chosen(page).locator('.data')).toHaveText('16');
+  await expect(newer(page)).toBeHidden();
 
   // Screen readers hear of the row that the list names.
   await expect(list(page)).toBeFocused();
   expect(await list(page).getAttribute('aria-activedescendant')).toBe(await chosen(page).getAttribute('id'));
 
+  // Above the end of the list, it is held.
   await page.keyboard.press('Home');
   await expect(chosen(page).locator('.data')).toHaveText('1');
   await expect(chosen(page)).toBeInViewport({ ratio: 1 });
+  await publish(server, 'newer');
+  await expect(newer(page)).toHaveText('Newest (+1)');
   await page.keyboard.press('ArrowUp');
   await expect(chosen(page).locator('.data')).toHaveText('1');
   await page.keyboard.press('PageDown');
@@ -61,11 +64,11 @@ test('keys choose one event after the other, and the list is one tab stop', asyn
 
   await page.keyboard.press('End');
   await expect(newer(page)).toBeHidden();
-  await expect(chosen(page).locator('.data')).toHaveText('new');
-  await expect(chosen(page)).toHaveAccessibleName(/ new made 19$/);
-  await publish(server, 'newer');
-  await expect(page.locator('.rows .data').last()).toHaveText('newer');
-  await expect(chosen(page).locator('.data')).toHaveText('new');
+  await expect(chosen(page).locator('.data')).toHaveText('newer');
+  await expect(chosen(page)).toHaveAccessibleName(/ newer made 20$/);
+  await publish(server, 'newest');
+  await expect(page.locator('.rows .data').last()).toHaveText('newest');
+  await expect(chosen(page).locator('.data')).toHaveText('newer');
 
   // The next stop is behind the list, whatever its length.
   await page.keyboard.press('Tab');
@@ -126,15 +129,17 @@ test('in a wide window the details are beside the list, and show the event that 
 });
 
 test('the list goes on beside the details until their event would leave it', async ({ page, server }) => {
-  await server.start('--interval', '50ms');
-  await page.goto(server.url);
-  await expect.poll(() => count(page)).toBeGreaterThan(20);
+  await open(page, server, 30);
   await page.keyboard.press('d');
   const text = await details(page).locator('pre').textContent();
   await expect(chosen(page).locator('.data')).toHaveText(text!);
-  const before = await count(page);
+  for (let n = 1; n <= 3; n++) {
+    await publish(server, `another ${n}`);
+    await expect(page.locator('.rows .data').last()).toHaveText(`another ${n}`);
+    await expect(newer(page)).toBeHidden();
+  }
+  await publish(server, 'x\n'.repeat(40), '&split=lines');
   await expect(newer(page)).toBeVisible();
-  expect(await count(page)).toBeGreaterThan(before + 3);
   await expect(chosen(page)).toBeInViewport({ ratio: 1 });
   await newer(page).click();
   await expect(newer(page)).toBeHidden();
@@ -159,4 +164,43 @@ test('in a narrow window the details are a dialog', async ({ page, server }) => 
   await expect(details(page)).toHaveCount(0);
   await expect(list(page)).toBeFocused();
   await expect(chosen(page).locator('.data')).toHaveText('30');
+});
+
+test('a chosen event that the filter hides does not hold the list', async ({ page, server }) => {
+  await open(page, server, 18);
+  await list(page).focus();
+  await page.keyboard.press('ArrowUp');
+  await expect(chosen(page).locator('.data')).toHaveText('18');
+  await page.getByRole('searchbox', { name: 'Filter' }).fill('shown');
+  await expect(page.locator('.rows .event')).toHaveCount(0);
+  await publish(server, 'shown\n'.repeat(60), '&split=lines');
+  await expect(page.locator('.count')).toHaveText('78 events, 60 match the filter');
+  await publish(server, 'the last one shown');
+  await expect(page.locator('.rows .data').last()).toHaveText('the last one shown');
+  await expect(newer(page)).toBeHidden();
+});
+
+test('keys with a modifier are left to the browser and to screen readers', async ({ page, server }) => {
+  await open(page, server, 18);
+  await list(page).focus();
+  for (const key of ['Shift+ArrowUp', 'Control+Alt+ArrowUp', 'Control+Home', 'Control+End', 'Meta+ArrowUp']) {
+    await page.keyboard.press(key);
+  }
+  await expect(chosen(page)).toHaveCount(0);
+  await page.keyboard.press('ArrowUp');
+  await expect(chosen(page).locator('.data')).toHaveText('18');
+});
+
+test('the pane beside the list is closed by keys when the window gets narrow', async ({ page, server }) => {
+  await open(page, server, 30);
+  await list(page).focus();
+  await page.keyboard.press('Enter');
+  await expect(details(page)).toBeVisible();
+  await page.setViewportSize({ width: 800, height: 600 });
+  // It covers the list, and is wholly in view.
+  await expect(details(page)).toBeInViewport({ ratio: 1 });
+  expect(await details(page).evaluate((dialog) => getComputedStyle(dialog).position)).toBe('fixed');
+  await page.keyboard.press('Escape');
+  await expect(details(page)).toHaveCount(0);
+  await expect(list(page)).toBeFocused();
 });

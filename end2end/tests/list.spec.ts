@@ -86,6 +86,24 @@ test('a topic that has ended before is shown once, in order, while the others go
   expect(html.match(/Topic ended: f/g)).toHaveLength(1);
 });
 
+test('a topic that ended before earlier events is above them', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  await publish(server, 'f', 'first');
+  await publish(server, 'f', '', 'end');
+  await publish(server, 'live', Array.from({ length: 60 }, (_, n) => `${n}\n`).join(''), 'split=lines');
+  await page.goto(`${server.url}/?topic=f,live`);
+  await expect(state(page)).toHaveText('Live');
+  const marks = page.locator('.rows .mark .about');
+  await page.locator('.scroller').focus();
+  await page.keyboard.press('Home');
+  await expect.poll(() => count(page)).toBe(61);
+  await page.keyboard.press('Home');
+  await expect(marks).toHaveText(['Topic ended: f']);
+  await expect(page.locator('.rows li .data').first()).toHaveText('first');
+  await expect(page.locator('.rows li').nth(1)).toContainText('Topic ended: f');
+  await expect(page.locator('.rows li .data').nth(2)).toHaveText('0');
+});
+
 test('a filter shows and counts the matching events, and is in the address', async ({ page, server }) => {
   await server.start('--interval', '1h');
   await page.goto(`${server.url}/?topic=%3E`);
@@ -105,7 +123,8 @@ test('a filter shows and counts the matching events, and is in the address', asy
   ] as const) {
     await filter.fill(text);
     await expect(rows(page).locator('.data')).toHaveText([...found]);
-    await expect(page.locator('.count')).toHaveText(`3 events, ${found.length} match the filter`);
+    const matching = found.length === 1 ? '1 matches' : `${found.length} match`;
+    await expect(page.locator('.count')).toHaveText(`3 events, ${matching} the filter`);
   }
   await filter.fill('Zurich');
   await publish(server, 'orders.us', 'Zurich again');

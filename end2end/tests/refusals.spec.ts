@@ -119,3 +119,23 @@ test('a page without a token says so at once, and reads once it has one', async 
   await tryAgain(page).click();
   await expect(state(page)).toHaveText('Live');
 });
+
+test('a list that was refused says how to publish to it, once it is live', async ({ page, server }) => {
+  await server.start('--interval', '1h');
+  // The server refuses the document, and not the stream.
+  await page.route(`${server.url}/?topic=chat`, async (route) => {
+    const response = await route.fetch();
+    const refusal = JSON.stringify({ status: 403, detail: 'Not yours.' });
+    await route.fulfill({ response, body: (await response.text()).replace('"refusal":null', `"refusal":${refusal}`) });
+  });
+  await page.goto(`${server.url}/?topic=chat`);
+  await expect(state(page)).toHaveText('You may not read these events. Not yours.');
+  const hint = page.locator('.empty');
+  await expect(hint).toHaveText('No events.');
+  await expect(hint.getByRole('button')).toBeHidden();
+  await tryAgain(page).click();
+  await expect(state(page)).toHaveText('Live');
+  await expect(hint).toContainText('No events yet. Publish the first one:');
+  await expect(hint.locator('code')).toHaveText(`curl -d hello ${server.url}/events/chat`);
+  await expect(hint.getByRole('button')).toBeVisible();
+});

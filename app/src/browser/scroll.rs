@@ -4,6 +4,8 @@ use leptos::{html::Div, prelude::*};
 use wasm_bindgen::JsCast as _;
 use web_sys::{HtmlDivElement, HtmlElement};
 
+use super::page::matches_media;
+
 /// Height of a row until one has been measured, in pixels.
 const ROW_HEIGHT: f64 = 28.0;
 
@@ -48,6 +50,11 @@ impl ScrollPosition {
     /// Returns `true` if the list is scrolled above a position, in pixels.
     pub(crate) fn is_above(self, top: i32) -> bool {
         self.top < f64::from(top) - 2.0
+    }
+
+    /// Returns `true` if the list is scrolled to a position, in pixels.
+    pub(crate) fn is_at(self, top: i32) -> bool {
+        (self.top - f64::from(top)).abs() < 1.0
     }
 
     /// Returns `true` if the list is higher than its visible part.
@@ -131,7 +138,10 @@ pub(crate) fn scroll_by(scroller: NodeRef<Div>, distance: f64) {
 
 /// Returns `true` if the reader points at a row, or a row has the focus.
 pub(crate) fn is_pointed_at(scroller: NodeRef<Div>) -> bool {
-    let rows = ".rows:hover, .rows:focus-within";
+    // On a touch screen, a row counts as pointed at until something else is touched.
+    let has_pointer = matches_media("(hover: hover)");
+    let rows =
+        if has_pointer { ".rows:hover, .rows:focus-within" } else { ".rows:focus-within" };
     let found = |scroller: HtmlDivElement| scroller.query_selector(rows).ok().flatten();
     scroller.get_untracked().and_then(found).is_some()
 }
