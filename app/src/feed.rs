@@ -37,7 +37,8 @@ const MAX_REQUESTS: usize = 20;
 /// The reason why the list does not follow the newest events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// The reader has scrolled up. The list continues when they scroll to the end.
+    /// The reader has scrolled up, or loads earlier events. The list continues when they scroll to
+    /// the end, or when all of it is in view.
     Scrolled,
     /// The reader has paused the list.
     Paused,
@@ -336,6 +337,9 @@ impl Feed {
         self.update(&mut |state| {
             state.ring.set_filter(filter.clone());
             state.held.iter_mut().for_each(|held| held.set_filter(filter.clone()));
+            if state.earlier == Earlier::Unmatched {
+                state.earlier = Earlier::Kept;
+            }
         });
     }
 

@@ -104,9 +104,7 @@ pub(crate) fn reason_label(reason: &DisconnectReason) -> String {
                 401 => ("This page needs an access token. ", ""),
                 403 => ("You may not read these events. ", ""),
                 406 => ("Something on the way has changed this page's request. ", ""),
-                414 | 431 => {
-                    ("These topics are too many for one address. Choose fewer. ", "")
-                }
+                414 | 431 => ("These topics are too many for one address. Choose fewer. ", ""),
                 _ => {
                     let text = format!("The server answered with status {status}: {detail}");
                     return text.trim_end_matches(['.', ' ', ':']).to_owned();

@@ -159,9 +159,8 @@ impl Ring {
         self.waiting.retain(|Waiting { place, content }| {
             let is_due = before.is_none_or(|before| is_from(*place, before));
             if is_due {
-                let is_after = |row: &RowContent| {
-                    row.event().is_some_and(|event| is_from(event.id, *place))
-                };
+                let is_after =
+                    |row: &RowContent| row.event().is_some_and(|event| is_from(event.id, *place));
                 let at = rows.iter().position(is_after).unwrap_or(rows.len());
                 rows.insert(at, content.clone());
             }

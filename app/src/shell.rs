@@ -278,8 +278,7 @@ impl Reading {
 #[component]
 fn NotRunning(reading: Option<Reading>) -> impl IntoView {
     let is_refreshed = reading.as_ref().is_some_and(|reading| reading.is_refreshed);
-    let note =
-        is_refreshed.then_some(" It reloads every 5 s. Pause it to choose topics.");
+    let note = is_refreshed.then_some(" It reloads every 5 s. Pause it to choose topics.");
     let reading = reading.map(|Reading { as_of, other, .. }| {
         let link = if is_refreshed { "Pause" } else { "Refresh every 5 s" };
         view! {

@@ -131,7 +131,7 @@ test('a list that was refused says how to publish to it, once it is live', async
   await page.goto(`${server.url}/?topic=chat`);
   await expect(state(page)).toHaveText('You may not read these events. Not yours.');
   const hint = page.locator('.empty');
-  await expect(hint).toHaveText('No events.');
+  await expect(hint.locator('span')).toHaveText('No events.');
   await expect(hint.getByRole('button')).toBeHidden();
   await tryAgain(page).click();
   await expect(state(page)).toHaveText('Live');

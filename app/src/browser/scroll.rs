@@ -140,8 +140,7 @@ pub(crate) fn scroll_by(scroller: NodeRef<Div>, distance: f64) {
 pub(crate) fn is_pointed_at(scroller: NodeRef<Div>) -> bool {
     // On a touch screen, a row counts as pointed at until something else is touched.
     let has_pointer = matches_media("(hover: hover)");
-    let rows =
-        if has_pointer { ".rows:hover, .rows:focus-within" } else { ".rows:focus-within" };
+    let rows = if has_pointer { ".rows:hover, .rows:focus-within" } else { ".rows:focus-within" };
     let found = |scroller: HtmlDivElement| scroller.query_selector(rows).ok().flatten();
     scroller.get_untracked().and_then(found).is_some()
 }
