@@ -58,22 +58,6 @@ pub(crate) fn List(
     /// The server's origin.
     origin: RwSignal<String>,
 ) -> impl IntoView {
-    let may_publish = may_publish && !topic.read_value().is_empty();
-    let placeholder = text(move || {
-        let placeholder = match (is_refused.get(), may_publish) {
-            (true, _) => "No events.",
-            (false, true) => "No events yet. Publish the first one:",
-            (false, false) => "No events yet.",
-        };
-        placeholder.to_owned()
-    });
-    let hint = text(move || {
-        if may_publish && !is_refused.get() {
-            format!("curl -d hello {}/events/{}", origin.get(), topic.read_value())
-        } else {
-            String::new()
-        }
-    });
     // A row never changes. If the format of times changes, all rows are replaced. If each row
     // subscribed to the settings instead, these would keep a subscription of every row that ever
     // existed.
@@ -137,20 +121,7 @@ pub(crate) fn List(
                     </For>
                 </ol>
             </div>
-            // The style sheet shows it while there are no rows.
-            <p class="empty">
-                <span prop:textContent=placeholder>{first_text(placeholder)}</span>
-                " "
-                <code prop:textContent=hint>{first_text(hint)}</code>
-                <button
-                    type="button"
-                    class="quiet"
-                    hidden=Signal::derive(move || hint.read().is_empty())
-                    on:click:capture=publish::opener(topic)
-                >
-                    "Publish an event"
-                </button>
-            </p>
+            <Hint is_refused may_publish topic origin />
             // It comes under the pointer of a reader who scrolls up, and must not stop the wheel.
             <p
                 class="end"
@@ -169,6 +140,48 @@ pub(crate) fn List(
                 ></button>
             </p>
         </div>
+    }
+}
+
+/// The text in the place of rows, and the way to publish the first event.
+#[component]
+fn Hint(
+    is_refused: RwSignal<bool>,
+    may_publish: bool,
+    topic: StoredValue<String>,
+    origin: RwSignal<String>,
+) -> impl IntoView {
+    let may_publish = may_publish && !topic.read_value().is_empty();
+    let placeholder = text(move || {
+        let placeholder = match (is_refused.get(), may_publish) {
+            (true, _) => "No events.",
+            (false, true) => "No events yet. Publish the first one:",
+            (false, false) => "No events yet.",
+        };
+        placeholder.to_owned()
+    });
+    let hint = text(move || {
+        if may_publish && !is_refused.get() {
+            format!("curl -d hello {}/events/{}", origin.get(), topic.read_value())
+        } else {
+            String::new()
+        }
+    });
+    view! {
+        // The style sheet shows it while there are no rows.
+        <p class="empty">
+            <span prop:textContent=placeholder>{first_text(placeholder)}</span>
+            " "
+            <code prop:textContent=hint>{first_text(hint)}</code>
+            <button
+                type="button"
+                class="quiet"
+                hidden=Signal::derive(move || hint.read().is_empty())
+                on:click:capture=publish::opener(topic)
+            >
+                "Publish an event"
+            </button>
+        </p>
     }
 }
 

@@ -142,7 +142,7 @@ impl Ring {
     }
 
     /// Adds the first events to an empty list, and the ends of topics, with their places in the
-    /// log. Both are in order. Ends from before the earlier events come with those.
+    /// log. Both are in order. An end that is before earlier events waits for them.
     pub(crate) fn start(&mut self, mut rows: Vec<RowContent>, ends: Vec<(EventId, TopicEnd)>) {
         for (place, end) in ends {
             self.waiting.push(Waiting { place, content: RowContent::End(end) });
