@@ -2,8 +2,8 @@
 
 use axum::http::{HeaderMap, header::ACCEPT};
 
-/// Returns `true` if the client prefers a page to JSON and to a stream. Of two with the same quality
-/// it prefers the one that it names. A client without a preference gets no page.
+/// Returns `true` if the client prefers a page to JSON and to a stream. Of two with the same
+/// quality it prefers the one that it names. A client without a preference gets no page.
 pub(super) fn prefers_page(headers: &HeaderMap) -> bool {
     let page = quality(headers, "text/html");
     page.0 > 0.0
@@ -11,8 +11,8 @@ pub(super) fn prefers_page(headers: &HeaderMap) -> bool {
         && page > quality(headers, "text/event-stream")
 }
 
-/// Returns the quality of a media type for the client, from 0 to 1, and the precedence of its range:
-/// the most specific range that has it.
+/// Returns the quality of a media type for the client, from 0 to 1, and the precedence of its
+/// range: the most specific range that has it.
 fn quality(headers: &HeaderMap, media_type: &str) -> (f32, u8) {
     let any_subtype = media_type.split_once('/').map(|(kind, _)| format!("{kind}/*"));
     let (mut precedence, mut quality) = (0, 0.0);

@@ -1,5 +1,5 @@
-//! The reason why a request has failed. An `EventSource` that gave up does not say, so the page asks
-//! the server itself.
+//! The reason why a request has failed. An `EventSource` that gave up does not say, so the page
+//! asks the server itself.
 
 use gloo_net::{
     Error,
