@@ -33,6 +33,8 @@ const NEAR_TOP: i32 = 200;
 const EARLIER_EVENTS: usize = 100;
 /// Maximum number of such requests in a row that add nothing to see.
 const MAX_REQUESTS: usize = 20;
+/// Time after a request for earlier events has failed in which scrolling does not repeat it.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The reason why the list does not follow the newest events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +167,8 @@ struct State {
     /// The topics, as the query of a stream.
     query: String,
     earlier: Earlier,
+    /// Time, by the page's clock, from which scrolling may repeat a failed request for them.
+    retry_at: Duration,
     /// Number of rows that have come above those in view since the last frame.
     added_above: usize,
     /// The row of the event that the reader has chosen by keys, or to see its details.
@@ -239,6 +243,15 @@ impl State {
     }
 }
 
+/// Returns the index of the event that comes `by` events after the one with that key, or before it.
+/// It is beyond the end if there is none.
+fn step(events: &[&Arc<Row>], key: u64, by: isize) -> usize {
+    let at = events.partition_point(|row| row.key < key);
+    // In the place of an event that the filter hides, there is the one after it.
+    let is_hidden = events.get(at).is_some_and(|row| row.key != key);
+    at.saturating_add_signed(by - isize::from(is_hidden && by > 0))
+}
+
 impl Feed {
     /// Creates a list that starts with these events and ends, in the order of the log, and with the
     /// gap after them. `before` is the position before the earlier ones, if there are any. `query`
@@ -253,10 +266,7 @@ impl Feed {
         let events = events.into_iter().map(|event| RowContent::Event(Arc::new(event)));
         let ends = ends.into_iter().map(|PastEnd { id, end }| (id, end));
         let mut ring = Ring::new(before);
-        ring.start(events.collect(), ends.collect());
-        if let Some(gap) = gap {
-            ring.push(RowContent::Gap(gap));
-        }
+        ring.start(events.chain(gap.map(RowContent::Gap)).collect(), ends.collect());
         let position = ScrollPosition::default();
         let viewport = Viewport::of(&ring, &ring, Earlier::Kept, position, Some(i32::MAX));
         let state = State {
@@ -265,6 +275,7 @@ impl Feed {
             is_frame_due: false,
             query,
             earlier: Earlier::Kept,
+            retry_at: Duration::ZERO,
             added_above: 0,
             chosen: None,
             is_revealed_next: false,
@@ -363,14 +374,26 @@ impl Feed {
     /// Follows the newest events.
     pub(crate) fn follow(self) {
         self.hold.set(None);
-        self.update(&mut |state| (state.held, state.is_choice_kept) = (None, false));
+        self.update(&mut |state| {
+            (state.held, state.is_choice_kept) = (None, false);
+            if state.earlier == Earlier::Unmatched {
+                state.earlier = Earlier::Kept;
+            }
+        });
     }
 
     /// Handles a scroll, or the intention to scroll up.
     pub(crate) fn scrolled(self, is_upwards: bool) {
         let Some(position) = browser::measure(self.scroller) else { return };
-        let mut top = 0;
-        self.with(&mut |state| top = state.top);
+        let (mut top, mut may_load) = (0, false);
+        self.with(&mut |state| {
+            top = state.top;
+            may_load = match state.earlier {
+                Earlier::Kept => true,
+                Earlier::Failed => browser::now() >= state.retry_at,
+                _ => false,
+            };
+        });
         let is_above =
             is_upwards && position.can_scroll() || position.is_above(top) && !position.is_at_end();
         match self.hold.get_untracked() {
@@ -380,7 +403,7 @@ impl Feed {
         }
         // The list also scrolls by itself, to where the last frame has put it.
         let is_wanted = is_upwards || self.hold.get_untracked().is_some() && !position.is_at(top);
-        if is_wanted && position.is_above(NEAR_TOP) {
+        if is_wanted && may_load && position.is_above(NEAR_TOP) {
             self.load_earlier();
         }
     }
@@ -403,6 +426,7 @@ impl Feed {
                 self.update(&mut |state| {
                     let Some((rows, before)) = &response else {
                         state.earlier = Earlier::Failed;
+                        state.retry_at = browser::now() + RETRY_PAUSE;
                         return;
                     };
                     if !state.prepend(place, rows, *before) {
@@ -432,7 +456,7 @@ impl Feed {
             let key = chosen.map_or(u64::MAX, |row| row.key);
             let events: Vec<_> = rows.iter().filter(|row| row.event().is_some()).collect();
             let Some(last) = events.len().checked_sub(1) else { return };
-            let next = events.partition_point(|row| row.key < key).saturating_add_signed(by);
+            let next = step(&events, key, by);
             is_oldest = next == 0;
             let row = Arc::clone(events[next.min(last)]);
             state.choose(&row);
@@ -646,6 +670,17 @@ mod tests {
         assert_eq!(Place::of(&ring(true, 3), &other), None);
     }
 
+    #[test]
+    fn a_step_goes_to_the_next_event_that_is_shown() {
+        let rows = ring(false, 3);
+        let events: Vec<_> = rows.shown().iter().collect();
+        let second = events[1].key;
+        assert_eq!([-2, -1, 1, 2].map(|by| step(&events, second, by)), [0, 0, 2, 3]);
+        let without_it = [events[0], events[2]];
+        assert_eq!([-2, -1, 1, 2].map(|by| step(&without_it, second, by)), [0, 0, 1, 2]);
+        assert_eq!(step(&events, u64::MAX, -1), 2);
+    }
+
     fn state(ring: Ring) -> State {
         State {
             ring,
@@ -653,6 +688,7 @@ mod tests {
             is_frame_due: false,
             query: "topic=t".to_owned(),
             earlier: Earlier::Kept,
+            retry_at: Duration::ZERO,
             added_above: 0,
             chosen: None,
             is_revealed_next: false,

@@ -15,7 +15,9 @@ use crate::{
     browser,
     feed::Feed,
     gauges::{Gauges, GaugesView},
-    labels::{countdown_label, document_title, reason_label, sharing_label, state_label},
+    labels::{
+        Requested, countdown_label, document_title, reason_label, sharing_label, state_label,
+    },
     list::{Counts, List},
     reactive::{effect, first_text, origin, text},
     settings::Settings,
@@ -132,6 +134,8 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
     effect(move || match live.state() {
         ConnectionState::Idle | ConnectionState::Connecting => {}
         ConnectionState::Live => is_refused.set(false),
+        // There was no stream that could be interrupted.
+        _ if is_refused.get_untracked() => {}
         // A server that ends the stream gives a reason.
         state => feed.interrupted(state == ConnectionState::Stopped && live.reason().is_none()),
     });
@@ -176,8 +180,10 @@ fn command(origin: RwSignal<String>, query: String) -> Signal<String> {
 #[component]
 fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
     let label = text(move || match (live.state(), live.reason()) {
-        (ConnectionState::Refused, Some(reason)) => reason_label(&reason),
-        (state, Some(reason)) => format!("{}. {}", state_label(&state), reason_label(&reason)),
+        (ConnectionState::Refused, Some(reason)) => reason_label(&reason, Requested::Events),
+        (state, Some(reason)) => {
+            format!("{}. {}", state_label(&state), reason_label(&reason, Requested::Events))
+        }
         (state, None) => state_label(&state).to_owned(),
     });
     let is_idle = RwSignal::new(true);

@@ -80,8 +80,17 @@ pub(crate) fn end_class(end: &TopicEnd) -> &'static str {
     }
 }
 
+/// The content of a stream, which decides what to do about a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Requested {
+    /// The events of the topics in the page's address.
+    Events,
+    /// The list of topics.
+    Topics,
+}
+
 /// Describes the reason of a disconnect.
-pub(crate) fn reason_label(reason: &DisconnectReason) -> String {
+pub(crate) fn reason_label(reason: &DisconnectReason, requested: Requested) -> String {
     match reason {
         DisconnectReason::Goodbye(GoodbyeReason::Draining) => {
             "The server is shutting down".to_owned()
@@ -97,14 +106,21 @@ pub(crate) fn reason_label(reason: &DisconnectReason) -> String {
         DisconnectReason::Status { status: 204, .. } => "The stream has ended".to_owned(),
         DisconnectReason::Status { status, detail } => {
             let detail = &*without_code(detail.as_deref().unwrap_or_default());
-            let (before, after) = match status {
-                400 if !detail.is_empty() => {
+            let (before, after) = match (status, requested) {
+                (400, Requested::Events) if !detail.is_empty() => {
                     ("The server refused these topics: ", " Correct them, and press Show.")
                 }
-                401 => ("This page needs an access token. ", ""),
-                403 => ("You may not read these events. ", ""),
-                406 => ("Something on the way has changed this page's request. ", ""),
-                414 | 431 => ("These topics are too many for one address. Choose fewer. ", ""),
+                (401, _) => ("This page needs an access token. ", ""),
+                (403, Requested::Events) => ("You may not read these events. ", ""),
+                (403, Requested::Topics) => ("You may not list topics. ", ""),
+                (406, _) => ("Something on the way has changed this page's request. ", ""),
+                (414 | 431, Requested::Events) => (
+                    "The request is too long. Choose fewer topics, or delete this site's cookies. ",
+                    "",
+                ),
+                (414 | 431, Requested::Topics) => {
+                    ("The request is too long. Delete this site's cookies. ", "")
+                }
                 _ => {
                     let text = format!("The server answered with status {status}: {detail}");
                     return text.trim_end_matches(['.', ' ', ':']).to_owned();
@@ -164,9 +180,9 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_to_do() {
-        let label = |status, detail: &str| {
+        let label = |status, detail: &str, requested| {
             let detail = Some(detail.to_owned()).filter(|detail| !detail.is_empty());
-            reason_label(&DisconnectReason::Status { status, detail })
+            reason_label(&DisconnectReason::Status { status, detail }, requested)
         };
         for (status, detail, expected) in [
             (
@@ -185,11 +201,22 @@ mod tests {
                 "It is no stream.",
                 "Something on the way has changed this page's request. It is no stream.",
             ),
-            (414, "", "These topics are too many for one address. Choose fewer."),
-            (431, "", "These topics are too many for one address. Choose fewer."),
+            (
+                414,
+                "",
+                "The request is too long. Choose fewer topics, or delete this site's cookies.",
+            ),
             (503, "Come back.", "The server answered with status 503: Come back"),
         ] {
-            assert_eq!(label(status, detail), expected);
+            assert_eq!(label(status, detail, Requested::Events), expected);
+        }
+        for (status, detail, expected) in [
+            (400, "No.", "The server answered with status 400: No"),
+            (401, "It has expired.", "This page needs an access token. It has expired."),
+            (403, "", "You may not list topics."),
+            (431, "", "The request is too long. Delete this site's cookies."),
+        ] {
+            assert_eq!(label(status, detail, Requested::Topics), expected);
         }
     }
 

@@ -65,7 +65,7 @@ pub(crate) fn List(
         let times = settings.times();
         let chosen = feed.chosen.get();
         let rows = feed.viewport.read().rows.clone();
-        let row = |row: Arc<Row>| (times, chosen == row.key, row);
+        let row = |row: Arc<Row>| (times, chosen != 0 && chosen == row.key, row);
         rows.into_iter().map(row).collect::<Vec<_>>()
     };
     let active = text(move || match feed.chosen.get() {
@@ -260,7 +260,7 @@ fn earlier_label(earlier: Earlier) -> &'static str {
         Earlier::Kept => "Earlier events…",
         Earlier::Loading => "Loading earlier events…",
         Earlier::Failed => "Earlier events could not be loaded. Click here to try again.",
-        Earlier::Unmatched => "No match yet. Click here to look further.",
+        Earlier::Unmatched => "None found yet. Click here to look further.",
         Earlier::Full => "The list has no room for earlier events.",
     }
 }

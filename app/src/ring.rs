@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use waterclock::{
     event::Event,
     id::EventId,
-    notice::{Gap, TopicEnd},
+    notice::{Gap, GapReason, TopicEnd},
 };
 
 use crate::filter::Filter;
@@ -93,6 +93,11 @@ fn is_from(id: EventId, start: EventId) -> bool {
     id.epoch == start.epoch && id.sequence >= start.sequence
 }
 
+/// Returns `true` for a gap that comes again when the events around it are loaded.
+fn is_told_again(content: &RowContent) -> bool {
+    matches!(content, RowContent::Gap(Gap { reason: GapReason::Damaged, .. }))
+}
+
 /// The rows, oldest first, and those that match the filter. Clones share the events.
 #[derive(Clone, Debug)]
 pub(crate) struct Ring {
@@ -159,8 +164,12 @@ impl Ring {
         self.waiting.retain(|Waiting { place, content }| {
             let is_due = before.is_none_or(|before| is_from(*place, before));
             if is_due {
-                let is_after =
-                    |row: &RowContent| row.event().is_some_and(|event| is_from(event.id, *place));
+                // No event of another epoch was there when the mark was made.
+                let is_after = |row: &RowContent| {
+                    row.event().is_some_and(|event| {
+                        event.id.epoch != place.epoch || is_from(event.id, *place)
+                    })
+                };
                 let at = rows.iter().position(is_after).unwrap_or(rows.len());
                 rows.insert(at, content.clone());
             }
@@ -299,7 +308,9 @@ impl Ring {
             if row.event().is_some() {
                 self.evicted += 1;
                 (self.has_earlier, self.before) = (true, None);
-            } else if let Some(place) = self.oldest() {
+            } else if let Some(place) = self.oldest()
+                && !is_told_again(&row.content)
+            {
                 self.waiting.push(Waiting { place, content: row.content.clone() });
             }
         }
@@ -537,6 +548,42 @@ mod tests {
         assert_eq!(marked(&ring), [0, 0, 3, 4]);
         assert_eq!(load(&mut ring, 1..3, None), 3);
         assert_eq!(marked(&ring), [0, 1, 2, 0, 0, 3, 4]);
+    }
+
+    #[test]
+    fn marks_from_before_a_new_log_stay_before_its_events() {
+        let in_new_log = |sequence| {
+            let RowContent::Event(event) = event(sequence, String::new()) else { unreachable!() };
+            let id = EventId { epoch: Epoch::new(2), sequence };
+            RowContent::Event(Arc::new(Event { id, ..Event::clone(&event) }))
+        };
+        let mut ring = Ring::new(None);
+        ring.push(event(1, String::new()));
+        ring.push(outage());
+        ring.push(event(2, String::new()));
+        ring.push(RowContent::Gap(Gap { reason: GapReason::OtherEpoch, cursor: String::new() }));
+        for sequence in 1..=3 {
+            ring.push(in_new_log(sequence));
+        }
+        ring.set_max_rows(1);
+        ring.set_max_rows(100);
+        let place = ring.earlier().unwrap();
+        assert_eq!(ring.prepend(place, &[in_new_log(1), in_new_log(2)], None), 4);
+        assert_eq!(marked(&ring), [0, 0, 1, 2, 3]);
+        assert!(matches!(ring.shown()[0].content, RowContent::Outage(_)));
+    }
+
+    #[test]
+    fn a_gap_that_comes_again_is_not_kept() {
+        let gap = Gap { reason: GapReason::Damaged, cursor: String::new() };
+        let mut ring = Ring::new(None);
+        ring.push(event(1, String::new()));
+        ring.push(RowContent::Gap(gap.clone()));
+        ring.push(event(4, String::new()));
+        ring.set_max_rows(1);
+        ring.set_max_rows(100);
+        ring.prepend(id(4), &[event(1, String::new()), RowContent::Gap(gap)], None);
+        assert_eq!(marked(&ring), [1, 0, 4]);
     }
 
     #[test]

@@ -107,9 +107,9 @@ impl Page {
 
 /// Renders the document around a page.
 ///
-/// The page is in an element of its own. In the browser it is built anew, and the new element takes
-/// the place of the old one. So changes that a proxy or an extension has made to the document do
-/// not matter, as they would to hydration, and the old element stays if the program cannot run.
+/// The page is in an element of its own. In the browser it is built again, and the new element
+/// takes the place of the old one. So changes that a proxy or an extension has made to the document
+/// do not matter, as they would to hydration, and the old element stays if the program cannot run.
 pub fn shell(options: LeptosOptions, assets: Assets, page: Page) -> impl IntoView {
     let url = assets.url;
     let DocumentHead { path, title, description, entry, files, style } = page.document_head();

@@ -14,7 +14,10 @@ const suggest = async ({ target }) => {
   if (list.dataset.match === match) return;
   list.dataset.match = match;
   try {
-    const { topics } = await (await fetch(`/topics?limit=1000&match=${match}`)).json();
+    const response = await fetch(`/topics?limit=1000&match=${match}`);
+    if (response.status >= 500) throw response;
+    // A refusal has none, and would be the same again.
+    const { topics = [] } = await response.json();
     // Others may have been asked for meanwhile.
     if (list.dataset.match === match) list.replaceChildren(...topics.map(({ topic }) => new Option("", topic)));
   } catch {

@@ -233,8 +233,8 @@ test.describe('without a connection', () => {
   });
 
   for (const [status, sentence] of [
-    [403, 'You may not read these events. Not yours.'],
-    [431, 'The server answered with status 431: Not yours'],
+    [403, 'You may not list topics. Not yours.'],
+    [431, "The request is too long. Delete this site's cookies. Not yours."],
   ] as const) {
     test(`a view that gets ${status} is not asked for again`, async ({ page, context, server }) => {
       await server.start('--interval', '1h');

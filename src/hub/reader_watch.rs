@@ -25,7 +25,7 @@ impl ReaderWatch {
     }
 
     /// Waits until no subscriber has named the topic for that long. One that comes and goes in the
-    /// meantime, such as a poll, begins the time anew.
+    /// meantime, such as a poll, starts the time again.
     pub async fn absent(&mut self, patience: Duration) {
         loop {
             // The waits cannot fail: the sender is kept while there is a watch.

@@ -11,7 +11,7 @@ use waterclock_leptos::browser::{
 
 use super::{
     listed::{ListedTopic, newest_time, outcome_text, rate_text, readers_text, size_text},
-    search::Search,
+    search::{MAX_PATTERNS, Search},
     table::{KnownTopic, TableOrder, TopicColumn, TopicTable},
 };
 use crate::{
@@ -26,9 +26,7 @@ const OVERSCAN: usize = 8;
 
 /// Time between two readings of the readers by pattern, in seconds.
 const READERS_EVERY: u64 = 5;
-/// Maximum number of topics whose readers are read at a time: the patterns that a request may have.
-const MAX_READ: usize = 64;
-/// Length from which an address of such a request gets no further topic.
+/// Length from which the address of such a request gets no further topic.
 const MAX_URL: usize = 4000;
 
 /// A row, as it is written.
@@ -94,6 +92,8 @@ pub(super) struct TopicList {
     /// `true` if the reader has asked for another order, or for other topics.
     is_asked: StoredValue<bool>,
     is_frame_due: StoredValue<bool>,
+    /// `true` while the numbers of readers by pattern are read.
+    is_reading: StoredValue<bool>,
 }
 
 impl TopicList {
@@ -111,6 +111,7 @@ impl TopicList {
             is_stale: StoredValue::new(true),
             is_asked: StoredValue::new(false),
             is_frame_due: StoredValue::new(false),
+            is_reading: StoredValue::new(false),
         };
         list.draw_at(ScrollPosition::default(), 0, false);
         effect(move || {
@@ -175,20 +176,21 @@ impl TopicList {
     pub(super) fn tick(self) {
         let in_view = self.in_view.read_untracked();
         let is_due = seconds().is_multiple_of(READERS_EVERY) && !in_view.rows.is_empty();
-        if is_due && in_view.is_complete {
-            spawn_local(self.read_pattern_readers());
+        if is_due && in_view.is_complete && !self.is_reading.get_value() {
+            self.is_reading.set_value(true);
+            spawn_local(self.read_pattern_readers(in_view.rows.clone()));
         }
     }
 
-    async fn read_pattern_readers(self) {
-        let rows = self.in_view.read_untracked().rows.clone();
+    async fn read_pattern_readers(self, rows: Vec<Arc<TopicRow>>) {
         for url in readers_urls(&rows) {
-            let Ok(json) = browser::get_json(url).await else { return };
+            let Ok(json) = browser::get_json(url).await else { break };
             let topics = json.list::<ListedTopic>("topics");
             // The page may be gone meanwhile.
             let _ = self.table.try_update_value(|table| table.set_pattern_readers(&topics));
             self.request_frame();
         }
+        let _ = self.is_reading.try_set_value(false);
     }
 
     fn rearrange(self) {
@@ -256,13 +258,13 @@ fn readers_urls(rows: &[Arc<TopicRow>]) -> Vec<String> {
     let mut count = 0;
     for row in rows {
         match urls.last_mut() {
-            Some(url) if count < MAX_READ && url.len() < MAX_URL => {
+            Some(url) if count < MAX_PATTERNS && url.len() < MAX_URL => {
                 *url += "&match=";
                 *url += &row.topic;
                 count += 1;
             }
             _ => {
-                urls.push(format!("/topics?limit={MAX_READ}&match={}", row.topic));
+                urls.push(format!("/topics?limit={MAX_PATTERNS}&match={}", row.topic));
                 count = 1;
             }
         }

@@ -40,7 +40,7 @@ use crate::{
     browser,
     code::with_code,
     home::KnownRefusal,
-    labels::{countdown_label, document_title, reason_label, state_label},
+    labels::{Requested, countdown_label, document_title, reason_label, state_label},
     publish::PublishForm,
     reactive::{effect, first_text, origin, text},
 };
@@ -146,8 +146,10 @@ fn next_page(search: &str, next: &Topic) -> String {
 fn StreamStatus(stream: ViewStream) -> impl IntoView {
     let ViewStream { state, reason, now, .. } = stream;
     let label = text(move || match (&*state.read(), &*reason.read()) {
-        (ConnectionState::Refused, Some(reason)) => reason_label(reason),
-        (state, Some(reason)) => format!("{}. {}", state_label(state), reason_label(reason)),
+        (ConnectionState::Refused, Some(reason)) => reason_label(reason, Requested::Topics),
+        (state, Some(reason)) => {
+            format!("{}. {}", state_label(state), reason_label(reason, Requested::Topics))
+        }
         (state, None) => state_label(state).to_owned(),
     });
     let key = text(move || state.read().as_str().to_owned());
@@ -366,7 +368,7 @@ fn Nothing(
     view! {
         <p class="empty" hidden=hides_search>"No topics found."</p>
         <div class="empty" hidden=hides_none>
-            <p>"There are no topics yet. Publish an event to create one."</p>
+            <p>"There are no topics yet. The first event of a topic creates it."</p>
             <p hidden=!may_publish>
                 "In a terminal: " <code prop:textContent=command>{first_text(command)}</code>
             </p>

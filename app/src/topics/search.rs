@@ -5,8 +5,8 @@ use waterclock::{
     pattern::{Pattern, Patterns},
 };
 
-/// Maximum number of words and patterns of a search: that of the patterns of a request.
-const MAX_TERMS: usize = 64;
+/// Maximum number of patterns of a request, and so of the words and patterns of a search.
+pub(super) const MAX_PATTERNS: usize = 64;
 
 /// A search: words and patterns, separated by spaces or commas. It finds the topics that contain
 /// any of the words, ignoring ASCII case, or match any of the patterns. Without either, it finds
@@ -34,8 +34,10 @@ impl Search {
             if term.is_empty() {
                 continue;
             }
-            if terms.len() == MAX_TERMS {
-                return Err(format!("A search may have at most {MAX_TERMS} words and patterns."));
+            if terms.len() == MAX_PATTERNS {
+                return Err(format!(
+                    "A search may have at most {MAX_PATTERNS} words and patterns."
+                ));
             }
             terms.push(if term.contains(['*', '>']) {
                 let invalid = |_| {
@@ -101,8 +103,8 @@ mod tests {
             Patterns::from("orders.*".parse::<Pattern>().unwrap())
         );
         assert!(Search::parse("us or*").unwrap_err().starts_with("`or*` is not a pattern"));
-        assert!(Search::parse(&["us"; MAX_TERMS].join(" ")).is_ok());
-        let many = Search::parse(&["us"; MAX_TERMS + 1].join(","));
+        assert!(Search::parse(&["us"; MAX_PATTERNS].join(" ")).is_ok());
+        let many = Search::parse(&["us"; MAX_PATTERNS + 1].join(","));
         assert!(many.unwrap_err().contains("at most 64"));
     }
 }

@@ -162,7 +162,7 @@ impl TopicTable {
         table
     }
 
-    /// Notes that a view begins: it sends all topics anew. Those that it does not send are gone
+    /// Notes that a view begins: it sends all topics again. Those that it does not send are gone
     /// once it is complete.
     pub(super) fn begin(&mut self) {
         self.beginnings += 1;
@@ -176,7 +176,7 @@ impl TopicTable {
     /// Applies a message of a view.
     pub(super) fn apply(&mut self, topics: Vec<ListedTopic>, is_complete: bool, second: u64) {
         if self.is_complete && !is_complete {
-            // The view has missed changes, and begins anew.
+            // The view has missed changes, and starts again.
             self.begin();
         }
         for topic in topics {

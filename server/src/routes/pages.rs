@@ -197,10 +197,6 @@ async fn home_data(
         ..HomeData::default()
     };
 
-    if topics.len() > MAX_PATTERNS {
-        let detail = format!("A page may have at most {MAX_PATTERNS} topics. Use wildcards.");
-        return refused(data, &Problem::new(StatusCode::BAD_REQUEST, detail));
-    }
     let pattern = |topic: &String| topic.parse::<Pattern>().map_err(|error| (topic.clone(), error));
     let patterns = match topics.iter().map(pattern).collect::<Result<Vec<_>, _>>() {
         Ok(patterns) => Patterns::new(patterns).unwrap_or(Topic::clock().into()),
@@ -209,6 +205,10 @@ async fn home_data(
             return refused(data, &problem);
         }
     };
+    if patterns.iter().count() > MAX_PATTERNS {
+        let detail = format!("A page may have at most {MAX_PATTERNS} topics. Use wildcards.");
+        return refused(data, &Problem::new(StatusCode::BAD_REQUEST, detail));
+    }
     let permission = match caller.read_permission(&patterns, access) {
         Ok(permission) => permission,
         Err(why) => return refused(data, &denied(extensions, why)),

@@ -90,7 +90,7 @@ async fn topics_that_cannot_be_read_are_neither_refused_nor_missing() {
     assert_eq!(response.status(), 200);
     let html = response.rest().await;
     assert!(html.contains("The topics could not be read."), "{html}");
-    assert!(html.contains(r#""refused":null,"has_failed":true"#), "the view opens: {html}");
+    assert!(html.contains(r#""refusal":null,"has_failed":true"#), "the view opens: {html}");
     assert_eq!(html.matches(r#" hidden class="empty""#).count(), 2, "{html}");
     assert!(!html.contains(r#"data-state="refused""#), "{html}");
 }

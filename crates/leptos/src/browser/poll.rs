@@ -28,7 +28,8 @@ pub struct PollResponse {
     pub ends: Vec<PlacedEnd>,
     /// The cursor for the next request.
     pub cursor: EventId,
-    /// A gap before the events, if any are missing.
+    /// A gap before the events, if any are missing, or after the one event of a request without a
+    /// cursor.
     pub gap: Option<Gap>,
     /// `true` if more events may be available already.
     pub more: bool,

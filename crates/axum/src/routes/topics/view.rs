@@ -1,6 +1,6 @@
 //! The live view of topics: a stream that begins with their figures, and then sends at most once a
 //! second what has changed. It is not part of the event log, so it has no ids: each connection
-//! begins anew.
+//! starts again.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -112,7 +112,7 @@ struct TopicView {
 enum ViewPhase {
     Hello,
     /// The message that makes the client forget the topics that are not sent again.
-    Anew,
+    Restart,
     /// The figures of all topics after this one.
     All(Option<Topic>),
     Changes,
@@ -164,7 +164,7 @@ impl TopicView {
                 let retry = Some(context.settings.retry);
                 return Ok(Some(ENCODER.notice(&hello, None, retry)));
             }
-            ViewPhase::Anew => {
+            ViewPhase::Restart => {
                 self.phase = ViewPhase::All(None);
                 return message(&self.record.context.hub, &[], false).await.map(Some);
             }
@@ -222,14 +222,14 @@ impl TopicView {
     }
 
     /// Takes the next topics of the view that have changed, none at the end of the look. The view
-    /// begins anew if it has missed too many.
+    /// starts again if it has missed too many.
     async fn look(&mut self) -> Vec<Topic> {
         while self.is_looking && self.changed.len() < TOPICS_PER_MESSAGE {
             let taken = self.changes.take(TOPICS_PER_TURN);
             self.is_looking = taken.as_ref().is_some_and(|topics| !topics.is_empty());
             match taken {
                 None => {
-                    self.phase = ViewPhase::Anew;
+                    self.phase = ViewPhase::Restart;
                     self.changed.clear();
                 }
                 Some(mut topics) => {
