@@ -15,7 +15,7 @@ function parse(id: EventId): [epoch: string, sequence: number] {
 
 /** Returns `true` if both belong to the same log. */
 export function isSameLog(a: EventId | null, b: EventId | null): boolean {
-  return (a === null ? null : parse(a)[0]) === (b === null ? null : parse(b)[0]);
+  return a?.split('-')[0] === b?.split('-')[0];
 }
 
 /** Returns `true` if a position is at `cursor` or before it, in the same log. */

@@ -7,6 +7,7 @@
 import type { DisconnectReason } from './connection.js';
 import { type Credentials, TokenError } from './credentials.js';
 import { json, NAMES } from './message.js';
+import { pause } from './retry.js';
 import { Parser, type RawMessage } from './sse.js';
 
 /** An event of a source. */
@@ -161,10 +162,7 @@ export function openFetch(
       if (signal.aborted) return;
       if (reason) return emit({ kind: 'gave-up', reason });
       emit({ kind: 'lost' });
-      await new Promise<void>((resume) => {
-        const timer = setTimeout(resume, retry);
-        signal.addEventListener('abort', () => (clearTimeout(timer), resume()));
-      });
+      await pause(retry, signal).catch(() => {});
     }
   })();
   return { close: () => abort.abort() };
