@@ -27,7 +27,7 @@ import {
   type Source,
 } from './source.js';
 import type { RawMessage } from './sse.js';
-import { type Fetched, type LeaderStatus, Tab, type TabEffect, type TabInput } from './tab.js';
+import { type LeaderStatus, Tab, type TabEffect, type TabInput } from './tab.js';
 
 /** Timeout of a request beside the stream, in milliseconds. */
 const REQUEST_TIMEOUT = 20_000;
@@ -94,8 +94,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
   private joins = 0;
   private inputs: (() => TabEffect<Update>[])[] = [];
   private raw: RawMessage | undefined;
-  /** Number of requests for missing events, and of those since the last that did not fail. */
-  private fetches = 0;
+  /** Number of requests for missing events since the last that did not fail. */
   private fetchFailures = 0;
   /** The reason why the last one failed, since this tab follows. */
   private fetchReason: DisconnectReason | null = null;
@@ -254,21 +253,16 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       case 'connection':
         return this.connect(effect.value);
       case 'join':
-        // That of a lock which another tab has stolen.
+      case 'leave':
+        // A tab also joins after another has stolen the lock of its group.
         this.group?.leave();
         this.group = undefined;
-        // Nothing is known of the requests before it.
-        this.fetches += 1;
         this.fetchReason = null;
-        void this.join(++this.joins);
+        this.joins += 1;
+        if (effect.kind === 'join') void this.join(this.joins);
         return;
       case 'steal':
         return this.group?.steal();
-      case 'leave':
-        this.joins += 1;
-        this.group?.leave();
-        this.group = undefined;
-        return;
       case 'ask':
         return this.group?.post({ kind: 'ask' });
       case 'announce':
@@ -276,7 +270,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
       case 'relay':
         return this.group?.post({ kind: 'message', after: effect.after, raw: this.raw! });
       case 'fetch':
-        void this.fetch(effect.after);
+        void this.fetch(effect.number, effect.after);
         return;
       case 'deliver':
         return this.deliver(effect.value);
@@ -441,8 +435,7 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
     }
   }
 
-  private async fetch(after: EventId): Promise<void> {
-    const number = ++this.fetches;
+  private async fetch(number: number, after: EventId): Promise<void> {
     try {
       const answer = await this.request('poll', after, 'application/json', (response) =>
         response.json(),
@@ -453,26 +446,27 @@ export class Stream implements AsyncIterable<WaterclockEvent> {
         ...ends.map(({ id, ...value }: End & { id: EventId }) => [id, { kind: 'end', value }]),
       ];
       updates.sort(([a], [b]) => (isReached(a, b) ? -1 : 1));
-      const fetched: Fetched<Update> = {
-        after,
-        gap: gap && { kind: 'gap', value: gap },
-        events: updates.map(([, update]) => update),
-        cursor,
-      };
       if (typeof cursor !== 'string') throw null;
       this.fetchFailures = 0;
       this.fetchReason = null;
-      this.input({ kind: 'fetched', ...fetched });
+      this.input({
+        kind: 'fetched',
+        number,
+        gap: gap && { kind: 'gap', value: gap },
+        events: updates.map(([, update]) => update),
+        cursor,
+      });
     } catch (error) {
-      if (this.isOver || number !== this.fetches) return;
-      const value = failure(error);
-      if (!isRefusal(value)) {
-        this.fetchReason = value;
+      // This tab has left the group, or leads it.
+      if (number !== this.tab.fetches) return;
+      const reason = failure(error);
+      if (!isRefusal(reason)) {
+        this.fetchReason = reason;
         this.announceState();
         // The rules would send the next one with the next tick.
         await pause(backoff(this.fetchFailures++), this.over.signal).catch(() => {});
       }
-      if (number === this.fetches) this.input({ kind: 'fetch-failed', value });
+      this.input({ kind: 'fetch-failed', number, reason });
     }
   }
 

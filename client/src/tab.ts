@@ -42,8 +42,8 @@ export interface LeaderStatus {
 
 /** The answer to a fetch. */
 export interface Fetched<M> {
-  /** The cursor of the request. */
-  after: EventId;
+  /** The number of the request. */
+  number: number;
   /** A gap to show, if the server could not honour the cursor. */
   gap: M | null;
   events: M[];
@@ -64,7 +64,7 @@ export type TabInput<M> =
   /** `after` is the leader's cursor before the message. */
   | { kind: 'relayed'; after: EventId | null; message: StreamMessage<M> }
   | ({ kind: 'fetched' } & Fetched<M>)
-  | { kind: 'fetch-failed'; value: DisconnectReason };
+  | { kind: 'fetch-failed'; number: number; reason: DisconnectReason };
 
 /** An effect that the page must carry out. */
 export type TabEffect<M> =
@@ -75,8 +75,8 @@ export type TabEffect<M> =
   | ({ kind: 'announce' } & LeaderStatus)
   /** Relay the message of this step's input to the other tabs. */
   | { kind: 'relay'; after: EventId | null }
-  /** Fetch the events after the cursor (`GET /poll`). */
-  | { kind: 'fetch'; after: EventId }
+  /** Fetch the events after the cursor (`GET /poll`). The answer must have the number. */
+  | { kind: 'fetch'; number: number; after: EventId }
   /** Deliver this content to the page: it is new, and next in order. */
   | { kind: 'deliver'; value: M };
 
@@ -99,6 +99,8 @@ export class Tab<M> {
   private connection: Connection;
   private leader: Leader;
   private fetch: FetchState = { kind: 'idle' };
+  /** Number of the request whose answer counts. */
+  fetches = 0;
   private buffer: [after: EventId | null, message: StreamMessage<M>][] = [];
   private others: number | null = null;
 
@@ -154,12 +156,9 @@ export class Tab<M> {
       return;
     }
     const isFollower = role === 'follower';
-    if (!isFollower && !this.isWanted() && (input.kind === 'tick' || input.kind === 'page-hide')) {
+    if (!this.isWanted() && (input.kind === 'tick' || input.kind === 'page-hide')) {
       // The stream has ended or is refused, and the others have been told.
-      this.resetSharing();
-      effects.push({ kind: 'leave' });
-      this.role = 'inactive';
-      return;
+      return this.depart('inactive', effects);
     }
     switch (input.kind) {
       case 'stop':
@@ -168,7 +167,8 @@ export class Tab<M> {
         return this.leave(now, 'suspended', effects);
       case 'stolen':
         if (role === 'standalone') return;
-        this.close(now, effects);
+        own({ kind: 'stop' });
+        this.resetSharing();
         return this.followUnknown(now, effects);
     }
     if (isFollower) {
@@ -197,10 +197,10 @@ export class Tab<M> {
         case 'fetched':
           return this.handleFetched(input, effects);
         case 'fetch-failed':
-          if (this.fetch.kind !== 'in-flight') return;
+          if (input.number !== this.fetches) return;
           // This tab's own credentials were refused, not those of the leader.
-          if (isRefusal(input.value)) {
-            return this.finish(now, { kind: 'refused' }, input.value, effects);
+          if (isRefusal(input.reason)) {
+            return this.finish(now, { kind: 'refused' }, input.reason, effects);
           }
           this.fetch = { kind: 'later' };
           return;
@@ -250,19 +250,22 @@ export class Tab<M> {
     }
   }
 
-  private close(now: number, effects: TabEffect<M>[]): void {
-    this.stepConnection(now, 0, { kind: 'stop' }, effects);
-    this.resetSharing();
-  }
-
   private resetSharing(): void {
     this.fetch = { kind: 'idle' };
+    this.fetches += 1;
     this.buffer = [];
     this.others = null;
   }
 
+  /** Closes the connection, and leaves the group. */
   private leave(now: number, role: Role, effects: TabEffect<M>[]): void {
-    this.close(now, effects);
+    this.stepConnection(now, 0, { kind: 'stop' }, effects);
+    this.depart(role, effects);
+  }
+
+  /** Leaves the group. */
+  private depart(role: Role, effects: TabEffect<M>[]): void {
+    this.resetSharing();
     effects.push({ kind: 'leave' });
     this.role = role;
   }
@@ -347,15 +350,13 @@ export class Tab<M> {
       return;
     }
     this.fetch = { kind: 'in-flight', target, buffered: this.buffer.length };
-    effects.push({ kind: 'fetch', after });
+    effects.push({ kind: 'fetch', number: ++this.fetches, after });
   }
 
-  private handleFetched({ after, gap, events, cursor }: Fetched<M>, effects: TabEffect<M>[]): void {
-    if (this.fetch.kind !== 'in-flight') return;
+  private handleFetched({ number, gap, events, cursor }: Fetched<M>, effects: TabEffect<M>[]): void {
+    if (this.fetch.kind !== 'in-flight' || number !== this.fetches) return;
     const { target, buffered } = this.fetch;
-    // The request is from before this tab was last stopped or suspended.
-    if (this.connection.cursor !== after) return;
-    const isProgress = gap !== null || events.length > 0 || cursor !== after;
+    const isProgress = gap !== null || events.length > 0 || cursor !== this.connection.cursor;
     this.connection.cursor = cursor;
     for (const value of gap === null ? events : [gap, ...events]) {
       effects.push({ kind: 'deliver', value });
@@ -397,8 +398,10 @@ export class Tab<M> {
       // The leader is about to leave, and the next one finds out by itself.
       this.leader = this.unknownLeader(now);
     } else {
-      const until = state.kind === 'waiting' && state.until + now;
-      this.leader.status = until === false ? status : { ...status, state: { kind: 'waiting', until } };
+      const isWaiting = state.kind === 'waiting';
+      this.leader.status = isWaiting
+        ? { ...status, state: { ...state, until: state.until + now } }
+        : status;
     }
     this.catchUp(cursor, effects);
   }

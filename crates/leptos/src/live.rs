@@ -255,10 +255,10 @@ impl Live {
                     self.post(&channel::relay(after, raw));
                 }
             }
-            TabEffect::Fetch { after } => spawn_local(async move {
+            TabEffect::Fetch { number, after } => spawn_local(async move {
                 self.input(match browser::poll(self.url_of("poll", Some(after))).await {
-                    Ok(response) => TabInput::Fetched(fetched(after, response)),
-                    Err(reason) => TabInput::FetchFailed(reason),
+                    Ok(response) => TabInput::Fetched(fetched(number, response)),
+                    Err(reason) => TabInput::FetchFailed { number, reason },
                 });
             }),
             TabEffect::Deliver(update) => self.on_update.with_value(|on_update| on_update(update)),
@@ -317,8 +317,8 @@ fn effect(run: impl FnMut() + 'static) {
     Effect::new(run);
 }
 
-fn fetched(after: EventId, response: PollResponse) -> Fetched<StreamUpdate> {
+fn fetched(number: u64, response: PollResponse) -> Fetched<StreamUpdate> {
     let PollResponse { events, ends, cursor, gap, .. } = response;
     let gap = gap.map(StreamUpdate::Gap);
-    Fetched { after, gap, events: message::in_order(events, ends), cursor }
+    Fetched { number, gap, events: message::in_order(events, ends), cursor }
 }

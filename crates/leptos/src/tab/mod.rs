@@ -79,8 +79,8 @@ pub struct LeaderStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize))]
 pub struct Fetched<M> {
-    /// The cursor of the request.
-    pub after: EventId,
+    /// The number of the request.
+    pub number: u64,
     /// A gap to show, if the server could not honour the cursor.
     pub gap: Option<M>,
     /// The events, in order.
@@ -135,7 +135,12 @@ pub enum TabInput<M> {
     /// A fetch has succeeded.
     Fetched(Fetched<M>),
     /// A fetch has failed.
-    FetchFailed(DisconnectReason),
+    FetchFailed {
+        /// The number of the request.
+        number: u64,
+        /// The reason.
+        reason: DisconnectReason,
+    },
 }
 
 /// An effect that the page must carry out.
@@ -161,6 +166,8 @@ pub enum TabEffect<M> {
     },
     /// Fetch the events after the cursor (`GET /poll`).
     Fetch {
+        /// The number of the request, which its answer must have.
+        number: u64,
         /// The cursor.
         after: EventId,
     },
@@ -177,6 +184,9 @@ pub struct Tab<M> {
     connection: Connection,
     leader: Leader,
     fetch: FetchState,
+    /// Number of the request whose answer counts. It also advances when this tab leaves or takes
+    /// the lead, so the answers to earlier requests no longer count.
+    fetches: u64,
     /// Messages that the leader has relayed since something was missing, in order, each with the
     /// leader's cursor before it.
     buffer: VecDeque<(Option<EventId>, StreamMessage<M>)>,
@@ -222,6 +232,7 @@ impl<M> Tab<M> {
             leader: Leader::unknown(PageTime::ZERO, &connection),
             connection,
             fetch: FetchState::Idle,
+            fetches: 0,
             buffer: VecDeque::new(),
             others: None,
         }
@@ -310,9 +321,7 @@ impl<M> Tab<M> {
             (Role::Leader | Role::Standalone, TabInput::Tick | TabInput::PageHide)
                 if !self.is_wanted() =>
             {
-                self.reset_sharing();
-                effects.push(TabEffect::Leave);
-                self.role = Role::Inactive;
+                self.depart(Role::Inactive, effects);
             }
 
             (_, TabInput::Stop) => self.leave(now, Role::Inactive, effects),
@@ -347,8 +356,8 @@ impl<M> Tab<M> {
             (Role::Follower, TabInput::Fetched(fetched)) => {
                 self.handle_fetched(fetched, effects);
             }
-            (Role::Follower, TabInput::FetchFailed(reason)) => {
-                if !matches!(self.fetch, FetchState::InFlight { .. }) {
+            (Role::Follower, TabInput::FetchFailed { number, reason }) => {
+                if number != self.fetches {
                     return;
                 }
                 if reason.is_refusal() {
@@ -366,7 +375,8 @@ impl<M> Tab<M> {
             }
             // A follower can be stolen from before it knows that it has the lock.
             (Role::Leader | Role::Follower, TabInput::Stolen) => {
-                self.close(now, effects);
+                self.step_connection(now, random, ConnectionInput::Stop, effects);
+                self.reset_sharing();
                 self.role = Role::Follower;
                 self.leader = Leader::unknown(now, &self.connection);
                 effects.extend([TabEffect::Join, TabEffect::Ask]);
@@ -418,20 +428,23 @@ impl<M> Tab<M> {
         );
     }
 
-    fn close(&mut self, now: PageTime, effects: &mut Vec<TabEffect<M>>) {
-        self.step_connection(now, 0.0, ConnectionInput::Stop, effects);
-        self.reset_sharing();
-    }
-
     /// Forgets the state that belongs to sharing.
     fn reset_sharing(&mut self) {
         self.fetch = FetchState::Idle;
+        self.fetches += 1;
         self.buffer.clear();
         self.others = None;
     }
 
+    /// Closes the connection, and leaves the group.
     fn leave(&mut self, now: PageTime, role: Role, effects: &mut Vec<TabEffect<M>>) {
-        self.close(now, effects);
+        self.step_connection(now, 0.0, ConnectionInput::Stop, effects);
+        self.depart(role, effects);
+    }
+
+    /// Leaves the group.
+    fn depart(&mut self, role: Role, effects: &mut Vec<TabEffect<M>>) {
+        self.reset_sharing();
         effects.push(TabEffect::Leave);
         self.role = role;
     }
@@ -543,17 +556,18 @@ impl<M> Tab<M> {
             return;
         };
         self.fetch = FetchState::InFlight { target, buffered: self.buffer.len() };
-        effects.push(TabEffect::Fetch { after });
+        self.fetches += 1;
+        effects.push(TabEffect::Fetch { number: self.fetches, after });
     }
 
     fn handle_fetched(&mut self, fetched: Fetched<M>, effects: &mut Vec<TabEffect<M>>) {
         let FetchState::InFlight { target, buffered } = self.fetch else { return };
-        let Fetched { after, gap, events, cursor } = fetched;
-        if self.connection.cursor() != Some(after) {
-            // The request is from before this tab was last stopped or suspended.
+        let Fetched { number, gap, events, cursor } = fetched;
+        if number != self.fetches {
             return;
         }
-        let is_progress = gap.is_some() || !events.is_empty() || cursor != after;
+        let is_progress =
+            gap.is_some() || !events.is_empty() || self.connection.cursor() != Some(cursor);
         self.connection.set_cursor(cursor);
         effects.extend(gap.into_iter().chain(events).map(TabEffect::Deliver));
         self.fetch = FetchState::Idle;

@@ -45,6 +45,15 @@ fn relayed(after: u64, sequence: u64) -> TabInput<Content> {
     TabInput::Relayed { after: Some(id(after)), message: event(id(sequence)) }
 }
 
+fn fetch(number: u64, after: u64) -> TabEffect<Content> {
+    TabEffect::Fetch { number, after: id(after) }
+}
+
+fn fetched(number: u64, events: &[u64], cursor: u64) -> TabInput<Content> {
+    let events = events.iter().map(|&sequence| Content::Event(id(sequence))).collect();
+    TabInput::Fetched(Fetched { number, gap: None, events, cursor: id(cursor) })
+}
+
 fn shown(effects: &[TabEffect<Content>]) -> Vec<u64> {
     let sequence = |effect: &TabEffect<Content>| match effect {
         TabEffect::Deliver(Content::Event(id)) => Some(id.sequence),
@@ -112,16 +121,10 @@ fn a_follower_drops_repetitions_and_fetches_missing_events() {
     assert_eq!(tab.state(), &ConnectionState::Live);
 
     let effects = tab.step(seconds(1), 0.0, relayed(8, 9));
-    assert_eq!(effects, [TabEffect::Fetch { after: id(6) }]);
+    assert_eq!(effects, [fetch(1, 6)]);
     // Messages that come meanwhile wait, and do not cause another request.
     assert_eq!(tab.step(seconds(1), 0.0, relayed(9, 10)), []);
-    let fetched = TabInput::Fetched(Fetched {
-        after: id(6),
-        gap: None,
-        events: vec![Content::Event(id(8)), Content::Event(id(9))],
-        cursor: id(9),
-    });
-    assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched)), [8, 9, 10]);
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched(1, &[8, 9], 9))), [8, 9, 10]);
     assert_eq!(tab.cursor(), Some(id(10)));
 }
 
@@ -135,17 +138,34 @@ fn a_new_tab_of_a_quiet_topic_fetches_the_events_since_it_was_rendered() {
         heartbeat: seconds(15),
     };
     let effects = tab.step(seconds(0), 0.0, TabInput::Announced(status));
-    assert_eq!(effects, [TabEffect::Fetch { after: id(5) }]);
+    assert_eq!(effects, [fetch(1, 5)]);
 }
 
 #[test]
 fn a_failed_fetch_is_repeated_at_the_next_tick() {
     let mut tab = follower();
-    let fetch = [TabEffect::Fetch { after: id(5) }];
-    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), fetch);
-    assert_eq!(tab.step(seconds(1), 0.0, TabInput::FetchFailed(answered(503))), []);
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), [fetch(1, 5)]);
+    let failed = TabInput::FetchFailed { number: 1, reason: answered(503) };
+    assert_eq!(tab.step(seconds(1), 0.0, failed), []);
     assert_eq!(tab.step(seconds(1), 0.0, relayed(9, 10)), []);
-    assert_eq!(tab.step(seconds(2), 0.0, TabInput::Tick), fetch);
+    assert_eq!(tab.step(seconds(2), 0.0, TabInput::Tick), [fetch(2, 5)]);
+}
+
+#[test]
+fn the_answer_to_a_fetch_from_before_a_stop_means_nothing() {
+    let mut tab = follower();
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), [fetch(1, 5)]);
+    // The reader logs in, and starts again.
+    let _ = tab.step(seconds(2), 0.0, TabInput::Stop);
+    let _ = tab.step(seconds(3), 0.0, TabInput::Connect);
+    let refused = TabInput::FetchFailed { number: 1, reason: answered(401) };
+    assert_eq!(tab.step(seconds(3), 0.0, refused.clone()), []);
+    let effects = tab.step(seconds(3), 0.0, relayed(8, 9));
+    let [TabEffect::Fetch { number, .. }] = *effects else { panic!("{effects:?}") };
+    assert_eq!(tab.step(seconds(3), 0.0, refused), []);
+    assert!(tab.is_wanted(), "this request is not refused");
+    assert_eq!(tab.step(seconds(3), 0.0, fetched(1, &[8], 8)), []);
+    assert_eq!(shown(&tab.step(seconds(3), 0.0, fetched(number, &[8], 8))), [8, 9]);
 }
 
 #[test]
@@ -301,17 +321,13 @@ fn a_follower_tries_its_own_token_after_that_of_its_leader_was_refused() {
 #[test]
 fn a_follower_whose_fetch_is_refused_does_not_repeat_it() {
     let mut tab = follower();
-    let fetch = [TabEffect::Fetch { after: id(5) }];
-    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), fetch);
-    let effects = tab.step(seconds(1), 0.0, TabInput::FetchFailed(answered(401)));
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), [fetch(1, 5)]);
+    let refused = TabInput::FetchFailed { number: 1, reason: answered(401) };
+    let effects = tab.step(seconds(1), 0.0, refused);
     assert_eq!(effects.last(), Some(&TabEffect::Leave));
     assert_eq!((tab.state(), tab.reason()), (&ConnectionState::Refused, Some(&answered(401))));
     assert_eq!((tab.is_wanted(), tab.cursor()), (false, Some(id(5))));
     assert_eq!(tab.step(seconds(9), 0.0, TabInput::Tick), []);
-    // A response that comes after the tab was stopped means nothing.
-    let _ = tab.step(seconds(9), 0.0, TabInput::Connect);
-    assert_eq!(tab.step(seconds(9), 0.0, TabInput::FetchFailed(answered(401))), []);
-    assert!(tab.is_wanted());
 }
 
 #[test]
@@ -324,11 +340,9 @@ fn a_follower_that_is_behind_first_reads_to_the_end_of_the_stream() {
     };
     let mut tab = follower();
     let effects = tab.step(seconds(1), 0.0, TabInput::Announced(status.clone()));
-    assert_eq!(effects, [TabEffect::Fetch { after: id(5) }]);
+    assert_eq!(effects, [fetch(1, 5)]);
     assert!(tab.is_wanted());
-    let events = vec![Content::Event(id(6)), Content::Event(id(7))];
-    let fetched = TabInput::Fetched(Fetched { after: id(5), gap: None, events, cursor: id(7) });
-    assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched)), [6, 7]);
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched(1, &[6, 7], 7))), [6, 7]);
     // The leader answers once more, or it leaves, and this tab finds the end by itself.
     let mut next = tab.clone();
     let effects = tab.step(seconds(2), 0.0, TabInput::Announced(status));
@@ -354,7 +368,7 @@ fn a_standalone_tab_also_stops_at_the_end_of_the_stream() {
 #[test]
 fn buffered_messages_of_a_former_log_are_dropped() {
     let mut tab = follower();
-    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), [TabEffect::Fetch { after: id(5) }]);
+    assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), [fetch(1, 5)]);
     let new = |sequence| EventId { epoch: Epoch::new(2), sequence };
     let gap = StreamMessage {
         received: ReceivedMessage::Gap { cursor: Some(new(0)) },
@@ -363,14 +377,14 @@ fn buffered_messages_of_a_former_log_are_dropped() {
     let gap = TabInput::Relayed { after: Some(id(9)), message: gap };
     assert_eq!(tab.step(seconds(1), 0.0, gap), []);
     // The server has started a new log before it answers.
-    let fetched = |after, upto: EventId| {
-        let gap = (after == id(5)).then_some(Content::Notice);
-        TabInput::Fetched(Fetched { after, gap, events: vec![Content::Event(upto)], cursor: upto })
+    let fetched = |number, upto: EventId| {
+        let gap = (number == 1).then_some(Content::Notice);
+        TabInput::Fetched(Fetched { number, gap, events: vec![Content::Event(upto)], cursor: upto })
     };
-    let effects = tab.step(seconds(1), 0.0, fetched(id(5), new(1)));
+    let effects = tab.step(seconds(1), 0.0, fetched(1, new(1)));
     // The gap came after the request was sent, so one more request follows, and then none.
-    assert_eq!(effects.last(), Some(&TabEffect::Fetch { after: new(1) }));
-    let effects = tab.step(seconds(1), 0.0, fetched(new(1), new(2)));
+    assert_eq!(effects.last(), Some(&TabEffect::Fetch { number: 2, after: new(1) }));
+    let effects = tab.step(seconds(1), 0.0, fetched(2, new(2)));
     assert_eq!(effects, [TabEffect::Deliver(Content::Event(new(2)))]);
 }
 
@@ -398,15 +412,11 @@ fn a_follower_that_has_fetched_an_end_does_not_take_it_from_the_leader() {
     };
     let mut tab = follower();
     assert_eq!(shown(&tab.step(seconds(1), 0.0, end(5, 6))), [6]);
-    assert_eq!(tab.step(seconds(1), 0.0, end(8, 9)), [TabEffect::Fetch { after: id(6) }]);
-    let fetched = |after, events: Vec<EventId>| {
-        let (events, cursor) = (events.into_iter().map(Content::Event).collect(), id(9));
-        TabInput::Fetched(Fetched { after: id(after), gap: None, events, cursor })
-    };
-    assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched(6, vec![id(8), id(9)]))), [8, 9]);
+    assert_eq!(tab.step(seconds(1), 0.0, end(8, 9)), [fetch(1, 6)]);
+    assert_eq!(shown(&tab.step(seconds(1), 0.0, fetched(1, &[8, 9], 9))), [8, 9]);
     // The leader's message may come later than the response.
-    assert_eq!(tab.step(seconds(1), 0.0, end(8, 9)), [TabEffect::Fetch { after: id(9) }]);
-    assert_eq!(tab.step(seconds(1), 0.0, fetched(9, Vec::new())), []);
+    assert_eq!(tab.step(seconds(1), 0.0, end(8, 9)), [fetch(2, 9)]);
+    assert_eq!(tab.step(seconds(1), 0.0, fetched(2, &[], 9)), []);
     assert_eq!(shown(&tab.step(seconds(1), 0.0, relayed(9, 10))), [10]);
 }
 
@@ -416,8 +426,8 @@ fn the_buffer_is_dropped_when_the_lock_is_granted() {
     let _ = tab.step(seconds(1), 0.0, relayed(8, 9));
     let _ = tab.step(seconds(1), 0.0, TabInput::Granted);
     let _ = tab.step(seconds(2), 0.0, TabInput::Stolen);
-    let fetch = [TabEffect::Fetch { after: id(5) }];
-    assert_eq!(tab.step(seconds(3), 0.0, relayed(8, 9)), fetch, "no request is in flight");
+    let effects = tab.step(seconds(3), 0.0, relayed(8, 9));
+    assert!(matches!(*effects, [TabEffect::Fetch { .. }]), "no request is in flight: {effects:?}");
 }
 
 #[test]
@@ -512,6 +522,8 @@ enum Action {
     Refuses(Option<u16>),
     /// The tab's token expires, and its connection ends.
     Expire(usize),
+    /// The user stops the stream, logs in, and starts it again.
+    LogIn(usize),
     Pass(u64),
 }
 
@@ -584,6 +596,7 @@ impl FakeBrowser {
             | Action::Stop(tab)
             | Action::PageHide(tab)
             | Action::PageShow(tab)
+            | Action::LogIn(tab)
                 if self.tabs[tab].is_frozen && !self.tabs[tab].is_dead => {}
             Action::Connect(tab) => {
                 if self.tabs[tab].is_dead {
@@ -649,6 +662,11 @@ impl FakeBrowser {
             Action::Expire(tab) => {
                 self.tabs[tab].is_expired = true;
                 self.act(&Action::Cut(tab, false));
+            }
+            Action::LogIn(tab) => {
+                self.act(&Action::Stop(tab));
+                self.tabs[tab].is_expired = false;
+                self.act(&Action::Connect(tab));
             }
             Action::Retain(count) => {
                 self.oldest = self.oldest.max((self.newest + 1).saturating_sub(count));
@@ -788,10 +806,11 @@ impl FakeBrowser {
                 let message = message.expect("only a message is relayed").clone();
                 self.post(tab, &TabInput::Relayed { after, message });
             }
-            TabEffect::Fetch { after } => {
+            TabEffect::Fetch { number, after } => {
                 self.fetches += 1;
                 if let Some(reason) = self.refusal(tab) {
-                    self.tabs[tab].inbox[FETCH].push_back(TabInput::FetchFailed(reason));
+                    let failed = TabInput::FetchFailed { number, reason };
+                    self.tabs[tab].inbox[FETCH].push_back(failed);
                     return;
                 }
                 let (is_gap, start) = self.start(Some(after));
@@ -802,7 +821,7 @@ impl FakeBrowser {
                 let cursor = ids.last().copied().unwrap_or(self.id(start));
                 let events = ids.into_iter().map(Content::Event).collect();
                 let gap = is_gap.then_some(Content::Notice);
-                let fetched = TabInput::Fetched(Fetched { after, gap, events, cursor });
+                let fetched = TabInput::Fetched(Fetched { number, gap, events, cursor });
                 self.tabs[tab].inbox[FETCH].push_back(fetched);
             }
             TabEffect::Deliver(Content::Event(id)) => self.tabs[tab].shown.push(id),
@@ -865,6 +884,17 @@ impl FakeBrowser {
         }
     }
 
+    /// Lets the posts between tabs arrive, and the answers to them.
+    fn deliver_posts(&mut self) {
+        for _ in 0..2 {
+            for (tab, from) in (0..TABS).flat_map(|tab| (0..TABS).map(move |from| (tab, from))) {
+                for _ in 0..self.tabs[tab].inbox[from].len() {
+                    self.act(&Action::Arrive(tab, from));
+                }
+            }
+        }
+    }
+
     /// Returns a source with an input in flight to a running tab.
     fn arrives_next(&self, tab: usize) -> Option<usize> {
         let page = &self.tabs[tab];
@@ -897,6 +927,7 @@ fn action_or_loss() -> impl Strategy<Value = Action> {
         30 => action(),
         1 => (0..TABS).prop_map(Action::Refuse),
         1 => (0..TABS).prop_map(Action::Expire),
+        1 => (0..TABS).prop_map(Action::LogIn),
         1 => Just(Action::NewLog),
         1 => (0..5_u64).prop_map(Action::Retain),
     ]
@@ -1066,6 +1097,37 @@ proptest! {
         let opened = browser.opened;
         browser.settle();
         prop_assert_eq!(browser.opened, opened, "no tab repeats a request that was refused");
+    }
+
+    #[test]
+    fn a_tab_reads_on_after_its_user_has_logged_in_again(
+        tab in 0..TABS,
+        before in proptest::collection::vec(action(), 0..200),
+        after in proptest::collection::vec(action(), 0..20),
+    ) {
+        let mut browser = FakeBrowser::new();
+        for action in &before {
+            browser.act(action);
+        }
+        browser.thaw();
+        for action in [Action::Expire(tab), Action::PageHide(tab), Action::Publish] {
+            browser.act(&action);
+        }
+        browser.settle();
+        // It has missed an event, and the response to its request takes long.
+        browser.act(&Action::PageShow(tab));
+        browser.deliver_posts();
+        for action in &after {
+            browser.act(action);
+        }
+        browser.thaw();
+        browser.act(&Action::LogIn(tab));
+        browser.settle();
+        browser.act(&Action::Publish);
+        browser.settle();
+        let page = &browser.tabs[tab];
+        prop_assert_eq!(page.tab.state(), &ConnectionState::Live);
+        prop_assert_eq!(page.tab.cursor(), Some(browser.id(browser.newest)));
     }
 
     #[test]
