@@ -216,6 +216,8 @@ export class Tab<M> {
         this.others = now;
         own({ kind: 'tick' });
         effects.push({ kind: 'announce', ...this.status(now) });
+        // Its next tick may be a minute away, if its tab is hidden.
+        if (!this.isWanted()) this.depart('inactive', effects);
         return;
       case 'no-other-tabs':
         if (role === 'leader' && this.others !== null && now - this.others > ANSWER_TIMEOUT) {

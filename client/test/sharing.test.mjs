@@ -126,8 +126,14 @@ const token = (exp) => {
   return `x.${claims}.x`;
 };
 
-test('a token that has expired ends its own tab, and no other', async (t) => {
+const tokenExpires = (isHidden) => async (t) => {
   asPage(t);
+  const { setTimeout } = globalThis;
+  t.mock.method(globalThis, 'setTimeout', (callback, wait) => {
+    // A tab that is over leaves after this time. Browsers delay the timers of a hidden tab.
+    const isHeld = isHidden && new Error().stack.includes('announceState');
+    if (!isHeld) return setTimeout(callback, wait);
+  });
   let open;
   const { url, requests } = await serve(t, ({ pathname, headers, searchParams }, response) => {
     if (pathname === '/poll') return answer(response, { events: [content(1)], gap: null, cursor: id(1) });
@@ -156,7 +162,10 @@ test('a token that has expired ends its own tab, and no other', async (t) => {
   assert.equal(leader.one.reason.status, 401);
   const sent = requests.filter(({ pathname }) => pathname === '/events').length;
   assert.equal(sent, 3);
-});
+};
+
+test('a token that has expired ends its own tab, and no other', tokenExpires(false));
+test('another tab reads on at once after the token of a hidden one has expired', tokenExpires(true));
 
 test('a follower whose fetch is refused does not repeat it', async (t) => {
   asPage(t);

@@ -385,6 +385,10 @@ impl<M> Tab<M> {
                 self.others = Some(now);
                 self.step_connection(now, random, ConnectionInput::Tick, effects);
                 effects.push(TabEffect::Announce(self.status(now)));
+                // Its next tick may be a minute away, if its tab is hidden.
+                if !self.is_wanted() {
+                    self.depart(Role::Inactive, effects);
+                }
             }
             (Role::Leader, TabInput::NoOtherTabs) => {
                 // A tab that came while the browser counted is not in its count.

@@ -319,6 +319,23 @@ fn a_follower_tries_its_own_token_after_that_of_its_leader_was_refused() {
 }
 
 #[test]
+fn a_refused_leader_whose_timers_are_slow_leaves_when_another_tab_asks() {
+    for (status, state) in [(401, ConnectionState::Refused), (204, ConnectionState::Stopped)] {
+        let mut tab = leader();
+        let _ = tab.step(seconds(1), 0.0, TabInput::Connection(ConnectionInput::GaveUp));
+        let explained = ConnectionInput::Explained(answered(status));
+        let _ = tab.step(seconds(1), 0.0, TabInput::Connection(explained));
+        let effects = tab.step(seconds(2), 0.0, TabInput::Asked);
+        let [TabEffect::Announce(announced), TabEffect::Leave] = &*effects else {
+            panic!("{effects:?}");
+        };
+        assert_eq!((&announced.state, tab.state()), (&state, &state));
+        assert_eq!((tab.role(), tab.reason()), (Role::Inactive, Some(&answered(status))));
+        assert_eq!(tab.step(seconds(60), 0.0, TabInput::Tick), []);
+    }
+}
+
+#[test]
 fn a_follower_whose_fetch_is_refused_does_not_repeat_it() {
     let mut tab = follower();
     assert_eq!(tab.step(seconds(1), 0.0, relayed(8, 9)), [fetch(1, 5)]);
@@ -463,10 +480,13 @@ struct FakeBrowser {
 }
 
 /// A simulated tab.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 struct FakeTab {
     tab: Tab<Content>,
     is_dead: bool,
     is_frozen: bool,
+    /// `true` if it is in the background, where its timers do not run for a minute.
+    is_hidden: bool,
     /// `true` once its token has expired.
     is_expired: bool,
     /// Inputs in flight, by source: each tab, the tab's stream, the lock, a fetch. Those of one
@@ -503,6 +523,8 @@ enum Action {
     Kill(usize),
     Freeze(usize),
     Thaw(usize),
+    /// The user looks at another tab, or at this one.
+    Hide(usize, bool),
     /// One input in flight arrives.
     Arrive(usize, usize),
     /// The server sends the next block of its stream.
@@ -533,6 +555,7 @@ impl FakeBrowser {
             tab: Tab::new(None),
             is_dead: false,
             is_frozen: false,
+            is_hidden: false,
             is_expired: false,
             inbox: Default::default(),
             stream: None,
@@ -604,6 +627,7 @@ impl FakeBrowser {
                     let cursor = self.id(self.newest);
                     self.tabs[tab].is_dead = false;
                     self.tabs[tab].is_frozen = false;
+                    self.tabs[tab].is_hidden = false;
                     self.tabs[tab].is_expired = false;
                     self.begin(tab, Some(cursor));
                     self.tabs[tab].shown = vec![cursor];
@@ -621,6 +645,7 @@ impl FakeBrowser {
             }
             Action::Freeze(tab) => self.tabs[tab].is_frozen = true,
             Action::Thaw(tab) => self.tabs[tab].is_frozen = false,
+            Action::Hide(tab, is_hidden) => self.tabs[tab].is_hidden = is_hidden,
             Action::Arrive(tab, from) => {
                 if !self.tabs[tab].is_frozen
                     && let Some(input) = self.tabs[tab].inbox[from].pop_front()
@@ -681,7 +706,7 @@ impl FakeBrowser {
             Action::Pass(seconds_passed) => {
                 self.now += seconds(seconds_passed);
                 for tab in 0..TABS {
-                    if !self.tabs[tab].is_frozen {
+                    if !self.tabs[tab].is_frozen && !self.tabs[tab].is_hidden {
                         self.input(tab, TabInput::Tick);
                     }
                 }
@@ -860,6 +885,7 @@ impl FakeBrowser {
     fn thaw(&mut self) {
         for tab in 0..TABS {
             self.act(&Action::Thaw(tab));
+            self.act(&Action::Hide(tab, false));
             self.act(&Action::PageShow(tab));
         }
     }
@@ -928,6 +954,7 @@ fn action_or_loss() -> impl Strategy<Value = Action> {
         1 => (0..TABS).prop_map(Action::Refuse),
         1 => (0..TABS).prop_map(Action::Expire),
         1 => (0..TABS).prop_map(Action::LogIn),
+        1 => (0..TABS, any::<bool>()).prop_map(|(tab, is_hidden)| Action::Hide(tab, is_hidden)),
         1 => Just(Action::NewLog),
         1 => (0..5_u64).prop_map(Action::Retain),
     ]
@@ -1083,6 +1110,9 @@ proptest! {
             browser.act(action);
         }
         browser.thaw();
+        for &tab in &expired {
+            browser.act(&Action::Hide(tab, browser.tabs[tab].is_expired));
+        }
         browser.settle();
         browser.settle();
         browser.act(&Action::Publish);
