@@ -69,24 +69,26 @@ const JSON: &str = "application/json";
 ///
 /// # Errors
 ///
-/// Returns the reason why there is no valid response.
+/// Returns the reason why there is no valid response. A response that is not one of Waterclock's
+/// counts as [`DisconnectReason::Unreachable`].
 pub async fn poll(url: String) -> Result<PollResponse, DisconnectReason> {
     let json = get_json(url).await?;
-    PollResponse::from_json(&json).ok_or_else(|| DisconnectReason::ContentType(JSON.to_owned()))
+    PollResponse::from_json(&json).ok_or(DisconnectReason::Unreachable)
 }
 
 /// Requests JSON, with a timeout. The future is boxed, so that its code is in the page once.
 ///
 /// # Errors
 ///
-/// Returns the reason why there is no valid response.
+/// Returns the reason why there is no valid response. A body that is incomplete or not JSON counts
+/// as [`DisconnectReason::Unreachable`].
 pub fn get_json(url: String) -> Pin<Box<dyn Future<Output = Result<Json, DisconnectReason>>>> {
     Box::pin(async move {
         let timeout = AbortSignal::timeout_with_u32(TIMEOUT);
         let request = Request::get(&url).header("accept", JSON).abort_signal(Some(&timeout));
         let response = check(request.send().await, JSON).await?;
         let text = response.text().await.map_err(|_| DisconnectReason::Unreachable)?;
-        Json::of(&text).ok_or_else(|| DisconnectReason::ContentType(JSON.to_owned()))
+        Json::of(&text).ok_or(DisconnectReason::Unreachable)
     })
 }
 
