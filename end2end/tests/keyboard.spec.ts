@@ -19,9 +19,13 @@ async function reachesAll(page: Page) {
       if (element === document.body) return { name: '', isShown: true };
       if (element.wasReached) return null;
       element.wasReached = true;
-      const { outlineStyle, outlineWidth } = getComputedStyle(element);
+      // A link that fills its row has its outline around the row.
+      const isOutlined = [undefined, '::after'].some((part) => {
+        const { outlineStyle, outlineWidth } = getComputedStyle(element, part);
+        return outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2;
+      });
       const { top, bottom } = element.getBoundingClientRect();
-      const isShown = outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2 && bottom > 0 && top < innerHeight;
+      const isShown = isOutlined && bottom > 0 && top < innerHeight;
       return { name: element.outerHTML.slice(0, 100), isShown };
     });
     if (!stop) break;

@@ -92,6 +92,7 @@ test('after an upgrade, the topics are loaded again, too', async ({ page, server
   await server.start(...fast);
   let loads = 0;
   await page.route(`${server.url}/topics`, async (route) => {
+    if (route.request().headers().accept === 'text/event-stream') return route.continue();
     const response = await route.fetch();
     const isOld = route.request().resourceType() === 'document' && loads++ === 0;
     const html = await response.text();

@@ -213,6 +213,8 @@ test.describe('without a connection', () => {
     await publish(server, 'before');
     await page.clock.install();
     await open(page, server);
+    // The page knows how many there were before.
+    await expect(cell(page, 'before', RATE)).toHaveText('0/s');
     await publish(server, 'before');
     await publish(server, 'another');
     await head(page, 'Rate').getByRole('button').click();
