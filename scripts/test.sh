@@ -126,6 +126,12 @@ cargo_test() {
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet
 }
 
+# The integration tests once more, with all streams on the ordinary path.
+ordinary_path() {
+    ORDINARY_PATH=yes RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} \
+        cargo test --quiet --package server --test http
+}
+
 # The client in TypeScript. Its tests replay traces that cargo_test has written.
 client() {
     cd client
@@ -163,6 +169,7 @@ step 'documentation' documentation
 group unit
 step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
 step 'unit, property and integration tests, and examples' cargo_test
+step 'integration tests of the ordinary path' ordinary_path
 step 'the client in TypeScript' client
 group e2e
 step 'end-to-end tests in Chromium and Firefox' end_to_end

@@ -146,6 +146,7 @@ async fn run(
         streams: state.events.streams(),
         metrics: Arc::clone(&state.metrics),
         stop: state.stop.clone(),
+        is_direct: !options.no_direct_path,
     };
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
     let publishing = Arc::clone(&hub);

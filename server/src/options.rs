@@ -182,6 +182,11 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_KEEP_ALIVE", value_name = "TIME", default_value = KEEP_ALIVE, value_parser = duration)]
     pub keep_alive: Duration,
 
+    /// Write event streams over plain HTTP/1.1 by the HTTP library, as all other responses are. It
+    /// takes more memory and time, and is for comparison
+    #[arg(long, env = "WATERCLOCK_NO_DIRECT_PATH")]
+    pub no_direct_path: bool,
+
     /// Maximum duration of a shutdown. Streams are told to reconnect, spread over that time if
     /// there are many; a second SIGTERM or SIGINT stops at once
     #[arg(long, env = "WATERCLOCK_DRAIN", value_name = "TIME", default_value = "10s", value_parser = duration)]

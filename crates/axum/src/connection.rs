@@ -1,9 +1,18 @@
 //! The connection below a request, as far as these routes know it and may act on it.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use futures_util::future::BoxFuture;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, future::BoxFuture};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+
+use crate::{session::Session, sse::SseEncoder};
 
 /// A connection that can close its side and wait for the client to close the other one.
 pub trait GracefulClose: Send + Sync {
@@ -45,6 +54,46 @@ impl ClientEnd {
     /// Waits until the client has ended its side.
     pub(crate) async fn wait(&self) {
         self.0.cancelled().await;
+    }
+}
+
+/// A request extension by which a server takes event streams over from its implementation of HTTP.
+///
+/// With it, the body of a response to `GET /events` sends nothing and does not end. After its head,
+/// the server writes the [stream](DirectStream) itself.
+#[derive(Clone, Debug, Default)]
+pub struct StreamHandover(Arc<Mutex<Option<DirectStream>>>);
+
+impl StreamHandover {
+    /// Takes the stream of the last response, if that is one.
+    pub fn take(&self) -> Option<DirectStream> {
+        self.0.lock().take()
+    }
+
+    /// Returns `true` if there is a stream to take.
+    pub fn is_left(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
+    pub(crate) fn leave(&self, session: Session<SseEncoder>) {
+        *self.0.lock() = Some(DirectStream(session));
+    }
+}
+
+/// An event stream, as parts of the body of its response. Each holds whole blocks.
+pub struct DirectStream(Session<SseEncoder>);
+
+impl Stream for DirectStream {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+impl fmt::Debug for DirectStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectStream").finish_non_exhaustive()
     }
 }
 

@@ -84,7 +84,7 @@ use tokio::time::Instant;
 use waterclock::hub::Hub;
 
 pub use accept_hook::AcceptHook;
-pub use connection::{ClientEnd, ConnectionCloser, GracefulClose};
+pub use connection::{ClientEnd, ConnectionCloser, DirectStream, GracefulClose, StreamHandover};
 pub use denial_hook::DenialHook;
 pub use limits::{Settings, StreamLimits};
 pub use metrics::StreamMetrics;

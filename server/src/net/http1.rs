@@ -2,16 +2,17 @@
 
 use std::{
     convert::Infallible,
-    future::pending,
+    future::{pending, poll_fn},
     pin::pin,
     sync::atomic::{AtomicBool, Ordering},
+    task::Poll,
     time::Duration,
 };
 
 use axum::{
     body::Body,
     http::{
-        HeaderValue, Request, Response, StatusCode,
+        HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
         header::{CONNECTION, CONTENT_TYPE},
     },
 };
@@ -28,6 +29,7 @@ use tokio::{
     sync::Notify,
 };
 use waterclock::sse;
+use waterclock_axum::{DirectStream, StreamHandover};
 
 use super::{
     connection::{Connection, is_write_timeout},
@@ -51,22 +53,38 @@ enum ConnectionEnd {
 }
 
 impl Connection {
-    /// Serves HTTP/1.1. With `stream`, the client's departure is detected there. In TLS it arrives
-    /// as bytes, so reading detects it.
-    pub(super) async fn http1<S>(self, socket: S, stream: Option<&TcpStream>)
+    /// Serves HTTP/1.1, until the end of the connection or until an event stream leaves it. With
+    /// `stream`, the client's departure is detected there, and event streams leave. In TLS it
+    /// arrives as bytes, so reading detects it.
+    pub(super) async fn http1<S>(
+        &self,
+        socket: S,
+        stream: Option<&TcpStream>,
+        has_served: bool,
+    ) -> Option<LeftStream>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Serving { timeouts, metrics, stop, .. } = &*self.serving;
+        let Serving { timeouts, metrics, stop, is_direct, .. } = &*self.serving;
         let (answering, responding) = (&Notify::new(), &Notify::new());
         let is_streaming = &AtomicBool::new(false);
-        let has_served = AtomicBool::new(false);
-        let service = service_fn(|request: Request<Incoming>| {
+        let has_served = AtomicBool::new(has_served);
+        let (handover, continues) = (StreamHandover::default(), AtomicBool::new(true));
+        let service = service_fn(|mut request: Request<Incoming>| {
             has_served.store(true, Ordering::Relaxed);
             self.tap.begin_request();
             is_streaming.store(false, Ordering::Relaxed);
             if request.body().is_end_stream() {
                 answering.notify_one();
+            }
+            handover.take();
+            continues.store(!closes(request.headers()), Ordering::Relaxed);
+            let can_leave = stream.is_some()
+                && *is_direct
+                && request.version() == Version::HTTP_11
+                && self.progress.ends_with_head();
+            if can_leave {
+                request.extensions_mut().insert(handover.clone());
             }
             let response = self.respond(request);
             async move {
@@ -105,26 +123,38 @@ impl Connection {
                 () = self.closing.cancelled() => ConnectionEnd::Closing,
             }
         }]);
+        // hyper has just written the head, unless the socket is blocked.
+        let left = poll_fn(|_| {
+            let is_ready = is_streaming.load(Ordering::Relaxed) && !self.progress.is_blocked();
+            is_ready.then(|| handover.take()).flatten().map_or(Poll::Pending, Poll::Ready)
+        });
         let served = tokio::select! {
             // Requests that have arrived take precedence over closing an idle connection.
             biased;
             served = &mut connection => served,
+            events = left => {
+                let continues = continues.load(Ordering::Relaxed) && !stop.has_begun();
+                return Some(LeftStream { events, continues });
+            }
             Some(end) = end.next() => match end {
-                ConnectionEnd::ClientLeft => return,
-                ConnectionEnd::NoHead => return metrics.timed_out(TimedOut::Head),
+                ConnectionEnd::ClientLeft => return None,
+                ConnectionEnd::NoHead => {
+                    metrics.timed_out(TimedOut::Head);
+                    return None;
+                }
                 // hyper would wait for the rest of a head.
-                ConnectionEnd::Closing if !has_served.load(Ordering::Relaxed) => return,
+                ConnectionEnd::Closing if !has_served.load(Ordering::Relaxed) => return None,
                 ConnectionEnd::Closing => {
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
                         biased;
                         served = connection => served,
-                        () = self.nothing_owed(timeouts.closing) => return,
+                        () = self.nothing_owed(timeouts.closing) => return None,
                     }
                 }
             }
         };
-        let Err(error) = served else { return };
+        let Err(error) = served else { return None };
         if error.is_timeout() {
             let is_idle = has_served.load(Ordering::Relaxed);
             metrics.timed_out(if is_idle { TimedOut::Idle } else { TimedOut::Head });
@@ -136,7 +166,23 @@ impl Connection {
             metrics.refused(RefusalReason::Malformed);
         }
         self.failed(&error);
+        None
     }
+}
+
+/// An event stream whose head is written, and which the server writes itself from there on.
+pub(super) struct LeftStream {
+    pub(super) events: DirectStream,
+    /// `true` if the connection may have further requests after it.
+    pub(super) continues: bool,
+}
+
+/// Returns `true` if a client wants to close the connection after the response (RFC 9112, 9.6).
+fn closes(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
 /// Waits until the time for the first head is over. Never returns if a head has arrived.

@@ -12,6 +12,7 @@
 //! | `serving` | the parts that it needs |
 //! | `protocol` | the protocol of a connection, from its first bytes |
 //! | `http1`, `http2` | the protocols |
+//! | `stream` | event streams over plain HTTP/1.1, once their head is written |
 //! | `connection` | the state of a connection that they share |
 //! | `explained` | a body for hyper's own refusals |
 //! | `socket` | its socket, with a write timeout and a graceful close |
@@ -32,6 +33,7 @@ mod protocol;
 mod serving;
 mod signs_of_life;
 mod socket;
+mod stream;
 mod tap;
 pub mod tls;
 

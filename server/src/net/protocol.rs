@@ -11,6 +11,7 @@ use waterclock_axum::{ClientEnd, ConnectionCloser};
 
 use super::{
     connection::Connection,
+    http1::LeftStream,
     peer::{Peer, PeerStream},
     serving::Serving,
     signs_of_life::SignsOfLife,
@@ -75,14 +76,13 @@ pub(super) async fn serve(
     let stream = Arc::new(stream);
     let tap = Arc::new(Tap::new(&stream));
     let progress = Arc::<SignsOfLife>::default();
-    let mut socket = Socket::new(
-        Arc::clone(&stream),
-        timeouts,
-        Arc::clone(&tap),
-        Arc::clone(&progress),
-        closing.clone(),
-        guards,
-    );
+    let guards = Arc::new(guards);
+    let new_socket = || {
+        let (tap, progress) = (Arc::clone(&tap), Arc::clone(&progress));
+        let (closing, guards) = (closing.clone(), Arc::clone(&guards));
+        Socket::new(Arc::clone(&stream), timeouts, tap, progress, closing, guards)
+    };
+    let mut socket = new_socket();
     let connection = Connection {
         router,
         peer,
@@ -91,12 +91,12 @@ pub(super) async fn serve(
             stream: Arc::clone(&stream),
             tap: Arc::clone(&tap),
         })),
-        tap,
-        progress,
+        tap: Arc::clone(&tap),
+        progress: Arc::clone(&progress),
         owed: Arc::default(),
         span,
         serving: Arc::clone(&serving),
-        closing,
+        closing: closing.clone(),
     };
     // The futures of TLS and HTTP/2 are boxed, so that most connections do not reserve memory for
     // them.
@@ -106,7 +106,18 @@ pub(super) async fn serve(
             connection.wait_for_reader(&mut socket);
             Box::pin(connection.http2(socket)).await;
         }
-        None => connection.http1(socket, Some(&stream)).await,
+        None => {
+            let mut has_served = false;
+            // hyper's state is boxed, since a stream outlives it.
+            while let Some(LeftStream { events, continues }) =
+                Box::pin(connection.http1(socket, Some(&stream), has_served)).await
+            {
+                (socket, has_served) = (new_socket(), true);
+                if !connection.stream(events, continues, &mut socket, &stream).await {
+                    break;
+                }
+            }
+        }
         Some(tls) if first_bytes.first() == Some(&HANDSHAKE) => {
             Box::pin(connection.tls(socket, tls)).await;
         }
@@ -132,7 +143,7 @@ impl Connection {
                 self.wait_for_reader(socket.get_mut().0);
                 self.http2(socket).await;
             }
-            Ok(Ok(socket)) => self.http1(socket, None).await,
+            Ok(Ok(socket)) => drop(self.http1(socket, None, false).await),
             Ok(Err(error)) => {
                 tracing::debug!(parent: &self.span, %error, "the TLS handshake failed");
                 metrics.refused(RefusalReason::Tls);

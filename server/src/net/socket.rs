@@ -54,7 +54,7 @@ pub(super) struct Socket {
     /// Notified of signs of life.
     progress: Arc<SignsOfLife>,
     /// Live as long as the connection, also after an upgrade to a WebSocket.
-    _guards: ConnectionGuards,
+    _guards: Arc<ConnectionGuards>,
 }
 
 impl Socket {
@@ -64,7 +64,7 @@ impl Socket {
         tap: Arc<Tap>,
         progress: Arc<SignsOfLife>,
         closing: CancellationToken,
-        guards: ConnectionGuards,
+        guards: Arc<ConnectionGuards>,
     ) -> Self {
         Self {
             stream,
@@ -97,6 +97,7 @@ impl AsyncRead for Socket {
             return Poll::Pending;
         }
         loop {
+            let before = buffer.filled().len();
             match self.stream.try_read_buf(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.reads = 0;
@@ -106,7 +107,7 @@ impl AsyncRead for Socket {
                     self.reads += 1;
                     return Poll::Ready(read.map(|bytes| {
                         self.tap.received(bytes);
-                        self.progress.received();
+                        self.progress.received(&buffer.filled()[before..]);
                     }));
                 }
             }

@@ -24,6 +24,7 @@ pub struct Metrics {
     connections_open: Gauge,
     connections_max: Gauge,
     connections_full: Counter,
+    streams_direct: Gauge,
     connections: Counter,
     timed_out: CounterByReason,
     refused: CounterByReason,
@@ -78,6 +79,7 @@ impl Metrics {
             connections_open: Gauge::default(),
             connections_max: Gauge::default(),
             connections_full: Counter::default(),
+            streams_direct: Gauge::default(),
             connections: Counter::default(),
             timed_out: counters_by_reason(TimedOut::VARIANTS.iter().map(Into::into)),
             refused: counters_by_reason(RefusalReason::VARIANTS.iter().map(Into::into)),
@@ -99,6 +101,11 @@ impl Metrics {
             "connections_full",
             "Times that the maximum was reached, so that further connections wait",
             self.connections_full.clone(),
+        );
+        r.register(
+            "streams_direct",
+            "Open event streams on the direct path",
+            self.streams_direct.clone(),
         );
         r.register("connections", "Accepted connections", self.connections.clone());
         r.register(
@@ -132,6 +139,11 @@ impl Metrics {
     pub fn connection_open(&self) -> GaugeGuard {
         self.connections.inc();
         GaugeGuard::new(&self.connections_open)
+    }
+
+    /// Counts a stream as being on the direct path until the guard is dropped.
+    pub fn stream_direct(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.streams_direct)
     }
 
     /// Sets the maximum number of open connections.

@@ -6,6 +6,7 @@ mod attacks;
 mod attacks_on_http2;
 mod bad_days;
 mod client;
+mod direct;
 mod ends;
 mod events;
 mod frames;

@@ -70,7 +70,7 @@ async fn a_probe_has_the_headers_of_an_event_stream() {
         let lines = response.head.lines().filter(|line| !line.starts_with("date: "));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
-    let events = head(&server.get("/events").await);
+    let events = head(&server.send(b"GET /events HTTP/1.0\r\n\r\n").await);
     assert!(events.contains(&"x-accel-buffering: no".to_owned()));
     assert_eq!(head(&server.get("/diagnose/stream").await), events);
     assert_eq!(head(&server.request("POST", "/diagnose/stream", &[]).await), events);

@@ -88,6 +88,7 @@ pub struct Settings {
     pub upload_grace: Duration,
     pub timeouts: Timeouts,
     pub tls: Option<Tls>,
+    pub is_direct: bool,
 }
 
 impl Default for Settings {
@@ -103,6 +104,7 @@ impl Default for Settings {
             upload_grace: Duration::from_hours(1),
             timeouts: Timeouts::default(),
             tls: None,
+            is_direct: std::env::var_os("ORDINARY_PATH").is_none(),
         }
     }
 }
@@ -170,6 +172,7 @@ impl Server {
             streams: streams.clone(),
             metrics: Arc::clone(&state.metrics),
             stop: stop.clone(),
+            is_direct: settings.is_direct,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -194,8 +197,15 @@ impl Server {
         path: &str,
         headers: &[(&str, &[u8])],
     ) -> TestResponse {
-        // In HTTP/1.0 the response's body is the stream itself, without chunks around it.
-        let mut request = format!("{method} {path} HTTP/1.0\r\n").into_bytes();
+        // Only over HTTP/1.1 a stream takes the direct path.
+        let start = if method == "GET" && path.starts_with("/events") {
+            let has_host = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+            let host = if has_host { "" } else { "Host: localhost\r\n" };
+            format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{host}")
+        } else {
+            format!("{method} {path} HTTP/1.0\r\n")
+        };
+        let mut request = start.into_bytes();
         for (name, value) in headers {
             request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
         }
@@ -207,11 +217,7 @@ impl Server {
     pub async fn send(&self, request: &[u8]) -> TestResponse {
         let mut stream = self.connect().await;
         stream.write_all(request).await.unwrap();
-        let (head, unread, parser) = (String::new(), Vec::new(), Parser::default());
-        let mut response = TestResponse { stream, head, unread, parser };
-        response.read_until(b"\r\n\r\n").await;
-        response.head = String::from_utf8(response.take_until(b"\r\n\r\n")).unwrap();
-        response
+        TestResponse::read_from(stream).await
     }
 
     /// Publishes over HTTP, to a path below `/events/`.
@@ -274,12 +280,62 @@ pub struct TestResponse {
     stream: TcpStream,
     /// Status line and headers.
     pub head: String,
-    /// Bytes that were read from the socket and not taken yet.
+    /// Bytes of the body that were read and not taken yet.
     unread: Vec<u8>,
+    /// Bytes of chunks that are not complete (RFC 9112, 7.1), if the body has chunks.
+    chunks: Option<Vec<u8>>,
+    /// `true` after the last chunk.
+    has_last_chunk: bool,
     parser: Parser,
 }
 
 impl TestResponse {
+    /// Reads the head of a response.
+    pub async fn read_from(stream: TcpStream) -> Self {
+        let mut response = Self {
+            stream,
+            head: String::new(),
+            unread: Vec::new(),
+            chunks: None,
+            has_last_chunk: false,
+            parser: Parser::default(),
+        };
+        response.read_until(b"\r\n\r\n").await;
+        response.head = String::from_utf8(response.take_until(b"\r\n\r\n")).unwrap();
+        if response.header("transfer-encoding") == Some("chunked") {
+            response.chunks = Some(std::mem::take(&mut response.unread));
+            response.decode_chunks();
+        }
+        response
+    }
+
+    /// Returns the connection after the last chunk of a body that was read whole.
+    pub fn into_connection(self) -> TcpStream {
+        assert!(self.has_last_chunk && self.unread.is_empty());
+        assert_eq!(self.chunks.as_deref(), Some(&[][..]), "nothing follows");
+        self.stream
+    }
+
+    /// Moves what is complete of the chunks to the body.
+    fn decode_chunks(&mut self) {
+        let Some(chunks) = &mut self.chunks else { return };
+        while let Some(line) = chunks.windows(2).position(|end| end == b"\r\n") {
+            let size = str::from_utf8(&chunks[..line]).unwrap();
+            let size = usize::from_str_radix(size, 16).unwrap();
+            let end = line + 2 + size;
+            if chunks.len() < end + 2 {
+                return;
+            }
+            self.unread.extend(&chunks[line + 2..end]);
+            assert_eq!(&chunks[end..end + 2], b"\r\n", "the end of a chunk");
+            chunks.drain(..end + 2);
+            if size == 0 {
+                self.has_last_chunk = true;
+                return;
+            }
+        }
+    }
+
     pub fn status(&self) -> u16 {
         self.head.split(' ').nth(1).unwrap().parse().unwrap()
     }
@@ -288,10 +344,20 @@ impl TestResponse {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
-    /// Reads more bytes. Returns `false` at the end.
+    /// Reads more bytes of the body. Returns `false` at the end.
     async fn read(&mut self) -> bool {
-        let read = self.stream.read_buf(&mut self.unread);
-        tokio::time::timeout(DEADLINE, read).await.expect("more bytes").unwrap() > 0
+        let unread = self.unread.len();
+        while !self.has_last_chunk {
+            let read = self.stream.read_buf(self.chunks.as_mut().unwrap_or(&mut self.unread));
+            if tokio::time::timeout(DEADLINE, read).await.expect("more bytes").unwrap() == 0 {
+                return false;
+            }
+            self.decode_chunks();
+            if self.unread.len() > unread {
+                return true;
+            }
+        }
+        false
     }
 
     async fn read_until(&mut self, end: &[u8]) {

@@ -4,15 +4,18 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use futures_util::StreamExt as _;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use waterclock::transport::Transport;
 
 use crate::{
+    connection::StreamHandover,
     sse::{self, SseEncoder},
     state::StreamContext,
     subscription::Subscription,
@@ -21,6 +24,7 @@ use crate::{
 /// Answers with the stream.
 pub(super) async fn get(
     State(context): State<Arc<StreamContext>>,
+    handover: Option<Extension<StreamHandover>>,
     subscription: Subscription,
 ) -> Response {
     subscription.accept(Transport::Sse);
@@ -29,10 +33,15 @@ pub(super) async fn get(
         return StatusCode::NO_CONTENT.into_response();
     }
     let encoder = SseEncoder(subscription.format());
-    match subscription.open(context, encoder, false).await {
-        Ok(session) => sse::response(Body::from_stream(session.map(Ok::<_, Infallible>))),
-        Err((_, goodbye)) => sse::response(goodbye.map_or_else(Body::empty, Body::from)),
-    }
+    let session = match subscription.open(context, encoder, false).await {
+        Ok(session) => session,
+        Err((_, goodbye)) => return sse::response(goodbye.map_or_else(Body::empty, Body::from)),
+    };
+    let Some(Extension(handover)) = handover else {
+        return sse::response(Body::from_stream(session.map(Ok::<_, Infallible>)));
+    };
+    handover.leave(session);
+    sse::response(Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()))
 }
 
 /// Answers with the head of the stream, and opens nothing.
