@@ -21,7 +21,7 @@ export default defineConfig({
   fullyParallel: true,
   workers: 2,
   forbidOnly: true,
-  timeout: 30_000 * patience,
+  timeout: 20_000 * patience,
   expect: { timeout: 5_000 * patience },
   reporter: 'list',
   use: { trace: 'retain-on-failure' },

@@ -8,7 +8,8 @@
 #
 # scripts/setup.sh must have brought the tools, and for e2e, clients and proxies `make build` must
 # have built target/release. E2E has arguments for Playwright in the group e2e:
-# E2E="tabs -g 'a name'". A step that fails ends the run.
+# E2E="tabs -g 'a name'". E2E_PATIENCE multiplies the deadlines there: by default 3 in a run of all
+# groups, and 1 in one of some. A step that fails ends the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -150,6 +151,7 @@ end_to_end() {
         # Split like a command line: quotes keep words together.
         mapfile -t arguments < <(xargs -n 1 printf '%s\n' <<<"$E2E")
     fi
+    if [ "$wanted" = '  ' ]; then export E2E_PATIENCE=${E2E_PATIENCE:-3}; fi
     playwright "${arguments[@]}"
 }
 

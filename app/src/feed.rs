@@ -187,6 +187,24 @@ struct State {
 }
 
 impl State {
+    fn new(ring: Ring, query: String) -> Self {
+        Self {
+            ring,
+            held: None,
+            is_frame_due: false,
+            query,
+            earlier: Earlier::Kept,
+            retry_at: Duration::ZERO,
+            added_above: 0,
+            chosen: None,
+            is_revealed_next: false,
+            is_choice_kept: false,
+            has_details: false,
+            interrupted: None,
+            top: 0,
+        }
+    }
+
     fn shown(&self) -> &Ring {
         self.held.as_ref().unwrap_or(&self.ring)
     }
@@ -269,21 +287,7 @@ impl Feed {
         ring.start(events.chain(gap.map(RowContent::Gap)).collect(), ends.collect());
         let position = ScrollPosition::default();
         let viewport = Viewport::of(&ring, &ring, Earlier::Kept, position, Some(i32::MAX));
-        let state = State {
-            ring,
-            held: None,
-            is_frame_due: false,
-            query,
-            earlier: Earlier::Kept,
-            retry_at: Duration::ZERO,
-            added_above: 0,
-            chosen: None,
-            is_revealed_next: false,
-            is_choice_kept: false,
-            has_details: false,
-            interrupted: None,
-            top: 0,
-        };
+        let state = State::new(ring, query);
         let feed = Self {
             viewport: RwSignal::new(viewport),
             hold: RwSignal::default(),
@@ -682,21 +686,7 @@ mod tests {
     }
 
     fn state(ring: Ring) -> State {
-        State {
-            ring,
-            held: None,
-            is_frame_due: false,
-            query: "topic=t".to_owned(),
-            earlier: Earlier::Kept,
-            retry_at: Duration::ZERO,
-            added_above: 0,
-            chosen: None,
-            is_revealed_next: false,
-            is_choice_kept: false,
-            has_details: false,
-            interrupted: None,
-            top: 0,
-        }
+        State::new(ring, "topic=t".to_owned())
     }
 
     /// Holds the list, as [`Feed::hold`] does.

@@ -54,7 +54,7 @@ pub(crate) enum Earlier {
     Loading,
     /// The last attempt to load them has failed.
     Failed,
-    /// None of those that were loaded matches the filter.
+    /// The last requests for them have added nothing to see, as with a filter that matches little.
     Unmatched,
     /// The list has no room for them.
     Full,

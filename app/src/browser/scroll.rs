@@ -103,7 +103,8 @@ pub(crate) struct Layout {
 /// Measures the visible part. Returns `None` if the page is gone.
 pub(crate) fn measure(scroller: NodeRef<Div>) -> Option<ScrollPosition> {
     let scroller = scroller.try_get_untracked()??;
-    let height = f64::from(scroller.client_height());
+    // `clientHeight` is rounded, and a row at the edge would be cut off by half a pixel.
+    let height = scroller.get_bounding_client_rect().height().floor();
     let row = scroller.query_selector(".rows > *").ok().flatten();
     let row_height = row.map_or(ROW_HEIGHT, |row| row.get_bounding_client_rect().height().max(1.0));
     let end = f64::from(scroller.scroll_height()) - height;

@@ -70,11 +70,6 @@ impl StreamHandover {
         self.0.lock().take()
     }
 
-    /// Returns `true` if there is a stream to take.
-    pub fn is_left(&self) -> bool {
-        self.0.lock().is_some()
-    }
-
     pub(crate) fn leave(&self, session: Session<SseEncoder>) {
         *self.0.lock() = Some(DirectStream(session));
     }

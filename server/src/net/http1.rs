@@ -53,15 +53,15 @@ enum ConnectionEnd {
 }
 
 impl Connection {
-    /// Serves HTTP/1.1, until the end of the connection or until an event stream leaves it. With
-    /// `stream`, the client's departure is detected there, and event streams leave. In TLS it
-    /// arrives as bytes, so reading detects it.
+    /// Serves HTTP/1.1 to the end of the connection, or until the direct path takes an event stream
+    /// over. With `stream`, which is plain HTTP, the client's departure is detected there. In TLS
+    /// it arrives as bytes, so reading detects it, and no stream is taken over.
     pub(super) async fn http1<S>(
         &self,
         socket: S,
         stream: Option<&TcpStream>,
         has_served: bool,
-    ) -> Option<LeftStream>
+    ) -> Option<TakenStream>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -79,11 +79,11 @@ impl Connection {
             }
             handover.take();
             continues.store(!closes(request.headers()), Ordering::Relaxed);
-            let can_leave = stream.is_some()
+            let is_offered = stream.is_some()
                 && *is_direct
                 && request.version() == Version::HTTP_11
                 && self.progress.ends_with_head();
-            if can_leave {
+            if is_offered {
                 request.extensions_mut().insert(handover.clone());
             }
             let response = self.respond(request);
@@ -124,7 +124,7 @@ impl Connection {
             }
         }]);
         // hyper has just written the head, unless the socket is blocked.
-        let left = poll_fn(|_| {
+        let taken = poll_fn(|_| {
             let is_ready = is_streaming.load(Ordering::Relaxed) && !self.progress.is_blocked();
             is_ready.then(|| handover.take()).flatten().map_or(Poll::Pending, Poll::Ready)
         });
@@ -132,9 +132,9 @@ impl Connection {
             // Requests that have arrived take precedence over closing an idle connection.
             biased;
             served = &mut connection => served,
-            events = left => {
+            events = taken => {
                 let continues = continues.load(Ordering::Relaxed) && !stop.has_begun();
-                return Some(LeftStream { events, continues });
+                return Some(TakenStream { events, continues });
             }
             Some(end) = end.next() => match end {
                 ConnectionEnd::ClientLeft => return None,
@@ -170,8 +170,8 @@ impl Connection {
     }
 }
 
-/// An event stream whose head is written, and which the server writes itself from there on.
-pub(super) struct LeftStream {
+/// An event stream whose head is written, for the direct path.
+pub(super) struct TakenStream {
     pub(super) events: DirectStream,
     /// `true` if the connection may have further requests after it.
     pub(super) continues: bool,

@@ -11,7 +11,7 @@ use waterclock_axum::{ClientEnd, ConnectionCloser};
 
 use super::{
     connection::Connection,
-    http1::LeftStream,
+    http1::TakenStream,
     peer::{Peer, PeerStream},
     serving::Serving,
     signs_of_life::SignsOfLife,
@@ -109,7 +109,7 @@ pub(super) async fn serve(
         None => {
             let mut has_served = false;
             // hyper's state is boxed, since a stream outlives it.
-            while let Some(LeftStream { events, continues }) =
+            while let Some(TakenStream { events, continues }) =
                 Box::pin(connection.http1(socket, Some(&stream), has_served)).await
             {
                 (socket, has_served) = (new_socket(), true);

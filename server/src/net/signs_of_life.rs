@@ -1,5 +1,7 @@
 //! Signs of life of a client: received bytes, and progress in reading. A successful write is none,
 //! since the system accepts data long after a client has stopped reading.
+//!
+//! The direct path asks here, too, if more than one request has arrived, or data waits.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

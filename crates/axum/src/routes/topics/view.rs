@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_short_view_that_begins_anew_can_be_told_from_a_change() {
+    async fn a_short_view_that_starts_again_can_be_told_from_a_change() {
         let context = context(Settings::default());
         let wanted = Patterns::new(["a", "b"].map(|topic| topic.parse().unwrap())).unwrap();
         let filter = TopicFilter::new(&wanted, Pattern::all().into());
