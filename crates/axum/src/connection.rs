@@ -71,12 +71,14 @@ impl StreamHandover {
     }
 
     pub(crate) fn leave(&self, session: Session<SseEncoder>) {
-        *self.0.lock() = Some(DirectStream(session));
+        *self.0.lock() = Some(DirectStream(Box::new(session)));
     }
 }
 
 /// An event stream, as parts of the body of its response. Each holds whole blocks.
-pub struct DirectStream(Session<SseEncoder>);
+///
+/// Boxed, since the future of a connection would have room for it in several places.
+pub struct DirectStream(Box<Session<SseEncoder>>);
 
 impl Stream for DirectStream {
     type Item = Bytes;
