@@ -6,7 +6,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use waterclock_diagnose::{
     Check, FetchError, Finding, Protocol, RESPONSE_TIMEOUT, Report, ServerLost, StreamEnd,
@@ -50,7 +50,7 @@ pub(super) async fn measure(
     let protocol = printer.report.path.client;
     printer.add(assess::protocol(protocol, None));
     printer.add(event_source::assess(found));
-    let (status, idle_status) = watch::channel(None);
+    let (state, states) = watch::channel(IdleStream::Requested);
     let others = async {
         let request = client.compressed(Method::GET, url);
         let exchange = client.read(request, RESPONSE_TIMEOUT, |_| true).await;
@@ -59,17 +59,31 @@ pub(super) async fn measure(
             |exchange| assess::headers(exchange.response.headers(), false, false),
         ));
         let streams = usize::from(options.streams);
-        printer.add(concurrent_streams(client, url, streams, protocol, idle_status).await);
+        printer.add(concurrent_streams(client, url, streams, protocol, states).await);
         printer.add(assess::round_trip(round_trip(client, url).await));
         for check in [Check::Delivery, Check::Post, Check::Clock] {
             printer.add(Finding::unknown(check, assess::NO_PROBE));
         }
     };
     let request = client.uncompressed(Method::GET, url);
-    let on_status = move |arrived| {
-        status.send_replace(Some(arrived));
+    let on_status = |status| {
+        let is_open = status == StatusCode::OK;
+        state.send_replace(if is_open { IdleStream::Open } else { IdleStream::Refused });
     };
-    let idle_stream = client.read_with_status(request, options.idle, on_status, |_| false);
+    let idle_stream = async {
+        let first = client.read_with_status(request, options.idle, on_status, |_| false).await;
+        match first.as_ref().map(|exchange| &exchange.response.end) {
+            Ok(StreamEnd::Complete | StreamEnd::Cut(_)) => {
+                state.send_replace(IdleStream::Ended);
+            }
+            Err(_) => {
+                state.send_replace(IdleStream::Refused);
+            }
+            // The diagnosis has read enough of it.
+            Ok(StreamEnd::Stopped | StreamEnd::TimedOut) => {}
+        }
+        first
+    };
     let (first, ()) = tokio::join!(idle_stream, others);
     let is_short = match &first {
         Ok(exchange) => assess::ends_at_once(&exchange.response),
@@ -156,34 +170,50 @@ async fn round_trip(client: &HttpClient, url: &Url) -> Option<Duration> {
     shortest
 }
 
-/// Opens streams until all of them are open at the same time, or the timeout elapses. `idle_status`
-/// gets the status of the idle stream, which is one of them if it is open.
+/// The state of the stream whose pauses are measured while the other checks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IdleStream {
+    Requested,
+    /// It got another status than 200, or no response.
+    Refused,
+    Open,
+    Ended,
+}
+
+/// Opens streams until all of them are open at the same time, or the timeout elapses. The idle
+/// stream is one of them if it is open.
 async fn concurrent_streams(
     client: &HttpClient,
     url: &Url,
     tried: usize,
     protocol: Option<Protocol>,
-    mut idle_status: watch::Receiver<Option<StatusCode>>,
+    mut idle: watch::Receiver<IdleStream>,
 ) -> Finding {
     let started = Instant::now();
     let mut opening: FuturesUnordered<_> = (0..tried).map(|_| client.open(url)).collect();
     let mut open = Vec::new();
     let mut refused = None;
+    let mut has_broken = false;
     while let Ok(Some(response)) = timeout_at(started + OPEN_TIMEOUT, opening.next()).await {
         match response {
             Some(response) if response.status() == StatusCode::OK => open.push(response),
             Some(response) => refused = Some(response.status().as_u16()),
-            None => {}
+            None => has_broken = true,
         }
     }
-    if open.iter_mut().any(has_ended) {
+    let has_response = idle.wait_for(|state| *state != IdleStream::Requested);
+    let _ = timeout_at(started + OPEN_TIMEOUT, has_response).await;
+    if has_broken {
+        // Streams on one HTTP/2 connection break together, but are not told at the same moment.
+        let has_ended = idle.wait_for(|state| *state != IdleStream::Open);
+        let _ = timeout(assess::MIN_IDLE, has_ended).await;
+    }
+    let idle = *idle.borrow();
+    if idle == IdleStream::Ended || open.iter_mut().any(has_ended) {
         let measured = "streams ended before all of them were open";
         return Finding::unknown(Check::ConcurrentStreams, measured);
     }
-    let idle_status =
-        timeout_at(started + OPEN_TIMEOUT, idle_status.wait_for(Option::is_some)).await;
-    let idle =
-        usize::from(matches!(idle_status, Ok(Ok(status)) if *status == Some(StatusCode::OK)));
+    let idle = usize::from(idle == IdleStream::Open);
     let mut finding = assess::concurrent_streams(open.len() + idle, tried + idle, protocol, false);
     if let Some(status) = refused {
         let note = format!("; others got the status {status}, at which a browser stops for good");

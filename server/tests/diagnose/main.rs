@@ -574,6 +574,7 @@ async fn a_stream_that_ends_at_once_is_a_fault_however_it_ends() {
         (Http2End::Reset(h2::Reason::INTERNAL_ERROR), "was reset (`INTERNAL_ERROR`)"),
         (Http2End::Reset(h2::Reason::CANCEL), "was reset (`CANCEL`)"),
         (Http2End::Close, "the connection was closed in the middle of the response"),
+        (Http2End::CloseAtFourth, "the connection was closed in the middle of the response"),
     ];
     let mut runs: Vec<(String, &str, &str, usize)> = Vec::new();
     for (bytes, end, words, events) in cases {

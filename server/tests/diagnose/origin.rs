@@ -2,7 +2,15 @@
 //! test.
 
 use std::{
-    collections::VecDeque, future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration,
+    collections::VecDeque,
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -117,12 +125,15 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The end of a response over HTTP/2.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Http2End {
     /// `RST_STREAM` with an error code.
     Reset(h2::Reason),
     /// The end of the connection.
     Close,
+    /// The end of the connection when the fourth request arrives, which gets no response. Later
+    /// connections end after a response.
+    CloseAtFourth,
 }
 
 /// Starts a server of HTTP/2 without TLS, whose streams have one event and an end. Returns its
@@ -130,20 +141,41 @@ pub enum Http2End {
 pub async fn serve_http2(end: Http2End) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
+            let requests = Arc::clone(&requests);
             tokio::spawn(async move {
                 // Errors come from clients that close the connection.
-                let _ = exchange_http2(tcp, end).await;
+                let _ = exchange_http2(tcp, end, &requests).await;
             });
         }
     });
     address
 }
 
-async fn exchange_http2(tcp: TcpStream, end: Http2End) -> Result<(), h2::Error> {
+async fn exchange_http2(
+    tcp: TcpStream,
+    end: Http2End,
+    requests: &AtomicUsize,
+) -> Result<(), h2::Error> {
+    let tcp = tcp.into_std().unwrap();
+    let mut rest = TcpStream::from_std(tcp.try_clone().unwrap()).unwrap();
+    let result = respond_http2(TcpStream::from_std(tcp).unwrap(), end, requests).await;
+    // To close a connection whose requests are not all read would be to reset it.
+    let _ = rest.shutdown().await;
+    let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+    result
+}
+
+async fn respond_http2(
+    tcp: TcpStream,
+    end: Http2End,
+    requests: &AtomicUsize,
+) -> Result<(), h2::Error> {
     let mut connection = h2::server::handshake(tcp).await?;
     let mut waiting = VecDeque::new();
+    let mut open = Vec::new();
     loop {
         let next = match waiting.pop_front() {
             Some(next) => Some(next),
@@ -155,6 +187,10 @@ async fn exchange_http2(tcp: TcpStream, end: Http2End) -> Result<(), h2::Error> 
             let head = hyper::Response::builder().status(404).body(()).unwrap();
             response.send_response(head, true)?;
             continue;
+        }
+        let earlier = requests.fetch_add(1, Relaxed);
+        if end == Http2End::CloseAtFourth && earlier == 3 {
+            return Ok(());
         }
         let head = hyper::Response::builder().header("content-type", "text/event-stream");
         let mut stream = response.send_response(head.body(()).unwrap(), false)?;
@@ -169,7 +205,8 @@ async fn exchange_http2(tcp: TcpStream, end: Http2End) -> Result<(), h2::Error> 
         );
         match end {
             Http2End::Reset(reason) => stream.send_reset(reason),
-            Http2End::Close => return Ok(()),
+            Http2End::CloseAtFourth if earlier < 3 => open.push(stream),
+            Http2End::Close | Http2End::CloseAtFourth => return Ok(()),
         }
     }
 }
