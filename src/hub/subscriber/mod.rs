@@ -232,6 +232,8 @@ impl Subscriber {
                     conflation.take()
                 }
                 (None, Some(conflation)) if !conflation.is_empty() => conflation.take(),
+                // All that was read last was dropped meanwhile.
+                (None, _) if self.read < newest => continue,
                 (gap_or_none, _) => {
                     self.cursor.sequence = self.read;
                     return Poll::Ready(Ok(gap_or_none));

@@ -127,6 +127,33 @@ async fn nothing_deleted_is_delivered_after_the_gap_of_its_deletion() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_of_which_everything_was_dropped_is_not_the_end_of_what_there_is() {
+    let log = ShrinkingLog::new(log(20_000), |_| (0, 0));
+    let hub = Hub::new(ShrinkingLog { is_slow: true, max_read: 3, ..log }, || {
+        Timestamp::from_millis(0)
+    });
+    for is_conflated in [false, true] {
+        let start = hub.newest();
+        for topic in ["a", "a", "a", "b"] {
+            publish_to(&hub, topic).await;
+        }
+        // Far behind the ring.
+        publish(&hub, 9000).await;
+        let mut reader = hub.subscribe(patterns("a b"), Cursor::After(id(start)));
+        if is_conflated {
+            reader = reader.conflated();
+        }
+        let mut reading = tokio_test::task::spawn(reader.try_next());
+        assert!(reading.poll().is_pending(), "it has read, and does not know it yet");
+        hub.delete("a".parse().unwrap()).await.unwrap();
+        let Some(Delivery::Gap(_)) = reading.await.unwrap() else { panic!("no gap") };
+        let rest = reader.try_next().await.unwrap();
+        let Some(Delivery::Events(rest)) = rest else { panic!("{rest:?}") };
+        assert_eq!(rest.iter().map(|frame| frame.event().id).collect::<Vec<_>>(), [id(start + 4)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deletion_that_fails_is_no_gap() {
     // The second reader is told of no event up to 100 that another topic has lost.
     for lost in [|_| (0, 0), |_| (0, 100)] as [fn(u64) -> (u64, u64); 2] {
