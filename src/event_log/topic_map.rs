@@ -100,8 +100,9 @@ fn key(topic: &Topic) -> String {
 struct Path<'a> {
     matcher: Matcher<'a>,
     key: &'a str,
-    /// The states after the first, the first two … tokens of the key, as far as there are any.
-    states: Vec<StateId>,
+    /// The states after the first, the first two … tokens of the key, as far as there are any, and
+    /// the length of these tokens with their separators.
+    states: Vec<(StateId, usize)>,
 }
 
 enum Step {
@@ -116,13 +117,17 @@ enum Step {
 impl<'a> Path<'a> {
     /// Goes on to a later key, from the tokens that both keys begin with.
     fn go_to(&mut self, key: &'a str) -> Step {
-        let common = self.key.split(SEPARATOR).zip(key.split(SEPARATOR));
-        let common = common.take(self.states.len()).take_while(|(last, next)| last == next);
-        let (count, mut begin) =
-            common.fold((0, 0), |(count, begin), (token, _)| (count + 1, begin + token.len() + 1));
-        self.states.truncate(count);
+        let (last, next) = (self.key.as_bytes(), key.as_bytes());
+        let common = last.iter().zip(next).take_while(|(last, next)| last == next).count();
+        // The tokens up to here are the same if both keys end with the last one, or go on with a
+        // separator.
+        let is_common = |&(_, length): &(StateId, usize)| {
+            let end = length - 1;
+            end <= common && next.get(end).is_none_or(|byte| *byte == SEPARATOR as u8)
+        };
+        self.states.truncate(self.states.partition_point(is_common));
         self.key = key;
-        let mut state = self.states.last().copied().unwrap_or(Matcher::START);
+        let (mut state, mut begin) = self.states.last().copied().unwrap_or((Matcher::START, 0));
         while let Some(rest) = key.get(begin..) {
             if self.matcher.has_rest(state) {
                 return Step::Matches;
@@ -131,8 +136,8 @@ impl<'a> Path<'a> {
             let Some(next) = self.matcher.next(state, token) else {
                 return self.skip(state, begin, token);
             };
-            self.states.push(next);
             (state, begin) = (next, begin + token.len() + 1);
+            self.states.push((state, begin));
         }
         if self.matcher.is_end(state) { Step::Matches } else { Step::Differs }
     }
