@@ -129,9 +129,8 @@ async fn nothing_deleted_is_delivered_after_the_gap_of_its_deletion() {
 #[tokio::test(start_paused = true)]
 async fn a_read_of_which_everything_was_dropped_is_not_the_end_of_what_there_is() {
     let log = ShrinkingLog::new(log(20_000), |_| (0, 0));
-    let hub = Hub::new(ShrinkingLog { is_slow: true, max_read: 3, ..log }, || {
-        Timestamp::from_millis(0)
-    });
+    let hub =
+        Hub::new(ShrinkingLog { is_slow: true, max_read: 3, ..log }, || Timestamp::from_millis(0));
     for is_conflated in [false, true] {
         let start = hub.newest();
         for topic in ["a", "a", "a", "b"] {
