@@ -99,9 +99,9 @@ target/release/.built: $(sources) $(if $(ours),,again)
 
 again:
 
-bench: build ## Measure the server, next to a raw loop and axum's Sse (7 minutes)
+bench: build ## Measure the server, next to a raw loop and axum's Sse (11 minutes), or some cases: BENCH="delivery memory"
 	cargo build --release --package bench
-	@taskset --cpu-list 1 target/release/bench $(program)
+	@taskset --cpu-list 1 target/release/bench --program $(program) $(BENCH)
 
 bench-page: setup-test build ## Measure the page at 10,000 events a second, next to one in React (3 minutes)
 	@cd bench/page && npm ci --no-audit --no-fund --silent

@@ -9,35 +9,68 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `cases` | the benchmarks, and the table |
+//! | `options` | the command line |
+//! | `cases` | the cases, each with its target |
+//! | `table` | the figures and targets, and the table that they make |
 //! | `process` | a server as a process: start, CPU time, memory |
-//! | `load` | the load generator: many subscribers in one thread, and a publisher |
-//! | `http2` | the HTTP/2 frames of subscribers that share connections |
+//! | `load` | the load generator: many subscribers in one thread, and publishers |
 //! | `raw` | the raw loop |
+//! | `bare` | writes to a file, each with a sync |
 //! | `rival` | axum's `Sse` over a broadcast channel |
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::cast_precision_loss,
     reason = "a program for developers: it may panic, and it rounds its figures anyway"
 )]
 
+mod bare;
 mod cases;
-mod http2;
 mod load;
+mod options;
 mod process;
 mod raw;
 mod rival;
+mod table;
 
-fn main() {
+use std::process::ExitCode;
+
+use options::CommandLine;
+
+fn main() -> ExitCode {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["raw"] => raw::serve(),
-        ["rival"] => rival::serve(),
-        [waterclock] => cases::run(waterclock, ""),
-        [waterclock, prefix] => cases::run(waterclock, prefix),
-        _ => println!("usage: bench <path of waterclock> [beginning of the name of a benchmark]"),
+    let result = CommandLine::parse(&arguments).and_then(|command| match command {
+        CommandLine::Raw => {
+            raw::serve();
+            Ok(true)
+        }
+        CommandLine::Rival => {
+            rival::serve();
+            Ok(true)
+        }
+        CommandLine::Bare { per_second, size, seconds } => {
+            bare::write(per_second, size, seconds);
+            Ok(true)
+        }
+        CommandLine::Help => {
+            print!("{}", options::HELP);
+            Ok(true)
+        }
+        CommandLine::List => {
+            cases::list();
+            Ok(true)
+        }
+        CommandLine::Measure(options) => cases::measure(&options),
+    });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error}\nTry `bench --help`.");
+            ExitCode::from(2)
+        }
     }
 }

@@ -2,16 +2,15 @@
 //! It understands only the requests of the load generator, and keeps only the events, for
 //! subscribers that are behind.
 
-use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::SocketAddr,
-};
+use std::io::{ErrorKind, Read as _, Write as _};
 
 use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
 use waterclock::sse::Block;
+
+use crate::process;
 
 const LISTENER: Token = Token(usize::MAX);
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
@@ -26,8 +25,9 @@ struct RawClient {
 /// Serves until the process is killed.
 pub fn serve() {
     let mut poll = Poll::new().unwrap();
-    let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    println!("listening on http://{}", listener.local_addr().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let listener = runtime.block_on(async { process::listen() });
+    let mut listener = TcpListener::from_std(listener.into_std().unwrap());
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE).unwrap();
     let mut events = Events::with_capacity(1024);
     let mut connections: Vec<Option<RawClient>> = Vec::new();

@@ -9,8 +9,10 @@ use axum::{
     response::sse::{Event, KeepAlive, Sse},
     routing::{get, post},
 };
-use tokio::{net::TcpListener, sync::broadcast};
+use tokio::sync::broadcast;
 use tokio_stream::{Stream, StreamExt as _, wrappers::BroadcastStream};
+
+use crate::process;
 
 type Sender = broadcast::Sender<Arc<str>>;
 
@@ -23,9 +25,7 @@ pub fn serve() {
             .route("/events", get(events))
             .route("/events/t", post(publish))
             .with_state(sender);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        println!("listening on http://{}", listener.local_addr().unwrap());
-        axum::serve(listener, router).await.unwrap();
+        axum::serve(process::listen(), router).await.unwrap();
     });
 }
 

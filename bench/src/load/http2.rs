@@ -2,8 +2,8 @@
 //! Written by hand, so that the load generator spends little time on it. Numbers in brackets are
 //! sections of the RFC.
 
-/// Subscribers on one connection: the number that every server should allow (6.5.2).
-pub const STREAMS: usize = 100;
+/// Streams on one connection that every server should allow (6.5.2).
+pub const MAX_STREAMS: usize = 100;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -45,16 +45,16 @@ pub fn preface() -> Vec<u8> {
 }
 
 /// Returns the GET request of a subscriber.
-pub fn get(number: usize, path: &str) -> Vec<u8> {
+pub fn get(number: usize, path: &str, is_tls: bool) -> Vec<u8> {
     // HPACK (RFC 7541): names and two values are indices of the static table (6.1, appendix A),
     // other values are literals (6.2.2).
     let value = |name: u8, text: &str| {
         let length = u8::try_from(text.len()).ok().filter(|length| *length < 127);
         [&[name, length.expect("a short value")], text.as_bytes()].concat()
     };
-    let (method_get, scheme_http, path_name, authority) = (0x82, 0x86, 4, 1);
-    let fields =
-        [vec![method_get, scheme_http], value(path_name, path), value(authority, "localhost")];
+    let (method_get, path_name, authority) = (0x82, 4, 1);
+    let scheme = if is_tls { 0x87 } else { 0x86 };
+    let fields = [vec![method_get, scheme], value(path_name, path), value(authority, "localhost")];
     // Streams that a client opens have odd numbers (5.1.1).
     let stream = u32::try_from(2 * number + 1).unwrap();
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields.concat())
