@@ -1057,3 +1057,44 @@ async fn a_log_with_wrong_bytes_opens_or_says_why_not() {
     }
     assert!(refused > 20 && opened > 20, "{refused} {opened}");
 }
+
+#[tokio::test]
+async fn a_journal_that_has_its_size_in_advance_is_recovered_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, "abc").await;
+    let length = || fs::metadata(folder.path().join("log.db-wal")).unwrap().len();
+    let before = length();
+    assert!(before > 1 << 20, "{before}");
+    for _ in 0..20 {
+        append(&log, "abc").await;
+    }
+    assert_eq!(length(), before);
+    // The files as a crash leaves them.
+    let crashed = tempfile::tempdir().unwrap();
+    for name in [FILE, "log.db-wal"] {
+        fs::copy(folder.path().join(name), crashed.path().join(name)).unwrap();
+    }
+    let count = "SELECT count(*) FROM events";
+    let count: usize = database(&crashed).query_one(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 63);
+}
+
+#[tokio::test]
+async fn each_draft_of_an_append_finds_its_topic_as_the_ones_before_it_left_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    append(&log, "ab").await;
+    let end = || TopicEnd::done("a".parse().unwrap()).draft();
+    let drafts = vec![draft("a"), draft("b"), draft("a"), end(), draft("a"), draft("b")];
+    let appended = log.append(drafts, NOW).await.unwrap();
+    let is_stored: Vec<_> = appended.iter().map(Result::is_ok).collect();
+    assert_eq!(is_stored, [true, true, true, true, false, true]);
+    let drafts =
+        vec![draft("a").reopening(), draft("a"), end(), draft("a"), draft("c"), draft("c")];
+    let appended = log.append(drafts, NOW).await.unwrap();
+    let is_stored: Vec<_> = appended.iter().map(Result::is_ok).collect();
+    assert_eq!(is_stored, [true, true, true, false, true, true]);
+    let counts = log.figures(&["a", "b", "c"].map(|topic| topic.parse().unwrap())).await.unwrap();
+    assert_eq!(counts.iter().map(|figures| figures.events).collect::<Vec<_>>(), [5, 3, 2]);
+}

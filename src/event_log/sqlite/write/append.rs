@@ -10,7 +10,7 @@ use crate::{
     event::{Draft, IdempotencyKey, Topic},
     event_log::{
         store::Rejected,
-        topics::{Admission, StoredEnd, TopicChanges},
+        topics::{Admission, StoredEnd, TopicChanges, TopicEntry},
     },
     timestamp::Timestamp,
 };
@@ -31,6 +31,9 @@ pub(super) struct AppendTransaction<'a> {
     max_topics: usize,
     time: Timestamp,
     topics: TopicChanges,
+    /// The topic of the last draft, if it is open and the log knew it before: most drafts have the
+    /// topic of the one before them. `None` after each change of topics and ends.
+    last: Option<Arc<TopicEntry<i64>>>,
     newest: u64,
 }
 
@@ -47,10 +50,19 @@ impl<'a> AppendTransaction<'a> {
         )?;
         let newest = index.lock().newest;
         let topics = TopicChanges::default();
-        Ok(Self { transaction, insert, index, max_topics, time, topics, newest })
+        Ok(Self { transaction, insert, index, max_topics, time, topics, last: None, newest })
     }
 
     pub fn append(&mut self, draft: &Draft) -> rusqlite::Result<Result<Placed, Rejected>> {
+        if let Some(last) = &self.last
+            && last.topic == draft.topic
+            && draft.key.is_none()
+            && !draft.name.is_topic_end()
+        {
+            let row_id = last.place;
+            return self.insert(row_id, draft).map(Ok);
+        }
+        self.last = None;
         let row_id = match self.topic_row(&draft.topic)? {
             Ok(row_id) => row_id,
             Err(rejected) => return Ok(Err(rejected)),
@@ -91,13 +103,23 @@ impl<'a> AppendTransaction<'a> {
         if draft.name.is_topic_end() {
             return self.append_end(row_id, draft).map(Ok);
         }
+        let is_known = !self.topics.added.contains_key(&draft.topic);
+        if is_known && !self.topics.ends.contains_key(&draft.topic) {
+            let entry = self.index.lock().topics.get(&draft.topic);
+            self.last = entry.filter(|entry| entry.end().is_none());
+        }
+        self.insert(row_id, draft).map(Ok)
+    }
+
+    /// Inserts an event. All checks have passed.
+    fn insert(&mut self, row_id: i64, draft: &Draft) -> rusqlite::Result<Placed> {
         let Draft { name, data, key, .. } = draft;
         let sequence = self.newest + 1;
         let (publisher, key) = key.as_ref().map(|key| (&key.publisher, &key.key)).unzip();
         let time = self.time.as_millis();
         self.insert.execute((sequence, row_id, name.as_str(), time, data, publisher, key))?;
         self.newest = sequence;
-        Ok(Ok(Placed { sequence, time: self.time, is_duplicate: false }))
+        Ok(Placed { sequence, time: self.time, is_duplicate: false })
     }
 
     fn append_end(&mut self, row_id: i64, draft: &Draft) -> rusqlite::Result<Placed> {

@@ -6,9 +6,11 @@
 //! | module | contents |
 //! |---|---|
 //! | `append` | a transaction that appends events |
+//! | `journal` | the size of SQLite's journal |
 //! | `retention` | the dropping of events, and the room that the files take |
 
 mod append;
+mod journal;
 mod retention;
 
 use std::{
@@ -42,7 +44,7 @@ use crate::{
     event_log::{
         retention::Retention,
         store::{Appended, Condition, EventLogError, Rejected},
-        topics::TopicChanges,
+        topics::{TopicChanges, TopicEntry},
     },
     timestamp::Timestamp,
 };
@@ -105,6 +107,8 @@ pub(super) struct Writer {
     place: Place,
     /// The file that SQLite writes before the database.
     journal: PathBuf,
+    /// Size that the journal has before it is written; 0 to let it grow.
+    journal_bytes: u64,
     shared: Shared,
     retention: Retention,
     now: Box<dyn Fn() -> Timestamp + Send>,
@@ -179,6 +183,8 @@ impl Writer {
             connection.pragma_query_value(None, "page_size", |row| row.get::<_, u64>(0))?;
         let pages = (reserve.bytes() / 8 / page_size).clamp(16, 1000);
         connection.pragma_update(None, "wal_autocheckpoint", pages)?;
+        let journal_bytes =
+            if reserve.bytes() > 0 { journal::usual_bytes(pages, page_size) } else { 0 };
         let mapped = provide_blocks(&files::beside(database, "-shm"));
         reserve.hold();
         let started = Instant::now();
@@ -187,6 +193,7 @@ impl Writer {
             life_file,
             place,
             journal,
+            journal_bytes,
             shared,
             retention,
             now: Box::new(now),
@@ -210,6 +217,7 @@ impl Writer {
     pub fn run(mut self, commands: Receiver<Command>) {
         // Before the first client asks.
         self.probe();
+        self.extend_journal();
         loop {
             *self.shared.busy_since.lock() = None;
             let command = commands.recv_timeout(self.until_tidy().min(self.until_probe()));
@@ -340,10 +348,15 @@ impl Writer {
         for (topic, row_id) in added {
             index.topics.add(topic, row_id);
         }
+        // Most drafts have the topic of the one before them.
+        let mut last: Option<Arc<TopicEntry<i64>>> = None;
         for (placed, draft) in results.iter().zip(drafts) {
+            if last.as_ref().is_none_or(|last| last.topic != draft.topic) {
+                last = index.topics.get(&draft.topic);
+            }
             if let Ok(Placed { sequence, is_duplicate: false, .. }) = placed
                 && !draft.name.is_topic_end()
-                && let Some(entry) = index.topics.get(&draft.topic)
+                && let Some(entry) = &last
             {
                 entry.add((*sequence, time), draft.data.len());
                 index.count += 1;

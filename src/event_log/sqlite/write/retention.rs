@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{ErrorCode, TransactionBehavior};
 
 use super::{
-    super::{error::may_lack_room, schema},
-    AppendVolume, MIN_TIDY_INTERVAL, OVERHEAD, SLICE, TIDY_INTERVAL, URGENT, Writer,
+    super::error::may_lack_room, AppendVolume, MIN_TIDY_INTERVAL, OVERHEAD, SLICE, TIDY_INTERVAL,
+    URGENT, Writer,
 };
 use crate::{
     event::Topic,
@@ -20,10 +20,6 @@ use crate::{
 
 /// Number of unused pages that are returned to the file system at a time.
 const VACUUM_PAGES: usize = 1000;
-/// Size of SQLite's journal above which the writer forces a checkpoint in spite of readers.
-const MAX_JOURNAL_BYTES: u64 = 64 << 20;
-/// Timeout of a forced checkpoint.
-const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(50);
 /// Minimum interval of attempts to make room, if they are in vain.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -50,6 +46,7 @@ impl Writer {
         if self.place.is_kept() {
             self.bound_journal();
             self.reserve.hold();
+            self.extend_journal();
             let slice = SLICE.max(2 * self.appended.events);
             let dropped = self.drop_excess(slice);
             self.is_untidy = matches!(dropped, Ok(dropped) if dropped == slice);
@@ -364,34 +361,6 @@ impl Writer {
     /// Returns the size of the unused pages of the file.
     fn unused_bytes(&self) -> rusqlite::Result<usize> {
         Ok(self.pragma("freelist_count")? * self.pragma("page_size")?)
-    }
-
-    /// Forces the checkpoint that SQLite postpones as long as any reader is active, if the journal
-    /// has become long.
-    fn bound_journal(&mut self) {
-        let length = self.journal.metadata().map_or(0, |journal| journal.len());
-        let min = self.reserve.bytes() / 2;
-        // The more the journal takes of a small volume, the more its events will.
-        if length > min
-            && length > (self.reserve.free() / 4).clamp(min, MAX_JOURNAL_BYTES)
-            && self.checkpointed.elapsed() >= MIN_TIDY_INTERVAL
-        {
-            self.cut_journal();
-        }
-    }
-
-    /// Moves the journal's content to the database, as far as readers permit.
-    fn cut_journal(&mut self) {
-        let cut = |connection: &Connection| {
-            connection.busy_timeout(CHECKPOINT_TIMEOUT)?;
-            let cut = connection.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-            connection.busy_timeout(schema::BUSY_TIMEOUT)?;
-            cut
-        };
-        if let Err(error) = cut(&self.connection) {
-            tracing::warn!(%error, "the event log's journal could not be cut");
-        }
-        self.checkpointed = Instant::now();
     }
 
     /// Returns at most `max` unused pages to the file system if they are more than a quarter of the
