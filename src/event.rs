@@ -13,9 +13,9 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{id::EventId, timestamp::Timestamp};
 
@@ -104,9 +104,9 @@ pub struct IdempotencyKey {
 
 /// The subject of an event: tokens of `A-Za-z0-9_-` separated by dots, at most [`MAX_LENGTH`]
 /// bytes, such as `clock` or `orders.eu.created`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Topic(String);
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Topic(Arc<str>);
 
 /// A text that is not a [`Topic`].
 #[derive(Debug, thiserror::Error)]
@@ -124,12 +124,12 @@ impl Topic {
 
     /// Returns the topic of the built-in clock.
     pub fn clock() -> Self {
-        Self(Self::CLOCK.to_owned())
+        Self(Self::CLOCK.into())
     }
 
     /// Returns the topic of the built-in load.
     pub fn load() -> Self {
-        Self(Self::LOAD.to_owned())
+        Self(Self::LOAD.into())
     }
 
     /// Returns the topic as text.
@@ -142,7 +142,21 @@ impl FromStr for Topic {
     type Err = InvalidTopic;
 
     fn from_str(text: &str) -> Result<Self, InvalidTopic> {
-        text.to_owned().try_into()
+        let is_token = |token: &str| {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+            !token.is_empty() && token.bytes().all(allowed)
+        };
+        if text.len() <= MAX_LENGTH && text.split('.').all(is_token) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidTopic)
+        }
+    }
+}
+
+impl Serialize for Topic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
@@ -150,21 +164,13 @@ impl TryFrom<String> for Topic {
     type Error = InvalidTopic;
 
     fn try_from(text: String) -> Result<Self, InvalidTopic> {
-        let is_token = |token: &str| {
-            let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-            !token.is_empty() && token.bytes().all(allowed)
-        };
-        if text.len() <= MAX_LENGTH && text.split('.').all(is_token) {
-            Ok(Self(text))
-        } else {
-            Err(InvalidTopic)
-        }
+        text.parse()
     }
 }
 
 impl From<Topic> for String {
     fn from(topic: Topic) -> Self {
-        topic.0
+        topic.as_str().to_owned()
     }
 }
 
@@ -176,9 +182,9 @@ impl fmt::Display for Topic {
 
 /// The name of an event: any UTF-8 of at most [`MAX_LENGTH`] bytes without CR, LF and NUL, except
 /// the [`RESERVED`](Name::RESERVED) names. The default is `message`, for a browser's `onmessage`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Name(String);
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Name(Cow<'static, str>);
 
 /// A text that is not a [`Name`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,7 +205,7 @@ impl Name {
 
     /// Returns the name under which the event log keeps the end of a topic.
     pub(crate) fn topic_end() -> Self {
-        Self(Self::TOPIC_END.to_owned())
+        Self(Cow::Borrowed(Self::TOPIC_END))
     }
 
     /// Returns `true` for the name of a topic's end, which no event has.
@@ -215,7 +221,7 @@ impl Name {
 
 impl Default for Name {
     fn default() -> Self {
-        Self("message".to_owned())
+        Self(Cow::Borrowed("message"))
     }
 }
 
@@ -239,14 +245,20 @@ impl TryFrom<String> for Name {
         } else if Self::RESERVED.contains(&text.as_str()) {
             Err(InvalidName::Reserved)
         } else {
-            Ok(Self(text))
+            Ok(Self(text.into()))
         }
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
 impl From<Name> for String {
     fn from(name: Name) -> Self {
-        name.0
+        name.0.into_owned()
     }
 }
 

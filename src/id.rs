@@ -13,7 +13,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// One life of an event log. A log gets a new epoch when it is created or restored from a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,8 +50,8 @@ impl FromStr for Epoch {
 ///
 /// On the wire it is `<epoch>-<sequence>`, sixteen hexadecimal digits and a decimal number, which
 /// is safe in a header and a URL. Clients must treat it as opaque.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct EventId {
     /// The life of the log.
     pub epoch: Epoch,
@@ -115,6 +115,12 @@ impl FromStr for CountedId {
 impl From<EventId> for String {
     fn from(id: EventId) -> Self {
         id.to_string()
+    }
+}
+
+impl Serialize for EventId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A point in time in UTC, in milliseconds, from 1970 to 9999.
 ///
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(time.to_string(), "2026-11-22T07:00:01.500Z");
 /// # Ok::<_, waterclock::timestamp::ParseTimestampError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Timestamp {
     /// Milliseconds since 1970-01-01T00:00:00Z; at most [`LATEST`].
     millis: u64,
@@ -92,6 +92,12 @@ impl FromStr for Timestamp {
 impl From<Timestamp> for String {
     fn from(time: Timestamp) -> Self {
         time.to_string()
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
