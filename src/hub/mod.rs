@@ -192,6 +192,30 @@ impl Hub {
         self.queue(draft, Some(chain.clone())).await
     }
 
+    /// Adds drafts of a chain to the publish queue like [`enqueue_in`](Self::enqueue_in), at most as
+    /// many as the queue can hold. Waits until all have a slot. Together they take less time than
+    /// one by one.
+    ///
+    /// # Errors
+    ///
+    /// If the hub no longer writes to the log.
+    pub async fn enqueue_all(
+        &self,
+        drafts: Vec<Draft>,
+        chain: &DraftChain,
+    ) -> Result<Vec<Publishing>, EventLogError> {
+        let slots = self.queue.reserve_many(drafts.len()).await;
+        let slots = slots.map_err(|_| EventLogError::Stopped)?;
+        let since = Instant::now();
+        let queue = |(slot, draft): (mpsc::Permit<'_, QueuedDraft>, Draft)| {
+            let (result, receiver) = oneshot::channel();
+            let publisher = WaitingPublisher { since, result };
+            slot.send(QueuedDraft { draft, chain: Some(chain.clone()), publisher });
+            Publishing(receiver)
+        };
+        Ok(slots.zip(drafts).map(queue).collect())
+    }
+
     async fn queue(
         &self,
         draft: Draft,

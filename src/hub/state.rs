@@ -208,14 +208,21 @@ impl HubState {
             HashMap::new();
         {
             let mut by_topic: HashMap<&Topic, Vec<Arc<Channel>>> = HashMap::new();
+            // Most events have the topic of the one before them, and most topics have no reader.
+            let mut without: Option<&Topic> = None;
             let Fanout { ring, channels, ends, .. } = &mut *self.fanout.lock();
             for frame in frames {
                 *ends += u64::from(frame.event().name.is_topic_end());
                 let topic = &frame.event().topic;
-                for channel in by_topic.entry(topic).or_insert_with(|| channels.of(topic)) {
-                    let entry = by_channel.entry(Arc::as_ptr(channel));
-                    let (_, frames) = entry.or_insert_with(|| (Arc::clone(channel), Vec::new()));
-                    frames.push(Arc::clone(frame));
+                if without != Some(topic) {
+                    let found = by_topic.entry(topic).or_insert_with(|| channels.of(topic));
+                    without = found.is_empty().then_some(topic);
+                    for channel in found {
+                        let entry = by_channel.entry(Arc::as_ptr(channel));
+                        let (_, frames) =
+                            entry.or_insert_with(|| (Arc::clone(channel), Vec::new()));
+                        frames.push(Arc::clone(frame));
+                    }
                 }
                 ring.push(Arc::clone(frame));
             }
