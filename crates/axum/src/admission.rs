@@ -327,6 +327,11 @@ impl Grant {
         IdempotencyKey { publisher: self.publisher.name.clone(), key }
     }
 
+    /// Counts an event towards the client's rate, if the rate permits it now.
+    pub(crate) fn count_now(&self) -> bool {
+        !self.publisher.is_rate_limited || self.context.rate.count(self.client).is_ok()
+    }
+
     /// Counts an event towards the client's rate, as soon as the rate permits it.
     pub(crate) async fn wait_and_count(&self) {
         if self.publisher.is_rate_limited {
@@ -360,6 +365,18 @@ impl Grant {
         let draft = Draft { topic: self.topic.clone(), ..draft };
         let publishing = self.context.hub.enqueue_in(draft, pieces).await?;
         Ok(InFlight { publishing, reservation: None })
+    }
+
+    /// Hands pieces of an upload to the hub like [`enqueue_piece`](Self::enqueue_piece). They must
+    /// have the topic of the grant.
+    pub(crate) async fn enqueue_pieces(
+        &self,
+        drafts: Vec<Draft>,
+        pieces: &DraftChain,
+    ) -> Result<impl Iterator<Item = InFlight> + use<>, PublishRejection> {
+        self.check_expiry()?;
+        let publishing = self.context.hub.enqueue_all(drafts, pieces).await?;
+        Ok(publishing.into_iter().map(|publishing| InFlight { publishing, reservation: None }))
     }
 }
 

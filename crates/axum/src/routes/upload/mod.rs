@@ -12,7 +12,7 @@ mod chunks;
 mod events;
 mod lines;
 
-use std::{collections::VecDeque, fmt, future::pending, pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, future::pending, mem, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -31,10 +31,10 @@ use waterclock::{
 use self::{chunks::ChunkSplitter, events::EventSplitter, lines::LineSplitter};
 use super::{body, poll::PlacedEnd};
 use crate::{
-    admission::{Grant, InFlight, PublishRejection},
+    admission::{Grant, InFlight, PublishRejection, check_size},
     ending_uploads::EndingUpload,
     idempotency::KeyReservation,
-    limits::{MAX_DATA, MAX_IN_FLIGHT},
+    limits::{MAX_BYTES_IN_FLIGHT, MAX_DATA, MAX_GROUP, MAX_PIECES_IN_FLIGHT},
     problem::Problem,
     state::PublishContext,
 };
@@ -142,7 +142,9 @@ pub(super) async fn publish(
         position: 0,
         repeated: Repeated::default(),
         chain: DraftChain::default(),
+        group: Vec::new(),
         in_flight: VecDeque::new(),
+        bytes_in_flight: 0,
         summary: UploadSummary::new(split),
         refused: None,
         unconfirmed: 0,
@@ -236,8 +238,13 @@ struct Upload<'a> {
     repeated: Repeated,
     /// Lets no piece follow one that was not stored.
     chain: DraftChain,
-    /// Pieces on their way to the log, oldest first. At [`MAX_IN_FLIGHT`], nothing more is read.
+    /// Pieces that have arrived, and are yet to be handed to the hub.
+    group: Vec<Draft>,
+    /// Pieces on their way to the log, oldest first. At [`MAX_PIECES_IN_FLIGHT`], nothing more is
+    /// read.
     in_flight: VecDeque<PieceInFlight>,
+    /// Length of their data.
+    bytes_in_flight: usize,
     summary: UploadSummary,
     /// Number of the piece that cannot be published, counted from 1.
     refused: Option<u64>,
@@ -283,14 +290,13 @@ impl Upload<'_> {
                 Some(Ok(bytes)) => splitter.push(bytes),
                 None => splitter.finish(),
             }
-            while let Some(piece) = splitter.next() {
-                number += 1;
-                let piece = piece.inspect_err(|_| self.refused = Some(number))?;
-                match self.split {
-                    Split::Chunks if self.may_be_known => self.publish_repeated(piece.data).await?,
-                    _ => self.publish_piece(piece).await?,
-                }
+            let published = self.publish_pieces(&mut *splitter, &mut number).await;
+            if let Err(why) = self.send_group().await {
+                // The request has ended earlier than at a piece that cannot be published.
+                self.refused = None;
+                return Err(why);
             }
+            published?;
             if chunk.is_none() {
                 // The text ends within a chunk of the earlier upload, so it is published, too.
                 self.summary.add_bytes(self.repeated.text.len());
@@ -300,13 +306,34 @@ impl Upload<'_> {
         }
     }
 
+    /// Publishes the pieces that are complete. The last ones may have yet to be sent.
+    async fn publish_pieces(
+        &mut self,
+        splitter: &mut dyn Splitter,
+        number: &mut u64,
+    ) -> Result<(), PublishRejection> {
+        while let Some(piece) = splitter.next() {
+            *number += 1;
+            let piece = piece.inspect_err(|_| self.refused = Some(*number))?;
+            match self.split {
+                Split::Chunks if self.may_be_known => self.publish_repeated(piece.data).await?,
+                _ => self.publish_piece(piece).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Publishes a piece.
     async fn publish_piece(&mut self, piece: Piece) -> Result<(), PublishRejection> {
-        tokio::select! {
-            () = self.grant.wait_and_count() => {}
-            rejection = self.interrupted() => return Err(rejection),
+        if !self.grant.count_now() {
+            self.send_group().await?;
+            tokio::select! {
+                () = self.grant.wait_and_count() => {}
+                rejection = self.interrupted() => return Err(rejection),
+            }
         }
         let Piece { name, data } = piece;
+        check_size(&data)?;
         let (name, length) = (name.unwrap_or_else(|| self.name.clone()), data.len());
         let draft = Draft {
             key: self.key(),
@@ -315,11 +342,33 @@ impl Upload<'_> {
         };
         // Only the first new piece: a later end, by another publisher, counts.
         self.reopen &= self.may_be_known;
-        let publishing = self.grant.enqueue_piece(draft, &self.chain).await?;
+        self.group.push(draft);
         self.position += if self.split == Split::Chunks { length } else { 1 };
-        self.in_flight.push_back(PieceInFlight { length, publishing });
-        let must_wait = self.may_be_known || self.chain.has_failed();
-        self.settle(if must_wait { 0 } else { MAX_IN_FLIGHT }).await
+        if self.may_be_known || self.chain.has_failed() {
+            self.send_group().await?;
+            return self.settle(0).await;
+        }
+        if self.group.len() == MAX_GROUP { self.send_group().await } else { Ok(()) }
+    }
+
+    /// Hands the pieces of the group to the hub, and waits while too many are in flight.
+    async fn send_group(&mut self) -> Result<(), PublishRejection> {
+        if self.group.is_empty() {
+            return Ok(());
+        }
+        let drafts = mem::take(&mut self.group);
+        let lengths: Vec<_> = drafts.iter().map(|draft| draft.data.len()).collect();
+        let sent = self.grant.enqueue_pieces(drafts, &self.chain).await?;
+        for (length, publishing) in lengths.into_iter().zip(sent) {
+            self.bytes_in_flight += length;
+            self.in_flight.push_back(PieceInFlight { length, publishing });
+        }
+        while self.in_flight.len() > MAX_PIECES_IN_FLIGHT
+            || self.bytes_in_flight > MAX_BYTES_IN_FLIGHT
+        {
+            self.settle(self.in_flight.len() - 1).await?;
+        }
+        Ok(())
     }
 
     /// Publishes the text of chunks, except for the part that an earlier upload has published. Its
@@ -404,6 +453,7 @@ impl Upload<'_> {
         while (self.in_flight.len() > left || end.is_err())
             && let Some(PieceInFlight { length, publishing }) = self.in_flight.pop_front()
         {
+            self.bytes_in_flight -= length;
             match publishing.stored().await {
                 Ok(frame) => {
                     self.summary.count(length);
