@@ -9,7 +9,7 @@ use server::{
     net::{Capacity, Serving, listen, serve, tls::Tls},
     ops::{output::Output, signals::StopSignals},
     options::{Command, Options, Store},
-    routes::router,
+    routes::responder,
     state::AppState,
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -150,7 +150,7 @@ async fn run(
     };
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
     let publishing = Arc::clone(&hub);
-    let router = router(state);
+    let responder = responder(state);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let fingerprint = tls.as_ref().map(Tls::fingerprint);
     if let Some(tls) = tls {
@@ -160,7 +160,7 @@ async fn run(
     let mut servers = JoinSet::new();
     for listener in listeners {
         let address = listener.local_addr()?;
-        servers.spawn(serve(listener, router.clone(), serving.clone()));
+        servers.spawn(serve(listener, Arc::clone(&responder), serving.clone()));
         output.print(format_args!("listening on {scheme}://{address}"));
     }
     if let Some(fingerprint) = fingerprint.filter(|_| options.tls_self_signed) {

@@ -47,6 +47,7 @@
 //! | [`metrics`] | counters for Prometheus |
 //! | [`stop`] | the shutdown signal |
 //! | [`connection`] | the connection below a WebSocket |
+//! | [`PublishRoute`] | the route that publishes, without a router |
 //! | [`AcceptHook`] | a hook that is called when a subscription is accepted |
 //! | [`DenialHook`] | a hook that is called for a permission that is refused within a response |
 
@@ -68,6 +69,7 @@ mod parameters;
 pub mod policy;
 pub mod problem;
 mod publish_rate;
+mod publish_route;
 mod query;
 mod routes;
 mod session;
@@ -90,6 +92,7 @@ pub use limits::{Settings, StreamLimits};
 pub use metrics::StreamMetrics;
 pub use policy::{Denied, Expiry, Policy, Publisher, ReadOnly};
 pub use problem::{AttackSign, Denial, Problem};
+pub use publish_route::PublishRoute;
 pub use stop::Stop;
 pub use streams::OpenStreams;
 pub use waterclock;
@@ -189,6 +192,11 @@ impl EventRoutes {
     #[cfg(feature = "probe")]
     pub fn probe_router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         routes::router(routes::probe_routes()).with_state(self.state())
+    }
+
+    /// The handler that publishes, for calling it without a router.
+    pub fn publish_route(&self) -> PublishRoute {
+        PublishRoute(self.state().publishing)
     }
 
     /// Returns the paths of these routes, with their parameters in braces.

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     time::Instant,
@@ -18,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     capacity::{Capacity, Slot},
     protocol,
-    serving::Serving,
+    serving::{Responder, Serving},
 };
 
 /// Length of the listen backlog: the number of clients that may reconnect at once after an outage.
@@ -45,7 +44,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until shutdown. Then the streams say goodbye, requests are answered until the last stream
 /// has ended whose client reads, and requests in flight are completed. The caller bounds the time
 /// that this may take.
-pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
+pub async fn serve(listener: TcpListener, responder: Responder, serving: Serving) {
     let serving = Arc::new(serving);
     let closing = CancellationToken::new();
     let connections = TaskTracker::new();
@@ -59,9 +58,9 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
         match accepted {
             Ok((stream, address, slot)) => {
                 let guards = (serving.metrics.connection_open(), connections.token(), slot);
-                let (router, closing) = (router.clone(), closing.clone());
+                let (responder, closing) = (Arc::clone(&responder), closing.clone());
                 let serving = Arc::clone(&serving);
-                tokio::spawn(protocol::serve(stream, address, router, serving, closing, guards));
+                tokio::spawn(protocol::serve(stream, address, responder, serving, closing, guards));
             }
             // The client left before its connection was accepted.
             Err(error) if is_of_client(&error) => {}

@@ -13,22 +13,25 @@ use std::{
 };
 
 use axum::{
-    Router,
     body::Body,
     http::{Request, Response},
 };
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span};
 use waterclock_axum::{ClientEnd, ConnectionCloser};
 
-use super::{peer::Peer, serving::Serving, signs_of_life::SignsOfLife, tap::Tap};
+use super::{
+    peer::Peer,
+    serving::{Responder, Serving},
+    signs_of_life::SignsOfLife,
+    tap::Tap,
+};
 
 /// The parts of serving a connection, without its socket.
 pub(super) struct Connection {
-    pub(super) router: Router,
+    pub(super) responder: Responder,
     pub(super) peer: Peer,
     pub(super) closer: ConnectionCloser,
     /// Reached once an HTTP/1.1 client has ended its side during a response.
@@ -44,7 +47,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Answers a request by the router.
+    /// Answers a request.
     pub(super) fn respond<B>(
         &self,
         mut request: Request<B>,
@@ -63,11 +66,11 @@ impl Connection {
         } else {
             request.map(|body| Body::new(Upload { body, turn: Arc::clone(&turn) }))
         };
-        let response = self.router.clone().oneshot(request).instrument(self.span.clone());
+        let response = (self.responder)(request).instrument(self.span.clone());
         let owed = OwedResponse(turn);
         async {
             let _owed = owed;
-            response.await.unwrap_or_else(|never| match never {})
+            response.await
         }
     }
 

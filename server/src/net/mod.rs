@@ -1,4 +1,4 @@
-//! Sockets: serves a router from listeners until shutdown.
+//! Sockets: serves requests from listeners until shutdown.
 //!
 //! The accept loop is our own, on hyper-util, since no ready-made one has all of this: a timeout
 //! before a connection's first byte, small send buffers, so that a slow reader occupies little
@@ -40,6 +40,6 @@ pub mod tls;
 pub use accept::{listen, serve};
 pub use capacity::Capacity;
 pub use peer::Peer;
-pub use serving::Serving;
+pub use serving::{Responder, Serving};
 #[cfg(feature = "compare")]
 pub(crate) use tap::{ByteCounter, Tap};

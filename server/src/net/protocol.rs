@@ -3,7 +3,6 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +12,7 @@ use super::{
     connection::Connection,
     http1::TakenStream,
     peer::{Peer, PeerStream},
-    serving::Serving,
+    serving::{Responder, Serving},
     signs_of_life::SignsOfLife,
     socket::{ConnectionGuards, Socket},
     tap::Tap,
@@ -43,7 +42,7 @@ const NO_TLS: &str = "This port requires TLS: use https:// instead of http://.\n
 pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
-    router: Router,
+    responder: Responder,
     serving: Arc<Serving>,
     closing: CancellationToken,
     guards: ConnectionGuards,
@@ -84,7 +83,7 @@ pub(super) async fn serve(
     };
     let mut socket = new_socket();
     let connection = Connection {
-        router,
+        responder,
         peer,
         client_end: ClientEnd::default(),
         closer: ConnectionCloser::new(Arc::new(PeerStream {

@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::{body::Body, extract::Request, response::Response};
+use futures_util::future::BoxFuture;
 use waterclock_axum::{OpenStreams, Stop};
 
 use super::{capacity::Capacity, tls::Tls};
 use crate::{limits::Timeouts, ops::metrics::Metrics};
 
-/// The parts that serving needs in addition to a router.
+/// A function that answers a request.
+pub type Responder = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// The parts that serving needs in addition to a responder.
 #[derive(Clone)]
 pub struct Serving {
     /// Time limits for clients.

@@ -9,9 +9,7 @@ use std::{
 };
 
 use axum::{
-    extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, Uri, header::ORIGIN, request::Parts},
-    middleware::Next,
     response::Response,
 };
 use parking_lot::Mutex;
@@ -37,6 +35,16 @@ impl Denials {
     /// Starts without messages.
     pub(super) fn new(trusted_proxies: Arc<[TrustedProxy]>) -> Self {
         Self { trusted_proxies, recent: Mutex::default() }
+    }
+
+    /// Prints a message if the permission of a line or a message in a request is refused. Returns
+    /// the parts for a message about the request itself.
+    pub(super) fn watch(self: &Arc<Self>, request: &mut Parts) -> Arc<RefusedRequest> {
+        let refused = Arc::new(RefusedRequest::new(Arc::clone(self), request));
+        let within = Arc::clone(&refused);
+        let hook = DenialHook::new(move |status, denial| within.print(status, denial));
+        request.extensions.insert(hook);
+        refused
     }
 }
 
@@ -74,7 +82,7 @@ impl RecentMessages {
 }
 
 /// The parts of a request that a message about it has.
-struct RefusedRequest {
+pub(super) struct RefusedRequest {
     denials: Arc<Denials>,
     client: Option<IpAddr>,
     origin: Option<HeaderValue>,
@@ -87,6 +95,13 @@ impl RefusedRequest {
         let client = client_address(request, &denials.trusted_proxies);
         let origin = request.headers.get(ORIGIN).cloned();
         Self { denials, client, origin, method: request.method.clone(), uri: request.uri.clone() }
+    }
+
+    /// Prints a message if the response refuses the permission of the request.
+    pub(super) fn print_if_denied(&self, response: &Response) {
+        if let Some(denial) = response.extensions().get() {
+            self.print(response.status(), denial);
+        }
     }
 
     /// Prints a message about the refusal, unless there was one lately.
@@ -110,24 +125,6 @@ impl RefusedRequest {
             );
         }
     }
-}
-
-/// Passes on a request, and prints a message if its permission is refused, or that of a line or a
-/// message in it.
-pub(super) async fn print(
-    State(denials): State<Arc<Denials>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let refused = Arc::new(RefusedRequest::new(denials, &parts));
-    let within = Arc::clone(&refused);
-    parts.extensions.insert(DenialHook::new(move |status, denial| within.print(status, denial)));
-    let response = next.run(Request::from_parts(parts, body)).await;
-    if let Some(denial) = response.extensions().get() {
-        refused.print(response.status(), denial);
-    }
-    response
 }
 
 #[cfg(test)]

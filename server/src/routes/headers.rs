@@ -21,11 +21,10 @@ const DEFAULT_HEADERS: [(HeaderName, &str); 6] = [
 ];
 
 /// Adds [`DEFAULT_HEADERS`] to a response.
-pub(super) async fn add(mut response: Response) -> Response {
+pub(super) fn add(response: &mut Response) {
     for (name, value) in DEFAULT_HEADERS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
-    response
 }
 
 /// The policy of a page (Content Security Policy Level 3): it may load files and data of this

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::{
+    extract::{Request, State},
+    http::request::Parts,
+};
 use waterclock::hub::Hub;
 
 use crate::auth::{Access, Caller};
@@ -13,7 +16,12 @@ pub(super) async fn identify(
     request: Request,
 ) -> Request {
     let (mut parts, body) = request.into_parts();
-    let caller = Caller::identify(&parts, &access, hub.now());
-    parts.extensions.insert(Arc::new(caller));
+    add_caller(&mut parts, &access, &hub);
     Request::from_parts(parts, body)
+}
+
+/// Adds the caller to the head of a request.
+pub(super) fn add_caller(head: &mut Parts, access: &Access, hub: &Hub) {
+    let caller = Caller::identify(head, access, hub.now());
+    head.extensions.insert(Arc::new(caller));
 }

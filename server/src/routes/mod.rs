@@ -16,6 +16,7 @@ mod not_found;
 mod pages;
 mod refusals;
 mod request_check;
+mod responder;
 mod site;
 mod time;
 
@@ -26,16 +27,14 @@ use std::sync::Arc;
 use axum::{
     Router,
     http::header::CONTENT_TYPE,
-    middleware::{
-        from_fn_with_state, map_request, map_request_with_state, map_response,
-        map_response_with_state,
-    },
+    middleware::{from_fn_with_state, map_request_with_state},
     routing::{MethodRouter, get},
 };
 use waterclock_axum::{EventRoutes, Problem};
 
+pub use responder::responder;
+
 use crate::state::AppState;
-use denials::Denials;
 
 /// The interface as `OpenAPI` 3.1. A test compares it with the server's behaviour.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -78,9 +77,8 @@ fn with_routes(router: Router<AppState>, table: Vec<Route>) -> Router<AppState> 
     table.into_iter().fold(router, |router, (path, methods)| router.route(path, methods))
 }
 
-/// Builds the router of the server.
-pub fn router(state: AppState) -> Router {
-    let denials = Denials::new(Arc::clone(&state.access.trusted_proxies));
+/// Builds the router of the server. The steps around it are those of [`responder`].
+fn router(state: AppState) -> Router {
     let page = from_fn_with_state(state.clone(), pages::topics);
     let events = state.events.router_with_topics(|topics| topics.layer(page));
     #[cfg(feature = "compare")]
@@ -104,9 +102,5 @@ pub fn router(state: AppState) -> Router {
         .merge(state.events.probe_router())
         // It has CORS of its own.
         .merge(client)
-        .layer(map_request(request_check::check))
-        .layer(map_response(headers::add))
-        .layer(map_response_with_state(Arc::clone(&state.metrics), refusals::count))
-        .layer(from_fn_with_state(Arc::new(denials), denials::print))
         .with_state(state)
 }

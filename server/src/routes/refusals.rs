@@ -1,14 +1,12 @@
 //! Counts refused requests that may be attacks.
 
-use std::sync::Arc;
-
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use waterclock_axum::AttackSign;
 
 use crate::ops::metrics::{Metrics, RefusalReason, TimedOut};
 
-/// Counts a response that refuses its request.
-pub(super) async fn count(State(metrics): State<Arc<Metrics>>, response: Response) -> Response {
+/// Counts a response if it refuses its request.
+pub(super) fn count(metrics: &Metrics, response: &Response) {
     match response.extensions().get() {
         Some(AttackSign::Malformed) => metrics.refused(RefusalReason::Malformed),
         Some(AttackSign::TooLong) => metrics.refused(RefusalReason::TooLong),
@@ -16,5 +14,4 @@ pub(super) async fn count(State(metrics): State<Arc<Metrics>>, response: Respons
         Some(AttackSign::BodyTimeout) => metrics.timed_out(TimedOut::Body),
         None => {}
     }
-    response
 }

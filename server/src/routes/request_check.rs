@@ -2,13 +2,11 @@
 //! differently could be made to forward two requests as one ("request smuggling"), or to take this
 //! server for another host. hyper itself refuses most of these.
 
-use axum::{
-    extract::Request,
-    http::{
-        HeaderMap, StatusCode, Version,
-        header::{HOST, TRANSFER_ENCODING},
-        uri::Authority,
-    },
+use axum::http::{
+    HeaderMap, StatusCode, Version,
+    header::{HOST, TRANSFER_ENCODING},
+    request::Parts,
+    uri::Authority,
 };
 
 use waterclock_axum::{AttackSign, Problem};
@@ -38,19 +36,19 @@ impl From<AmbiguousRequest> for Problem {
 ///
 /// If there is not exactly one valid `Host` (RFC 9112, 3.2; HTTP/1.0 may have none), or the
 /// transfer coding is not `chunked` (RFC 9112, 6.1).
-pub(super) async fn check(request: Request) -> Result<Request, Problem> {
-    if request.version() > Version::HTTP_11 {
-        return Ok(request);
+pub(super) fn check(request: &Parts) -> Result<(), AmbiguousRequest> {
+    let Parts { version, uri, headers, .. } = request;
+    if *version > Version::HTTP_11 {
+        return Ok(());
     }
-    let target = request.uri().authority();
-    if !target.is_none_or(is_host) || !has_one_host(request.headers(), request.version()) {
-        return Err(AmbiguousRequest::Host.into());
+    if !uri.authority().is_none_or(is_host) || !has_one_host(headers, *version) {
+        return Err(AmbiguousRequest::Host);
     }
-    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
-        (None, _) => Ok(request),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(request),
-        _ => Err(AmbiguousRequest::TransferEncoding.into()),
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(AmbiguousRequest::TransferEncoding),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `POST /events/{topic}` over real sockets.
 
+use futures_util::future::join_all;
 use server::auth::Access;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -9,6 +10,7 @@ use waterclock::{event::Topic, event_log::ReadLimit};
 
 use crate::support::{
     DEADLINE, REMOTE, Server, Settings, TIME, TestResponse, event_id, read_until_closed,
+    refusal_metric,
 };
 
 /// A limit that no test reaches.
@@ -60,6 +62,51 @@ async fn any_body_is_published_unchanged() {
         let event: waterclock::event::Event =
             serde_json::from_str(&stream.message().await.data).unwrap();
         assert_eq!(event.data, body);
+    }
+}
+
+/// An encoded topic is left to the router.
+#[tokio::test]
+async fn publishes_are_answered_alike_with_and_without_the_router() {
+    const HEADERS: [&str; 12] = [
+        "allow",
+        "connection",
+        "content-length",
+        "content-security-policy",
+        "content-type",
+        "cross-origin-opener-policy",
+        "cross-origin-resource-policy",
+        "permissions-policy",
+        "referrer-policy",
+        "retry-after",
+        "www-authenticate",
+        "x-content-type-options",
+    ];
+    let long = vec![b'x'; 64 * 1024 + 1];
+    for (query, headers, data, status) in [
+        ("", "", "data".as_bytes(), 201),
+        ("", "", &[0xff], 400),
+        ("", "", &long, 413),
+        ("", "Idempotency-Key: k\r\n", b"data", 201),
+        ("", "Origin: https://elsewhere.example\r\n", b"data", 403),
+        ("", "Host: elsewhere.example\r\n", b"data", 403),
+        ("", "Host: a\r\nHost: b\r\n", b"data", 400),
+        ("?name=hello", "", b"data", 400),
+        ("?split=lines", "", b"data", 200),
+        ("?end", "", b"data", 400),
+    ] {
+        let mut answers = Vec::new();
+        for topic in ["topic", "%74opic"] {
+            let server = Server::start().await;
+            let response = server.post(&format!("{topic}{query}"), headers, data).await;
+            assert_eq!(response.status(), status, "{topic}{query} {headers}");
+            let found = HEADERS.map(|name| response.header(name).map(str::to_owned));
+            let rest = response.rest().await;
+            let counted = ["malformed", "too-long", "foreign"].map(refusal_metric);
+            let counted = join_all(counted.iter().map(|metric| server.metric(metric))).await;
+            answers.push((found, rest, counted));
+        }
+        assert_eq!(answers[0], answers[1], "{query} {headers}");
     }
 }
 

@@ -7,7 +7,7 @@ use axum::{
     body::{Body, Bytes},
     routing::post,
 };
-use futures_util::{StreamExt as _, future::select_all};
+use futures_util::{FutureExt as _, StreamExt as _, future::select_all};
 use server::{
     auth::Access,
     limits::Timeouts,
@@ -19,6 +19,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::Notify,
 };
+use tower::ServiceExt as _;
 use waterclock::hub::Hub;
 
 use crate::{
@@ -244,7 +245,11 @@ async fn a_response_that_the_server_owes_is_sent_however_long_that_takes() {
         .route("/slow", post(handler))
         .route("/early", post(of_part(true)))
         .route("/late", post(of_part(false)));
-    let serving = tokio::spawn(serve(listener, router, serving));
+    let responder = Arc::new(move |request| {
+        let response = router.clone().oneshot(request);
+        async { response.await.unwrap() }.boxed()
+    });
+    let serving = tokio::spawn(serve(listener, responder, serving));
 
     let head = "POST /slow HTTP/1.1\r\nHost: localhost\r\n";
     let requests = [

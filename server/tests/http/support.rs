@@ -16,7 +16,7 @@ use server::{
     auth::Access,
     limits::Timeouts,
     net::{Capacity, Serving, serve, tls::Tls},
-    routes::router,
+    routes::responder,
     state::AppState,
 };
 use tokio::{
@@ -176,7 +176,7 @@ impl Server {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, router(state), serving));
+        let serving = tokio::spawn(serve(listener, responder(state), serving));
         Self { hub, now, stop, streams, address, serving }
     }
 

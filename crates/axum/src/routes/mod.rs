@@ -7,7 +7,7 @@ mod ndjson;
 mod poll;
 #[cfg(feature = "probe")]
 mod probe;
-mod publish;
+pub(crate) mod publish;
 mod topics;
 mod upload;
 mod ws;

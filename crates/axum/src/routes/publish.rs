@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_TYPE},
+    http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_TYPE, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
@@ -34,10 +34,7 @@ pub(super) struct PublishPath {
     pub(super) topic: String,
 }
 
-/// Answers 201 with the event, once it is durable. Its data is the request's body, whatever the
-/// content type. With `split`, each part of the body is published as soon as it arrives, and the
-/// response counts them. With `while=read`, that ends when nobody reads them any more. With `end`,
-/// the topic ends, and the answer is its end.
+/// Publishes to the topic in the path.
 pub(super) async fn post(
     State(context): State<Arc<PublishContext>>,
     path: Result<Path<PublishPath>, PathRejection>,
@@ -45,12 +42,26 @@ pub(super) async fn post(
 ) -> Result<Response, Problem> {
     let (head, payload) = request.into_parts();
     let Path(PublishPath { topic }) = path?;
-    let grant = Grant::new(&context, &head, &topic)?;
+    publish(&context, &head, &topic, payload).await
+}
+
+/// Answers 201 with the event, once it is durable. Its data is the request's body, whatever the
+/// content type. With `split`, each part of the body is published as soon as it arrives, and the
+/// response counts them. With `while=read`, that ends when nobody reads them any more. With `end`,
+/// the topic ends, and the answer is its end.
+pub(crate) async fn publish(
+    context: &Arc<PublishContext>,
+    head: &Parts,
+    topic: &str,
+    payload: Body,
+) -> Result<Response, Problem> {
+    let grant = Grant::new(context, head, topic)?;
     let Parameters { name, split, end, reopen, patience } = Parameters::parse(&head.uri)?;
     let key = idempotency_key(&head.headers)?;
     if let Some(split) = split {
         let options = UploadOptions { split, name, key, reopen, end: end.is_some(), patience };
-        return upload::publish(&context, &grant, options, payload).await;
+        // Boxed, since it is large, and single events need not make room for it.
+        return Box::pin(upload::publish(context, &grant, options, payload)).await;
     }
     if patience.is_some() {
         return Err(PublishRejection::WhileOfOne.into());
