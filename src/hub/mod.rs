@@ -192,9 +192,10 @@ impl Hub {
         self.queue(draft, Some(chain.clone())).await
     }
 
-    /// Adds drafts of a chain to the publish queue like [`enqueue_in`](Self::enqueue_in), at most as
-    /// many as the queue can hold. Waits until all have a slot. Together they take less time than
-    /// one by one.
+    /// Adds drafts to the publish queue like [`enqueue`](Self::enqueue), or like
+    /// [`enqueue_in`](Self::enqueue_in) if they belong to a chain, at most
+    /// as many as the queue can hold. Waits until all have a slot. Together they take less time
+    /// than one by one.
     ///
     /// # Errors
     ///
@@ -202,7 +203,7 @@ impl Hub {
     pub async fn enqueue_all(
         &self,
         drafts: Vec<Draft>,
-        chain: &DraftChain,
+        chain: Option<&DraftChain>,
     ) -> Result<Vec<Publishing>, EventLogError> {
         let slots = self.queue.reserve_many(drafts.len()).await;
         let slots = slots.map_err(|_| EventLogError::Stopped)?;
@@ -210,7 +211,7 @@ impl Hub {
         let queue = |(slot, draft): (mpsc::Permit<'_, QueuedDraft>, Draft)| {
             let (result, receiver) = oneshot::channel();
             let publisher = WaitingPublisher { since, result };
-            slot.send(QueuedDraft { draft, chain: Some(chain.clone()), publisher });
+            slot.send(QueuedDraft { draft, chain: chain.cloned(), publisher });
             Publishing(receiver)
         };
         Ok(slots.zip(drafts).map(queue).collect())

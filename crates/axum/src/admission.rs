@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER, request::Parts};
 use waterclock::{
     event::{Draft, IdempotencyKey, InvalidName, InvalidTopic, Name, Topic},
     event_log::{EventLogError, Rejected},
-    hub::{DraftChain, Frame, PublishError, Publishing},
+    hub::{DraftChain, Frame, Hub, PublishError, Publishing},
     timestamp::Timestamp,
 };
 
@@ -346,12 +346,23 @@ impl Grant {
         draft: Draft,
         reservation: Option<KeyReservation>,
     ) -> Result<InFlight, PublishRejection> {
+        let AdmittedDraft { draft, reservation } = self.accept(draft, reservation)?;
+        let publishing = self.context.hub.enqueue(draft).await?;
+        Ok(InFlight { publishing, reservation })
+    }
+
+    /// Makes the last checks of a draft before the hub. The topic and the key of the draft become
+    /// those of the grant and the reservation.
+    pub(crate) fn accept(
+        &self,
+        draft: Draft,
+        reservation: Option<KeyReservation>,
+    ) -> Result<AdmittedDraft, PublishRejection> {
         check_size(&draft.data)?;
         self.check_expiry()?;
         let key = reservation.as_ref().map(|reservation| reservation.key().clone());
         let draft = Draft { topic: self.topic.clone(), key, ..draft };
-        let publishing = self.context.hub.enqueue(draft).await?;
-        Ok(InFlight { publishing, reservation })
+        Ok(AdmittedDraft { draft, reservation })
     }
 
     /// Hands a piece of an upload to the hub. It is not published if a piece before it was not.
@@ -375,7 +386,7 @@ impl Grant {
         pieces: &DraftChain,
     ) -> Result<impl Iterator<Item = InFlight> + use<>, PublishRejection> {
         self.check_expiry()?;
-        let publishing = self.context.hub.enqueue_all(drafts, pieces).await?;
+        let publishing = self.context.hub.enqueue_all(drafts, Some(pieces)).await?;
         Ok(publishing.into_iter().map(|publishing| InFlight { publishing, reservation: None }))
     }
 }
@@ -396,6 +407,24 @@ pub(crate) fn check_key(key: &str) -> Result<(), PublishRejection> {
 pub(crate) fn parse_name(name: Option<&str>) -> Result<Name, PublishRejection> {
     let name = name.unwrap_or_default();
     name.parse().map_err(|why| PublishRejection::Name { name: name.to_owned(), why })
+}
+
+/// A draft that has passed all checks.
+pub(crate) struct AdmittedDraft {
+    draft: Draft,
+    reservation: Option<KeyReservation>,
+}
+
+/// Hands drafts to the hub together, in their order.
+pub(crate) async fn enqueue_all(
+    hub: &Hub,
+    admitted: Vec<AdmittedDraft>,
+) -> Result<impl Iterator<Item = InFlight> + use<>, EventLogError> {
+    let split = |AdmittedDraft { draft, reservation }| (draft, reservation);
+    let (drafts, reservations): (Vec<_>, Vec<_>) = admitted.into_iter().map(split).unzip();
+    let publishing = hub.enqueue_all(drafts, None).await?;
+    let join = |(publishing, reservation)| InFlight { publishing, reservation };
+    Ok(publishing.into_iter().zip(reservations).map(join))
 }
 
 /// An event on its way to the log.

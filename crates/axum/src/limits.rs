@@ -41,14 +41,17 @@ pub(crate) const MAX_READER_MESSAGE: usize = 4096;
 /// Maximum length of the unfinished part of a block in a published event stream, in bytes. The data
 /// have room in it, beside an id and comments.
 pub(crate) const MAX_BLOCK: usize = 2 * MAX_DATA;
-/// Maximum number of one client's publishes in flight over a WebSocket or in lines of JSON. Beyond it, nothing more is read from the client.
+/// Maximum number of one client's publishes in flight over a WebSocket. Beyond it, nothing more is
+/// read from the client.
 pub(crate) const MAX_IN_FLIGHT: usize = 256;
-/// Maximum number of an upload's pieces in flight. Beyond it, nothing more is read from the client.
+/// Maximum number of an upload's pieces in flight, and about that of lines of JSON. Beyond it,
+/// nothing more is read from the client.
 /// Two appends of this size take turns: while one is synced, the next one is read.
 pub(crate) const MAX_PIECES_IN_FLIGHT: usize = 1024;
-/// Length of an upload's data in flight beyond which nothing more is read from the client, in bytes.
+/// Length of an upload's data in flight beyond which nothing more is read from the client, in
+/// bytes.
 pub(crate) const MAX_BYTES_IN_FLIGHT: usize = 1024 * 1024;
-/// Maximum number of an upload's pieces that are handed to the hub together.
+/// Maximum number of an upload's pieces, or of lines, that are handed to the hub together.
 pub(crate) const MAX_GROUP: usize = 256;
 /// Maximum length of the answers to lines of JSON that a client has not read, in bytes: those to
 /// some 20,000 lines. Beyond it, no further line is published.

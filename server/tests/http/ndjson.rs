@@ -151,6 +151,29 @@ async fn a_bad_line_gets_its_problem_and_stops_no_other() {
 }
 
 #[tokio::test]
+async fn many_lines_are_stored_and_answered_in_their_order() {
+    let server = Server::start().await;
+    let line = |number: usize| match number % 7 {
+        0 => "nonsense".to_owned(),
+        rest => format!(r#"{{"topic":"t{}","data":"{number}"}}"#, rest / 3),
+    };
+    let body: Vec<_> = (1..=2000).map(line).collect();
+    let answers = answers(&server, "", &body.join("\n")).await;
+    assert_eq!(answers.len(), body.len());
+    let mut events = 0;
+    for (number, answer) in (1..).zip(&answers) {
+        assert_eq!(answer["line"], json!(number));
+        if number % 7 == 0 {
+            assert_eq!(answer["status"], json!(400));
+        } else {
+            events += 1;
+            assert_eq!(answer["id"], json!(event_id(events)), "{number}");
+        }
+    }
+    assert_eq!(server.hub.newest(), events);
+}
+
+#[tokio::test]
 async fn lines_that_are_sent_again_with_their_keys_are_stored_once() {
     let server = Server::start().await;
     let body = "{\"topic\":\"t\",\"data\":\"1\",\"key\":\"a\"}\n{\"topic\":\"t\",\"data\":\"2\",\"key\":\"b\"}\n";

@@ -1,7 +1,7 @@
 //! `POST /events`: publishes events to any topics, one for each line of JSON (NDJSON), and answers
 //! each line.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, fmt::Write as _, sync::Arc};
 
 use axum::{
     body::Body,
@@ -13,14 +13,17 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{Instrument as _, Span};
-use waterclock::event::Draft;
+use waterclock::{event::Draft, id::EventId};
 
 use super::body::{self, PublishMessage};
 use crate::{
-    admission::{Grant, InFlight, PublishRejection, check_key, check_size, parse_name},
+    admission::{
+        AdmittedDraft, Grant, InFlight, PublishRejection, check_key, check_size, enqueue_all,
+        parse_name,
+    },
     deadline::{self, Deadline},
     denial_hook::DenialHook,
-    limits::{MAX_IN_FLIGHT, MAX_MESSAGE, MAX_UNREAD_ANSWERS},
+    limits::{MAX_GROUP, MAX_MESSAGE, MAX_PIECES_IN_FLIGHT, MAX_UNREAD_ANSWERS},
     parameters::{KnownParameters, split_query},
     problem::Problem,
     sse,
@@ -69,7 +72,7 @@ pub(super) async fn post(
     tokio::spawn(publish(context, head, payload, writer).instrument(Span::current()));
     let answers = stream::unfold((answers, room), async |(mut answers, room)| {
         let mut written = Vec::new();
-        answers.recv_many(&mut written, MAX_IN_FLIGHT).await;
+        answers.recv_many(&mut written, MAX_GROUP).await;
         let written = Bytes::from(written.concat());
         room.add_permits(written.len());
         (!written.is_empty()).then_some((Ok::<_, Infallible>(written), (answers, room)))
@@ -85,14 +88,21 @@ fn is_ndjson(headers: &HeaderMap) -> bool {
 }
 
 /// The number of a line, from 1, and what became of it.
-type Outcome = (u64, Result<InFlight, PublishRejection>);
+type Outcome<T> = (u64, Result<T, PublishRejection>);
 
 /// Publishes the lines, and answers them in their order.
 async fn publish(context: Arc<PublishContext>, head: Parts, payload: Body, writer: AnswerWriter) {
     let _open = context.metrics.upload_open();
-    let (outcomes, begun) = mpsc::channel(MAX_IN_FLIGHT);
+    let (outcomes, begun) = mpsc::channel(MAX_PIECES_IN_FLIGHT / MAX_GROUP);
     let sender = writer.sender.clone();
-    let reader = LineReader { context, head, outcomes, end_of_permission: None };
+    let reader = LineReader {
+        context,
+        head,
+        group: Vec::new(),
+        grant: None,
+        outcomes,
+        end_of_permission: None,
+    };
     let read = async {
         tokio::select! {
             () = reader.read_all(payload) => {}
@@ -113,50 +123,62 @@ struct AnswerWriter {
 }
 
 impl AnswerWriter {
-    async fn write_all(self, mut outcomes: mpsc::Receiver<Outcome>) {
-        while let Some((number, outcome)) = outcomes.recv().await {
-            let stored = match outcome {
-                Ok(in_flight) => in_flight.stored().await,
-                Err(why) => Err(why),
-            };
-            let stored = stored.map(|frame| frame.event().id.to_string()).map_err(Problem::from);
-            if let Err(problem) = &stored {
-                DenialHook::call(&self.request, problem);
+    async fn write_all(self, mut outcomes: mpsc::Receiver<Vec<Outcome<InFlight>>>) {
+        while let Some(group) = outcomes.recv().await {
+            let mut answers = String::new();
+            for (number, outcome) in group {
+                let stored = match outcome {
+                    Ok(in_flight) => in_flight.stored().await,
+                    Err(why) => Err(why),
+                };
+                let stored = stored.map(|frame| frame.event().id).map_err(Problem::from);
+                if let Err(problem) = &stored {
+                    DenialHook::call(&self.request, problem);
+                }
+                answer(&mut answers, number, stored);
             }
-            let answer = Bytes::from(answer(number, stored));
             // Too many bytes would wait for ever.
-            let length = u32::try_from(answer.len().min(MAX_UNREAD_ANSWERS)).unwrap_or(u32::MAX);
+            let length = u32::try_from(answers.len().min(MAX_UNREAD_ANSWERS)).unwrap_or(u32::MAX);
             let room = tokio::select! {
                 room = self.room.acquire_many(length) => room,
                 () = self.sender.closed() => return,
             };
             let Ok(room) = room else { return };
             room.forget();
-            if self.sender.send(answer).is_err() {
+            if self.sender.send(Bytes::from(answers)).is_err() {
                 return;
             }
         }
     }
 }
 
-/// Writes the answer to a line.
-fn answer(number: u64, stored: Result<String, Problem>) -> String {
-    let json = match stored {
-        Ok(id) => format!("{{\"line\":{number},\"id\":\"{id}\"}}"),
+/// Writes the answer to a line behind those before it.
+fn answer(answers: &mut String, number: u64, stored: Result<EventId, Problem>) {
+    match stored {
+        // Writing to a string cannot fail.
+        Ok(id) => drop(writeln!(answers, "{{\"line\":{number},\"id\":\"{id}\"}}")),
         Err(problem) => {
             let problem = problem.with_member("line", number);
             // Serialization cannot fail: a problem consists of strings and numbers.
-            serde_json::to_string(&problem.body()).unwrap_or_default()
+            answers.push_str(&serde_json::to_string(&problem.body()).unwrap_or_default());
+            answers.push('\n');
         }
-    };
-    format!("{json}\n")
+    }
 }
 
-/// Reads the lines of a request, and begins to publish them.
+/// The answers are no longer read.
+struct NoWriter;
+
+/// Reads the lines of a request, and begins to publish them: those that have arrived together are
+/// handed to the hub together.
 struct LineReader {
     context: Arc<PublishContext>,
     head: Parts,
-    outcomes: mpsc::Sender<Outcome>,
+    /// Lines that are yet to be handed to the hub, or are refused.
+    group: Vec<Outcome<AdmittedDraft>>,
+    /// The permission of the line before, if it is of the same group.
+    grant: Option<Grant>,
+    outcomes: mpsc::Sender<Vec<Outcome<InFlight>>>,
     /// The end of the permission by which the last line was published.
     end_of_permission: Option<Deadline>,
 }
@@ -183,36 +205,66 @@ impl LineReader {
             }
             while let Some((number, line)) = lines.next() {
                 let outcome = match line {
-                    Ok(line) => self.begin(&line).await,
+                    Ok(line) => self.admit(&line).await,
                     Err(why) => Err(why),
                 };
-                if self.outcomes.send((number, outcome)).await.is_err() {
+                self.group.push((number, outcome));
+                if self.group.len() == MAX_GROUP && self.send_group().await.is_err() {
                     return;
                 }
             }
-            if chunk.is_none() {
+            if self.send_group().await.is_err() || chunk.is_none() {
                 return;
             }
         };
-        let _ = self.outcomes.send((lines.number + 1, Err(why))).await;
+        self.group.push((lines.number + 1, Err(why)));
+        let _ = self.send_group().await;
     }
 
-    /// Begins to publish the event of a line. Events that begin in sequence keep that order.
-    async fn begin(&mut self, line: &[u8]) -> Result<InFlight, PublishRejection> {
+    /// Makes the event of a line, if the line may be published.
+    async fn admit(&mut self, line: &[u8]) -> Result<AdmittedDraft, PublishRejection> {
         let message: PublishMessage = serde_json::from_slice(line)?;
         let PublishMessage { topic, name, data, key } = message;
-        let grant = Grant::new(&self.context, &self.head, &topic)?;
+        let grant = match self.grant.take() {
+            Some(grant) if grant.topic().as_str() == topic => grant,
+            _ => Grant::new(&self.context, &self.head, &topic)?,
+        };
         self.end_of_permission = grant.deadline().map(|(deadline, _)| deadline);
         let name = parse_name(name.as_deref())?;
         key.as_deref().map_or(Ok(()), check_key)?;
         check_size(&data)?;
-        tokio::select! {
-            () = grant.wait_and_count() => {}
-            _ = self.context.stop.begun() => return Err(PublishRejection::Stopping),
+        let must_wait = !grant.count_now();
+        if must_wait {
+            let _ = self.send_group().await;
+            tokio::select! {
+                () = grant.wait_and_count() => {}
+                _ = self.context.stop.begun() => return Err(PublishRejection::Stopping),
+            }
         }
         let reservation = grant.reserve(key)?;
         let draft = Draft::new(grant.topic().clone(), data).named(name);
-        grant.enqueue(draft, reservation).await
+        let admitted = grant.accept(draft, reservation);
+        // Permission is asked for again after a wait.
+        self.grant = (!must_wait).then_some(grant);
+        admitted
+    }
+
+    /// Hands the lines of the group to the hub, and to the writer of the answers.
+    async fn send_group(&mut self) -> Result<(), NoWriter> {
+        self.grant = None;
+        let (mut admitted, mut outcomes) = (Vec::new(), Vec::new());
+        for (number, outcome) in self.group.drain(..) {
+            outcomes.push((number, outcome.map(|draft| admitted.push(draft))));
+        }
+        if outcomes.is_empty() {
+            return Ok(());
+        }
+        let mut in_flight = enqueue_all(&self.context.hub, admitted).await.ok();
+        let mut next = || in_flight.as_mut().and_then(Iterator::next);
+        let outcomes = outcomes.into_iter().map(|(number, outcome)| {
+            (number, outcome.and_then(|()| next().ok_or(PublishRejection::LogStopped)))
+        });
+        self.outcomes.send(outcomes.collect()).await.map_err(|_| NoWriter)
     }
 }
 
@@ -323,7 +375,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_bounded() {
-        let answer = answer(7, Err(PublishRejection::Topic("x".repeat(MAX_MESSAGE)).into()));
+        let (mut answer, why) = (String::new(), PublishRejection::Topic("x".repeat(MAX_MESSAGE)));
+        super::answer(&mut answer, 7, Err(why.into()));
         assert!(answer.len() < 2000 && answer.ends_with(",\"line\":7}\n"), "{answer}");
     }
 }
