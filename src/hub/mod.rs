@@ -193,13 +193,12 @@ impl Hub {
     }
 
     /// Adds drafts to the publish queue like [`enqueue`](Self::enqueue), or like
-    /// [`enqueue_in`](Self::enqueue_in) if they belong to a chain, at most
-    /// as many as the queue can hold. Waits until all have a slot. Together they take less time
-    /// than one by one.
+    /// [`enqueue_in`](Self::enqueue_in) if they belong to a chain. Waits until all of them have a
+    /// slot. Together they take less time than one by one.
     ///
     /// # Errors
     ///
-    /// If the hub no longer writes to the log.
+    /// If the hub no longer writes to the log, or there are more drafts than the queue has slots.
     pub async fn enqueue_all(
         &self,
         drafts: Vec<Draft>,

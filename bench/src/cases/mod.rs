@@ -52,8 +52,6 @@ const fn case(
     Case { name, about, measure }
 }
 
-// A case for `max_delay`, once streams have it, belongs after `delivery-8k`: 1,000 subscribers at
-// 1,000 events/s, with a target of a third of the cost without it.
 const CASES: [Case; 19] = [
     case("delivery-1000", "1,000 subscribers, 10 events/s", |setup, table| {
         delivery::measure(setup, table, "1,000 subscribers, 10 events/s", 1000, 10.0, 100);

@@ -45,8 +45,8 @@ pub(crate) const MAX_BLOCK: usize = 2 * MAX_DATA;
 /// read from the client.
 pub(crate) const MAX_IN_FLIGHT: usize = 256;
 /// Maximum number of an upload's pieces in flight, and about that of lines of JSON. Beyond it,
-/// nothing more is read from the client.
-/// Two appends of this size take turns: while one is synced, the next one is read.
+/// nothing more is read from the client. It has room for several groups: while the log stores one,
+/// the next one is read.
 pub(crate) const MAX_PIECES_IN_FLIGHT: usize = 1024;
 /// Length of an upload's data in flight beyond which nothing more is read from the client, in
 /// bytes.

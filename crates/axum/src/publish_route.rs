@@ -11,7 +11,7 @@ use axum::{
 use crate::{problem::Problem, routes::publish::publish, state::PublishContext};
 
 /// The handler of `POST` and `PUT /events/{topic}`. Most requests of a busy server may be of this
-/// kind, and a router with layers can take longer than the publish itself.
+/// kind, and each layer of a router costs them time.
 #[derive(Clone)]
 pub struct PublishRoute(pub(crate) Arc<PublishContext>);
 

@@ -29,7 +29,7 @@ struct Steps {
     denials: Arc<Denials>,
 }
 
-/// Builds what answers the requests of the server.
+/// Builds the function that answers the requests of the server.
 pub fn responder(state: AppState) -> Responder {
     let steps = Arc::new(Steps {
         // CORS is a layer of the router.

@@ -1,8 +1,8 @@
 //! The size of SQLite's journal, the file that it writes before the database.
 //!
-//! After each checkpoint, SQLite overwrites its journal from the beginning. To sync it is several
-//! times faster as long as it does not grow, since the file system then has no length and no blocks
-//! to record. So the writer gives it its usual size in advance.
+//! After each checkpoint, SQLite overwrites its journal from the beginning. A sync is
+//! faster as long as it does not grow, since the file system then has no length and no blocks to
+//! record. So the writer gives it its usual size in advance.
 
 use std::{
     fs::OpenOptions,
