@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::{event::Event, event_log::ReadLimit, id::CountedId, sse::Block};
 
 /// The form of an event in an event stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Format {
     /// The event's id, name and data are those of the block.
     #[default]

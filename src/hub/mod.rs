@@ -25,7 +25,9 @@ mod attendance;
 mod channel;
 #[cfg(test)]
 mod ends;
+mod feed;
 mod frame;
+mod membership;
 mod pattern_index;
 mod publish;
 mod reader_watch;
@@ -46,6 +48,7 @@ use tokio::{
 };
 
 pub use channel::Readers;
+pub use feed::{Feed, FeedDelivery, RestingSubscriber};
 pub use frame::{Batch, Format, Frame};
 pub use publish::{DraftChain, PublishError, Publishing};
 pub use reader_watch::ReaderWatch;
@@ -65,6 +68,7 @@ use crate::{
 };
 use attendance::WatchedTopics;
 use channel::{Audience, Channels};
+use membership::Membership;
 use publish::{FailureCounters, QUEUE_CAPACITY, QueuedDraft, WaitingPublisher};
 use ring::Ring;
 use state::{Fanout, HubState};
@@ -329,12 +333,7 @@ impl Hub {
     pub fn subscribe(&self, topics: Patterns, cursor: Cursor) -> Subscriber {
         let Bounds { epoch, start, newest } = self.state.log.bounds();
         let Dropped { newest: dropped, drops } = self.state.log.dropped_after(&topics, 0);
-        let (channel, now) = {
-            let Fanout { ring, channels, watched, .. } = &mut *self.state.fanout.lock();
-            watched.join(&topics);
-            (channels.join(&topics, ring.newest()), ring.newest())
-        };
-        self.state.note_readers(&topics);
+        let (membership, channel, now) = Membership::join(&self.state, &topics);
         let (sequence, reason) = match &cursor {
             Cursor::Now => (now, None),
             Cursor::Earliest => (start, None),
@@ -372,6 +371,7 @@ impl Hub {
             state: Arc::clone(&self.state),
             topics,
             channel,
+            membership: Some(membership),
             waiter: None,
             cursor: EventId { epoch, sequence },
             read: sequence,

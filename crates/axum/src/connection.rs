@@ -78,7 +78,7 @@ impl StreamHandover {
 /// An event stream, as parts of the body of its response. Each holds whole blocks.
 ///
 /// Boxed, since the future of a connection would have room for it in several places.
-pub struct DirectStream(Box<Session<SseEncoder>>);
+pub struct DirectStream(pub(crate) Box<Session<SseEncoder>>);
 
 impl Stream for DirectStream {
     type Item = Bytes;

@@ -62,6 +62,7 @@ pub mod connection;
 mod deadline;
 mod denial_hook;
 mod ending_uploads;
+pub mod group;
 mod idempotency;
 pub mod limits;
 pub mod metrics;

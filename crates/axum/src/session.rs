@@ -75,14 +75,14 @@ pub(crate) struct Limit {
 
 /// One open stream. The work per event is minimal, since each subscriber pays for it.
 pub(crate) struct Session<E> {
-    record: StreamRecord,
-    subscriber: Subscriber,
-    encoder: E,
+    pub(crate) record: StreamRecord,
+    pub(crate) subscriber: Subscriber,
+    pub(crate) encoder: E,
     limit: Option<Limit>,
     /// Events that the subscriber had skipped when they were last counted.
     skipped: u64,
     /// Time at which the last chunk was made.
-    sent: Instant,
+    pub(crate) sent: Instant,
     /// Time of the goodbye, once the server shuts down.
     goodbye: Option<Instant>,
     /// Time at which the client's permission ends.
@@ -164,17 +164,27 @@ impl<E: Encoder> Session<E> {
         context.metrics.stream_opened(behind);
         let record = StreamRecord::new(context, open, Some(subscriber.topics().clone()));
         record.print_opened(Some(subscriber.cursor()));
+        Self { phase: Phase::Hello, ..Self::resumed(record, subscriber, encoder, Instant::now()) }
+    }
+
+    /// Continues the session of a stream that has sent its last chunk at `sent`.
+    pub(crate) fn resumed(
+        record: StreamRecord,
+        subscriber: Subscriber,
+        encoder: E,
+        sent: Instant,
+    ) -> Self {
         Self {
             record,
             subscriber,
             encoder,
             limit: None,
             skipped: 0,
-            sent: Instant::now(),
+            sent,
             goodbye: None,
             expires: None,
             signals: FuturesUnordered::new(),
-            phase: Phase::Hello,
+            phase: Phase::Events,
         }
     }
 
@@ -201,6 +211,16 @@ impl<E: Encoder> Session<E> {
     /// The reason for the end; [`EndReason::ClientLeft`] while the session goes on.
     pub(crate) fn end_reason(&self) -> EndReason {
         self.record.end_reason
+    }
+
+    /// Returns `true` if the session has sent everything and has nothing of its own to send later,
+    /// so that a group may send the events of its topics.
+    pub(crate) fn can_rest(&self) -> bool {
+        matches!(self.phase, Phase::Events)
+            && self.limit.is_none()
+            && self.expires.is_none()
+            && !self.record.context.stop.has_begun()
+            && self.subscriber.can_rest()
     }
 
     fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<E::Chunk>> {
@@ -326,9 +346,8 @@ impl<E: Encoder> Session<E> {
 
     fn heartbeat(&self) -> E::Chunk {
         self.record.open.passed(self.subscriber.cursor().sequence);
-        let time = self.record.context.hub.now();
-        let heartbeat = Heartbeat { time, skipped: self.subscriber.skipped() };
-        self.encoder.notice(&heartbeat, self.settled_position().as_deref(), None)
+        let (position, skipped) = (self.settled_position(), self.subscriber.skipped());
+        heartbeat(&self.record.context, &self.encoder, position.as_deref(), skipped)
     }
 
     fn end(&mut self) -> E::Chunk {
@@ -384,6 +403,16 @@ pub(crate) fn hello(context: &StreamContext, connection: u64) -> Hello {
     }
 }
 
+/// Encodes a heartbeat.
+pub(crate) fn heartbeat<E: Encoder>(
+    context: &StreamContext,
+    encoder: &E,
+    position: Option<&str>,
+    skipped: Option<u64>,
+) -> E::Chunk {
+    encoder.notice(&Heartbeat { time: context.hub.now(), skipped }, position, None)
+}
+
 /// Counts a stream that cannot be opened, and encodes its only chunk. An HTTP error would make a
 /// browser give up for good.
 pub(crate) fn refuse<E: Encoder>(
@@ -436,8 +465,8 @@ pub(crate) struct StreamRecord {
     pub(crate) events: u64,
     /// Reason for the end; [`EndReason::ClientLeft`] until another one is known.
     pub(crate) end_reason: EndReason,
-    /// The span of the connection.
-    span: Span,
+    /// The span of the connection; none while the stream rests.
+    pub(crate) span: Span,
 }
 
 impl StreamRecord {

@@ -189,6 +189,19 @@ impl OpenStream {
         }
     }
 
+    /// Takes the position from now on from `passed`, which several streams share.
+    pub(crate) fn share_position(&mut self, passed: &Arc<AtomicU64>) {
+        self.passed = Arc::clone(passed);
+        if let Some(entry) = self.streams.0.entries.lock().by_number.get_mut(&self.number) {
+            entry.passed = Arc::clone(passed);
+        }
+    }
+
+    /// Gives the stream a position of its own again.
+    pub(crate) fn own_position(&mut self, position: u64) {
+        self.share_position(&Arc::new(AtomicU64::new(position)));
+    }
+
     /// Notes that the stream has passed a sequence number.
     pub(crate) fn passed(&self, position: u64) {
         self.passed.store(position, Ordering::Relaxed);

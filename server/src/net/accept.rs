@@ -16,6 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     capacity::{Capacity, Slot},
+    connection::{Accepted, Server},
+    group::Groups,
     protocol,
     serving::{Responder, Serving},
 };
@@ -45,9 +47,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// has ended whose client reads, and requests in flight are completed. The caller bounds the time
 /// that this may take.
 pub async fn serve(listener: TcpListener, responder: Responder, serving: Serving) {
-    let serving = Arc::new(serving);
-    let closing = CancellationToken::new();
-    let connections = TaskTracker::new();
+    let server = Server { responder, serving, closing: CancellationToken::new(), groups: Groups::new() };
+    let server = Arc::new(server);
+    let (serving, connections) = (&server.serving, TaskTracker::new());
     let mut drained = pin!(serving.streams.drained(&serving.stop, serving.timeouts.goodbye));
     let mut reported: Option<Instant> = None;
     loop {
@@ -58,9 +60,9 @@ pub async fn serve(listener: TcpListener, responder: Responder, serving: Serving
         match accepted {
             Ok((stream, address, slot)) => {
                 let guards = (serving.metrics.connection_open(), connections.token(), slot);
-                let (responder, closing) = (Arc::clone(&responder), closing.clone());
-                let serving = Arc::clone(&serving);
-                tokio::spawn(protocol::serve(stream, address, responder, serving, closing, guards));
+                let (stream, guards) = (Arc::new(stream), Arc::new(guards));
+                let server = Arc::clone(&server);
+                tokio::spawn(protocol::serve(Accepted { stream, address, guards, server }));
             }
             // The client left before its connection was accepted.
             Err(error) if is_of_client(&error) => {}
@@ -74,7 +76,7 @@ pub async fn serve(listener: TcpListener, responder: Responder, serving: Serving
         }
     }
     drop(listener);
-    closing.cancel();
+    server.closing.cancel();
     connections.close();
     connections.wait().await;
 }

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     io::{self, ErrorKind},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -18,20 +19,50 @@ use axum::{
 };
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
-use waterclock_axum::{ClientEnd, ConnectionCloser};
+use waterclock_axum::{ClientEnd, ConnectionCloser, metrics::GaugeGuard};
 
 use super::{
-    peer::Peer,
+    group::Groups,
+    peer::{Peer, PeerStream},
     serving::{Responder, Serving},
     signs_of_life::SignsOfLife,
+    socket::{ConnectionGuards, Socket},
     tap::Tap,
 };
+use crate::ops::metrics::TimedOut;
+
+/// The parts of a server that all its connections share.
+pub(super) struct Server {
+    pub(super) responder: Responder,
+    pub(super) serving: Serving,
+    /// Cancelled when all connections must close.
+    pub(super) closing: CancellationToken,
+    pub(super) groups: Groups<Parked>,
+}
+
+/// A connection that was accepted.
+pub(super) struct Accepted {
+    pub(super) stream: Arc<TcpStream>,
+    pub(super) address: SocketAddr,
+    pub(super) guards: Arc<ConnectionGuards>,
+    pub(super) server: Arc<Server>,
+}
+
+/// A connection whose event stream rests in a group.
+pub(super) struct Parked {
+    pub(super) accepted: Accepted,
+    /// `true` if it may have further requests after the stream.
+    pub(super) continues: bool,
+    /// Counts the stream.
+    pub(super) direct: GaugeGuard,
+}
 
 /// The parts of serving a connection, without its socket.
 pub(super) struct Connection {
-    pub(super) responder: Responder,
+    pub(super) accepted: Accepted,
     pub(super) peer: Peer,
     pub(super) closer: ConnectionCloser,
     /// Reached once an HTTP/1.1 client has ended its side during a response.
@@ -42,11 +73,61 @@ pub(super) struct Connection {
     /// wait for more from their client.
     pub(super) owed: Arc<AtomicUsize>,
     pub(super) span: Span,
-    pub(super) serving: Arc<Serving>,
-    pub(super) closing: CancellationToken,
+}
+
+impl Accepted {
+    /// The span of its messages. It is entered only to print a message, since much of the code runs
+    /// for every event.
+    pub(super) fn span(&self) -> Span {
+        tracing::info_span!("connection", peer = %self.address)
+    }
+
+    /// Counts and prints the error of writing a stream.
+    pub(super) fn write_failed(&self, span: &Span, error: &io::Error) {
+        if error.kind() == ErrorKind::TimedOut {
+            self.server.serving.metrics.timed_out(TimedOut::Write);
+        }
+        tracing::debug!(parent: span, %error, "the connection failed");
+    }
 }
 
 impl Connection {
+    pub(super) fn new(accepted: Accepted) -> Self {
+        let Accepted { stream, address, .. } = &accepted;
+        let tap = Arc::new(Tap::new(stream));
+        let close = PeerStream { stream: Arc::clone(stream), tap: Arc::clone(&tap) };
+        Self {
+            peer: Peer {
+                address: address.ip().to_canonical(),
+                is_local: stream.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback()),
+            },
+            client_end: ClientEnd::default(),
+            closer: ConnectionCloser::new(Arc::new(close)),
+            tap,
+            progress: Arc::default(),
+            owed: Arc::default(),
+            span: accepted.span(),
+            accepted,
+        }
+    }
+
+    /// Creates the socket for a protocol. One protocol at a time has one.
+    pub(super) fn socket(&self) -> Socket {
+        let (tap, progress) = (Arc::clone(&self.tap), Arc::clone(&self.progress));
+        let Accepted { stream, guards, .. } = &self.accepted;
+        let (stream, guards) = (Arc::clone(stream), Arc::clone(guards));
+        let (timeouts, closing) = (&self.serving().timeouts, self.closing().clone());
+        Socket::new(stream, timeouts, tap, progress, closing, guards)
+    }
+
+    pub(super) fn serving(&self) -> &Serving {
+        &self.accepted.server.serving
+    }
+
+    pub(super) fn closing(&self) -> &CancellationToken {
+        &self.accepted.server.closing
+    }
+
     /// Answers a request.
     pub(super) fn respond<B>(
         &self,
@@ -66,7 +147,7 @@ impl Connection {
         } else {
             request.map(|body| Body::new(Upload { body, turn: Arc::clone(&turn) }))
         };
-        let response = (self.responder)(request).instrument(self.span.clone());
+        let response = (self.accepted.server.responder)(request).instrument(self.span.clone());
         let owed = OwedResponse(turn);
         async {
             let _owed = owed;

@@ -16,6 +16,7 @@ use axum::{
         header::{CONNECTION, CONTENT_TYPE},
     },
 };
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use hyper::{
     body::{Body as _, Incoming},
@@ -29,7 +30,7 @@ use tokio::{
     sync::Notify,
 };
 use waterclock::sse;
-use waterclock_axum::{DirectStream, StreamHandover};
+use waterclock_axum::{DirectStream, StreamHandover, metrics::GaugeGuard};
 
 use super::{
     connection::{Connection, is_write_timeout},
@@ -54,18 +55,19 @@ enum ConnectionEnd {
 
 impl Connection {
     /// Serves HTTP/1.1 to the end of the connection, or until the direct path takes an event stream
-    /// over. With `stream`, which is plain HTTP, the client's departure is detected there. In TLS
-    /// it arrives as bytes, so reading detects it, and no stream is taken over.
+    /// over. Over plain HTTP, the client's departure is detected at the TCP stream. In TLS it
+    /// arrives as bytes, so reading detects it, and no stream is taken over.
     pub(super) async fn http1<S>(
         &self,
         socket: S,
-        stream: Option<&TcpStream>,
+        is_plain: bool,
         has_served: bool,
     ) -> Option<TakenStream>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Serving { timeouts, metrics, stop, is_direct, .. } = &*self.serving;
+        let Serving { timeouts, metrics, stop, is_direct, .. } = self.serving();
+        let stream = is_plain.then_some(&*self.accepted.stream);
         let (answering, responding) = (&Notify::new(), &Notify::new());
         let is_streaming = &AtomicBool::new(false);
         let has_served = AtomicBool::new(has_served);
@@ -120,7 +122,7 @@ impl Connection {
                     }
                 } => ConnectionEnd::ClientLeft,
                 () = without_head(timeouts.head, &has_served) => ConnectionEnd::NoHead,
-                () = self.closing.cancelled() => ConnectionEnd::Closing,
+                () = self.closing().cancelled() => ConnectionEnd::Closing,
             }
         }]);
         // hyper has just written the head, unless the socket is blocked.
@@ -134,7 +136,8 @@ impl Connection {
             served = &mut connection => served,
             events = taken => {
                 let continues = continues.load(Ordering::Relaxed) && !stop.has_begun();
-                return Some(TakenStream { events, continues });
+                let (unsent, direct) = (Bytes::new(), metrics.stream_direct());
+                return Some(TakenStream { unsent, events, continues, direct });
             }
             Some(end) = end.next() => match end {
                 ConnectionEnd::ClientLeft => return None,
@@ -172,9 +175,13 @@ impl Connection {
 
 /// An event stream whose head is written, for the direct path.
 pub(super) struct TakenStream {
+    /// Bytes to send before the events.
+    pub(super) unsent: Bytes,
     pub(super) events: DirectStream,
     /// `true` if the connection may have further requests after it.
     pub(super) continues: bool,
+    /// Counts the stream.
+    pub(super) direct: GaugeGuard,
 }
 
 /// Returns `true` if a client wants to close the connection after the response (RFC 9112, 9.6).

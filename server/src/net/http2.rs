@@ -69,7 +69,7 @@ const NO_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 impl Connection {
     /// Gives a slow reader more time. Over HTTP/2, pings detect clients that are gone.
     pub(super) fn wait_for_reader(&self, socket: &mut Socket) {
-        if let Err(error) = socket.wait_for_reader(self.serving.timeouts.silence) {
+        if let Err(error) = socket.wait_for_reader(self.serving().timeouts.silence) {
             tracing::debug!(parent: &self.span, %error, "the connection's options could not be set");
         }
     }
@@ -79,7 +79,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Serving { timeouts, metrics, stop, .. } = &*self.serving;
+        let Serving { timeouts, metrics, stop, .. } = self.serving();
         self.tap.share();
         let open = watch::Sender::new(0_usize);
         let responses = ResponseTasks::default();
@@ -119,7 +119,7 @@ impl Connection {
                 () = idle(open.subscribe(), timeouts.head, timeouts.idle) => true,
                 // The client must send its next request elsewhere.
                 _ = stop.begun() => false,
-                () = self.closing.cancelled() => false,
+                () = self.closing().cancelled() => false,
             }
         }]);
         let is_idle = tokio::select! {
@@ -141,7 +141,7 @@ impl Connection {
             }
         };
         let closed = async {
-            self.closing.cancelled().await;
+            self.closing().cancelled().await;
             self.nothing_owed(timeouts.closing).await;
         };
         tokio::select! {
@@ -155,7 +155,7 @@ impl Connection {
 
     /// Counts and prints the end of a connection that ended by itself.
     fn http2_served(&self, served: hyper::Result<()>) {
-        let metrics = &self.serving.metrics;
+        let metrics = &self.serving().metrics;
         let Err(error) = served else { return };
         let of_http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
         if is_write_timeout(&error) {

@@ -13,6 +13,8 @@
 //! | `protocol` | the protocol of a connection, from its first bytes |
 //! | `http1`, `http2` | the protocols |
 //! | `stream` | event streams over plain HTTP/1.1, once their head is written |
+//! | `group` | those of them that have sent everything, together |
+//! | `plain` | the three in turn, for one connection |
 //! | `connection` | the state of a connection that they share |
 //! | `explained` | a body for hyper's own refusals |
 //! | `socket` | its socket, with a write timeout and a graceful close |
@@ -26,9 +28,11 @@ mod accept;
 mod capacity;
 mod connection;
 mod explained;
+mod group;
 mod http1;
 mod http2;
 mod peer;
+mod plain;
 mod protocol;
 mod serving;
 mod signs_of_life;

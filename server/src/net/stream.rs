@@ -6,71 +6,91 @@ use std::{
     future::{pending, poll_fn},
     io::{self, ErrorKind, IoSlice, Write as _},
     pin::Pin,
+    task::Poll,
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncWrite as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use waterclock_axum::DirectStream;
+use waterclock_axum::{DirectStream, group::GroupKey};
 
 use super::{connection::Connection, socket::Socket};
-use crate::ops::metrics::TimedOut;
 
 /// The end of a body in chunks (RFC 9112, 7.1).
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
+/// The end of writing a stream.
+pub(super) enum StreamEnd {
+    /// The stream is complete, and the connection is open.
+    Complete,
+    /// The client has left, or the connection has failed.
+    Left,
+    /// The stream has sent everything, and may rest in this group.
+    Idle(GroupKey),
+}
+
 impl Connection {
-    /// Writes a stream to its end. Returns `true` if the connection may have further requests.
+    /// Writes a stream, after some bytes, until it ends or may rest.
     pub(super) async fn stream(
         &self,
-        mut events: DirectStream,
-        continues: bool,
+        unsent: &Bytes,
+        events: &mut DirectStream,
         socket: &mut Socket,
-        peer: &TcpStream,
-    ) -> bool {
-        let _direct = self.serving.metrics.stream_direct();
+    ) -> StreamEnd {
         // The set polls the future only after its own waker has fired, not for every event.
         let mut end = FuturesUnordered::from_iter([async {
             tokio::select! {
-                () = client_left(peer) => {}
+                () = client_left(&self.accepted.stream) => {}
                 () = async {
-                    self.closing.cancelled().await;
-                    tokio::time::sleep(self.serving.timeouts.closing).await;
+                    self.closing().cancelled().await;
+                    tokio::time::sleep(self.serving().timeouts.closing).await;
                 } => {}
             }
         }]);
+        // The bytes of a stream that is metered are counted by the socket.
+        let may_rest = !self.tap.is_counting();
         let written = tokio::select! {
             // Events that are ready take precedence, as long as the client reads them.
             biased;
-            written = write(&mut events, socket) => written,
-            _ = end.next() => return false,
+            written = write(unsent, events, socket, may_rest) => written,
+            _ = end.next() => return StreamEnd::Left,
         };
-        if let Err(error) = written {
-            if error.kind() == ErrorKind::TimedOut {
-                self.serving.metrics.timed_out(TimedOut::Write);
-            }
-            tracing::debug!(parent: &self.span, %error, "the connection failed");
-            return false;
-        }
-        if !continues || self.serving.stop.has_begun() {
-            // Fails if the client has left.
-            let _ = socket.shutdown().await;
-            return false;
-        }
-        true
+        written.unwrap_or_else(|error| {
+            self.accepted.write_failed(&self.span, &error);
+            StreamEnd::Left
+        })
     }
 }
 
 /// Writes a stream as a body in chunks.
-async fn write(events: &mut DirectStream, socket: &mut Socket) -> io::Result<()> {
-    while let Some(part) = events.next().await {
-        write_chunk(socket, &part).await?;
+async fn write(
+    unsent: &[u8],
+    events: &mut DirectStream,
+    socket: &mut Socket,
+    may_rest: bool,
+) -> io::Result<StreamEnd> {
+    socket.write_all(unsent).await?;
+    loop {
+        let next = poll_fn(|context| match events.poll_next_unpin(context) {
+            Poll::Ready(part) => Poll::Ready(Ok(part)),
+            Poll::Pending if may_rest => {
+                events.group().map_or(Poll::Pending, |group| Poll::Ready(Err(group)))
+            }
+            Poll::Pending => Poll::Pending,
+        });
+        match next.await {
+            Ok(Some(part)) => write_chunk(socket, &part).await?,
+            Ok(None) => break,
+            Err(group) => return Ok(StreamEnd::Idle(group)),
+        }
         // A reader that is far behind must not hold up others.
         tokio::task::consume_budget().await;
     }
-    socket.write_all(LAST_CHUNK).await
+    socket.write_all(LAST_CHUNK).await?;
+    Ok(StreamEnd::Complete)
 }
 
 /// Writes a chunk of a body (RFC 9112, 7.1).

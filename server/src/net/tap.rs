@@ -66,7 +66,7 @@ mod counting {
 
         /// Stops counting, since another request begins.
         pub(crate) fn begin_request(&self) {
-            if self.is_open.load(Ordering::Relaxed) {
+            if self.is_counting() {
                 self.is_open.store(false, Ordering::Relaxed);
                 *self.counter.lock() = None;
             }
@@ -82,10 +82,14 @@ mod counting {
             self.is_open.store(true, Ordering::Relaxed);
         }
 
+        /// Returns `true` while there is a counter.
+        pub(crate) fn is_counting(&self) -> bool {
+            self.is_open.load(Ordering::Relaxed)
+        }
+
         /// The present counter.
         pub(crate) fn counter(&self) -> Option<Arc<dyn ByteCounter>> {
-            let is_open = self.is_open.load(Ordering::Relaxed);
-            if is_open { self.counter.lock().clone() } else { None }
+            if self.is_counting() { self.counter.lock().clone() } else { None }
         }
 
         /// Counts bytes that the server has received.
@@ -134,6 +138,10 @@ mod nothing {
         }
 
         pub(crate) fn share(&self) {}
+
+        pub(crate) fn is_counting(&self) -> bool {
+            false
+        }
 
         pub(crate) fn received(&self, _: usize) {}
 

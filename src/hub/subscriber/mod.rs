@@ -17,8 +17,9 @@ use std::{
 use super::{
     channel::Channel,
     frame::{Batch, Frame},
+    membership::Membership,
     ring::Slot,
-    state::{Fanout, HubState},
+    state::HubState,
 };
 use crate::{
     event::{Event, Topic},
@@ -34,6 +35,8 @@ pub struct Subscriber {
     pub(super) state: Arc<HubState>,
     pub(super) topics: Patterns,
     pub(super) channel: Arc<Channel>,
+    /// `None` for the subscriber of a feed, whose readers have memberships of their own.
+    pub(super) membership: Option<Membership>,
     /// Its slot in the channel's list of waiters; `None` until it first waits.
     pub(super) waiter: Option<usize>,
     /// All events up to here were delivered, or are announced in `gap`.
@@ -166,6 +169,34 @@ impl Subscriber {
     /// resume from there, since a gap or an end is still to be delivered.
     pub fn is_settled(&self) -> bool {
         self.gap.is_none() && self.ends.is_empty()
+    }
+
+    /// Returns `true` if nothing but the position tells the subscriber from others with the same
+    /// topics: it does not conflate, and holds nothing that is still to be delivered.
+    pub fn can_rest(&self) -> bool {
+        self.is_settled()
+            && self.conflation.is_none()
+            && self.held.is_empty()
+            && self.log_read.is_none()
+    }
+
+    /// Creates a subscriber to the same topics at another place.
+    pub(super) fn at(&self, sequence: u64, drops: u64, membership: Option<Membership>) -> Self {
+        Self {
+            state: Arc::clone(&self.state),
+            topics: self.topics.clone(),
+            channel: Arc::clone(&self.channel),
+            membership,
+            waiter: None,
+            cursor: EventId { sequence, ..self.cursor },
+            read: sequence,
+            drops,
+            conflation: None,
+            gap: None,
+            ends: VecDeque::new(),
+            held: VecDeque::new(),
+            log_read: None,
+        }
     }
 
     /// Waits for the next events, and returns all that are available, at most 64 KiB.
@@ -542,11 +573,5 @@ impl Drop for Subscriber {
         if let Some(key) = self.waiter {
             self.channel.forget(key);
         }
-        {
-            let Fanout { channels, watched, .. } = &mut *self.state.fanout.lock();
-            channels.leave(&self.topics);
-            watched.leave(&self.topics);
-        }
-        self.state.note_readers(&self.topics);
     }
 }

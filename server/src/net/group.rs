@@ -1,0 +1,336 @@
+//! Groups of event streams that rest. A stream that has sent everything needs no task: the task of
+//! its group writes the next events to its socket, and to those of all others that read the same.
+//! A stream goes back to a task of its own as soon as its client does not take all of it at once,
+//! or it has something to send that others do not have.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    io::{self, ErrorKind},
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::{io::ReadBuf, net::TcpStream, runtime::Handle};
+use tracing::Span;
+use waterclock_axum::{
+    DirectStream,
+    group::{GroupFeed, GroupKey, Part, RestingStream, Share},
+};
+
+/// Number of streams that are served before other tasks get a turn.
+const STEP: usize = 64;
+
+/// A connection whose stream rests.
+pub(super) trait RestingConnection: Send + 'static {
+    /// Its socket.
+    fn socket(&self) -> &TcpStream;
+
+    /// The span of its messages.
+    fn span(&self) -> Span;
+
+    /// Notes that writing has failed.
+    fn failed(&self, error: &io::Error);
+
+    /// Goes on with the stream in a task of its own, after the bytes that are still to be sent.
+    /// `stream` is called within the span.
+    fn resume(self, stream: impl FnOnce() -> DirectStream, unsent: Bytes);
+}
+
+/// The groups of a server.
+pub(super) struct Groups<C>(Arc<Inboxes<C>>);
+
+/// The inboxes of the groups. The streams of a topic are divided among as many groups as there are
+/// worker threads, so that all of them work.
+struct Inboxes<C> {
+    by_key: Mutex<HashMap<(GroupKey, usize), Arc<Inbox<C>>>>,
+    /// Number of groups of streams that read the same.
+    divisions: usize,
+    /// Number of streams that have joined a group.
+    joined: AtomicUsize,
+}
+
+/// The messages to a group, from any thread.
+struct Inbox<C>(Mutex<Messages<C>>);
+
+struct Messages<C> {
+    arrivals: Vec<Arrival<C>>,
+    /// The members whose sockets may have become readable.
+    readable: Vec<usize>,
+    /// The waker of the group, if it waits.
+    waker: Option<Waker>,
+}
+
+/// A stream that is to join a group.
+struct Arrival<C> {
+    stream: DirectStream,
+    connection: C,
+}
+
+/// A stream that rests. Its end is counted before that of its connection.
+struct Member<C> {
+    stream: RestingStream,
+    connection: C,
+}
+
+/// The waker of a member's socket.
+struct Readable<C> {
+    inbox: Arc<Inbox<C>>,
+    member: usize,
+}
+
+/// The task of one group.
+struct Group<C> {
+    inboxes: Arc<Inboxes<C>>,
+    key: (GroupKey, usize),
+    inbox: Arc<Inbox<C>>,
+    /// Boxed, since a vector has room for many more when it has just grown.
+    members: Slab<Box<Member<C>>>,
+    /// `None` while there are no members.
+    feed: Option<GroupFeed>,
+}
+
+impl<C: RestingConnection> Groups<C> {
+    /// Creates the groups of a server. Must be called within a runtime.
+    pub(super) fn new() -> Self {
+        let divisions = Handle::current().metrics().num_workers();
+        let (by_key, joined) = (Mutex::default(), AtomicUsize::new(0));
+        Self(Arc::new(Inboxes { by_key, divisions, joined }))
+    }
+
+    /// Lets a stream rest in the group of its topics. It goes back to a task of its own if it
+    /// cannot rest any more by then.
+    pub(super) fn join(&self, key: GroupKey, stream: DirectStream, connection: C) {
+        let inboxes = &self.0;
+        let division = inboxes.joined.fetch_add(1, Ordering::Relaxed) % inboxes.divisions;
+        let key = (key, division);
+        let arrival = Arrival { stream, connection };
+        let mut by_key = inboxes.by_key.lock();
+        if let Some(inbox) = by_key.get(&key) {
+            return inbox.send(|messages| messages.arrivals.push(arrival));
+        }
+        let messages = Messages { arrivals: vec![arrival], readable: Vec::new(), waker: None };
+        let inbox = Arc::new(Inbox(Mutex::new(messages)));
+        by_key.insert(key.clone(), Arc::clone(&inbox));
+        drop(by_key);
+        let inboxes = Arc::clone(inboxes);
+        let group = Group { inboxes, key, inbox, members: Slab::new(), feed: None };
+        tokio::spawn(group.run());
+    }
+}
+
+impl<C> Inbox<C> {
+    /// Adds a message, and wakes the group.
+    fn send(&self, add: impl FnOnce(&mut Messages<C>)) {
+        let waker = {
+            let mut messages = self.0.lock();
+            add(&mut messages);
+            messages.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes the messages. Without any, the next one wakes the task.
+    fn poll_take(&self, context: &Context<'_>) -> Poll<(Vec<Arrival<C>>, Vec<usize>)> {
+        let mut messages = self.0.lock();
+        if messages.arrivals.is_empty() && messages.readable.is_empty() {
+            messages.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready((mem::take(&mut messages.arrivals), mem::take(&mut messages.readable)))
+    }
+}
+
+impl<C: RestingConnection> Wake for Readable<C> {
+    fn wake(self: Arc<Self>) {
+        self.inbox.send(|messages| messages.readable.push(self.member));
+    }
+}
+
+impl<C: RestingConnection> Group<C> {
+    /// Serves the members until there is none.
+    async fn run(mut self) {
+        loop {
+            let (messages, part) = self.next().await;
+            match part {
+                Poll::Ready(Some(part)) => self.send(&part).await,
+                // All members must go on by themselves.
+                Poll::Ready(None) => self.dissolve().await,
+                Poll::Pending => {}
+            }
+            if let Poll::Ready((arrivals, readable)) = messages {
+                let mut turns = Turns::default();
+                for arrival in arrivals {
+                    self.admit(arrival);
+                    turns.pass().await;
+                }
+                for member in readable {
+                    self.look_at(member);
+                    turns.pass().await;
+                }
+            }
+            if self.members.is_empty() {
+                self.feed = None;
+                if self.has_ended() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for messages, for the next part, or for both: neither must hold up the other.
+    async fn next(&mut self) -> (Poll<(Vec<Arrival<C>>, Vec<usize>)>, Poll<Option<Part>>) {
+        let Self { inbox, feed, .. } = self;
+        poll_fn(|context| {
+            let messages = inbox.poll_take(context);
+            let part = feed.as_mut().map_or(Poll::Pending, |feed| feed.poll_next(context));
+            let is_pending = messages.is_pending() && part.is_pending();
+            if is_pending { Poll::Pending } else { Poll::Ready((messages, part)) }
+        })
+        .await
+    }
+
+    /// Removes the group from the table, unless there are arrivals.
+    fn has_ended(&self) -> bool {
+        let mut by_key = self.inboxes.by_key.lock();
+        let has_ended = self.inbox.0.lock().arrivals.is_empty();
+        if has_ended {
+            by_key.remove(&self.key);
+        }
+        has_ended
+    }
+
+    fn admit(&mut self, Arrival { stream, connection }: Arrival<C>) {
+        let admitted = match &self.feed {
+            Some(feed) if !self.members.is_empty() => feed.rest(stream),
+            _ => GroupFeed::start(stream).map(|(feed, stream)| {
+                self.feed = Some(feed);
+                stream
+            }),
+        };
+        match admitted {
+            Ok(stream) => {
+                let member = self.members.insert(Box::new(Member { stream, connection }));
+                self.look_at(member);
+            }
+            Err(stream) => connection.resume(|| stream, Bytes::new()),
+        }
+    }
+
+    /// Removes a member whose client has ended its side, and so has left. If the client sends
+    /// another request before that, only a write that fails tells.
+    fn look_at(&mut self, key: usize) {
+        let Some(member) = self.members.get(key) else { return };
+        let waker = Arc::new(Readable { inbox: Arc::clone(&self.inbox), member: key }).into();
+        let (mut context, mut byte) = (Context::from_waker(&waker), [0]);
+        let peeked = member.connection.socket().poll_peek(&mut context, &mut ReadBuf::new(&mut byte));
+        if let Poll::Ready(Ok(0) | Err(_)) = peeked {
+            self.remove(key);
+        }
+    }
+
+    /// Sends a part to the members.
+    async fn send(&mut self, part: &Part) {
+        let chunk = chunk(&part.bytes);
+        let mut from = 0;
+        while from < self.members.capacity() {
+            let sent = (from..from + STEP).filter(|&key| self.send_to(key, part, &chunk)).count();
+            if let Some(feed) = &self.feed {
+                feed.sent(part, sent);
+            }
+            from += STEP;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Sends a part to a member. Returns `true` if it counts as sent.
+    fn send_to(&mut self, key: usize, part: &Part, chunk: &Bytes) -> bool {
+        let Some(member) = self.members.get_mut(key) else { return false };
+        match member.stream.share(part) {
+            Share::Whole => {}
+            Share::Rest => {
+                self.resume_before(key, part);
+                return false;
+            }
+            Share::Nothing => return false,
+        }
+        match member.connection.socket().try_write(chunk) {
+            Ok(written) => {
+                member.stream.sent(part);
+                if written < chunk.len() {
+                    self.resume(key, chunk.slice(written..));
+                }
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.resume_before(key, part);
+                false
+            }
+            Err(error) => {
+                member.connection.failed(&error);
+                self.remove(key);
+                false
+            }
+        }
+    }
+
+    /// Lets all members go on by themselves.
+    async fn dissolve(&mut self) {
+        let mut turns = Turns::default();
+        for key in 0..self.members.capacity() {
+            self.resume(key, Bytes::new());
+            turns.pass().await;
+        }
+    }
+
+    /// Lets a member go on by itself that has sent all parts, or most of the last one.
+    fn resume(&mut self, key: usize, unsent: Bytes) {
+        if let (Some(member), Some(feed)) = (self.members.try_remove(key), &self.feed) {
+            let Member { stream, connection } = *member;
+            connection.resume(|| feed.resume(stream), unsent);
+        }
+    }
+
+    /// Lets a member go on by itself that has not sent the last part.
+    fn resume_before(&mut self, key: usize, part: &Part) {
+        if let (Some(member), Some(feed)) = (self.members.try_remove(key), &self.feed) {
+            let Member { stream, connection } = *member;
+            connection.resume(|| feed.resume_before(part, stream), Bytes::new());
+        }
+    }
+
+    /// Ends the stream of a member.
+    fn remove(&mut self, key: usize) {
+        if let Some(member) = self.members.try_remove(key) {
+            let _span = member.connection.span().entered();
+            drop(member);
+        }
+    }
+}
+
+/// Gives other tasks a turn from time to time.
+#[derive(Default)]
+struct Turns(usize);
+
+impl Turns {
+    async fn pass(&mut self) {
+        self.0 += 1;
+        if self.0.is_multiple_of(STEP) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Frames a part as a chunk of a body (RFC 9112, 7.1).
+fn chunk(part: &[u8]) -> Bytes {
+    [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat().into()
+}

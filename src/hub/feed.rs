@@ -1,0 +1,162 @@
+//! Feeds: one reader for many subscribers that are at the same place.
+//!
+//! A subscriber that has read everything needs little more than its position. It rests, and a feed
+//! reads on for it and for all others with the same topics. As soon as the feed meets something
+//! that is not the same for all of them, such as a gap, each of them reads on by itself.
+
+use std::{
+    ops::RangeInclusive,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use super::{
+    frame::{Batch, Frame},
+    membership::Membership,
+    subscriber::{Delivery, Subscriber},
+};
+use crate::{id::EventId, notice::TopicEnd, pattern::Patterns};
+
+/// The reader of subscribers that rest. It goes on from the position of the first of them.
+pub struct Feed {
+    subscriber: Subscriber,
+    /// The place of a subscriber that has received all deliveries.
+    place: Place,
+    /// The same, without the last delivery.
+    place_before: Place,
+    /// Sequence number of the last event that was delivered. No event of the topics is between it
+    /// and the place.
+    delivered: u64,
+}
+
+/// A subscriber that rests while a [`Feed`] reads on for it. It still counts as a reader.
+pub struct RestingSubscriber {
+    membership: Membership,
+    /// The place at which it began to rest. The feed may have yet to reach it.
+    place: Place,
+}
+
+/// A place in the log from which a subscriber can read on.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Sequence number up to which all events were delivered.
+    position: u64,
+    /// Number of drops of the log of which the reader knows what it misses.
+    drops: u64,
+}
+
+/// A delivery to those subscribers of a feed that are not past it.
+#[derive(Debug)]
+pub enum FeedDelivery {
+    /// The next events, at least one.
+    Events(Arc<Batch>),
+    /// A topic has ended, and others have not.
+    End {
+        /// Its place in the log.
+        id: EventId,
+        /// The notice.
+        end: TopicEnd,
+    },
+}
+
+impl Feed {
+    /// Creates the feed of a subscriber, which rests from now on and can be dropped. Returns `None`
+    /// if it [cannot rest](Subscriber::can_rest) now.
+    pub fn start(subscriber: &mut Subscriber) -> Option<(Self, RestingSubscriber)> {
+        let resting = RestingSubscriber::new(subscriber)?;
+        let place = resting.place;
+        let subscriber = subscriber.at(place.position, place.drops, None);
+        let delivered = place.position;
+        Some((Self { subscriber, place, place_before: place, delivered }, resting))
+    }
+
+    /// Lets a subscriber to the same topics rest, which can be dropped then. Returns `None` if it
+    /// [cannot rest](Subscriber::can_rest) now, or if the feed has delivered events that it has
+    /// yet to receive.
+    pub fn rest(&self, subscriber: &mut Subscriber) -> Option<RestingSubscriber> {
+        let is_behind = subscriber.cursor.sequence < self.delivered;
+        if is_behind || subscriber.topics != self.subscriber.topics {
+            return None;
+        }
+        RestingSubscriber::new(subscriber)
+    }
+
+    /// Lets a subscriber read on by itself that has received all deliveries.
+    pub fn resume(&self, resting: RestingSubscriber) -> Subscriber {
+        self.resume_at(self.place, resting)
+    }
+
+    /// Lets a subscriber read on by itself that has received all deliveries but the last one.
+    pub fn resume_before_last(&self, resting: RestingSubscriber) -> Subscriber {
+        self.resume_at(self.place_before, resting)
+    }
+
+    fn resume_at(&self, place: Place, resting: RestingSubscriber) -> Subscriber {
+        let RestingSubscriber { membership, place: own } = resting;
+        let (position, drops) = (own.position.max(place.position), own.drops.max(place.drops));
+        self.subscriber.at(position, drops, Some(membership))
+    }
+
+    /// Polls for the next events, or the next end. Returns `None` if each subscriber must read on
+    /// by itself: at a gap, at the end of its last topic, and if the log cannot be read. After
+    /// that, the feed must not be polled again.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<FeedDelivery>> {
+        let polled = self.subscriber.poll_next(context);
+        let place =
+            Place { position: self.subscriber.cursor.sequence, drops: self.subscriber.drops };
+        if polled.is_pending() {
+            // Events of other topics were passed.
+            self.place = place;
+        }
+        let delivery = match ready!(polled) {
+            Ok(Delivery::Events(batch)) => FeedDelivery::Events(batch),
+            Ok(Delivery::End { id, end }) if !end.last => FeedDelivery::End { id, end },
+            Ok(Delivery::End { .. } | Delivery::Gap(_)) | Err(_) => return Poll::Ready(None),
+        };
+        (self.place_before, self.place) = (self.place, place);
+        self.delivered = *delivery.sequences().end();
+        Poll::Ready(Some(delivery))
+    }
+
+    /// Returns the position from which a client resumes that has received all deliveries.
+    pub fn cursor(&self) -> EventId {
+        EventId { sequence: self.place.position, ..self.subscriber.cursor }
+    }
+
+    /// The topics that it reads.
+    pub fn topics(&self) -> &Patterns {
+        &self.subscriber.topics
+    }
+}
+
+impl FeedDelivery {
+    /// Returns the sequence numbers of the first and the last event, or that of the end.
+    pub fn sequences(&self) -> RangeInclusive<u64> {
+        match self {
+            Self::Events(batch) => {
+                let sequence = |frame: Option<&Arc<Frame>>| {
+                    frame.map_or(0, |frame| frame.event().id.sequence)
+                };
+                sequence(batch.first())..=sequence(batch.last())
+            }
+            Self::End { id, .. } => id.sequence..=id.sequence,
+        }
+    }
+}
+
+impl RestingSubscriber {
+    fn new(subscriber: &mut Subscriber) -> Option<Self> {
+        if !subscriber.can_rest() {
+            return None;
+        }
+        let membership = subscriber.membership.take()?;
+        let place = Place { position: subscriber.cursor.sequence, drops: subscriber.drops };
+        Some(Self { membership, place })
+    }
+
+    /// Sequence number up to which it had received all events when it began to rest. The feed may
+    /// have yet to reach that place.
+    pub fn position(&self) -> u64 {
+        self.place.position
+    }
+}
