@@ -18,6 +18,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use slab::Slab;
+use socket2::SockRef;
 use tokio::{io::ReadBuf, net::TcpStream, runtime::Handle};
 use tracing::Span;
 use waterclock_axum::{
@@ -263,7 +264,8 @@ impl<C: RestingConnection> Group<C> {
             }
             Share::Nothing => return false,
         }
-        match member.connection.socket().try_write(chunk) {
+        // Without a look at what tokio knows of the socket: that is often not in the CPU's cache.
+        match SockRef::from(member.connection.socket()).send(chunk) {
             Ok(written) => {
                 member.stream.sent(part);
                 if written < chunk.len() {
