@@ -4,6 +4,9 @@
 //! reads on for it and for all others with the same topics. As soon as the feed meets something
 //! that is not the same for all of them, such as a gap, each of them reads on by itself.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     ops::RangeInclusive,
     sync::Arc,
