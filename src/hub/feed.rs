@@ -137,9 +137,8 @@ impl FeedDelivery {
     pub fn sequences(&self) -> RangeInclusive<u64> {
         match self {
             Self::Events(batch) => {
-                let sequence = |frame: Option<&Arc<Frame>>| {
-                    frame.map_or(0, |frame| frame.event().id.sequence)
-                };
+                let sequence =
+                    |frame: Option<&Arc<Frame>>| frame.map_or(0, |frame| frame.event().id.sequence);
                 sequence(batch.first())..=sequence(batch.last())
             }
             Self::End { id, .. } => id.sequence..=id.sequence,

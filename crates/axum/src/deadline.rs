@@ -35,10 +35,15 @@ impl Deadline {
         self.time <= self.hub.now() || self.timer <= Instant::now()
     }
 
+    /// Returns the time at which to look next if the permission has ended.
+    pub(crate) fn next_look(&self) -> Instant {
+        self.timer.min(Instant::now() + LOOK_INTERVAL)
+    }
+
     /// Waits until the permission ends. After a suspension that takes up to 15 s.
     pub(crate) async fn passed(&self) {
         while !self.has_passed() {
-            tokio::time::sleep_until(self.timer.min(Instant::now() + LOOK_INTERVAL)).await;
+            tokio::time::sleep_until(self.next_look()).await;
         }
     }
 }

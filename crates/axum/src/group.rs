@@ -23,9 +23,11 @@ use waterclock::{
 
 use crate::{
     connection::DirectStream,
-    session::{Encoder as _, Session, Signal, StreamRecord, heartbeat, next_signal},
+    deadline::Deadline,
+    session::{Encoder as _, Session, StreamRecord, heartbeat, sleep_until},
     sse::SseEncoder,
     state::StreamContext,
+    stop::Stop,
 };
 
 /// The content of streams that may rest in one group: their topics and their format.
@@ -44,14 +46,50 @@ pub struct GroupFeed {
     passed: Arc<AtomicU64>,
     /// Time of the last part.
     sent: Instant,
+    /// Time at which to look next if the permission of a stream has ended.
+    expiry: Option<Instant>,
     /// The one future of [`next_signal`], which is polled only after its own waker has fired.
     signals: FuturesUnordered<Pin<Box<dyn Future<Output = Signal> + Send>>>,
+}
+
+/// The next step of a group.
+#[derive(Debug)]
+pub enum GroupStep {
+    /// A part for all streams.
+    Send(Part),
+    /// The permissions of some streams may have [ended](RestingStream::has_expired). These streams
+    /// must go on by themselves.
+    Expire,
+    /// Each stream must go on by itself. After that, the feed must not be polled again.
+    Dissolve,
+}
+
+/// A reason to act without an event.
+enum Signal {
+    /// The server has begun to shut down.
+    Stop,
+    /// A permission may have ended.
+    Expiry,
+    /// A heartbeat may be due.
+    Heartbeat,
+}
+
+/// Waits for the next signal. Earlier arms take precedence.
+async fn next_signal(stop: Stop, expiry: Option<Instant>, heartbeat: Instant) -> Signal {
+    tokio::select! {
+        biased;
+        _ = stop.begun() => Signal::Stop,
+        () = sleep_until(expiry) => Signal::Expiry,
+        () = tokio::time::sleep_until(heartbeat) => Signal::Heartbeat,
+    }
 }
 
 /// A stream that rests in a group. Dropping it ends the stream.
 pub struct RestingStream {
     record: StreamRecord,
     subscriber: RestingSubscriber,
+    /// Time at which the client's permission ends.
+    expires: Option<Deadline>,
 }
 
 /// A part of the bodies of all streams of a group. It holds whole blocks.
@@ -89,7 +127,7 @@ pub enum Share {
 impl DirectStream {
     /// Returns the group in which the stream may rest now. Returns `None` if it has something to
     /// send that others do not have, now or later: events of its own, an end after a number of
-    /// events, a goodbye, or a permission that expires.
+    /// events, or a goodbye.
     ///
     /// It has sent everything only if it was polled last and was pending.
     pub fn group(&self) -> Option<GroupKey> {
@@ -114,16 +152,16 @@ impl GroupFeed {
         let Some((feed, subscriber)) = Feed::start(&mut session.subscriber) else {
             return Err(stream);
         };
-        let Session { record, encoder, sent, .. } = *stream.0;
-        let feed = Self {
-            context: Arc::clone(&record.context),
+        let mut feed = Self {
+            context: Arc::clone(&session.record.context),
             passed: Arc::new(AtomicU64::new(feed.cursor().sequence)),
             feed,
-            encoder,
-            sent,
+            encoder: SseEncoder(session.encoder.0),
+            sent: session.sent,
+            expiry: None,
             signals: FuturesUnordered::new(),
         };
-        let resting = feed.rest_with(record, subscriber);
+        let resting = feed.rest_with(stream, subscriber);
         Ok((feed, resting))
     }
 
@@ -132,85 +170,104 @@ impl GroupFeed {
     /// # Errors
     ///
     /// The stream, if it cannot rest now, or has events to send that the group has sent already.
-    pub fn rest(&self, mut stream: DirectStream) -> Result<RestingStream, DirectStream> {
+    pub fn rest(&mut self, mut stream: DirectStream) -> Result<RestingStream, DirectStream> {
         let session = &mut *stream.0;
         if !session.can_rest() {
             return Err(stream);
         }
         let Some(subscriber) = self.feed.rest(&mut session.subscriber) else { return Err(stream) };
-        Ok(self.rest_with(stream.0.record, subscriber))
+        Ok(self.rest_with(stream, subscriber))
     }
 
-    fn rest_with(
-        &self,
-        mut record: StreamRecord,
-        subscriber: RestingSubscriber,
-    ) -> RestingStream {
+    fn rest_with(&mut self, stream: DirectStream, subscriber: RestingSubscriber) -> RestingStream {
+        let Session { mut record, expires, .. } = *stream.0;
         record.open.share_position(&self.passed);
         record.span = Span::none();
-        RestingStream { record, subscriber }
+        let stream = RestingStream { record, subscriber, expires };
+        self.look_for(&stream);
+        stream
+    }
+
+    /// Notes when to look if the permission of the stream has ended.
+    fn look_for(&mut self, stream: &RestingStream) {
+        let Some(look) = stream.expires.as_ref().map(Deadline::next_look) else { return };
+        if self.expiry.is_none_or(|expiry| look < expiry) {
+            self.expiry = Some(look);
+            self.signals.clear();
+        }
+    }
+
+    /// Notes that the permissions of all streams were looked at, and that these go on resting.
+    pub fn looked_at<'a>(&mut self, streams: impl IntoIterator<Item = &'a RestingStream>) {
+        self.expiry = None;
+        streams.into_iter().for_each(|stream| self.look_for(stream));
     }
 
     /// Lets a stream go on by itself that has sent all parts. Must be called within the span of its
     /// connection.
     pub fn resume(&self, stream: RestingStream) -> DirectStream {
-        let subscriber = self.feed.resume(stream.subscriber);
-        self.resume_with(stream.record, subscriber)
+        self.resume_by(Feed::resume, stream)
     }
 
     /// Lets a stream go on by itself that has not sent the last part. Must be called within the
     /// span of its connection.
     pub fn resume_before(&self, part: &Part, stream: RestingStream) -> DirectStream {
         match part.content {
-            Content::Events(_) => {
-                let subscriber = self.feed.resume_before_last(stream.subscriber);
-                self.resume_with(stream.record, subscriber)
-            }
+            Content::Events(_) => self.resume_by(Feed::resume_before_last, stream),
             Content::Heartbeat(_) => self.resume(stream),
         }
     }
 
-    fn resume_with(&self, mut record: StreamRecord, subscriber: Subscriber) -> DirectStream {
+    fn resume_by(
+        &self,
+        resume: impl FnOnce(&Feed, RestingSubscriber) -> Subscriber,
+        stream: RestingStream,
+    ) -> DirectStream {
+        let RestingStream { mut record, subscriber, expires } = stream;
+        let subscriber = resume(&self.feed, subscriber);
         record.open.own_position(subscriber.cursor().sequence);
         record.span = Span::current();
         let encoder = SseEncoder(self.encoder.0);
-        DirectStream(Box::new(Session::resumed(record, subscriber, encoder, self.sent)))
+        let session = Session::resumed(record, subscriber, encoder, self.sent);
+        DirectStream(Box::new(session.expiring(expires)))
     }
 
-    /// Polls for the next part. Returns `None` if each stream must go on by itself. After that, the
-    /// feed must not be polled again.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Part>> {
+    /// Polls for the next step.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<GroupStep> {
         // Signals come first, so that a steady flow of events does not delay a shutdown.
-        let part = match self.poll_signal(context) {
-            Poll::Ready(heartbeat) => heartbeat,
+        let step = match self.poll_signal(context) {
+            Poll::Ready(step) => step,
             Poll::Pending => {
                 let polled = self.feed.poll_next(context);
                 self.passed.store(self.feed.cursor().sequence, Ordering::Relaxed);
-                ready!(polled).map(|delivery| self.part(&delivery))
+                let delivery = ready!(polled);
+                delivery
+                    .map_or(GroupStep::Dissolve, |delivery| GroupStep::Send(self.part(&delivery)))
             }
         };
-        if part.is_some() {
+        if let GroupStep::Send(_) = step {
             self.sent = Instant::now();
         }
-        Poll::Ready(part)
+        Poll::Ready(step)
     }
 
-    /// Returns a heartbeat when it is due, and `None` when the server shuts down.
-    fn poll_signal(&mut self, context: &mut Context<'_>) -> Poll<Option<Part>> {
+    fn poll_signal(&mut self, context: &mut Context<'_>) -> Poll<GroupStep> {
         let interval = self.context.settings.heartbeat;
         loop {
             if self.signals.is_empty() {
                 let stop = self.context.stop.clone();
-                self.signals.push(Box::pin(next_signal(stop, None, None, self.sent + interval)));
+                let next = next_signal(stop, self.expiry, self.sent + interval);
+                self.signals.push(Box::pin(next));
             }
-            match ready!(self.signals.poll_next_unpin(context)) {
-                None => {}
-                Some(Signal::Heartbeat) if self.sent.elapsed() < interval => {}
-                Some(Signal::Heartbeat) => return Poll::Ready(Some(self.heartbeat())),
-                Some(Signal::Stop(_) | Signal::Goodbye | Signal::Expired) => {
-                    return Poll::Ready(None);
-                }
-            }
+            let step = match ready!(self.signals.poll_next_unpin(context)) {
+                None => continue,
+                // In most cases something else was sent in the meantime.
+                Some(Signal::Heartbeat) if self.sent.elapsed() < interval => continue,
+                Some(Signal::Heartbeat) => GroupStep::Send(self.heartbeat()),
+                Some(Signal::Expiry) => GroupStep::Expire,
+                Some(Signal::Stop) => GroupStep::Dissolve,
+            };
+            return Poll::Ready(step);
         }
     }
 
@@ -260,6 +317,11 @@ impl RestingStream {
             Content::Heartbeat(of_feed) if position <= *of_feed => Share::Whole,
             Content::Events(_) | Content::Heartbeat(_) => Share::Nothing,
         }
+    }
+
+    /// Returns `true` if the client's permission has ended.
+    pub fn has_expired(&self) -> bool {
+        self.expires.as_ref().is_some_and(Deadline::has_passed)
     }
 
     /// Counts the events of a part as sent.

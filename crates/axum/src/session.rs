@@ -86,7 +86,7 @@ pub(crate) struct Session<E> {
     /// Time of the goodbye, once the server shuts down.
     goodbye: Option<Instant>,
     /// Time at which the client's permission ends.
-    expires: Option<Deadline>,
+    pub(crate) expires: Option<Deadline>,
     /// The one future of [`next_signal`]. The set polls it only after its own waker has fired, not
     /// for every event. After each such poll it wakes the task once more, which costs one look.
     signals: FuturesUnordered<Pin<Box<dyn Future<Output = Signal> + Send>>>,
@@ -218,7 +218,6 @@ impl<E: Encoder> Session<E> {
     pub(crate) fn can_rest(&self) -> bool {
         matches!(self.phase, Phase::Events)
             && self.limit.is_none()
-            && self.expires.is_none()
             && !self.record.context.stop.has_begun()
             && self.subscriber.can_rest()
     }
@@ -382,7 +381,7 @@ impl<E: Encoder> Session<E> {
 }
 
 /// Sleeps until `time`, or forever without one.
-async fn sleep_until(time: Option<Instant>) {
+pub(crate) async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => pending().await,

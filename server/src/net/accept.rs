@@ -47,7 +47,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// has ended whose client reads, and requests in flight are completed. The caller bounds the time
 /// that this may take.
 pub async fn serve(listener: TcpListener, responder: Responder, serving: Serving) {
-    let server = Server { responder, serving, closing: CancellationToken::new(), groups: Groups::new() };
+    let server =
+        Server { responder, serving, closing: CancellationToken::new(), groups: Groups::new() };
     let server = Arc::new(server);
     let (serving, connections) = (&server.serving, TaskTracker::new());
     let mut drained = pin!(serving.streams.drained(&serving.stop, serving.timeouts.goodbye));

@@ -58,6 +58,8 @@ pub(super) struct Parked {
     pub(super) continues: bool,
     /// Counts the stream.
     pub(super) direct: GaugeGuard,
+    /// Counts it as resting.
+    pub(super) _resting: GaugeGuard,
 }
 
 /// The parts of serving a connection, without its socket.

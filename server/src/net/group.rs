@@ -23,11 +23,15 @@ use tokio::{io::ReadBuf, net::TcpStream, runtime::Handle};
 use tracing::Span;
 use waterclock_axum::{
     DirectStream,
-    group::{GroupFeed, GroupKey, Part, RestingStream, Share},
+    group::{GroupFeed, GroupKey, GroupStep, Part, RestingStream, Share},
 };
 
 /// Number of streams that are served before other tasks get a turn.
 const STEP: usize = 64;
+/// Number of places for members up to which a group is never sparse.
+const MIN_SPARSE: usize = 1024;
+/// Divisor of the places: with fewer members, a group is sparse.
+const SPARSE_SHARE: usize = 8;
 
 /// A connection whose stream rests.
 pub(super) trait RestingConnection: Send + 'static {
@@ -161,11 +165,11 @@ impl<C: RestingConnection> Group<C> {
     /// Serves the members until there is none.
     async fn run(mut self) {
         loop {
-            let (messages, part) = self.next().await;
-            match part {
-                Poll::Ready(Some(part)) => self.send(&part).await,
-                // All members must go on by themselves.
-                Poll::Ready(None) => self.dissolve().await,
+            let (messages, step) = self.next().await;
+            match step {
+                Poll::Ready(GroupStep::Send(part)) => self.send(&part).await,
+                Poll::Ready(GroupStep::Expire) => self.expire().await,
+                Poll::Ready(GroupStep::Dissolve) => self.dissolve().await,
                 Poll::Pending => {}
             }
             if let Poll::Ready((arrivals, readable)) = messages {
@@ -179,6 +183,9 @@ impl<C: RestingConnection> Group<C> {
                     turns.pass().await;
                 }
             }
+            if self.is_sparse() {
+                self.dissolve().await;
+            }
             if self.members.is_empty() {
                 self.feed = None;
                 if self.has_ended() {
@@ -188,16 +195,23 @@ impl<C: RestingConnection> Group<C> {
         }
     }
 
-    /// Waits for messages, for the next part, or for both: neither must hold up the other.
-    async fn next(&mut self) -> (Poll<(Vec<Arrival<C>>, Vec<usize>)>, Poll<Option<Part>>) {
+    /// Waits for messages, for the next step, or for both: neither must hold up the other.
+    async fn next(&mut self) -> (Poll<(Vec<Arrival<C>>, Vec<usize>)>, Poll<GroupStep>) {
         let Self { inbox, feed, .. } = self;
         poll_fn(|context| {
             let messages = inbox.poll_take(context);
-            let part = feed.as_mut().map_or(Poll::Pending, |feed| feed.poll_next(context));
-            let is_pending = messages.is_pending() && part.is_pending();
-            if is_pending { Poll::Pending } else { Poll::Ready((messages, part)) }
+            let step = feed.as_mut().map_or(Poll::Pending, |feed| feed.poll_next(context));
+            let is_pending = messages.is_pending() && step.is_pending();
+            if is_pending { Poll::Pending } else { Poll::Ready((messages, step)) }
         })
         .await
+    }
+
+    /// Returns `true` if most of many members have left, so that their places cost more time than
+    /// the others.
+    fn is_sparse(&self) -> bool {
+        self.members.capacity() > MIN_SPARSE
+            && self.members.len() < self.members.capacity() / SPARSE_SHARE
     }
 
     /// Removes the group from the table, unless there are arrivals.
@@ -211,7 +225,7 @@ impl<C: RestingConnection> Group<C> {
     }
 
     fn admit(&mut self, Arrival { stream, connection }: Arrival<C>) {
-        let admitted = match &self.feed {
+        let admitted = match &mut self.feed {
             Some(feed) if !self.members.is_empty() => feed.rest(stream),
             _ => GroupFeed::start(stream).map(|(feed, stream)| {
                 self.feed = Some(feed);
@@ -233,7 +247,8 @@ impl<C: RestingConnection> Group<C> {
         let Some(member) = self.members.get(key) else { return };
         let waker = Arc::new(Readable { inbox: Arc::clone(&self.inbox), member: key }).into();
         let (mut context, mut byte) = (Context::from_waker(&waker), [0]);
-        let peeked = member.connection.socket().poll_peek(&mut context, &mut ReadBuf::new(&mut byte));
+        let peeked =
+            member.connection.socket().poll_peek(&mut context, &mut ReadBuf::new(&mut byte));
         if let Poll::Ready(Ok(0) | Err(_)) = peeked {
             self.remove(key);
         }
@@ -242,14 +257,23 @@ impl<C: RestingConnection> Group<C> {
     /// Sends a part to the members.
     async fn send(&mut self, part: &Part) {
         let chunk = chunk(&part.bytes);
-        let mut from = 0;
-        while from < self.members.capacity() {
-            let sent = (from..from + STEP).filter(|&key| self.send_to(key, part, &chunk)).count();
-            if let Some(feed) = &self.feed {
-                feed.sent(part, sent);
+        let (mut turns, mut sent) = (Turns::default(), 0);
+        for key in 0..self.members.capacity() {
+            if !self.members.contains(key) {
+                continue;
             }
-            from += STEP;
-            tokio::task::yield_now().await;
+            sent += usize::from(self.send_to(key, part, &chunk));
+            if turns.is_over() {
+                self.count(part, mem::take(&mut sent));
+                tokio::task::yield_now().await;
+            }
+        }
+        self.count(part, sent);
+    }
+
+    fn count(&self, part: &Part, sent: usize) {
+        if let Some(feed) = &self.feed {
+            feed.sent(part, sent);
         }
     }
 
@@ -257,8 +281,9 @@ impl<C: RestingConnection> Group<C> {
     fn send_to(&mut self, key: usize, part: &Part, chunk: &Bytes) -> bool {
         let Some(member) = self.members.get_mut(key) else { return false };
         match member.stream.share(part) {
-            Share::Whole => {}
-            Share::Rest => {
+            // After a suspension, the step of the feed may come later than its next part.
+            Share::Whole if !member.stream.has_expired() => {}
+            Share::Whole | Share::Rest => {
                 self.resume_before(key, part);
                 return false;
             }
@@ -285,28 +310,53 @@ impl<C: RestingConnection> Group<C> {
         }
     }
 
+    /// Lets those members go on by themselves whose permission has ended.
+    async fn expire(&mut self) {
+        let mut turns = Turns::default();
+        for key in 0..self.members.capacity() {
+            if self.members.get(key).is_some_and(|member| member.stream.has_expired()) {
+                self.resume(key, Bytes::new());
+            }
+            turns.pass().await;
+        }
+        if let Some(feed) = &mut self.feed {
+            feed.looked_at(self.members.iter().map(|(_, member)| &member.stream));
+        }
+    }
+
     /// Lets all members go on by themselves.
     async fn dissolve(&mut self) {
         let mut turns = Turns::default();
-        for key in 0..self.members.capacity() {
-            self.resume(key, Bytes::new());
+        for (_, member) in mem::take(&mut self.members) {
+            self.resume_with(*member, GroupFeed::resume, Bytes::new());
             turns.pass().await;
         }
     }
 
-    /// Lets a member go on by itself that has sent all parts, or most of the last one.
+    /// Lets a member go on by itself that has sent all parts, or the last one up to some bytes.
     fn resume(&mut self, key: usize, unsent: Bytes) {
-        if let (Some(member), Some(feed)) = (self.members.try_remove(key), &self.feed) {
-            let Member { stream, connection } = *member;
-            connection.resume(|| feed.resume(stream), unsent);
+        if let Some(member) = self.members.try_remove(key) {
+            self.resume_with(*member, GroupFeed::resume, unsent);
         }
     }
 
     /// Lets a member go on by itself that has not sent the last part.
     fn resume_before(&mut self, key: usize, part: &Part) {
-        if let (Some(member), Some(feed)) = (self.members.try_remove(key), &self.feed) {
-            let Member { stream, connection } = *member;
-            connection.resume(|| feed.resume_before(part, stream), Bytes::new());
+        if let Some(member) = self.members.try_remove(key) {
+            let resume = |feed: &GroupFeed, stream| feed.resume_before(part, stream);
+            self.resume_with(*member, resume, Bytes::new());
+        }
+    }
+
+    fn resume_with(
+        &self,
+        Member { stream, connection }: Member<C>,
+        resume: impl FnOnce(&GroupFeed, RestingStream) -> DirectStream,
+        unsent: Bytes,
+    ) {
+        // Always there: only a group without members has no feed.
+        if let Some(feed) = &self.feed {
+            connection.resume(|| resume(feed, stream), unsent);
         }
     }
 
@@ -324,9 +374,14 @@ impl<C: RestingConnection> Group<C> {
 struct Turns(usize);
 
 impl Turns {
-    async fn pass(&mut self) {
+    /// Counts some work. Returns `true` if other tasks must get a turn now.
+    fn is_over(&mut self) -> bool {
         self.0 += 1;
-        if self.0.is_multiple_of(STEP) {
+        self.0.is_multiple_of(STEP)
+    }
+
+    async fn pass(&mut self) {
+        if self.is_over() {
             tokio::task::yield_now().await;
         }
     }

@@ -41,7 +41,8 @@ impl Connection {
                 }
                 StreamEnd::Idle(group) => {
                     let server = Arc::clone(&self.accepted.server);
-                    let parked = Parked { accepted: self.accepted, continues, direct };
+                    let _resting = server.serving.metrics.stream_resting();
+                    let parked = Parked { accepted: self.accepted, continues, direct, _resting };
                     return server.groups.join(group, events, parked);
                 }
                 StreamEnd::Left => return,
@@ -64,7 +65,7 @@ impl RestingConnection for Parked {
     }
 
     fn resume(self, stream: impl FnOnce() -> DirectStream, unsent: Bytes) {
-        let Self { accepted, continues, direct } = self;
+        let Self { accepted, continues, direct, _resting } = self;
         let connection = Connection::new(accepted);
         let events = connection.span.in_scope(stream);
         tokio::spawn(connection.plain(Some(TakenStream { unsent, events, continues, direct })));

@@ -25,6 +25,7 @@ pub struct Metrics {
     connections_max: Gauge,
     connections_full: Counter,
     streams_direct: Gauge,
+    streams_resting: Gauge,
     connections: Counter,
     timed_out: CounterByReason,
     refused: CounterByReason,
@@ -80,6 +81,7 @@ impl Metrics {
             connections_max: Gauge::default(),
             connections_full: Counter::default(),
             streams_direct: Gauge::default(),
+            streams_resting: Gauge::default(),
             connections: Counter::default(),
             timed_out: counters_by_reason(TimedOut::VARIANTS.iter().map(Into::into)),
             refused: counters_by_reason(RefusalReason::VARIANTS.iter().map(Into::into)),
@@ -106,6 +108,11 @@ impl Metrics {
             "streams_direct",
             "Open event streams on the direct path",
             self.streams_direct.clone(),
+        );
+        r.register(
+            "streams_resting",
+            "Open event streams that have sent everything and rest in a group",
+            self.streams_resting.clone(),
         );
         r.register("connections", "Accepted connections", self.connections.clone());
         r.register(
@@ -144,6 +151,11 @@ impl Metrics {
     /// Counts a stream as being on the direct path until the guard is dropped.
     pub fn stream_direct(&self) -> GaugeGuard {
         GaugeGuard::new(&self.streams_direct)
+    }
+
+    /// Counts a stream as resting until the guard is dropped.
+    pub fn stream_resting(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.streams_resting)
     }
 
     /// Sets the maximum number of open connections.

@@ -24,6 +24,7 @@ mod probe;
 mod publish;
 mod readers;
 mod refusals;
+mod resting;
 mod routes;
 mod stopping;
 mod support;

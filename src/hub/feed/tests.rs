@@ -81,7 +81,8 @@ impl Group {
 
     /// Lets a reader rest, which may have more to read. Returns `false` if it cannot.
     fn rest(&mut self, number: usize) -> bool {
-        let has_members = self.readers.iter().flatten().any(|reader| matches!(reader, Reader::Resting(_)));
+        let has_members =
+            self.readers.iter().flatten().any(|reader| matches!(reader, Reader::Resting(_)));
         let Some(Reader::Active(subscriber)) = &mut self.readers[number] else { return false };
         let resting = match &self.feed {
             Some(feed) if has_members => feed.rest(subscriber),
@@ -95,7 +96,11 @@ impl Group {
         true
     }
 
-    fn resume(&mut self, number: usize, resume: impl FnOnce(&Feed, RestingSubscriber) -> Subscriber) {
+    fn resume(
+        &mut self,
+        number: usize,
+        resume: impl FnOnce(&Feed, RestingSubscriber) -> Subscriber,
+    ) {
         self.readers[number] = match (self.readers[number].take(), &self.feed) {
             (Some(Reader::Resting(resting)), Some(feed)) => {
                 Some(Reader::Active(Box::new(resume(feed, resting))))
