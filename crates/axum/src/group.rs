@@ -49,7 +49,7 @@ pub struct GroupFeed {
     /// Time at which to look next if the permission of a stream has ended.
     expiry: Option<Instant>,
     /// The one future of [`next_signal`], which is polled only after its own waker has fired.
-    signals: FuturesUnordered<Pin<Box<dyn Future<Output = Signal> + Send>>>,
+    signals: FuturesUnordered<Pin<Box<dyn Future<Output = GroupSignal> + Send>>>,
 }
 
 /// The next step of a group.
@@ -65,7 +65,7 @@ pub enum GroupStep {
 }
 
 /// A reason to act without an event.
-enum Signal {
+enum GroupSignal {
     /// The server has begun to shut down.
     Stop,
     /// A permission may have ended.
@@ -75,12 +75,12 @@ enum Signal {
 }
 
 /// Waits for the next signal. Earlier arms take precedence.
-async fn next_signal(stop: Stop, expiry: Option<Instant>, heartbeat: Instant) -> Signal {
+async fn next_signal(stop: Stop, expiry: Option<Instant>, heartbeat: Instant) -> GroupSignal {
     tokio::select! {
         biased;
-        _ = stop.begun() => Signal::Stop,
-        () = sleep_until(expiry) => Signal::Expiry,
-        () = tokio::time::sleep_until(heartbeat) => Signal::Heartbeat,
+        _ = stop.begun() => GroupSignal::Stop,
+        () = sleep_until(expiry) => GroupSignal::Expiry,
+        () = tokio::time::sleep_until(heartbeat) => GroupSignal::Heartbeat,
     }
 }
 
@@ -262,10 +262,10 @@ impl GroupFeed {
             let step = match ready!(self.signals.poll_next_unpin(context)) {
                 None => continue,
                 // In most cases something else was sent in the meantime.
-                Some(Signal::Heartbeat) if self.sent.elapsed() < interval => continue,
-                Some(Signal::Heartbeat) => GroupStep::Send(self.heartbeat()),
-                Some(Signal::Expiry) => GroupStep::Expire,
-                Some(Signal::Stop) => GroupStep::Dissolve,
+                Some(GroupSignal::Heartbeat) if self.sent.elapsed() < interval => continue,
+                Some(GroupSignal::Heartbeat) => GroupStep::Send(self.heartbeat()),
+                Some(GroupSignal::Expiry) => GroupStep::Expire,
+                Some(GroupSignal::Stop) => GroupStep::Dissolve,
             };
             return Poll::Ready(step);
         }

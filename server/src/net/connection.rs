@@ -59,7 +59,7 @@ pub(super) struct Parked {
     /// Counts the stream.
     pub(super) direct: GaugeGuard,
     /// Counts it as resting.
-    pub(super) _resting: GaugeGuard,
+    pub(super) resting: GaugeGuard,
 }
 
 /// The parts of serving a connection, without its socket.

@@ -55,11 +55,18 @@ pub(super) struct Groups<C>(Arc<Inboxes<C>>);
 /// The inboxes of the groups. The streams of a topic are divided among as many groups as there are
 /// worker threads, so that all of them work.
 struct Inboxes<C> {
-    by_key: Mutex<HashMap<(GroupKey, usize), Arc<Inbox<C>>>>,
-    /// Number of groups of streams that read the same.
+    by_division: Mutex<HashMap<Division, Arc<Inbox<C>>>>,
+    /// Number of divisions of the streams that read the same.
     divisions: usize,
     /// Number of streams that have joined a group.
     joined: AtomicUsize,
+}
+
+/// The streams of one group: a part of those that read the same.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Division {
+    key: GroupKey,
+    number: usize,
 }
 
 /// The messages to a group, from any thread.
@@ -94,7 +101,7 @@ struct Readable<C> {
 /// The task of one group.
 struct Group<C> {
     inboxes: Arc<Inboxes<C>>,
-    key: (GroupKey, usize),
+    division: Division,
     inbox: Arc<Inbox<C>>,
     /// Boxed, since a vector has room for many more when it has just grown.
     members: Slab<Box<Member<C>>>,
@@ -106,27 +113,27 @@ impl<C: RestingConnection> Groups<C> {
     /// Creates the groups of a server. Must be called within a runtime.
     pub(super) fn new() -> Self {
         let divisions = Handle::current().metrics().num_workers();
-        let (by_key, joined) = (Mutex::default(), AtomicUsize::new(0));
-        Self(Arc::new(Inboxes { by_key, divisions, joined }))
+        let (by_division, joined) = (Mutex::default(), AtomicUsize::new(0));
+        Self(Arc::new(Inboxes { by_division, divisions, joined }))
     }
 
     /// Lets a stream rest in the group of its topics. It goes back to a task of its own if it
     /// cannot rest any more by then.
     pub(super) fn join(&self, key: GroupKey, stream: DirectStream, connection: C) {
         let inboxes = &self.0;
-        let division = inboxes.joined.fetch_add(1, Ordering::Relaxed) % inboxes.divisions;
-        let key = (key, division);
+        let number = inboxes.joined.fetch_add(1, Ordering::Relaxed) % inboxes.divisions;
+        let division = Division { key, number };
         let arrival = Arrival { stream, connection };
-        let mut by_key = inboxes.by_key.lock();
-        if let Some(inbox) = by_key.get(&key) {
+        let mut by_division = inboxes.by_division.lock();
+        if let Some(inbox) = by_division.get(&division) {
             return inbox.send(|messages| messages.arrivals.push(arrival));
         }
         let messages = Messages { arrivals: vec![arrival], readable: Vec::new(), waker: None };
         let inbox = Arc::new(Inbox(Mutex::new(messages)));
-        by_key.insert(key.clone(), Arc::clone(&inbox));
-        drop(by_key);
+        by_division.insert(division.clone(), Arc::clone(&inbox));
+        drop(by_division);
         let inboxes = Arc::clone(inboxes);
-        let group = Group { inboxes, key, inbox, members: Slab::new(), feed: None };
+        let group = Group { inboxes, division, inbox, members: Slab::new(), feed: None };
         tokio::spawn(group.run());
     }
 }
@@ -216,10 +223,10 @@ impl<C: RestingConnection> Group<C> {
 
     /// Removes the group from the table, unless there are arrivals.
     fn has_ended(&self) -> bool {
-        let mut by_key = self.inboxes.by_key.lock();
+        let mut by_division = self.inboxes.by_division.lock();
         let has_ended = self.inbox.0.lock().arrivals.is_empty();
         if has_ended {
-            by_key.remove(&self.key);
+            by_division.remove(&self.division);
         }
         has_ended
     }

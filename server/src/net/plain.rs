@@ -41,8 +41,8 @@ impl Connection {
                 }
                 StreamEnd::Idle(group) => {
                     let server = Arc::clone(&self.accepted.server);
-                    let _resting = server.serving.metrics.stream_resting();
-                    let parked = Parked { accepted: self.accepted, continues, direct, _resting };
+                    let resting = server.serving.metrics.stream_resting();
+                    let parked = Parked { accepted: self.accepted, continues, direct, resting };
                     return server.groups.join(group, events, parked);
                 }
                 StreamEnd::Left => return,
@@ -65,7 +65,8 @@ impl RestingConnection for Parked {
     }
 
     fn resume(self, stream: impl FnOnce() -> DirectStream, unsent: Bytes) {
-        let Self { accepted, continues, direct, _resting } = self;
+        let Self { accepted, continues, direct, resting } = self;
+        drop(resting);
         let connection = Connection::new(accepted);
         let events = connection.span.in_scope(stream);
         tokio::spawn(connection.plain(Some(TakenStream { unsent, events, continues, direct })));

@@ -1,4 +1,4 @@
-//! Feeds: one reader for many subscribers that are at the same place.
+//! Feeds: one reader for many subscribers that are at the same position.
 //!
 //! A subscriber that has read everything needs little more than its position. It rests, and a feed
 //! reads on for it and for all others with the same topics. As soon as the feed meets something
@@ -23,27 +23,27 @@ use crate::{id::EventId, notice::TopicEnd, pattern::Patterns};
 /// The reader of subscribers that rest. It goes on from the position of the first of them.
 pub struct Feed {
     subscriber: Subscriber,
-    /// The place of a subscriber that has received all deliveries.
-    place: Place,
+    /// The position of a subscriber that has received all deliveries.
+    position: ReadPosition,
     /// The same, without the last delivery.
-    place_before: Place,
+    before_last: ReadPosition,
     /// Sequence number of the last event that was delivered. No event of the topics is between it
-    /// and the place.
+    /// and the position.
     delivered: u64,
 }
 
 /// A subscriber that rests while a [`Feed`] reads on for it. It still counts as a reader.
 pub struct RestingSubscriber {
     membership: Membership,
-    /// The place at which it began to rest. The feed may have yet to reach it.
-    place: Place,
+    /// The position at which it began to rest. The feed may have yet to reach it.
+    position: ReadPosition,
 }
 
-/// A place in the log from which a subscriber can read on.
+/// A position in the log from which a subscriber can read on.
 #[derive(Clone, Copy)]
-struct Place {
+struct ReadPosition {
     /// Sequence number up to which all events were delivered.
-    position: u64,
+    sequence: u64,
     /// Number of drops of the log of which the reader knows what it misses.
     drops: u64,
 }
@@ -67,10 +67,10 @@ impl Feed {
     /// if it [cannot rest](Subscriber::can_rest) now.
     pub fn start(subscriber: &mut Subscriber) -> Option<(Self, RestingSubscriber)> {
         let resting = RestingSubscriber::new(subscriber)?;
-        let place = resting.place;
-        let subscriber = subscriber.at(place.position, place.drops, None);
-        let delivered = place.position;
-        Some((Self { subscriber, place, place_before: place, delivered }, resting))
+        let position = resting.position;
+        let subscriber = subscriber.at(position.sequence, position.drops, None);
+        let delivered = position.sequence;
+        Some((Self { subscriber, position, before_last: position, delivered }, resting))
     }
 
     /// Lets a subscriber to the same topics rest, which can be dropped then. Returns `None` if it
@@ -86,18 +86,18 @@ impl Feed {
 
     /// Lets a subscriber read on by itself that has received all deliveries.
     pub fn resume(&self, resting: RestingSubscriber) -> Subscriber {
-        self.resume_at(self.place, resting)
+        self.resume_at(self.position, resting)
     }
 
     /// Lets a subscriber read on by itself that has received all deliveries but the last one.
     pub fn resume_before_last(&self, resting: RestingSubscriber) -> Subscriber {
-        self.resume_at(self.place_before, resting)
+        self.resume_at(self.before_last, resting)
     }
 
-    fn resume_at(&self, place: Place, resting: RestingSubscriber) -> Subscriber {
-        let RestingSubscriber { membership, place: own } = resting;
-        let (position, drops) = (own.position.max(place.position), own.drops.max(place.drops));
-        self.subscriber.at(position, drops, Some(membership))
+    fn resume_at(&self, position: ReadPosition, resting: RestingSubscriber) -> Subscriber {
+        let RestingSubscriber { membership, position: own } = resting;
+        let sequence = own.sequence.max(position.sequence);
+        self.subscriber.at(sequence, own.drops.max(position.drops), Some(membership))
     }
 
     /// Polls for the next events, or the next end. Returns `None` if each subscriber must read on
@@ -105,30 +105,35 @@ impl Feed {
     /// that, the feed must not be polled again.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<FeedDelivery>> {
         let polled = self.subscriber.poll_next(context);
-        let place =
-            Place { position: self.subscriber.cursor.sequence, drops: self.subscriber.drops };
+        let position = ReadPosition::of(&self.subscriber);
         if polled.is_pending() {
             // Events of other topics were passed.
-            self.place = place;
+            self.position = position;
         }
         let delivery = match ready!(polled) {
             Ok(Delivery::Events(batch)) => FeedDelivery::Events(batch),
             Ok(Delivery::End { id, end }) if !end.last => FeedDelivery::End { id, end },
             Ok(Delivery::End { .. } | Delivery::Gap(_)) | Err(_) => return Poll::Ready(None),
         };
-        (self.place_before, self.place) = (self.place, place);
+        (self.before_last, self.position) = (self.position, position);
         self.delivered = *delivery.sequences().end();
         Poll::Ready(Some(delivery))
     }
 
     /// Returns the position from which a client resumes that has received all deliveries.
     pub fn cursor(&self) -> EventId {
-        EventId { sequence: self.place.position, ..self.subscriber.cursor }
+        EventId { sequence: self.position.sequence, ..self.subscriber.cursor }
     }
 
     /// The topics that it reads.
     pub fn topics(&self) -> &Patterns {
         &self.subscriber.topics
+    }
+}
+
+impl ReadPosition {
+    fn of(subscriber: &Subscriber) -> Self {
+        Self { sequence: subscriber.cursor.sequence, drops: subscriber.drops }
     }
 }
 
@@ -152,13 +157,12 @@ impl RestingSubscriber {
             return None;
         }
         let membership = subscriber.membership.take()?;
-        let place = Place { position: subscriber.cursor.sequence, drops: subscriber.drops };
-        Some(Self { membership, place })
+        Some(Self { membership, position: ReadPosition::of(subscriber) })
     }
 
     /// Sequence number up to which it had received all events when it began to rest. The feed may
-    /// have yet to reach that place.
+    /// have yet to reach that position.
     pub fn position(&self) -> u64 {
-        self.place.position
+        self.position.sequence
     }
 }
