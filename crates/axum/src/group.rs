@@ -2,6 +2,8 @@
 //! reads and encodes the events of all, and each of them needs little more than its record.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     fmt,
     ops::RangeInclusive,
     pin::Pin,
@@ -46,8 +48,8 @@ pub struct GroupFeed {
     passed: Arc<AtomicU64>,
     /// Time of the last part.
     sent: Instant,
-    /// Time at which to look next if the permission of a stream has ended.
-    expiry: Option<Instant>,
+    /// Times at which to look if the permissions of streams have ended, with the streams' keys.
+    looks: BinaryHeap<Reverse<(Instant, usize)>>,
     /// The one future of [`next_signal`], which is polled only after its own waker has fired.
     signals: FuturesUnordered<Pin<Box<dyn Future<Output = GroupSignal> + Send>>>,
 }
@@ -57,8 +59,8 @@ pub struct GroupFeed {
 pub enum GroupStep {
     /// A part for all streams.
     Send(Part),
-    /// The permissions of some streams may have [ended](RestingStream::has_expired). These streams
-    /// must go on by themselves.
+    /// Permissions may have ended. The streams that are [due](GroupFeed::take_due) must be looked
+    /// at.
     Expire,
     /// Each stream must go on by itself. After that, the feed must not be polled again.
     Dissolve,
@@ -75,11 +77,11 @@ enum GroupSignal {
 }
 
 /// Waits for the next signal. Earlier arms take precedence.
-async fn next_signal(stop: Stop, expiry: Option<Instant>, heartbeat: Instant) -> GroupSignal {
+async fn next_signal(stop: Stop, look: Option<Instant>, heartbeat: Instant) -> GroupSignal {
     tokio::select! {
         biased;
         _ = stop.begun() => GroupSignal::Stop,
-        () = sleep_until(expiry) => GroupSignal::Expiry,
+        () = sleep_until(look) => GroupSignal::Expiry,
         () = tokio::time::sleep_until(heartbeat) => GroupSignal::Heartbeat,
     }
 }
@@ -90,6 +92,8 @@ pub struct RestingStream {
     subscriber: RestingSubscriber,
     /// Time at which the client's permission ends.
     expires: Option<Deadline>,
+    /// Time at which to look next if it has ended.
+    look: Option<Instant>,
 }
 
 /// A part of the bodies of all streams of a group. It holds whole blocks.
@@ -152,25 +156,25 @@ impl GroupFeed {
         let Some((feed, subscriber)) = Feed::start(&mut session.subscriber) else {
             return Err(stream);
         };
-        let mut feed = Self {
+        let feed = Self {
             context: Arc::clone(&session.record.context),
             passed: Arc::new(AtomicU64::new(feed.cursor().sequence)),
             feed,
             encoder: SseEncoder(session.encoder.0),
             sent: session.sent,
-            expiry: None,
+            looks: BinaryHeap::new(),
             signals: FuturesUnordered::new(),
         };
         let resting = feed.rest_with(stream, subscriber);
         Ok((feed, resting))
     }
 
-    /// Lets a stream rest in the group.
+    /// Lets a stream of the same hub rest in the group.
     ///
     /// # Errors
     ///
     /// The stream, if it cannot rest now, or has events to send that the group has sent already.
-    pub fn rest(&mut self, mut stream: DirectStream) -> Result<RestingStream, DirectStream> {
+    pub fn rest(&self, mut stream: DirectStream) -> Result<RestingStream, DirectStream> {
         let session = &mut *stream.0;
         if !session.can_rest() {
             return Err(stream);
@@ -179,28 +183,31 @@ impl GroupFeed {
         Ok(self.rest_with(stream, subscriber))
     }
 
-    fn rest_with(&mut self, stream: DirectStream, subscriber: RestingSubscriber) -> RestingStream {
+    fn rest_with(&self, stream: DirectStream, subscriber: RestingSubscriber) -> RestingStream {
         let Session { mut record, expires, .. } = *stream.0;
         record.open.share_position(&self.passed);
         record.span = Span::none();
-        let stream = RestingStream { record, subscriber, expires };
-        self.look_for(&stream);
-        stream
+        RestingStream { record, subscriber, expires, look: None }
     }
 
-    /// Notes when to look if the permission of the stream has ended.
-    fn look_for(&mut self, stream: &RestingStream) {
-        let Some(look) = stream.expires.as_ref().map(Deadline::next_look) else { return };
-        if self.expiry.is_none_or(|expiry| look < expiry) {
-            self.expiry = Some(look);
+    /// Begins to watch the permission of a stream. `key` identifies the stream for the caller.
+    pub fn watch(&mut self, key: usize, stream: &mut RestingStream) {
+        stream.look = stream.expires.as_ref().map(Deadline::next_look);
+        let Some(look) = stream.look else { return };
+        if self.looks.peek().is_none_or(|Reverse((first, _))| look < *first) {
             self.signals.clear();
         }
+        self.looks.push(Reverse((look, key)));
     }
 
-    /// Notes that the permissions of all streams were looked at, and that these go on resting.
-    pub fn looked_at<'a>(&mut self, streams: impl IntoIterator<Item = &'a RestingStream>) {
-        self.expiry = None;
-        streams.into_iter().for_each(|stream| self.look_for(stream));
+    /// Takes the key of a stream that is due to be looked at, with the time of that. The stream may
+    /// have left. If it has not, and its permission goes on, it must be watched again.
+    pub fn take_due(&mut self) -> Option<(usize, Instant)> {
+        let Reverse((look, _)) = self.looks.peek()?;
+        if *look > Instant::now() {
+            return None;
+        }
+        self.looks.pop().map(|Reverse((look, key))| (key, look))
     }
 
     /// Lets a stream go on by itself that has sent all parts. Must be called within the span of its
@@ -223,7 +230,7 @@ impl GroupFeed {
         resume: impl FnOnce(&Feed, RestingSubscriber) -> Subscriber,
         stream: RestingStream,
     ) -> DirectStream {
-        let RestingStream { mut record, subscriber, expires } = stream;
+        let RestingStream { mut record, subscriber, expires, look: _ } = stream;
         let subscriber = resume(&self.feed, subscriber);
         record.open.own_position(subscriber.cursor().sequence);
         record.span = Span::current();
@@ -256,7 +263,8 @@ impl GroupFeed {
         loop {
             if self.signals.is_empty() {
                 let stop = self.context.stop.clone();
-                let next = next_signal(stop, self.expiry, self.sent + interval);
+                let look = self.looks.peek().map(|Reverse((look, _))| *look);
+                let next = next_signal(stop, look, self.sent + interval);
                 self.signals.push(Box::pin(next));
             }
             let step = match ready!(self.signals.poll_next_unpin(context)) {
@@ -296,13 +304,9 @@ impl GroupFeed {
 
     /// Counts a part that a number of streams has sent.
     pub fn sent(&self, part: &Part, streams: usize) {
-        let since_publish = part.published.map(|at| at.elapsed());
-        for _ in 0..streams {
-            if part.events > 0 {
-                self.context.metrics.events_sent(part.events, since_publish);
-            }
-            self.context.metrics.bytes_sent(part.bytes.len());
-        }
+        let metrics = &self.context.metrics;
+        metrics.bytes_sent(part.bytes.len() * streams);
+        metrics.events_sent_by(streams, part.events, part.published.map(|at| at.elapsed()));
     }
 }
 
@@ -322,6 +326,11 @@ impl RestingStream {
     /// Returns `true` if the client's permission has ended.
     pub fn has_expired(&self) -> bool {
         self.expires.as_ref().is_some_and(Deadline::has_passed)
+    }
+
+    /// Returns `true` if this is the time at which to look at the stream.
+    pub fn is_due(&self, time: Instant) -> bool {
+        self.look == Some(time)
     }
 
     /// Counts the events of a part as sent.

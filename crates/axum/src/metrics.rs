@@ -274,8 +274,18 @@ impl StreamMetrics {
     /// Counts events that a stream has sent, with the time since the oldest was published if it was
     /// live.
     pub(crate) fn events_sent(&self, events: u64, since_publish: Option<Duration>) {
-        self.events_sent.inc_by(events);
-        if let Some(since) = since_publish {
+        self.events_sent_by(1, events, since_publish);
+    }
+
+    /// Counts the same events for a number of streams.
+    pub(crate) fn events_sent_by(
+        &self,
+        streams: usize,
+        events: u64,
+        since_publish: Option<Duration>,
+    ) {
+        self.events_sent.inc_by(events * streams as u64);
+        for since in since_publish.iter().cycle().take(streams) {
             self.publish_to_write.observe(since.as_secs_f64());
         }
     }

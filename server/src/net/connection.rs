@@ -1,4 +1,5 @@
-//! The state of one connection, which its protocols share.
+//! The state of one connection, which its protocols share, and that of the server, which all its
+//! connections share.
 
 use std::{
     error::Error,

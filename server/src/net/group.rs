@@ -8,10 +8,7 @@ use std::{
     future::poll_fn,
     io::{self, ErrorKind},
     mem,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Wake, Waker},
 };
 
@@ -58,8 +55,6 @@ struct Inboxes<C> {
     by_division: Mutex<HashMap<Division, Arc<Inbox<C>>>>,
     /// Number of divisions of the streams that read the same.
     divisions: usize,
-    /// Number of streams that have joined a group.
-    joined: AtomicUsize,
 }
 
 /// The streams of one group: a part of those that read the same.
@@ -107,22 +102,28 @@ struct Group<C> {
     members: Slab<Box<Member<C>>>,
     /// `None` while there are no members.
     feed: Option<GroupFeed>,
+    /// Number of members that were served.
+    turns: usize,
+}
+
+/// The next work of a group.
+enum Next<C> {
+    Messages { arrivals: Vec<Arrival<C>>, readable: Vec<usize> },
+    Step(GroupStep),
 }
 
 impl<C: RestingConnection> Groups<C> {
     /// Creates the groups of a server. Must be called within a runtime.
     pub(super) fn new() -> Self {
         let divisions = Handle::current().metrics().num_workers();
-        let (by_division, joined) = (Mutex::default(), AtomicUsize::new(0));
-        Self(Arc::new(Inboxes { by_division, divisions, joined }))
+        Self(Arc::new(Inboxes { by_division: Mutex::default(), divisions }))
     }
 
     /// Lets a stream rest in the group of its topics. It goes back to a task of its own if it
     /// cannot rest any more by then.
     pub(super) fn join(&self, key: GroupKey, stream: DirectStream, connection: C) {
         let inboxes = &self.0;
-        let number = inboxes.joined.fetch_add(1, Ordering::Relaxed) % inboxes.divisions;
-        let division = Division { key, number };
+        let division = Division { key, number: fastrand::usize(..inboxes.divisions) };
         let arrival = Arrival { stream, connection };
         let mut by_division = inboxes.by_division.lock();
         if let Some(inbox) = by_division.get(&division) {
@@ -133,7 +134,7 @@ impl<C: RestingConnection> Groups<C> {
         by_division.insert(division.clone(), Arc::clone(&inbox));
         drop(by_division);
         let inboxes = Arc::clone(inboxes);
-        let group = Group { inboxes, division, inbox, members: Slab::new(), feed: None };
+        let group = Group { inboxes, division, inbox, members: Slab::new(), feed: None, turns: 0 };
         tokio::spawn(group.run());
     }
 }
@@ -172,23 +173,26 @@ impl<C: RestingConnection> Group<C> {
     /// Serves the members until there is none.
     async fn run(mut self) {
         loop {
-            let (messages, step) = self.next().await;
+            let step = match self.next().await {
+                Next::Step(step) => Poll::Ready(step),
+                Next::Messages { arrivals, readable } => {
+                    for arrival in arrivals {
+                        self.admit(arrival);
+                        self.pass_turn().await;
+                    }
+                    for member in readable {
+                        self.look_at(member);
+                        self.pass_turn().await;
+                    }
+                    // Further messages must not hold up the events.
+                    poll_fn(|context| Poll::Ready(self.poll_step(context))).await
+                }
+            };
             match step {
                 Poll::Ready(GroupStep::Send(part)) => self.send(&part).await,
                 Poll::Ready(GroupStep::Expire) => self.expire().await,
                 Poll::Ready(GroupStep::Dissolve) => self.dissolve().await,
                 Poll::Pending => {}
-            }
-            if let Poll::Ready((arrivals, readable)) = messages {
-                let mut turns = Turns::default();
-                for arrival in arrivals {
-                    self.admit(arrival);
-                    turns.pass().await;
-                }
-                for member in readable {
-                    self.look_at(member);
-                    turns.pass().await;
-                }
             }
             if self.is_sparse() {
                 self.dissolve().await;
@@ -202,16 +206,30 @@ impl<C: RestingConnection> Group<C> {
         }
     }
 
-    /// Waits for messages, for the next step, or for both: neither must hold up the other.
-    async fn next(&mut self) -> (Poll<(Vec<Arrival<C>>, Vec<usize>)>, Poll<GroupStep>) {
-        let Self { inbox, feed, .. } = self;
-        poll_fn(|context| {
-            let messages = inbox.poll_take(context);
-            let step = feed.as_mut().map_or(Poll::Pending, |feed| feed.poll_next(context));
-            let is_pending = messages.is_pending() && step.is_pending();
-            if is_pending { Poll::Pending } else { Poll::Ready((messages, step)) }
+    /// Waits for messages or for the next step. Messages come first: a newcomer has what the feed
+    /// has delivered, but may not have what it is about to deliver.
+    async fn next(&mut self) -> Next<C> {
+        poll_fn(|context| match self.inbox.poll_take(context) {
+            Poll::Ready((arrivals, readable)) => Poll::Ready(Next::Messages { arrivals, readable }),
+            Poll::Pending => self.poll_step(context).map(Next::Step),
         })
         .await
+    }
+
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<GroupStep> {
+        self.feed.as_mut().map_or(Poll::Pending, |feed| feed.poll_next(context))
+    }
+
+    /// Counts some work, and gives other tasks a turn from time to time.
+    async fn pass_turn(&mut self) {
+        if self.is_turn_over() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn is_turn_over(&mut self) -> bool {
+        self.turns = self.turns.wrapping_add(1);
+        self.turns.is_multiple_of(STEP)
     }
 
     /// Returns `true` if most of many members have left, so that their places cost more time than
@@ -240,9 +258,14 @@ impl<C: RestingConnection> Group<C> {
             }),
         };
         match admitted {
-            Ok(stream) => {
-                let member = self.members.insert(Box::new(Member { stream, connection }));
-                self.look_at(member);
+            Ok(mut stream) => {
+                let entry = self.members.vacant_entry();
+                let key = entry.key();
+                if let Some(feed) = &mut self.feed {
+                    feed.watch(key, &mut stream);
+                }
+                entry.insert(Box::new(Member { stream, connection }));
+                self.look_at(key);
             }
             Err(stream) => connection.resume(|| stream, Bytes::new()),
         }
@@ -263,14 +286,13 @@ impl<C: RestingConnection> Group<C> {
 
     /// Sends a part to the members.
     async fn send(&mut self, part: &Part) {
-        let chunk = chunk(&part.bytes);
-        let (mut turns, mut sent) = (Turns::default(), 0);
+        let (chunk, mut sent) = (chunk(&part.bytes), 0);
         for key in 0..self.members.capacity() {
             if !self.members.contains(key) {
                 continue;
             }
             sent += usize::from(self.send_to(key, part, &chunk));
-            if turns.is_over() {
+            if self.is_turn_over() {
                 self.count(part, mem::take(&mut sent));
                 tokio::task::yield_now().await;
             }
@@ -296,7 +318,7 @@ impl<C: RestingConnection> Group<C> {
             }
             Share::Nothing => return false,
         }
-        // Without a look at what tokio knows of the socket: that is often not in the CPU's cache.
+        // Bypasses tokio's readiness state, which is often not in the CPU's cache.
         match SockRef::from(member.connection.socket()).send(chunk) {
             Ok(written) => {
                 member.stream.sent(part);
@@ -319,24 +341,24 @@ impl<C: RestingConnection> Group<C> {
 
     /// Lets those members go on by themselves whose permission has ended.
     async fn expire(&mut self) {
-        let mut turns = Turns::default();
-        for key in 0..self.members.capacity() {
-            if self.members.get(key).is_some_and(|member| member.stream.has_expired()) {
-                self.resume(key, Bytes::new());
+        while let Some((key, time)) = self.feed.as_mut().and_then(GroupFeed::take_due) {
+            match (self.members.get_mut(key), &mut self.feed) {
+                (Some(member), _) if member.stream.has_expired() => self.resume(key, Bytes::new()),
+                // Another stream may have the place of one that has left.
+                (Some(member), Some(feed)) if member.stream.is_due(time) => {
+                    feed.watch(key, &mut member.stream);
+                }
+                _ => {}
             }
-            turns.pass().await;
-        }
-        if let Some(feed) = &mut self.feed {
-            feed.looked_at(self.members.iter().map(|(_, member)| &member.stream));
+            self.pass_turn().await;
         }
     }
 
     /// Lets all members go on by themselves.
     async fn dissolve(&mut self) {
-        let mut turns = Turns::default();
         for (_, member) in mem::take(&mut self.members) {
             self.resume_with(*member, GroupFeed::resume, Bytes::new());
-            turns.pass().await;
+            self.pass_turn().await;
         }
     }
 
@@ -376,20 +398,13 @@ impl<C: RestingConnection> Group<C> {
     }
 }
 
-/// Gives other tasks a turn from time to time.
-#[derive(Default)]
-struct Turns(usize);
-
-impl Turns {
-    /// Counts some work. Returns `true` if other tasks must get a turn now.
-    fn is_over(&mut self) -> bool {
-        self.0 += 1;
-        self.0.is_multiple_of(STEP)
-    }
-
-    async fn pass(&mut self) {
-        if self.is_over() {
-            tokio::task::yield_now().await;
+impl<C> Drop for Group<C> {
+    /// Removes the group from the table if it has failed, so that further streams form another one.
+    fn drop(&mut self) {
+        let mut by_division = self.inboxes.by_division.lock();
+        if by_division.get(&self.division).is_some_and(|inbox| Arc::ptr_eq(inbox, &self.inbox)) {
+            by_division.remove(&self.division);
+            self.inbox.0.lock().arrivals.clear();
         }
     }
 }

@@ -13,8 +13,8 @@
 //! | `protocol` | the protocol of a connection, from its first bytes |
 //! | `http1`, `http2` | the protocols |
 //! | `stream` | event streams over plain HTTP/1.1, once their head is written |
-//! | `group` | those of them that have sent everything, together |
-//! | `plain` | the three in turn, for one connection |
+//! | `group` | event streams that rest |
+//! | `plain` | plain HTTP/1.1: requests, event streams, and their rest |
 //! | `connection` | the state of a connection that they share |
 //! | `explained` | a body for hyper's own refusals |
 //! | `socket` | its socket, with a write timeout and a graceful close |

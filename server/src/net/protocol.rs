@@ -37,9 +37,9 @@ pub(super) async fn serve(accepted: Accepted) {
     let server = Arc::clone(&accepted.server);
     let Serving { timeouts, metrics, tls, .. } = &server.serving;
     let connection = Connection::new(accepted);
-    let stream = &*connection.accepted.stream;
+    let (stream, span) = (&*connection.accepted.stream, &connection.span);
     if let Err(error) = set_options(stream) {
-        tracing::debug!(parent: &connection.span, %error, "the connection's options could not be set");
+        tracing::debug!(parent: span, %error, "the connection's options could not be set");
     }
 
     let mut first_bytes = [0; PREFACE.len()];
@@ -49,7 +49,7 @@ pub(super) async fn serve(accepted: Accepted) {
         // Unlike `peek`, `readable` may return when there is nothing to read.
         arrived = stream.peek(&mut first_bytes) => arrived.unwrap_or(0),
         () = tokio::time::sleep(timeouts.first_byte) => {
-            tracing::debug!(parent: &connection.span, "the client sent nothing");
+            tracing::debug!(parent: span, "the client sent nothing");
             return metrics.timed_out(TimedOut::FirstByte);
         }
         () = server.closing.cancelled() => return,
@@ -81,9 +81,10 @@ impl Connection {
     /// Serves a TLS connection.
     async fn tls(self, tls: &Tls) {
         let Serving { timeouts, metrics, .. } = self.serving();
+        let handshake = tls.accept(self.socket());
         let accepted = tokio::select! {
             biased;
-            accepted = tokio::time::timeout(timeouts.handshake, tls.accept(self.socket())) => accepted,
+            accepted = tokio::time::timeout(timeouts.handshake, handshake) => accepted,
             () = self.closing().cancelled() => return,
         };
         match accepted {

@@ -257,6 +257,28 @@ async fn a_stop_says_goodbye_to_streams_that_rest() {
     server.serving.await.unwrap();
 }
 
+/// Newcomers are admitted although the next event is always there already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_come_to_rest_while_events_arrive() {
+    const STREAMS: u64 = 40;
+    let server = Arc::new(start().await);
+    let publisher = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move {
+            loop {
+                server.publish("tick").await;
+            }
+        }
+    });
+    let mut readers = JoinSet::new();
+    for _ in 0..STREAMS {
+        let mut stream = server.get("/events").await;
+        readers.spawn(async move { while !stream.message().await.name.is_empty() {} });
+    }
+    wait_for_resting(&server, STREAMS).await;
+    publisher.abort();
+}
+
 /// Readers that come, leave and read slowly while events arrive, on several threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_that_come_and_go_get_each_event_once() {

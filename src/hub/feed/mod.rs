@@ -9,7 +9,7 @@ mod tests;
 
 use std::{
     ops::RangeInclusive,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -27,8 +27,8 @@ pub struct Feed {
     position: ReadPosition,
     /// The same, without the last delivery.
     before_last: ReadPosition,
-    /// Sequence number of the last event that was delivered. No event of the topics is between it
-    /// and the position.
+    /// Sequence number of the last event that was delivered; at the start, that of an earlier one.
+    /// No event of the topics is between it and the position.
     delivered: u64,
 }
 
@@ -69,7 +69,7 @@ impl Feed {
         let resting = RestingSubscriber::new(subscriber)?;
         let position = resting.position;
         let subscriber = subscriber.at(position.sequence, position.drops, None);
-        let delivered = position.sequence;
+        let delivered = subscriber.channel.newest().load(Ordering::Acquire).min(position.sequence);
         Some((Self { subscriber, position, before_last: position, delivered }, resting))
     }
 
