@@ -183,6 +183,8 @@ step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config p
 # Longer forms of tests of the groups above.
 group soak
 step '1,000 power cuts' env POWER_CUTS=1000 cargo test --quiet -p server --test power
+step 'ten minutes of clients that come and go' \
+    env CHURN_SECONDS=600 cargo test --quiet -p server --test program churn -- --nocapture
 
 [ "$list" ] && exit
 # The lines of cargo are "test result: ok. 55 passed; 0 failed; …", those of node "ℹ pass 46", and

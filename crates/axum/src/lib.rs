@@ -37,6 +37,7 @@
 //! | `parameters` | names of query parameters that a route does not have |
 //! | `session` | the event loop of one connected client |
 //! | `sse` | its encoding as `text/event-stream` |
+//! | [`group`] | streams that rest together once they have sent everything |
 //! | `deadline` | the end of a permission, by the clock that reaches it first |
 //! | `admission`, `publish_rate`, `idempotency` | the checks that all ways to publish share |
 //! | `state` | the state of the routes, in the parts that each needs |

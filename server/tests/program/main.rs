@@ -24,6 +24,8 @@ use waterclock::{
 };
 
 #[cfg(target_os = "linux")]
+mod churn;
+#[cfg(target_os = "linux")]
 mod clock;
 #[path = "../http/frames.rs"]
 mod frames;
