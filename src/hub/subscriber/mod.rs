@@ -181,6 +181,25 @@ impl Subscriber {
             && self.log_read.is_none()
     }
 
+    /// Returns the number of events of any topic since the first unread event of these topics, which
+    /// is at least the number of events that [`try_next`](Self::try_next) may return. It is 0 if
+    /// that is none. The subscriber passes the events of other topics before the first one.
+    pub fn unread(&mut self) -> u64 {
+        let of_topics = self.channel.newest().load(Ordering::Acquire);
+        // The channels show an event before all of them have.
+        let newest = self.state.shown.load(Ordering::Acquire).max(of_topics);
+        let held = self.held.len() as u64;
+        if of_topics <= self.read {
+            return held;
+        }
+        if let Some(batch) = self.channel.last_batch(self.read)
+            && let Some(first) = batch.first()
+        {
+            self.read = first.event().id.sequence - 1;
+        }
+        held + newest.saturating_sub(self.read)
+    }
+
     /// Creates a subscriber to the same topics at another place.
     pub(super) fn at(&self, sequence: u64, drops: u64, membership: Option<Membership>) -> Self {
         Self {
@@ -244,7 +263,11 @@ impl Subscriber {
 
     /// Polls for the result of [`try_next`](Self::try_next). Pending only while the log is read, or
     /// while other tasks take their turn.
-    fn poll_try_next(
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub fn poll_try_next(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Delivery>, EventLogError>> {
@@ -344,7 +367,9 @@ impl Subscriber {
         Some(Delivery::Gap(Gap { reason: GapReason::Expired, cursor }))
     }
 
-    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Polls for the result of [`changed`](Self::changed). It wakes the task once; further events do
+    /// not, until it is polled again.
+    pub fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let has_newer = |read| self.channel.newest().load(Ordering::Acquire) > read;
         if has_newer(self.read) {
             return Poll::Ready(());

@@ -513,3 +513,27 @@ async fn an_event_that_was_not_kept_is_never_seen() {
     assert!(take(&mut subscriber).await.is_empty());
     assert!(hub.latest(&Topic::clock().into(), at_most(9)).await.unwrap().events.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn unread_events_are_counted_from_the_first_of_the_topics() {
+    let hub = hub(20_000);
+    let mut reader = hub.subscribe(patterns("quiet"), Cursor::Now);
+    publish(&hub, 10_000).await;
+    assert_eq!(reader.unread(), 0, "none of its topics");
+    publish_to(&hub, "quiet").await;
+    assert_eq!(reader.unread(), 1);
+    publish(&hub, 5).await;
+    publish_to(&hub, "quiet").await;
+    assert_eq!(reader.unread(), 7);
+    assert_eq!(reader.cursor(), id(0), "nothing is delivered yet");
+    assert_eq!(take(&mut reader).await, [10_001, 10_007]);
+    assert_eq!(reader.unread(), 0);
+    // Events that were read together with the end of a topic count, too.
+    let end = TopicEnd::done("quiet".parse().unwrap()).draft();
+    publish_to(&hub, "quiet").await;
+    hub.publish(end).await.unwrap();
+    assert!(matches!(reader.next().await, Ok(Delivery::Events(_))));
+    assert_eq!(reader.unread(), 1);
+    assert!(matches!(reader.next().await, Ok(Delivery::End { .. })));
+    assert_eq!(reader.unread(), 0);
+}
