@@ -37,6 +37,10 @@ pub struct Hello {
     pub oldest: Option<EventId>,
     /// The newest event; `None` if no event is kept.
     pub newest: Option<EventId>,
+    /// Time for which events may wait for others that leave with them, in milliseconds; `None` if
+    /// they leave at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_delay_ms: Option<u64>,
 }
 
 /// The requested cursor cannot be honoured: events are missing, or may be.
@@ -244,6 +248,20 @@ mod tests {
         for name in [Hello::NAME, Gap::NAME, Heartbeat::NAME, End::NAME, Goodbye::NAME] {
             assert!(Name::RESERVED.contains(&name), "{name}");
         }
+    }
+
+    #[test]
+    fn hello_has_a_delay_only_if_events_wait() {
+        let text = r#"{"time":"2026-11-22T07:00:00.000Z","connection":1,"heartbeat_ms":2,"retry_ms":3,"oldest":null,"newest":null}"#;
+        let hello: Hello = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            (hello.max_delay_ms, serde_json::to_string(&hello).unwrap()),
+            (None, text.into())
+        );
+        let gathered = Hello { max_delay_ms: Some(20), ..hello };
+        let json = serde_json::to_string(&gathered).unwrap();
+        assert!(json.ends_with(r#""newest":null,"max_delay_ms":20}"#), "{json}");
+        assert_eq!(serde_json::from_str::<Hello>(&json).unwrap(), gathered);
     }
 
     #[test]

@@ -36,6 +36,7 @@
 //! | `subscription`, `query` | a validated, authorized subscription request |
 //! | `parameters` | names of query parameters that a route does not have |
 //! | `session` | the event loop of one connected client |
+//! | `gathering` | the rule by which its events leave together |
 //! | `sse` | its encoding as `text/event-stream` |
 //! | [`group`] | streams that rest together once they have sent everything |
 //! | `deadline` | the end of a permission, by the clock that reaches it first |
@@ -63,6 +64,7 @@ pub mod connection;
 mod deadline;
 mod denial_hook;
 mod ending_uploads;
+mod gathering;
 pub mod group;
 mod idempotency;
 pub mod limits;

@@ -20,6 +20,9 @@ pub const MAX_KEY: usize = 255;
 /// Longest time that a poll may ask to wait, in seconds. Most proxies wait longer than that.
 pub const MAX_WAIT: u64 = 55;
 
+/// Longest time that the events of a reader may wait for others, in milliseconds.
+pub const MAX_DELAY: u64 = 1000;
+
 /// Time without a reader after which an upload with `while=read` is stopped, in seconds, unless the
 /// client asks for another one. A browser reconnects sooner.
 pub const DEFAULT_PATIENCE: u64 = 10;

@@ -11,7 +11,7 @@ use waterclock::{
 };
 
 use crate::{
-    limits::MAX_PATTERNS,
+    limits::{MAX_DELAY, MAX_PATTERNS},
     parameters::{InvalidParameters, KnownParameters, plain, split_query},
     problem::Problem,
 };
@@ -26,6 +26,7 @@ const PARAMETERS: KnownParameters = KnownParameters {
         ("before", "before"),
         ("limit", "limit"),
         ("conflate", "conflate"),
+        ("max_delay", "maxdelay"),
         ("format", "format"),
         ("wait", "wait"),
     ],
@@ -52,6 +53,7 @@ const PARAMETERS: KnownParameters = KnownParameters {
         ("start", "`since`"),
         ("starttime", "`since`"),
         ("timeout", "`wait`"),
+        ("delay", "`max_delay`"),
     ],
 };
 
@@ -137,6 +139,8 @@ pub(crate) struct Query {
     pub(crate) format: Format,
     pub(crate) conflate: bool,
     pub(crate) limit: Option<NonZeroU64>,
+    /// Time for which events may wait for others that leave with them.
+    pub(crate) max_delay: Duration,
     pub(crate) last_event_id: Option<String>,
     pub(crate) since: Option<Since>,
     /// The id of the event before which a poll reads.
@@ -161,6 +165,11 @@ pub(crate) enum QueryError {
         max = u64::MAX
     )]
     Limit(String),
+    #[error(
+        "{0:?} is not a valid delay. `max_delay` must be a whole number of milliseconds from 0 to \
+         {MAX_DELAY}, or be left out."
+    )]
+    MaxDelay(String),
     #[error("{0:?} is not a boolean. `conflate` must be `true` or `false`, or be left out.")]
     Conflate(String),
     #[error(
@@ -188,7 +197,7 @@ pub(crate) enum QueryError {
          one of them."
     )]
     BeforeAndAfter(&'static str),
-    #[error("A request with `before` neither waits nor conflates. Leave out `{0}`.")]
+    #[error("A request with `before` neither waits nor conflates nor gathers. Leave out `{0}`.")]
     BeforeWith(&'static str),
     #[error("A stream goes forward only. Read the events before an id with `before` from `/poll`.")]
     BeforeInStream,
@@ -219,6 +228,10 @@ impl Query {
                 ("limit", _) => match value.parse::<NonZeroU64>() {
                     Ok(events) => parsed.limit = Some(events),
                     Err(_) => return Err(QueryError::Limit(value.into_owned())),
+                },
+                ("max_delay", _) => match value.parse() {
+                    Ok(millis @ 0..=MAX_DELAY) => parsed.max_delay = Duration::from_millis(millis),
+                    _ => return Err(QueryError::MaxDelay(value.into_owned())),
                 },
                 ("since", _) => match Since::parse(&value) {
                     Some(since) => parsed.since = Some(since),
@@ -256,6 +269,8 @@ impl Query {
             Err(QueryError::BeforeWith("wait"))
         } else if self.conflate {
             Err(QueryError::BeforeWith("conflate"))
+        } else if !self.max_delay.is_zero() {
+            Err(QueryError::BeforeWith("max_delay"))
         } else {
             Ok(())
         }
@@ -291,6 +306,7 @@ pub mod properties {
             if let Some(limit) = self.limit {
                 query.append_pair("limit", &limit.to_string());
             }
+            query.append_pair("max_delay", &self.max_delay.as_millis().to_string());
             match self.since {
                 Some(Since::Ago(ago)) => {
                     query.append_pair("since", &format!("{}ms", ago.as_millis()));
@@ -367,6 +383,8 @@ mod tests {
                 "00000000c10cca11-1",
                 "meter=",
                 "since=",
+                "max_delay=",
+                "1000",
                 "before=",
                 "wait=",
                 "10m",
@@ -417,6 +435,9 @@ mod tests {
             ("topic[]", "topic"),
             ("channel", "topic"),
             ("timeout", "wait"),
+            ("maxDelay", "max_delay"),
+            ("max_delay_ms", "max_delay"),
+            ("delay", "max_delay"),
             ("fromat", "format"),
         ] {
             let error = Query::parse(&format!("{name}=a")).unwrap_err().to_string();
@@ -426,8 +447,32 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_has_bounds() {
+        for (query, expected) in [
+            ("", 0),
+            ("max_delay=0", 0),
+            ("max_delay=20", 20),
+            ("max_delay=1&max_delay=1000", 1000),
+        ] {
+            assert_eq!(Query::parse(query).unwrap().max_delay, Duration::from_millis(expected));
+        }
+        for text in ["", "-1", "1001", "20ms", "1.5", "x", "99999999999999999999"] {
+            let error = Query::parse(&format!("max_delay={text}")).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "{text:?} is not a valid delay. `max_delay` must be a whole number of \
+                     milliseconds from 0 to 1000, or be left out."
+                )
+            );
+        }
+    }
+
+    #[test]
     fn before_excludes_what_contradicts_it() {
-        for query in ["", "&limit=2", "&topic=a", "&conflate=false", "&last_event_id="] {
+        for query in
+            ["", "&limit=2", "&topic=a", "&conflate=false", "&last_event_id=", "&max_delay=0"]
+        {
             let query = Query::parse(&format!("before=00000000c10cca11-7{query}")).unwrap();
             assert_eq!(query.before.unwrap().sequence, 7);
         }
@@ -442,6 +487,7 @@ mod tests {
             ("before=00000000c10cca11-7&since=10m", "`since`"),
             ("wait=0&before=00000000c10cca11-7", "Leave out `wait`"),
             ("before=00000000c10cca11-7&conflate", "Leave out `conflate`"),
+            ("before=00000000c10cca11-7&max_delay=20", "Leave out `max_delay`"),
             ("beforeId=00000000c10cca11-7", "Use `before`"),
         ] {
             let error = Query::parse(query).unwrap_err().to_string();

@@ -28,6 +28,7 @@ use waterclock::{
 
 use crate::{
     deadline::{Deadline, passed},
+    gathering::Gathering,
     limits::Settings,
     metrics::EndReason,
     state::StreamContext,
@@ -79,6 +80,8 @@ pub(crate) struct Session<E> {
     pub(crate) subscriber: Subscriber,
     pub(crate) encoder: E,
     limit: Option<Limit>,
+    /// The rule by which events leave together; `None` if they leave at once.
+    gathering: Option<Box<Gathering>>,
     /// Events that the subscriber had skipped when they were last counted.
     skipped: u64,
     /// Time at which the last chunk was made.
@@ -179,6 +182,7 @@ impl<E: Encoder> Session<E> {
             subscriber,
             encoder,
             limit: None,
+            gathering: None,
             skipped: 0,
             sent,
             goodbye: None,
@@ -196,6 +200,13 @@ impl<E: Encoder> Session<E> {
     /// Ends the session when the permission ends.
     pub(crate) fn expiring(self, expires: Option<Deadline>) -> Self {
         Self { expires, ..self }
+    }
+
+    /// Lets events wait for others that leave with them, for at most `max_delay`.
+    pub(crate) fn gathering(self, max_delay: Duration) -> Self {
+        let gathering =
+            (!max_delay.is_zero()).then(|| Box::new(Gathering::new(max_delay, &self.subscriber)));
+        Self { gathering, ..self }
     }
 
     /// Ends the session of a client that has broken the rules of the transport.
@@ -218,6 +229,7 @@ impl<E: Encoder> Session<E> {
     pub(crate) fn can_rest(&self) -> bool {
         matches!(self.phase, Phase::Events)
             && self.limit.is_none()
+            && self.gathering.is_none()
             && !self.record.context.stop.has_begun()
             && self.subscriber.can_rest()
     }
@@ -231,7 +243,15 @@ impl<E: Encoder> Session<E> {
         if self.expires.as_ref().is_some_and(Deadline::has_passed) {
             return Poll::Ready(self.act_on(&Signal::Expired));
         }
-        let Poll::Ready(delivery) = self.subscriber.poll_next(context) else {
+        let polled = match &mut self.gathering {
+            None => self.subscriber.poll_next(context),
+            Some(gathering) => {
+                let left =
+                    self.limit.map(|Limit { events, sent }| events.get().saturating_sub(sent));
+                gathering.poll_next(&mut self.subscriber, left, context)
+            }
+        };
+        let Poll::Ready(delivery) = polled else {
             // The subscriber may have passed events of other topics.
             self.record.open.passed(self.subscriber.cursor().sequence);
             return Poll::Pending;
@@ -256,9 +276,8 @@ impl<E: Encoder> Session<E> {
     fn poll_signals(&mut self, context: &mut Context<'_>) -> Poll<E::Chunk> {
         loop {
             if self.signals.is_empty() {
-                let StreamContext { stop, settings, .. } = &*self.record.context;
-                let heartbeat = self.sent + settings.heartbeat;
-                let next = next_signal(stop.clone(), self.goodbye, self.expires.clone(), heartbeat);
+                let (stop, heartbeat) = (self.record.context.stop.clone(), self.next_heartbeat());
+                let next = next_signal(stop, self.goodbye, self.expires.clone(), heartbeat);
                 self.signals.push(Box::pin(next));
             }
             let Some(signal) = ready!(self.signals.poll_next_unpin(context)) else { continue };
@@ -270,7 +289,6 @@ impl<E: Encoder> Session<E> {
 
     /// Returns the chunk to send for a signal, if there is one.
     fn act_on(&mut self, signal: &Signal) -> Option<E::Chunk> {
-        let settings = &self.record.context.settings;
         match *signal {
             Signal::Stop(began) => {
                 self.goodbye = Some(self.record.context.streams.goodbye_at(began));
@@ -285,9 +303,16 @@ impl<E: Encoder> Session<E> {
                 Some(self.goodbye(GoodbyeReason::Expired))
             }
             // In most cases something else was sent in the meantime.
-            Signal::Heartbeat if self.sent.elapsed() < settings.heartbeat => None,
+            Signal::Heartbeat if Instant::now() < self.next_heartbeat() => None,
             Signal::Heartbeat => Some(self.heartbeat()),
         }
+    }
+
+    /// The time at which a heartbeat is due, unless something else is sent before.
+    fn next_heartbeat(&self) -> Instant {
+        // Events that wait are a sign of life soon enough.
+        let gathered = self.gathering.as_ref().and_then(|gathering| gathering.until());
+        gathered.unwrap_or(self.sent) + self.record.context.settings.heartbeat
     }
 
     /// Encodes a batch as one chunk, so that it leaves in one write.
@@ -311,8 +336,9 @@ impl<E: Encoder> Session<E> {
         *events += frames.len() as u64;
         open.passed(self.subscriber.cursor().sequence);
         let published = frames.first().and_then(|frame| frame.published());
-        // Events from before the stream was opened are a replay, whose delay says nothing.
-        let published = published.filter(|at| at >= opened);
+        // Events from before the stream was opened are a replay, whose delay says nothing. That of
+        // events that wait for others is the client's choice.
+        let published = published.filter(|at| at >= opened && self.gathering.is_none());
         context.metrics.events_sent(frames.len() as u64, published.map(|at| at.elapsed()));
         if let Some(skipped) = self.subscriber.skipped() {
             context.metrics.events_skipped(skipped - mem::replace(&mut self.skipped, skipped));
@@ -322,7 +348,10 @@ impl<E: Encoder> Session<E> {
 
     fn hello(&self) -> E::Chunk {
         let settings = &self.record.context.settings;
-        let hello = hello(&self.record.context, self.record.open.number());
+        let hello = Hello {
+            max_delay_ms: self.gathering.as_ref().map(|gathering| millis(gathering.max_delay())),
+            ..hello(&self.record.context, self.record.open.number())
+        };
         self.encoder.notice(&hello, self.settled_position().as_deref(), Some(settings.retry))
     }
 
@@ -399,6 +428,7 @@ pub(crate) fn hello(context: &StreamContext, connection: u64) -> Hello {
         retry_ms: millis(settings.retry),
         oldest: kept.map(|(oldest, _)| oldest),
         newest: kept.map(|(_, newest)| newest),
+        max_delay_ms: None,
     }
 }
 
@@ -530,13 +560,115 @@ impl Drop for StreamRecord {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures_util::FutureExt as _;
     use waterclock::{
+        event::{Draft, Topic},
+        event_log::{MemoryLog, Retention},
         hub::{Format, Hub},
-        id::Cursor,
+        id::{Cursor, Epoch},
+        timestamp::Timestamp,
     };
 
     use super::*;
     use crate::{EventRoutes, sse::SseEncoder};
+
+    /// A session whose events wait for others, and the time of its start.
+    struct GatheringSession {
+        session: Session<SseEncoder>,
+        hub: Arc<Hub>,
+        context: Arc<StreamContext>,
+        start: Instant,
+    }
+
+    impl GatheringSession {
+        /// Starts a session of the topic `clock` with a heartbeat of 10 ms.
+        async fn start(max_delay: u64) -> Self {
+            let log = MemoryLog::new(Epoch::new(1), Retention::default());
+            let hub = Arc::new(Hub::new(log, || Timestamp::from_millis(0)));
+            let heartbeat = Duration::from_millis(10);
+            let settings = Settings { heartbeat, ..Settings::default() };
+            let context = EventRoutes::with_settings(Arc::clone(&hub), settings).state().streaming;
+            let open = context.streams.open(None).unwrap();
+            let subscriber = hub.subscribe(Topic::clock().into(), Cursor::Now);
+            let encoder = SseEncoder(Format::default());
+            let session = Session::new(Arc::clone(&context), open, subscriber, encoder);
+            let session = session.gathering(Duration::from_millis(max_delay));
+            let mut session = Self { session, hub, context, start: Instant::now() };
+            session.expect("hello", 0).await;
+            session.assert_pending();
+            session
+        }
+
+        fn assert_pending(&mut self) {
+            assert!(self.session.next().now_or_never().is_none());
+        }
+
+        async fn publish(&self) {
+            self.hub.publish(Draft::new(Topic::clock(), "x")).await.unwrap();
+        }
+
+        /// Checks the next chunk and its time in milliseconds. Returns the chunk.
+        async fn expect(&mut self, part: &str, at: u128) -> Bytes {
+            let chunk = self.session.next().await.expect(part);
+            let text = String::from_utf8_lossy(&chunk);
+            assert!(text.contains(part), "{part}: {text}");
+            assert_eq!(self.start.elapsed().as_millis(), at, "{text}");
+            chunk
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_wait_need_no_heartbeat() {
+        let mut session = GatheringSession::start(100).await;
+        session.expect("event: heartbeat", 10).await;
+        session.publish().await;
+        session.assert_pending();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        session.publish().await;
+        let events = session.expect("data: x", 110).await;
+        assert_eq!(events.windows(4).filter(|part| part == b"id: ").count(), 2);
+        session.expect("event: heartbeat", 120).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_wait_delay_neither_an_expiry_nor_a_stop() {
+        let mut session = GatheringSession::start(1000).await;
+        let expires = Deadline::new(&session.hub, Timestamp::from_millis(50));
+        session.session.expires = Some(expires);
+        session.publish().await;
+        session.expect("\"expired\"", 50).await;
+        assert!(session.session.next().await.is_none());
+
+        let mut session = GatheringSession::start(1000).await;
+        session.publish().await;
+        session.assert_pending();
+        session.context.stop.begin();
+        let goodbye = session.session.next().await.unwrap();
+        assert!(String::from_utf8_lossy(&goodbye).contains("\"draining\""));
+        assert!(session.start.elapsed() < Duration::from_millis(100));
+        assert!(session.session.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_is_reached_ends_the_stream_at_once() {
+        let mut session = GatheringSession::start(1000).await;
+        let events = NonZeroU64::new(2).unwrap();
+        session.session.limit = Some(Limit { events, sent: 0 });
+        session.publish().await;
+        session.publish().await;
+        session.expect("id: 0000000000000001-2.2", 0).await;
+        session.expect("{\"sent\":2}", 0).await;
+        assert!(session.session.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_stream_whose_events_leave_at_once_may_rest() {
+        for (max_delay, may_rest) in [(0, true), (20, false)] {
+            let session = GatheringSession::start(max_delay).await;
+            assert_eq!(session.session.can_rest(), may_rest);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_heartbeat_before_ends_that_are_still_to_come_has_no_id() {

@@ -1,6 +1,6 @@
 //! A validated, authorized subscription request, which all transports share.
 
-use std::{error::Error, net::IpAddr, sync::Arc};
+use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Path},
@@ -59,6 +59,7 @@ pub(crate) struct Subscription {
     conflate: bool,
     format: Format,
     limit: Option<Limit>,
+    max_delay: Duration,
     expires: Expiry,
     client: Option<IpAddr>,
     accept_hook: Option<AcceptHook>,
@@ -75,7 +76,8 @@ impl FromRequestParts<RoutesState> for PollSubscription {
         let query = parts.uri.query().unwrap_or_default();
         let mut query = Query::parse(query)?;
         topic.map_or(Ok(()), |topic| query.add_pattern(&topic))?;
-        let Query { patterns, format, conflate, limit, last_event_id, since, before, .. } = query;
+        let Query { patterns, format, conflate, limit, max_delay, .. } = query;
+        let Query { last_event_id, since, before, .. } = query;
         let topics = Patterns::new(patterns).unwrap_or(Topic::clock().into());
         let expires = state.policy.may_read(parts, &topics)?;
         let client = state.policy.client_address(parts).map(client_of);
@@ -93,8 +95,17 @@ impl FromRequestParts<RoutesState> for PollSubscription {
         let sent = counted.map_or(0, |CountedId { sent, .. }| sent);
         let limit = limit.map(|events| Limit { events, sent });
         let accept_hook = parts.extensions.get().cloned();
-        let subscription =
-            Subscription { topics, start, conflate, format, limit, expires, client, accept_hook };
+        let subscription = Subscription {
+            topics,
+            start,
+            conflate,
+            format,
+            limit,
+            max_delay,
+            expires,
+            client,
+            accept_hook,
+        };
         Ok(Self(subscription, before))
     }
 }
@@ -167,6 +178,11 @@ impl Subscription {
         limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
     }
 
+    /// Time for which events may wait for others.
+    pub(crate) fn max_delay(&self) -> Duration {
+        self.max_delay
+    }
+
     /// Number of events that the client has received, if that is the limit it asked for.
     pub(crate) fn complete(&self) -> Option<u64> {
         let Limit { events, sent } = self.limit?;
@@ -198,7 +214,7 @@ impl Subscription {
         if context.stop.has_begun() {
             return refuse(GoodbyeReason::Draining);
         }
-        let Self { topics, start, conflate, limit, expires, client, .. } = self;
+        let Self { topics, start, conflate, limit, max_delay, expires, client, .. } = self;
         let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
         let subscriber = match start.subscribe(topics, &context.hub).await {
             Ok(subscriber) => subscriber,
@@ -213,6 +229,7 @@ impl Subscription {
         let subscriber = if conflate { subscriber.conflated() } else { subscriber };
         open.follow(&subscriber);
         let deadline = expires.map(|expires| Deadline::new(&context.hub, expires));
-        Ok(Session::new(context, open, subscriber, encoder).limited(limit).expiring(deadline))
+        let session = Session::new(context, open, subscriber, encoder);
+        Ok(session.limited(limit).expiring(deadline).gathering(max_delay))
     }
 }

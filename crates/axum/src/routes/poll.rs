@@ -137,6 +137,7 @@ pub(super) async fn get(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let (max_events, client) = (subscription.max_events(), subscription.client());
+    let max_delay = subscription.max_delay();
     let deadline = subscription.deadline(&context.hub);
     // With `wait` it starts from now: a client that repeats such a request would otherwise get the
     // same event again and again, as fast as it can ask.
@@ -159,14 +160,18 @@ pub(super) async fn get(
         let waiting = context.metrics.poll_waiting();
         let client_end = client_end.map(|Extension(end)| end).unwrap_or_default();
         while !answer.has_news {
-            tokio::select! {
-                () = answer.subscriber.changed() => {}
-                () = tokio::time::sleep_until(end) => break,
-                _ = context.stop.begun() => break,
-                () = client_end.wait() => break,
-                () = passed(deadline.as_ref()) => break,
-            }
+            let is_over = tokio::select! {
+                () = answer.gathered(max_delay) => false,
+                () = tokio::time::sleep_until(end) => true,
+                _ = context.stop.begun() => true,
+                () = client_end.wait() => true,
+                () = passed(deadline.as_ref()) => true,
+            };
+            // Events may have waited for others until then.
             is_complete = answer.fill().await.map_err(unreadable)?;
+            if is_over {
+                break;
+            }
         }
         if let Some(deadline) = deadline.filter(Deadline::has_passed) {
             return Err(PollError::Expired(deadline.time()).into());
@@ -284,6 +289,16 @@ impl PollAnswer {
         self.has_news = true;
         newest.events.iter().for_each(|event| self.write(event));
         true
+    }
+
+    /// Waits for the next events, and for those that arrive within `max_delay` after them, unless
+    /// the response is full before.
+    async fn gathered(&mut self, max_delay: Duration) {
+        self.subscriber.changed().await;
+        let most = u64::try_from(self.events_left).unwrap_or(u64::MAX);
+        if !max_delay.is_zero() && self.subscriber.unread() < most {
+            tokio::time::sleep(max_delay).await;
+        }
     }
 
     /// Adds events until there are none left for this response, or enough bytes to begin it.
