@@ -47,12 +47,9 @@ impl Gathering {
     pub(crate) fn new(max_delay: Duration, subscriber: &Subscriber) -> Self {
         let (newest, now) = (subscriber.newest(), Instant::now());
         let up_to = newest.load(Ordering::Acquire);
-        Self {
-            max_delay,
-            newest,
-            timer: Box::pin(tokio::time::sleep_until(now)),
-            phase: GatheringPhase::Sending { up_to, since: now },
-        }
+        let mut phase = GatheringPhase::Sending { up_to, since: now };
+        phase.sent(subscriber);
+        Self { max_delay, newest, timer: Box::pin(tokio::time::sleep_until(now)), phase }
     }
 
     /// The longest time that an event may wait.
@@ -79,15 +76,12 @@ impl Gathering {
         let enough = left.unwrap_or(MAX_WAITING).min(MAX_WAITING);
         loop {
             match self.phase {
-                GatheringPhase::Sending { up_to, since } => {
+                GatheringPhase::Sending { .. } => {
                     let Some(delivery) = ready!(subscriber.poll_try_next(context))? else {
                         self.phase = GatheringPhase::Idle { since: None };
                         continue;
                     };
-                    // Later events wait, however fast they come.
-                    if subscriber.is_settled() && subscriber.cursor().sequence >= up_to {
-                        self.phase = GatheringPhase::Idle { since: Some(since) };
-                    }
+                    self.phase.sent(subscriber);
                     return Poll::Ready(Ok(delivery));
                 }
                 GatheringPhase::Idle { since } if subscriber.unread() > 0 => {
@@ -113,6 +107,19 @@ impl Gathering {
                     ready!(self.timer.as_mut().poll(context));
                 }
             }
+        }
+    }
+}
+
+impl GatheringPhase {
+    /// Stops sending after the last event that was to leave at once. Later ones wait, however fast
+    /// they come.
+    fn sent(&mut self, subscriber: &Subscriber) {
+        if let Self::Sending { up_to, since } = *self
+            && subscriber.is_settled()
+            && subscriber.cursor().sequence >= up_to
+        {
+            *self = Self::Idle { since: Some(since) };
         }
     }
 }
@@ -217,6 +224,14 @@ mod tests {
             async { [reader.events().await, reader.events().await, reader.events().await] };
         let ((), received) = tokio::join!(publishing, reading);
         assert_eq!(received, [(6, 20), (4, 46), (2, 120)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_follows_the_start_at_once_waits() {
+        let hub = Hub::in_memory();
+        let mut reader = Reader::new(&hub, &["t"], Cursor::Now);
+        publish(&hub, "t", 3).await;
+        assert_eq!(reader.events().await, (3, 20));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ mod direct;
 mod ends;
 mod events;
 mod frames;
+mod gathering;
 mod health;
 mod http2;
 #[cfg(feature = "compare")]
