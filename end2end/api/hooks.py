@@ -35,7 +35,7 @@ def before_call(context, case, kwargs):
         query.pop("patience", None)
     # Nor that one excludes others: those who read backwards name no position and do not wait.
     headers = {name.lower(): value for name, value in (case.headers or {}).items()}
-    others = ("last_event_id", "since", "wait", "conflate")
+    others = ("last_event_id", "since", "wait", "conflate", "max_delay")
     if re.fullmatch(r"[0-9a-f]{16}-[0-9]+(\.[0-9]+)?", str(query.get("before", ""))):
         if headers.get("last-event-id") or any(name in query for name in others):
             query.pop("before")

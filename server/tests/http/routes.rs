@@ -75,8 +75,8 @@ async fn each_route_answers_each_method_at_once() {
 async fn malformed_parts_get_a_problem() {
     let server = Server::start().await;
     let long = format!("/{}", "x".repeat(300));
-    let values =
-        "?limit=x&wait=x&since=x&format=x&conflate=x&events=x&bytes=x&rate=x&split=x&meter=x";
+    let values = "?limit=x&wait=x&since=x&format=x&conflate=x&max_delay=x&events=x&bytes=x&rate=x\
+                  &split=x&meter=x";
     let headers: &[&[u8]] = &[
         b"Authorization: Bearer \xff\r\n",
         b"Cookie: waterclock_token=\xff; =;;\r\n",
