@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::setup::{RUNS, Setup, Subject, median_of};
+use super::setup::{EVENTS, RUNS, Setup, Subject, median_of};
 use crate::{
     load::{Faults, HttpVersion, MAX_STREAMS, SubscriberPool},
     table::{BenchTable, Target, percentile},
@@ -14,6 +14,8 @@ pub const RAW: &str = "the raw loop";
 pub const PERCENTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 /// The bound for CPU time and p99, compared with the raw loop.
 const FACTOR: f64 = 1.15;
+/// The bound for CPU time with `max_delay`, compared with that without.
+const GATHERED: f64 = 0.33;
 /// Time that another server has between its response to a subscriber and the first event.
 const SETTLING: Duration = Duration::from_secs(1);
 
@@ -107,6 +109,38 @@ pub fn measure(
             let name = format!("  {name}: events {fault}");
             table.own(&name, "", count as f64, Target::AtMost(0.0));
         }
+    }
+}
+
+/// Compares subscribers whose events may wait for others with those who get each event at once.
+pub fn gathered(setup: &Setup, table: &mut BenchTable) {
+    const SUBSCRIBERS: usize = 1000;
+    let load = RateLoad { per_second: 1000.0, size: 100, seconds: 4.0 };
+    let paths = [EVENTS.to_owned(), format!("{EVENTS}&max_delay=20")];
+    let mut runs = [const { Vec::new() }; 2];
+    for _ in 0..RUNS {
+        for (path, runs) in paths.iter().zip(&mut runs) {
+            let server = setup.waterclock(&[]);
+            let mut clients = server.subscribers_to(path);
+            clients.connect(SUBSCRIBERS);
+            let result = load.run(&server, &mut clients);
+            runs.push((result, clients.chunks() / load.per_second / load.seconds));
+        }
+    }
+    let medians = |figure: &dyn Fn(&(LoadResult, f64)) -> f64| {
+        runs.each_ref().map(|runs| median_of(runs, figure))
+    };
+    let [base, value] = medians(&|(run, _)| run.cost);
+    let name = "1,000 subscribers, 1,000 events/s, max_delay=20: CPU";
+    let of = "that without";
+    table.own(name, "us", value, Target::TimesAtMost { factor: GATHERED, base, of });
+    let mut line = |name: &str, unit: &str, [base, value]: [f64; 2]| {
+        table.own(name, unit, value, Target::Compared { base, of });
+    };
+    line("  delivered events", "/s", medians(&|(run, _)| run.rate));
+    line("  writes per event", "", medians(&|(_, writes)| *writes));
+    for (at, (part, _)) in PERCENTILES.into_iter().enumerate() {
+        line(&format!("  latency {part}"), "ms", medians(&|(run, _)| run.latency[at]));
     }
 }
 

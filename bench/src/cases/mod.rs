@@ -44,6 +44,9 @@ struct Case {
     measure: fn(&Setup, &mut BenchTable),
 }
 
+/// The delivery case that only Waterclock has.
+const GATHERED: &str = "delivery-gathered";
+
 const fn case(
     name: &'static str,
     about: &'static str,
@@ -52,7 +55,7 @@ const fn case(
     Case { name, about, measure }
 }
 
-const CASES: [Case; 19] = [
+const CASES: [Case; 20] = [
     case("delivery-1000", "1,000 subscribers, 10 events/s", |setup, table| {
         delivery::measure(setup, table, "1,000 subscribers, 10 events/s", 1000, 10.0, 100);
     }),
@@ -65,6 +68,7 @@ const CASES: [Case; 19] = [
     case("delivery-8k", "1,000 subscribers, 10 events/s of 8 KiB", |setup, table| {
         delivery::measure(setup, table, "1,000 subscribers, 10/s of 8 KiB", 1000, 10.0, 8192);
     }),
+    case(GATHERED, "1,000 subscribers, 1,000 events/s, with max_delay=20", delivery::gathered),
     case("http2", "100 subscribers on each HTTP/2 connection", delivery::http2),
     case("memory", "memory per idle subscriber", memory::idle),
     case("tls-http1", "one stream per TLS connection, HTTP/1.1", memory::tls_http1),
@@ -105,7 +109,9 @@ pub fn measure(options: &BenchOptions) -> Result<bool, String> {
     println!("The server has one core, the load another. Medians of {RUNS} runs.");
     let (setup, mut table) = (Setup { program, other }, BenchTable::new(&servers));
     for case in cases {
-        (case.measure)(&setup, &mut table);
+        if setup.other.is_none() || case.name != GATHERED {
+            (case.measure)(&setup, &mut table);
+        }
     }
     Ok(table.finish())
 }
@@ -118,7 +124,8 @@ fn names(options: &BenchOptions) -> Result<Vec<String>, String> {
         let names = if has_pid { &["delivery", "memory"][..] } else { &["delivery"] };
         return Ok(names.iter().map(|name| (*name).to_owned()).collect());
     }
-    match options.cases.iter().find(|name| !(is_named("delivery", name) || *name == "memory")) {
+    let has = |name: &str| name != GATHERED && (is_named("delivery", name) || name == "memory");
+    match options.cases.iter().find(|name| !has(name)) {
         Some(name) => Err(format!("{name} cannot run with --against, only delivery and memory")),
         None if !has_pid && options.cases.iter().any(|name| name == "memory") => {
             Err("memory needs --pid".to_owned())
@@ -186,7 +193,7 @@ mod tests {
     #[test]
     fn a_case_is_chosen_by_its_name_or_the_beginning_of_it() {
         assert_eq!(selected(&["delivery-8k"]), ["delivery-8k"]);
-        assert_eq!(selected(&["delivery"]).len(), 4);
+        assert_eq!(selected(&["delivery"]).len(), 5);
         assert_eq!(selected(&["storm", "memory"]), ["memory", "storm"]);
         assert_eq!(selected(&[]).len(), CASES.len());
     }
@@ -211,6 +218,7 @@ mod tests {
         assert_eq!(of("--against http://h --pid 1").map(|names| names.len()), Ok(2));
         assert_eq!(of("--against http://h delivery-8k"), Ok(vec!["delivery-8k".to_owned()]));
         assert!(of("--against http://h storm").is_err());
+        assert!(of("--against http://h delivery-gathered").is_err());
         assert!(of("--against http://h memory").is_err());
     }
 }
