@@ -17,7 +17,7 @@ use crate::{
 const DELAY: Duration = Duration::from_millis(300);
 /// The longest delay. Nothing that comes sooner has waited for it.
 const LONGEST: &str = "max_delay=1000";
-const LONGEST_DELAY: Duration = Duration::from_millis(1000);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// A stream over HTTP/1.1, read chunk by chunk. It takes the direct path if the server has it.
 struct ChunkedStream(Http1Connection);

@@ -181,9 +181,9 @@ impl Subscriber {
             && self.log_read.is_none()
     }
 
-    /// Returns the number of events of any topic since the first unread event of these topics, which
-    /// is at least the number of events that [`try_next`](Self::try_next) may return. It is 0 if
-    /// that is none. The subscriber passes the events of other topics before the first one.
+    /// Returns the number of events of any topic since the first unread event of these topics.
+    /// That is at least the number of events that [`try_next`](Self::try_next) may return, and 0 if
+    /// there are none. The subscriber passes the events of other topics before the first one.
     pub fn unread(&mut self) -> u64 {
         let of_topics = self.channel.newest().load(Ordering::Acquire);
         // The channels show an event before all of them have.
@@ -367,8 +367,8 @@ impl Subscriber {
         Some(Delivery::Gap(Gap { reason: GapReason::Expired, cursor }))
     }
 
-    /// Polls for the result of [`changed`](Self::changed). It wakes the task once; further events do
-    /// not, until it is polled again.
+    /// Polls for the result of [`changed`](Self::changed). The task is woken once, and again only
+    /// after it has polled again.
     pub fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let has_newer = |read| self.channel.newest().load(Ordering::Acquire) > read;
         if has_newer(self.read) {
