@@ -183,9 +183,9 @@ mod tests {
             }
         }
 
-        fn is_pending(&mut self, waker: &Waker) -> bool {
+        fn is_pending(&mut self, task: &Waker) -> bool {
             let Self { subscriber, gathering, left, .. } = self;
-            gathering.poll_next(subscriber, *left, &mut Context::from_waker(waker)).is_pending()
+            gathering.poll_next(subscriber, *left, &mut Context::from_waker(task)).is_pending()
         }
     }
 
@@ -274,19 +274,19 @@ mod tests {
     async fn events_that_wait_wake_the_task_only_once() {
         let hub = Hub::in_memory();
         let count = Arc::new(WakeCount::default());
-        let (waker, mut reader) = (Waker::from(Arc::clone(&count)), Reader::waiting(&hub));
+        let (task, mut reader) = (Waker::from(Arc::clone(&count)), Reader::waiting(&hub));
         let wakes = || count.0.load(Ordering::Relaxed);
-        assert!(reader.is_pending(&waker));
+        assert!(reader.is_pending(&task));
         for (round, expected) in [(1, [1, 1, 2]), (2, [3, 3, 4])] {
             publish(&hub, "t", 1).await;
             assert_eq!(wakes(), expected[0], "by the first event");
-            assert!(reader.is_pending(&waker));
+            assert!(reader.is_pending(&task));
             publish(&hub, "t", 9).await;
             assert_eq!(wakes(), expected[1], "by further events");
             tokio::time::sleep(DELAY).await;
             assert_eq!(wakes(), expected[2], "by the timer");
             assert_eq!(reader.events().await, (10, round * DELAY.as_millis()));
-            assert!(reader.is_pending(&waker));
+            assert!(reader.is_pending(&task));
         }
     }
 

@@ -345,8 +345,10 @@ async fn websocket_messages_match_their_schemas() {
         };
         assert_eq!(response, if is_valid { "published" } else { "problem" }, "{message}");
     }
-    let mut socket =
-        WebSocketClient::handshake(request("topic=t&limit=9&conflate&max_delay=20").after("nonsense")).await;
+    let mut socket = WebSocketClient::handshake(
+        request("topic=t&limit=9&conflate&max_delay=20").after("nonsense"),
+    )
+    .await;
     while check(&socket.receive().await) != "heartbeat" {}
     let mut socket = WebSocketClient::handshake(request("topic=t&limit=1").earliest()).await;
     while check(&socket.receive().await) != "end" {}
