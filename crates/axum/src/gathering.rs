@@ -17,13 +17,15 @@ use waterclock::{
     hub::{Delivery, Subscriber},
 };
 
-/// Number of events, of all topics, after which none waits any longer. The hub holds twice as many
-/// in memory, from where they are read without the log.
-const MAX_WAITING: u64 = 4096;
+/// Number of events, of all topics, after which none waits any longer. Those of the stream are
+/// looked for among them, which takes time, and the hub has a limited number of them in memory.
+const MAX_WAITING: u64 = 1024;
 /// Time between two looks at that number.
 const LOOK: Duration = Duration::from_millis(100);
+/// Time after a wait in which its events leave before a heartbeat would.
+const HEARTBEAT_MARGIN: Duration = Duration::from_millis(5);
 
-/// The rule for one stream. The first event that arrives starts a timer. When it fires, all events
+/// The rule for one stream, or for a group of streams. The first event that arrives starts a timer. When it fires, all events
 /// that are available leave.
 pub(crate) struct Gathering {
     max_delay: Duration,
@@ -57,11 +59,13 @@ impl Gathering {
         self.max_delay
     }
 
-    /// The time until which events wait; `None` if none does.
-    pub(crate) fn until(&self) -> Option<Instant> {
+    /// Returns the time at which a heartbeat is due after `sent`. While events wait, it is not:
+    /// they are a sign of life soon enough.
+    pub(crate) fn next_heartbeat(&self, sent: Instant, interval: Duration) -> Instant {
+        let due = sent + interval;
         match self.phase {
-            GatheringPhase::Waiting { until } => Some(until),
-            GatheringPhase::Sending { .. } | GatheringPhase::Idle { .. } => None,
+            GatheringPhase::Waiting { until } => due.max(until + HEARTBEAT_MARGIN),
+            GatheringPhase::Sending { .. } | GatheringPhase::Idle { .. } => due,
         }
     }
 
@@ -108,6 +112,17 @@ impl Gathering {
                 }
             }
         }
+    }
+}
+
+/// Waits until a subscriber has events, and for those that follow within `max_delay`, but not for
+/// more than `most` events.
+pub(crate) async fn gathered(subscriber: &mut Subscriber, max_delay: Duration, most: usize) {
+    subscriber.changed().await;
+    let most = u64::try_from(most).unwrap_or(u64::MAX).min(MAX_WAITING);
+    let until = Instant::now() + max_delay;
+    while Instant::now() < until && subscriber.unread() < most {
+        tokio::time::sleep_until(until.min(Instant::now() + LOOK)).await;
     }
 }
 
@@ -302,6 +317,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_last_events_of_a_stream_leave_soon_after_the_last_of_them() {
+        let hub = Hub::in_memory();
+        let topics = Patterns::new(["t".parse().unwrap()]).unwrap();
+        let reader = Reader::of(hub.subscribe(topics, Cursor::Now), Duration::from_secs(1));
+        let mut reader = Reader { left: Some(2), ..reader };
+        assert!(reader.is_pending(Waker::noop()));
+        publish(&hub, "t", 1).await;
+        let reading = tokio::spawn(async move { reader.events().await });
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        publish(&hub, "t", 1).await;
+        assert_eq!(reading.await.unwrap(), (2, 200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_waits_for_no_more_events_than_it_takes() {
+        for (most, expected) in [(2, 200), (3, 1000)] {
+            let hub = Hub::in_memory();
+            let topics = Patterns::new(["t".parse().unwrap()]).unwrap();
+            let mut subscriber = hub.subscribe(topics, Cursor::Now);
+            publish(&hub, "t", 1).await;
+            let start = Instant::now();
+            let waiting = tokio::spawn(async move {
+                gathered(&mut subscriber, Duration::from_secs(1), most).await;
+                start.elapsed().as_millis()
+            });
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            publish(&hub, "t", 1).await;
+            assert_eq!(waiting.await.unwrap(), expected, "{most}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn events_leave_before_the_hub_forgets_them() {
         let hub = Hub::in_memory();
         let topics = Patterns::new(["t".parse().unwrap()]).unwrap();
@@ -310,7 +357,7 @@ mod tests {
         publish(&hub, "t", 1).await;
         let reading = tokio::spawn(async move { reader.events().await });
         tokio::time::sleep(Duration::from_millis(150)).await;
-        publish(&hub, "other", 5000).await;
+        publish(&hub, "other", 1100).await;
         assert_eq!(reading.await.unwrap(), (1, 200));
     }
 
@@ -339,10 +386,10 @@ mod tests {
         let topics = Patterns::new(["*".parse().unwrap()]).unwrap();
         let mut reader = Reader::of(hub.subscribe(topics, Cursor::Now).conflated(), DELAY);
         assert!(reader.is_pending(Waker::noop()));
-        publish(&hub, "t", 600).await;
-        publish(&hub, "u", 600).await;
+        publish(&hub, "t", 500).await;
+        publish(&hub, "u", 500).await;
         assert_eq!(reader.events().await, (2, 20));
-        assert_eq!(reader.subscriber.skipped(), Some(1198));
+        assert_eq!(reader.subscriber.skipped(), Some(998));
         assert!(reader.is_pending(Waker::noop()));
     }
 

@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,23 +27,28 @@ use waterclock::{
 use crate::{
     connection::DirectStream,
     deadline::Deadline,
+    gathering::Gathering,
     session::{Encoder as _, Session, StreamRecord, heartbeat, sleep_until},
     sse::SseEncoder,
     state::StreamContext,
     stop::Stop,
 };
 
-/// The content of streams that may rest in one group: their topics and their format.
+/// The content of streams that may rest in one group: their topics, their format, and the longest
+/// time that their events wait for others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupKey {
     topics: Patterns,
     format: Format,
+    max_delay: Duration,
 }
 
 /// The feed of a group.
 pub struct GroupFeed {
     context: Arc<StreamContext>,
     feed: Feed,
+    /// The rule by which events leave together; `None` if they leave at once.
+    gathering: Option<Gathering>,
     encoder: SseEncoder,
     /// Sequence number up to which the streams have sent or skipped events.
     passed: Arc<AtomicU64>,
@@ -138,6 +144,7 @@ impl DirectStream {
         self.0.can_rest().then(|| GroupKey {
             topics: self.0.subscriber.topics().clone(),
             format: self.0.encoder.0,
+            max_delay: self.0.max_delay(),
         })
     }
 }
@@ -156,10 +163,14 @@ impl GroupFeed {
         let Some((feed, subscriber)) = Feed::start(&mut session.subscriber) else {
             return Err(stream);
         };
+        let max_delay = session.max_delay();
+        let gathering =
+            (!max_delay.is_zero()).then(|| Gathering::new(max_delay, &session.subscriber));
         let feed = Self {
             context: Arc::clone(&session.record.context),
             passed: Arc::new(AtomicU64::new(feed.cursor().sequence)),
             feed,
+            gathering,
             encoder: SseEncoder(session.encoder.0),
             sent: session.sent,
             looks: BinaryHeap::new(),
@@ -235,8 +246,9 @@ impl GroupFeed {
         record.open.own_position(subscriber.cursor().sequence);
         record.span = Span::current();
         let encoder = SseEncoder(self.encoder.0);
-        let session = Session::resumed(record, subscriber, encoder, self.sent);
-        DirectStream(Box::new(session.expiring(expires)))
+        let session = Session::resumed(record, subscriber, encoder, self.sent).expiring(expires);
+        let max_delay = self.gathering.as_ref().map_or(Duration::ZERO, Gathering::max_delay);
+        DirectStream(Box::new(session.gathering(max_delay)))
     }
 
     /// Polls for the next step.
@@ -245,7 +257,13 @@ impl GroupFeed {
         let step = match self.poll_signal(context) {
             Poll::Ready(step) => step,
             Poll::Pending => {
-                let polled = self.feed.poll_next(context);
+                let polled = match &mut self.gathering {
+                    None => self.feed.poll_next(context),
+                    Some(gathering) => self.feed.poll_next_by(
+                        |subscriber, context| gathering.poll_next(subscriber, None, context),
+                        context,
+                    ),
+                };
                 self.passed.store(self.feed.cursor().sequence, Ordering::Relaxed);
                 let delivery = ready!(polled);
                 delivery
@@ -258,19 +276,27 @@ impl GroupFeed {
         Poll::Ready(step)
     }
 
-    fn poll_signal(&mut self, context: &mut Context<'_>) -> Poll<GroupStep> {
+    /// The time at which a heartbeat is due, unless something else is sent before.
+    fn next_heartbeat(&self) -> Instant {
         let interval = self.context.settings.heartbeat;
+        match &self.gathering {
+            Some(gathering) => gathering.next_heartbeat(self.sent, interval),
+            None => self.sent + interval,
+        }
+    }
+
+    fn poll_signal(&mut self, context: &mut Context<'_>) -> Poll<GroupStep> {
         loop {
             if self.signals.is_empty() {
                 let stop = self.context.stop.clone();
                 let look = self.looks.peek().map(|Reverse((look, _))| *look);
-                let next = next_signal(stop, look, self.sent + interval);
+                let next = next_signal(stop, look, self.next_heartbeat());
                 self.signals.push(Box::pin(next));
             }
             let step = match ready!(self.signals.poll_next_unpin(context)) {
                 None => continue,
                 // In most cases something else was sent in the meantime.
-                Some(GroupSignal::Heartbeat) if self.sent.elapsed() < interval => continue,
+                Some(GroupSignal::Heartbeat) if Instant::now() < self.next_heartbeat() => continue,
                 Some(GroupSignal::Heartbeat) => GroupStep::Send(self.heartbeat()),
                 Some(GroupSignal::Expiry) => GroupStep::Expire,
                 Some(GroupSignal::Stop) => GroupStep::Dissolve,
@@ -286,7 +312,11 @@ impl GroupFeed {
                 bytes: self.encoder.events(batch),
                 content,
                 events: batch.len() as u64,
-                published: batch.first().and_then(|frame| frame.published()),
+                published: match self.gathering {
+                    None => batch.first().and_then(|frame| frame.published()),
+                    // The delay is the clients' choice.
+                    Some(_) => None,
+                },
             },
             FeedDelivery::End { end, .. } => {
                 let position = self.feed.cursor().to_string();

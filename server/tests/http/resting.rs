@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use server::{auth::Access, limits::Timeouts};
-use tokio::{io::AsyncWriteExt as _, task::JoinSet};
+use tokio::{io::AsyncWriteExt as _, task::JoinSet, time::Instant};
 use waterclock::{
     event::Draft,
     id::{Epoch, EventId},
@@ -83,6 +83,35 @@ async fn streams_with_something_of_their_own_do_not_rest() {
         assert_eq!(resting.message().await.data, own);
         assert_eq!(server.metric(RESTING).await, 1, "{own}");
     }
+}
+
+#[tokio::test]
+async fn streams_whose_events_leave_together_rest_together() {
+    let server = start().await;
+    let path = "/events?topic=a&max_delay=300";
+    let mut streams = [open(&server, path).await, open(&server, path).await];
+    let mut others = [
+        open(&server, "/events?topic=a").await,
+        open(&server, "/events?topic=a&max_delay=1000").await,
+    ];
+    wait_for_resting(&server, 4).await;
+    let published = Instant::now();
+    for number in 1..=3 {
+        server.publish_to("a", &number.to_string()).await;
+        assert_eq!(others[0].message().await.data, number.to_string());
+    }
+    for stream in &mut streams {
+        assert_eq!(stream.message().await.data, "1");
+        assert!(published.elapsed() >= Duration::from_millis(300));
+        for number in 2..=3 {
+            assert_eq!(stream.message().await.data, number.to_string());
+        }
+    }
+    for number in 1..=3 {
+        assert_eq!(others[1].message().await.data, number.to_string());
+    }
+    assert!(published.elapsed() >= Duration::from_secs(1));
+    assert_eq!(server.metric(RESTING).await, 4);
 }
 
 #[tokio::test]

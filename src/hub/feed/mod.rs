@@ -18,7 +18,7 @@ use super::{
     membership::Membership,
     subscriber::{Delivery, Subscriber},
 };
-use crate::{id::EventId, notice::TopicEnd, pattern::Patterns};
+use crate::{event_log::EventLogError, id::EventId, notice::TopicEnd, pattern::Patterns};
 
 /// The reader of subscribers that rest. It goes on from the position of the first of them.
 pub struct Feed {
@@ -104,7 +104,17 @@ impl Feed {
     /// by itself: at a gap, at the end of its last topic, and if the log cannot be read. After
     /// that, the feed must not be polled again.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<FeedDelivery>> {
-        let polled = self.subscriber.poll_next(context);
+        self.poll_next_by(Subscriber::poll_next, context)
+    }
+
+    /// Polls as [`poll_next`](Self::poll_next) does, with another function that polls the
+    /// subscriber for its next delivery.
+    pub fn poll_next_by(
+        &mut self,
+        poll: impl FnOnce(&mut Subscriber, &mut Context<'_>) -> Poll<Result<Delivery, EventLogError>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<FeedDelivery>> {
+        let polled = poll(&mut self.subscriber, context);
         let position = ReadPosition::of(&self.subscriber);
         if polled.is_pending() {
             // Events of other topics were passed.

@@ -175,7 +175,6 @@ impl Subscriber {
     /// topics: it does not conflate, and holds nothing that is still to be delivered.
     pub fn can_rest(&self) -> bool {
         self.is_settled()
-            && self.read == self.cursor.sequence
             && self.conflation.is_none()
             && self.held.is_empty()
             && self.log_read.is_none()

@@ -35,6 +35,7 @@ use waterclock::{
 use crate::{
     connection::ClientEnd,
     deadline::{Deadline, passed},
+    gathering::gathered,
     limits::{MAX_POLL_BYTES, MAX_WAIT},
     metrics::EndReason,
     policy::Denied,
@@ -161,7 +162,7 @@ pub(super) async fn get(
         let client_end = client_end.map(|Extension(end)| end).unwrap_or_default();
         while !answer.has_news {
             let is_over = tokio::select! {
-                () = answer.gathered(max_delay) => false,
+                () = gathered(&mut answer.subscriber, max_delay, answer.events_left) => false,
                 () = tokio::time::sleep_until(end) => true,
                 _ = context.stop.begun() => true,
                 () = client_end.wait() => true,
@@ -289,16 +290,6 @@ impl PollAnswer {
         self.has_news = true;
         newest.events.iter().for_each(|event| self.write(event));
         true
-    }
-
-    /// Waits for the next events, and for those that arrive within `max_delay` after them, unless
-    /// the response is full before.
-    async fn gathered(&mut self, max_delay: Duration) {
-        self.subscriber.changed().await;
-        let most = u64::try_from(self.events_left).unwrap_or(u64::MAX);
-        if !max_delay.is_zero() && self.subscriber.unread() < most {
-            tokio::time::sleep(max_delay).await;
-        }
     }
 
     /// Adds events until there are none left for this response, or enough bytes to begin it.
