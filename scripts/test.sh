@@ -103,7 +103,8 @@ package() {
     for crate in $crates; do
         arguments+=(-p "$crate")
     done
-    cargo package --quiet --offline --no-verify --allow-dirty "${arguments[@]}"
+    # Not offline: the packages have wasm-streams from crates.io, not the stand-in for it.
+    cargo package --quiet --no-verify --allow-dirty "${arguments[@]}"
 }
 
 documentation() {
