@@ -25,8 +25,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time after a wait in which its events leave before a heartbeat would.
 const HEARTBEAT_MARGIN: Duration = Duration::from_millis(5);
 
-/// The rule for one stream, or for a group of streams. The first event that arrives starts a timer. When it fires, all events
-/// that are available leave.
+/// The rule for one stream, or for a group of streams. The first event that arrives starts a
+/// timer. When it fires, all events that are available leave.
 pub(crate) struct Gathering {
     max_delay: Duration,
     /// The sequence number of the newest event of the subscriber's topics.
