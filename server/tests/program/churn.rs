@@ -18,8 +18,8 @@ const READERS: usize = 300;
 const EVENTS: u64 = 100;
 /// Number of clients in a second that connect, read something, and cut the connection.
 const VISITORS: u32 = 200;
-/// Number of seconds of a run that shows if the memory grows.
-const LONG: u64 = 60;
+/// Number of seconds of a run that shows if the memory grows. Before, the hub fills its own.
+const LONG: u64 = 300;
 
 const STREAM: &str = "GET /events/load HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
