@@ -59,16 +59,6 @@ impl Gathering {
         self.max_delay
     }
 
-    /// Returns the time at which a heartbeat is due after `sent`. While events wait, it is not:
-    /// they are a sign of life soon enough.
-    pub(crate) fn next_heartbeat(&self, sent: Instant, interval: Duration) -> Instant {
-        let due = sent + interval;
-        match self.phase {
-            GatheringPhase::Waiting { until } => due.max(until + HEARTBEAT_MARGIN),
-            GatheringPhase::Sending { .. } | GatheringPhase::Idle { .. } => due,
-        }
-    }
-
     /// Polls for what the subscriber delivers next. If `left` events are the last ones of the
     /// stream, they wait for no others.
     pub(crate) fn poll_next(
@@ -112,6 +102,20 @@ impl Gathering {
                 }
             }
         }
+    }
+}
+
+/// Returns the time at which a heartbeat is due, unless something else is sent before. The last
+/// part was sent at `sent`. Events that wait are a sign of life soon enough.
+pub(crate) fn next_heartbeat(
+    gathering: Option<&Gathering>,
+    sent: Instant,
+    interval: Duration,
+) -> Instant {
+    let due = sent + interval;
+    match gathering.map(|gathering| &gathering.phase) {
+        Some(GatheringPhase::Waiting { until }) => due.max(*until + HEARTBEAT_MARGIN),
+        _ => due,
     }
 }
 

@@ -27,7 +27,7 @@ use waterclock::{
 use crate::{
     connection::DirectStream,
     deadline::Deadline,
-    gathering::Gathering,
+    gathering::{Gathering, next_heartbeat},
     session::{Encoder as _, Session, StreamRecord, heartbeat, sleep_until},
     sse::SseEncoder,
     state::StreamContext,
@@ -276,13 +276,8 @@ impl GroupFeed {
         Poll::Ready(step)
     }
 
-    /// The time at which a heartbeat is due, unless something else is sent before.
     fn next_heartbeat(&self) -> Instant {
-        let interval = self.context.settings.heartbeat;
-        match &self.gathering {
-            Some(gathering) => gathering.next_heartbeat(self.sent, interval),
-            None => self.sent + interval,
-        }
+        next_heartbeat(self.gathering.as_ref(), self.sent, self.context.settings.heartbeat)
     }
 
     fn poll_signal(&mut self, context: &mut Context<'_>) -> Poll<GroupStep> {

@@ -28,7 +28,7 @@ use waterclock::{
 
 use crate::{
     deadline::{Deadline, passed},
-    gathering::Gathering,
+    gathering::{Gathering, next_heartbeat},
     limits::Settings,
     metrics::EndReason,
     state::StreamContext,
@@ -229,8 +229,8 @@ impl<E: Encoder> Session<E> {
         self.record.end_reason
     }
 
-    /// Returns `true` if the session has sent everything and has nothing of its own to send later,
-    /// so that a group may send the events of its topics.
+    /// Returns `true` if the session has sent everything and has nothing of its own to send later.
+    /// A group may then send the events of its topics.
     pub(crate) fn can_rest(&self) -> bool {
         matches!(self.phase, Phase::Events)
             && self.limit.is_none()
@@ -312,13 +312,9 @@ impl<E: Encoder> Session<E> {
         }
     }
 
-    /// The time at which a heartbeat is due, unless something else is sent before.
     fn next_heartbeat(&self) -> Instant {
         let interval = self.record.context.settings.heartbeat;
-        match &self.gathering {
-            Some(gathering) => gathering.next_heartbeat(self.sent, interval),
-            None => self.sent + interval,
-        }
+        next_heartbeat(self.gathering.as_deref(), self.sent, interval)
     }
 
     /// Encodes a batch as one chunk, so that it leaves in one write.
