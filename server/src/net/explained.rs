@@ -1,5 +1,6 @@
-//! A body for hyper's refusal of a request that it cannot read. hyper answers such a request by
-//! itself, without a body, so that its client does not learn what to change.
+//! A socket for hyper, with a body for hyper's refusal of a request that it cannot read. hyper
+//! answers such a request by itself, without a body, so that its client does not learn what to
+//! change.
 
 use std::{
     io,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use waterclock_axum::Problem;
 
@@ -28,13 +30,21 @@ const DETAIL: &str = "This is not a request of HTTP/1.1 (RFC 9112). If its URL h
 /// of all responses are free of CR LF.
 pub(super) struct ExplainingSocket<S> {
     socket: S,
+    /// Bytes to read before those of the socket.
+    unread: Bytes,
     /// The refusal, and the number of its bytes that are written.
     refusal: Option<(Vec<u8>, usize)>,
 }
 
 impl<S> ExplainingSocket<S> {
-    pub(super) fn new(socket: S) -> Self {
-        Self { socket, refusal: None }
+    pub(super) fn new(socket: S, unread: Bytes) -> Self {
+        Self { socket, unread, refusal: None }
+    }
+
+    /// Returns the socket, and all bytes that are to be read again: first `read_last`.
+    pub(super) fn into_parts(self, read_last: Bytes) -> (S, Bytes) {
+        let Self { socket, unread, .. } = self;
+        (socket, if unread.is_empty() { read_last } else { [read_last, unread].concat().into() })
     }
 }
 
@@ -61,6 +71,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for ExplainingSocket<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.unread.has_remaining() {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.socket).poll_read(context, buffer)
     }
 }
@@ -71,7 +86,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ExplainingSocket<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { socket, refusal } = &mut *self;
+        let Self { socket, refusal, .. } = &mut *self;
         if refusal.is_none() {
             *refusal = explained(bytes).map(|text| (text, 0));
         }

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::{pending, poll_fn},
-    pin::pin,
+    pin,
     sync::atomic::{AtomicBool, Ordering},
     task::Poll,
     time::Duration,
@@ -54,15 +54,16 @@ enum ConnectionEnd {
 }
 
 impl Connection {
-    /// Serves HTTP/1.1 to the end of the connection, or until the direct path takes an event stream
-    /// over. Over plain HTTP, the client's departure is detected at the TCP stream. In TLS it
-    /// arrives as bytes, so reading detects it, and no stream is taken over.
+    /// Serves HTTP/1.1, beginning with bytes that were read before, to the end of the connection or
+    /// until the direct path takes an event stream over. Over plain HTTP, the client's departure is
+    /// detected at the TCP stream. In TLS it arrives as bytes, so reading detects it.
     pub(super) async fn http1<S>(
         &self,
         socket: S,
+        unread: Bytes,
         is_plain: bool,
         has_served: bool,
-    ) -> Option<TakenStream>
+    ) -> Option<(S, TakenStream)>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -76,16 +77,14 @@ impl Connection {
             has_served.store(true, Ordering::Relaxed);
             self.tap.begin_request();
             is_streaming.store(false, Ordering::Relaxed);
-            if request.body().is_end_stream() {
+            let is_complete = request.body().is_end_stream();
+            if is_complete {
                 answering.notify_one();
             }
             handover.take();
             continues.store(!closes(request.headers()), Ordering::Relaxed);
-            let is_offered = stream.is_some()
-                && *is_direct
-                && request.version() == Version::HTTP_11
-                && self.progress.ends_with_head();
-            if is_offered {
+            // Of an incomplete request, the rest would be taken for the next one.
+            if *is_direct && is_complete && request.version() == Version::HTTP_11 {
                 request.extensions_mut().insert(handover.clone());
             }
             let response = self.respond(request);
@@ -100,7 +99,7 @@ impl Connection {
                 Ok::<_, Infallible>(response)
             }
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // For each head, counted from the end of the last response. The first one has
             // [`without_head`], too, and the shorter time ends it.
@@ -108,9 +107,8 @@ impl Connection {
             .max_buf_size(BUFFER)
             // In TLS, nothing but reading would notice that a client has left.
             .half_close(stream.is_some())
-            .serve_connection(TokioIo::new(ExplainingSocket::new(socket)), service)
+            .serve_connection(TokioIo::new(ExplainingSocket::new(socket, unread)), service)
             .with_upgrades();
-        let mut connection = pin!(connection);
         // The set polls the future only after its own waker has fired, not for every event.
         let mut end = FuturesUnordered::from_iter([async {
             tokio::select! {
@@ -135,9 +133,11 @@ impl Connection {
             biased;
             served = &mut connection => served,
             events = taken => {
-                let continues = continues.load(Ordering::Relaxed) && !stop.has_begun();
+                let parts = connection.into_parts()?;
+                let (socket, unread) = parts.io.into_inner().into_parts(parts.read_buf);
+                let continues = continues.load(Ordering::Relaxed);
                 let (unsent, direct) = (Bytes::new(), metrics.stream_direct());
-                return Some(TakenStream { unsent, events, continues, direct });
+                return Some((socket, TakenStream { unread, unsent, events, continues, direct }));
             }
             Some(end) = end.next() => match end {
                 ConnectionEnd::ClientLeft => return None,
@@ -148,10 +148,10 @@ impl Connection {
                 // hyper would wait for the rest of a head.
                 ConnectionEnd::Closing if !has_served.load(Ordering::Relaxed) => return None,
                 ConnectionEnd::Closing => {
-                    connection.as_mut().graceful_shutdown();
+                    pin::Pin::new(&mut connection).graceful_shutdown();
                     tokio::select! {
                         biased;
-                        served = connection => served,
+                        served = &mut connection => served,
                         () = self.nothing_owed(timeouts.closing) => return None,
                     }
                 }
@@ -175,6 +175,8 @@ impl Connection {
 
 /// An event stream whose head is written, for the direct path.
 pub(super) struct TakenStream {
+    /// Bytes that were read after the request.
+    pub(super) unread: Bytes,
     /// Bytes to send before the events.
     pub(super) unsent: Bytes,
     pub(super) events: DirectStream,

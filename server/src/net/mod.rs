@@ -12,9 +12,9 @@
 //! | `serving` | the parts that it needs |
 //! | `protocol` | the protocol of a connection, from its first bytes |
 //! | `http1`, `http2` | the protocols |
-//! | `stream` | event streams over plain HTTP/1.1, once their head is written |
+//! | `stream` | event streams over HTTP/1.1, once their head is written |
 //! | `group` | event streams that rest |
-//! | `plain` | plain HTTP/1.1: requests, event streams, and their rest |
+//! | `direct` | HTTP/1.1: requests, event streams, and their rest |
 //! | `connection` | the state of a connection that they share |
 //! | `explained` | a body for hyper's own refusals |
 //! | `socket` | its socket, with a write timeout and a graceful close |
@@ -27,12 +27,12 @@
 mod accept;
 mod capacity;
 mod connection;
+mod direct;
 mod explained;
 mod group;
 mod http1;
 mod http2;
 mod peer;
-mod plain;
 mod protocol;
 mod serving;
 mod signs_of_life;

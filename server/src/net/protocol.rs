@@ -65,7 +65,7 @@ pub(super) async fn serve(accepted: Accepted) {
             connection.wait_for_reader(&mut socket);
             Box::pin(connection.http2(socket)).await;
         }
-        None => connection.plain(None).await,
+        None => Box::pin(connection.plain(None)).await,
         Some(tls) if first_bytes.first() == Some(&HANDSHAKE) => {
             Box::pin(connection.tls(tls)).await;
         }
@@ -81,18 +81,21 @@ impl Connection {
     /// Serves a TLS connection.
     async fn tls(self, tls: &Tls) {
         let Serving { timeouts, metrics, .. } = self.serving();
-        let handshake = tls.accept(self.socket());
+        let handshake = async { tls.accept(self.socket()).await.map(Box::new) };
+        // The states of the handshake and of the protocols are boxed, so that a connection has
+        // memory for one of them at a time.
+        let handshake = Box::pin(tokio::time::timeout(timeouts.handshake, handshake));
         let accepted = tokio::select! {
             biased;
-            accepted = tokio::time::timeout(timeouts.handshake, handshake) => accepted,
+            accepted = handshake => accepted,
             () = self.closing().cancelled() => return,
         };
         match accepted {
             Ok(Ok(mut socket)) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 self.wait_for_reader(socket.get_mut().0);
-                self.http2(socket).await;
+                Box::pin(self.http2(socket)).await;
             }
-            Ok(Ok(socket)) => drop(self.http1(socket, false, false).await),
+            Ok(Ok(socket)) => Box::pin(self.secure(socket)).await,
             Ok(Err(error)) => {
                 tracing::debug!(parent: &self.span, %error, "the TLS handshake failed");
                 metrics.refused(RefusalReason::Tls);

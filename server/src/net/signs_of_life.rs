@@ -1,7 +1,7 @@
 //! Signs of life of a client: received bytes, and progress in reading. A successful write is none,
 //! since the system accepts data long after a client has stopped reading.
 //!
-//! The direct path asks here, too, if more than one request has arrived, or data waits.
+//! The direct path asks here, too, if data waits.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,21 +17,12 @@ pub(super) struct SignsOfLife {
     is_blocked: AtomicBool,
     /// `true` if data has waited since [`take_blocked`](Self::take_blocked) was last called.
     has_blocked: AtomicBool,
-    /// `true` if the last bytes received end the head of a request, and belong to no other one.
-    ends_with_head: AtomicBool,
 }
 
 impl SignsOfLife {
     /// Notes that bytes were received.
-    pub(super) fn received(&self, bytes: &[u8]) {
+    pub(super) fn received(&self) {
         self.signs.fetch_add(1, Ordering::Relaxed);
-        self.ends_with_head.store(is_end_of_head(bytes), Ordering::Relaxed);
-    }
-
-    /// Returns `true` if the last bytes received end the head of a request, and belong to no other
-    /// one. So nothing of a further request has been read.
-    pub(super) fn ends_with_head(&self) -> bool {
-        self.ends_with_head.load(Ordering::Relaxed)
     }
 
     /// Returns `true` while data waits for the client to read.
@@ -71,14 +62,6 @@ impl SignsOfLife {
     }
 }
 
-/// Returns `true` if the bytes end with an empty line, and have no other one. A line may end with
-/// LF alone (RFC 9112, 2.2).
-fn is_end_of_head(bytes: &[u8]) -> bool {
-    let Some(before) = bytes.strip_suffix(b"\r\n\r\n") else { return false };
-    let lines = [before, b"\r\n"].concat();
-    !lines.windows(2).any(|end| end == b"\n\n") && !lines.windows(3).any(|end| end == b"\n\r\n")
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::time::{Instant, timeout};
@@ -86,25 +69,6 @@ mod tests {
     use super::*;
 
     const TIME: Duration = Duration::from_mins(2);
-
-    #[test]
-    fn the_end_of_one_head_is_told_from_more() {
-        for (bytes, expected) in [
-            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
-            ("ost: a\r\n\r\n", true),
-            ("GET / HTTP/1.1\r\nHost: a\r\n", false),
-            ("GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n", false),
-            ("GET / HTTP/1.1\n\nGET / HTTP/1.1\r\n\r\n", false),
-            ("GET / HTTP/1.1\n\r\nGET / HTTP/1.1\r\n\r\n", false),
-            ("GET / HTTP/1.1\r\n\r\nGET", false),
-            ("GET / HTTP/1.1\n\n", false),
-            ("", false),
-        ] {
-            let progress = SignsOfLife::default();
-            progress.received(bytes.as_bytes());
-            assert_eq!(progress.ends_with_head(), expected, "{bytes:?}");
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_without_received_bytes_and_progress_is_silent() {
@@ -131,7 +95,7 @@ mod tests {
             progress.blocked();
             progress.sent();
         };
-        let signs: [&dyn Fn(); 2] = [&|| progress.received(b"GET"), &reads_on];
+        let signs: [&dyn Fn(); 2] = [&|| progress.received(), &reads_on];
         for sign in signs {
             let sends = async {
                 for _ in 0..20 {

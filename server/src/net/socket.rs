@@ -97,7 +97,6 @@ impl AsyncRead for Socket {
             return Poll::Pending;
         }
         loop {
-            let before = buffer.filled().len();
             match self.stream.try_read_buf(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.reads = 0;
@@ -107,7 +106,7 @@ impl AsyncRead for Socket {
                     self.reads += 1;
                     return Poll::Ready(read.map(|bytes| {
                         self.tap.received(bytes);
-                        self.progress.received(&buffer.filled()[before..]);
+                        self.progress.received();
                     }));
                 }
             }

@@ -1,9 +1,9 @@
-//! The direct path: an event stream over plain HTTP/1.1. hyper reads the request and writes the
-//! head of the response. From there on, a stream needs no more than its socket, and the buffers of
-//! hyper are freed.
+//! The direct path: an event stream over HTTP/1.1. hyper reads the request and writes the head of
+//! the response. From there on, a stream needs no more than its socket, and the buffers of hyper are
+//! freed.
 
 use std::{
-    future::{pending, poll_fn},
+    future::poll_fn,
     io::{self, ErrorKind, IoSlice, Write as _},
     pin::Pin,
     task::Poll,
@@ -11,13 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::{
-    io::{AsyncWrite as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use waterclock_axum::{DirectStream, group::GroupKey};
 
-use super::{connection::Connection, socket::Socket};
+use super::connection::Connection;
 
 /// The end of a body in chunks (RFC 9112, 7.1).
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -33,25 +30,25 @@ pub(super) enum StreamEnd {
 }
 
 impl Connection {
-    /// Writes a stream, after some bytes, until it ends or may rest.
+    /// Writes a stream, after some bytes, until it ends or may rest, or `client_left` is ready.
     pub(super) async fn stream(
         &self,
         unsent: &Bytes,
         events: &mut DirectStream,
-        socket: &mut Socket,
+        socket: &mut (impl AsyncWrite + Unpin),
+        client_left: impl Future<Output = ()>,
+        may_rest: bool,
     ) -> StreamEnd {
         // The set polls the future only after its own waker has fired, not for every event.
         let mut end = FuturesUnordered::from_iter([async {
             tokio::select! {
-                () = client_left(&self.accepted.stream) => {}
+                () = client_left => {}
                 () = async {
                     self.closing().cancelled().await;
                     tokio::time::sleep(self.serving().timeouts.closing).await;
                 } => {}
             }
         }]);
-        // The bytes of a stream that is metered are counted by the socket.
-        let may_rest = !self.tap.is_counting();
         let written = tokio::select! {
             // Events that are ready take precedence, as long as the client reads them.
             biased;
@@ -69,7 +66,7 @@ impl Connection {
 async fn write(
     unsent: &[u8],
     events: &mut DirectStream,
-    socket: &mut Socket,
+    socket: &mut (impl AsyncWrite + Unpin),
     may_rest: bool,
 ) -> io::Result<StreamEnd> {
     socket.write_all(unsent).await?;
@@ -94,7 +91,7 @@ async fn write(
 }
 
 /// Writes a chunk of a body (RFC 9112, 7.1).
-async fn write_chunk(socket: &mut Socket, part: &[u8]) -> io::Result<()> {
+async fn write_chunk(socket: &mut (impl AsyncWrite + Unpin), part: &[u8]) -> io::Result<()> {
     let mut head = [0; 2 * size_of::<usize>() + 2];
     let mut rest = &mut head[..];
     write!(rest, "{:x}\r\n", part.len())?;
@@ -109,13 +106,6 @@ async fn write_chunk(socket: &mut Socket, part: &[u8]) -> io::Result<()> {
             written => IoSlice::advance_slices(&mut slices, written),
         }
     }
-    Ok(())
-}
-
-/// Waits until the client ends its side, and so has left. If it sends another request before that,
-/// only a write that fails tells.
-async fn client_left(peer: &TcpStream) {
-    if let Ok(1..) = peer.peek(&mut [0]).await {
-        pending::<()>().await;
-    }
+    // TLS may have encrypted more than it has written.
+    socket.flush().await
 }

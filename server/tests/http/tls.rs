@@ -32,9 +32,13 @@ const SHORT: Duration = Duration::from_millis(100);
 
 /// Starts a server with a self-signed certificate. Returns the certificate and its folder, too.
 pub async fn start_server(timeouts: Timeouts) -> (Server, Tls, TempDir) {
+    start_with(Settings { timeouts, ..Settings::default() }).await
+}
+
+pub async fn start_with(settings: Settings) -> (Server, Tls, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let tls = Tls::self_signed(folder.path(), &["localhost".to_owned()]).unwrap();
-    let settings = Settings { timeouts, tls: Some(tls.clone()), ..Settings::default() };
+    let settings = Settings { tls: Some(tls.clone()), ..settings };
     (Server::start_with(settings).await, tls, folder)
 }
 
@@ -63,7 +67,7 @@ fn fingerprint(stream: &TlsStream<TcpStream>) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }
 
-async fn read_until(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
+pub async fn read_until(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
     let mut bytes = Vec::new();
     while !String::from_utf8_lossy(&bytes).contains(end) {
         let read = tokio::time::timeout(DEADLINE, stream.read_buf(&mut bytes)).await;
@@ -74,7 +78,7 @@ async fn read_until(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
 }
 
 /// Returns the value of a metric.
-async fn metric(server: &Server, tls: &Tls, name: &str) -> u64 {
+pub async fn metric(server: &Server, tls: &Tls, name: &str) -> u64 {
     let response = Http2Connection::handshake(connect(server, tls.file(), &["h2"]).await).await;
     let text = response.get("/metrics").await.text().await;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -82,7 +86,7 @@ async fn metric(server: &Server, tls: &Tls, name: &str) -> u64 {
 }
 
 /// Waits until a metric has a value.
-async fn wait_for_metric(server: &Server, tls: &Tls, name: &str, expected: u64) {
+pub async fn wait_for_metric(server: &Server, tls: &Tls, name: &str, expected: u64) {
     let reached = async { while metric(server, tls, name).await != expected {} };
     tokio::time::timeout(DEADLINE, reached).await.expect(name);
 }
