@@ -4,16 +4,14 @@
 //! or it has something to send that others do not have.
 
 use std::{
-    collections::HashMap,
     future::poll_fn,
     io::{self, ErrorKind},
     mem,
     sync::Arc,
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use slab::Slab;
 use socket2::SockRef;
 use tokio::{io::ReadBuf, net::TcpStream, runtime::Handle};
@@ -22,6 +20,8 @@ use waterclock_axum::{
     DirectStream,
     group::{GroupFeed, GroupKey, GroupStep, Part, RestingStream, Share},
 };
+
+use super::inbox::{Inbox, Inboxes};
 
 /// Number of streams that are served before other tasks get a turn.
 const STEP: usize = 64;
@@ -46,13 +46,10 @@ pub(super) trait RestingConnection: Send + 'static {
     fn resume(self, stream: impl FnOnce() -> DirectStream, unsent: Bytes);
 }
 
-/// The groups of a server.
-pub(super) struct Groups<C>(Arc<Inboxes<C>>);
-
-/// The inboxes of the groups. The streams of a topic are divided among as many groups as there are
+/// The groups of a server. The streams of a topic are divided among as many groups as there are
 /// worker threads, so that all of them work.
-struct Inboxes<C> {
-    by_division: Mutex<HashMap<Division, Arc<Inbox<C>>>>,
+pub(super) struct Groups<C> {
+    inboxes: Arc<Inboxes<Division, Arrival<C>>>,
     /// Number of divisions of the streams that read the same.
     divisions: usize,
 }
@@ -62,17 +59,6 @@ struct Inboxes<C> {
 struct Division {
     key: GroupKey,
     number: usize,
-}
-
-/// The messages to a group, from any thread.
-struct Inbox<C>(Mutex<Messages<C>>);
-
-struct Messages<C> {
-    arrivals: Vec<Arrival<C>>,
-    /// The members whose sockets may have become readable.
-    readable: Vec<usize>,
-    /// The waker of the group, if it waits.
-    waker: Option<Waker>,
 }
 
 /// A stream that is to join a group.
@@ -87,17 +73,10 @@ struct Member<C> {
     connection: C,
 }
 
-/// The waker of a member's socket.
-struct Readable<C> {
-    inbox: Arc<Inbox<C>>,
-    member: usize,
-}
-
 /// The task of one group.
 struct Group<C> {
-    inboxes: Arc<Inboxes<C>>,
-    division: Division,
-    inbox: Arc<Inbox<C>>,
+    /// The first field, so that a group that fails leaves the table before its members end.
+    inbox: Inbox<Division, Arrival<C>>,
     /// Boxed, since a vector has room for many more when it has just grown.
     members: Slab<Box<Member<C>>>,
     /// `None` while there are no members.
@@ -116,56 +95,16 @@ impl<C: RestingConnection> Groups<C> {
     /// Creates the groups of a server. Must be called within a runtime.
     pub(super) fn new() -> Self {
         let divisions = Handle::current().metrics().num_workers();
-        Self(Arc::new(Inboxes { by_division: Mutex::default(), divisions }))
+        Self { inboxes: Arc::default(), divisions }
     }
 
     /// Lets a stream rest in the group of its topics. It goes back to a task of its own if it
     /// cannot rest any more by then.
     pub(super) fn join(&self, key: GroupKey, stream: DirectStream, connection: C) {
-        let inboxes = &self.0;
-        let division = Division { key, number: fastrand::usize(..inboxes.divisions) };
-        let arrival = Arrival { stream, connection };
-        let mut by_division = inboxes.by_division.lock();
-        if let Some(inbox) = by_division.get(&division) {
-            return inbox.send(|messages| messages.arrivals.push(arrival));
+        let division = Division { key, number: fastrand::usize(..self.divisions) };
+        if let Some(inbox) = self.inboxes.join(division, Arrival { stream, connection }) {
+            tokio::spawn(Group { inbox, members: Slab::new(), feed: None, turns: 0 }.run());
         }
-        let messages = Messages { arrivals: vec![arrival], readable: Vec::new(), waker: None };
-        let inbox = Arc::new(Inbox(Mutex::new(messages)));
-        by_division.insert(division.clone(), Arc::clone(&inbox));
-        drop(by_division);
-        let inboxes = Arc::clone(inboxes);
-        let group = Group { inboxes, division, inbox, members: Slab::new(), feed: None, turns: 0 };
-        tokio::spawn(group.run());
-    }
-}
-
-impl<C> Inbox<C> {
-    /// Adds a message, and wakes the group.
-    fn send(&self, add: impl FnOnce(&mut Messages<C>)) {
-        let waker = {
-            let mut messages = self.0.lock();
-            add(&mut messages);
-            messages.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Takes the messages. Without any, the next one wakes the task.
-    fn poll_take(&self, context: &Context<'_>) -> Poll<(Vec<Arrival<C>>, Vec<usize>)> {
-        let mut messages = self.0.lock();
-        if messages.arrivals.is_empty() && messages.readable.is_empty() {
-            messages.waker = Some(context.waker().clone());
-            return Poll::Pending;
-        }
-        Poll::Ready((mem::take(&mut messages.arrivals), mem::take(&mut messages.readable)))
-    }
-}
-
-impl<C: RestingConnection> Wake for Readable<C> {
-    fn wake(self: Arc<Self>) {
-        self.inbox.send(|messages| messages.readable.push(self.member));
     }
 }
 
@@ -199,7 +138,7 @@ impl<C: RestingConnection> Group<C> {
             }
             if self.members.is_empty() {
                 self.feed = None;
-                if self.has_ended() {
+                if self.inbox.try_close() {
                     return;
                 }
             }
@@ -239,16 +178,6 @@ impl<C: RestingConnection> Group<C> {
             && self.members.len() < self.members.capacity() / SPARSE_SHARE
     }
 
-    /// Removes the group from the table, unless there are arrivals.
-    fn has_ended(&self) -> bool {
-        let mut by_division = self.inboxes.by_division.lock();
-        let has_ended = self.inbox.0.lock().arrivals.is_empty();
-        if has_ended {
-            by_division.remove(&self.division);
-        }
-        has_ended
-    }
-
     fn admit(&mut self, Arrival { stream, connection }: Arrival<C>) {
         let admitted = match &mut self.feed {
             Some(feed) if !self.members.is_empty() => feed.rest(stream),
@@ -275,7 +204,7 @@ impl<C: RestingConnection> Group<C> {
     /// another request before that, only a write that fails tells.
     fn look_at(&mut self, key: usize) {
         let Some(member) = self.members.get(key) else { return };
-        let waker = Arc::new(Readable { inbox: Arc::clone(&self.inbox), member: key }).into();
+        let waker = self.inbox.waker(key);
         let (mut context, mut byte) = (Context::from_waker(&waker), [0]);
         let peeked =
             member.connection.socket().poll_peek(&mut context, &mut ReadBuf::new(&mut byte));
@@ -394,17 +323,6 @@ impl<C: RestingConnection> Group<C> {
         if let Some(member) = self.members.try_remove(key) {
             let _span = member.connection.span().entered();
             drop(member);
-        }
-    }
-}
-
-impl<C> Drop for Group<C> {
-    /// Removes the group from the table if it has failed, so that further streams form another one.
-    fn drop(&mut self) {
-        let mut by_division = self.inboxes.by_division.lock();
-        if by_division.get(&self.division).is_some_and(|inbox| Arc::ptr_eq(inbox, &self.inbox)) {
-            by_division.remove(&self.division);
-            self.inbox.0.lock().arrivals.clear();
         }
     }
 }

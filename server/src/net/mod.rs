@@ -14,6 +14,7 @@
 //! | `http1`, `http2` | the protocols |
 //! | `stream` | event streams over HTTP/1.1, once their head is written |
 //! | `group` | event streams that rest |
+//! | `inbox`, `lock` | messages to their groups, from any thread |
 //! | `direct` | HTTP/1.1: requests, event streams, and their rest |
 //! | `connection` | the state of a connection that they share |
 //! | `explained` | a body for hyper's own refusals |
@@ -32,6 +33,8 @@ mod explained;
 mod group;
 mod http1;
 mod http2;
+mod inbox;
+mod lock;
 mod peer;
 mod protocol;
 mod serving;

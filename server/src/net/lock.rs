@@ -1,0 +1,3 @@
+//! The lock of the inboxes. The model check in `tests/inbox.rs` has loom's in its place.
+
+pub(super) use parking_lot::Mutex;
