@@ -27,15 +27,14 @@ impl Connection {
         let mut socket = self.socket();
         let (mut unread, mut has_served) = (Bytes::new(), stream.is_some());
         loop {
-            let taken = match stream.take() {
-                Some(taken) => taken,
-                None => {
-                    // hyper's state is boxed, since a stream outlives it.
-                    let served = Box::pin(self.http1(socket, unread, true, has_served)).await;
-                    let Some((of_stream, taken)) = served else { return };
-                    socket = of_stream;
-                    taken
-                }
+            let taken = if let Some(taken) = stream.take() {
+                taken
+            } else {
+                // hyper's state is boxed, since a stream outlives it.
+                let served = Box::pin(self.http1(socket, unread, true, has_served)).await;
+                let Some((of_stream, taken)) = served else { return };
+                socket = of_stream;
+                taken
             };
             has_served = true;
             let TakenStream { unsent, mut events, continues, direct, .. } = taken;

@@ -41,10 +41,10 @@ impl<S> ExplainingSocket<S> {
         Self { socket, unread, refusal: None }
     }
 
-    /// Returns the socket, and all bytes that are to be read again: first `read_last`.
-    pub(super) fn into_parts(self, read_last: Bytes) -> (S, Bytes) {
-        let Self { socket, unread, .. } = self;
-        (socket, if unread.is_empty() { read_last } else { [read_last, unread].concat().into() })
+    /// Returns the socket, and a copy of all bytes that are to be read again: first `read_last`,
+    /// which may occupy a large buffer.
+    pub(super) fn into_parts(self, read_last: &Bytes) -> (S, Bytes) {
+        (self.socket, [read_last, &self.unread].map(|bytes| &**bytes).concat().into())
     }
 }
 

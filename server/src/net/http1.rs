@@ -134,7 +134,7 @@ impl Connection {
             served = &mut connection => served,
             events = taken => {
                 let parts = connection.into_parts()?;
-                let (socket, unread) = parts.io.into_inner().into_parts(parts.read_buf);
+                let (socket, unread) = parts.io.into_inner().into_parts(&parts.read_buf);
                 let continues = continues.load(Ordering::Relaxed);
                 let (unsent, direct) = (Bytes::new(), metrics.stream_direct());
                 return Some((socket, TakenStream { unread, unsent, events, continues, direct }));

@@ -254,7 +254,7 @@ async fn a_reader_over_tls_that_stalls_is_given_up() {
     let write = Duration::from_millis(200);
     for is_direct in [true, false] {
         let timeouts = Timeouts { write, ..Timeouts::default() };
-        let settings = Settings { is_direct, timeouts, ..Settings::default() };
+        let settings = Settings { timeouts, is_direct, ..Settings::default() };
         let (server, tls, _folder) = tls::start_with(settings).await;
         let mut stream = connect(&server, &tls).await;
         stream.write_all(get("/events", "").as_bytes()).await.unwrap();
