@@ -65,6 +65,11 @@ impl ClientEnd {
 pub struct StreamHandover(Arc<Mutex<Option<DirectStream>>>);
 
 impl StreamHandover {
+    /// Returns `true` if there is a stream to take.
+    pub fn has_stream(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
     /// Takes the stream of the last response, if that is one.
     pub fn take(&self) -> Option<DirectStream> {
         self.0.lock().take()

@@ -37,12 +37,12 @@ impl Connection {
                 taken
             };
             has_served = true;
-            let TakenStream { unsent, mut events, continues, direct, .. } = taken;
+            let TakenStream { head, unsent, mut events, continues, direct, .. } = taken;
             unread = taken.unread;
             // The bytes of a stream that is metered are counted by the socket.
             let may_rest = unread.is_empty() && !self.tap.is_counting();
             let left = client_left(&self.accepted.stream);
-            match self.stream(&unsent, &mut events, &mut socket, left, may_rest).await {
+            match self.stream(head, &unsent, &mut events, &mut socket, left, may_rest).await {
                 StreamEnd::Complete if self.goes_on(continues) => {}
                 StreamEnd::Complete => {
                     // Fails if the client has left.
@@ -68,7 +68,7 @@ impl Connection {
             let served = Box::pin(self.http1(socket, unread, false, has_served)).await;
             let Some((of_stream, taken)) = served else { return };
             has_served = true;
-            let TakenStream { unsent, mut events, continues, direct: _direct, .. } = taken;
+            let TakenStream { head, mut events, continues, direct: _direct, .. } = taken;
             unread = taken.unread;
             let (mut reader, mut writer) = tokio::io::split(of_stream);
             let mut next = Vec::new();
@@ -78,7 +78,7 @@ impl Connection {
                     pending::<()>().await;
                 }
             };
-            let end = self.stream(&unsent, &mut events, &mut writer, left, false).await;
+            let end = self.stream(head, &[], &mut events, &mut writer, left, false).await;
             socket = reader.unsplit(writer);
             match end {
                 StreamEnd::Complete if self.goes_on(continues) => {}
@@ -127,8 +127,8 @@ impl RestingConnection for Parked {
         drop(resting);
         let connection = Connection::new(accepted);
         let events = connection.span.in_scope(stream);
-        let unread = Bytes::new();
-        let stream = TakenStream { unread, unsent, events, continues, direct };
+        let (unread, head) = (Bytes::new(), Vec::new());
+        let stream = TakenStream { unread, head, unsent, events, continues, direct };
         tokio::spawn(connection.plain(Some(stream)));
     }
 }

@@ -34,7 +34,7 @@ use waterclock_axum::{DirectStream, StreamHandover, metrics::GaugeGuard};
 
 use super::{
     connection::{Connection, is_write_timeout},
-    explained::ExplainingSocket,
+    hyper_socket::HyperSocket,
     serving::Serving,
 };
 use crate::ops::metrics::{RefusalReason, TimedOut};
@@ -87,10 +87,14 @@ impl Connection {
             if *is_direct && is_complete && request.version() == Version::HTTP_11 {
                 request.extensions_mut().insert(handover.clone());
             }
-            let response = self.respond(request);
+            let (response, handover) = (self.respond(request), &handover);
             async move {
                 let mut response = response.await;
-                is_streaming.store(is_stream(&response), Ordering::Relaxed);
+                let streams = is_stream(&response);
+                is_streaming.store(streams, Ordering::Relaxed);
+                if !streams {
+                    handover.take();
+                }
                 responding.notify_one();
                 if stop.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     // The client must send its next request elsewhere.
@@ -99,6 +103,7 @@ impl Connection {
                 Ok::<_, Infallible>(response)
             }
         });
+        let socket = HyperSocket::new(socket, unread, handover.clone());
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // For each head, counted from the end of the last response. The first one has
@@ -107,7 +112,7 @@ impl Connection {
             .max_buf_size(BUFFER)
             // In TLS, nothing but reading would notice that a client has left.
             .half_close(stream.is_some())
-            .serve_connection(TokioIo::new(ExplainingSocket::new(socket, unread)), service)
+            .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
         // The set polls the future only after its own waker has fired, not for every event.
         let mut end = FuturesUnordered::from_iter([async {
@@ -123,10 +128,10 @@ impl Connection {
                 () = self.closing().cancelled() => ConnectionEnd::Closing,
             }
         }]);
-        // hyper has just written the head, unless the socket is blocked.
+        // hyper has just written the head.
         let taken = poll_fn(|_| {
-            let is_ready = is_streaming.load(Ordering::Relaxed) && !self.progress.is_blocked();
-            is_ready.then(|| handover.take()).flatten().map_or(Poll::Pending, Poll::Ready)
+            let stream = is_streaming.load(Ordering::Relaxed).then(|| handover.take()).flatten();
+            stream.map_or(Poll::Pending, Poll::Ready)
         });
         let served = tokio::select! {
             // Requests that have arrived take precedence over closing an idle connection.
@@ -134,10 +139,11 @@ impl Connection {
             served = &mut connection => served,
             events = taken => {
                 let parts = connection.into_parts()?;
-                let (socket, unread) = parts.io.into_inner().into_parts(&parts.read_buf);
+                let (socket, unread, head) = parts.io.into_inner().into_parts(&parts.read_buf);
                 let continues = continues.load(Ordering::Relaxed);
                 let (unsent, direct) = (Bytes::new(), metrics.stream_direct());
-                return Some((socket, TakenStream { unread, unsent, events, continues, direct }));
+                let taken = TakenStream { unread, head, unsent, events, continues, direct };
+                return Some((socket, taken));
             }
             Some(end) = end.next() => match end {
                 ConnectionEnd::ClientLeft => return None,
@@ -157,27 +163,35 @@ impl Connection {
                 }
             }
         };
-        let Err(error) = served else { return None };
+        if let Err(error) = served {
+            self.http1_failed(&error, has_served.load(Ordering::Relaxed));
+        }
+        None
+    }
+
+    /// Counts and prints the error of a connection that has failed.
+    fn http1_failed(&self, error: &hyper::Error, has_served: bool) {
+        let metrics = &self.serving().metrics;
         if error.is_timeout() {
-            let is_idle = has_served.load(Ordering::Relaxed);
-            metrics.timed_out(if is_idle { TimedOut::Idle } else { TimedOut::Head });
-        } else if is_write_timeout(&error) {
+            metrics.timed_out(if has_served { TimedOut::Idle } else { TimedOut::Head });
+        } else if is_write_timeout(error) {
             metrics.timed_out(TimedOut::Write);
         } else if error.is_parse_too_large() {
             metrics.refused(RefusalReason::TooLong);
         } else if error.is_parse() {
             metrics.refused(RefusalReason::Malformed);
         }
-        self.failed(&error);
-        None
+        self.failed(error);
     }
 }
 
-/// An event stream whose head is written, for the direct path.
+/// An event stream for the direct path.
 pub(super) struct TakenStream {
     /// Bytes that were read after the request.
     pub(super) unread: Bytes,
-    /// Bytes to send before the events.
+    /// The head of its response, unless that is sent.
+    pub(super) head: Vec<u8>,
+    /// Bytes of a chunk that is sent in part.
     pub(super) unsent: Bytes,
     pub(super) events: DirectStream,
     /// `true` if the connection may have further requests after it.

@@ -12,12 +12,12 @@
 //! | `serving` | the parts that it needs |
 //! | `protocol` | the protocol of a connection, from its first bytes |
 //! | `http1`, `http2` | the protocols |
-//! | `stream` | event streams over HTTP/1.1, once their head is written |
+//! | `stream` | event streams over HTTP/1.1, beginning with their head |
 //! | `group` | event streams that rest |
 //! | `inbox`, `lock` | messages to their groups, from any thread |
 //! | `direct` | HTTP/1.1: requests, event streams, and their rest |
 //! | `connection` | the state of a connection that they share |
-//! | `explained` | a body for hyper's own refusals |
+//! | `hyper_socket` | a socket as hyper uses it: streams that leave hyper, and its own refusals |
 //! | `socket` | its socket, with a write timeout and a graceful close |
 //! | `peer` | its other end |
 //! | `tap` | its byte counts, for requests that ask for them |
@@ -29,10 +29,10 @@ mod accept;
 mod capacity;
 mod connection;
 mod direct;
-mod explained;
 mod group;
 mod http1;
 mod http2;
+mod hyper_socket;
 mod inbox;
 mod lock;
 mod peer;

@@ -1,7 +1,5 @@
 //! Signs of life of a client: received bytes, and progress in reading. A successful write is none,
 //! since the system accepts data long after a client has stopped reading.
-//!
-//! The direct path asks here, too, if data waits.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,11 +21,6 @@ impl SignsOfLife {
     /// Notes that bytes were received.
     pub(super) fn received(&self) {
         self.signs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns `true` while data waits for the client to read.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.is_blocked.load(Ordering::Relaxed)
     }
 
     /// Notes that a write must wait for the client to read.

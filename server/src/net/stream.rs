@@ -1,6 +1,6 @@
-//! The direct path: an event stream over HTTP/1.1. hyper reads the request and writes the head of
-//! the response. From there on, a stream needs no more than its socket, and the buffers of hyper
-//! are freed.
+//! The direct path: an event stream over HTTP/1.1. hyper reads the request and makes the head of the
+//! response. From there on, a stream needs no more than its socket, and the buffers of hyper are
+//! freed.
 
 use std::{
     future::poll_fn,
@@ -9,8 +9,7 @@ use std::{
     task::Poll,
 };
 
-use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use waterclock_axum::{DirectStream, group::GroupKey};
 
@@ -18,6 +17,8 @@ use super::connection::Connection;
 
 /// The end of a body in chunks (RFC 9112, 7.1).
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// Number of bytes from which a head does not wait for further parts of its stream.
+const FIRST_WRITE: usize = 16 * 1024;
 
 /// The end of writing a stream.
 pub(super) enum StreamEnd {
@@ -30,10 +31,12 @@ pub(super) enum StreamEnd {
 }
 
 impl Connection {
-    /// Writes a stream, after some bytes, until it ends or may rest, or `client_left` is ready.
+    /// Writes a stream until it ends or may rest, or `client_left` is ready. Begins with its head,
+    /// or with the rest of a chunk.
     pub(super) async fn stream(
         &self,
-        unsent: &Bytes,
+        head: Vec<u8>,
+        unsent: &[u8],
         events: &mut DirectStream,
         socket: &mut (impl AsyncWrite + Unpin),
         client_left: impl Future<Output = ()>,
@@ -52,7 +55,7 @@ impl Connection {
         let written = tokio::select! {
             // Events that are ready take precedence, as long as the client reads them.
             biased;
-            written = write(unsent, events, socket, may_rest) => written,
+            written = write(head, unsent, events, socket, may_rest) => written,
             _ = end.next() => return StreamEnd::Left,
         };
         written.unwrap_or_else(|error| {
@@ -64,11 +67,15 @@ impl Connection {
 
 /// Writes a stream as a body in chunks.
 async fn write(
+    head: Vec<u8>,
     unsent: &[u8],
     events: &mut DirectStream,
     socket: &mut (impl AsyncWrite + Unpin),
     may_rest: bool,
 ) -> io::Result<StreamEnd> {
+    if !head.is_empty() && write_first(head, events, socket).await? {
+        return Ok(StreamEnd::Complete);
+    }
     socket.write_all(unsent).await?;
     loop {
         let next = poll_fn(|context| match events.poll_next_unpin(context) {
@@ -88,6 +95,33 @@ async fn write(
     }
     socket.write_all(LAST_CHUNK).await?;
     Ok(StreamEnd::Complete)
+}
+
+/// Writes the head of a response, and what is ready of its stream, at once. Returns `true` if that
+/// is all of it.
+async fn write_first(
+    mut bytes: Vec<u8>,
+    events: &mut DirectStream,
+    socket: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<bool> {
+    let mut is_complete = false;
+    while !is_complete && bytes.len() < FIRST_WRITE {
+        match events.next().now_or_never() {
+            Some(Some(part)) => {
+                write!(bytes, "{:x}\r\n", part.len())?;
+                bytes.extend_from_slice(&part);
+                bytes.extend(b"\r\n");
+            }
+            Some(None) => {
+                bytes.extend(LAST_CHUNK);
+                is_complete = true;
+            }
+            None => break,
+        }
+    }
+    socket.write_all(&bytes).await?;
+    socket.flush().await?;
+    Ok(is_complete)
 }
 
 /// Writes a chunk of a body (RFC 9112, 7.1).

@@ -1,6 +1,6 @@
-//! A socket for hyper, with a body for hyper's refusal of a request that it cannot read. hyper
-//! answers such a request by itself, without a body, so that its client does not learn what to
-//! change.
+//! A socket as hyper uses it. It holds back what hyper writes before an event stream goes on without
+//! hyper, and adds a body to hyper's refusal of a request that it cannot read. hyper answers such a
+//! request by itself, without a body, so that its client does not learn what to change.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use std::{
 use axum::http::StatusCode;
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use waterclock_axum::Problem;
+use waterclock_axum::{Problem, StreamHandover};
 
 /// hyper's refusal, up to the date.
 const REFUSAL: &[u8] =
@@ -24,27 +24,32 @@ const DETAIL: &str = "This is not a request of HTTP/1.1 (RFC 9112). If its URL h
                       must be encoded, such as `>`, `<`, `\"` or a space, encode it: write `>` as \
                       `%3E`.";
 
-/// A socket that writes the refusal with a problem as its body.
+/// A socket for hyper.
 ///
 /// hyper writes the refusal at once and by itself. No other write can be the same, since the bodies
 /// of all responses are free of CR LF.
-pub(super) struct ExplainingSocket<S> {
+pub(super) struct HyperSocket<S> {
     socket: S,
     /// Bytes to read before those of the socket.
     unread: Bytes,
+    /// The place of a stream that is about to go on without hyper.
+    handover: StreamHandover,
+    /// Bytes to write before that stream.
+    held: Vec<u8>,
     /// The refusal, and the number of its bytes that are written.
     refusal: Option<(Vec<u8>, usize)>,
 }
 
-impl<S> ExplainingSocket<S> {
-    pub(super) fn new(socket: S, unread: Bytes) -> Self {
-        Self { socket, unread, refusal: None }
+impl<S> HyperSocket<S> {
+    pub(super) fn new(socket: S, unread: Bytes, handover: StreamHandover) -> Self {
+        Self { socket, unread, handover, held: Vec::new(), refusal: None }
     }
 
-    /// Returns the socket, and a copy of all bytes that are to be read again: first `read_last`,
-    /// which may occupy a large buffer.
-    pub(super) fn into_parts(self, read_last: &Bytes) -> (S, Bytes) {
-        (self.socket, [read_last, &self.unread].map(|bytes| &**bytes).concat().into())
+    /// Returns the socket, a copy of all bytes that are to be read again, and the bytes that are
+    /// still to be written. Those in `read_last` come first. They may occupy a large buffer.
+    pub(super) fn into_parts(self, read_last: &Bytes) -> (S, Bytes, Vec<u8>) {
+        let unread = [read_last, &self.unread].map(|bytes| &**bytes).concat();
+        (self.socket, unread.into(), self.held)
     }
 }
 
@@ -65,7 +70,7 @@ fn explained(bytes: &[u8]) -> Option<Vec<u8>> {
     Some((head + &body).into())
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ExplainingSocket<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HyperSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -80,12 +85,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for ExplainingSocket<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ExplainingSocket<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HyperSocket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.handover.has_stream() {
+            self.held.extend(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let Self { socket, refusal, .. } = &mut *self;
         if refusal.is_none() {
             *refusal = explained(bytes).map(|text| (text, 0));
@@ -110,6 +119,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ExplainingSocket<S> {
     ) -> Poll<io::Result<usize>> {
         match slices {
             [slice] => self.poll_write(context, slice),
+            _ if self.handover.has_stream() => {
+                self.held.extend(slices.iter().flat_map(|slice| &**slice));
+                Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+            }
             _ => Pin::new(&mut self.socket).poll_write_vectored(context, slices),
         }
     }
