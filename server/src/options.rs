@@ -182,8 +182,8 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_KEEP_ALIVE", value_name = "TIME", default_value = KEEP_ALIVE, value_parser = duration)]
     pub keep_alive: Duration,
 
-    /// Write event streams over plain HTTP/1.1 by the HTTP library, as all other responses are. It
-    /// takes more memory and time, and is for comparison
+    /// Write event streams over HTTP/1.1 by the HTTP library, as all other responses are. It takes
+    /// more memory and time, and is for comparison
     #[arg(long, env = "WATERCLOCK_NO_DIRECT_PATH")]
     pub no_direct_path: bool,
 

@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     future::{pending, poll_fn},
     pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -43,6 +46,14 @@ use crate::ops::metrics::{RefusalReason, TimedOut};
 /// client that does not read, give or take one chunk.
 const BUFFER: usize = 32 * 1024;
 
+/// The end of hyper's work.
+enum Served {
+    /// The connection has ended.
+    All(hyper::Result<()>),
+    /// The direct path goes on with a stream.
+    Head(DirectStream),
+}
+
 /// The end of a connection that its requests do not cause.
 enum ConnectionEnd {
     /// The client left during a stream.
@@ -71,6 +82,7 @@ impl Connection {
         let stream = is_plain.then_some(&*self.accepted.stream);
         let (answering, responding) = (&Notify::new(), &Notify::new());
         let is_streaming = &AtomicBool::new(false);
+        let leaves_hyper = Arc::new(AtomicBool::new(false));
         let has_served = AtomicBool::new(has_served);
         let (handover, continues) = (StreamHandover::default(), AtomicBool::new(true));
         let service = service_fn(|mut request: Request<Incoming>| {
@@ -87,14 +99,13 @@ impl Connection {
             if *is_direct && is_complete && request.version() == Version::HTTP_11 {
                 request.extensions_mut().insert(handover.clone());
             }
-            let (response, handover) = (self.respond(request), &handover);
+            let response = self.respond(request);
+            let (handover, leaves_hyper) = (&handover, &leaves_hyper);
             async move {
                 let mut response = response.await;
                 let streams = is_stream(&response);
                 is_streaming.store(streams, Ordering::Relaxed);
-                if !streams {
-                    handover.take();
-                }
+                leaves_hyper.store(streams && handover.has_stream(), Ordering::Relaxed);
                 responding.notify_one();
                 if stop.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     // The client must send its next request elsewhere.
@@ -103,7 +114,7 @@ impl Connection {
                 Ok::<_, Infallible>(response)
             }
         });
-        let socket = HyperSocket::new(socket, unread, handover.clone());
+        let socket = HyperSocket::new(socket, unread, Arc::clone(&leaves_hyper));
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // For each head, counted from the end of the last response. The first one has
@@ -129,22 +140,15 @@ impl Connection {
             }
         }]);
         // hyper has just written the head.
-        let taken = poll_fn(|_| {
-            let stream = is_streaming.load(Ordering::Relaxed).then(|| handover.take()).flatten();
+        let mut taken = poll_fn(|_| {
+            let stream = leaves_hyper.load(Ordering::Relaxed).then(|| handover.take()).flatten();
             stream.map_or(Poll::Pending, Poll::Ready)
         });
         let served = tokio::select! {
             // Requests that have arrived take precedence over closing an idle connection.
             biased;
-            served = &mut connection => served,
-            events = taken => {
-                let parts = connection.into_parts()?;
-                let (socket, unread, head) = parts.io.into_inner().into_parts(&parts.read_buf);
-                let continues = continues.load(Ordering::Relaxed);
-                let (unsent, direct) = (Bytes::new(), metrics.stream_direct());
-                let taken = TakenStream { unread, head, unsent, events, continues, direct };
-                return Some((socket, taken));
-            }
+            served = &mut connection => Served::All(served),
+            events = &mut taken => Served::Head(events),
             Some(end) = end.next() => match end {
                 ConnectionEnd::ClientLeft => return None,
                 ConnectionEnd::NoHead => {
@@ -157,31 +161,41 @@ impl Connection {
                     pin::Pin::new(&mut connection).graceful_shutdown();
                     tokio::select! {
                         biased;
-                        served = &mut connection => served,
+                        served = &mut connection => Served::All(served),
+                        events = taken => Served::Head(events),
                         () = self.nothing_owed(timeouts.closing) => return None,
                     }
                 }
             }
         };
-        if let Err(error) = served {
-            self.http1_failed(&error, has_served.load(Ordering::Relaxed));
-        }
-        None
+        let events = match served {
+            Served::All(served) => {
+                self.http1_served(served, has_served.load(Ordering::Relaxed));
+                return None;
+            }
+            Served::Head(events) => events,
+        };
+        let parts = connection.into_parts()?;
+        let (socket, unread, head) = parts.io.into_inner().into_parts(&parts.read_buf);
+        let continues = continues.load(Ordering::Relaxed);
+        let (unsent, direct) = (Bytes::new(), metrics.stream_direct());
+        Some((socket, TakenStream { unread, head, unsent, events, continues, direct }))
     }
 
-    /// Counts and prints the error of a connection that has failed.
-    fn http1_failed(&self, error: &hyper::Error, has_served: bool) {
+    /// Counts and prints the end of a connection that ended by itself.
+    fn http1_served(&self, served: hyper::Result<()>, has_served: bool) {
         let metrics = &self.serving().metrics;
+        let Err(error) = served else { return };
         if error.is_timeout() {
             metrics.timed_out(if has_served { TimedOut::Idle } else { TimedOut::Head });
-        } else if is_write_timeout(error) {
+        } else if is_write_timeout(&error) {
             metrics.timed_out(TimedOut::Write);
         } else if error.is_parse_too_large() {
             metrics.refused(RefusalReason::TooLong);
         } else if error.is_parse() {
             metrics.refused(RefusalReason::Malformed);
         }
-        self.failed(error);
+        self.failed(&error);
     }
 }
 

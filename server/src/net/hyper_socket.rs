@@ -5,13 +5,17 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
 use axum::http::StatusCode;
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use waterclock_axum::{Problem, StreamHandover};
+use waterclock_axum::Problem;
 
 /// hyper's refusal, up to the date.
 const REFUSAL: &[u8] =
@@ -32,8 +36,8 @@ pub(super) struct HyperSocket<S> {
     socket: S,
     /// Bytes to read before those of the socket.
     unread: Bytes,
-    /// The place of a stream that is about to go on without hyper.
-    handover: StreamHandover,
+    /// Set once a stream is about to go on without hyper.
+    leaves_hyper: Arc<AtomicBool>,
     /// Bytes to write before that stream.
     held: Vec<u8>,
     /// The refusal, and the number of its bytes that are written.
@@ -41,8 +45,8 @@ pub(super) struct HyperSocket<S> {
 }
 
 impl<S> HyperSocket<S> {
-    pub(super) fn new(socket: S, unread: Bytes, handover: StreamHandover) -> Self {
-        Self { socket, unread, handover, held: Vec::new(), refusal: None }
+    pub(super) fn new(socket: S, unread: Bytes, leaves_hyper: Arc<AtomicBool>) -> Self {
+        Self { socket, unread, leaves_hyper, held: Vec::new(), refusal: None }
     }
 
     /// Returns the socket, a copy of all bytes that are to be read again, and the bytes that are
@@ -91,7 +95,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HyperSocket<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.handover.has_stream() {
+        if self.leaves_hyper.load(Ordering::Relaxed) {
             self.held.extend(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -119,7 +123,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HyperSocket<S> {
     ) -> Poll<io::Result<usize>> {
         match slices {
             [slice] => self.poll_write(context, slice),
-            _ if self.handover.has_stream() => {
+            _ if self.leaves_hyper.load(Ordering::Relaxed) => {
                 self.held.extend(slices.iter().flat_map(|slice| &**slice));
                 Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
             }

@@ -94,7 +94,10 @@ impl<K: Eq + Hash, A> Drop for Inbox<K, A> {
         let mut by_key = self.inboxes.0.lock();
         if by_key.get(&self.key).is_some_and(|messages| Arc::ptr_eq(messages, &self.messages)) {
             by_key.remove(&self.key);
-            self.messages.lock().arrivals.clear();
+            // Their ends run code of others, which must not run under the locks.
+            let arrivals = mem::take(&mut self.messages.lock().arrivals);
+            drop(by_key);
+            drop(arrivals);
         }
     }
 }

@@ -12,10 +12,10 @@
 //! | `serving` | the parts that it needs |
 //! | `protocol` | the protocol of a connection, from its first bytes |
 //! | `http1`, `http2` | the protocols |
-//! | `stream` | event streams over HTTP/1.1, beginning with their head |
+//! | `stream` | the direct path: event streams over HTTP/1.1 |
 //! | `group` | event streams that rest |
 //! | `inbox`, `lock` | messages to their groups, from any thread |
-//! | `direct` | HTTP/1.1: requests, event streams, and their rest |
+//! | `persistent` | connections over HTTP/1.1: requests, event streams, and their rest |
 //! | `connection` | the state of a connection that they share |
 //! | `hyper_socket` | a socket as hyper uses it: streams that leave hyper, and its own refusals |
 //! | `socket` | its socket, with a write timeout and a graceful close |
@@ -28,7 +28,6 @@
 mod accept;
 mod capacity;
 mod connection;
-mod direct;
 mod group;
 mod http1;
 mod http2;
@@ -36,6 +35,7 @@ mod hyper_socket;
 mod inbox;
 mod lock;
 mod peer;
+mod persistent;
 mod protocol;
 mod serving;
 mod signs_of_life;

@@ -28,6 +28,6 @@ pub struct Serving {
     pub metrics: Arc<Metrics>,
     /// The shutdown signal.
     pub stop: Stop,
-    /// `true` if event streams over plain HTTP/1.1 take the direct path.
+    /// `true` if event streams over HTTP/1.1 take the direct path.
     pub is_direct: bool,
 }

@@ -9,7 +9,8 @@ use std::{
     task::Poll,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream::FuturesUnordered};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use waterclock_axum::{DirectStream, group::GroupKey};
 
@@ -17,7 +18,7 @@ use super::connection::Connection;
 
 /// The end of a body in chunks (RFC 9112, 7.1).
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// Number of bytes from which a head does not wait for further parts of its stream.
+/// Maximum size of the first write of a stream, unless its head alone is larger, in bytes.
 const FIRST_WRITE: usize = 16 * 1024;
 
 /// The end of writing a stream.
@@ -73,8 +74,13 @@ async fn write(
     socket: &mut (impl AsyncWrite + Unpin),
     may_rest: bool,
 ) -> io::Result<StreamEnd> {
-    if !head.is_empty() && write_first(head, events, socket).await? {
-        return Ok(StreamEnd::Complete);
+    if !head.is_empty() {
+        let is_complete = write_first(head, events, socket).await?;
+        // A client that asks for one short stream after the other must not hold up others.
+        tokio::task::consume_budget().await;
+        if is_complete {
+            return Ok(StreamEnd::Complete);
+        }
     }
     socket.write_all(unsent).await?;
     loop {
@@ -94,6 +100,7 @@ async fn write(
         tokio::task::consume_budget().await;
     }
     socket.write_all(LAST_CHUNK).await?;
+    socket.flush().await?;
     Ok(StreamEnd::Complete)
 }
 
@@ -101,12 +108,13 @@ async fn write(
 /// is all of it.
 async fn write_first(
     mut bytes: Vec<u8>,
-    events: &mut DirectStream,
+    events: &mut (impl Stream<Item = Bytes> + Unpin),
     socket: &mut (impl AsyncWrite + Unpin),
 ) -> io::Result<bool> {
-    let mut is_complete = false;
-    while !is_complete && bytes.len() < FIRST_WRITE {
+    let (mut is_complete, mut large) = (false, None);
+    while !is_complete && large.is_none() {
         match events.next().now_or_never() {
+            Some(Some(part)) if bytes.len() + part.len() > FIRST_WRITE => large = Some(part),
             Some(Some(part)) => {
                 write!(bytes, "{:x}\r\n", part.len())?;
                 bytes.extend_from_slice(&part);
@@ -121,6 +129,10 @@ async fn write_first(
     }
     socket.write_all(&bytes).await?;
     socket.flush().await?;
+    // Other streams may share its bytes.
+    if let Some(part) = large {
+        write_chunk(socket, &part).await?;
+    }
     Ok(is_complete)
 }
 
@@ -142,4 +154,78 @@ async fn write_chunk(socket: &mut (impl AsyncWrite + Unpin), part: &[u8]) -> io:
     }
     // TLS may have encrypted more than it has written.
     socket.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Context;
+
+    use futures_util::stream::{iter, pending};
+
+    use super::*;
+
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+
+    /// Notes each write. A vectored one counts as one.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl AsyncWrite for Writes {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(bytes.to_vec());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write(
+                context,
+                &slices.iter().flat_map(|slice| &**slice).copied().collect::<Vec<_>>(),
+            )
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn parts(parts: &[&'static str]) -> impl Stream<Item = Bytes> + Unpin {
+        iter(parts.iter().map(|part| Bytes::from_static(part.as_bytes())).collect::<Vec<_>>())
+    }
+
+    #[tokio::test]
+    async fn a_head_leaves_with_the_parts_that_are_ready() {
+        let mut writes = Writes::default();
+        let mut events = parts(&["hello", "ticks"]).chain(pending());
+        assert!(!write_first(HEAD.to_vec(), &mut events, &mut writes).await.unwrap());
+        assert_eq!(writes.0, [[HEAD, b"5\r\nhello\r\n5\r\nticks\r\n"].concat()]);
+    }
+
+    #[tokio::test]
+    async fn a_short_stream_is_one_write() {
+        let mut writes = Writes::default();
+        assert!(write_first(HEAD.to_vec(), &mut parts(&["end"]), &mut writes).await.unwrap());
+        assert_eq!(writes.0, [[HEAD, b"3\r\nend\r\n0\r\n\r\n"].concat()]);
+    }
+
+    #[tokio::test]
+    async fn a_large_part_is_not_copied_to_the_head() {
+        let mut writes = Writes::default();
+        let large = Bytes::from(vec![b'x'; FIRST_WRITE]);
+        let mut events = parts(&["hello"]).chain(iter([large.clone()])).chain(pending());
+        assert!(!write_first(HEAD.to_vec(), &mut events, &mut writes).await.unwrap());
+        let chunk = [b"4000\r\n", &*large, b"\r\n"].concat();
+        assert_eq!(writes.0, [[HEAD, b"5\r\nhello\r\n"].concat(), chunk]);
+    }
 }

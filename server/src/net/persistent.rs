@@ -1,5 +1,6 @@
-//! HTTP/1.1 connections: hyper answers their requests, and the direct path writes their event
-//! streams. Over plain HTTP, a stream that has sent everything rests in a group.
+//! Persistent connections over HTTP/1.1 (RFC 9112, 9.3): hyper answers their requests, and the direct
+//! path writes their event streams. Over plain HTTP, a stream that has sent everything rests in a
+//! group.
 
 use std::{future::pending, io, sync::Arc};
 
@@ -45,6 +46,8 @@ impl Connection {
             match self.stream(head, &unsent, &mut events, &mut socket, left, may_rest).await {
                 StreamEnd::Complete if self.goes_on(continues) => {}
                 StreamEnd::Complete => {
+                    // The stream is over, although the client may take its time.
+                    drop((events, direct));
                     // Fails if the client has left.
                     let _ = socket.shutdown().await;
                     return;
@@ -68,7 +71,7 @@ impl Connection {
             let served = Box::pin(self.http1(socket, unread, false, has_served)).await;
             let Some((of_stream, taken)) = served else { return };
             has_served = true;
-            let TakenStream { head, mut events, continues, direct: _direct, .. } = taken;
+            let TakenStream { head, mut events, continues, direct, .. } = taken;
             unread = taken.unread;
             let (mut reader, mut writer) = tokio::io::split(of_stream);
             let mut next = Vec::new();
@@ -84,6 +87,7 @@ impl Connection {
                 StreamEnd::Complete if self.goes_on(continues) => {}
                 StreamEnd::Complete => {
                     // As above.
+                    drop((events, direct));
                     let _ = socket.shutdown().await;
                     return;
                 }
