@@ -1,6 +1,7 @@
-//! A socket as hyper uses it. It holds back what hyper writes before an event stream goes on without
-//! hyper, and adds a body to hyper's refusal of a request that it cannot read. hyper answers such a
-//! request by itself, without a body, so that its client does not learn what to change.
+//! A socket as hyper uses it. It holds back the head of a response whose event stream goes on
+//! without hyper, and adds a body to hyper's refusal of a request that it cannot read. hyper
+//! answers such a request by itself, without a body, so that its client does not learn what to
+//! change.
 
 use std::{
     io,

@@ -1,6 +1,6 @@
-//! Persistent connections over HTTP/1.1 (RFC 9112, 9.3): hyper answers their requests, and the direct
-//! path writes their event streams. Over plain HTTP, a stream that has sent everything rests in a
-//! group.
+//! Persistent connections over HTTP/1.1 (RFC 9112, 9.3): hyper answers their requests, and the
+//! direct path writes their event streams. Over plain HTTP, a stream that has sent everything rests
+//! in a group.
 
 use std::{future::pending, io, sync::Arc};
 

@@ -1,6 +1,6 @@
-//! The direct path: an event stream over HTTP/1.1. hyper reads the request and makes the head of the
-//! response. From there on, a stream needs no more than its socket, and the buffers of hyper are
-//! freed.
+//! The direct path: an event stream over HTTP/1.1. hyper reads the request and makes the head of
+//! the response. From there on, a stream needs no more than its socket, and the buffers of hyper
+//! are freed.
 
 use std::{
     future::poll_fn,
