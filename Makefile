@@ -99,7 +99,7 @@ target/release/.built: $(sources) $(if $(ours),,again)
 
 again:
 
-bench: build ## Measure the server, next to a raw loop and axum's Sse (11 minutes), or some cases: BENCH="delivery memory"
+bench: build ## Measure the server, next to a raw loop and axum's Sse (10 minutes), or some cases: BENCH="delivery memory"
 	cargo build --release --package bench
 	@taskset --cpu-list 1 target/release/bench --program $(program) $(BENCH)
 
