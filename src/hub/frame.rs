@@ -2,6 +2,7 @@
 //! all subscribers.
 
 use std::{
+    fmt::{Display, Write as _},
     ops::Deref,
     sync::{Arc, OnceLock},
 };
@@ -10,6 +11,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{event::Event, event_log::ReadLimit, id::CountedId, sse::Block};
+
+/// Usual length of an id, at most, in bytes: two numbers of 64 bits, and a count.
+const MAX_ID: usize = 48;
 
 /// The form of an event in an event stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -61,17 +65,30 @@ impl Frame {
 
     /// Returns the event as a block of an event stream.
     pub fn bytes(&self, format: Format) -> &Bytes {
-        let bytes = match format {
+        self.block(format).get_or_init(|| self.encoded(format, &self.event.id))
+    }
+
+    fn block(&self, format: Format) -> &OnceLock<Bytes> {
+        match format {
             Format::Plain => &self.plain,
             Format::Json => &self.json,
-        };
-        bytes.get_or_init(|| self.encode(format, &self.event.id))
+        }
+    }
+
+    /// Appends the event to `out` as a block of an event stream.
+    fn append_to(&self, format: Format, out: &mut Vec<u8>) {
+        // Nobody else has an event that was read from the log, so its block is not kept.
+        if self.published.is_none() && self.block(format).get().is_none() {
+            self.encode(format, &self.event.id, out);
+        } else {
+            out.extend_from_slice(self.bytes(format));
+        }
     }
 
     /// Returns the event as a block of an event stream with a [`CountedId`]. `sent` is the number
     /// of events that the stream has sent, including this one.
     pub fn counted_bytes(&self, format: Format, sent: u64) -> Bytes {
-        self.encode(format, &CountedId { id: self.event.id, sent })
+        self.encoded(format, &CountedId { id: self.event.id, sent })
     }
 
     /// Returns the event as a WebSocket message, `{"event":…}`, in UTF-8.
@@ -91,8 +108,16 @@ impl Frame {
         OVERHEAD + self.event.data.len()
     }
 
-    fn encode(&self, format: Format, id: &impl ToString) -> Bytes {
-        let id = id.to_string();
+    fn encoded(&self, format: Format, id: &impl Display) -> Bytes {
+        let mut bytes = Vec::with_capacity(self.size());
+        self.encode(format, id, &mut bytes);
+        bytes.into()
+    }
+
+    fn encode(&self, format: Format, id: &impl Display, out: &mut Vec<u8>) {
+        let mut text = String::with_capacity(MAX_ID);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{id}");
         let json;
         let (name, data) = match format {
             Format::Plain => (self.event.name.as_str(), &self.event.data),
@@ -101,11 +126,9 @@ impl Frame {
                 ("message", &json)
             }
         };
-        let block = Block { id: Some(&id), name: Some(name), data: Some(data), retry: None };
-        let mut bytes = Vec::with_capacity(self.size());
-        let encoded = block.encode(&mut bytes);
+        let block = Block { id: Some(&text), name: Some(name), data: Some(data), retry: None };
+        let encoded = block.encode(out);
         debug_assert_eq!(encoded, Ok(()), "ids and names have no CR, LF and NUL");
-        bytes.into()
     }
 }
 
@@ -148,8 +171,14 @@ impl Batch {
             Format::Plain => &self.plain,
             Format::Json => &self.json,
         };
-        let all = || self.frames.iter().map(|frame| &**frame.bytes(format)).collect::<Vec<_>>();
-        bytes.get_or_init(|| all().concat().into()).clone()
+        let all = || {
+            let mut all = Vec::with_capacity(self.frames.iter().map(|frame| frame.size()).sum());
+            for frame in &self.frames {
+                frame.append_to(format, &mut all);
+            }
+            all.into()
+        };
+        bytes.get_or_init(all).clone()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{io::Write as _, time::Duration};
 
+use memchr::{memchr2, memchr3};
+
 /// One block of a stream: its fields, and the blank line that ends it.
 ///
 /// A reader does not dispatch a block without `data`. The other fields still take effect.
@@ -35,7 +37,7 @@ impl Block<'_> {
     ///
     /// If the id or the name contains CR, LF or NUL. Then nothing is appended.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let breaks_out = |text: &&str| text.contains(['\r', '\n', '\0']);
+        let breaks_out = |text: &&str| memchr3(b'\r', b'\n', 0, text.as_bytes()).is_some();
         if let Some(id) = self.id.filter(breaks_out) {
             return Err(EncodeError::Id(id.to_owned()));
         }
@@ -55,7 +57,7 @@ impl Block<'_> {
             line(out, "event", name);
         }
         if let Some(mut rest) = self.data {
-            while let Some(end) = rest.find(['\r', '\n']) {
+            while let Some(end) = memchr2(b'\r', b'\n', rest.as_bytes()) {
                 line(out, "data", &rest[..end]);
                 let width = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
                 rest = &rest[end + width..];
