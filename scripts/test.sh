@@ -186,6 +186,8 @@ group soak
 step '1,000 power cuts' env POWER_CUTS=1000 cargo test --quiet -p server --test power
 step 'ten minutes of clients that come and go' \
     env CHURN_SECONDS=600 cargo test --quiet -p server --test program churn -- --nocapture
+step '15,000 clients that leave at once, and 10,000 goodbyes' \
+    env CROWD=15000 cargo test --quiet -p server --test program crowd -- --test-threads 1
 
 [ "$list" ] && exit
 # The lines of cargo are "test result: ok. 55 passed; 0 failed; …", those of node "ℹ pass 46", and

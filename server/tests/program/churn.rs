@@ -69,7 +69,7 @@ fn ticks(a_second: u32) -> tokio::time::Interval {
     ticks
 }
 
-async fn wait_for(address: SocketAddr, metric: &str) {
+pub(super) async fn wait_for(address: SocketAddr, metric: &str) {
     let line = format!("waterclock_{metric}\n");
     let reached = async { while !get(address, "/metrics").await.contains(&line) {} };
     timeout(DEADLINE, reached).await.expect(metric);

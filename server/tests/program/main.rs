@@ -27,6 +27,8 @@ use waterclock::{
 mod churn;
 #[cfg(target_os = "linux")]
 mod clock;
+#[cfg(target_os = "linux")]
+mod crowd;
 #[path = "../http/frames.rs"]
 mod frames;
 mod output;
