@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::{event::Event, event_log::ReadLimit, id::CountedId, sse::Block};
 
-/// Usual length of an id, at most, in bytes: two numbers of 64 bits, and a count.
-const MAX_ID: usize = 48;
+/// Room for an id, in bytes: an epoch of 16 digits, and two numbers of at most 20.
+const ID_CAPACITY: usize = 64;
 
 /// The form of an event in an event stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -115,7 +115,7 @@ impl Frame {
     }
 
     fn encode(&self, format: Format, id: &impl Display, out: &mut Vec<u8>) {
-        let mut text = String::with_capacity(MAX_ID);
+        let mut text = String::with_capacity(ID_CAPACITY);
         // Writing to a String cannot fail.
         let _ = write!(text, "{id}");
         let json;

@@ -18,7 +18,8 @@ use super::connection::Connection;
 
 /// The end of a body in chunks (RFC 9112, 7.1).
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// Maximum size of the first write of a stream, unless its head alone is larger, in bytes.
+/// Maximum size of the head and the parts in the first write of a stream, in bytes. A larger head is
+/// written alone.
 const FIRST_WRITE: usize = 16 * 1024;
 
 /// The end of writing a stream.
@@ -129,7 +130,7 @@ async fn write_first(
     }
     socket.write_all(&bytes).await?;
     socket.flush().await?;
-    // Other streams may share its bytes.
+    // It is not copied, since other streams may share its bytes.
     if let Some(part) = large {
         write_chunk(socket, &part).await?;
     }
