@@ -18,8 +18,8 @@ use super::connection::Connection;
 
 /// The end of a body in chunks (RFC 9112, 7.1).
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// Maximum size of the head and the parts in the first write of a stream, in bytes. A larger head is
-/// written alone.
+/// Maximum size of the head and the parts in the first write of a stream, in bytes. A larger head
+/// is written alone.
 const FIRST_WRITE: usize = 16 * 1024;
 
 /// The end of writing a stream.
