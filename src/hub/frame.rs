@@ -75,11 +75,11 @@ impl Frame {
         }
     }
 
-    /// Appends the event to `out` as a block of an event stream.
-    fn append_to(&self, format: Format, out: &mut Vec<u8>) {
+    /// Appends the event to `out` as a block of an event stream. `id` is room for its id.
+    fn append_to(&self, format: Format, id: &mut String, out: &mut Vec<u8>) {
         // Nobody else has an event that was read from the log, so its block is not kept.
         if self.published.is_none() && self.block(format).get().is_none() {
-            self.encode(format, &self.event.id, out);
+            self.encode(format, &self.event.id, id, out);
         } else {
             out.extend_from_slice(self.bytes(format));
         }
@@ -110,12 +110,12 @@ impl Frame {
 
     fn encoded(&self, format: Format, id: &impl Display) -> Bytes {
         let mut bytes = Vec::with_capacity(self.size());
-        self.encode(format, id, &mut bytes);
+        self.encode(format, id, &mut String::with_capacity(ID_CAPACITY), &mut bytes);
         bytes.into()
     }
 
-    fn encode(&self, format: Format, id: &impl Display, out: &mut Vec<u8>) {
-        let mut text = String::with_capacity(ID_CAPACITY);
+    fn encode(&self, format: Format, id: &impl Display, text: &mut String, out: &mut Vec<u8>) {
+        text.clear();
         // Writing to a String cannot fail.
         let _ = write!(text, "{id}");
         let json;
@@ -126,7 +126,7 @@ impl Frame {
                 ("message", &json)
             }
         };
-        let block = Block { id: Some(&text), name: Some(name), data: Some(data), retry: None };
+        let block = Block { id: Some(text), name: Some(name), data: Some(data), retry: None };
         let encoded = block.encode(out);
         debug_assert_eq!(encoded, Ok(()), "ids and names have no CR, LF and NUL");
     }
@@ -173,8 +173,9 @@ impl Batch {
         };
         let all = || {
             let mut all = Vec::with_capacity(self.frames.iter().map(|frame| frame.size()).sum());
+            let mut id = String::with_capacity(ID_CAPACITY);
             for frame in &self.frames {
-                frame.append_to(format, &mut all);
+                frame.append_to(format, &mut id, &mut all);
             }
             all.into()
         };

@@ -10,13 +10,15 @@
 //! | `reserve` | the file that keeps some room on the volume |
 //! | `life_file` | the file beside the database that reveals a restored copy |
 //! | `write` | the thread that appends events and drops those that exceed the retention |
-//! | `read` | the pool of connections that read concurrently |
+//! | `readers` | the threads that read concurrently |
+//! | `read` | the reads of events |
 
 mod error;
 mod files;
 mod index;
 mod life_file;
 mod read;
+mod readers;
 mod reserve;
 mod schema;
 mod write;
@@ -60,7 +62,8 @@ use crate::{
 };
 use index::Index;
 use life_file::LifeFile;
-use read::{Found, ReaderPool, TopicSelection, first_since};
+use read::{Found, TopicSelection, first_since};
+use readers::Readers;
 use reserve::Reserve;
 use write::{Command, Shared, Writer};
 
@@ -125,7 +128,7 @@ impl SqliteLog {
             index: Arc::new(Mutex::new(index)),
             condition: Arc::default(),
             busy_since: Arc::default(),
-            readers: Arc::new(ReaderPool::new(file.clone())),
+            readers: Arc::new(Readers::start(file.clone()).map_err(folder_error)?),
         };
         let writer =
             Writer::new(connection, life_file, shared.clone(), reserve, retention, now, dropped);

@@ -1,19 +1,14 @@
-//! Reading concurrently with the writer. A read takes one or more short steps. Each step has a
-//! connection to itself. Between two steps, other reads take their turn.
+//! Reads of events, in the steps that the readers run.
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
-    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
-    thread::available_parallelism,
 };
 
-use parking_lot::Mutex;
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row};
-use tokio::sync::Semaphore;
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension as _, Row};
 
-use super::schema;
+use super::readers::Readers;
 use crate::{
     event::{Event, IdempotencyKey},
     event_log::{
@@ -24,8 +19,6 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Maximum number of concurrent steps, unless there are fewer cores. Further steps wait, in order.
-const MAX_STEPS: usize = 4;
 /// Maximum number of rows that a step looks at: about a millisecond.
 const ROWS_PER_STEP: usize = 2000;
 /// Maximum number of topics that a step looks at.
@@ -33,78 +26,9 @@ const TOPICS_PER_STEP: usize = 500;
 /// Number of rows that can be looked at in the time that it takes to find an event of one topic.
 const ROWS_PER_TOPIC: usize = 6;
 
-/// A pool of read-only connections.
-pub(super) struct ReaderPool {
-    file: PathBuf,
-    idle: Mutex<Vec<Connection>>,
-    /// Permits for steps, which it gives in the order of the requests.
-    steps: Arc<Semaphore>,
-}
-
-impl ReaderPool {
-    pub fn new(file: PathBuf) -> Self {
-        // One core is left to the writer and the network.
-        let cores = available_parallelism().map_or(1, usize::from);
-        let steps = (cores - 1).clamp(1, MAX_STEPS);
-        // Opened now, since the files may be moved or deleted later.
-        let idle = (0..steps).map_while(|_| open(&file).ok()).collect();
-        Self { file, idle: Mutex::new(idle), steps: Arc::new(Semaphore::new(steps)) }
-    }
-
-    /// Reads a little, unless all connections that may be used at a time are in use.
-    pub fn check(&self) -> rusqlite::Result<()> {
-        let Ok(_permit) = self.steps.try_acquire() else { return Ok(()) };
-        let idle = self.idle.lock().pop();
-        let connection = idle.map_or_else(|| open(&self.file), Ok)?;
-        read_epoch(&connection)?;
-        self.idle.lock().push(connection);
-        Ok(())
-    }
-
-    /// Closes the connections that are not in use.
-    pub fn close_idle(&self) {
-        self.idle.lock().clear();
-    }
-
-    /// Runs a step on a thread for blocking work.
-    pub async fn run<T: Send + 'static>(
-        self: &Arc<Self>,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, EventLogError> {
-        let pool = Arc::clone(self);
-        let permit = Arc::clone(&self.steps).acquire_owned().await.map_err(EventLogError::new)?;
-        let read = tokio::task::spawn_blocking(move || {
-            // The step holds its permit to the end, even if the caller has stopped waiting.
-            let _permit = permit;
-            let idle = pool.idle.lock().pop();
-            let connection = idle.map_or_else(|| open(&pool.file), Ok)?;
-            // All queries of a step must see the same state.
-            let transaction = connection.unchecked_transaction()?;
-            let result = read(&transaction)?;
-            transaction.finish()?;
-            pool.idle.lock().push(connection);
-            Ok(result)
-        });
-        read.await.map_err(EventLogError::new)?
-    }
-}
-
-fn open(file: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
-    connection.busy_timeout(schema::BUSY_TIMEOUT)?;
-    // SQLite opens the files at the first read.
-    read_epoch(&connection)?;
-    Ok(connection)
-}
-
-fn read_epoch(connection: &Connection) -> rusqlite::Result<()> {
-    connection.query_one("SELECT epoch FROM log", [], |_| Ok(()))
-}
-
 /// Looks for the oldest event of each topic of which it is not known.
 pub(super) async fn find_oldest(
-    readers: &Arc<ReaderPool>,
+    readers: &Arc<Readers>,
     mut topics: Vec<Arc<TopicEntry<i64>>>,
 ) -> Result<(), EventLogError> {
     topics.retain(|topic| topic.count() > 0 && topic.kept().oldest.is_none());
@@ -292,7 +216,7 @@ impl TopicSelection {
     /// Reads the events after the sequence number `after`, oldest first.
     pub async fn read(
         self: Arc<Self>,
-        readers: &Arc<ReaderPool>,
+        readers: &Arc<Readers>,
         after: u64,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
@@ -303,7 +227,7 @@ impl TopicSelection {
     /// Reads the events before the sequence number `before`, newest first.
     pub async fn read_before(
         self: Arc<Self>,
-        readers: &Arc<ReaderPool>,
+        readers: &Arc<Readers>,
         before: u64,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
@@ -319,7 +243,7 @@ impl TopicSelection {
     /// a read of a few events costs as much as one of many.
     async fn read_span(
         self: Arc<Self>,
-        readers: &Arc<ReaderPool>,
+        readers: &Arc<Readers>,
         mut span: Span,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
@@ -485,7 +409,7 @@ impl TopicSelection {
     /// of them is damaged, returns only those.
     pub async fn newest_of_each(
         self: Arc<Self>,
-        readers: &Arc<ReaderPool>,
+        readers: &Arc<Readers>,
         after: u64,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
@@ -538,7 +462,7 @@ impl TopicSelection {
     /// Finds the event with a key. Returns `None` if it is damaged.
     pub async fn find(
         self: Arc<Self>,
-        readers: &Arc<ReaderPool>,
+        readers: &Arc<Readers>,
         key: IdempotencyKey,
     ) -> Result<Option<Event>, EventLogError> {
         readers

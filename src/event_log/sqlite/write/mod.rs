@@ -35,7 +35,7 @@ use super::{
     files::{self, Place},
     index::Index,
     life_file::LifeFile,
-    read::ReaderPool,
+    readers::Readers,
     reserve::{Reserve, provide_blocks},
     schema,
 };
@@ -96,7 +96,7 @@ pub(super) struct Shared {
     pub condition: Arc<Mutex<Condition>>,
     /// The time since which the writer has worked without a pause; `None` while it waits.
     pub busy_since: Arc<Mutex<Option<Instant>>>,
-    pub readers: Arc<ReaderPool>,
+    pub readers: Arc<Readers>,
 }
 
 /// The only connection that writes to the database.
@@ -261,7 +261,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     // SQLite cleans up when the last connection closes, which must be this one.
-                    return self.shared.readers.close_idle();
+                    return self.shared.readers.stop();
                 }
             }
             if self.appended.bytes >= self.max_overshoot() {
