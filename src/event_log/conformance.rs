@@ -128,8 +128,8 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
         L::bounds(self)
     }
 
-    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
-        L::dropped_after(self, topics, drops)
+    fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped {
+        L::dropped_after(self, topics, after, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<crate::event::Event> {
@@ -1073,7 +1073,7 @@ async fn retention_counts_right_after_a_deletion() {
 #[tokio::test]
 async fn drops_are_found_by_the_order_in_which_they_happened() {
     for log in TestLog::all(keeping(3)) {
-        let after = |topics, drops| log.log.dropped_after(&patterns(topics), drops);
+        let after = |topics, drops| log.log.dropped_after(&patterns(topics), 0, drops);
         let delete = async |topic: &str| log.log.delete(&topic.parse().unwrap()).await.unwrap();
         log.append("abab").await;
         let before = after(">", 0).drops;
@@ -1094,10 +1094,21 @@ async fn drops_are_found_by_the_order_in_which_they_happened() {
         assert_eq!((a.newest, after("c", drops).newest), (8, 0));
         log.append("c").await;
         assert_eq!([">", "c", "a"].map(|topics| after(topics, a.drops).newest), [5, 5, 0]);
+
+        // Those up to a place are left out.
+        for topics in [">", "a", "b", "c"] {
+            for (drops, place) in
+                (0..=a.drops + 1).flat_map(|drops| (0..9).map(move |n| (drops, n)))
+            {
+                let newest = log.log.dropped_after(&patterns(topics), place, drops).newest;
+                let of_all = after(topics, drops).newest;
+                assert_eq!(newest, if of_all > place { of_all } else { 0 }, "{topics} {place}");
+            }
+        }
     }
     // That a topic is forgotten drops none of its events, but its end.
     for log in TestLog::all(Retention { topics: 2, ..keeping(0) }) {
-        let after = |topics, drops| log.log.dropped_after(&patterns(topics), drops);
+        let after = |topics, drops| log.log.dropped_after(&patterns(topics), 0, drops);
         log.append("ab").await;
         log.append_drafts(vec![ending("b")]).await;
         let Dropped { drops, .. } = after(">", 0);

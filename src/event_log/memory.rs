@@ -276,8 +276,8 @@ impl EventLog for MemoryLog {
         Bounds { epoch: self.epoch, start: contents.start(), newest: contents.newest }
     }
 
-    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
-        self.topics.dropped_after(topics, drops)
+    fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped {
+        self.topics.dropped_after(topics, after, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {

@@ -26,18 +26,18 @@ pub trait EventLog: Send + Sync + 'static {
     /// Returns the range of events that the log holds now.
     fn bounds(&self) -> Bounds;
 
-    /// Returns the newest event of the topics that was dropped after the first `drops` drops of the
-    /// log, and the number of drops so far. A reader that comes back with that number learns of the
-    /// later ones, whatever the places of their events.
+    /// Returns the newest event of the topics after the sequence number `after` that was dropped
+    /// after the first `drops` drops of the log, and the number of drops so far. A reader that
+    /// comes back with that number learns of the later ones, whatever the places of their events.
     ///
     /// Each drop that takes events which no earlier one has taken has a number of its own, from 1.
     /// An event that a [`read`](Self::read) missed because it was dropped is counted by the time
     /// that the read returns.
-    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped;
+    fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped;
 
     /// Returns the sequence number of the newest dropped event of the topics; 0 if all are kept.
     fn dropped(&self, topics: &Patterns) -> u64 {
-        self.dropped_after(topics, 0).newest
+        self.dropped_after(topics, 0, 0).newest
     }
 
     /// Returns the ends of the topics that have ended, those with a sequence number after `after`

@@ -32,9 +32,26 @@ pub(super) struct Topics<T> {
     entries: RwLock<TopicEntries<T>>,
     /// Upper bound of the sequence numbers of all ends.
     newest_end: AtomicU64,
-    /// Number of drops so far. Locked until a drop is noted with its topic, so that whoever knows
-    /// the number finds the drop.
-    drops: Mutex<u64>,
+    /// All drops so far. Locked until a drop is noted with its topic, so that whoever knows the
+    /// number finds the drop.
+    drops: Mutex<Drops>,
+}
+
+/// The drops of a log.
+#[derive(Debug)]
+struct Drops {
+    count: u64,
+    /// Upper bound of the sequence numbers of their events.
+    newest: u64,
+}
+
+impl Drops {
+    /// Counts a drop of events up to the sequence number `newest`.
+    fn add(&mut self, newest: u64) -> Dropped {
+        self.count += 1;
+        self.newest = self.newest.max(newest);
+        Dropped { newest, drops: self.count }
+    }
 }
 
 #[derive(Debug)]
@@ -314,9 +331,10 @@ impl<T> Topics<T> {
     /// Restores the bookkeeping of a stored log.
     pub fn new(entries: impl IntoIterator<Item = TopicEntry<T>>, forgotten: u64) -> Self {
         let mut by_topic = TopicMap::default();
-        let mut newest_end = 0;
+        let (mut newest_end, mut newest_dropped) = (0, forgotten);
         for entry in entries {
             let entry = Arc::new(entry);
+            newest_dropped = entry.dropped().max(newest_dropped);
             newest_end = entry.end().map_or(0, |end| end.sequence).max(newest_end);
             by_topic.insert(&entry.topic, Arc::clone(&entry));
         }
@@ -326,7 +344,7 @@ impl<T> Topics<T> {
         Self {
             entries: RwLock::new(entries),
             newest_end: newest_end.into(),
-            drops: Mutex::new(Dropped::FIRST),
+            drops: Mutex::new(Drops { count: Dropped::FIRST, newest: newest_dropped }),
         }
     }
 
@@ -443,11 +461,8 @@ impl<T> Topics<T> {
             return;
         }
         // Hidden events count already.
-        if newest > hidden.newest {
-            *drops += 1;
-        }
-        let drops = if newest > hidden.newest { *drops } else { hidden.drops };
-        *dropped = Dropped { newest, drops };
+        let is_new = newest > hidden.newest;
+        *dropped = if is_new { drops.add(newest) } else { Dropped { newest, ..*hidden } };
     }
 
     /// Hides the events of a topic so far from reads, which find them dropped. Returns the sequence
@@ -458,17 +473,19 @@ impl<T> Topics<T> {
         let drops = &mut *self.drops.lock();
         let TopicDrops { hidden, .. } = &mut *entry.drops.lock();
         if newest > hidden.newest {
-            *drops += 1;
-            *hidden = Dropped { newest, drops: *drops };
+            *hidden = drops.add(newest);
         }
         newest
     }
 
-    /// Returns the newest event of the topics that was dropped after the first `drops` drops, and
-    /// the number of drops so far.
-    pub fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
+    /// Returns the newest event of the topics after the sequence number `after` that was dropped
+    /// after the first `drops` drops, and the number of drops so far.
+    pub fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped {
         // Counted first. A drop that is noted meanwhile may be found again, but is never missed.
-        let so_far = *self.drops.lock();
+        let Drops { count: so_far, newest: newest_of_all } = *self.drops.lock();
+        if so_far <= drops || newest_of_all <= after {
+            return Dropped { newest: 0, drops: so_far };
+        }
         let entries = self.entries.read();
         let (mut newest, mut found) = (0, 0);
         entries.by_topic.find(topics, |entry| {
@@ -479,7 +496,7 @@ impl<T> Topics<T> {
         if !has_all_entries {
             newest = newest.max(entries.forgotten.newest_after(drops));
         }
-        Dropped { newest, drops: so_far }
+        Dropped { newest: if newest > after { newest } else { 0 }, drops: so_far }
     }
 
     /// Adds an entry for a topic, which may have had one before.
@@ -525,9 +542,7 @@ impl<T> Topics<T> {
     #[cfg(feature = "sqlite")]
     pub fn forget_up_to(&self, newest: u64) {
         let mut entries = self.entries.write();
-        let drops = &mut *self.drops.lock();
-        *drops += 1;
-        entries.forgotten.add(Dropped { newest, drops: *drops });
+        entries.forgotten.add(self.drops.lock().add(newest));
     }
 
     /// Removes the entry of a topic that has no events.
@@ -541,9 +556,7 @@ impl<T> Topics<T> {
             && end.sequence > dropped.newest.max(hidden.newest)
         {
             // Its end is gone only now.
-            let drops = &mut *self.drops.lock();
-            *drops += 1;
-            entries.forgotten.add(Dropped { newest: end.sequence, drops: *drops });
+            entries.forgotten.add(self.drops.lock().add(end.sequence));
         }
     }
 }

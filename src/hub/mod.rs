@@ -332,7 +332,9 @@ impl Hub {
     /// Creates a subscriber to the topics that continues at `cursor`.
     pub fn subscribe(&self, topics: Patterns, cursor: Cursor) -> Subscriber {
         let Bounds { epoch, start, newest } = self.state.log.bounds();
-        let Dropped { newest: dropped, drops } = self.state.log.dropped_after(&topics, 0);
+        // Only a reader that comes back may have missed an event.
+        let after = if let Cursor::After(id) = &cursor { id.sequence } else { u64::MAX };
+        let Dropped { newest: dropped, drops } = self.state.log.dropped_after(&topics, after, 0);
         let (membership, channel, now) = Membership::join(&self.state, &topics);
         let (sequence, reason) = match &cursor {
             Cursor::Now => (now, None),

@@ -113,7 +113,7 @@ impl HubState {
             let _appending = self.appending.lock().await;
             let deleted = self.log.delete(topic);
             let topics = Patterns::from(topic.clone());
-            let Dropped { drops, .. } = self.log.dropped_after(&topics, 0);
+            let Dropped { drops, .. } = self.log.dropped_after(&topics, u64::MAX, 0);
             // Readers of the topic that are behind must ask the log, which tells them of the gap.
             let channels = {
                 let Fanout { ring, channels, .. } = &mut *self.fanout.lock();

@@ -48,8 +48,8 @@ impl EventLog for FailingLog {
         self.log.bounds()
     }
 
-    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
-        self.log.dropped_after(topics, drops)
+    fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped {
+        self.log.dropped_after(topics, after, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {

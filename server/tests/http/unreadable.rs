@@ -21,8 +21,8 @@ impl EventLog for UnreadableLog {
         self.0.bounds()
     }
 
-    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
-        self.0.dropped_after(topics, drops)
+    fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped {
+        self.0.dropped_after(topics, after, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {

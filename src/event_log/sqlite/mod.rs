@@ -254,8 +254,8 @@ impl EventLog for SqliteLog {
         Bounds { epoch, start, newest }
     }
 
-    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
-        self.topics.dropped_after(topics, drops)
+    fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped {
+        self.topics.dropped_after(topics, after, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {

@@ -25,13 +25,13 @@ const NICE: i32 = 10;
 
 /// A step of a read, with the connection that it has to itself. Removes the connection if it
 /// cannot be used any more.
-type Step = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
+type ReadStep = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
 
 /// Threads with a read-only connection each. Steps wait for a thread, in order.
 pub(super) struct Readers {
     file: PathBuf,
     /// `None` once they must end.
-    steps: Mutex<Option<mpsc::Sender<Step>>>,
+    steps: Mutex<Option<mpsc::Sender<ReadStep>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The connection of [`check`](Self::check).
     checking: Mutex<Option<Connection>>,
@@ -80,7 +80,7 @@ impl Readers {
     ) -> Result<T, EventLogError> {
         let (reply, replied) = oneshot::channel();
         let readers = Arc::clone(self);
-        let step: Step = Box::new(move |connection| {
+        let step: ReadStep = Box::new(move |connection| {
             if !reply.is_closed() {
                 let _ = reply.send(readers.read(connection, read));
             }
@@ -110,7 +110,7 @@ impl Readers {
 }
 
 /// Runs steps until there are no more senders of them.
-fn run(steps: &Mutex<mpsc::Receiver<Step>>, mut connection: Option<Connection>) {
+fn run(steps: &Mutex<mpsc::Receiver<ReadStep>>, mut connection: Option<Connection>) {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "the readers of the event log have the usual priority");

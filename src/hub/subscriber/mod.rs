@@ -355,7 +355,7 @@ impl Subscriber {
     fn forgotten_end(&self, end: &Event, before: u64) -> Option<Delivery> {
         let Event { id, topic, .. } = end;
         let is_later = |frame: &Arc<Frame>| frame.event().topic == *topic;
-        let dropped = self.state.log.dropped_after(&topic.clone().into(), self.drops);
+        let dropped = self.state.log.dropped_after(&topic.clone().into(), before, self.drops);
         if dropped.newest < id.sequence
             || self.held.iter().any(is_later)
             || self.state.fanout.lock().ring.has_later(topic, id.sequence)
@@ -523,7 +523,7 @@ impl Subscriber {
             };
             let up_to = events.as_deref().map_or_else(|last| *last, up_to);
             // Asked after the read, so that no event is dropped unnoticed between the two.
-            let dropped = state.log.dropped_after(&topics, known);
+            let dropped = state.log.dropped_after(&topics, after, known);
             if let Ok(events) = &mut events
                 && dropped.newest > after
             {

@@ -60,10 +60,10 @@ impl EventLog for ShrinkingLog {
         Bounds { start: self.lost().0, ..self.log.bounds() }
     }
 
-    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
+    fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped {
         let (start, dropped) = self.lost();
         match if topics.are_exact() { start } else { dropped } {
-            0 => self.log.dropped_after(topics, drops),
+            0 => self.log.dropped_after(topics, after, drops),
             // The number of the event counts the drops, too.
             lost => Dropped { newest: if lost > drops { lost } else { 0 }, drops: lost },
         }
@@ -143,8 +143,8 @@ impl EventLog for DamagedLog {
         self.0.bounds()
     }
 
-    fn dropped_after(&self, topics: &Patterns, drops: u64) -> Dropped {
-        self.0.dropped_after(topics, drops)
+    fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped {
+        self.0.dropped_after(topics, after, drops)
     }
 
     fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
@@ -228,7 +228,7 @@ impl EventLog for FullLog {
         Bounds { epoch: Epoch::new(1), start: 0, newest: 0 }
     }
 
-    fn dropped_after(&self, _: &Patterns, _: u64) -> Dropped {
+    fn dropped_after(&self, _: &Patterns, _: u64, _: u64) -> Dropped {
         Dropped::default()
     }
 
