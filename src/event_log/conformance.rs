@@ -320,6 +320,39 @@ async fn no_event_of_many_topics_is_left_out() {
 }
 
 #[tokio::test]
+async fn runs_of_a_topic_are_stored_as_they_were_appended() {
+    for log in TestLog::all(keeping(10_000)) {
+        let mut expected = Vec::new();
+        // Above and below multiples of the events that a log may insert at a time.
+        for length in [0, 1, 2, 15, 16, 17, 31, 32, 33, 64] {
+            let run = |topic: &'static str| {
+                (0..length).map(move |n| {
+                    draft(topic, &format!("{topic}\n{n}")).named(format!("n{n}").parse().unwrap())
+                })
+            };
+            let once = keyed("a", "once", "me", &length.to_string());
+            let mut drafts: Vec<_> = run("a").chain([once.clone()]).chain(run("a")).collect();
+            drafts.extend([once, draft("b", "x"), ending("e")].into_iter().chain(run("b")));
+            drafts.extend(run("e").chain(run("c")).chain(run("b")));
+            for appended in log.append_drafts(drafts).await {
+                match appended {
+                    Ok(Appended { event, is_duplicate: false }) => expected.push(event),
+                    Ok(Appended { event, .. }) => {
+                        assert!(event.data == "once" || event.name.is_topic_end());
+                    }
+                    Err(error) => assert_eq!(error, Rejected::Ended),
+                }
+            }
+        }
+        expected.retain(|event| !event.name.is_topic_end());
+        let limit = ReadLimit { count: 10_000, bytes: usize::MAX };
+        let read = log.log.read(&patterns(">"), 0, limit).await.unwrap();
+        assert_eq!(read, expected);
+        assert_eq!(log.bounds().1, expected.last().unwrap().id.sequence);
+    }
+}
+
+#[tokio::test]
 async fn the_newest_event_of_each_topic_is_read_by_itself() {
     for log in TestLog::all(keeping(100)) {
         log.append("aaabbac").await;

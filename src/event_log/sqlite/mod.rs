@@ -63,7 +63,7 @@ use crate::{
 use index::Index;
 use life_file::LifeFile;
 use read::{Found, TopicSelection, first_since};
-use readers::Readers;
+use readers::ReaderThreads;
 use reserve::Reserve;
 use write::{Command, Shared, Writer};
 
@@ -128,7 +128,7 @@ impl SqliteLog {
             index: Arc::new(Mutex::new(index)),
             condition: Arc::default(),
             busy_since: Arc::default(),
-            readers: Arc::new(Readers::start(file.clone()).map_err(folder_error)?),
+            readers: Arc::new(ReaderThreads::start(file.clone()).map_err(folder_error)?),
         };
         let writer =
             Writer::new(connection, life_file, shared.clone(), reserve, retention, now, dropped);

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension as _, Row};
 
-use super::readers::Readers;
+use super::readers::ReaderThreads;
 use crate::{
     event::{Event, IdempotencyKey},
     event_log::{
@@ -28,7 +28,7 @@ const ROWS_PER_TOPIC: usize = 6;
 
 /// Looks for the oldest event of each topic of which it is not known.
 pub(super) async fn find_oldest(
-    readers: &Arc<Readers>,
+    readers: &Arc<ReaderThreads>,
     mut topics: Vec<Arc<TopicEntry<i64>>>,
 ) -> Result<(), EventLogError> {
     topics.retain(|topic| topic.count() > 0 && topic.kept().oldest.is_none());
@@ -216,7 +216,7 @@ impl TopicSelection {
     /// Reads the events after the sequence number `after`, oldest first.
     pub async fn read(
         self: Arc<Self>,
-        readers: &Arc<Readers>,
+        readers: &Arc<ReaderThreads>,
         after: u64,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
@@ -227,7 +227,7 @@ impl TopicSelection {
     /// Reads the events before the sequence number `before`, newest first.
     pub async fn read_before(
         self: Arc<Self>,
-        readers: &Arc<Readers>,
+        readers: &Arc<ReaderThreads>,
         before: u64,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
@@ -243,7 +243,7 @@ impl TopicSelection {
     /// a read of a few events costs as much as one of many.
     async fn read_span(
         self: Arc<Self>,
-        readers: &Arc<Readers>,
+        readers: &Arc<ReaderThreads>,
         mut span: Span,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
@@ -409,7 +409,7 @@ impl TopicSelection {
     /// of them is damaged, returns only those.
     pub async fn newest_of_each(
         self: Arc<Self>,
-        readers: &Arc<Readers>,
+        readers: &Arc<ReaderThreads>,
         after: u64,
         limit: ReadLimit,
     ) -> Result<Found, EventLogError> {
@@ -462,7 +462,7 @@ impl TopicSelection {
     /// Finds the event with a key. Returns `None` if it is damaged.
     pub async fn find(
         self: Arc<Self>,
-        readers: &Arc<Readers>,
+        readers: &Arc<ReaderThreads>,
         key: IdempotencyKey,
     ) -> Result<Option<Event>, EventLogError> {
         readers

@@ -28,7 +28,7 @@ const NICE: i32 = 10;
 type ReadStep = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
 
 /// Threads with a read-only connection each. Steps wait for a thread, in order.
-pub(super) struct Readers {
+pub(super) struct ReaderThreads {
     file: PathBuf,
     /// `None` once they must end.
     steps: Mutex<Option<mpsc::Sender<ReadStep>>>,
@@ -37,7 +37,7 @@ pub(super) struct Readers {
     checking: Mutex<Option<Connection>>,
 }
 
-impl Readers {
+impl ReaderThreads {
     pub fn start(file: PathBuf) -> io::Result<Self> {
         let (sender, steps) = mpsc::channel();
         let steps = Arc::new(Mutex::new(steps));
@@ -150,7 +150,7 @@ mod tests {
     };
 
     /// Starts the readers of an empty log.
-    fn readers() -> (tempfile::TempDir, SqliteLog, Arc<Readers>) {
+    fn readers() -> (tempfile::TempDir, SqliteLog, Arc<ReaderThreads>) {
         let folder = tempfile::tempdir().unwrap();
         let log = SqliteLog::open(folder.path(), Retention::default(), Timestamp::now).unwrap();
         let readers = Arc::clone(&log.shared.readers);

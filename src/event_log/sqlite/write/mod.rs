@@ -35,7 +35,7 @@ use super::{
     files::{self, Place},
     index::Index,
     life_file::LifeFile,
-    readers::Readers,
+    readers::ReaderThreads,
     reserve::{Reserve, provide_blocks},
     schema,
 };
@@ -96,7 +96,7 @@ pub(super) struct Shared {
     pub condition: Arc<Mutex<Condition>>,
     /// The time since which the writer has worked without a pause; `None` while it waits.
     pub busy_since: Arc<Mutex<Option<Instant>>>,
-    pub readers: Arc<Readers>,
+    pub readers: Arc<ReaderThreads>,
 }
 
 /// The only connection that writes to the database.
@@ -324,7 +324,7 @@ impl Writer {
         for draft in drafts {
             results.push(append.append(draft)?);
         }
-        let (TopicChanges { added, forgotten, ends, .. }, newest) = append.finish();
+        let (TopicChanges { added, forgotten, ends, .. }, newest) = append.finish()?;
         transaction.commit().map_err(FailedAttempt::of_commit)?;
         if !(added.is_empty() && forgotten.is_empty() && ends.is_empty()) {
             self.topic_bytes.set(None);
