@@ -247,6 +247,7 @@ impl FromStr for Name {
 impl TryFrom<String> for Name {
     type Error = InvalidName;
 
+    /// Converts the text, as [`FromStr`] parses it.
     fn try_from(text: String) -> Result<Self, InvalidName> {
         text.parse()
     }

@@ -245,6 +245,8 @@ impl Drop for SqliteLog {
             // A panic of the thread has already been printed.
             let _ = writer.join();
         }
+        // The writer has done so, unless it has panicked.
+        self.shared.readers.stop();
     }
 }
 

@@ -16,9 +16,9 @@ use tokio::sync::oneshot;
 use super::schema;
 use crate::event_log::store::EventLogError;
 
-/// Maximum number of threads, unless there are fewer cores.
+/// Maximum number of threads. It is less on a system with fewer cores.
 const MAX_THREADS: usize = 4;
-/// The nice value of the threads. On a busy system, the kernel gives the writer and the network
+/// Addition to the nice value of the threads. On a busy system, the kernel gives the writer and the network
 /// their turn first, so that old events do not hold up new ones.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
@@ -99,12 +99,12 @@ impl ReaderThreads {
         connection: &mut Option<Connection>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        let open = connection.take().map_or_else(|| open(&self.file), Ok)?;
+        let opened = connection.take().map_or_else(|| open(&self.file), Ok)?;
         // All queries of a step must see the same state.
-        let transaction = open.unchecked_transaction()?;
+        let transaction = opened.unchecked_transaction()?;
         let result = read(&transaction)?;
         transaction.finish()?;
-        *connection = Some(open);
+        *connection = Some(opened);
         Ok(result)
     }
 }
@@ -112,7 +112,7 @@ impl ReaderThreads {
 /// Runs steps until there are no more senders of them.
 fn run(steps: &Mutex<mpsc::Receiver<ReadStep>>, mut connection: Option<Connection>) {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+    if let Err(error) = rustix::process::nice(NICE) {
         tracing::debug!(%error, "the readers of the event log have the usual priority");
     }
     loop {
@@ -204,9 +204,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn the_threads_leave_the_writer_its_turn() {
+        // That of a thread, on Linux.
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let usual = nice();
         let (_folder, _log, readers) = readers();
-        let nice = |_: &Connection| Ok(rustix::process::getpriority_process(None));
-        let usual = rustix::process::getpriority_process(None).unwrap();
-        assert_eq!(readers.run(nice).await.unwrap().unwrap(), NICE.max(usual));
+        assert_eq!(readers.run(move |_| Ok(nice())).await.unwrap(), (usual + NICE).min(19));
+        assert_eq!(nice(), usual);
     }
 }

@@ -155,7 +155,7 @@ impl<'a> AppendTransaction<'a> {
     /// Inserts the drafts that wait.
     fn insert_waiting(&mut self) -> rusqlite::Result<()> {
         let Some(row_id) = self.last.as_ref().map(|last| last.place) else { return Ok(()) };
-        let waiting = mem::take(&mut self.waiting);
+        let mut waiting = mem::take(&mut self.waiting);
         let first = self.newest + 1 - waiting.len() as u64;
         if waiting.len() == ROWS {
             let mut insert = self.transaction.prepare_cached(insert_rows())?;
@@ -168,10 +168,12 @@ impl<'a> AppendTransaction<'a> {
             }
             insert.raw_execute()?;
         } else {
-            for (sequence, draft) in (first..).zip(waiting) {
+            for (sequence, draft) in (first..).zip(&waiting) {
                 self.insert_at(sequence, row_id, draft)?;
             }
         }
+        waiting.clear();
+        self.waiting = waiting;
         Ok(())
     }
 
@@ -206,7 +208,7 @@ impl<'a> AppendTransaction<'a> {
         if is_new { None } else { self.index.lock().topics.get(topic)?.end() }
     }
 
-    /// Returns the pending changes to the topics, and the newest sequence number.
+    /// Inserts the rest. Returns the pending changes to the topics, and the newest sequence number.
     pub fn finish(mut self) -> rusqlite::Result<(TopicChanges, u64)> {
         self.insert_waiting()?;
         Ok((self.topics, self.newest))

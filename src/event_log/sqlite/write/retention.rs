@@ -255,8 +255,8 @@ impl Writer {
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             // One statement for many events takes SQLite less time for each.
-            let mut delete =
-                transaction.prepare_cached("DELETE FROM events WHERE sequence BETWEEN ?1 AND ?2")?;
+            let mut delete = transaction
+                .prepare_cached("DELETE FROM events WHERE sequence BETWEEN ?1 AND ?2")?;
             let mut sequences: Vec<_> = events.iter().map(|event| event.sequence).collect();
             sequences.sort_unstable();
             for run in sequences.chunk_by(|before, next| before + 1 == *next) {
