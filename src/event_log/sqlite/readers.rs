@@ -18,8 +18,8 @@ use crate::event_log::store::EventLogError;
 
 /// Maximum number of threads. It is less on a system with fewer cores.
 const MAX_THREADS: usize = 4;
-/// Addition to the nice value of the threads. On a busy system, the kernel gives the writer and the network
-/// their turn first, so that old events do not hold up new ones.
+/// Addition to the nice value of the threads. On a busy system, the kernel gives the writer and the
+/// network their turn first, so that old events do not hold up new ones.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
