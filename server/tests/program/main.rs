@@ -93,7 +93,14 @@ impl Program {
 
     /// Returns the next line of the standard output.
     async fn line(&mut self) -> String {
-        timeout(DEADLINE, self.stdout.next_line()).await.expect("a line").unwrap().unwrap()
+        match timeout(DEADLINE, self.stdout.next_line()).await.expect("a line").unwrap() {
+            Some(line) => line,
+            None => {
+                let mut errors = String::new();
+                self.child.stderr.take().unwrap().read_to_string(&mut errors).await.unwrap();
+                panic!("the program has ended: {errors}");
+            }
+        }
     }
 
     async fn signal(&self, name: &str) {

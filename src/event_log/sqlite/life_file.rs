@@ -10,15 +10,18 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+    thread,
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use super::{error::OpenError, files};
+use super::{error::OpenError, files, schema::BUSY_TIMEOUT};
 
 /// Name of the database.
 const DATABASE: &str = "log.db";
 /// Name of this file.
 const NAME: &str = "log.life";
+/// Pause between two attempts to lock the file.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Length of the text: three numbers of twenty digits, each followed by a space or a line feed.
 const LENGTH: usize = 3 * 21;
 
@@ -32,15 +35,26 @@ pub(super) struct LifeFile {
 
 impl LifeFile {
     /// Opens and locks the file. Creates the folder and the file if they are missing.
+    ///
+    /// Waits for the lock up to [`BUSY_TIMEOUT`]. A process that was killed holds it until all of
+    /// its threads have ended, although its clients have seen their connections close.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
         let folder_error = |reason| OpenError::Folder { folder: folder.to_owned(), reason };
         files::create_folder(folder).map_err(folder_error)?;
         let options = files::private().create(true).truncate(false).to_owned();
         let file = options.open(folder.join(NAME)).map_err(folder_error)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { file, database: folder.join(DATABASE), identity: [0; 2] }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
-            Err(TryLockError::Error(reason)) => Err(folder_error(reason)),
+        let begun = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    return Ok(Self { file, database: folder.join(DATABASE), identity: [0; 2] });
+                }
+                Err(TryLockError::WouldBlock) if begun.elapsed() < BUSY_TIMEOUT => {
+                    thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(folder.to_owned())),
+                Err(TryLockError::Error(reason)) => return Err(folder_error(reason)),
+            }
         }
     }
 
