@@ -93,14 +93,13 @@ impl Program {
 
     /// Returns the next line of the standard output.
     async fn line(&mut self) -> String {
-        match timeout(DEADLINE, self.stdout.next_line()).await.expect("a line").unwrap() {
-            Some(line) => line,
-            None => {
-                let mut errors = String::new();
-                self.child.stderr.take().unwrap().read_to_string(&mut errors).await.unwrap();
-                panic!("the program has ended: {errors}");
-            }
+        let line = timeout(DEADLINE, self.stdout.next_line()).await.expect("a line").unwrap();
+        if let Some(line) = line {
+            return line;
         }
+        let mut errors = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut errors).await.unwrap();
+        panic!("the program has ended: {errors}")
     }
 
     async fn signal(&self, name: &str) {
