@@ -58,7 +58,7 @@ test-clients: setup-test build ## Run public clients and the examples against th
 test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (4 minutes)
 	@scripts/test.sh proxies
 
-soak: setup-build ## Run 1,000 power cuts, ten minutes of clients that come and go, and a crowd of 15,000 (16 minutes)
+soak: setup-build ## Run 10,000 simulations, 1,000 power cuts, ten minutes of clients that come and go, and a crowd of 15,000 (17 minutes)
 	@scripts/test.sh soak
 
 # The time that each target is fuzzed for.

@@ -183,6 +183,8 @@ group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
 # Longer forms of tests of the groups above.
 group soak
+step '10,000 simulations of the hub' \
+    env SIMULATIONS=10000 cargo test --quiet -p waterclock --all-features --lib simulation
 step '1,000 power cuts' env POWER_CUTS=1000 cargo test --quiet -p server --test power
 step 'ten minutes of clients that come and go' \
     env CHURN_SECONDS=600 cargo test --quiet -p server --test program churn -- --nocapture

@@ -1,7 +1,7 @@
 //! Bookkeeping of topics, shared by all event logs.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -57,8 +57,8 @@ impl Drops {
 #[derive(Debug)]
 struct TopicEntries<T> {
     by_topic: TopicMap<Arc<TopicEntry<T>>>,
-    /// The drops of topics without an entry.
-    forgotten: ForgottenDrops,
+    /// The drops of topics that have no entry any more.
+    forgotten: ForgottenTopics,
     /// The place where changes are noted, if they are.
     changed: Option<Arc<ChangedTopics>>,
 }
@@ -84,6 +84,47 @@ struct TopicDrops {
     dropped: Dropped,
     /// Events up to this one are being deleted: they must not be read, and count as dropped.
     hidden: Dropped,
+}
+
+/// The drops of the topics that were forgotten.
+#[derive(Debug, Default)]
+struct ForgottenTopics {
+    /// Those of the last ones, with the number of each.
+    by_topic: TopicMap<(u64, TopicDrops)>,
+    /// The inverse.
+    by_number: BTreeMap<u64, Topic>,
+    /// Those of all others.
+    others: ForgottenDrops,
+}
+
+impl ForgottenTopics {
+    /// Maximum number of topics that are told apart.
+    const MAX: usize = 10_000;
+
+    fn add(&mut self, topic: Topic, drops: TopicDrops) {
+        if drops.newest_after(0) == 0 {
+            return;
+        }
+        let number = self.by_number.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.by_topic.insert(&topic, (number, drops));
+        self.by_number.insert(number, topic);
+        if self.by_number.len() > Self::MAX
+            && let Some((_, first)) = self.by_number.pop_first()
+            && let Some((_, TopicDrops { dropped, hidden })) = self.by_topic.remove(&first)
+        {
+            self.others.add(dropped);
+            self.others.add(hidden);
+        }
+    }
+
+    /// Takes the drops of a topic that is used again, or of one that may be.
+    fn take(&mut self, topic: &Topic) -> TopicDrops {
+        let Some((number, drops)) = self.by_topic.remove(topic) else {
+            return TopicDrops { dropped: self.others.bound(), hidden: Dropped::default() };
+        };
+        self.by_number.remove(&number);
+        drops
+    }
 }
 
 impl TopicDrops {
@@ -208,14 +249,19 @@ impl StoredEnd {
 
 impl<T> TopicEntry<T> {
     /// Creates an entry of a topic without events.
+    #[cfg(feature = "sqlite")]
     pub fn new(topic: Topic, place: T, dropped: Dropped) -> Self {
+        Self::with_drops(topic, place, TopicDrops { dropped, hidden: Dropped::default() })
+    }
+
+    fn with_drops(topic: Topic, place: T, drops: TopicDrops) -> Self {
         Self {
             topic,
             place,
             count: AtomicUsize::new(0),
             published: AtomicU64::new(0),
             newest: AtomicU64::new(0),
-            drops: Mutex::new(TopicDrops { dropped, hidden: Dropped::default() }),
+            drops: Mutex::new(drops),
             kept: Mutex::default(),
             end: Mutex::default(),
         }
@@ -338,9 +384,9 @@ impl<T> Topics<T> {
             newest_end = entry.end().map_or(0, |end| end.sequence).max(newest_end);
             by_topic.insert(&entry.topic, Arc::clone(&entry));
         }
-        let mut forgotten_drops = ForgottenDrops::default();
-        forgotten_drops.add(Dropped::before_start(forgotten));
-        let entries = TopicEntries { by_topic, forgotten: forgotten_drops, changed: None };
+        let mut forgotten_topics = ForgottenTopics::default();
+        forgotten_topics.others.add(Dropped::before_start(forgotten));
+        let entries = TopicEntries { by_topic, forgotten: forgotten_topics, changed: None };
         Self {
             entries: RwLock::new(entries),
             newest_end: newest_end.into(),
@@ -488,13 +534,15 @@ impl<T> Topics<T> {
         }
         let entries = self.entries.read();
         let (mut newest, mut found) = (0, 0);
-        entries.by_topic.find(topics, |entry| {
-            newest = entry.drops.lock().newest_after(drops).max(newest);
+        let mut look = |of_topic: &TopicDrops| {
+            newest = of_topic.newest_after(drops).max(newest);
             found += 1;
-        });
-        let has_all_entries = topics.are_exact() && found == topics.iter().count();
-        if !has_all_entries {
-            newest = newest.max(entries.forgotten.newest_after(drops));
+        };
+        entries.by_topic.find(topics, |entry| look(&entry.drops.lock()));
+        entries.forgotten.by_topic.find(topics, |(_, drops)| look(drops));
+        let has_all = topics.are_exact() && found == topics.iter().count();
+        if !has_all {
+            newest = newest.max(entries.forgotten.others.newest_after(drops));
         }
         Dropped { newest: if newest > after { newest } else { 0 }, drops: so_far }
     }
@@ -502,7 +550,8 @@ impl<T> Topics<T> {
     /// Adds an entry for a topic, which may have had one before.
     pub fn add(&self, topic: Topic, place: T) -> Arc<TopicEntry<T>> {
         let mut entries = self.entries.write();
-        let entry = Arc::new(TopicEntry::new(topic, place, entries.forgotten.bound()));
+        let drops = entries.forgotten.take(&topic);
+        let entry = Arc::new(TopicEntry::with_drops(topic, place, drops));
         entries.by_topic.insert(&entry.topic, Arc::clone(&entry));
         entry
     }
@@ -542,22 +591,21 @@ impl<T> Topics<T> {
     #[cfg(feature = "sqlite")]
     pub fn forget_up_to(&self, newest: u64) {
         let mut entries = self.entries.write();
-        entries.forgotten.add(self.drops.lock().add(newest));
+        entries.forgotten.others.add(self.drops.lock().add(newest));
     }
 
     /// Removes the entry of a topic that has no events.
     pub fn forget(&self, topic: &Topic) {
         let mut entries = self.entries.write();
         let Some(entry) = entries.by_topic.remove(topic) else { return };
-        let TopicDrops { dropped, hidden } = *entry.drops.lock();
-        entries.forgotten.add(dropped);
-        entries.forgotten.add(hidden);
+        let mut drops = *entry.drops.lock();
         if let Some(end) = entry.end()
-            && end.sequence > dropped.newest.max(hidden.newest)
+            && end.sequence > drops.newest_after(0)
         {
             // Its end is gone only now.
-            entries.forgotten.add(self.drops.lock().add(end.sequence));
+            drops.dropped = self.drops.lock().add(end.sequence);
         }
+        entries.forgotten.add(topic.clone(), drops);
     }
 }
 
@@ -573,4 +621,27 @@ pub(super) struct TopicChanges {
     /// New ends, and ends of topics that are reopened.
     #[cfg(feature = "sqlite")]
     pub ends: HashMap<Topic, Arc<StoredEnd>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_topics_that_were_forgotten_are_told_apart() {
+        let topics = Topics::<()>::default();
+        let topic = |number: u64| format!("t{number}").parse::<Topic>().unwrap();
+        let count = ForgottenTopics::MAX as u64 + 2;
+        for number in 1..=count {
+            let entry = topics.add(topic(number), ());
+            topics.set_dropped(&entry, number);
+            topics.forget(&entry.topic);
+        }
+        let dropped = |number| topics.dropped_after(&topic(number).into(), 0, 0).newest;
+        // Of the first two, an upper bound is known, which counts for all that are not known.
+        assert_eq!([1, 2, 3, count, count + 1].map(dropped), [2, 2, 3, count, 2]);
+        let again = topics.add(topic(count), ());
+        assert_eq!((again.dropped(), topics.add(topic(1), ()).dropped()), (count, 2));
+        assert_eq!(topics.dropped_after(&topic(count).into(), 0, 0).newest, count);
+    }
 }

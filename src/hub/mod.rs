@@ -32,6 +32,8 @@ mod pattern_index;
 mod publish;
 mod reader_watch;
 mod ring;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod subscriber;
 mod topic_filter;
@@ -332,9 +334,7 @@ impl Hub {
     /// Creates a subscriber to the topics that continues at `cursor`.
     pub fn subscribe(&self, topics: Patterns, cursor: Cursor) -> Subscriber {
         let Bounds { epoch, start, newest } = self.state.log.bounds();
-        // Only a reader that comes back may have missed an event.
-        let after = if let Cursor::After(id) = &cursor { id.sequence } else { u64::MAX };
-        let Dropped { newest: dropped, drops } = self.state.log.dropped_after(&topics, after, 0);
+        let (dropped, drops) = self.dropped_after(&topics, &cursor);
         let (membership, channel, now) = Membership::join(&self.state, &topics);
         let (sequence, reason) = match &cursor {
             Cursor::Now => (now, None),
@@ -384,6 +384,19 @@ impl Hub {
             held: VecDeque::new(),
             log_read: None,
         }
+    }
+
+    /// Returns the newest event that a reader has missed for good, and the number of drops of which
+    /// it knows then.
+    fn dropped_after(&self, topics: &Patterns, cursor: &Cursor) -> (u64, u64) {
+        let Cursor::After(EventId { sequence: after, .. }) = *cursor else {
+            return (0, self.state.log.dropped_after(topics, u64::MAX, 0).drops);
+        };
+        let Dropped { newest, drops } = self.state.log.dropped_after(topics, after, 0);
+        // The ring may still have what the log has dropped. If that is gone by the time that the
+        // subscriber reads it, the log tells of it.
+        let is_in_ring = newest > 0 && self.state.fanout.lock().ring.after(after, 0).is_some();
+        if is_in_ring { (0, 0) } else { (newest, drops) }
     }
 
     /// Creates a subscriber to the topics that continues with the first kept event of `time` or

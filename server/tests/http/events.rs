@@ -218,10 +218,8 @@ async fn a_cut_before_the_first_event_loses_nothing() {
 
 #[tokio::test]
 async fn an_unusable_cursor_gets_a_gap() {
-    let server = Server::start_with(Settings { retain_count: 2, ..Settings::default() }).await;
-    for tick in ["a", "b", "c", "d"] {
-        server.publish(tick).await;
-    }
+    let settings = Settings { retain_count: 2, ..Settings::default() };
+    let server = Server::start_after(&["a", "b", "c", "d"], settings).await;
     let long = "9".repeat(300);
     for (cursor, reason, resumes_after) in [
         (event_id(1).as_bytes(), "expired", 2),

@@ -73,10 +73,8 @@ async fn a_poll_without_a_cursor_has_the_newest_event() {
 
 #[tokio::test]
 async fn a_gap_comes_with_the_events_after_it() {
-    let server = start_retaining_four().await;
-    for tick in ["a", "b", "c", "d", "e", "f"] {
-        server.publish(tick).await;
-    }
+    let settings = Settings { retain_count: 4, ..Settings::default() };
+    let server = Server::start_after(&["a", "b", "c", "d", "e", "f"], settings).await;
     let rest = data(&["c", "d", "e", "f"]);
     let expired = Some("expired".to_owned());
     assert_eq!(poll(&server, "last_event_id=000000000000c10c-1").await, (rest, 6, expired));

@@ -109,6 +109,17 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    fn log(&self) -> MemoryLog {
+        let retention = Retention {
+            clock_count: self.retain_count,
+            topics: self.max_topics,
+            ..Retention::default()
+        };
+        MemoryLog::new(Epoch::new(0xc10c), retention)
+    }
+}
+
 impl Server {
     /// Starts a server with the default settings.
     pub async fn start() -> Self {
@@ -127,14 +138,15 @@ impl Server {
 
     /// Starts a server with an event log in memory.
     pub async fn start_with(settings: Settings) -> Self {
-        let log = MemoryLog::new(
-            Epoch::new(0xc10c),
-            Retention {
-                clock_count: settings.retain_count,
-                topics: settings.max_topics,
-                ..Retention::default()
-            },
-        );
+        Self::start_over(settings.log(), settings).await
+    }
+
+    /// Starts a server whose event log has had these ticks of the clock before.
+    pub async fn start_after(ticks: &[&str], settings: Settings) -> Self {
+        let (log, time) = (settings.log(), TIME.parse().unwrap());
+        for tick in ticks {
+            log.append(vec![Draft::new("clock".parse().unwrap(), *tick)], time).await.unwrap();
+        }
         Self::start_over(log, settings).await
     }
 

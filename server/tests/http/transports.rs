@@ -242,13 +242,10 @@ async fn a_cut_causes_no_losses_and_no_duplicates(transport: Transport) {
     }
 }
 
-/// Starts a server that has published four ticks, and has dropped the first two.
+/// Starts a server whose log has had four ticks, and has dropped the first two.
 async fn start_with_two_of_four() -> Server {
-    let server = Server::start_with(Settings { retain_count: 2, ..Settings::default() }).await;
-    for tick in ["a", "b", "c", "d"] {
-        server.publish(tick).await;
-    }
-    server
+    let settings = Settings { retain_count: 2, ..Settings::default() };
+    Server::start_after(&["a", "b", "c", "d"], settings).await
 }
 
 async fn an_unusable_cursor_gets_a_gap(transport: Transport) {

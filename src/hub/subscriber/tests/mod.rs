@@ -116,12 +116,13 @@ async fn each_cursor_starts_at_its_position() {
 #[tokio::test(start_paused = true)]
 async fn an_invalid_cursor_is_a_gap_and_then_continues() {
     let hub = hub(2);
-    publish(&hub, 5).await;
+    // The first ones are no longer in the ring.
+    publish(&hub, 10_000).await;
     let other: EventId = "0000000000000002-4".parse().unwrap();
     for (cursor, reason, expected) in [
-        (Cursor::After(id(2)), GapReason::Expired, vec![4, 5]),
-        (Cursor::After(other), GapReason::OtherEpoch, vec![4, 5]),
-        (Cursor::After(id(6)), GapReason::Future, vec![]),
+        (Cursor::After(id(2)), GapReason::Expired, vec![9999, 10_000]),
+        (Cursor::After(other), GapReason::OtherEpoch, vec![9999, 10_000]),
+        (Cursor::After(id(10_001)), GapReason::Future, vec![]),
         (Cursor::Malformed("x".to_owned()), GapReason::Malformed, vec![]),
     ] {
         let mut subscriber = subscribe(&hub, cursor.clone());
@@ -129,7 +130,23 @@ async fn an_invalid_cursor_is_a_gap_and_then_continues() {
         assert_eq!(gap(&mut subscriber).await.0, reason, "{cursor:?}");
         assert_eq!(take(&mut subscriber).await, expected, "{cursor:?}");
     }
-    assert!(subscribe(&hub, Cursor::After(id(3))).is_settled(), "no event after it is missing");
+    // No event after these is missing: those that the log has dropped are in the ring.
+    for after in [9998, 5000] {
+        let mut subscriber = subscribe(&hub, Cursor::After(id(after)));
+        assert!(subscriber.is_settled());
+        assert_eq!(take(&mut subscriber).await, (after + 1..=10_000).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_the_ring_has_lost_before_they_are_read_are_a_gap() {
+    let hub = hub(2);
+    publish(&hub, 5).await;
+    let mut subscriber = subscribe(&hub, Cursor::After(id(2)));
+    assert!(subscriber.is_settled(), "the ring has the next ones");
+    publish(&hub, 10_000).await;
+    assert_eq!(gap(&mut subscriber).await, (GapReason::Expired, id(2).to_string()));
+    assert_eq!(take(&mut subscriber).await, [10_004, 10_005]);
 }
 
 #[tokio::test(start_paused = true)]
