@@ -334,7 +334,10 @@ impl Hub {
     /// Creates a subscriber to the topics that continues at `cursor`.
     pub fn subscribe(&self, topics: Patterns, cursor: Cursor) -> Subscriber {
         let Bounds { epoch, start, newest } = self.state.log.bounds();
-        let (dropped, drops) = self.dropped_after(&topics, &cursor);
+        let (dropped, drops) = match &cursor {
+            Cursor::After(id) if id.epoch == epoch => self.dropped_after(&topics, id.sequence),
+            _ => (0, self.state.log.dropped_after(&topics, u64::MAX, 0).drops),
+        };
         let (membership, channel, now) = Membership::join(&self.state, &topics);
         let (sequence, reason) = match &cursor {
             Cursor::Now => (now, None),
@@ -386,12 +389,9 @@ impl Hub {
         }
     }
 
-    /// Returns the newest event that a reader has missed for good, and the number of drops of which
-    /// it knows then.
-    fn dropped_after(&self, topics: &Patterns, cursor: &Cursor) -> (u64, u64) {
-        let Cursor::After(EventId { sequence: after, .. }) = *cursor else {
-            return (0, self.state.log.dropped_after(topics, u64::MAX, 0).drops);
-        };
+    /// Returns the newest event after a position that a reader has missed for good, and the number
+    /// of drops of which it knows then.
+    fn dropped_after(&self, topics: &Patterns, after: u64) -> (u64, u64) {
         let Dropped { newest, drops } = self.state.log.dropped_after(topics, after, 0);
         // The ring may still have what the log has dropped. If that is gone by the time that the
         // subscriber reads it, the log tells of it.

