@@ -56,8 +56,8 @@ pub struct Gap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapReason {
-    /// Events after the cursor are no longer kept, or may not be. The stream continues with the next
-    /// event that the server has.
+    /// Events after the cursor are no longer kept, or may be gone. The stream continues with the
+    /// next event that the server has.
     Expired,
     /// The events after the cursor were damaged on the server's disk. The stream continues with the
     /// first event that is not.
