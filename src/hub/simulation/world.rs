@@ -117,11 +117,6 @@ impl World {
     /// Lets everything end that has begun.
     async fn rest(&mut self, hub: &Hub, mut publishes: Vec<Publish>) {
         self.disk.calm_down();
-        for number in 0..self.readers.len() {
-            if self.readers[number].subscriber.is_none() {
-                self.connect(hub, number);
-            }
-        }
         let mut quiet = 0;
         while quiet < 20 {
             self.disk.next_step();
