@@ -28,6 +28,10 @@ def before_call(context, case, kwargs):
     # OpenAPI cannot say that a time is in the past.
     if str(query.get("since", "")) > time.strftime("%Y-%m-%dT", time.gmtime()):
         query["since"] = "10m"
+    # Nor that the product of two is limited: a probe has at most 2 MiB of padding.
+    events, padding = (str(query.get(name, "")) for name in ("events", "bytes"))
+    if events.isdecimal() and padding.isdecimal() and int(events) <= 1000 and 0 < int(padding) <= 8192:
+        query["events"] = min(int(events), 2 * 1024 * 1024 // int(padding))
     # Nor that one parameter needs another.
     if "split" not in query:
         query.pop("while", None)
