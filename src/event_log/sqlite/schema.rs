@@ -94,7 +94,8 @@ pub(super) fn open(
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES).map_err(failed)?;
-    // What a statement may have to take back: there may be no place for temporary files.
+    // Statements keep in memory the pages that they may have to restore. There may be no place for
+    // temporary files.
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(failed)?;
     migrate(&mut connection, format).map_err(failed)?;
     let is_repaired = repair(&mut connection).map_err(failed)?;
