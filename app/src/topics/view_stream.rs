@@ -26,6 +26,7 @@ const URL: &str = "/topics";
 #[derive(Clone, Copy)]
 pub(super) struct ViewStream {
     connection: StoredValue<Connection>,
+    is_wanted: StoredValue<bool>,
     url: RwSignal<Option<String>>,
     pub(super) state: RwSignal<ConnectionState>,
     pub(super) reason: RwSignal<Option<DisconnectReason>>,
@@ -48,6 +49,7 @@ impl ViewStream {
             state: RwSignal::new(connection.state().clone()),
             reason: RwSignal::new(connection.reason().cloned()),
             connection: StoredValue::new(connection),
+            is_wanted: StoredValue::new(false),
             url: RwSignal::default(),
             now: RwSignal::default(),
         };
@@ -87,8 +89,14 @@ impl ViewStream {
         self.input(ConnectionInput::Connect);
     }
 
-    /// Opens the view, or closes it. A refusal stays until the reader tries again.
+    /// Opens the view, or closes it, on a change. A second event that says the same (`pageshow`
+    /// after the page's start) must not cut a wait short, nor ask again for a reason. A refusal
+    /// stays until the reader tries again.
     fn set_wanted(self, is_wanted: bool) {
+        if self.is_wanted.get_value() == is_wanted {
+            return;
+        }
+        self.is_wanted.set_value(is_wanted);
         if *self.state.read_untracked() != ConnectionState::Refused {
             let input = if is_wanted { ConnectionInput::Connect } else { ConnectionInput::Stop };
             self.input(input);
