@@ -25,6 +25,8 @@
 mod ages;
 mod changed_topics;
 mod drops;
+#[cfg(feature = "sqlite")]
+pub mod entry;
 mod memory;
 mod retention;
 #[cfg(feature = "sqlite")]

@@ -43,6 +43,25 @@ pub enum OpenError {
         /// The number of the newest format that this program knows.
         supported: usize,
     },
+    /// The log is the mirror of a cluster, or of another one.
+    #[error(
+        "the event log {} belongs to a node of the cluster {stream:?}: \
+         serve it with the options of that cluster, or choose another folder",
+        file.display()
+    )]
+    Mirror {
+        /// The database.
+        file: PathBuf,
+        /// Identification of the cluster's stream.
+        stream: String,
+    },
+    /// The log has events of one process, which a node of a cluster cannot have.
+    #[error(
+        "the event log {} has events that the cluster does not have: \
+         choose another folder for this node",
+        .0.display()
+    )]
+    NoMirror(PathBuf),
     /// The file is not a database of this program.
     #[error("{} is not an event log of waterclock", .0.display())]
     NotALog(PathBuf),

@@ -24,6 +24,8 @@ mod schema;
 mod write;
 
 #[cfg(test)]
+mod mirror_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -36,6 +38,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 pub use error::OpenError;
@@ -47,6 +50,7 @@ const MAX_BUSY: Duration = Duration::from_secs(30);
 use super::{
     changed_topics::ChangedTopics,
     drops::Dropped,
+    entry::{ApplyError, Mirrored, Outcome, Sequenced},
     retention::Retention,
     store::{
         Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
@@ -65,7 +69,7 @@ use life_file::LifeFile;
 use read::{Found, TopicSelection, first_since};
 use readers::ReaderThreads;
 use reserve::Reserve;
-use write::{Command, Shared, Writer};
+use write::{Command, Mirror, Shared, Writer};
 
 /// A durable event log: appended events survive a crash of the process or the system.
 pub struct SqliteLog {
@@ -94,6 +98,27 @@ impl SqliteLog {
         retention: Retention,
         now: impl Fn() -> Timestamp + Send + 'static,
     ) -> Result<Self, OpenError> {
+        Self::open_as(folder, retention, None, now)
+    }
+
+    /// Opens the log in `folder` as a mirror of the stream of a cluster. Creates both if they are
+    /// missing. The first entry says which events are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), or if the log has the events of one process or mirrors another
+    /// stream.
+    pub fn open_mirror(folder: &Path, stream: &str) -> Result<Self, OpenError> {
+        // Only the probe of the writer asks for the time.
+        Self::open_as(folder, Retention::default(), Some(stream), Timestamp::now)
+    }
+
+    fn open_as(
+        folder: &Path,
+        retention: Retention,
+        stream: Option<&str>,
+        now: impl Fn() -> Timestamp + Send + 'static,
+    ) -> Result<Self, OpenError> {
         let mut life_file = LifeFile::open(folder)?;
         let file = life_file.database.clone();
         let mut reserve = Reserve::of(folder);
@@ -105,12 +130,13 @@ impl SqliteLog {
         let opened = schema::open(&file, &retention);
         let (connection, mut index, is_repaired) = opened
             .map_err(|error| if reserve.is_full() { error.on_full_disk(&file) } else { error })?;
+        prepare_mirror(&connection, &file, index.newest, stream)?;
         if is_repaired {
             tracing::error!(
                 epoch = %index.epoch,
                 "the topics of the event log were damaged: its ids start a new epoch"
             );
-        } else if !life_file.matches_database(index.newest) {
+        } else if stream.is_none() && !life_file.matches_database(index.newest) {
             // The next sequence numbers may have been used for other events.
             index.epoch = schema::begin_life(&connection, &file)?;
             tracing::warn!(
@@ -129,6 +155,7 @@ impl SqliteLog {
             condition: Arc::default(),
             busy_since: Arc::default(),
             readers: Arc::new(ReaderThreads::start(file.clone()).map_err(folder_error)?),
+            mirrored: Arc::default(),
         };
         let writer =
             Writer::new(connection, life_file, shared.clone(), reserve, retention, now, dropped);
@@ -140,6 +167,24 @@ impl SqliteLog {
             .map_err(folder_error)?;
         let (commands, writer) = (Some(commands), Some(thread));
         Ok(Self { shared, topics, damaged: Mutex::default(), drops, commands, writer })
+    }
+
+    /// Returns the part of a cluster's order that the log has applied; `None` for the log of one
+    /// process.
+    pub fn mirrored(&self) -> Option<Mirrored> {
+        self.shared.mirrored.lock().clone()
+    }
+
+    /// Applies an entry of a cluster's order. The log must be a mirror.
+    ///
+    /// The result is not on disk yet when this returns. A crash of the system may undo the last
+    /// entries, and the mirror's place with them, so that they are applied again.
+    ///
+    /// # Errors
+    ///
+    /// If the entry does not follow the mirror's entries, or if the log could not be written.
+    pub async fn apply(&self, entry: Arc<Sequenced>) -> Result<Outcome, ApplyError> {
+        self.command(|reply| Command::Apply { entry, reply }).await?
     }
 
     /// Sends a command to the writer, and waits for its reply.
@@ -234,6 +279,26 @@ impl SqliteLog {
     #[cfg(test)]
     async fn limit_pages(&self, pages: Option<u32>) {
         self.command(|reply| Command::LimitPages { pages, reply }).await.unwrap();
+    }
+}
+
+/// Makes an empty log the mirror of a stream, unless it is one already. Without a stream, checks
+/// that the log is no mirror.
+fn prepare_mirror(
+    connection: &Connection,
+    file: &Path,
+    newest: u64,
+    stream: Option<&str>,
+) -> Result<(), OpenError> {
+    let failed = |reason| OpenError::Failed { file: file.to_owned(), reason };
+    let mirrored = Mirror::read(connection).map_err(failed)?.map(|mirror| mirror.mirrored());
+    match (mirrored, stream) {
+        (Some(of), stream) if stream != Some(of.stream.as_str()) => {
+            Err(OpenError::Mirror { file: file.to_owned(), stream: of.stream })
+        }
+        (None, Some(_)) if newest > 0 => Err(OpenError::NoMirror(file.to_owned())),
+        (None, Some(stream)) => Mirror::begin(connection, stream).map_err(failed),
+        _ => Ok(()),
     }
 }
 

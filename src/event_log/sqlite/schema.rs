@@ -25,7 +25,7 @@ use crate::{
 const APPLICATION_ID: usize = 0x7763_6c6b;
 /// Each migration brings a file of the format before it to its own. A new file has format 0. They
 /// come before the repair, so none of them may depend on the content of rows.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     "CREATE TABLE log (epoch TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT;
      CREATE TABLE topics (
          id INTEGER PRIMARY KEY,
@@ -55,6 +55,18 @@ pub(super) const MIGRATIONS: [&str; 3] = [
          publisher TEXT NOT NULL,
          key TEXT NOT NULL,
          PRIMARY KEY (topic, publisher, key)
+     ) STRICT, WITHOUT ROWID;",
+    "CREATE TABLE mirror (
+         stream TEXT NOT NULL,
+         position INTEGER NOT NULL,
+         digest INTEGER NOT NULL,
+         time INTEGER NOT NULL,
+         retention TEXT NOT NULL
+     ) STRICT;
+     CREATE TABLE senders (
+         sender TEXT PRIMARY KEY,
+         number INTEGER NOT NULL,
+         position INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;",
 ];
 /// The current format.
@@ -226,8 +238,10 @@ fn repair(connection: &mut Connection) -> rusqlite::Result<bool> {
     })?;
     is_damaged |= epoch.is_none();
     if is_damaged {
-        // A crash must not leave a repaired log with its old epoch.
+        // A crash must not leave a repaired log with its old epoch. It is no longer equal to those
+        // of a cluster's other nodes.
         set_new_epoch(&transaction)?;
+        transaction.execute("DELETE FROM mirror", [])?;
     }
     transaction.commit()?;
     Ok(is_damaged)

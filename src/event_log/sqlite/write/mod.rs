@@ -7,10 +7,12 @@
 //! |---|---|
 //! | `append` | a transaction that appends events |
 //! | `journal` | the size of SQLite's journal |
+//! | `mirror` | applying the entries of a cluster's order |
 //! | `retention` | the dropping of events, and the room that the files take |
 
 mod append;
 mod journal;
+mod mirror;
 mod retention;
 
 use std::{
@@ -27,7 +29,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -42,6 +44,7 @@ use super::{
 use crate::{
     event::{Draft, Event, Topic},
     event_log::{
+        entry::{ApplyError, Mirrored, Outcome, Sequenced},
         retention::Retention,
         store::{Appended, Condition, EventLogError, Rejected},
         topics::{TopicChanges, TopicEntry},
@@ -49,6 +52,7 @@ use crate::{
     timestamp::Timestamp,
 };
 use append::{AppendTransaction, Placed};
+pub(super) use mirror::Mirror;
 
 /// Interval of tidying up while few events are appended.
 const TIDY_INTERVAL: Duration = Duration::from_secs(10);
@@ -76,6 +80,8 @@ pub(super) enum Command {
     /// Deletes a slice of a topic's events up to the sequence number `newest`, and replies with the
     /// number of events in it.
     Delete { topic: Topic, newest: u64, reply: oneshot::Sender<Result<usize, EventLogError>> },
+    /// Applies an entry of a cluster's order.
+    Apply { entry: Arc<Sequenced>, reply: oneshot::Sender<Result<Outcome, ApplyError>> },
     #[cfg(test)]
     Tidy(oneshot::Sender<()>),
     #[cfg(test)]
@@ -97,6 +103,8 @@ pub(super) struct Shared {
     /// The time since which the writer has worked without a pause; `None` while it waits.
     pub busy_since: Arc<Mutex<Option<Instant>>>,
     pub readers: Arc<ReaderThreads>,
+    /// The progress of a mirror; `None` for the log of one process.
+    pub mirrored: Arc<Mutex<Option<Mirrored>>>,
 }
 
 /// The only connection that writes to the database.
@@ -111,6 +119,8 @@ pub(super) struct Writer {
     journal_bytes: u64,
     shared: Shared,
     retention: Retention,
+    /// The place in a cluster's order, if the log is a mirror.
+    mirror: Option<Mirror>,
     now: Box<dyn Fn() -> Timestamp + Send>,
     /// Notified when events are no longer being dropped. Its end tells that the writer has stopped.
     dropped: watch::Sender<()>,
@@ -185,6 +195,13 @@ impl Writer {
         connection.pragma_update(None, "wal_autocheckpoint", pages)?;
         let journal_bytes =
             if reserve.bytes() > 0 { journal::usual_bytes(pages, page_size) } else { 0 };
+        let mirror = Mirror::read(&connection)?;
+        if let Some(mirror) = &mirror {
+            // The cluster has the entries on its disks, and a mirror continues where it was.
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            *shared.mirrored.lock() = Some(mirror.mirrored());
+        }
+        let retention = mirror.as_ref().and_then(|mirror| mirror.retention).unwrap_or(retention);
         let mapped = provide_blocks(&files::beside(database, "-shm"));
         reserve.hold();
         let started = Instant::now();
@@ -196,6 +213,7 @@ impl Writer {
             journal_bytes,
             shared,
             retention,
+            mirror,
             now: Box::new(now),
             dropped,
             reserve,
@@ -231,6 +249,15 @@ impl Writer {
                 }
                 Ok(Command::Delete { topic, newest, reply }) => {
                     let _ = reply.send(self.delete_slice(&topic, newest));
+                }
+                Ok(Command::Apply { entry, reply }) => {
+                    let result = self.apply(&entry);
+                    if let Err(ApplyError::EventLog(error)) = &result {
+                        self.report(Some(error.clone()));
+                    } else {
+                        self.report(None);
+                    }
+                    let _ = reply.send(result);
                 }
                 #[cfg(test)]
                 Ok(Command::Tidy(reply)) => {
@@ -281,6 +308,16 @@ impl Writer {
         drafts: Vec<Draft>,
         time: Timestamp,
     ) -> Result<Vec<Result<Appended, Rejected>>, EventLogError> {
+        self.append_with(drafts, time, &|_| Ok(()))
+    }
+
+    /// Appends events together with another change.
+    fn append_with(
+        &mut self,
+        drafts: Vec<Draft>,
+        time: Timestamp,
+        change: &dyn Fn(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<Vec<Result<Appended, Rejected>>, EventLogError> {
         if !self.place.is_kept() {
             return Err(EventLogError::Misplaced);
         }
@@ -290,14 +327,14 @@ impl Writer {
                 return Err(EventLogError::DiskFull);
             }
         }
-        let mut result = self.try_append(&drafts, time);
+        let mut result = self.try_append(&drafts, time, change);
         let mut may_be_stored = false;
         if let Err(failed) = &result
             && may_lack_room(&failed.error)
             && self.make_room()
         {
             may_be_stored = failed.may_be_stored;
-            result = self.try_append(&drafts, time);
+            result = self.try_append(&drafts, time, change);
         }
         let FailedAttempt { error, may_be_stored: may_be_stored_now } = match result {
             Ok(placed) => return Ok(self.appended(drafts, placed)),
@@ -314,6 +351,7 @@ impl Writer {
         &mut self,
         drafts: &[Draft],
         time: Timestamp,
+        change: &dyn Fn(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<Vec<Result<Placed, Rejected>>, FailedAttempt> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -325,6 +363,7 @@ impl Writer {
             results.push(append.append(draft)?);
         }
         let (TopicChanges { added, forgotten, ends, .. }, newest) = append.finish()?;
+        change(&transaction)?;
         transaction.commit().map_err(FailedAttempt::of_commit)?;
         if !(added.is_empty() && forgotten.is_empty() && ends.is_empty()) {
             self.topic_bytes.set(None);

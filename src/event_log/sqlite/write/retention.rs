@@ -24,7 +24,7 @@ const VACUUM_PAGES: usize = 1000;
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An event that is to be dropped.
-struct DroppedEvent {
+pub(super) struct DroppedEvent {
     sequence: u64,
     /// `None` if the topic does not exist, since the event is damaged.
     topic: Option<Topic>,
@@ -151,9 +151,13 @@ impl Writer {
         self.shared.condition.lock().failed_drops += 1;
     }
 
-    /// Drops events that exceed the retention, at most `slice`, and returns their number.
+    /// Drops events that exceed the retention, at most `slice`, and returns their number. A mirror
+    /// does so while it applies entries, and at no other time.
     fn drop_excess(&mut self, slice: usize) -> rusqlite::Result<usize> {
-        let excess = self.excess(slice)?;
+        if self.mirror.is_some() {
+            return Ok(0);
+        }
+        let excess = self.excess(slice, None)?;
         self.drop_events(&excess)?;
         Ok(excess.len())
     }
@@ -199,7 +203,7 @@ impl Writer {
     }
 
     /// Drops events from the database and from its summary.
-    fn drop_events(&mut self, excess: &[DroppedEvent]) -> rusqlite::Result<()> {
+    pub(super) fn drop_events(&mut self, excess: &[DroppedEvent]) -> rusqlite::Result<()> {
         if excess.is_empty() {
             return Ok(());
         }
@@ -278,8 +282,14 @@ impl Writer {
         Ok(oldest)
     }
 
-    /// Returns events that exceed the retention, at most `limit`, each once.
-    fn excess(&self, limit: usize) -> rusqlite::Result<Vec<DroppedEvent>> {
+    /// Returns events that exceed the retention, at most `limit`, each once. For a mirror, `time`
+    /// is that of an entry. If it drops these events again and again until none is left, the
+    /// remaining ones do not depend on the limit, nor on a restart in between.
+    pub(super) fn excess(
+        &self,
+        limit: usize,
+        time: Option<Timestamp>,
+    ) -> rusqlite::Result<Vec<DroppedEvent>> {
         let mut excess = Vec::new();
         let mut seen = HashSet::new();
         let over_count: Vec<(i64, Topic, usize)> = {
@@ -305,9 +315,17 @@ impl Writer {
             }
         }
 
-        let now = (self.now)();
-        let too_old = self.shared.index.lock().ages.newest_too_old(now);
-        let mut over_bytes = self.used_bytes()?.saturating_sub(self.retention.bytes);
+        // The times of entries never go back, so the oldest event is enough to decide.
+        let (now, too_old, bytes) = match time {
+            Some(time) => (time, u64::MAX, self.kept_bytes()),
+            None => {
+                let now = (self.now)();
+                let too_old = self.shared.index.lock().ages.newest_too_old(now);
+                (now, too_old, self.used_bytes()?)
+            }
+        };
+        let of_excess: usize = excess.iter().map(|event| event.bytes + OVERHEAD).sum();
+        let mut over_bytes = bytes.saturating_sub(of_excess + self.retention.bytes);
         let mut oldest = self.connection.prepare_cached(
             "SELECT sequence, topics.topic, octet_length(data), time
              FROM events LEFT JOIN topics ON topics.id = events.topic ORDER BY sequence",
@@ -324,8 +342,8 @@ impl Writer {
                 break;
             }
             let bytes = row.get::<_, Option<usize>>(2)?.unwrap_or_default();
-            over_bytes = over_bytes.saturating_sub(bytes + OVERHEAD);
             if seen.insert(sequence) {
+                over_bytes = over_bytes.saturating_sub(bytes + OVERHEAD);
                 // A damaged event may have no topic.
                 let topic = row.get_ref(1)?.as_str().ok().and_then(|topic| topic.parse().ok());
                 excess.push(DroppedEvent { sequence, topic, bytes });

@@ -1,0 +1,431 @@
+//! Entries of the one order that the nodes of a cluster follow, and their format as JSON.
+//!
+//! A node proposes an entry, the [sequencer](crate::cluster::Sequencer) gives it a position, and
+//! each node applies it to its own log. The outcome depends on the entries before it alone.
+
+use std::{borrow::Cow, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    retention::Retention,
+    store::{Appended, EventLogError, Rejected},
+};
+use crate::{
+    event::{Draft, IdempotencyKey, Name, Topic},
+    id::Epoch,
+    timestamp::Timestamp,
+};
+
+/// Version of the format. A node that meets an entry of a later one must stop, since it cannot know
+/// what the entry does.
+const VERSION: u32 = 1;
+
+/// An entry that a node proposes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposal {
+    /// Identification of the proposal, under which it may be sent again.
+    pub tag: Tag,
+    /// The place in the order up to which its sender had applied all entries.
+    pub seen: Place,
+    /// The entry.
+    pub entry: Entry,
+}
+
+/// Identification of a proposal. A proposal is applied only if its number is higher than those of
+/// all proposals of its sender before it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tag {
+    /// One life of a node's process.
+    pub sender: String,
+    /// The number of the proposal, from 1.
+    pub number: u64,
+}
+
+/// A place in the order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The position of the last entry before it; 0 at the beginning.
+    pub position: u64,
+    /// A digest of all entries up to there. Nodes whose digests differ have not applied the same.
+    pub digest: u64,
+}
+
+/// A change of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// The first entry: the log is empty.
+    Begin {
+        /// The epoch of the log.
+        epoch: Epoch,
+        /// The events that are kept.
+        retention: Retention,
+    },
+    /// Drafts of one commit, in order.
+    Append(Vec<Draft>),
+    /// The deletion of the events of a topic.
+    Delete(Topic),
+    /// Some events were lost, or may have been: a new epoch begins.
+    Epoch {
+        /// The new epoch.
+        epoch: Epoch,
+        /// A sequence number that no event of any node exceeds.
+        newest: u64,
+    },
+}
+
+/// An entry with its position.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequenced {
+    /// The number of the entry, from 1. Numbers may be skipped.
+    pub position: u64,
+    /// The time that the sequencer has given it.
+    pub time: Timestamp,
+    /// A digest of the bytes of the entry.
+    pub digest: u64,
+    /// The entry.
+    pub proposal: Proposal,
+}
+
+/// The part of the order that a log has applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirrored {
+    /// Identification of the stream that has the entries.
+    pub stream: String,
+    /// The place after the last of them.
+    pub place: Place,
+    /// The retention of all nodes; `None` before the first entry.
+    pub retention: Option<Retention>,
+}
+
+/// A reason for which a log could not apply an entry.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The node that has sent the entry has not applied the same entries before.
+    #[error(
+        "the node that has sent entry {position} has other entries before it: \
+         the cluster's stream has lost some"
+    )]
+    Diverged {
+        /// Its position.
+        position: u64,
+    },
+    /// The log could not be written. A later attempt may succeed.
+    #[error(transparent)]
+    EventLog(#[from] EventLogError),
+}
+
+/// The outcome of an entry, which is the same on all nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The entry had been applied before, or comes too late: a later proposal of its sender
+    /// precedes it.
+    Repeated,
+    /// The log has begun.
+    Begun,
+    /// One result for each draft, in order.
+    Appended(Vec<Result<Appended, Rejected>>),
+    /// The number of deleted events of the topic.
+    Deleted(Topic, u64),
+    /// A new epoch has begun.
+    NewEpoch(Epoch),
+}
+
+/// A message of the cluster's stream that is not an entry that this program can apply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEntry {
+    /// A later version has written it.
+    #[error(
+        "entry {position} of the cluster was written by a newer waterclock: its format is \
+         {version}, this program knows {VERSION}"
+    )]
+    Newer {
+        /// Its position.
+        position: u64,
+        /// The number of its format.
+        version: u32,
+    },
+    /// Another program has written it.
+    #[error("message {position} of the cluster's stream is not one of waterclock: {reason}")]
+    Foreign {
+        /// Its position.
+        position: u64,
+        /// The parser's reason.
+        reason: String,
+    },
+}
+
+impl Proposal {
+    /// Returns the proposal as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let Self { tag, seen, entry } = self;
+        let wire = Wire {
+            v: VERSION,
+            tag: Cow::Borrowed(tag),
+            seen: *seen,
+            entry: WireEntry::from(entry),
+        };
+        // Serialization cannot fail: the keys of all maps are strings.
+        serde_json::to_vec(&wire).unwrap_or_default()
+    }
+}
+
+impl Sequenced {
+    /// Parses the bytes of an entry.
+    ///
+    /// # Errors
+    ///
+    /// If another program or a later version has written them.
+    pub fn decode(position: u64, time: Timestamp, bytes: &[u8]) -> Result<Self, InvalidEntry> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let foreign = |reason: String| InvalidEntry::Foreign { position, reason };
+        let version = serde_json::from_slice(bytes);
+        let Version { v: version } = version.map_err(|error| foreign(error.to_string()))?;
+        if version > VERSION {
+            return Err(InvalidEntry::Newer { position, version });
+        }
+        let wire = serde_json::from_slice(bytes);
+        let Wire { tag, seen, entry, .. } = wire.map_err(|error| foreign(error.to_string()))?;
+        let entry = entry.parse().map_err(foreign)?;
+        let proposal = Proposal { tag: tag.into_owned(), seen, entry };
+        Ok(Self { position, time, digest: digest(bytes), proposal })
+    }
+}
+
+impl Place {
+    /// Returns the place after the next entry.
+    #[must_use]
+    pub fn after(self, entry: &Sequenced) -> Self {
+        let all = [self.digest, entry.position, entry.digest].map(u64::to_le_bytes);
+        Self { position: entry.position, digest: digest(all.as_flattened()) }
+    }
+}
+
+/// Computes the FNV-1a hash of 64 bits, which is the same in all versions and on all machines. It
+/// finds accidents, not attacks.
+fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// A proposal in JSON.
+#[derive(Serialize, Deserialize)]
+struct Wire<'a> {
+    v: u32,
+    tag: Cow<'a, Tag>,
+    seen: Place,
+    #[serde(borrow)]
+    entry: WireEntry<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WireEntry<'a> {
+    Begin {
+        epoch: String,
+        retention: WireRetention,
+    },
+    #[serde(borrow)]
+    Append(Vec<WireDraft<'a>>),
+    Delete(Cow<'a, str>),
+    Epoch {
+        epoch: String,
+        newest: u64,
+    },
+}
+
+/// A retention in JSON.
+#[derive(Serialize, Deserialize)]
+pub(super) struct WireRetention {
+    count: usize,
+    clock_count: usize,
+    age_ms: u64,
+    bytes: usize,
+    topics: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireDraft<'a> {
+    topic: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<Cow<'a, str>>,
+    data: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    publisher: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    reopen: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unless_ended_after: Option<u64>,
+}
+
+impl<'a> From<&'a Entry> for WireEntry<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        match entry {
+            Entry::Begin { epoch, retention } => {
+                Self::Begin { epoch: epoch.to_string(), retention: WireRetention::from(retention) }
+            }
+            Entry::Append(drafts) => Self::Append(drafts.iter().map(WireDraft::from).collect()),
+            Entry::Delete(topic) => Self::Delete(topic.as_str().into()),
+            Entry::Epoch { epoch, newest } => {
+                Self::Epoch { epoch: epoch.to_string(), newest: *newest }
+            }
+        }
+    }
+}
+
+impl WireEntry<'_> {
+    fn parse(self) -> Result<Entry, String> {
+        let epoch = |text: String| text.parse().map_err(|_| format!("{text:?} is no epoch"));
+        Ok(match self {
+            Self::Begin { epoch: text, retention } => {
+                Entry::Begin { epoch: epoch(text)?, retention: retention.into() }
+            }
+            Self::Append(drafts) => {
+                Entry::Append(drafts.into_iter().map(WireDraft::parse).collect::<Result<_, _>>()?)
+            }
+            Self::Delete(topic) => Entry::Delete(parse_topic(&topic)?),
+            Self::Epoch { epoch: text, newest } => Entry::Epoch { epoch: epoch(text)?, newest },
+        })
+    }
+}
+
+fn parse_topic(text: &str) -> Result<Topic, String> {
+    text.parse().map_err(|error| format!("{text:?}: {error}"))
+}
+
+impl<'a> From<&'a Draft> for WireDraft<'a> {
+    fn from(draft: &'a Draft) -> Self {
+        let key = draft.key.as_ref();
+        Self {
+            topic: draft.topic.as_str().into(),
+            name: (draft.name != Name::default()).then(|| draft.name.as_str().into()),
+            data: draft.data.as_str().into(),
+            publisher: key.map(|key| key.publisher.as_str().into()),
+            key: key.map(|key| key.key.as_str().into()),
+            reopen: draft.is_reopening,
+            unless_ended_after: draft.unless_ended_after,
+        }
+    }
+}
+
+impl WireDraft<'_> {
+    fn parse(self) -> Result<Draft, String> {
+        let name = self.name.unwrap_or_default();
+        let end = Name::topic_end();
+        let name = if name == end.as_str() {
+            end
+        } else {
+            name.parse().map_err(|error| format!("{name:?}: {error}"))?
+        };
+        let key = self.key.map(|key| IdempotencyKey {
+            publisher: self.publisher.unwrap_or_default().into_owned(),
+            key: key.into_owned(),
+        });
+        Ok(Draft {
+            topic: parse_topic(&self.topic)?,
+            name,
+            data: self.data.into_owned(),
+            key,
+            is_reopening: self.reopen,
+            unless_ended_after: self.unless_ended_after,
+        })
+    }
+}
+
+impl From<&Retention> for WireRetention {
+    fn from(retention: &Retention) -> Self {
+        let Retention { count, clock_count, age, bytes, topics } = *retention;
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Self { count, clock_count, age_ms, bytes, topics }
+    }
+}
+
+impl From<WireRetention> for Retention {
+    fn from(wire: WireRetention) -> Self {
+        let WireRetention { count, clock_count, age_ms, bytes, topics } = wire;
+        Self { count, clock_count, age: Duration::from_millis(age_ms), bytes, topics }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposal(entry: Entry) -> Proposal {
+        let tag = Tag { sender: "a".to_owned(), number: 7 };
+        Proposal { tag, seen: Place { position: 41, digest: u64::MAX }, entry }
+    }
+
+    #[test]
+    fn entries_survive_the_wire() {
+        let key = IdempotencyKey { publisher: String::new(), key: "k\u{0}\"".to_owned() };
+        let draft = |name| Draft::new("a.b".parse().unwrap(), "größe\n\u{1}\"").named(name);
+        let drafts = vec![
+            draft(Name::default()),
+            draft("created".parse().unwrap()).with_key(key).reopening(),
+            Draft { unless_ended_after: Some(0), ..draft(Name::topic_end()) },
+        ];
+        for entry in [
+            Entry::Begin { epoch: Epoch::new(3), retention: Retention::default() },
+            Entry::Append(drafts),
+            Entry::Append(Vec::new()),
+            Entry::Delete("a.b".parse().unwrap()),
+            Entry::Epoch { epoch: Epoch::new(u64::MAX), newest: 9 },
+        ] {
+            let proposal = proposal(entry);
+            let time = Timestamp::from_millis(5);
+            let decoded = Sequenced::decode(42, time, &proposal.encode()).unwrap();
+            assert_eq!((decoded.position, decoded.time), (42, time));
+            assert_eq!(decoded.proposal, proposal);
+        }
+    }
+
+    #[test]
+    fn entries_of_others_are_told_from_newer_ones() {
+        let decode = |text: &str| Sequenced::decode(9, Timestamp::from_millis(0), text.as_bytes());
+        let newer = decode(r#"{"v":2,"merge":[]}"#).unwrap_err();
+        assert_eq!(newer, InvalidEntry::Newer { position: 9, version: 2 });
+        let entry = |entry: &str| {
+            let (tag, seen) = (r#"{"sender":"a","number":1}"#, r#"{"position":0,"digest":0}"#);
+            format!(r#"{{"v":1,"tag":{tag},"seen":{seen},"entry":{entry}}}"#)
+        };
+        assert!(decode(&entry(r#"{"delete":"a"}"#)).is_ok());
+        for text in [
+            "",
+            "order 7",
+            "{}",
+            r#"{"v":1}"#,
+            &entry(r#""merge""#),
+            &entry(r#"{"merge":[]}"#),
+            &entry(r#"{"delete":"a..b"}"#),
+            &entry(r#"{"append":[{"topic":"a","name":"gap","data":""}]}"#),
+        ] {
+            assert!(
+                matches!(decode(text), Err(InvalidEntry::Foreign { position: 9, .. })),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn digests_depend_on_each_entry_and_its_position() {
+        let entry = |position, topic: &str| {
+            let proposal = proposal(Entry::Delete(topic.parse().unwrap()));
+            Sequenced::decode(position, Timestamp::from_millis(0), &proposal.encode()).unwrap()
+        };
+        let after = |entries: &[Sequenced]| entries.iter().fold(Place::default(), Place::after);
+        let [a, b] = [entry(1, "a"), entry(2, "b")];
+        let both = after(&[a.clone(), b.clone()]);
+        assert_eq!(both.position, 2);
+        for other in [vec![b.clone()], vec![a.clone(), entry(2, "a")], vec![entry(2, "a"), b]] {
+            assert_ne!(after(&other).digest, both.digest);
+        }
+        assert_ne!(after(&[a]).digest, after(&[entry(2, "a")]).digest);
+    }
+}
