@@ -42,6 +42,7 @@
 //! | [`offset`] | the offset between a client's clock and the server's | |
 //! | `hub` | publishing and subscribing | `hub` |
 //! | `event_log` | the stores of accepted events: in memory, or in SQLite | `hub`, `sqlite` |
+//! | `cluster` | the event log of one of several nodes | `sqlite` |
 //! | `clock` | the publisher of the built-in topic `clock` | `hub` |
 //! | `properties` | the properties that proptest and the fuzz targets check | `properties` |
 //!
@@ -66,6 +67,8 @@ pub mod transport;
 
 #[cfg(feature = "hub")]
 pub mod clock;
+#[cfg(feature = "sqlite")]
+pub mod cluster;
 #[cfg(feature = "hub")]
 pub mod event_log;
 #[cfg(feature = "hub")]

@@ -3,7 +3,11 @@
 //! A node proposes an entry, the [sequencer](crate::cluster::Sequencer) gives it a position, and
 //! each node applies it to its own log. The outcome depends on the entries before it alone.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,12 +92,14 @@ pub struct Sequenced {
 }
 
 /// The part of the order that a log has applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mirrored {
-    /// Identification of the stream that has the entries.
+    /// Identification of the stream that has the entries; empty before the first entry.
     pub stream: String,
     /// The place after the last of them.
     pub place: Place,
+    /// The digest of the last of them alone.
+    pub last: u64,
     /// The retention of all nodes; `None` before the first entry.
     pub retention: Option<Retention>,
 }
@@ -168,6 +174,28 @@ impl Proposal {
         // Serialization cannot fail: the keys of all maps are strings.
         serde_json::to_vec(&wire).unwrap_or_default()
     }
+
+    /// Returns the size of a draft in a proposal, in bytes.
+    pub fn size_of(draft: &Draft) -> usize {
+        let mut size = Size(0);
+        // Neither the serialization nor the counting can fail.
+        let _ = serde_json::to_writer(&mut size, &WireDraft::from(draft));
+        size.0 + 1
+    }
+}
+
+/// A writer that counts bytes.
+struct Size(usize);
+
+impl Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Sequenced {
@@ -204,9 +232,9 @@ impl Place {
     }
 }
 
-/// Computes the FNV-1a hash of 64 bits, which is the same in all versions and on all machines. It
+/// Computes the digest of the bytes of an entry: the FNV-1a hash of 64 bits, which is the same in all versions and on all machines. It
 /// finds accidents, not attacks.
-fn digest(bytes: &[u8]) -> u64 {
+pub fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -23,6 +23,7 @@
 //! ```
 
 mod ages;
+mod arrivals;
 mod changed_topics;
 mod drops;
 #[cfg(feature = "sqlite")]
@@ -39,6 +40,7 @@ mod topics;
 #[cfg(test)]
 mod conformance;
 
+pub use arrivals::{Arrival, Arrivals};
 pub use changed_topics::{ChangedTopics, TopicWatch};
 pub use drops::Dropped;
 pub use memory::MemoryLog;

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{changed_topics::ChangedTopics, drops::Dropped};
+use super::{arrivals::Arrivals, changed_topics::ChangedTopics, drops::Dropped};
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     id::{Epoch, EventId},
@@ -114,6 +114,24 @@ pub trait EventLog: Send + Sync + 'static {
     ///
     /// If the log could not be read.
     fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64>;
+
+    /// Returns the place of the changes that any node has made, for a log that several nodes write
+    /// to. The hub shows all new events from there, its own among them: they are there by the time
+    /// that an append returns. `None` if only this hub appends to the log.
+    fn arrivals(&self) -> Option<Arc<Arrivals>> {
+        None
+    }
+
+    /// Returns the size of a draft, by which the hub bounds an append.
+    fn size_of(&self, draft: &Draft) -> usize {
+        draft.data.len()
+    }
+
+    /// Returns the size after which an append takes no further draft. By default that is 1 MiB. A
+    /// log's journal must have room for several of them.
+    fn max_append(&self) -> usize {
+        1 << 20
+    }
 
     /// Makes the log note topics in `changed` whenever it drops or deletes some of their events.
     /// The hub notes the other changes. The default notes none.
@@ -289,6 +307,9 @@ pub enum EventLogError {
     /// back.
     #[error("the files of the event log are no longer in their place")]
     Misplaced,
+    /// The log's other nodes cannot be reached. A later attempt may succeed.
+    #[error("the cluster cannot be reached")]
+    Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// A failure at a moment that leaves open if the log has the events: they may be in it after a
     /// restart.
     #[error("the event log failed, and may have stored the events")]
@@ -311,6 +332,11 @@ impl EventLogError {
     /// Creates a [`Failed`](Self::Failed) with `source`.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Failed(source.into().into())
+    }
+
+    /// Creates an [`Unavailable`](Self::Unavailable) with `source`.
+    pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(source.into().into())
     }
 
     /// Creates an [`Unconfirmed`](Self::Unconfirmed) with `source`.

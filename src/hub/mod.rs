@@ -127,6 +127,7 @@ impl Hub {
         log.note_changes(&changed);
         let state = Arc::new(HubState {
             changed,
+            arrivals: log.arrivals(),
             log: Box::new(log),
             now: Box::new(now),
             appending: tokio::sync::Mutex::default(),
@@ -141,7 +142,16 @@ impl Hub {
             initial: newest,
         });
         let (queue, receiver) = mpsc::channel(QUEUE_CAPACITY);
-        tokio::spawn(Arc::clone(&state).write(receiver));
+        let writing = Arc::clone(&state);
+        tokio::spawn(async move {
+            if writing.arrivals.is_none() {
+                return writing.write(receiver).await;
+            }
+            tokio::select! {
+                () = writing.write(receiver) => {}
+                () = writing.follow() => {}
+            }
+        });
         Self { state, queue }
     }
 

@@ -19,10 +19,6 @@ use crate::{
 
 /// Capacity of the publish queue. When it is full, [`Hub::enqueue`] waits for a slot.
 pub(super) const QUEUE_CAPACITY: usize = 1024;
-/// Bytes of data after which an append takes no further draft. The event log's journal must have
-/// room for several of them.
-pub(super) const MAX_APPEND_BYTES: usize = 1 << 20;
-
 /// A draft in the publish queue.
 pub(super) struct QueuedDraft {
     pub draft: Draft,
@@ -76,12 +72,13 @@ pub enum PublishError {
 
 impl PublishError {
     /// All values of [`failure`](Self::failure).
-    pub const FAILURES: [&str; 6] = [
+    pub const FAILURES: [&str; 7] = [
         "disk-full",
         "log-misplaced",
         "unconfirmed",
         "log-failed",
         "log-stopped",
+        "unavailable",
         "too-many-topics",
     ];
 
@@ -96,6 +93,7 @@ impl PublishError {
                 "log-failed"
             }
             Self::EventLog(EventLogError::Stopped) => "log-stopped",
+            Self::EventLog(EventLogError::Unavailable(_)) => "unavailable",
             Self::Rejected(Rejected::TooManyTopics) => "too-many-topics",
             Self::Rejected(Rejected::KeyReused | Rejected::Ended) | Self::Skipped => return None,
         })

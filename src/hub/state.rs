@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    future::pending,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,21 +10,22 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     attendance::WatchedTopics,
     channel::{Channel, Channels},
     frame::Frame,
     publish::{
-        DraftChain, FailureCounters, MAX_APPEND_BYTES, PublishError, QUEUE_CAPACITY, QueuedDraft,
-        WaitingPublisher,
+        DraftChain, FailureCounters, PublishError, QUEUE_CAPACITY, QueuedDraft, WaitingPublisher,
     },
     ring::{Deletion, Ring},
 };
 use crate::{
     event::{Event, Topic},
-    event_log::{Appended, ChangedTopics, Dropped, EventLog, EventLogError, Rejected},
+    event_log::{
+        Appended, Arrival, Arrivals, ChangedTopics, Dropped, EventLog, EventLogError, Rejected,
+    },
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
@@ -31,9 +33,11 @@ use crate::{
 /// The state that the writer and the subscribers share.
 pub(super) struct HubState {
     pub log: Box<dyn EventLog>,
+    /// The changes of a log that other hubs write to, too.
+    pub arrivals: Option<Arc<Arrivals>>,
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
     /// Held from an append until its events are shown, and while a deletion begins: no event of a
-    /// deletion must be shown after it.
+    /// deletion must be shown after it. With arrivals, held while they are shown.
     pub appending: tokio::sync::Mutex<()>,
     pub fanout: Mutex<Fanout>,
     /// The topics whose events or readers have changed.
@@ -58,7 +62,7 @@ pub(super) struct Fanout {
 impl HubState {
     /// Appends the queued drafts, all that are waiting at a time, until the hub is dropped or the
     /// log has stopped.
-    pub async fn write(self: Arc<Self>, mut queue: mpsc::Receiver<QueuedDraft>) {
+    pub async fn write(&self, mut queue: mpsc::Receiver<QueuedDraft>) {
         let mut stopped = self.log.stopped();
         let mut queued = Vec::new();
         loop {
@@ -80,7 +84,7 @@ impl HubState {
     /// Appends the next drafts, up to a number of bytes.
     async fn append(&self, queued: &mut impl Iterator<Item = QueuedDraft>) {
         let (mut drafts, mut publishers, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while bytes < MAX_APPEND_BYTES
+        while bytes < self.log.max_append()
             && let Some(QueuedDraft { draft, chain, publisher }) = queued.next()
         {
             if chain.as_ref().is_some_and(DraftChain::has_failed) {
@@ -88,15 +92,22 @@ impl HubState {
                 let _ = publisher.result.send(Err(PublishError::Skipped));
                 continue;
             }
-            bytes += draft.data.len();
+            bytes += self.log.size_of(&draft);
             drafts.push(draft);
             publishers.push((publisher, chain));
         }
         if drafts.is_empty() {
             return;
         }
-        let _appending = self.appending.lock().await;
-        match self.log.append(drafts, (self.now)()).await {
+        let appending = match &self.arrivals {
+            Some(_) => None,
+            None => Some(self.appending.lock().await),
+        };
+        let appended = self.log.append(drafts, (self.now)()).await;
+        if let Some(arrivals) = &self.arrivals {
+            self.show_arrivals(arrivals).await;
+        }
+        match appended {
             Ok(appended) => self.deliver(appended, publishers),
             Err(error) => {
                 for (publisher, chain) in publishers {
@@ -105,28 +116,66 @@ impl HubState {
                 }
             }
         }
+        drop(appending);
+    }
+
+    /// Shows the changes that any hub has made to the log, until the future is dropped. Never
+    /// returns.
+    pub async fn follow(&self) {
+        let Some(arrivals) = &self.arrivals else { return pending().await };
+        loop {
+            arrivals.changed().await;
+            self.show_arrivals(arrivals).await;
+        }
+    }
+
+    async fn show_arrivals(&self, arrivals: &Arrivals) {
+        let _appending = self.appending.lock().await;
+        for arrival in arrivals.take() {
+            match arrival {
+                Arrival::Events(events) => {
+                    let shown = self.fanout.lock().ring.newest();
+                    // The hub may have been created after some arrived.
+                    let new = events.into_iter().filter(|event| event.id.sequence > shown);
+                    let frame = |event| Arc::new(Frame::just_published(event, Instant::now()));
+                    self.show(&new.map(frame).collect::<Vec<_>>());
+                }
+                Arrival::Deleted(topic) => self.mark_deleted(&topic),
+            }
+        }
+        arrivals.shown();
     }
 
     /// Deletes the kept events of a topic.
     pub async fn delete(&self, topic: &Topic) -> Result<u64, EventLogError> {
+        if let Some(arrivals) = &self.arrivals {
+            let deleted = self.log.delete(topic).await;
+            self.show_arrivals(arrivals).await;
+            return deleted;
+        }
         let deleted = {
             let _appending = self.appending.lock().await;
             let deleted = self.log.delete(topic);
-            let topics = Patterns::from(topic.clone());
-            let Dropped { drops, .. } = self.log.dropped_after(&topics, u64::MAX, 0);
-            // Readers of the topic that are behind must ask the log, which tells them of the gap.
-            let channels = {
-                let Fanout { ring, channels, .. } = &mut *self.fanout.lock();
-                ring.mark_deleted(Deletion { topic: topic.clone(), drops });
-                channels.of(topic)
-            };
-            for channel in channels {
-                channel.forget_last_batch();
-            }
+            self.mark_deleted(topic);
             deleted
         };
         // The events that could not be deleted are in the log only.
         deleted.await.inspect_err(|_| self.fanout.lock().ring.forget_marks(topic))
+    }
+
+    /// Marks the places of a topic's deleted events.
+    fn mark_deleted(&self, topic: &Topic) {
+        let topics = Patterns::from(topic.clone());
+        let Dropped { drops, .. } = self.log.dropped_after(&topics, u64::MAX, 0);
+        // Readers of the topic that are behind must ask the log, which tells them of the gap.
+        let channels = {
+            let Fanout { ring, channels, .. } = &mut *self.fanout.lock();
+            ring.mark_deleted(Deletion { topic: topic.clone(), drops });
+            channels.of(topic)
+        };
+        for channel in channels {
+            channel.forget_last_batch();
+        }
     }
 
     /// Removes the events up to the sequence number `up_to` that were dropped after they were read.
@@ -174,7 +223,7 @@ impl HubState {
         error
     }
 
-    /// Shows appended events to the subscribers, then to their publishers.
+    /// Shows appended events to the subscribers, unless these have them, then to their publishers.
     fn deliver(
         &self,
         appended: Vec<Result<Appended, Rejected>>,
@@ -184,8 +233,10 @@ impl HubState {
         let mut results = Vec::with_capacity(appended.len());
         for (appended, (publisher, chain)) in appended.into_iter().zip(publishers) {
             let result = match appended {
-                Ok(Appended { event, is_duplicate: true }) => Ok(Arc::new(Frame::new(event))),
-                Ok(Appended { event, is_duplicate: false }) => {
+                Ok(Appended { event, is_duplicate }) if is_duplicate || self.arrivals.is_some() => {
+                    Ok(Arc::new(Frame::new(event)))
+                }
+                Ok(Appended { event, .. }) => {
                     let frame = Arc::new(Frame::just_published(event, publisher.since));
                     new.push(Arc::clone(&frame));
                     Ok(frame)

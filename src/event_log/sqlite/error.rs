@@ -43,18 +43,13 @@ pub enum OpenError {
         /// The number of the newest format that this program knows.
         supported: usize,
     },
-    /// The log is the mirror of a cluster, or of another one.
+    /// The log is the mirror of a cluster.
     #[error(
-        "the event log {} belongs to a node of the cluster {stream:?}: \
-         serve it with the options of that cluster, or choose another folder",
-        file.display()
+        "the event log {} belongs to a node of a cluster: serve it with --cluster, or choose another \
+         folder",
+        .0.display()
     )]
-    Mirror {
-        /// The database.
-        file: PathBuf,
-        /// Identification of the cluster's stream.
-        stream: String,
-    },
+    Mirror(PathBuf),
     /// The log has events of one process, which a node of a cluster cannot have.
     #[error(
         "the event log {} has events that the cluster does not have: \

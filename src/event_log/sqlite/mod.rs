@@ -98,25 +98,24 @@ impl SqliteLog {
         retention: Retention,
         now: impl Fn() -> Timestamp + Send + 'static,
     ) -> Result<Self, OpenError> {
-        Self::open_as(folder, retention, None, now)
+        Self::open_as(folder, retention, false, now)
     }
 
-    /// Opens the log in `folder` as a mirror of the stream of a cluster. Creates both if they are
-    /// missing. The first entry says which events are kept.
+    /// Opens the log in `folder` as the mirror of a cluster. Creates both if they are missing. The
+    /// first entry says which events are kept.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), or if the log has the events of one process or mirrors another
-    /// stream.
-    pub fn open_mirror(folder: &Path, stream: &str) -> Result<Self, OpenError> {
+    /// As [`open`](Self::open), or if the log has the events of one process.
+    pub fn open_mirror(folder: &Path) -> Result<Self, OpenError> {
         // Only the probe of the writer asks for the time.
-        Self::open_as(folder, Retention::default(), Some(stream), Timestamp::now)
+        Self::open_as(folder, Retention::default(), true, Timestamp::now)
     }
 
     fn open_as(
         folder: &Path,
         retention: Retention,
-        stream: Option<&str>,
+        is_mirror: bool,
         now: impl Fn() -> Timestamp + Send + 'static,
     ) -> Result<Self, OpenError> {
         let mut life_file = LifeFile::open(folder)?;
@@ -130,13 +129,13 @@ impl SqliteLog {
         let opened = schema::open(&file, &retention);
         let (connection, mut index, is_repaired) = opened
             .map_err(|error| if reserve.is_full() { error.on_full_disk(&file) } else { error })?;
-        prepare_mirror(&connection, &file, index.newest, stream)?;
+        prepare_mirror(&connection, &file, index.newest, is_mirror)?;
         if is_repaired {
             tracing::error!(
                 epoch = %index.epoch,
                 "the topics of the event log were damaged: its ids start a new epoch"
             );
-        } else if stream.is_none() && !life_file.matches_database(index.newest) {
+        } else if !is_mirror && !life_file.matches_database(index.newest) {
             // The next sequence numbers may have been used for other events.
             index.epoch = schema::begin_life(&connection, &file)?;
             tracing::warn!(
@@ -173,6 +172,15 @@ impl SqliteLog {
     /// process.
     pub fn mirrored(&self) -> Option<Mirrored> {
         self.shared.mirrored.lock().clone()
+    }
+
+    /// Names the stream whose entries the log will mirror.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be written.
+    pub async fn join(&self, stream: String) -> Result<(), EventLogError> {
+        self.command(|reply| Command::Join { stream, reply }).await?
     }
 
     /// Applies an entry of a cluster's order. The log must be a mirror.
@@ -282,22 +290,18 @@ impl SqliteLog {
     }
 }
 
-/// Makes an empty log the mirror of a stream, unless it is one already. Without a stream, checks
-/// that the log is no mirror.
+/// Makes an empty log a mirror, unless it is one already. A log of one process must be none.
 fn prepare_mirror(
     connection: &Connection,
     file: &Path,
     newest: u64,
-    stream: Option<&str>,
+    is_mirror: bool,
 ) -> Result<(), OpenError> {
     let failed = |reason| OpenError::Failed { file: file.to_owned(), reason };
-    let mirrored = Mirror::read(connection).map_err(failed)?.map(|mirror| mirror.mirrored());
-    match (mirrored, stream) {
-        (Some(of), stream) if stream != Some(of.stream.as_str()) => {
-            Err(OpenError::Mirror { file: file.to_owned(), stream: of.stream })
-        }
-        (None, Some(_)) if newest > 0 => Err(OpenError::NoMirror(file.to_owned())),
-        (None, Some(stream)) => Mirror::begin(connection, stream).map_err(failed),
+    match (Mirror::read(connection).map_err(failed)?, is_mirror) {
+        (Some(_), false) => Err(OpenError::Mirror(file.to_owned())),
+        (None, true) if newest > 0 => Err(OpenError::NoMirror(file.to_owned())),
+        (None, true) => Mirror::begin(connection).map_err(failed),
         _ => Ok(()),
     }
 }

@@ -60,6 +60,7 @@ pub(super) const MIGRATIONS: [&str; 4] = [
          stream TEXT NOT NULL,
          position INTEGER NOT NULL,
          digest INTEGER NOT NULL,
+         last INTEGER NOT NULL,
          time INTEGER NOT NULL,
          retention TEXT NOT NULL
      ) STRICT;

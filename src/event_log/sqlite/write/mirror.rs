@@ -34,6 +34,8 @@ const RECENT: usize = 4096;
 pub(in super::super) struct Mirror {
     stream: String,
     place: Place,
+    /// The digest of the last entry.
+    last: u64,
     /// The time of the last entry. Times of entries never go back.
     time: Timestamp,
     /// The retention of all nodes; `None` before the first entry.
@@ -46,6 +48,7 @@ pub(in super::super) struct Mirror {
 /// The progress that an entry makes.
 struct Step<'a> {
     place: Place,
+    last: u64,
     time: Timestamp,
     tag: &'a Tag,
     /// The sender that makes room for that of the tag.
@@ -55,37 +58,40 @@ struct Step<'a> {
 impl Mirror {
     /// Reads the place from the database. Returns `None` if the log mirrors nothing.
     pub fn read(connection: &Connection) -> rusqlite::Result<Option<Self>> {
-        let select = "SELECT stream, position, digest, time, retention FROM mirror";
+        let select = "SELECT stream, position, digest, last, time, retention FROM mirror";
         let read = connection.query_row(select, [], |row| {
-            let (position, digest) = (row.get(1)?, row.get::<_, i64>(2)?.cast_unsigned());
-            let time = Timestamp::from_millis(row.get(3)?);
-            let retention = serde_json::from_str::<WireRetention>(row.get_ref(4)?.as_str()?);
-            let place = Place { position, digest };
-            Ok((row.get(0)?, place, time, retention.ok().map(Retention::from)))
+            let digest = |column| row.get(column).map(i64::cast_unsigned);
+            let place = Place { position: row.get(1)?, digest: digest(2)? };
+            let time = Timestamp::from_millis(row.get(4)?);
+            let retention = serde_json::from_str::<WireRetention>(row.get_ref(5)?.as_str()?);
+            Ok((row.get(0)?, place, digest(3)?, time, retention.ok().map(Retention::from)))
         });
-        let Some((stream, place, time, retention)) = read.optional()? else { return Ok(None) };
+        let Some((stream, place, last, time, retention)) = read.optional()? else {
+            return Ok(None);
+        };
         let mut select = connection.prepare("SELECT sender, number, position FROM senders")?;
         let senders = select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
         let senders = senders.collect::<rusqlite::Result<_>>()?;
         let recent = VecDeque::from([place]);
-        Ok(Some(Self { stream, place, time, retention, senders, recent }))
+        Ok(Some(Self { stream, place, last, time, retention, senders, recent }))
     }
 
-    /// Makes a log the mirror of a stream, from its beginning.
-    pub fn begin(connection: &Connection, stream: &str) -> rusqlite::Result<()> {
-        connection.execute("INSERT INTO mirror VALUES (?1, 0, 0, 0, '')", [stream]).map(|_| ())
+    /// Makes a log a mirror that has no entries yet.
+    pub fn begin(connection: &Connection) -> rusqlite::Result<()> {
+        connection.execute("INSERT INTO mirror VALUES ('', 0, 0, 0, 0, '')", []).map(|_| ())
     }
 
     /// Returns the part that others see.
     pub fn mirrored(&self) -> Mirrored {
-        let Self { stream, place, retention, .. } = self;
-        Mirrored { stream: stream.clone(), place: *place, retention: *retention }
+        let Self { stream, place, last, retention, .. } = self;
+        Mirrored { stream: stream.clone(), place: *place, last: *last, retention: *retention }
     }
 
     /// Returns the progress that an entry makes.
     fn step<'a>(&self, entry: &'a Sequenced) -> Step<'a> {
         let (time, tag) = (self.time.max(entry.time), &entry.proposal.tag);
-        Step { place: self.place.after(entry), time, tag, forgotten: self.to_forget(tag) }
+        let (place, forgotten) = (self.place.after(entry), self.to_forget(tag));
+        Step { place, last: entry.digest, time, tag, forgotten }
     }
 
     /// Returns the sender that makes room for that of a tag, if one must: the one that has been
@@ -116,7 +122,7 @@ impl Mirror {
     }
 
     fn advance(&mut self, step: Step<'_>) {
-        (self.place, self.time) = (step.place, step.time);
+        (self.place, self.last, self.time) = (step.place, step.last, step.time);
         if let Some(sender) = step.forgotten {
             self.senders.remove(&sender);
         }
@@ -135,8 +141,9 @@ impl Step<'_> {
     fn record(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let Place { position, digest } = self.place;
         let mut update = transaction
-            .prepare_cached("UPDATE mirror SET position = ?1, digest = ?2, time = ?3")?;
-        update.execute((position, digest.cast_signed(), self.time.as_millis()))?;
+            .prepare_cached("UPDATE mirror SET position = ?1, digest = ?2, last = ?3, time = ?4")?;
+        let digests = (digest.cast_signed(), self.last.cast_signed());
+        update.execute((position, digests.0, digests.1, self.time.as_millis()))?;
         if let Some(forgotten) = &self.forgotten {
             transaction.execute("DELETE FROM senders WHERE sender = ?1", [forgotten])?;
         }
@@ -150,6 +157,17 @@ impl Step<'_> {
 }
 
 impl Writer {
+    /// Names the stream that has the entries.
+    pub(super) fn join(&mut self, stream: &str) -> Result<(), EventLogError> {
+        let joined = self.connection.execute("UPDATE mirror SET stream = ?1", [stream]);
+        joined.map_err(|error| self.classify(error))?;
+        if let Some(mirror) = &mut self.mirror {
+            stream.clone_into(&mut mirror.stream);
+            *self.shared.mirrored.lock() = Some(mirror.mirrored());
+        }
+        Ok(())
+    }
+
     /// Applies an entry. Those up to the mirror's place change nothing.
     pub(super) fn apply(&mut self, entry: &Sequenced) -> Result<Outcome, ApplyError> {
         let Sequenced { position, proposal: Proposal { tag, seen, entry: change }, .. } = entry;

@@ -80,6 +80,8 @@ pub(super) enum Command {
     /// Deletes a slice of a topic's events up to the sequence number `newest`, and replies with the
     /// number of events in it.
     Delete { topic: Topic, newest: u64, reply: oneshot::Sender<Result<usize, EventLogError>> },
+    /// Names the stream that a mirror follows.
+    Join { stream: String, reply: oneshot::Sender<Result<(), EventLogError>> },
     /// Applies an entry of a cluster's order.
     Apply { entry: Arc<Sequenced>, reply: oneshot::Sender<Result<Outcome, ApplyError>> },
     #[cfg(test)]
@@ -249,6 +251,9 @@ impl Writer {
                 }
                 Ok(Command::Delete { topic, newest, reply }) => {
                     let _ = reply.send(self.delete_slice(&topic, newest));
+                }
+                Ok(Command::Join { stream, reply }) => {
+                    let _ = reply.send(self.join(&stream));
                 }
                 Ok(Command::Apply { entry, reply }) => {
                     let result = self.apply(&entry);

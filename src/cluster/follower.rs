@@ -1,0 +1,157 @@
+//! The task that applies the entries of the order to a node's mirror.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    log::Node,
+    sequencer::{RawEntry, SequencerError},
+};
+use crate::event_log::{
+    Appended, Arrival, EventLog as _, EventLogError,
+    entry::{ApplyError, Entry, InvalidEntry, Outcome, Sequenced},
+};
+
+/// Time without an entry after which the follower asks for the last one. Consumers have been seen
+/// to stall after the engine has lost its leader.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Time in which the engine must answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a failure that may pass.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A reason for which the follower does not follow.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FollowError {
+    #[error("the cluster cannot be reached: {0}")]
+    Sequencer(#[from] SequencerError),
+    #[error("the cluster does not answer")]
+    Silent,
+    #[error("the cluster has entries that it does not send")]
+    Stalled,
+    #[error("the node cannot write its event log: {0}")]
+    EventLog(#[from] EventLogError),
+    #[error("the cluster's stream is not the one that this node has followed")]
+    OtherStream,
+    #[error("the cluster's stream has lost entries that this node has applied")]
+    Ahead,
+    #[error("the cluster's stream no longer has the entries that this node needs next")]
+    TooFarBehind,
+    #[error(transparent)]
+    Invalid(#[from] InvalidEntry),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("the cluster has begun a new epoch")]
+    NewEpoch,
+}
+
+impl FollowError {
+    /// Returns `true` if a later attempt may succeed.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Sequencer(_) | Self::Silent | Self::Stalled | Self::EventLog(_))
+    }
+}
+
+/// Follows the order until the node cannot go on.
+pub(super) async fn run(node: Arc<Node>) {
+    loop {
+        let Err(error) = follow(&node).await;
+        let was_connected = node.status.borrow().is_connected;
+        if !error.may_pass() {
+            tracing::error!("the node has stopped: {error}");
+            let failure = Some(Arc::new(EventLogError::new(error.to_string())));
+            node.status.send_modify(|status| {
+                status.is_connected = false;
+                status.failure = failure;
+            });
+            return;
+        }
+        if was_connected {
+            tracing::warn!("the node does not follow the cluster: {error}");
+            node.status.send_modify(|status| status.is_connected = false);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn follow(node: &Node) -> Result<Infallible, FollowError> {
+    look(node).await?;
+    let place = node.mirrored().place;
+    let mut entries = answer(node.sequencer.follow(place.position)).await?;
+    node.status.send_modify(|status| status.is_connected = true);
+    loop {
+        match timeout(WATCH_INTERVAL, entries.next()).await {
+            Ok(entry) => apply(node, &entry?).await?,
+            Err(_) if look(node).await? > node.mirrored().place.position => {
+                return Err(FollowError::Stalled);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Asks for the last entry, and checks that the mirror can follow. Returns its position.
+async fn look(node: &Node) -> Result<u64, FollowError> {
+    let asked = Instant::now();
+    let bounds = answer(node.sequencer.bounds()).await?;
+    match timeout(ANSWER_TIMEOUT, node.check(&bounds)).await {
+        Ok(checked) => checked?,
+        Err(_) => return Err(FollowError::Silent),
+    }
+    let (applied, newest) = (node.mirrored().place.position, node.mirror.bounds().newest);
+    node.status.send_modify(|status| {
+        (status.applied, status.last) = (applied, bounds.last);
+        if applied >= bounds.last {
+            status.caught_up = Some((asked, newest));
+        }
+    });
+    Ok(bounds.last)
+}
+
+async fn answer<T>(
+    answer: impl Future<Output = Result<T, SequencerError>>,
+) -> Result<T, FollowError> {
+    match timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(FollowError::Silent),
+    }
+}
+
+/// Applies an entry, as soon as the mirror can be written.
+async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
+    let entry = Arc::new(Sequenced::decode(raw.position, raw.time, &raw.bytes)?);
+    if matches!(entry.proposal.entry, Entry::Delete(_)) {
+        // No event of a deletion must be shown after it.
+        node.arrivals.all_shown().await;
+    }
+    let outcome = match node.mirror.apply(Arc::clone(&entry)).await {
+        Err(ApplyError::EventLog(error)) => return Err(error.into()),
+        outcome => outcome?,
+    };
+    match &outcome {
+        Outcome::Appended(appended) => {
+            let new = appended.iter().filter_map(|appended| match appended {
+                Ok(Appended { event, is_duplicate: false }) => Some(event.clone()),
+                _ => None,
+            });
+            node.arrivals.push(Arrival::Events(new.collect())).await;
+        }
+        Outcome::Deleted(topic, _) => node.arrivals.push(Arrival::Deleted(topic.clone())).await,
+        Outcome::NewEpoch(_) => return Err(FollowError::NewEpoch),
+        Outcome::Begun | Outcome::Repeated => {}
+    }
+    let tag = &entry.proposal.tag;
+    let is_own = |(number, _): &mut (u64, _)| tag.sender == node.sender && tag.number == *number;
+    if outcome != Outcome::Repeated
+        && let Some((_, reply)) = node.waiting.lock().take_if(is_own)
+    {
+        // The proposer may have given up.
+        let _ = reply.send(outcome);
+    }
+    node.status.send_modify(|status| {
+        status.applied = entry.position;
+        status.last = status.last.max(entry.position);
+    });
+    Ok(())
+}

@@ -1,0 +1,402 @@
+//! The event log of a node.
+
+use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+use super::{
+    follower,
+    sequencer::{OrderBounds, Sequencer, SequencerError},
+    status::ClusterStatus,
+};
+use crate::{
+    event::{Draft, Event, IdempotencyKey, Topic},
+    event_log::{
+        Appended, Arrivals, Bounds, ChangedTopics, Condition, Dropped, EventLog, EventLogError,
+        EventLogFuture, OpenError, ReadLimit, Rejected, Retention, SqliteLog, TopicFigures,
+        entry::{Entry, Mirrored, Outcome, Proposal, Tag, digest},
+    },
+    id::Epoch,
+    pattern::Patterns,
+    timestamp::Timestamp,
+};
+
+/// Pause after an attempt to propose that has failed.
+const PROPOSE_PAUSE: Duration = Duration::from_millis(100);
+/// Time in which the node must apply an entry that the cluster has.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum size of a proposal without its drafts, and of one draft, in JSON.
+const MAX_REST: usize = 512 << 10;
+
+/// The settings of a node.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The events that all nodes keep. A node cannot join a cluster that keeps others.
+    pub retention: Retention,
+    /// Time in which a publish must reach the cluster, and the start, too.
+    pub timeout: Duration,
+}
+
+/// A reason for which a node cannot join its cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The mirror cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The cluster cannot be reached, and the node has nothing to serve yet.
+    #[error("the cluster cannot be reached: {0}")]
+    Unreachable(SequencerError),
+    /// The nodes have different settings.
+    #[error(
+        "the cluster keeps other events ({cluster:?}) than this node would ({node:?}): \
+         use the same options on all nodes"
+    )]
+    Retention {
+        /// The retention of the cluster.
+        cluster: Box<Retention>,
+        /// The retention in this node's options.
+        node: Box<Retention>,
+    },
+    /// The mirror does not fit to the stream.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The mirror cannot be written.
+    #[error("the node cannot follow the cluster: {0}")]
+    EventLog(#[from] EventLogError),
+}
+
+/// The event log of a node: it proposes to the cluster what its hub appends, and serves reads from
+/// its mirror.
+pub struct ClusterLog {
+    node: Arc<Node>,
+    follower: JoinHandle<()>,
+}
+
+/// The parts that the log and its follower share.
+pub(super) struct Node {
+    pub mirror: SqliteLog,
+    pub sequencer: Box<dyn Sequencer>,
+    pub arrivals: Arc<Arrivals>,
+    pub status: watch::Sender<ClusterStatus>,
+    /// Identification of this life of the process, as the sender of proposals.
+    pub sender: String,
+    /// The proposal that waits for its outcome.
+    pub waiting: Mutex<Option<(u64, oneshot::Sender<Outcome>)>>,
+    /// The number of the last proposal. Held until its outcome is known or given up, since a
+    /// proposal that arrives after a later one counts as lost.
+    proposing: tokio::sync::Mutex<u64>,
+    timeout: Duration,
+}
+
+impl ClusterLog {
+    /// Opens the mirror in `folder`, and joins the cluster. The first node begins the order.
+    ///
+    /// A node that has been a member before also starts while the cluster cannot be reached.
+    ///
+    /// # Errors
+    ///
+    /// If the node cannot be a member of the cluster.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, because the log spawns a task that follows the order.
+    pub async fn join(
+        folder: &Path,
+        sequencer: impl Sequencer,
+        membership: Membership,
+    ) -> Result<Self, JoinError> {
+        Self::join_as(SqliteLog::open_mirror(folder)?, sequencer, membership).await
+    }
+
+    /// Joins the cluster with an open mirror.
+    pub(super) async fn join_as(
+        mirror: SqliteLog,
+        sequencer: impl Sequencer,
+        Membership { retention, timeout }: Membership,
+    ) -> Result<Self, JoinError> {
+        let node = Arc::new(Node {
+            mirror,
+            sequencer: Box::new(sequencer),
+            arrivals: Arc::default(),
+            status: watch::Sender::default(),
+            sender: Epoch::random().to_string(),
+            waiting: Mutex::default(),
+            proposing: tokio::sync::Mutex::default(),
+            timeout,
+        });
+        let follower = tokio::spawn(follower::run(Arc::clone(&node)));
+        let log = Self { node, follower };
+        if log.node.mirrored().retention.is_none() {
+            log.node.begin(retention).await?;
+        }
+        match log.node.mirrored().retention {
+            Some(cluster) if cluster != retention => {
+                let (cluster, node) = (Box::new(cluster), Box::new(retention));
+                Err(JoinError::Retention { cluster, node })
+            }
+            _ => Ok(log),
+        }
+    }
+
+    /// Begins to watch the state of the node in its cluster.
+    pub fn status(&self) -> watch::Receiver<ClusterStatus> {
+        self.node.status.subscribe()
+    }
+}
+
+impl Drop for ClusterLog {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+impl Node {
+    /// Returns the part of the order that the mirror has applied.
+    pub fn mirrored(&self) -> Mirrored {
+        self.mirror.mirrored().unwrap_or_default()
+    }
+
+    /// Begins the order, unless another node does, and waits until the mirror has begun.
+    async fn begin(&self, retention: Retention) -> Result<(), JoinError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut status = self.status.subscribe();
+        loop {
+            let error = match timeout_at(deadline, self.try_begin(retention)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error),
+                Err(elapsed) => Some(SequencerError::unavailable(elapsed)),
+            };
+            let begun = status
+                .wait_for(|status| status.failure.is_some() || self.mirrored().retention.is_some());
+            let pause = if error.is_some() { Instant::now() + PROPOSE_PAUSE } else { deadline };
+            if let Ok(Ok(status)) = timeout_at(pause, begun).await {
+                return match &status.failure {
+                    Some(failure) => Err(JoinError::EventLog((**failure).clone())),
+                    None => Ok(()),
+                };
+            }
+            if Instant::now() >= deadline {
+                let silent = || SequencerError::unavailable("it sends no entries");
+                return Err(JoinError::Unreachable(error.unwrap_or_else(silent)));
+            }
+        }
+    }
+
+    async fn try_begin(&self, retention: Retention) -> Result<(), SequencerError> {
+        if self.sequencer.bounds().await?.last > 0 {
+            return Ok(());
+        }
+        let tag = Tag { sender: self.sender.clone(), number: 0 };
+        let entry = Entry::Begin { epoch: Epoch::random(), retention };
+        let proposal = Proposal { tag, seen: self.mirrored().place, entry };
+        match self.sequencer.propose(proposal.encode(), true).await {
+            Ok(_) | Err(SequencerError::Begun) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks that the mirror can follow a stream from where it is. Names the stream if it has none.
+    pub async fn check(&self, bounds: &OrderBounds) -> Result<(), follower::FollowError> {
+        let Mirrored { stream, place, last, .. } = self.mirrored();
+        if stream.is_empty() {
+            return Ok(self.mirror.join(bounds.stream.clone()).await?);
+        }
+        if stream != bounds.stream {
+            return Err(follower::FollowError::OtherStream);
+        }
+        if bounds.last < place.position {
+            return Err(follower::FollowError::Ahead);
+        }
+        if bounds.first > place.position + 1 {
+            return Err(follower::FollowError::TooFarBehind);
+        }
+        if place.position > 0
+            && let Some(bytes) = self.sequencer.entry(place.position).await?
+            && digest(&bytes) != last
+        {
+            return Err(follower::FollowError::Ahead);
+        }
+        Ok(())
+    }
+
+    /// Proposes an entry, and returns its outcome once this node has applied it.
+    async fn propose(&self, entry: Entry) -> Result<Outcome, EventLogError> {
+        let mut last = self.proposing.lock().await;
+        *last += 1;
+        let number = *last;
+        let (reply, mut outcome) = oneshot::channel();
+        *self.waiting.lock() = Some((number, reply));
+        let tag = Tag { sender: self.sender.clone(), number };
+        let bytes = Proposal { tag, seen: self.mirrored().place, entry }.encode();
+        let mut status = self.status.subscribe();
+        let failed = async {
+            match status.wait_for(|status| status.failure.is_some()).await {
+                Ok(status) => status.failure.as_deref().cloned(),
+                Err(_) => None,
+            }
+            .unwrap_or(EventLogError::Stopped)
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut outcome => outcome,
+            error = failed => return Err(error),
+            sent = self.send(bytes) => {
+                sent?;
+                let applied = timeout(APPLY_TIMEOUT, outcome).await;
+                applied.map_err(|_| EventLogError::unconfirmed("this node is behind the cluster"))?
+            }
+        };
+        outcome.map_err(|_| EventLogError::Stopped)
+    }
+
+    /// Sends a proposal until the cluster has it, or until the timeout.
+    async fn send(&self, bytes: Vec<u8>) -> Result<(), EventLogError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut may_be_stored = false;
+        loop {
+            let sent = self.sequencer.propose(bytes.clone(), false);
+            let error = match timeout_at(deadline, sent).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => error,
+                Err(elapsed) => SequencerError::unconfirmed(elapsed),
+            };
+            may_be_stored |= matches!(error, SequencerError::Unconfirmed(_));
+            if Instant::now() + PROPOSE_PAUSE >= deadline {
+                let error = error.to_string();
+                return Err(if may_be_stored {
+                    EventLogError::unconfirmed(error)
+                } else {
+                    EventLogError::unavailable(error)
+                });
+            }
+            sleep_until(Instant::now() + PROPOSE_PAUSE).await;
+        }
+    }
+}
+
+impl EventLog for ClusterLog {
+    fn bounds(&self) -> Bounds {
+        self.node.mirror.bounds()
+    }
+
+    fn dropped_after(&self, topics: &Patterns, after: u64, drops: u64) -> Dropped {
+        self.node.mirror.dropped_after(topics, after, drops)
+    }
+
+    fn ends(&self, topics: &Patterns, after: u64, up_to: u64) -> Vec<Event> {
+        self.node.mirror.ends(topics, after, up_to)
+    }
+
+    /// Appends the events at the time that the cluster gives them.
+    fn append(
+        &self,
+        drafts: Vec<Draft>,
+        _: Timestamp,
+    ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
+        Box::pin(async move {
+            match self.node.propose(Entry::Append(drafts)).await? {
+                Outcome::Appended(appended) => Ok(appended),
+                // No other proposal has the same tag.
+                _ => Err(EventLogError::unconfirmed("the cluster has lost the proposal")),
+            }
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        self.node.mirror.read(topics, after, limit)
+    }
+
+    fn newest_of_each<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        after: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        self.node.mirror.newest_of_each(topics, after, limit)
+    }
+
+    fn read_before<'a>(
+        &'a self,
+        topics: &'a Patterns,
+        before: u64,
+        limit: ReadLimit,
+    ) -> EventLogFuture<'a, Vec<Event>> {
+        self.node.mirror.read_before(topics, before, limit)
+    }
+
+    fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
+        self.node.mirror.before(time)
+    }
+
+    fn arrivals(&self) -> Option<Arc<Arrivals>> {
+        Some(Arc::clone(&self.node.arrivals))
+    }
+
+    fn size_of(&self, draft: &Draft) -> usize {
+        Proposal::size_of(draft)
+    }
+
+    fn max_append(&self) -> usize {
+        self.node.sequencer.max_entry().saturating_sub(MAX_REST)
+    }
+
+    fn note_changes(&self, changed: &Arc<ChangedTopics>) {
+        self.node.mirror.note_changes(changed);
+    }
+
+    fn topics(&self, topics: &Patterns, after: Option<&Topic>, limit: usize) -> Vec<Topic> {
+        self.node.mirror.topics(topics, after, limit)
+    }
+
+    fn figures<'a>(&'a self, topics: &'a [Topic]) -> EventLogFuture<'a, Vec<TopicFigures>> {
+        self.node.mirror.figures(topics)
+    }
+
+    fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
+        Box::pin(async move {
+            match self.node.propose(Entry::Delete(topic.clone())).await? {
+                Outcome::Deleted(_, deleted) => Ok(deleted),
+                _ => Err(EventLogError::unconfirmed("the cluster has lost the proposal")),
+            }
+        })
+    }
+
+    fn find<'a>(
+        &'a self,
+        topic: &'a Topic,
+        key: &'a IdempotencyKey,
+    ) -> EventLogFuture<'a, Option<Event>> {
+        self.node.mirror.find(topic, key)
+    }
+
+    fn condition(&self) -> Condition {
+        let mut condition = self.node.mirror.condition();
+        let status = self.node.status.borrow();
+        if !status.is_connected {
+            let away = || EventLogError::unavailable("the node receives no entries");
+            condition.append_error.get_or_insert_with(away);
+        }
+        condition
+    }
+
+    fn stopped(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let mut status = self.node.status.subscribe();
+        Box::pin(async move {
+            tokio::select! {
+                () = self.node.mirror.stopped() => {}
+                // An error means that the follower has ended.
+                _ = status.wait_for(|status| status.failure.is_some()) => {}
+            }
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! Several nodes with one order of events.
+//!
+//! A [`Sequencer`] decides on the order and keeps it on the disks of a majority. A [`ClusterLog`]
+//! is the event log of one node: it proposes what its hub appends, and applies all entries of the
+//! order to a log of its own, the mirror, from which it serves all reads. So no read crosses the
+//! network, and a cursor of one node is good at every other.
+//!
+//! # Layout
+//!
+//! | module | contents |
+//! |---|---|
+//! | `sequencer` | the trait of the engine that orders and stores the entries |
+//! | `log` | the event log of a node: it proposes, and serves reads from the mirror |
+//! | `follower` | the task that applies the entries to the mirror |
+//! | `status` | what a node knows of the cluster |
+
+mod follower;
+mod log;
+mod sequencer;
+mod status;
+
+pub use log::{ClusterLog, JoinError, Membership};
+pub use sequencer::{Entries, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture};
+pub use status::ClusterStatus;

@@ -1,0 +1,103 @@
+//! The trait of the engine that decides on the order of entries.
+
+use std::{pin::Pin, sync::Arc};
+
+use crate::timestamp::Timestamp;
+
+/// A future of a [`Sequencer`]'s methods, boxed, so that the trait can be used as `dyn Sequencer`.
+pub type SequencerFuture<'a, T> =
+    Pin<Box<dyn Future<Output = Result<T, SequencerError>> + Send + 'a>>;
+
+/// An engine that gives entries of all nodes one order, and stores them on several disks.
+pub trait Sequencer: Send + Sync + 'static {
+    /// Returns the stream of the entries and its bounds now.
+    ///
+    /// # Errors
+    ///
+    /// If the engine cannot be reached.
+    fn bounds(&self) -> SequencerFuture<'_, OrderBounds>;
+
+    /// Adds an entry, and returns its position once it is on the disks of a majority. With
+    /// `is_first`, the order must have no entry yet.
+    ///
+    /// # Errors
+    ///
+    /// If the entry was not added, or may not have been.
+    fn propose(&self, entry: Vec<u8>, is_first: bool) -> SequencerFuture<'_, u64>;
+
+    /// Begins to read the entries after a position, in order, each once it is on the disks of a
+    /// majority.
+    ///
+    /// # Errors
+    ///
+    /// If the engine cannot be reached.
+    fn follow(&self, after: u64) -> SequencerFuture<'_, Box<dyn Entries>>;
+
+    /// Reads the bytes of an entry. Returns `None` if there is none at that position.
+    ///
+    /// # Errors
+    ///
+    /// If the engine cannot be reached.
+    fn entry(&self, position: u64) -> SequencerFuture<'_, Option<Vec<u8>>>;
+
+    /// Returns the maximum size of an entry, in bytes.
+    fn max_entry(&self) -> usize;
+}
+
+/// Entries that are read in order.
+pub trait Entries: Send {
+    /// Waits for the next entry. Cancel safe: dropping the future loses no entry.
+    ///
+    /// # Errors
+    ///
+    /// If the engine no longer sends them.
+    fn next(&mut self) -> SequencerFuture<'_, RawEntry>;
+}
+
+/// An entry as the engine stores it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawEntry {
+    /// Its position, from 1.
+    pub position: u64,
+    /// The time at which the engine has accepted it.
+    pub time: Timestamp,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The entries that the engine holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderBounds {
+    /// Identification of their stream, which a stream that replaces it does not have.
+    pub stream: String,
+    /// The position of the first entry that is kept.
+    pub first: u64,
+    /// The position of the last entry; 0 if there was none.
+    pub last: u64,
+}
+
+/// A failed operation of the engine.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SequencerError {
+    /// The engine cannot be reached, or refuses now. An entry was not added.
+    #[error("{0}")]
+    Unavailable(Arc<dyn std::error::Error + Send + Sync>),
+    /// The engine may or may not have added the entry.
+    #[error("{0}")]
+    Unconfirmed(Arc<dyn std::error::Error + Send + Sync>),
+    /// The order has entries already.
+    #[error("the order has begun")]
+    Begun,
+}
+
+impl SequencerError {
+    /// Creates an [`Unavailable`](Self::Unavailable) with `source`.
+    pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(source.into().into())
+    }
+
+    /// Creates an [`Unconfirmed`](Self::Unconfirmed) with `source`.
+    pub fn unconfirmed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unconfirmed(source.into().into())
+    }
+}

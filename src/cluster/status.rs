@@ -1,0 +1,30 @@
+//! What a node knows of the cluster.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::event_log::EventLogError;
+
+/// The state of a node in its cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterStatus {
+    /// `true` while the node receives the entries of the order.
+    pub is_connected: bool,
+    /// The position of the last applied entry.
+    pub applied: u64,
+    /// The position of the last entry that the node has heard of.
+    pub last: u64,
+    /// A time at which the node had applied all entries, and the newest sequence number then. No
+    /// event with a higher one had been accepted by then, at any node.
+    pub caught_up: Option<(Instant, u64)>,
+    /// The reason for which the node has stopped to follow for good.
+    pub failure: Option<Arc<EventLogError>>,
+}
+
+impl ClusterStatus {
+    /// Returns the number of entries by which the node lags.
+    pub fn lag(&self) -> u64 {
+        self.last.saturating_sub(self.applied)
+    }
+}

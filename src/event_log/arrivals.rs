@@ -1,0 +1,78 @@
+//! Changes of a log that several nodes write to, on their way to the hub.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::event::{Event, Topic};
+
+/// Number of changes that may wait. Beyond it, the log applies no further ones.
+const CAPACITY: usize = 256;
+
+/// Changes that the log has applied and that the hub has not shown yet, in the order of the log.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    waiting: Mutex<Waiting>,
+    has_some: Notify,
+    /// Some were taken, or shown.
+    are_fewer: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    arrivals: VecDeque<Arrival>,
+    /// `true` while the hub shows those that it has taken.
+    are_being_shown: bool,
+}
+
+/// A change of the log, by any node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// New events and ends.
+    Events(Vec<Event>),
+    /// The events of a topic were deleted.
+    Deleted(Topic),
+}
+
+impl Arrivals {
+    /// Adds a change. Waits while there are too many.
+    pub async fn push(&self, arrival: Arrival) {
+        self.until(|waiting| waiting.arrivals.len() < CAPACITY).await;
+        self.waiting.lock().arrivals.push_back(arrival);
+        self.has_some.notify_one();
+    }
+
+    /// Waits until the hub has shown all changes so far.
+    pub async fn all_shown(&self) {
+        self.until(|waiting| waiting.arrivals.is_empty() && !waiting.are_being_shown).await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Waiting) -> bool) {
+        loop {
+            let fewer = self.are_fewer.notified();
+            if is_so(&self.waiting.lock()) {
+                return;
+            }
+            fewer.await;
+        }
+    }
+
+    /// Takes all changes so far. The hub must call [`shown`](Self::shown) once it has shown them.
+    pub fn take(&self) -> VecDeque<Arrival> {
+        let Waiting { arrivals, are_being_shown } = &mut *self.waiting.lock();
+        *are_being_shown = true;
+        std::mem::take(arrivals)
+    }
+
+    /// Notes that the hub has shown what it has taken.
+    pub fn shown(&self) {
+        self.waiting.lock().are_being_shown = false;
+        self.are_fewer.notify_waiters();
+    }
+
+    /// Waits until there may be a change.
+    pub async fn changed(&self) {
+        self.has_some.notified().await;
+    }
+}
