@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     log::Node,
@@ -13,8 +13,9 @@ use crate::event_log::{
     entry::{ApplyError, Entry, InvalidEntry, Outcome, Sequenced},
 };
 
-/// Time without an entry after which the follower asks for the last one. Consumers have been seen
-/// to stall after the engine has lost its leader.
+/// Interval at which the follower asks for the last entry. If it receives none until the next time
+/// although there are some, it begins again: consumers have been seen to stall after the engine has
+/// lost its leader.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Time in which the engine must answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,18 +82,21 @@ async fn follow(node: &Node) -> Result<Infallible, FollowError> {
     let mut entries = answer(node.sequencer.follow(place.position)).await?;
     node.status.send_modify(|status| status.is_connected = true);
     loop {
-        match timeout(WATCH_INTERVAL, entries.next()).await {
-            Ok(entry) => apply(node, &entry?).await?,
-            Err(_) if look(node).await? > node.mirrored().place.position => {
-                return Err(FollowError::Stalled);
-            }
-            Err(_) => {}
+        let (next_look, last) = (Instant::now() + WATCH_INTERVAL, node.status.borrow().last);
+        let mut has_received = false;
+        while let Ok(entry) = timeout_at(next_look, entries.next()).await {
+            apply(node, &entry?).await?;
+            has_received = true;
         }
+        if !has_received && last > node.mirrored().place.position {
+            return Err(FollowError::Stalled);
+        }
+        look(node).await?;
     }
 }
 
-/// Asks for the last entry, and checks that the mirror can follow. Returns its position.
-async fn look(node: &Node) -> Result<u64, FollowError> {
+/// Asks for the last entry, and checks that the mirror can follow.
+async fn look(node: &Node) -> Result<(), FollowError> {
     let asked = Instant::now();
     let bounds = answer(node.sequencer.bounds()).await?;
     match timeout(ANSWER_TIMEOUT, node.check(&bounds)).await {
@@ -106,7 +110,7 @@ async fn look(node: &Node) -> Result<u64, FollowError> {
             status.caught_up = Some((asked, newest));
         }
     });
-    Ok(bounds.last)
+    Ok(())
 }
 
 async fn answer<T>(

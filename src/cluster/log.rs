@@ -143,6 +143,12 @@ impl ClusterLog {
         }
     }
 
+    /// Returns the parts that a simulation looks at.
+    #[cfg(test)]
+    pub(super) fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.node)
+    }
+
     /// Begins to watch the state of the node in its cluster.
     pub fn status(&self) -> watch::Receiver<ClusterStatus> {
         self.node.status.subscribe()
@@ -156,6 +162,11 @@ impl Drop for ClusterLog {
 }
 
 impl Node {
+    #[cfg(test)]
+    pub fn epoch(&self) -> Epoch {
+        self.mirror.bounds().epoch
+    }
+
     /// Returns the part of the order that the mirror has applied.
     pub fn mirrored(&self) -> Mirrored {
         self.mirror.mirrored().unwrap_or_default()
@@ -340,6 +351,21 @@ impl EventLog for ClusterLog {
 
     fn arrivals(&self) -> Option<Arc<Arrivals>> {
         Some(Arc::clone(&self.node.arrivals))
+    }
+
+    fn reach(&self, sequence: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let (asked, mut status) = (Instant::now(), self.node.status.subscribe());
+        Box::pin(async move {
+            let is_settled = |status: &ClusterStatus| {
+                let is_nowhere =
+                    status.caught_up.is_some_and(|(at, newest)| at >= asked && newest < sequence);
+                is_nowhere
+                    || status.failure.is_some()
+                    || self.node.mirror.bounds().newest >= sequence
+            };
+            // An error means that the follower has ended.
+            let _ = status.wait_for(is_settled).await;
+        })
     }
 
     fn size_of(&self, draft: &Draft) -> usize {

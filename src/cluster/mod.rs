@@ -17,6 +17,8 @@
 mod follower;
 mod log;
 mod sequencer;
+#[cfg(test)]
+mod simulation;
 mod status;
 
 pub use log::{ClusterLog, JoinError, Membership};

@@ -47,6 +47,8 @@ pub use memory::MemoryLog;
 pub use retention::Retention;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, SqliteLog, volume_bytes};
+#[cfg(all(test, feature = "sqlite"))]
+pub(crate) use sqlite::{dump, wait_in_place};
 pub use store::{
     Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, EventStamp, ReadLimit,
     Rejected, TopicFigures,

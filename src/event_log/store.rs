@@ -122,6 +122,13 @@ pub trait EventLog: Send + Sync + 'static {
         None
     }
 
+    /// Waits until the log has a sequence number that another node may have. Returns at once if only
+    /// this hub appends to the log, and if no node has it.
+    fn reach(&self, sequence: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let _ = sequence;
+        Box::pin(ready(()))
+    }
+
     /// Returns the size of a draft, by which the hub bounds an append.
     fn size_of(&self, draft: &Draft) -> usize {
         draft.data.len()

@@ -33,7 +33,7 @@ mod publish;
 mod reader_watch;
 mod ring;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod state;
 mod subscriber;
 mod topic_filter;
@@ -339,6 +339,16 @@ impl Hub {
         key: &IdempotencyKey,
     ) -> Result<Option<Event>, EventLogError> {
         self.state.log.find(topic, key).await
+    }
+
+    /// Waits until the hub has the position of a cursor that another node may have given. Returns
+    /// at once unless the log has other nodes, and if none of them has the position.
+    pub async fn reach(&self, cursor: &Cursor) {
+        if let Cursor::After(id) = cursor
+            && id.epoch == self.state.log.bounds().epoch
+        {
+            self.state.log.reach(id.sequence).await;
+        }
     }
 
     /// Creates a subscriber to the topics that continues at `cursor`.

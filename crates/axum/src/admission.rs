@@ -14,7 +14,9 @@ use waterclock::{
 use crate::{
     deadline::Deadline,
     idempotency::KeyReservation,
-    limits::{MAX_BLOCK, MAX_DATA, MAX_END_MESSAGE, MAX_KEY, MAX_MESSAGE, MAX_PATIENCE},
+    limits::{
+        MAX_BLOCK, MAX_DATA, MAX_END_MESSAGE, MAX_KEY, MAX_MESSAGE, MAX_PATIENCE, UNAVAILABLE_RETRY,
+    },
     parameters::InvalidParameters,
     policy::{Denied, Publisher, client_of},
     problem::{AttackSign, Problem},
@@ -141,6 +143,11 @@ pub(crate) enum PublishRejection {
     Skipped,
     #[error("The server's event log has stopped. The event was not stored.")]
     LogStopped,
+    #[error(
+        "The server cannot reach its cluster. The event was not stored. `Retry-After` says when to \
+         retry."
+    )]
+    Unavailable,
     #[error("The server is shutting down.")]
     Stopping,
 }
@@ -184,9 +191,11 @@ impl PublishRejection {
             Self::NotStored | Self::Unconfirmed | Self::Skipped => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Stopping | Self::Misplaced | Self::LogStopped | Self::TooManyUploads => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Stopping
+            | Self::Misplaced
+            | Self::LogStopped
+            | Self::Unavailable
+            | Self::TooManyUploads => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyTopics | Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         })
     }
@@ -203,6 +212,9 @@ impl From<PublishRejection> for Problem {
         match rejection {
             // The request that holds the key ends soon.
             PublishRejection::KeyInFlight => problem.with_header(RETRY_AFTER, HeaderValue::from(1)),
+            PublishRejection::Unavailable => {
+                problem.with_header(RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY.as_secs()))
+            }
             PublishRejection::RateLimited(wait) => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))
             }
@@ -240,6 +252,7 @@ impl From<EventLogError> for PublishRejection {
             EventLogError::Misplaced => Self::Misplaced,
             EventLogError::Unconfirmed(_) => Self::Unconfirmed,
             EventLogError::Stopped => Self::LogStopped,
+            EventLogError::Unavailable(_) => Self::Unavailable,
             EventLogError::Damaged { .. } | EventLogError::Failed(_) => Self::NotStored,
         }
     }
@@ -458,6 +471,7 @@ mod tests {
             (PublishError::EventLog(EventLogError::unconfirmed("no sync")), 500),
             (PublishError::EventLog(EventLogError::Misplaced), 503),
             (PublishError::EventLog(EventLogError::Stopped), 503),
+            (PublishError::EventLog(EventLogError::unavailable("away")), 503),
         ] {
             let is_unknown = matches!(error, PublishError::EventLog(EventLogError::Unconfirmed(_)));
             let problem = Problem::from(PublishRejection::from(error));

@@ -34,6 +34,9 @@ pub const DEFAULT_TOPICS: usize = 100;
 /// Maximum number of topics on a page of their list.
 pub const MAX_TOPICS: usize = 1000;
 
+/// Time after which a client may publish again while the cluster cannot be reached.
+pub(crate) const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
+
 /// Maximum length of a WebSocket message from a client that may publish, and of a line of JSON, in
 /// bytes. JSON may spend six bytes on one character of an event's data.
 pub(crate) const MAX_MESSAGE: usize = 6 * MAX_DATA + 4096;

@@ -89,7 +89,7 @@ impl Order {
 }
 
 /// Returns the rows of the tables, without the numbers of topics.
-fn dump(folder: &Path) -> Vec<Vec<Value>> {
+pub fn dump(folder: &Path) -> Vec<Vec<Value>> {
     let connection = Connection::open(folder.join("log.db")).unwrap();
     let tables = [
         "SELECT epoch, forgotten FROM log",

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `index` | the summary of the database in memory |
 //! | `files` | the names and rights of the files |
+//! | `in_place` | waiting for a thread |
 //! | `schema` | the tables, their migrations, and the checks when a database is opened |
 //! | `reserve` | the file that keeps some room on the volume |
 //! | `life_file` | the file beside the database that reveals a restored copy |
@@ -15,6 +16,7 @@
 
 mod error;
 mod files;
+mod in_place;
 mod index;
 mod life_file;
 mod read;
@@ -24,7 +26,7 @@ mod schema;
 mod write;
 
 #[cfg(test)]
-mod mirror_tests;
+pub(crate) mod mirror_tests;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +45,8 @@ use tokio::sync::{oneshot, watch};
 
 pub use error::OpenError;
 pub use reserve::volume_bytes;
+#[cfg(test)]
+pub(crate) use {in_place::wait_in_place, mirror_tests::dump};
 
 /// Time for which the writer may work without a pause. Beyond it, its disk counts as hanging.
 const MAX_BUSY: Duration = Duration::from_secs(30);
@@ -204,7 +208,9 @@ impl SqliteLog {
         let commands = self.commands.as_ref().ok_or(EventLogError::Stopped)?;
         commands.send(command(reply)).map_err(|_| EventLogError::Stopped)?;
         // The writer has stopped at an unknown point.
-        replied.await.map_err(|_| EventLogError::unconfirmed("the writer has stopped"))
+        in_place::reply(replied)
+            .await
+            .map_err(|_| EventLogError::unconfirmed("the writer has stopped"))
     }
 
     /// Returns the condition at a time.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-use super::schema;
+use super::{in_place, schema};
 use crate::event_log::store::EventLogError;
 
 /// Maximum number of threads. It is less on a system with fewer cores.
@@ -90,7 +90,7 @@ impl ReaderThreads {
             return Err(EventLogError::Stopped);
         }
         // An error means that the step has panicked.
-        Ok(replied.await.map_err(EventLogError::new)??)
+        Ok(in_place::reply(replied).await.map_err(EventLogError::new)??)
     }
 
     /// Reads in one transaction. Leaves the connection there if it can be used again.

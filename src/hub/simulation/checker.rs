@@ -2,11 +2,22 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::log::Stored;
 use crate::{
     event::{Event, IdempotencyKey},
     pattern::Patterns,
 };
+
+/// An event that was stored, whether anybody knows of it or not.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub event: Event,
+    /// The step at which it was stored.
+    pub step: u64,
+    /// The step at which the log no longer had it.
+    pub dropped: Option<u64>,
+    /// `true` if its topic was deleted then.
+    pub is_deleted: bool,
+}
 
 /// An acknowledged publish.
 #[derive(Clone, Debug)]
@@ -53,6 +64,9 @@ pub struct History {
     pub stored: Vec<Stored>,
     pub acknowledged: Vec<Acknowledged>,
     pub readers: Vec<ReaderHistory>,
+    /// `true` if a log that was restarted does not know of which topics the events were that it had
+    /// dropped and forgotten before.
+    pub restarts_forget_topics: bool,
 }
 
 impl History {
@@ -164,7 +178,8 @@ impl History {
             }
             for (place, step, lost) in gaps {
                 // A hub does not know which of the events from before its start it could deliver.
-                let may_be_none = place < session.hub_start && !lost.is_empty();
+                let may_be_none =
+                    place < session.hub_start && (!lost.is_empty() || self.restarts_forget_topics);
                 if !may_be_none && lost.iter().all(|sequence| delivered.contains(sequence)) {
                     return Err(format!(
                         "{topics:?}: the gap after {place}, in step {step}, is none: {lost:?}"
@@ -242,7 +257,8 @@ mod tests {
         let sessions = sessions.into_iter().map(session).collect();
         let topics = "a".parse::<crate::pattern::Pattern>().unwrap().into();
         let readers = vec![ReaderHistory { topics, sessions }];
-        History { stored: stored.collect(), acknowledged: Vec::new(), readers }
+        let (acknowledged, restarts_forget_topics) = (Vec::new(), false);
+        History { stored: stored.collect(), acknowledged, readers, restarts_forget_topics }
     }
 
     fn delivered(sequence: u64) -> Message {

@@ -10,6 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+use super::checker::Stored;
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
@@ -20,18 +21,6 @@ use crate::{
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
-
-/// An event that was stored, whether anybody knows of it or not.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    pub event: Event,
-    /// The step at which it was stored.
-    pub step: u64,
-    /// The step at which the log no longer had it.
-    pub dropped: Option<u64>,
-    /// `true` if its topic was deleted then.
-    pub is_deleted: bool,
-}
 
 /// The part of the world that outlives a crash.
 pub struct Disk {

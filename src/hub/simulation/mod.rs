@@ -4,9 +4,11 @@
 //! `SIMULATION_SEED=7 cargo test -p waterclock --all-features simulation` repeats one run, and
 //! `SIMULATIONS=10000` sets their number.
 
-mod checker;
+pub(crate) mod checker;
 mod log;
 mod world;
+
+use std::ops::Range;
 
 use world::World;
 
@@ -17,13 +19,17 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect(name))
 }
 
-#[test]
-fn the_hub_keeps_its_promises() {
-    let seeds = match number("SIMULATION_SEED") {
+/// Returns the seeds of the runs.
+pub(crate) fn seeds() -> Range<u64> {
+    match number("SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIMULATIONS").unwrap_or(RUNS),
-    };
-    for seed in seeds {
+    }
+}
+
+#[test]
+fn the_hub_keeps_its_promises() {
+    for seed in seeds() {
         let checked = World::new(seed).run().check();
         assert_eq!(checked, Ok(()), "repeat it with SIMULATION_SEED={seed}");
     }

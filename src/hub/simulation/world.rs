@@ -82,7 +82,12 @@ impl World {
             runtime.block_on(self.live(life == lives));
         }
         let readers = self.readers.into_iter().map(|reader| reader.history).collect();
-        History { stored: self.disk.stored(), acknowledged: self.acknowledged, readers }
+        History {
+            stored: self.disk.stored(),
+            acknowledged: self.acknowledged,
+            readers,
+            restarts_forget_topics: false,
+        }
     }
 
     /// Lives until a crash, or until everything has come to rest.

@@ -1,0 +1,246 @@
+//! A simulated sequencer: it answers late, in vain or not at all, and is cut off from nodes.
+
+use std::{collections::HashSet, future::pending, sync::Arc};
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::task::yield_now;
+
+use crate::{
+    cluster::{Entries, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture},
+    event_log::{
+        Appended, EventLog as _, ReadLimit, SqliteLog,
+        entry::{Entry, Outcome, Sequenced},
+    },
+    hub::simulation::checker::Stored,
+    pattern::{Pattern, Patterns},
+    timestamp::Timestamp,
+};
+
+const STREAM: &str = "simulated";
+
+/// The engine that all nodes share.
+pub struct Order {
+    state: Mutex<OrderState>,
+    /// A mirror that applies each entry at once, to know the outcome.
+    pub reference: SqliteLog,
+    pub folder: TempDir,
+}
+
+struct OrderState {
+    entries: Vec<RawEntry>,
+    /// Entries that are still on their way although their senders have been told nothing.
+    late: Vec<Vec<u8>>,
+    stored: Vec<Stored>,
+    random: fastrand::Rng,
+    clock: u64,
+    is_faulty: bool,
+    are_cut: Vec<bool>,
+}
+
+impl Order {
+    pub async fn new(seed: u64, nodes: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = OrderState {
+            entries: Vec::new(),
+            late: Vec::new(),
+            stored: Vec::new(),
+            random: fastrand::Rng::with_seed(seed),
+            clock: 1_000_000,
+            is_faulty: true,
+            are_cut: vec![false; nodes],
+        };
+        let reference = SqliteLog::open_mirror(folder.path()).unwrap();
+        reference.join(STREAM.to_owned()).await.unwrap();
+        Self { state: Mutex::new(state), reference, folder }
+    }
+
+    pub fn change_clock(&self, millis: i64) {
+        let clock = &mut self.state.lock().clock;
+        *clock = clock.saturating_add_signed(millis);
+    }
+
+    /// Cuts a node off, or connects it again.
+    pub fn cut(&self, node: usize, is_cut: bool) {
+        self.state.lock().are_cut[node] = is_cut;
+    }
+
+    /// Ends the faults, delays and cuts.
+    pub async fn calm_down(&self) {
+        {
+            let state = &mut *self.state.lock();
+            state.is_faulty = false;
+            state.are_cut.fill(false);
+        }
+        while self.deliver_late().await {}
+    }
+
+    /// Adds an entry that was on its way. Returns `false` if there is none.
+    pub async fn deliver_late(&self) -> bool {
+        let late = {
+            let state = &mut *self.state.lock();
+            let number = state.random.usize(..=state.late.len());
+            if state.late.is_empty() {
+                return false;
+            }
+            state.late.swap_remove(number % state.late.len())
+        };
+        self.add(late).await;
+        true
+    }
+
+    pub fn stored(&self) -> Vec<Stored> {
+        self.state.lock().stored.clone()
+    }
+
+    pub fn last(&self) -> u64 {
+        self.state.lock().entries.last().map_or(0, |last| last.position)
+    }
+
+    async fn add(&self, bytes: Vec<u8>) -> u64 {
+        let raw = {
+            let state = &mut *self.state.lock();
+            let last = state.entries.last().map_or(0, |last| last.position);
+            let position = last + state.random.u64(1..3);
+            let time = Timestamp::from_millis(state.clock);
+            let raw = RawEntry { position, time, bytes };
+            state.entries.push(raw.clone());
+            raw
+        };
+        let entry = Sequenced::decode(raw.position, raw.time, &raw.bytes).unwrap();
+        let change = entry.proposal.entry.clone();
+        let outcome = self.reference.apply(Arc::new(entry)).await.unwrap();
+        let all = Patterns::from(">".parse::<Pattern>().unwrap());
+        let limit = ReadLimit { count: usize::MAX, bytes: usize::MAX };
+        let kept = self.reference.read(&all, 0, limit).await.unwrap();
+        let kept: HashSet<_> = kept.iter().map(|event| event.id.sequence).collect();
+        let stored = &mut self.state.lock().stored;
+        if let Outcome::Appended(appended) = outcome {
+            let new = appended.into_iter().flatten().filter(|appended| !appended.is_duplicate);
+            stored.extend(new.map(|Appended { event, .. }| Stored {
+                event,
+                step: raw.position,
+                dropped: None,
+                is_deleted: false,
+            }));
+        }
+        for Stored { event, dropped, is_deleted, .. } in stored {
+            if dropped.is_none() && !kept.contains(&event.id.sequence) {
+                *dropped = Some(raw.position);
+                *is_deleted = matches!(&change, Entry::Delete(topic) if *topic == event.topic);
+            }
+        }
+        raw.position
+    }
+}
+
+/// A node's connection to the engine.
+pub struct SimulatedSequencer {
+    pub order: Arc<Order>,
+    pub node: usize,
+}
+
+impl SimulatedSequencer {
+    /// Lets others take their turn, for a while. Fails if the node is cut off.
+    async fn delay(&self) -> Result<(), SequencerError> {
+        let turns = {
+            let state = &mut *self.order.state.lock();
+            if state.is_faulty { state.random.usize(..4) } else { 0 }
+        };
+        for _ in 0..turns {
+            yield_now().await;
+        }
+        match self.order.state.lock().are_cut[self.node] {
+            true => Err(SequencerError::unavailable("cut off")),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns `true` once in `times` calls, on average.
+    fn fails(&self, times: usize) -> bool {
+        let state = &mut *self.order.state.lock();
+        state.is_faulty && state.random.usize(..times) == 0
+    }
+}
+
+impl Sequencer for SimulatedSequencer {
+    fn bounds(&self) -> SequencerFuture<'_, OrderBounds> {
+        Box::pin(async move {
+            self.delay().await?;
+            let last = self.order.last();
+            Ok(OrderBounds { stream: STREAM.to_owned(), first: 1, last })
+        })
+    }
+
+    fn propose(&self, bytes: Vec<u8>, is_first: bool) -> SequencerFuture<'_, u64> {
+        Box::pin(async move {
+            self.delay().await?;
+            if self.fails(15) {
+                self.order.state.lock().late.push(bytes);
+                return Err(SequencerError::unconfirmed("on its way"));
+            }
+            if is_first && self.order.last() > 0 {
+                return Err(SequencerError::Begun);
+            }
+            let position = self.order.add(bytes).await;
+            if self.fails(30) {
+                return pending().await;
+            }
+            let answered = self.delay().await;
+            answered.map_err(|_| SequencerError::unconfirmed("the answer is lost"))?;
+            Ok(position)
+        })
+    }
+
+    fn follow(&self, after: u64) -> SequencerFuture<'_, Box<dyn Entries>> {
+        let sequencer = Self { order: Arc::clone(&self.order), node: self.node };
+        Box::pin(async move {
+            self.delay().await?;
+            Ok(Box::new(SimulatedEntries { sequencer, after }) as Box<dyn Entries>)
+        })
+    }
+
+    fn entry(&self, position: u64) -> SequencerFuture<'_, Option<Vec<u8>>> {
+        Box::pin(async move {
+            self.delay().await?;
+            let entries = &self.order.state.lock().entries;
+            let entry = entries.iter().find(|entry| entry.position == position);
+            Ok(entry.map(|entry| entry.bytes.clone()))
+        })
+    }
+
+    fn max_entry(&self) -> usize {
+        1 << 20
+    }
+}
+
+struct SimulatedEntries {
+    sequencer: SimulatedSequencer,
+    after: u64,
+}
+
+impl Entries for SimulatedEntries {
+    fn next(&mut self) -> SequencerFuture<'_, RawEntry> {
+        Box::pin(async move {
+            loop {
+                self.sequencer.delay().await?;
+                if self.sequencer.fails(100) {
+                    return pending().await;
+                }
+                if self.sequencer.fails(100) {
+                    return Err(SequencerError::unavailable("no longer sent"));
+                }
+                let next = {
+                    let entries = &self.sequencer.order.state.lock().entries;
+                    let next = entries.partition_point(|entry| entry.position <= self.after);
+                    entries.get(next).cloned()
+                };
+                if let Some(next) = next {
+                    self.after = next.position;
+                    return Ok(next);
+                }
+                yield_now().await;
+            }
+        })
+    }
+}

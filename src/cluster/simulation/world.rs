@@ -1,0 +1,494 @@
+//! The world of a simulation: nodes, publishers and readers in one thread. A seed decides who has
+//! the next turn, and what fails.
+
+use std::{
+    fs,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::{runtime::Runtime, task::yield_now};
+
+use super::order::{Order, SimulatedSequencer};
+use crate::{
+    cluster::{ClusterLog, JoinError, Membership, log::Node as ClusterNode},
+    event::{Draft, Event, IdempotencyKey, Topic},
+    event_log::{Retention, SqliteLog, dump},
+    hub::{
+        Delivery, Hub, PublishError, Subscriber,
+        simulation::checker::{Acknowledged, History, Message, ReaderHistory, Session},
+    },
+    id::{Cursor, EventId},
+    notice::GapReason,
+    pattern::{Pattern, Patterns},
+};
+
+const NODES: usize = 3;
+const TOPICS: [&str; 6] = ["a", "a.b", "a.c", "b", "b.c.d", "c"];
+const PATTERNS: [&str; 8] = ["a", "a.*", "a.>", "*", ">", "b.c.d", "c", "*.b"];
+/// Maximum number of readers and of publishes in flight.
+const MAX_CLIENTS: usize = 12;
+
+type Outcome = Result<Event, PublishError>;
+type Joined = Arc<Mutex<Option<Result<ClusterLog, JoinError>>>>;
+
+/// A node: its folder, and its process while there is one.
+struct Node {
+    folder: TempDir,
+    /// A copy of the folder from an earlier time.
+    saved: TempDir,
+    life: Option<Life>,
+}
+
+/// One life of a node's process.
+struct Life {
+    joined: Joined,
+    /// The hub, once the node has joined.
+    hub: Option<(Arc<Hub>, Arc<ClusterNode>)>,
+    hub_start: u64,
+    /// Dropped last: it ends all tasks at once.
+    runtime: Runtime,
+}
+
+/// A publish in flight.
+struct Publish {
+    node: usize,
+    draft: Draft,
+    outcome: Pin<Box<dyn Future<Output = Outcome>>>,
+}
+
+/// A client that reads.
+struct Reader {
+    history: ReaderHistory,
+    connection: Connection,
+    /// The cursor from which it resumes.
+    cursor: u64,
+}
+
+enum Connection {
+    Closed,
+    /// The node waits until it has the cursor.
+    Opening(usize, Pin<Box<dyn Future<Output = ()>>>),
+    Open(usize, Box<Subscriber>),
+}
+
+impl Connection {
+    fn node(&self) -> Option<usize> {
+        match self {
+            Self::Closed => None,
+            Self::Opening(node, _) | Self::Open(node, _) => Some(*node),
+        }
+    }
+}
+
+pub struct World {
+    order: Arc<Order>,
+    nodes: Vec<Node>,
+    retention: Retention,
+    random: fastrand::Rng,
+    publishes: Vec<Publish>,
+    readers: Vec<Reader>,
+    acknowledged: Vec<Acknowledged>,
+    /// Drafts whose publishers will try again.
+    failed: Vec<Draft>,
+    /// Number of drafts so far.
+    drafts: usize,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let retention = Retention {
+            count: random.usize(1..30),
+            topics: random.usize(3..8),
+            age: Duration::from_millis(random.u64(500..100_000)),
+            bytes: random.usize(1000..20_000),
+            ..Retention::default()
+        };
+        let order = Arc::new(wait(Order::new(random.u64(..), NODES)));
+        let folder = || tempfile::tempdir().unwrap();
+        let nodes = (0..NODES).map(|_| Node { folder: folder(), saved: folder(), life: None });
+        let (publishes, readers, acknowledged, failed) = Default::default();
+        Self {
+            order,
+            nodes: nodes.collect(),
+            retention,
+            random,
+            publishes,
+            readers,
+            acknowledged,
+            failed,
+            drafts: 0,
+        }
+    }
+
+    /// Lives for some time, lets everything come to rest, and checks what has happened.
+    pub fn run(mut self) -> Result<(), String> {
+        for _ in 0..self.random.usize(200..1200) {
+            match self.random.usize(..1000) {
+                0..150 if self.publishes.len() < MAX_CLIENTS => self.publish(),
+                0..250 => self.poll_publish(),
+                250..450 => self.poll_reader(),
+                450..490 if self.readers.len() < MAX_CLIENTS => self.add_reader(),
+                450..540 => self.reconnect(),
+                540..550 => self.delete(),
+                550..580 => self.order.change_clock(self.random.i64(-50..2000)),
+                580..600 => {
+                    let millis = self.random.u64(..3000);
+                    self.advance(millis);
+                }
+                600..615 => {
+                    let (node, is_cut) = (self.random.usize(..NODES), self.random.bool());
+                    self.order.cut(node, is_cut);
+                }
+                615..620 => self.crash(),
+                620..640 => {
+                    let order = Arc::clone(&self.order);
+                    wait(order.deliver_late());
+                }
+                _ => self.turn(),
+            }
+        }
+        self.rest();
+        let mut readers = Vec::new();
+        for reader in &mut self.readers {
+            reader.connection = Connection::Closed;
+        }
+        readers.extend(self.readers.drain(..).map(|reader| reader.history));
+        let history = History {
+            stored: self.order.stored(),
+            acknowledged: self.acknowledged,
+            readers,
+            restarts_forget_topics: true,
+        };
+        history.check()?;
+        let expected = dump(self.order.folder.path());
+        for (number, node) in self.nodes.into_iter().enumerate() {
+            let Node { folder, life, .. } = node;
+            drop(life);
+            let found = dump(folder.path());
+            if found != expected {
+                return Err(format!("node {number} has {found:?}, not {expected:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets everything end that has begun.
+    fn rest(&mut self) {
+        wait(Arc::clone(&self.order).calm_down());
+        let (mut quiet, mut turns) = (0, 0);
+        while quiet < 20 {
+            turns += 1;
+            assert!(turns < 100_000, "{} publishes have no end", self.publishes.len());
+            let before = (self.publishes.len(), self.messages());
+            (0..NODES).for_each(|node| self.turn_of(node));
+            self.advance(300);
+            for number in (0..self.publishes.len()).rev() {
+                self.poll_one(number);
+            }
+            for number in 0..self.readers.len() {
+                if self.readers[number].connection.node().is_none() {
+                    let node = self.random.usize(..NODES);
+                    self.connect(number, node);
+                }
+                self.poll(number);
+            }
+            let is_quiet = self.publishes.is_empty()
+                && before == (self.publishes.len(), self.messages())
+                && self
+                    .readers
+                    .iter()
+                    .all(|reader| matches!(reader.connection, Connection::Open(..)))
+                && (0..NODES).all(|node| self.position(node) == self.order.last());
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+        }
+    }
+
+    fn messages(&self) -> usize {
+        let sessions = self.readers.iter().flat_map(|reader| &reader.history.sessions);
+        sessions.map(|session| session.messages.len()).sum()
+    }
+
+    /// The position of the last entry that a node has applied.
+    fn position(&self, node: usize) -> u64 {
+        let hub = self.nodes[node].life.as_ref().and_then(|life| life.hub.as_ref());
+        hub.map_or(0, |(_, node)| node.mirrored().place.position)
+    }
+
+    fn hub(&self, node: usize) -> Option<Arc<Hub>> {
+        let (hub, _) = self.nodes[node].life.as_ref()?.hub.as_ref()?;
+        Some(Arc::clone(hub))
+    }
+
+    /// Gives a node its turn. Starts its process if there is none.
+    fn turn(&mut self) {
+        let node = self.random.usize(..NODES);
+        self.turn_of(node);
+    }
+
+    fn turn_of(&mut self, number: usize) {
+        let (order, retention) = (Arc::clone(&self.order), self.retention);
+        let turns = self.random.usize(1..10);
+        let node = &mut self.nodes[number];
+        let life = node.life.get_or_insert_with(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            let joined = Joined::default();
+            let mirror = SqliteLog::open_mirror(node.folder.path()).unwrap();
+            let result = Arc::clone(&joined);
+            runtime.spawn(async move {
+                let sequencer = SimulatedSequencer { order, node: number };
+                let membership = Membership { retention, timeout: Duration::from_secs(5) };
+                *result.lock() = Some(ClusterLog::join_as(mirror, sequencer, membership).await);
+            });
+            Life { joined, hub: None, hub_start: 0, runtime }
+        });
+        life.runtime.block_on(async {
+            for _ in 0..turns {
+                yield_now().await;
+            }
+        });
+        let joined = life.joined.lock().take();
+        match joined {
+            Some(Ok(log)) => {
+                let _guard = life.runtime.enter();
+                let node = log.node();
+                let now = crate::timestamp::Timestamp::now;
+                let hub = Arc::new(Hub::new(log, now));
+                life.hub_start = hub.newest();
+                life.hub = Some((hub, node));
+            }
+            // Nobody has begun the order yet, and this node cannot.
+            Some(Err(JoinError::Unreachable(_))) => node.life = None,
+            Some(Err(error)) => panic!("node {number}: {error}"),
+            None => {}
+        }
+        if let Some(Life { hub: Some((_, node)), .. }) = &self.nodes[number].life {
+            let failure = node.status.borrow().failure.clone();
+            assert!(failure.is_none(), "node {number}: {failure:?}");
+        }
+    }
+
+    /// Lets time pass at all nodes.
+    fn advance(&mut self, millis: u64) {
+        for life in self.nodes.iter().filter_map(|node| node.life.as_ref()) {
+            life.runtime.block_on(tokio::time::advance(Duration::from_millis(millis)));
+        }
+    }
+
+    /// Kills a node. It may lose its last entries, or its whole disk.
+    fn crash(&mut self) {
+        let number = self.random.usize(..NODES);
+        self.publishes.retain(|publish| {
+            let is_lost = publish.node == number;
+            if is_lost && publish.draft.key.is_some() {
+                self.failed.push(publish.draft.clone());
+            }
+            !is_lost
+        });
+        for reader in &mut self.readers {
+            if reader.connection.node() == Some(number) {
+                reader.connection = Connection::Closed;
+            }
+        }
+        let node = &mut self.nodes[number];
+        node.life = None;
+        match self.random.usize(..6) {
+            0 => copy(node.folder.path(), node.saved.path()),
+            1 => copy(node.saved.path(), node.folder.path()),
+            2 => clear(node.folder.path()),
+            _ => {}
+        }
+    }
+
+    fn publish(&mut self) {
+        let node = self.random.usize(..NODES);
+        let Some(hub) = self.hub(node) else { return };
+        let draft = match self.failed.pop() {
+            Some(failed) if self.random.bool() => failed,
+            failed => {
+                self.failed.extend(failed);
+                self.draft()
+            }
+        };
+        let sent = draft.clone();
+        let outcome = async move { hub.publish(sent).await.map(|frame| frame.event().clone()) };
+        self.publishes.push(Publish { node, draft, outcome: Box::pin(outcome) });
+    }
+
+    fn draft(&mut self) -> Draft {
+        self.drafts += 1;
+        let topic: Topic = TOPICS[self.random.usize(..TOPICS.len())].parse().unwrap();
+        let draft = Draft::new(topic, self.drafts.to_string());
+        if self.random.bool() {
+            return draft;
+        }
+        let key = IdempotencyKey { publisher: "p".to_owned(), key: self.drafts.to_string() };
+        draft.with_key(key)
+    }
+
+    fn poll_publish(&mut self) {
+        if !self.publishes.is_empty() {
+            let number = self.random.usize(..self.publishes.len());
+            self.poll_one(number);
+        }
+    }
+
+    fn poll_one(&mut self, number: usize) {
+        let publish = &mut self.publishes[number];
+        let Some(life) = &self.nodes[publish.node].life else { return };
+        let _guard = life.runtime.enter();
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(outcome) = publish.outcome.as_mut().poll(&mut context) else { return };
+        let Publish { draft, .. } = self.publishes.swap_remove(number);
+        let key = draft.key.clone();
+        // Its publisher tries again, also after a success that it may not have heard of.
+        if key.is_some() && (outcome.is_err() || self.random.bool()) {
+            self.failed.push(draft);
+        }
+        if let Ok(event) = outcome {
+            self.acknowledged.push(Acknowledged { event, key });
+        }
+    }
+
+    fn add_reader(&mut self) {
+        let node = self.random.usize(..NODES);
+        let Some(hub) = self.hub(node) else { return };
+        let mut some =
+            || -> Pattern { PATTERNS[self.random.usize(..PATTERNS.len())].parse().unwrap() };
+        let topics = Patterns::new([some(), some()]).unwrap();
+        let newest = hub.newest();
+        let (cursor, start) = match self.random.usize(..3) {
+            0 => (Cursor::Now, None),
+            1 => (Cursor::Earliest, None),
+            _ => {
+                let sequence = self.random.u64(..=newest);
+                (Cursor::After(self.id(node, sequence)), Some(sequence))
+            }
+        };
+        let is_from_oldest = cursor == Cursor::Earliest;
+        let subscriber = hub.subscribe(topics.clone(), cursor);
+        let cursor = start.unwrap_or(subscriber.cursor().sequence);
+        let sessions = vec![self.session(node, cursor, is_from_oldest)];
+        let history = ReaderHistory { topics, sessions };
+        let connection = Connection::Open(node, Box::new(subscriber));
+        self.readers.push(Reader { history, connection, cursor });
+    }
+
+    fn reconnect(&mut self) {
+        if !self.readers.is_empty() {
+            let number = self.random.usize(..self.readers.len());
+            let node = self.random.usize(..NODES);
+            self.connect(number, node);
+        }
+    }
+
+    /// Connects a reader to a node, which must first have its cursor.
+    fn connect(&mut self, number: usize, node: usize) {
+        let Some(hub) = self.hub(node) else { return };
+        let cursor = Cursor::After(self.id(node, self.readers[number].cursor));
+        let reach = Box::pin(async move { hub.reach(&cursor).await });
+        self.readers[number].connection = Connection::Opening(node, reach);
+    }
+
+    fn id(&self, node: usize, sequence: u64) -> EventId {
+        let life = self.nodes[node].life.as_ref().and_then(|life| life.hub.as_ref());
+        let (_, node) = life.unwrap();
+        EventId { epoch: node.epoch(), sequence }
+    }
+
+    fn session(&self, node: usize, start: u64, is_from_oldest: bool) -> Session {
+        let hub_start = self.nodes[node].life.as_ref().map_or(0, |life| life.hub_start);
+        let step = self.position(node);
+        Session { start, step, hub_start, is_from_oldest, messages: Vec::new() }
+    }
+
+    fn poll_reader(&mut self) {
+        if !self.readers.is_empty() {
+            let number = self.random.usize(..self.readers.len());
+            self.poll(number);
+        }
+    }
+
+    fn poll(&mut self, number: usize) {
+        let Some(node) = self.readers[number].connection.node() else { return };
+        let Some(life) = &self.nodes[node].life else { return };
+        let _guard = life.runtime.enter();
+        let mut context = Context::from_waker(Waker::noop());
+        if let Connection::Opening(_, reach) = &mut self.readers[number].connection {
+            if reach.as_mut().poll(&mut context).is_pending() {
+                return;
+            }
+            let Some(hub) = self.hub(node) else { return };
+            let cursor = self.readers[number].cursor;
+            let session = self.session(node, cursor, false);
+            let cursor = Cursor::After(self.id(node, cursor));
+            let Reader { history, connection, .. } = &mut self.readers[number];
+            let subscriber = hub.subscribe(history.topics.clone(), cursor);
+            *connection = Connection::Open(node, Box::new(subscriber));
+            history.sessions.push(session);
+        }
+        let position = self.position(node);
+        let Reader { history, connection, cursor } = &mut self.readers[number];
+        let Connection::Open(_, subscriber) = connection else { return };
+        let Some(session) = history.sessions.last_mut() else { return };
+        let Poll::Ready(delivery) = subscriber.poll_next(&mut context) else { return };
+        match delivery {
+            Ok(Delivery::Events(batch)) => {
+                let events = batch.iter().map(|frame| Message::Event(frame.event().clone()));
+                session.messages.extend(events);
+            }
+            Ok(Delivery::Gap(gap)) => {
+                assert_eq!(gap.reason, GapReason::Expired, "{gap:?}");
+                let cursor = subscriber.cursor().sequence;
+                session.messages.push(Message::Expired { step: position, cursor });
+            }
+            Ok(Delivery::End { .. }) => unreachable!("no topic ends"),
+            Err(error) => panic!("a mirror could not be read: {error}"),
+        }
+        if subscriber.is_settled() {
+            *cursor = subscriber.cursor().sequence;
+        }
+    }
+
+    fn delete(&mut self) {
+        let node = self.random.usize(..NODES);
+        let topic = TOPICS[self.random.usize(..TOPICS.len())].parse().unwrap();
+        let (Some(hub), Some(life)) = (self.hub(node), &self.nodes[node].life) else { return };
+        life.runtime.spawn(async move { hub.delete(topic).await });
+    }
+}
+
+/// Polls a future of the order until it is ready. It waits in place.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
+
+fn clear(folder: &Path) {
+    for file in fs::read_dir(folder).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    clear(to);
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
