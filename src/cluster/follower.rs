@@ -125,8 +125,9 @@ async fn answer<T>(
 /// Applies an entry, as soon as the mirror can be written.
 async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
     let entry = Arc::new(Sequenced::decode(raw.position, raw.time, &raw.bytes)?);
-    if matches!(entry.proposal.entry, Entry::Delete(_)) {
+    if let Entry::Delete(topic) = &entry.proposal.entry {
         // No event of a deletion must be shown after it.
+        node.arrivals.push(Arrival::Deleting(topic.clone())).await;
         node.arrivals.all_shown().await;
     }
     let outcome = match node.mirror.apply(Arc::clone(&entry)).await {

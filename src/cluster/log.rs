@@ -358,7 +358,7 @@ impl EventLog for ClusterLog {
         Box::pin(async move {
             let is_settled = |status: &ClusterStatus| {
                 let is_nowhere =
-                    status.caught_up.is_some_and(|(at, newest)| at >= asked && newest < sequence);
+                    status.caught_up.is_some_and(|(at, newest)| at > asked && newest < sequence);
                 is_nowhere
                     || status.failure.is_some()
                     || self.node.mirror.bounds().newest >= sequence

@@ -31,7 +31,9 @@ struct Waiting {
 pub enum Arrival {
     /// New events and ends.
     Events(Vec<Event>),
-    /// The events of a topic were deleted.
+    /// The events of a topic so far will be deleted. Once they are, no reader must get one.
+    Deleting(Topic),
+    /// They were deleted.
     Deleted(Topic),
 }
 

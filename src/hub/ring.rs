@@ -35,8 +35,13 @@ pub(super) enum Slot {
 #[derive(Debug)]
 pub(super) struct Deletion {
     pub topic: Topic,
-    /// Number of drops that the log had made by then.
+    /// Number of drops that the log had made by then, or [`PENDING`](Self::PENDING).
     pub drops: u64,
+}
+
+impl Deletion {
+    /// The number of drops of a deletion that is still to come: each reader asks the log.
+    pub(super) const PENDING: u64 = u64::MAX;
 }
 
 impl Slot {
@@ -83,15 +88,16 @@ impl Ring {
         }
     }
 
-    /// Puts marks in the places of the topic's events. Its ends stay.
+    /// Puts marks in the places of the topic's events, and of pending marks. Its ends stay.
     pub(super) fn mark_deleted(&mut self, deletion: Deletion) {
         let deletion = Arc::new(deletion);
         for slot in &mut self.slots {
-            if let Slot::Frame(frame) = slot
-                && frame.event().topic == deletion.topic
-                && !frame.event().name.is_topic_end()
-            {
-                let sequence = frame.event().id.sequence;
+            let is_to_mark = match slot {
+                Slot::Frame(frame) => !frame.event().name.is_topic_end(),
+                Slot::Deleted { deletion, .. } => deletion.drops == Deletion::PENDING,
+            };
+            if is_to_mark && *slot.topic() == deletion.topic {
+                let sequence = slot.sequence();
                 let mark = Slot::Deleted { sequence, deletion: Arc::clone(&deletion) };
                 self.bytes = self.bytes - slot.size() + mark.size();
                 *slot = mark;
@@ -169,7 +175,7 @@ mod tests {
             let topic = topic.parse().unwrap();
             ring.push(Arc::new(Frame::new(Event { id, topic, name, data, time })));
         }
-        for drops in [5, 6] {
+        for drops in [Deletion::PENDING, 5, 6] {
             ring.mark_deleted(Deletion { topic: "a".parse().unwrap(), drops });
         }
         let slots = ring.after(0, 9).unwrap();

@@ -23,9 +23,7 @@ use super::{
 };
 use crate::{
     event::{Event, Topic},
-    event_log::{
-        Appended, Arrival, Arrivals, ChangedTopics, Dropped, EventLog, EventLogError, Rejected,
-    },
+    event_log::{Appended, Arrival, Arrivals, ChangedTopics, EventLog, EventLogError, Rejected},
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
@@ -140,7 +138,11 @@ impl HubState {
                     let frame = |event| Arc::new(Frame::just_published(event, Instant::now()));
                     self.show(&new.map(frame).collect::<Vec<_>>());
                 }
-                Arrival::Deleted(topic) => self.mark_deleted(&topic),
+                Arrival::Deleting(topic) => self.mark_deleted(topic, Deletion::PENDING),
+                Arrival::Deleted(topic) => {
+                    let drops = self.drops_of(&topic);
+                    self.mark_deleted(topic, drops);
+                }
             }
         }
         arrivals.shown();
@@ -156,22 +158,26 @@ impl HubState {
         let deleted = {
             let _appending = self.appending.lock().await;
             let deleted = self.log.delete(topic);
-            self.mark_deleted(topic);
+            self.mark_deleted(topic.clone(), self.drops_of(topic));
             deleted
         };
         // The events that could not be deleted are in the log only.
         deleted.await.inspect_err(|_| self.fanout.lock().ring.forget_marks(topic))
     }
 
+    /// Returns the number of drops that the log has made.
+    fn drops_of(&self, topic: &Topic) -> u64 {
+        self.log.dropped_after(&topic.clone().into(), u64::MAX, 0).drops
+    }
+
     /// Marks the places of a topic's deleted events.
-    fn mark_deleted(&self, topic: &Topic) {
-        let topics = Patterns::from(topic.clone());
-        let Dropped { drops, .. } = self.log.dropped_after(&topics, u64::MAX, 0);
+    fn mark_deleted(&self, topic: Topic, drops: u64) {
         // Readers of the topic that are behind must ask the log, which tells them of the gap.
         let channels = {
             let Fanout { ring, channels, .. } = &mut *self.fanout.lock();
-            ring.mark_deleted(Deletion { topic: topic.clone(), drops });
-            channels.of(topic)
+            let channels = channels.of(&topic);
+            ring.mark_deleted(Deletion { topic, drops });
+            channels
         };
         for channel in channels {
             channel.forget_last_batch();

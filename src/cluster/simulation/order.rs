@@ -40,7 +40,7 @@ struct OrderState {
 
 impl Order {
     pub async fn new(seed: u64, nodes: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = super::folder();
         let state = OrderState {
             entries: Vec::new(),
             late: Vec::new(),

@@ -14,7 +14,10 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, task::yield_now};
 
-use super::order::{Order, SimulatedSequencer};
+use super::{
+    folder,
+    order::{Order, SimulatedSequencer},
+};
 use crate::{
     cluster::{ClusterLog, JoinError, Membership, log::Node as ClusterNode},
     event::{Draft, Event, IdempotencyKey, Topic},
@@ -111,7 +114,6 @@ impl World {
             ..Retention::default()
         };
         let order = Arc::new(wait(Order::new(random.u64(..), NODES)));
-        let folder = || tempfile::tempdir().unwrap();
         let nodes = (0..NODES).map(|_| Node { folder: folder(), saved: folder(), life: None });
         let (publishes, readers, acknowledged, failed) = Default::default();
         Self {
@@ -448,7 +450,8 @@ impl World {
                 session.messages.extend(events);
             }
             Ok(Delivery::Gap(gap)) => {
-                assert_eq!(gap.reason, GapReason::Expired, "{gap:?}");
+                let status = life.hub.as_ref().map(|(_, node)| node.status.borrow().clone());
+                assert_eq!(gap.reason, GapReason::Expired, "{gap:?} {status:?}");
                 let cursor = subscriber.cursor().sequence;
                 session.messages.push(Message::Expired { step: position, cursor });
             }

@@ -20,7 +20,7 @@ thread_local! {
 /// Waits for a reply.
 pub(super) async fn reply<T>(replied: Receiver<T>) -> Result<T, RecvError> {
     #[cfg(test)]
-    if WAITS_IN_PLACE.get() {
+    if waits_in_place() {
         return block_on(replied);
     }
     replied.await
@@ -30,6 +30,12 @@ pub(super) async fn reply<T>(replied: Receiver<T>) -> Result<T, RecvError> {
 #[cfg(test)]
 pub fn wait_in_place() {
     WAITS_IN_PLACE.set(true);
+}
+
+/// Returns `true` if this thread waits in place.
+#[cfg(test)]
+pub(super) fn waits_in_place() -> bool {
+    WAITS_IN_PLACE.get()
 }
 
 #[cfg(test)]

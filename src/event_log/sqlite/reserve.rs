@@ -44,6 +44,9 @@ impl Reserve {
     pub fn of(folder: &Path) -> Self {
         let file = folder.join(NAME);
         let volume = volume_bytes(folder).unwrap_or(u64::MAX);
+        // A simulation opens thousands of logs.
+        #[cfg(test)]
+        let volume = if super::in_place::waits_in_place() { 0 } else { volume };
         let held = file.metadata().map_or(0, |file| file.len());
         let bytes = (volume / PARTS).min(MAX_BYTES);
         Self { file, bytes: if bytes < MIN_BYTES { 0 } else { bytes }, held }

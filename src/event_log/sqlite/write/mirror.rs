@@ -180,7 +180,11 @@ impl Writer {
         if mirror.has_diverged(*seen) {
             return Err(ApplyError::Diverged { position: *position });
         }
-        let (step, is_too_late) = (mirror.step(entry), mirror.is_too_late(tag));
+        let has_begun = mirror.retention.is_some();
+        // Of two nodes that begin the order, the first one does.
+        let is_too_late =
+            mirror.is_too_late(tag) || (has_begun && matches!(change, Entry::Begin { .. }));
+        let step = mirror.step(entry);
         if mirror.is_tidy_due(&step) {
             self.drop_all_excess(step.time)?;
         }
