@@ -22,7 +22,7 @@
 use std::time::Duration;
 
 use crate::{
-    event::{Draft, Topic},
+    event::{Draft, IdempotencyKey, Topic},
     hub::Hub,
     timestamp::Timestamp,
 };
@@ -30,6 +30,10 @@ use crate::{
 /// Time between two looks at the hub's clock, which may be set during a long interval. Timers stand
 /// still while the machine is suspended.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for which a node of a cluster waits for the tick of the one that ticks.
+const MAX_STANDBY_WAIT: Duration = Duration::from_millis(250);
+/// Maximum time for which that one waits, in case that there are two.
+const MAX_RIVAL_WAIT: Duration = Duration::from_millis(20);
 
 /// Publishes a tick at every multiple of `interval`, until the future is dropped.
 ///
@@ -40,6 +44,7 @@ pub async fn run(hub: &Hub, interval: Duration) {
     let interval = interval.max(Duration::from_millis(1));
     let mut last = None;
     let mut has_failed = false;
+    let mut shift = hub.node().map(|_| Shift::default());
     loop {
         let due = next_tick(hub.now(), interval);
         let now = wait_until(due, hub, interval).await;
@@ -49,7 +54,17 @@ pub async fn run(hub: &Hub, interval: Duration) {
             continue;
         }
         last = Some(due);
-        let published = hub.publish(Draft::new(Topic::clock(), due.to_string())).await;
+        let draft = Draft::new(Topic::clock(), due.to_string());
+        let draft = match &mut shift {
+            None => draft,
+            Some(shift) => {
+                if shift.is_done_by_others(hub, due, interval).await {
+                    continue;
+                }
+                draft.with_key(key(due))
+            }
+        };
+        let published = hub.publish(draft).await;
         // A failure may last, and then it is enough to print the first one.
         let is_first = published.is_err() && !has_failed;
         has_failed = published.is_err();
@@ -62,6 +77,35 @@ pub async fn run(hub: &Hub, interval: Duration) {
             );
         }
     }
+}
+
+/// The part of a node in the ticks of a cluster. All nodes give a tick the same key, so that it is
+/// published once. One node ticks, and the others wait a little longer to see if it does.
+#[derive(Debug, Default)]
+struct Shift {
+    /// `true` if this node has published the last tick.
+    ticks: bool,
+}
+
+impl Shift {
+    /// Waits for another node to publish the tick. Returns `true` if one has.
+    async fn is_done_by_others(&mut self, hub: &Hub, due: Timestamp, interval: Duration) -> bool {
+        // Of two nodes that tick, the one that is later finds the other's tick soon.
+        let bound = if self.ticks { MAX_RIVAL_WAIT } else { MAX_STANDBY_WAIT };
+        let wait = bound.min(interval / 4);
+        let wait = if self.ticks { wait.mul_f64(fastrand::f64()) } else { wait };
+        tokio::time::sleep(wait).await;
+        // If the log cannot be read, the key still keeps the tick from being published twice.
+        let found = hub.find(&Topic::clock(), &key(due)).await;
+        let is_published = found.is_ok_and(|found| found.is_some());
+        self.ticks = !is_published;
+        is_published
+    }
+}
+
+/// Returns the key of a tick.
+fn key(due: Timestamp) -> IdempotencyKey {
+    IdempotencyKey { publisher: Topic::CLOCK.to_owned(), key: due.to_string() }
 }
 
 /// Waits until `due`, or until the clock is set back, so that it is further away than an interval.

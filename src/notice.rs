@@ -41,6 +41,9 @@ pub struct Hello {
     /// they leave at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_delay_ms: Option<u64>,
+    /// The name of the node, if the server is one of a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// The requested cursor cannot be honoured: events are missing, or may be.
@@ -193,11 +196,13 @@ pub enum GoodbyeReason {
     Limit,
     /// The token that opened the stream has expired.
     Expired,
+    /// This node does not have the reader's cursor yet, since it is behind the cluster.
+    Behind,
 }
 
 impl GoodbyeReason {
     /// All reasons.
-    pub const ALL: [Self; 3] = [Self::Draining, Self::Limit, Self::Expired];
+    pub const ALL: [Self; 4] = [Self::Draining, Self::Limit, Self::Expired, Self::Behind];
 
     /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
@@ -205,6 +210,7 @@ impl GoodbyeReason {
             Self::Draining => "draining",
             Self::Limit => "limit",
             Self::Expired => "expired",
+            Self::Behind => "behind",
         }
     }
 }

@@ -101,6 +101,9 @@ pub(crate) fn reason_label(reason: &DisconnectReason, requested: Requested) -> S
         DisconnectReason::Goodbye(GoodbyeReason::Limit) => {
             "The server has reached its limit of streams".to_owned()
         }
+        DisconnectReason::Goodbye(GoodbyeReason::Behind) => {
+            "The server is behind its cluster".to_owned()
+        }
         DisconnectReason::Unreachable => "The server cannot be reached".to_owned(),
         DisconnectReason::Offline => "The browser is offline".to_owned(),
         DisconnectReason::Status { status: 204, .. } => "The stream has ended".to_owned(),

@@ -35,7 +35,7 @@ export type ConnectionState =
 /** The reason why there is no connection. */
 export type DisconnectReason =
   /** The server has closed it. */
-  | { kind: 'goodbye'; value: 'draining' | 'limit' | 'expired' }
+  | { kind: 'goodbye'; value: 'draining' | 'limit' | 'expired' | 'behind' }
   /** The server cannot be reached; in the second case, the browser reports that it is offline. */
   | { kind: 'unreachable' | 'offline' }
   /** The status of the response was not 200. `detail` is that of the problem in it (RFC 9457). */
@@ -59,7 +59,7 @@ export type ReceivedMessage =
   | { kind: 'hello'; id: EventId | null; intervals: Intervals | null }
   /** Also the end of a topic. It means something only at the cursor after which it was sent. */
   | { kind: 'gap'; cursor: EventId | null }
-  | { kind: 'goodbye'; reason: 'draining' | 'limit' | 'expired'; retry: number };
+  | { kind: 'goodbye'; reason: 'draining' | 'limit' | 'expired' | 'behind'; retry: number };
 
 /** An input of the connection rules. */
 export type ConnectionInput =
@@ -84,7 +84,7 @@ export class Connection {
   private suspected: number | null = null;
   private liveSince: number | null = null;
   private failures = 0;
-  private goodbye: 'draining' | 'limit' | 'expired' | null = null;
+  private goodbye: 'draining' | 'limit' | 'expired' | 'behind' | null = null;
   /** `true` if a connection may be a WebSocket. */
   mayUseSockets = false;
   private refusedSockets = 0;

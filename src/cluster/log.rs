@@ -36,6 +36,8 @@ const MAX_REST: usize = 512 << 10;
 /// The settings of a node.
 #[derive(Clone, Debug)]
 pub struct Membership {
+    /// The name of the node, by which readers and operators know it.
+    pub name: String,
     /// The events that all nodes keep. A node cannot join a cluster that keeps others.
     pub retention: Retention,
     /// Time in which a publish must reach the cluster, and the start, too.
@@ -83,6 +85,7 @@ pub(super) struct Node {
     pub sequencer: Box<dyn Sequencer>,
     pub arrivals: Arc<Arrivals>,
     pub status: watch::Sender<ClusterStatus>,
+    pub name: String,
     /// Identification of this life of the process, as the sender of proposals.
     pub sender: String,
     /// The proposal that waits for its outcome.
@@ -117,13 +120,14 @@ impl ClusterLog {
     pub(super) async fn join_as(
         mirror: SqliteLog,
         sequencer: impl Sequencer,
-        Membership { retention, timeout }: Membership,
+        Membership { name, retention, timeout }: Membership,
     ) -> Result<Self, JoinError> {
         let node = Arc::new(Node {
             mirror,
             sequencer: Box::new(sequencer),
             arrivals: Arc::default(),
             status: watch::Sender::default(),
+            name,
             sender: Epoch::random().to_string(),
             waiting: Mutex::default(),
             proposing: tokio::sync::Mutex::default(),
@@ -347,6 +351,10 @@ impl EventLog for ClusterLog {
 
     fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {
         self.node.mirror.before(time)
+    }
+
+    fn node(&self) -> Option<&str> {
+        Some(&self.node.name)
     }
 
     fn arrivals(&self) -> Option<Arc<Arrivals>> {

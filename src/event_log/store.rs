@@ -115,6 +115,11 @@ pub trait EventLog: Send + Sync + 'static {
     /// If the log could not be read.
     fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64>;
 
+    /// Returns the name of this node, for a log that several nodes write to.
+    fn node(&self) -> Option<&str> {
+        None
+    }
+
     /// Returns the place of the changes that any node has made, for a log that several nodes write
     /// to. The hub shows all new events from there, its own among them: they are there by the time
     /// that an append returns. `None` if only this hub appends to the log.

@@ -170,6 +170,11 @@ impl Hub {
         (self.state.now)()
     }
 
+    /// Returns the name of this node, if the event log has several.
+    pub fn node(&self) -> Option<&str> {
+        self.state.log.node()
+    }
+
     /// Publishes an event, and returns it as soon as it is durable.
     ///
     /// Subscribers receive the event after that. Once the draft is in the queue, the event is

@@ -34,6 +34,8 @@ pub const DEFAULT_TOPICS: usize = 100;
 /// Maximum number of topics on a page of their list.
 pub const MAX_TOPICS: usize = 1000;
 
+/// Time in which a node must reach the cursor of a new reader.
+pub(crate) const MAX_CATCH_UP: Duration = Duration::from_secs(3);
 /// Time after which a client may publish again while the cluster cannot be reached.
 pub(crate) const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 

@@ -75,6 +75,8 @@ pub(crate) enum EndReason {
     Limit,
     /// The client's permission has ended.
     Expired,
+    /// The node is behind its cluster.
+    Behind,
     /// The event log could not be read.
     LogFailed,
     /// The client broke the rules of the transport.
@@ -94,6 +96,7 @@ impl From<GoodbyeReason> for EndReason {
             GoodbyeReason::Draining => Self::Draining,
             GoodbyeReason::Limit => Self::Limit,
             GoodbyeReason::Expired => Self::Expired,
+            GoodbyeReason::Behind => Self::Behind,
         }
     }
 }

@@ -431,6 +431,7 @@ pub(crate) fn hello(context: &StreamContext, connection: u64) -> Hello {
         oldest: kept.map(|(oldest, _)| oldest),
         newest: kept.map(|(_, newest)| newest),
         max_delay_ms: None,
+        node: hub.node().map(str::to_owned),
     }
 }
 
@@ -465,7 +466,9 @@ pub(crate) fn goodbye<E: Encoder>(
     reason: GoodbyeReason,
 ) -> E::Chunk {
     let retry = match reason {
-        GoodbyeReason::Draining | GoodbyeReason::Expired => spread(settings.retry),
+        GoodbyeReason::Draining | GoodbyeReason::Expired | GoodbyeReason::Behind => {
+            spread(settings.retry)
+        }
         GoodbyeReason::Limit => full_retry(settings),
     };
     encoder.notice(&Goodbye { reason, retry_ms: millis(retry) }, None, Some(retry))

@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, request::Parts},
 };
 use serde::Deserialize;
+use tokio::time::timeout;
 use waterclock::{
     event::Topic,
     event_log::EventLogError,
@@ -21,6 +22,7 @@ use waterclock::{
 use crate::{
     accept_hook::AcceptHook,
     deadline::Deadline,
+    limits::MAX_CATCH_UP,
     metrics::EndReason,
     policy::{Expiry, client_of},
     problem::Problem,
@@ -37,12 +39,31 @@ enum Start {
 }
 
 impl Start {
+    /// Subscribes to the hub. A cursor that another node has given may be ahead of this one, which
+    /// then catches up first.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read. [`EventLogError::Unavailable`] if the node is still behind.
     async fn subscribe(self, topics: Patterns, hub: &Hub) -> Result<Subscriber, EventLogError> {
         match self {
-            Self::Cursor(cursor) => Ok(hub.subscribe(topics, cursor)),
+            Self::Cursor(cursor) => {
+                reach(hub, &cursor).await?;
+                Ok(hub.subscribe(topics, cursor))
+            }
             Self::Since(time) => hub.subscribe_since(topics, time).await,
         }
     }
+}
+
+/// Waits until the hub has a cursor that another node may have given.
+///
+/// # Errors
+///
+/// [`EventLogError::Unavailable`] if the node is still behind after [`MAX_CATCH_UP`].
+pub(crate) async fn reach(hub: &Hub, cursor: &Cursor) -> Result<(), EventLogError> {
+    let reached = timeout(MAX_CATCH_UP, hub.reach(cursor)).await;
+    reached.map_err(|_| EventLogError::unavailable("the node is behind the cluster"))
 }
 
 /// The parameters in the path. Only `/events/{topic}` has this one.
@@ -218,6 +239,7 @@ impl Subscription {
         let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
         let subscriber = match start.subscribe(topics, &context.hub).await {
             Ok(subscriber) => subscriber,
+            Err(EventLogError::Unavailable(_)) => return refuse(GoodbyeReason::Behind),
             Err(error) => {
                 context.metrics.stream_ended(EndReason::LogFailed);
                 let error = &error as &dyn Error;

@@ -249,7 +249,11 @@ impl World {
             let result = Arc::clone(&joined);
             runtime.spawn(async move {
                 let sequencer = SimulatedSequencer { order, node: number };
-                let membership = Membership { retention, timeout: Duration::from_secs(5) };
+                let membership = Membership {
+                    name: number.to_string(),
+                    retention,
+                    timeout: Duration::from_secs(5),
+                };
                 *result.lock() = Some(ClusterLog::join_as(mirror, sequencer, membership).await);
             });
             Life { joined, hub: None, hub_start: 0, runtime }

@@ -26,7 +26,7 @@ use waterclock::{
     event::Event,
     event_log::{EventLogError, ReadLimit},
     hub::{Delivery, Earlier, Latest, Subscriber},
-    id::EventId,
+    id::{Cursor, EventId},
     notice::{Gap, TopicEnd},
     timestamp::Timestamp,
     transport::Transport,
@@ -36,14 +36,14 @@ use crate::{
     connection::ClientEnd,
     deadline::{Deadline, passed},
     gathering::gathered,
-    limits::{MAX_POLL_BYTES, MAX_WAIT},
+    limits::{MAX_POLL_BYTES, MAX_WAIT, UNAVAILABLE_RETRY},
     metrics::EndReason,
     policy::Denied,
     problem::Problem,
     session::full_retry,
     state::StreamContext,
     streams::{OpenStream, ReachedLimit},
-    subscription::PollSubscription,
+    subscription::{PollSubscription, reach},
 };
 
 /// Number of bytes that are made before the response begins. Most responses are complete by then,
@@ -64,6 +64,8 @@ enum PollError {
     Wait(String),
     #[error("The events could not be read. The server's output says why.")]
     Read,
+    #[error("This server does not have the cursor yet, since it is behind its cluster.")]
+    Behind,
     #[error(
         "The permission to read expired at {0}, while the poll waited. Send a new token in \
          `Authorization`."
@@ -87,12 +89,15 @@ impl From<PollError> for Problem {
             PollError::Expired(_) => return Denied::InvalidToken(error.to_string()).into(),
             PollError::Wait(_) => StatusCode::BAD_REQUEST,
             PollError::Read => StatusCode::INTERNAL_SERVER_ERROR,
-            PollError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            PollError::Full(_) | PollError::Behind => StatusCode::SERVICE_UNAVAILABLE,
             PollError::FullForAddress(_) => StatusCode::TOO_MANY_REQUESTS,
         };
         let problem = Self::new(status, error.to_string());
         match error {
             PollError::Wait(_) | PollError::Read | PollError::Expired(_) => problem,
+            PollError::Behind => {
+                problem.with_header(RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY.as_secs()))
+            }
             PollError::Full(retry) | PollError::FullForAddress(retry) => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(retry.as_secs() + 1))
             }
@@ -131,6 +136,7 @@ pub(super) async fn get(
     subscription.accept(if wait.is_zero() { Transport::Poll } else { Transport::LongPoll });
     if let Some(before) = before {
         let (topics, limit) = (subscription.topics(), subscription.max_events());
+        reach(&context.hub, &Cursor::After(before)).await.map_err(unreadable)?;
         let earlier = context.hub.earlier(topics, before, limit).await.map_err(unreadable)?;
         return Ok(json_response(earlier_json(&earlier)));
     }
@@ -405,6 +411,9 @@ fn print_error(error: &EventLogError) {
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unreadable(error: EventLogError) -> PollError {
+    if matches!(error, EventLogError::Unavailable(_)) {
+        return PollError::Behind;
+    }
     print_error(&error);
     PollError::Read
 }

@@ -193,7 +193,7 @@ impl CloseReason {
             EndReason::End | EndReason::ClientLeft | EndReason::Refused => 1000,
             EndReason::Draining => 1001,
             EndReason::LogFailed => 1011,
-            EndReason::Limit => 1013,
+            EndReason::Limit | EndReason::Behind => 1013,
             EndReason::Expired => 3000,
         };
         Self(code, Cow::Borrowed(reason.as_str()))
