@@ -1,0 +1,133 @@
+//! The sequencer.
+
+use async_nats::{HeaderMap, header, jetstream::stream::RawMessageErrorKind};
+use waterclock::cluster::{Entries, OrderBounds, Sequencer, SequencerError, SequencerFuture};
+
+use crate::{
+    api::{Acknowledgement, Api, ApiError, code},
+    connect,
+    entries::NatsEntries,
+    error::ConnectError,
+    settings::Settings,
+    setup::{self, StreamInfo},
+};
+
+/// Maximum size of a message, in bytes, although servers may accept larger ones.
+const MAX_MESSAGE: usize = 1 << 20;
+/// Room for the headers of a message, in bytes.
+const MAX_HEADERS: usize = 4 << 10;
+
+/// The order of a cluster, on a stream of NATS JetStream.
+pub struct NatsSequencer {
+    api: Api,
+    stream: String,
+    subject: String,
+    max_entry: usize,
+}
+
+impl NatsSequencer {
+    /// Connects, checks the servers and the stream, and creates the stream if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster cannot be reached in time, or is not set up as it must be.
+    pub async fn connect(settings: Settings) -> Result<Self, ConnectError> {
+        let connected = connect::connect(&settings).await?;
+        let sequencer = Self::new(connected.api, settings, connected.max_payload);
+        let Self { api, stream, subject, .. } = &sequencer;
+        let entries = NatsEntries::follow(api, stream, connected.last).await;
+        entries.map_err(|error| ConnectError::from_api("send entries", subject, error))?;
+        Ok(sequencer)
+    }
+
+    /// Connects in the background, and checks nothing. A node that has been a member before can
+    /// start by it although [`connect`](Self::connect) fails with an error that
+    /// [may pass](ConnectError::may_pass): a server is away.
+    ///
+    /// # Errors
+    ///
+    /// If the settings cannot be used.
+    pub async fn resume(settings: Settings) -> Result<Self, ConnectError> {
+        if !setup::is_name(&settings.stream) {
+            return Err(ConnectError::Name(settings.stream));
+        }
+        if settings.monitoring.is_empty() && !settings.allow_unsafe_sync {
+            return Err(ConnectError::NoMonitoring);
+        }
+        let api = Api::connect(&settings, true).await?;
+        Ok(Self::new(api, settings, MAX_MESSAGE))
+    }
+
+    fn new(api: Api, settings: Settings, max_payload: usize) -> Self {
+        let subject = settings.subject();
+        let max_entry = max_payload.min(MAX_MESSAGE) - MAX_HEADERS;
+        Self { api, stream: settings.stream, subject, max_entry }
+    }
+}
+
+impl Sequencer for NatsSequencer {
+    fn bounds(&self) -> SequencerFuture<'_, OrderBounds> {
+        Box::pin(async move {
+            let info = self.api.stream_info(&self.stream).await;
+            let StreamInfo { created, state, .. } = info.map_err(SequencerError::unavailable)?;
+            // A stream that is deleted and made again has another time.
+            let stream = format!("{} {}", self.stream, created.unix_timestamp_nanos());
+            Ok(OrderBounds { stream, first: state.first, last: state.last })
+        })
+    }
+
+    fn propose(&self, entry: Vec<u8>, is_first: bool) -> SequencerFuture<'_, u64> {
+        Box::pin(async move {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::NATS_EXPECTED_STREAM, self.stream.as_str());
+            if is_first {
+                headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, "0");
+            }
+            let sent = self.api.send(self.subject.clone(), headers, entry.into()).await;
+            match sent {
+                Ok(Acknowledgement { sequence }) => Ok(sequence),
+                Err(error) => Err(explain(error, is_first)),
+            }
+        })
+    }
+
+    fn follow(&self, after: u64) -> SequencerFuture<'_, Box<dyn Entries>> {
+        Box::pin(async move {
+            let entries = NatsEntries::follow(&self.api, &self.stream, after).await;
+            let entries = entries.map_err(SequencerError::unavailable)?;
+            Ok(Box::new(entries) as Box<dyn Entries>)
+        })
+    }
+
+    fn entry(&self, position: u64) -> SequencerFuture<'_, Option<Vec<u8>>> {
+        Box::pin(async move {
+            let jetstream = self.api.jetstream().map_err(SequencerError::unavailable)?;
+            let stream = jetstream.get_stream_no_info(&self.stream).await;
+            let stream = stream.map_err(SequencerError::unavailable)?;
+            match stream.get_raw_message(position).await {
+                Ok(message) => Ok(Some(message.payload.into())),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(SequencerError::unavailable(error)),
+            }
+        })
+    }
+
+    fn max_entry(&self) -> usize {
+        self.max_entry
+    }
+}
+
+/// Says whether an entry that was not acknowledged may have been added.
+fn explain(error: ApiError, is_first: bool) -> SequencerError {
+    match &error {
+        ApiError::Refused(refusal) if is_first && refusal.code() == code::WRONG_LAST_SEQUENCE => {
+            SequencerError::Begun
+        }
+        ApiError::Refused(refusal) if refusal.is_definite() => SequencerError::unavailable(error),
+        ApiError::Disconnected | ApiError::TooLarge(_) | ApiError::NoResponders => {
+            SequencerError::unavailable(error)
+        }
+        // The client may keep the entry and send it later, or the acknowledgement was lost.
+        _ => SequencerError::unconfirmed(error),
+    }
+}

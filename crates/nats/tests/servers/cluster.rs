@@ -1,0 +1,125 @@
+//! The order on three servers.
+
+use std::time::Duration;
+
+use waterclock::cluster::Sequencer as _;
+use waterclock_nats::{NatsSequencer, Settings};
+
+use crate::support::{
+    Configuration, DEADLINE, NatsServer, free_ports, propose, read, texts, until,
+};
+
+/// Starts three servers of one cluster.
+fn three() -> [NatsServer; 3] {
+    let routes: [u16; 3] = free_ports();
+    let urls = routes.map(|port| format!("\"nats://127.0.0.1:{port}\"")).join(", ");
+    [0, 1, 2].map(|number| {
+        NatsServer::configured(&Configuration {
+            name: format!("n{}", number + 1),
+            more: format!(
+                "cluster {{\nname: c\nlisten: \"127.0.0.1:{}\"\nroutes: [{urls}]\n}}",
+                routes[number]
+            ),
+            ..Configuration::default()
+        })
+    })
+}
+
+fn settings(servers: &[NatsServer]) -> Settings {
+    Settings {
+        servers: servers.iter().map(NatsServer::url).collect(),
+        monitoring: servers.iter().map(NatsServer::monitoring).collect(),
+        replicas: 3,
+        timeout: DEADLINE,
+        ..Settings::default()
+    }
+}
+
+/// Returns the index of the server that leads the stream.
+async fn leader(server: &NatsServer) -> Option<usize> {
+    let jetstream = async_nats::jetstream::new(server.client().await);
+    let stream = jetstream.get_stream("waterclock").await.ok()?;
+    let name = stream.cached_info().cluster.as_ref()?.leader.clone()?;
+    Some(name.strip_prefix('n')?.parse::<usize>().ok()? - 1)
+}
+
+#[tokio::test]
+async fn the_order_outlives_its_leader() {
+    let mut servers = three();
+    let sequencer = NatsSequencer::connect(settings(&servers)).await.unwrap();
+    sequencer.propose("first".into(), true).await.unwrap();
+    let large = vec![b'x'; sequencer.max_entry()];
+    assert_eq!(sequencer.propose(large.clone(), false).await.unwrap(), 2);
+    assert_eq!(sequencer.entry(2).await.unwrap().as_ref(), Some(&large));
+    let stream = sequencer.bounds().await.unwrap().stream;
+
+    let mut proposed = Vec::new();
+    for round in 0..2 {
+        let killed = until("leader", async || leader(&servers[0]).await).await;
+        // A reader that is not connected to the killed server, or is, depending on the round.
+        servers[killed].kill();
+        for number in 0..3 {
+            let text = format!("round {round}, entry {number}");
+            propose(&sequencer, &text).await;
+            proposed.push(text);
+        }
+        assert_eq!(sequencer.bounds().await.unwrap().stream, stream);
+        servers[killed].restart();
+        let is_whole = async || {
+            let jetstream = async_nats::jetstream::new(servers[0].client().await);
+            let stream = jetstream.get_stream("waterclock").await.ok()?;
+            let cluster = stream.cached_info().cluster.clone()?;
+            cluster.replicas.iter().all(|replica| replica.current).then_some(())
+        };
+        until("cluster of three", is_whole).await;
+    }
+
+    let last = sequencer.bounds().await.unwrap().last;
+    let entries = read(&sequencer, 0, usize::try_from(last).unwrap()).await;
+    assert_eq!(entries[1].bytes, large);
+    let mut texts = texts(&entries);
+    assert_eq!(texts.remove(0), "first");
+    texts.remove(0);
+    // A proposal that was not acknowledged may have been stored, and was sent again.
+    texts.dedup();
+    assert_eq!(texts, proposed);
+    // Another node reads the same.
+    let other = NatsSequencer::connect(settings(&servers)).await.unwrap();
+    assert_eq!(read(&other, 0, entries.len()).await, entries);
+}
+
+#[tokio::test]
+async fn no_entry_is_accepted_by_a_minority() {
+    let mut servers = three();
+    let sequencer = NatsSequencer::connect(settings(&servers)).await.unwrap();
+    assert_eq!(sequencer.propose("first".into(), true).await.unwrap(), 1);
+    servers[1].kill();
+    servers[2].kill();
+    // The one that is left may take entries for a moment, but cannot acknowledge them.
+    for _ in 0..3 {
+        sequencer.propose("lost?".into(), false).await.unwrap_err();
+    }
+    servers[1].restart();
+    let position = propose(&sequencer, "after").await;
+    let entries = read(&sequencer, 0, usize::try_from(position).unwrap()).await;
+    assert_eq!(texts(&entries).last(), Some(&"after"));
+    assert_eq!(texts(&entries)[0], "first");
+}
+
+#[tokio::test]
+async fn a_cluster_must_have_enough_servers() {
+    // The cluster waits in vain for a second server.
+    let [route, other] = free_ports();
+    let server = NatsServer::configured(&Configuration {
+        more: format!(
+            "cluster {{\nname: c\nlisten: \"127.0.0.1:{route}\"\n\
+             routes: [\"nats://127.0.0.1:{other}\"]\n}}"
+        ),
+        ..Configuration::default()
+    });
+    let settings = Settings { replicas: 1, timeout: Duration::from_secs(3), ..server.settings() };
+    let error = NatsSequencer::connect(settings).await.err().unwrap();
+    assert!(error.may_pass(), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("check that most of the cluster's servers are up"), "{text}");
+}

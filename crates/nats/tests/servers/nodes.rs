@@ -1,0 +1,73 @@
+//! Two nodes on one server, each with a hub.
+
+use std::{sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+use waterclock::{
+    Cursor, Delivery, Draft, Hub, Pattern, Retention, Timestamp,
+    cluster::{ClusterLog, Membership},
+};
+
+use crate::support::{NatsServer, soon};
+
+async fn node(server: &NatsServer, folder: &TempDir) -> Arc<Hub> {
+    let membership =
+        Membership { retention: Retention::default(), timeout: Duration::from_secs(10) };
+    let log = ClusterLog::join(folder.path(), server.sequencer().await, membership).await;
+    Arc::new(Hub::new(log.unwrap(), Timestamp::now))
+}
+
+/// Reads the first events of all topics: their ids, topics and data.
+async fn events(hub: &Hub, count: usize) -> Vec<(String, String, String)> {
+    let all = ">".parse::<Pattern>().unwrap();
+    let mut subscriber = hub.subscribe(all.into(), Cursor::Earliest);
+    let mut events = Vec::new();
+    while events.len() < count {
+        match soon(subscriber.next()).await.unwrap() {
+            Delivery::Events(batch) => events.extend(batch.iter().map(|frame| {
+                let event = frame.event();
+                (event.id.to_string(), event.topic.to_string(), event.data.to_string())
+            })),
+            other => panic!("no events: {other:?}"),
+        }
+    }
+    events
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_have_the_same_events() {
+    let server = NatsServer::start();
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let nodes = [node(&server, &folders[0]).await, node(&server, &folders[1]).await];
+
+    // What one node publishes, the other delivers.
+    let published =
+        nodes[0].publish(Draft::new("orders".parse().unwrap(), "order 7")).await.unwrap();
+    let [(id, topic, data)] = &events(&nodes[1], 1).await[..] else { panic!("not one event") };
+    assert_eq!(id, &published.event().id.to_string());
+    assert_eq!((topic.as_str(), data.as_str()), ("orders", "order 7"));
+
+    // Both publish at once.
+    const COUNT: usize = 20;
+    let publishers = nodes.clone().map(|node| {
+        tokio::spawn(async move {
+            for number in 0..COUNT {
+                let draft = Draft::new("orders".parse().unwrap(), format!("order {number}"));
+                node.publish(draft).await.unwrap();
+            }
+        })
+    });
+    for publisher in publishers {
+        soon(publisher).await.unwrap();
+    }
+    let count = 1 + 2 * COUNT;
+    let orders = [events(&nodes[0], count).await, events(&nodes[1], count).await];
+    assert_eq!(orders[0], orders[1]);
+
+    // A node that starts again has the same events, and reads what it has missed.
+    let [one, two] = nodes;
+    drop(two);
+    one.publish(Draft::new("orders".parse().unwrap(), "missed")).await.unwrap();
+    let two = node(&server, &folders[1]).await;
+    assert_eq!(events(&two, count + 1).await, events(&one, count + 1).await);
+}

@@ -1,0 +1,1 @@
+//! Servers that are not set up as they must be.
