@@ -226,6 +226,7 @@ impl Writer {
         self.retention = retention;
         if let Some(mirror) = &mut self.mirror {
             mirror.retention = Some(retention);
+            *self.shared.mirrored.lock() = Some(mirror.mirrored());
         }
         Ok(Outcome::Begun)
     }
