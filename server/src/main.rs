@@ -1,7 +1,7 @@
 //! The program `waterclock`. It reads its options, wires the parts, and serves until shutdown; or
 //! it diagnoses the path to a server.
 
-use std::{error::Error, path::Path, process::ExitCode, sync::Arc};
+use std::{error::Error, net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
 
 use server::{
     diagnose::{self, Diagnose},
@@ -15,11 +15,13 @@ use server::{
 use tokio::{net::TcpListener, task::JoinSet};
 use waterclock::{
     clock,
+    cluster::ClusterLog,
     event_log::{MemoryLog, Retention, SqliteLog, volume_bytes},
     hub::Hub,
     id::Epoch,
     timestamp::Timestamp,
 };
+use waterclock_nats::NatsSequencer;
 
 fn main() -> ExitCode {
     let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -41,7 +43,7 @@ async fn diagnose(options: &Diagnose) -> ExitCode {
 #[tokio::main]
 async fn start_and_run(options: &Options, output: &Output) -> ExitCode {
     let max_connections = max_connections(options.settings().streams.total);
-    let started = match start(options) {
+    let started = match start(options).await {
         Ok(started) => started,
         Err(error) => {
             // Like an error in an option, this is for people, whatever the format of the output.
@@ -80,7 +82,7 @@ struct Started {
     state: AppState,
 }
 
-fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
+async fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
     let mut leptos = leptos::config::get_configuration(None)?.leptos_options;
     leptos.site_root = site_root(leptos.site_root);
     let mut listeners = Vec::new();
@@ -88,11 +90,25 @@ fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
         let listener = listen(address);
         listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
     }
-    let state = AppState::new(hub(options)?, options.access()?, options.settings(), leptos);
-    Ok(Started { listeners, tls: options.tls()?, state })
+    let address = listeners.first().map_or(Ok(leptos.site_addr), TcpListener::local_addr)?;
+    let (access, tls) = (options.access()?, options.tls()?);
+    let hub = hub(options, address).await?;
+    let state = AppState::new(hub, access, options.settings(), leptos);
+    Ok(Started { listeners, tls, state })
 }
 
-fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
+async fn hub(options: &Options, address: SocketAddr) -> Result<Hub, Box<dyn Error>> {
+    if let Some(nats) = options.cluster.nats() {
+        if options.store == Store::Memory {
+            let text = "a node of a cluster keeps its events in a file: leave out --store";
+            return Err(text.into());
+        }
+        // The nodes keep the same, whatever the sizes of their volumes.
+        let membership = options.cluster.membership(options.retention(u64::MAX), address);
+        let sequencer = NatsSequencer::connect(nats).await?;
+        let log = ClusterLog::join(&options.data_dir, sequencer, membership).await?;
+        return Ok(Hub::new(log, Timestamp::now));
+    }
     Ok(match options.store {
         Store::File => {
             let retention = retention(options);

@@ -69,7 +69,7 @@ pub(super) async fn run(node: Arc<Node>) {
             return;
         }
         if was_connected {
-            tracing::warn!("the node does not follow the cluster: {error}");
+            tracing::warn!("the node no longer receives the cluster's events: {error}");
             node.status.send_modify(|status| status.is_connected = false);
         }
         sleep(PAUSE).await;
@@ -81,6 +81,7 @@ async fn follow(node: &Node) -> Result<Infallible, FollowError> {
     let place = node.mirrored().place;
     let mut entries = answer(node.sequencer.follow(place.position)).await?;
     node.status.send_modify(|status| status.is_connected = true);
+    tracing::info!(lag = node.status.borrow().lag(), "the node receives the cluster's events");
     loop {
         let (next_look, last) = (Instant::now() + WATCH_INTERVAL, node.status.borrow().last);
         let mut has_received = false;

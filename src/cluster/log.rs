@@ -241,6 +241,17 @@ impl Node {
 
     /// Proposes an entry, and returns its outcome once this node has applied it.
     async fn propose(&self, entry: Entry) -> Result<Outcome, EventLogError> {
+        let outcome = self.try_propose(entry).await;
+        let refusal = outcome.as_ref().err().cloned();
+        self.status.send_if_modified(|status| {
+            let is_change = status.refusal.is_some() != refusal.is_some();
+            status.refusal = refusal;
+            is_change
+        });
+        outcome
+    }
+
+    async fn try_propose(&self, entry: Entry) -> Result<Outcome, EventLogError> {
         let mut last = self.proposing.lock().await;
         *last += 1;
         let number = *last;
@@ -263,7 +274,7 @@ impl Node {
             sent = self.send(bytes) => {
                 sent?;
                 let applied = timeout(APPLY_TIMEOUT, outcome).await;
-                applied.map_err(|_| EventLogError::unconfirmed("this node is behind the cluster"))?
+                applied.map_err(|_| EventLogError::unanswered("this node is behind the cluster"))?
             }
         };
         outcome.map_err(|_| EventLogError::Stopped)
@@ -284,7 +295,7 @@ impl Node {
             if Instant::now() + PROPOSE_PAUSE >= deadline {
                 let error = error.to_string();
                 return Err(if may_be_stored {
-                    EventLogError::unconfirmed(error)
+                    EventLogError::unanswered(error)
                 } else {
                     EventLogError::unavailable(error)
                 });
@@ -416,10 +427,10 @@ impl EventLog for ClusterLog {
     fn condition(&self) -> Condition {
         let mut condition = self.node.mirror.condition();
         let status = self.node.status.borrow();
-        if !status.is_connected {
-            let away = || EventLogError::unavailable("the node receives no entries");
-            condition.append_error.get_or_insert_with(away);
-        }
+        condition.lag = Some(status.lag());
+        let away = (!status.is_connected)
+            .then(|| EventLogError::unavailable("the node receives no entries"));
+        condition.append_error = condition.append_error.or(away).or(status.refusal.clone());
         condition
     }
 

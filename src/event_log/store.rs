@@ -54,7 +54,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// # Errors
     ///
     /// If the events could not be made durable. Then no reader sees any of them, and none of them
-    /// is in the log, unless the error is [`Unconfirmed`](EventLogError::Unconfirmed).
+    /// is in the log, unless the error is [`Unconfirmed`](EventLogError::Unconfirmed) or
+    /// [`Unanswered`](EventLogError::Unanswered).
     fn append(
         &self,
         drafts: Vec<Draft>,
@@ -211,6 +212,9 @@ pub struct Condition {
     pub failed_drops: u64,
     /// Number of stored events that reads have found damaged, each counted once.
     pub damaged_events: u64,
+    /// Number of changes in the cluster that this node does not have yet; `None` for the log of one
+    /// process.
+    pub lag: Option<u64>,
 }
 
 /// Maximum size of one read. The first event is returned even if it is larger.
@@ -319,9 +323,12 @@ pub enum EventLogError {
     /// back.
     #[error("the files of the event log are no longer in their place")]
     Misplaced,
-    /// The log's other nodes cannot be reached. A later attempt may succeed.
+    /// The cluster cannot be reached. A later attempt may succeed.
     #[error("the cluster cannot be reached")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The cluster has not answered, and may or may not have stored the events.
+    #[error("the cluster has not answered, and may have stored the events")]
+    Unanswered(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// A failure at a moment that leaves open if the log has the events: they may be in it after a
     /// restart.
     #[error("the event log failed, and may have stored the events")]
@@ -349,6 +356,11 @@ impl EventLogError {
     /// Creates an [`Unavailable`](Self::Unavailable) with `source`.
     pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unavailable(source.into().into())
+    }
+
+    /// Creates an [`Unanswered`](Self::Unanswered) with `source`.
+    pub fn unanswered(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unanswered(source.into().into())
     }
 
     /// Creates an [`Unconfirmed`](Self::Unconfirmed) with `source`.

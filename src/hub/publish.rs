@@ -56,7 +56,7 @@ impl DraftChain {
 }
 
 /// A failed publish. No subscriber sees the event, unless the error is
-/// [`EventLogError::Unconfirmed`]: then they may see it after a restart.
+/// [`EventLogError::Unconfirmed`] or [`EventLogError::Unanswered`]: then they may see it later.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
     /// The log has rejected the event.
@@ -93,7 +93,9 @@ impl PublishError {
                 "log-failed"
             }
             Self::EventLog(EventLogError::Stopped) => "log-stopped",
-            Self::EventLog(EventLogError::Unavailable(_)) => "unavailable",
+            Self::EventLog(EventLogError::Unavailable(_) | EventLogError::Unanswered(_)) => {
+                "unavailable"
+            }
             Self::Rejected(Rejected::TooManyTopics) => "too-many-topics",
             Self::Rejected(Rejected::KeyReused | Rejected::Ended) | Self::Skipped => return None,
         })

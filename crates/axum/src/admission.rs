@@ -148,6 +148,11 @@ pub(crate) enum PublishRejection {
          retry."
     )]
     Unavailable,
+    #[error(
+        "It is unknown if the event was stored: the server's cluster has not answered. \
+         `Retry-After` says when to retry. With an `Idempotency-Key`, a retry stores it only once."
+    )]
+    Unanswered,
     #[error("The server is shutting down.")]
     Stopping,
 }
@@ -195,6 +200,7 @@ impl PublishRejection {
             | Self::Misplaced
             | Self::LogStopped
             | Self::Unavailable
+            | Self::Unanswered
             | Self::TooManyUploads => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyTopics | Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         })
@@ -212,7 +218,7 @@ impl From<PublishRejection> for Problem {
         match rejection {
             // The request that holds the key ends soon.
             PublishRejection::KeyInFlight => problem.with_header(RETRY_AFTER, HeaderValue::from(1)),
-            PublishRejection::Unavailable => {
+            PublishRejection::Unavailable | PublishRejection::Unanswered => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY.as_secs()))
             }
             PublishRejection::RateLimited(wait) => {
@@ -253,6 +259,7 @@ impl From<EventLogError> for PublishRejection {
             EventLogError::Unconfirmed(_) => Self::Unconfirmed,
             EventLogError::Stopped => Self::LogStopped,
             EventLogError::Unavailable(_) => Self::Unavailable,
+            EventLogError::Unanswered(_) => Self::Unanswered,
             EventLogError::Damaged { .. } | EventLogError::Failed(_) => Self::NotStored,
         }
     }
@@ -472,8 +479,14 @@ mod tests {
             (PublishError::EventLog(EventLogError::Misplaced), 503),
             (PublishError::EventLog(EventLogError::Stopped), 503),
             (PublishError::EventLog(EventLogError::unavailable("away")), 503),
+            (PublishError::EventLog(EventLogError::unanswered("silent")), 503),
         ] {
-            let is_unknown = matches!(error, PublishError::EventLog(EventLogError::Unconfirmed(_)));
+            let is_unknown = matches!(
+                error,
+                PublishError::EventLog(
+                    EventLogError::Unconfirmed(_) | EventLogError::Unanswered(_)
+                )
+            );
             let problem = Problem::from(PublishRejection::from(error));
             assert_eq!(problem.status(), status);
             assert_eq!(problem.to_string().contains("unknown"), is_unknown, "{problem}");

@@ -53,6 +53,7 @@ pub struct StreamMetrics {
     publishes_failed: CounterByReason,
     drops_failed: Counter,
     events_damaged: Counter,
+    cluster_lag: Gauge<u64, AtomicU64>,
     events_sent: Counter,
     events_skipped: Counter,
     bytes_sent: Counter,
@@ -152,6 +153,7 @@ impl Default for StreamMetrics {
             publishes_failed: counters_by_reason(PublishError::FAILURES),
             drops_failed: Counter::default(),
             events_damaged: Counter::default(),
+            cluster_lag: Gauge::default(),
             events_sent: Counter::default(),
             events_skipped: Counter::default(),
             bytes_sent: Counter::default(),
@@ -209,6 +211,11 @@ impl StreamMetrics {
             "Stored events that were found damaged",
             self.events_damaged.clone(),
         );
+        r.register(
+            "cluster_lag",
+            "Changes in the cluster that this node does not have yet",
+            self.cluster_lag.clone(),
+        );
         r.register("events_sent", "Events sent, counted per stream", self.events_sent.clone());
         r.register(
             "events_skipped",
@@ -250,6 +257,7 @@ impl StreamMetrics {
         let condition = hub.condition();
         self.drops_failed.inner().store(condition.failed_drops, Ordering::Relaxed);
         self.events_damaged.inner().store(condition.damaged_events, Ordering::Relaxed);
+        self.cluster_lag.set(condition.lag.unwrap_or_default());
     }
 
     /// Counts a split upload as open until the guard is dropped.

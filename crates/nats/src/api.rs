@@ -12,7 +12,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{error::ConnectError, settings::Settings, setup::StreamInfo};
+use crate::{
+    error::ConnectError,
+    settings::{Login, NatsSettings},
+    setup::StreamInfo,
+};
 
 /// Time in which NATS must answer a request.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -148,7 +152,7 @@ pub(crate) struct Api {
 
 impl Api {
     /// Connects. With `may_wait`, returns at once, and connects in the background.
-    pub async fn connect(settings: &Settings, may_wait: bool) -> Result<Self, ConnectError> {
+    pub async fn connect(settings: &NatsSettings, may_wait: bool) -> Result<Self, ConnectError> {
         let denied = Arc::new(watch::Sender::new(Vec::new()));
         let mut options = ConnectOptions::new()
             .name("waterclock")
@@ -167,16 +171,24 @@ impl Api {
                 }
             });
         if let Some(path) = &settings.ca {
+            settings.read_ca()?;
             options = options.add_root_certificates(path.clone());
         }
         if let Some(path) = &settings.credentials {
             let refused = |reason| ConnectError::Credentials { path: path.clone(), reason };
             options = options.credentials_file(path).await.map_err(refused)?;
         }
+        match settings.login() {
+            Some(Login::User(user, password)) => {
+                options = options.user_and_password(user, password);
+            }
+            Some(Login::Token(token)) => options = options.token(token),
+            None => {}
+        }
         if may_wait {
             options = options.retry_on_initial_connect();
         }
-        let connected = options.connect(&settings.servers).await;
+        let connected = Box::pin(options.connect(settings.addresses())).await;
         let client = connected.map_err(|error| unconnected(settings, &error))?;
         let jetstream = ContextBuilder::new().timeout(ANSWER_TIMEOUT).build(client.clone());
         Ok(Self { client, jetstream, denied })
@@ -280,19 +292,18 @@ fn note(event: &Event, denied: &watch::Sender<Vec<String>>) {
 }
 
 /// Explains a connection that could not be made.
-fn unconnected(settings: &Settings, error: &async_nats::ConnectError) -> ConnectError {
-    let reason = one_line(error);
+fn unconnected(settings: &NatsSettings, error: &async_nats::ConnectError) -> ConnectError {
+    let (reason, servers) = (one_line(error), settings.addresses().join(", "));
     match (error.kind(), &settings.ca) {
         (ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication, _) => {
             ConnectError::Refused(reason)
         }
+        // The client gives no kind of its own to a certificate that cannot be verified.
+        _ if reason.contains("certificate") => ConnectError::Untrusted { servers, reason },
         (ConnectErrorKind::Tls, Some(path)) => {
             ConnectError::Certificates { path: path.clone(), reason }
         }
-        _ => {
-            let servers = settings.servers.iter().map(|server| without_user(server));
-            ConnectError::Unreachable { servers: servers.collect::<Vec<_>>().join(", "), reason }
-        }
+        _ => ConnectError::Unreachable { servers, reason },
     }
 }
 
@@ -310,23 +321,9 @@ pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Returns a URL without the user and password in it.
-fn without_user(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    format!("{scheme}://{host}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_are_shown_without_passwords() {
-        assert_eq!(without_user("nats://a:b@host:4222"), "nats://host:4222");
-        assert_eq!(without_user("tls://token@[::1]:4222"), "tls://[::1]:4222");
-        assert_eq!(without_user("host"), "nats://host");
-    }
 
     #[test]
     fn permissions_are_denied_until_the_client_reconnects() {

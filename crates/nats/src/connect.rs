@@ -7,9 +7,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
     api::{Acknowledgement, Api, ApiError, code},
+    entries::NatsEntries,
     error::ConnectError,
     monitoring,
-    settings::Settings,
+    settings::NatsSettings,
     setup::{self, StreamInfo},
 };
 
@@ -21,19 +22,17 @@ pub(crate) struct Connected {
     pub api: Api,
     /// The smallest limit of the servers for messages, in bytes.
     pub max_payload: usize,
-    /// The position of the last entry.
-    pub last: u64,
 }
 
 /// Connects and checks the set-up. Servers that start just now are waited for.
-pub(crate) async fn connect(settings: &Settings) -> Result<Connected, ConnectError> {
+pub(crate) async fn connect(settings: &NatsSettings) -> Result<Connected, ConnectError> {
     if !setup::is_name(&settings.stream) {
         return Err(ConnectError::Name(settings.stream.clone()));
     }
     let deadline = Instant::now() + settings.timeout;
     let mut last = ConnectError::Silent("answer");
     loop {
-        match timeout_at(deadline, attempt(settings)).await {
+        match timeout_at(deadline, Box::pin(attempt(settings))).await {
             Ok(Ok(connected)) => return Ok(connected),
             Ok(Err(error)) if error.may_pass() => last = error,
             Ok(Err(error)) => return Err(error),
@@ -47,7 +46,7 @@ pub(crate) async fn connect(settings: &Settings) -> Result<Connected, ConnectErr
     }
 }
 
-async fn attempt(settings: &Settings) -> Result<Connected, ConnectError> {
+async fn attempt(settings: &NatsSettings) -> Result<Connected, ConnectError> {
     let monitored = monitoring::look(settings).await?;
     setup::check_monitored(&monitored, settings.replicas, settings.allow_unsafe_sync)?;
     let api = Api::connect(settings, false).await?;
@@ -59,14 +58,17 @@ async fn attempt(settings: &Settings) -> Result<Connected, ConnectError> {
     let before = datetime::now();
     let stream = find_stream(&api, settings).await?;
     setup::check_stream(&stream.config, settings)?;
-    setup::check_clock(&stream.cluster.leader, stream.time, (before, datetime::now()))?;
-    setup::check_holders(&stream.cluster, &monitored)?;
+    let leader = stream.cluster.leader.as_ref().unwrap_or(&server.server_name);
+    setup::check_clock(leader, stream.time, (before, datetime::now()))?;
+    setup::check_holders(&stream.cluster, &server.server_name, &monitored)?;
     check_publishing(&api, settings).await?;
-    Ok(Connected { api, max_payload, last: stream.state.last })
+    let entries = NatsEntries::follow(&api, &settings.stream, stream.state.last).await;
+    entries.map_err(|error| explain("send entries", &settings.subject(), error))?;
+    Ok(Connected { api, max_payload })
 }
 
 /// Describes the stream. Creates it if there is none.
-async fn find_stream(api: &Api, settings: &Settings) -> Result<StreamInfo, ConnectError> {
+async fn find_stream(api: &Api, settings: &NatsSettings) -> Result<StreamInfo, ConnectError> {
     let (stream, subject) = (&settings.stream, settings.subject());
     match api.stream_info(stream).await {
         Ok(info) => return Ok(info),
@@ -75,23 +77,25 @@ async fn find_stream(api: &Api, settings: &Settings) -> Result<StreamInfo, Conne
         Err(ApiError::NoResponders) if !api.server().jetstream => {
             return Err(ConnectError::NoJetStream);
         }
-        Err(error) => return Err(ConnectError::from_api("describe the stream", &subject, error)),
+        Err(error) => return Err(explain("describe the stream", &subject, error)),
     }
     let config = setup::stream_config(settings);
     match api.request(&format!("STREAM.CREATE.{stream}"), &config).await {
         Ok(info) => Ok(info),
-        Err(ApiError::Refused(refusal))
-            if matches!(refusal.code(), code::NO_PEERS | code::REPLICAS_NOT_SUPPORTED) =>
-        {
+        Err(ApiError::Refused(refusal)) if refusal.code() == code::REPLICAS_NOT_SUPPORTED => {
+            let (server, replicas) = (api.server().server_name, settings.replicas);
+            Err(ConnectError::NotClustered { server, replicas })
+        }
+        Err(ApiError::Refused(refusal)) if refusal.code() == code::NO_PEERS => {
             let replicas = settings.replicas;
             Err(ConnectError::TooFewServers { replicas, reason: refusal.to_string() })
         }
-        Err(error) => Err(ConnectError::from_api("create the stream", &subject, error)),
+        Err(error) => Err(explain("create the stream", &subject, error)),
     }
 }
 
 /// Checks that the user may publish, by an entry that the stream must refuse.
-async fn check_publishing(api: &Api, settings: &Settings) -> Result<(), ConnectError> {
+async fn check_publishing(api: &Api, settings: &NatsSettings) -> Result<(), ConnectError> {
     let subject = settings.subject();
     let mut headers = HeaderMap::new();
     // No stream has such a name.
@@ -99,7 +103,22 @@ async fn check_publishing(api: &Api, settings: &Settings) -> Result<(), ConnectE
     let answer = api.send::<Acknowledgement>(subject.clone(), headers, "".into()).await;
     match answer {
         Err(ApiError::Refused(refusal)) if refusal.code() == code::OTHER_STREAM => Ok(()),
-        Err(error) => Err(ConnectError::from_api("accept entries", &subject, error)),
+        Err(error) => Err(explain("accept entries", &subject, error)),
         Ok(_) => Err(ConnectError::ForeignStream(settings.stream.clone())),
+    }
+}
+
+/// Explains the failure of a request.
+fn explain(action: &'static str, subject: &str, error: ApiError) -> ConnectError {
+    match error {
+        ApiError::Permission(text) => ConnectError::Permission(text, subject.to_owned()),
+        ApiError::Disconnected | ApiError::NoResponders | ApiError::Silent => {
+            ConnectError::Silent(action)
+        }
+        ApiError::Refused(refusal) if refusal.is_disabled() => ConnectError::NoJetStream,
+        error => {
+            let may_pass = matches!(&error, ApiError::Refused(refusal) if refusal.may_pass());
+            ConnectError::JetStream { action, reason: error.to_string(), may_pass }
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::api::{Api, ApiError, Refusal};
 const BATCH: usize = 64;
 /// Interval at which the server confirms that it has no further entry. The consumer counts as lost
 /// after two of them.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Time after which the server asks for a new request, although it had no entry.
 const EXPIRY: Duration = Duration::from_secs(30);
 /// Time after which the server drops a consumer that nobody reads.

@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::api::ApiError;
-
 /// A reason for which a cluster cannot be used. Each text is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -32,7 +30,7 @@ pub enum ConnectError {
     },
     /// Fewer servers are monitored than shall keep each entry.
     #[error(
-        "the monitoring URLs are of {servers} server(s), but {replicas} keep each entry: name the \
+        "the monitoring URLs are of {servers} server(s), but {replicas} must keep each entry: name the \
          monitoring of all servers of the cluster"
     )]
     TooFewMonitored {
@@ -121,6 +119,17 @@ pub enum ConnectError {
         /// The failure.
         reason: String,
     },
+    /// The certificate of a server cannot be verified.
+    #[error(
+        "the certificate of a server at {servers} cannot be verified ({reason}): name the \
+         certificates to trust, and use URLs with the names that the certificate has"
+    )]
+    Untrusted {
+        /// The URLs in the settings, without passwords.
+        servers: String,
+        /// The failure.
+        reason: String,
+    },
     /// The servers refuse the connection.
     #[error(
         "NATS refuses the connection ({0}): check the credentials, and the users in its \
@@ -139,6 +148,17 @@ pub enum ConnectError {
          \"{1}\", and to subscribe to \"_INBOX.>\""
     )]
     Permission(String, String),
+    /// The server is alone, and more than one shall keep each entry.
+    #[error(
+        "the server {server} is alone, but {replicas} must keep each entry: add a section cluster \
+         to the configuration of each server"
+    )]
+    NotClustered {
+        /// The name of the server.
+        server: String,
+        /// The number of servers that must keep each entry.
+        replicas: usize,
+    },
     /// The cluster has fewer servers than shall keep each entry.
     #[error(
         "the cluster has too few servers with free room to keep each entry on {replicas} of them \
@@ -213,21 +233,6 @@ impl ConnectError {
             | Self::Silent(_) => true,
             Self::JetStream { may_pass, .. } => *may_pass,
             _ => false,
-        }
-    }
-
-    /// Converts the failure of a request.
-    pub(crate) fn from_api(action: &'static str, subject: &str, error: ApiError) -> Self {
-        match error {
-            ApiError::Permission(text) => Self::Permission(text, subject.to_owned()),
-            ApiError::Disconnected | ApiError::NoResponders | ApiError::Silent => {
-                Self::Silent(action)
-            }
-            ApiError::Refused(refusal) if refusal.is_disabled() => Self::NoJetStream,
-            error => {
-                let may_pass = matches!(&error, ApiError::Refused(refusal) if refusal.may_pass());
-                Self::JetStream { action, reason: error.to_string(), may_pass }
-            }
         }
     }
 }

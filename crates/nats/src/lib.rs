@@ -1,8 +1,8 @@
 //! The order of a Waterclock cluster, on one stream of NATS JetStream.
 //!
-//! [`NatsSequencer`] proposes the entries of all nodes to a stream, which gives them their order and
-//! keeps them on the disks of several servers. Each node reads them back from there. NATS is the
-//! only part of a cluster that decides anything: the nodes themselves neither vote nor lead.
+//! [`NatsSequencer`] proposes the entries of its node to a stream. The stream gives the entries of
+//! all nodes one order, keeps them on the disks of several servers, and sends them to each node.
+//! Only the servers of NATS vote and lead; the nodes of Waterclock do not.
 //!
 //! ```no_run
 //! use std::{path::Path, time::Duration};
@@ -11,18 +11,19 @@
 //!     Hub, Retention, Timestamp,
 //!     cluster::{ClusterLog, Membership},
 //! };
-//! use waterclock_nats::{NatsSequencer, Settings};
+//! use waterclock_nats::{NatsSequencer, NatsSettings};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let server = |name: &str, port: u16| format!("http://{name}:{port}");
-//! let sequencer = NatsSequencer::connect(Settings {
+//! let sequencer = NatsSequencer::connect(NatsSettings {
 //!     servers: vec!["nats://n1:4222".into(), "nats://n2:4222".into(), "nats://n3:4222".into()],
 //!     monitoring: vec![server("n1", 8222), server("n2", 8222), server("n3", 8222)],
-//!     ..Settings::default()
+//!     ..NatsSettings::default()
 //! })
 //! .await?;
-//! let membership =
-//!     Membership { retention: Retention::default(), timeout: Duration::from_secs(5) };
+//! // The servers need some seconds to elect a new leader.
+//! let timeout = Duration::from_secs(15);
+//! let membership = Membership { name: "a".into(), retention: Retention::default(), timeout };
 //! let log = ClusterLog::join(Path::new("data"), sequencer, membership).await?;
 //! let hub = Hub::new(log, Timestamp::now);
 //! # Ok(())
@@ -53,7 +54,7 @@ mod setup;
 
 pub use error::ConnectError;
 pub use sequencer::NatsSequencer;
-pub use settings::Settings;
+pub use settings::NatsSettings;
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

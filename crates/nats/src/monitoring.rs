@@ -6,22 +6,23 @@ use futures_util::future::try_join_all;
 use crate::{
     api::{ANSWER_TIMEOUT, one_line},
     error::ConnectError,
-    settings::Settings,
+    settings::NatsSettings,
     setup::{Monitored, check_clock},
 };
 
 /// Asks all servers in the settings, and compares their clocks with this machine's.
-pub(crate) async fn look(settings: &Settings) -> Result<Vec<Monitored>, ConnectError> {
+pub(crate) async fn look(settings: &NatsSettings) -> Result<Vec<Monitored>, ConnectError> {
     if settings.monitoring.is_empty() {
         return Ok(Vec::new());
     }
     // The servers are in the same network; a proxy for the web does not reach them.
     let mut client = reqwest::Client::builder().no_proxy().timeout(ANSWER_TIMEOUT);
-    if let Some(path) = &settings.ca {
-        let unusable = |reason| ConnectError::Certificates { path: path.clone(), reason };
-        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    if let (Some(path), Some(pem)) = (&settings.ca, settings.read_ca()?) {
         let certificates = reqwest::Certificate::from_pem_bundle(&pem);
-        let certificates = certificates.map_err(|error| unusable(one_line(&error)))?;
+        let certificates = certificates.map_err(|error| ConnectError::Certificates {
+            path: path.clone(),
+            reason: one_line(&error),
+        })?;
         client = client.tls_certs_only(certificates);
     }
     let unable = |error: reqwest::Error| ConnectError::Monitoring {

@@ -8,7 +8,7 @@ use crate::{
     connect,
     entries::NatsEntries,
     error::ConnectError,
-    settings::Settings,
+    settings::NatsSettings,
     setup::{self, StreamInfo},
 };
 
@@ -31,13 +31,9 @@ impl NatsSequencer {
     /// # Errors
     ///
     /// If the cluster cannot be reached in time, or is not set up as it must be.
-    pub async fn connect(settings: Settings) -> Result<Self, ConnectError> {
+    pub async fn connect(settings: NatsSettings) -> Result<Self, ConnectError> {
         let connected = connect::connect(&settings).await?;
-        let sequencer = Self::new(connected.api, settings, connected.max_payload);
-        let Self { api, stream, subject, .. } = &sequencer;
-        let entries = NatsEntries::follow(api, stream, connected.last).await;
-        entries.map_err(|error| ConnectError::from_api("send entries", subject, error))?;
-        Ok(sequencer)
+        Ok(Self::new(connected.api, settings, connected.max_payload))
     }
 
     /// Connects in the background, and checks nothing. A node that has been a member before can
@@ -47,7 +43,7 @@ impl NatsSequencer {
     /// # Errors
     ///
     /// If the settings cannot be used.
-    pub async fn resume(settings: Settings) -> Result<Self, ConnectError> {
+    pub async fn resume(settings: NatsSettings) -> Result<Self, ConnectError> {
         if !setup::is_name(&settings.stream) {
             return Err(ConnectError::Name(settings.stream));
         }
@@ -58,7 +54,7 @@ impl NatsSequencer {
         Ok(Self::new(api, settings, MAX_MESSAGE))
     }
 
-    fn new(api: Api, settings: Settings, max_payload: usize) -> Self {
+    fn new(api: Api, settings: NatsSettings, max_payload: usize) -> Self {
         let subject = settings.subject();
         let max_entry = max_payload.min(MAX_MESSAGE) - MAX_HEADERS;
         Self { api, stream: settings.stream, subject, max_entry }

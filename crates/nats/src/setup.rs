@@ -6,7 +6,7 @@ use async_nats::datetime::{DateTime, parse_rfc3339};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Map, Value, json};
 
-use crate::{error::ConnectError, settings::Settings};
+use crate::{error::ConnectError, settings::NatsSettings};
 
 /// The first version of NATS that is good enough: major and minor.
 const MIN_VERSION: (u32, u32) = (2, 14);
@@ -19,6 +19,8 @@ const MARK: &str = "waterclock";
 
 /// The settings of a stream that must be absent, empty or `false`.
 const ABSENT: [&str; 14] = [
+    // JetStream sets others with this one.
+    "sealed",
     "allow_msg_counter",
     "allow_msg_schedules",
     "allow_msg_ttl",
@@ -29,7 +31,6 @@ const ABSENT: [&str; 14] = [
     "mirror",
     "no_ack",
     "persist_mode",
-    "sealed",
     "sources",
     "subject_delete_marker_ttl",
     "subject_transform",
@@ -118,8 +119,7 @@ pub(crate) struct StreamState {
 /// The servers that keep a stream.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Holders {
-    #[serde(default)]
-    pub leader: String,
+    pub leader: Option<String>,
     #[serde(default)]
     pub replicas: Vec<Holder>,
 }
@@ -197,16 +197,19 @@ pub(crate) fn check_monitored(
     }
 }
 
-/// Checks that all servers that keep the stream are monitored, if any are.
+/// Checks that all servers that keep the stream are monitored, if any are. A server that is alone
+/// does not say that it does, so it must be the one to which the client is `connected`.
 pub(crate) fn check_holders(
     holders: &Holders,
+    connected: &str,
     monitored: &[Monitored],
 ) -> Result<(), ConnectError> {
-    let names = holders.replicas.iter().map(|holder| &holder.name).chain([&holders.leader]);
-    for name in names {
-        let is_known = monitored.iter().any(|server| server.name == *name);
-        if !monitored.is_empty() && !name.is_empty() && !is_known {
-            return Err(ConnectError::Unmonitored(name.clone()));
+    let leader = holders.leader.as_deref().unwrap_or(connected);
+    let others = holders.replicas.iter().map(|holder| holder.name.as_str());
+    for name in others.chain([leader]) {
+        let is_known = monitored.iter().any(|server| server.name == name);
+        if !monitored.is_empty() && !is_known {
+            return Err(ConnectError::Unmonitored(name.to_owned()));
         }
     }
     Ok(())
@@ -228,7 +231,7 @@ pub(crate) fn check_clock(
 }
 
 /// Returns the configuration of the stream, in JetStream's API.
-pub(crate) fn stream_config(settings: &Settings) -> Map<String, Value> {
+pub(crate) fn stream_config(settings: &NatsSettings) -> Map<String, Value> {
     let config = json!({
         "name": settings.stream,
         "description": "The order of events of a Waterclock cluster",
@@ -262,7 +265,7 @@ pub(crate) fn stream_config(settings: &Settings) -> Map<String, Value> {
 /// Checks the configuration of a stream that exists.
 pub(crate) fn check_stream(
     actual: &Map<String, Value>,
-    settings: &Settings,
+    settings: &NatsSettings,
 ) -> Result<(), ConnectError> {
     let stream = settings.stream.clone();
     if actual.get("metadata").and_then(|metadata| metadata.get(MARK)).is_none() {
@@ -276,7 +279,7 @@ pub(crate) fn check_stream(
     }
     let absent = ABSENT.iter().map(|setting| (*setting, None));
     let present = PRESENT.iter().map(|setting| (*setting, expected.get(*setting)));
-    for (setting, expected) in present.chain(absent) {
+    for (setting, expected) in absent.chain(present) {
         let actual = actual.get(setting).filter(|value| !is_empty(value));
         if actual != expected.filter(|value| !is_empty(value)) {
             let (actual, expected) = (show(actual), show(expected));
@@ -350,14 +353,14 @@ mod tests {
 
         // One server by two URLs is one server.
         let error = check(&[1, 2, 2].map(server), true).unwrap_err();
-        assert!(error.starts_with("the monitoring URLs are of 2 server(s), but 3"), "{error}");
+        assert!(error.starts_with("the monitoring URLs are of 2 server(s), but 3 must"), "{error}");
 
         // A server without JetStream may only pass requests on.
         let mut servers = [1, 2, 3, 4].map(server);
         servers[0].jetstream.config = None;
         check(&servers, false).unwrap();
         let error = check(&servers[..3], false).unwrap_err();
-        assert!(error.starts_with("the monitoring URLs are of 2 server(s), but 3"), "{error}");
+        assert!(error.starts_with("the monitoring URLs are of 2 server(s), but 3 must"), "{error}");
         let error = check(&servers[..1], false).unwrap_err();
         assert!(error.starts_with("JetStream is not enabled"), "{error}");
 
@@ -373,10 +376,15 @@ mod tests {
             "name": "c", "leader": "n1", "replicas": [{ "name": "n2", "current": true }],
         }))
         .unwrap();
-        check_holders(&holders, &[1, 2, 3].map(server)).unwrap();
-        check_holders(&holders, &[]).unwrap();
-        let error = check_holders(&holders, &[1, 3].map(server)).unwrap_err().to_string();
+        check_holders(&holders, "n3", &[1, 2].map(server)).unwrap();
+        check_holders(&holders, "n3", &[]).unwrap();
+        let error = check_holders(&holders, "n3", &[1, 3].map(server)).unwrap_err().to_string();
         assert!(error.starts_with("the server n2 keeps the stream"), "{error}");
+
+        let alone = Holders::default();
+        check_holders(&alone, "n1", &[1].map(server)).unwrap();
+        let error = check_holders(&alone, "n1", &[2].map(server)).unwrap_err().to_string();
+        assert!(error.starts_with("the server n1 keeps the stream"), "{error}");
     }
 
     #[test]
@@ -390,7 +398,7 @@ mod tests {
 
     #[test]
     fn the_stream_must_be_as_it_was_made() {
-        let settings = Settings::default();
+        let settings = NatsSettings::default();
         let made = stream_config(&settings);
         check_stream(&made, &settings).unwrap();
         for (setting, value) in [

@@ -27,8 +27,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// The filter of messages without `RUST_LOG`. h2 warns of each unsolicited PING, so a client could
-/// fill the disk with messages.
-const DEFAULT_FILTER: &str = "h2=error,info";
+/// fill the disk with messages. The node of a cluster tells of its connection by itself.
+const DEFAULT_FILTER: &str = "h2=error,async_nats=error,info";
 
 /// Number of lines that could not be written since the start of the program.
 static LOST: LazyLock<Counter> = LazyLock::new(Counter::default);

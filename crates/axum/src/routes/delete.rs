@@ -24,9 +24,10 @@ impl From<DeleteError> for Problem {
     fn from(error: DeleteError) -> Self {
         let status = match error.0 {
             EventLogError::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
-            EventLogError::Misplaced | EventLogError::Stopped | EventLogError::Unavailable(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            EventLogError::Misplaced
+            | EventLogError::Stopped
+            | EventLogError::Unavailable(_)
+            | EventLogError::Unanswered(_) => StatusCode::SERVICE_UNAVAILABLE,
             EventLogError::Unconfirmed(_)
             | EventLogError::Damaged { .. }
             | EventLogError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -2,36 +2,37 @@
 
 use std::time::Duration;
 
-use waterclock::cluster::Sequencer as _;
-use waterclock_nats::{NatsSequencer, Settings};
+use waterclock::cluster::{RawEntry, Sequencer as _};
+use waterclock_nats::{NatsSequencer, NatsSettings};
 
 use crate::support::{
-    Configuration, DEADLINE, NatsServer, free_ports, propose, read, texts, until,
+    Configuration, DEADLINE, NatsServer, free_ports, propose, read, read_until, soon, texts, until,
 };
 
-/// Starts three servers of one cluster.
-fn three() -> [NatsServer; 3] {
-    let routes: [u16; 3] = free_ports();
+/// Starts servers of one cluster.
+fn cluster<const N: usize>() -> [NatsServer; N] {
+    let routes: [u16; N] = free_ports();
     let urls = routes.map(|port| format!("\"nats://127.0.0.1:{port}\"")).join(", ");
-    [0, 1, 2].map(|number| {
+    let mut number = 0;
+    routes.map(|port| {
+        number += 1;
         NatsServer::configured(&Configuration {
-            name: format!("n{}", number + 1),
+            name: format!("n{number}"),
             more: format!(
-                "cluster {{\nname: c\nlisten: \"127.0.0.1:{}\"\nroutes: [{urls}]\n}}",
-                routes[number]
+                "cluster {{\nname: c\nlisten: \"127.0.0.1:{port}\"\nroutes: [{urls}]\n}}"
             ),
             ..Configuration::default()
         })
     })
 }
 
-fn settings(servers: &[NatsServer]) -> Settings {
-    Settings {
+fn settings(servers: &[NatsServer]) -> NatsSettings {
+    NatsSettings {
         servers: servers.iter().map(NatsServer::url).collect(),
         monitoring: servers.iter().map(NatsServer::monitoring).collect(),
         replicas: 3,
         timeout: DEADLINE,
-        ..Settings::default()
+        ..NatsSettings::default()
     }
 }
 
@@ -43,20 +44,26 @@ async fn leader(server: &NatsServer) -> Option<usize> {
     Some(name.strip_prefix('n')?.parse::<usize>().ok()? - 1)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_order_outlives_its_leader() {
-    let mut servers = three();
+    let mut servers = cluster::<3>();
     let sequencer = NatsSequencer::connect(settings(&servers)).await.unwrap();
     sequencer.propose("first".into(), true).await.unwrap();
     let large = vec![b'x'; sequencer.max_entry()];
     assert_eq!(sequencer.propose(large.clone(), false).await.unwrap(), 2);
     assert_eq!(sequencer.entry(2).await.unwrap().as_ref(), Some(&large));
     let stream = sequencer.bounds().await.unwrap().stream;
+    // Another node follows all the time.
+    let other = NatsSequencer::connect(settings(&servers)).await.unwrap();
+    let is_end = |entry: &RawEntry| entry.bytes == END.as_bytes();
+    let follower =
+        tokio::spawn(
+            async move { read_until(&other, 0, |read| read.last().is_some_and(is_end)).await },
+        );
 
-    let mut proposed = Vec::new();
+    let mut proposed = vec!["first".to_owned()];
     for round in 0..2 {
         let killed = until("leader", async || leader(&servers[0]).await).await;
-        // A reader that is not connected to the killed server, or is, depending on the round.
         servers[killed].kill();
         for number in 0..3 {
             let text = format!("round {round}, entry {number}");
@@ -73,24 +80,25 @@ async fn the_order_outlives_its_leader() {
         };
         until("cluster of three", is_whole).await;
     }
+    propose(&sequencer, END).await;
+    proposed.push(END.to_owned());
 
     let last = sequencer.bounds().await.unwrap().last;
-    let entries = read(&sequencer, 0, usize::try_from(last).unwrap()).await;
-    assert_eq!(entries[1].bytes, large);
-    let mut texts = texts(&entries);
-    assert_eq!(texts.remove(0), "first");
-    texts.remove(0);
+    let mut entries = read(&sequencer, 0, usize::try_from(last).unwrap()).await;
+    assert_eq!(soon(follower).await.unwrap(), entries);
+    assert_eq!(entries.remove(1).bytes, large);
     // A proposal that was not acknowledged may have been stored, and was sent again.
+    let mut texts = texts(&entries);
     texts.dedup();
     assert_eq!(texts, proposed);
-    // Another node reads the same.
-    let other = NatsSequencer::connect(settings(&servers)).await.unwrap();
-    assert_eq!(read(&other, 0, entries.len()).await, entries);
 }
+
+/// The last entry that a test proposes.
+const END: &str = "end";
 
 #[tokio::test]
 async fn no_entry_is_accepted_by_a_minority() {
-    let mut servers = three();
+    let mut servers = cluster::<3>();
     let sequencer = NatsSequencer::connect(settings(&servers)).await.unwrap();
     assert_eq!(sequencer.propose("first".into(), true).await.unwrap(), 1);
     servers[1].kill();
@@ -108,18 +116,36 @@ async fn no_entry_is_accepted_by_a_minority() {
 
 #[tokio::test]
 async fn a_cluster_must_have_enough_servers() {
-    // The cluster waits in vain for a second server.
-    let [route, other] = free_ports();
-    let server = NatsServer::configured(&Configuration {
-        more: format!(
-            "cluster {{\nname: c\nlisten: \"127.0.0.1:{route}\"\n\
-             routes: [\"nats://127.0.0.1:{other}\"]\n}}"
-        ),
-        ..Configuration::default()
-    });
-    let settings = Settings { replicas: 1, timeout: Duration::from_secs(3), ..server.settings() };
+    let servers = cluster::<2>();
+    let settings = |timeout| NatsSettings {
+        monitoring: Vec::new(),
+        allow_unsafe_sync: true,
+        timeout,
+        ..settings(&servers)
+    };
+    // They elect a leader first.
+    let two = NatsSettings { replicas: 1, stream: "one".to_owned(), ..settings(DEADLINE) };
+    NatsSequencer::connect(two).await.unwrap();
+    let error = NatsSequencer::connect(settings(Duration::from_secs(2))).await.err().unwrap();
+    assert!(error.may_pass(), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("the cluster has too few servers with free room"), "{text}");
+    assert!(text.contains("error code 10005"), "{text}");
+}
+
+#[tokio::test]
+async fn a_minority_of_the_servers_is_not_enough() {
+    let mut servers = cluster::<3>();
+    servers[1].kill();
+    servers[2].kill();
+    let settings = NatsSettings {
+        monitoring: Vec::new(),
+        allow_unsafe_sync: true,
+        timeout: Duration::from_secs(3),
+        ..settings(&servers)
+    };
     let error = NatsSequencer::connect(settings).await.err().unwrap();
     assert!(error.may_pass(), "{error}");
     let text = error.to_string();
-    assert!(text.contains("check that most of the cluster's servers are up"), "{text}");
+    assert!(text.starts_with("NATS does not describe the stream in time"), "{text}");
 }

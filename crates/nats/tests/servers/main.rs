@@ -1,5 +1,7 @@
 //! The sequencer with real servers of NATS, which `NATS_SERVER` or `PATH` must have.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails a test")]
+
 mod cluster;
 mod nodes;
 mod order;

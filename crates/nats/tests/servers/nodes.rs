@@ -10,9 +10,15 @@ use waterclock::{
 
 use crate::support::{NatsServer, soon};
 
+/// Number of events that each node publishes at the same time as the other.
+const COUNT: usize = 20;
+
 async fn node(server: &NatsServer, folder: &TempDir) -> Arc<Hub> {
-    let membership =
-        Membership { retention: Retention::default(), timeout: Duration::from_secs(10) };
+    let membership = Membership {
+        name: "a".into(),
+        retention: Retention::default(),
+        timeout: Duration::from_secs(10),
+    };
     let log = ClusterLog::join(folder.path(), server.sequencer().await, membership).await;
     Arc::new(Hub::new(log.unwrap(), Timestamp::now))
 }
@@ -26,7 +32,7 @@ async fn events(hub: &Hub, count: usize) -> Vec<(String, String, String)> {
         match soon(subscriber.next()).await.unwrap() {
             Delivery::Events(batch) => events.extend(batch.iter().map(|frame| {
                 let event = frame.event();
-                (event.id.to_string(), event.topic.to_string(), event.data.to_string())
+                (event.id.to_string(), event.topic.to_string(), event.data.clone())
             })),
             other => panic!("no events: {other:?}"),
         }
@@ -48,7 +54,6 @@ async fn two_nodes_have_the_same_events() {
     assert_eq!((topic.as_str(), data.as_str()), ("orders", "order 7"));
 
     // Both publish at once.
-    const COUNT: usize = 20;
     let publishers = nodes.clone().map(|node| {
         tokio::spawn(async move {
             for number in 0..COUNT {

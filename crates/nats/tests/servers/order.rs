@@ -183,6 +183,27 @@ async fn a_server_that_was_away_is_used_again() {
 }
 
 #[tokio::test]
+async fn an_entry_that_is_not_acknowledged_may_be_stored() {
+    let server = NatsServer::start();
+    let sequencer = server.sequencer().await;
+    sequencer.propose("first".into(), true).await.unwrap();
+    server.suspend();
+    let started = Instant::now();
+    let error = sequencer.propose("second".into(), false).await.unwrap_err();
+    assert!(matches!(error, SequencerError::Unconfirmed(_)), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    // The client finds out that nobody answers.
+    until("error that is certain", async || {
+        let error = sequencer.propose("third".into(), false).await.unwrap_err();
+        matches!(error, SequencerError::Unavailable(_)).then_some(())
+    })
+    .await;
+    server.resume();
+    propose(&sequencer, "last").await;
+    assert_eq!(sequencer.entry(2).await.unwrap().as_deref(), Some(&b"second"[..]));
+}
+
+#[tokio::test]
 async fn a_node_can_start_while_the_server_is_away() {
     let mut server = NatsServer::start();
     let stream = server.sequencer().await.bounds().await.unwrap().stream;

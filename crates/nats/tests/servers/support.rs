@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
-use waterclock::cluster::{Entries, RawEntry, Sequencer as _, SequencerError};
-use waterclock_nats::{NatsSequencer, Settings};
+use waterclock::cluster::{RawEntry, Sequencer as _};
+use waterclock_nats::{NatsSequencer, NatsSettings};
 
 /// Time in which everything must happen that a test waits for.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -72,6 +73,16 @@ impl NatsServer {
         self.process.wait().unwrap();
     }
 
+    /// Suspends the server: it keeps its connections, and does nothing.
+    pub fn suspend(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
+    }
+
+    /// Lets a suspended server continue.
+    pub fn resume(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
+    }
+
     /// Starts the server again after it was killed.
     pub fn restart(&mut self) {
         self.process = spawn(&self.folder);
@@ -86,13 +97,13 @@ impl NatsServer {
     }
 
     /// Returns settings for this server alone.
-    pub fn settings(&self) -> Settings {
-        Settings {
+    pub fn settings(&self) -> NatsSettings {
+        NatsSettings {
             servers: vec![self.url()],
             monitoring: vec![self.monitoring()],
             replicas: 1,
             timeout: DEADLINE,
-            ..Settings::default()
+            ..NatsSettings::default()
         }
     }
 
@@ -171,37 +182,35 @@ pub async fn propose(sequencer: &NatsSequencer, entry: &str) -> u64 {
     until("acknowledgement", async || sequencer.propose(entry.into(), false).await.ok()).await
 }
 
-/// Reads a number of entries. Follows again from the last one after each failure, as nodes do.
+/// Reads a number of entries.
 pub async fn read(sequencer: &NatsSequencer, after: u64, count: usize) -> Vec<RawEntry> {
-    let mut read = Vec::<RawEntry>::new();
-    soon(async {
-        while read.len() < count {
-            let last = read.last().map_or(after, |entry| entry.position);
-            match sequencer.follow(last).await {
-                Ok(mut entries) => {
-                    let error = read_all(&mut *entries, count, &mut read).await.err();
-                    assert!(error.is_some() || read.len() == count);
-                }
-                Err(_) => sleep(Duration::from_millis(50)).await,
-            }
-        }
-    })
-    .await;
-    let positions: BTreeSet<_> = read.iter().map(|entry| entry.position).collect();
-    assert_eq!(positions.len(), count, "an entry was repeated");
-    assert!(read.is_sorted_by_key(|entry| entry.position));
-    read
+    soon(read_until(sequencer, after, |read| read.len() == count)).await
 }
 
-async fn read_all(
-    entries: &mut dyn Entries,
-    count: usize,
-    read: &mut Vec<RawEntry>,
-) -> Result<(), SequencerError> {
-    while read.len() < count {
-        read.push(entries.next().await?);
+/// Reads entries until they are enough. Follows again from the last one after each failure, as
+/// nodes do.
+pub async fn read_until(
+    sequencer: &NatsSequencer,
+    after: u64,
+    is_enough: impl Fn(&[RawEntry]) -> bool,
+) -> Vec<RawEntry> {
+    let mut read = Vec::<RawEntry>::new();
+    while !is_enough(&read) {
+        let last = read.last().map_or(after, |entry| entry.position);
+        let Ok(mut entries) = sequencer.follow(last).await else {
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        while !is_enough(&read)
+            && let Ok(entry) = entries.next().await
+        {
+            read.push(entry);
+        }
     }
-    Ok(())
+    let positions: BTreeSet<_> = read.iter().map(|entry| entry.position).collect();
+    assert_eq!(positions.len(), read.len(), "an entry was repeated");
+    assert!(read.is_sorted_by_key(|entry| entry.position));
+    read
 }
 
 /// Returns the texts of entries.

@@ -1,5 +1,7 @@
 //! The program's options. Each is a flag and an environment variable.
 
+mod cluster;
+
 use std::{
     collections::BTreeSet,
     env,
@@ -14,6 +16,7 @@ use std::{
 use clap::{
     CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
 };
+pub use cluster::ClusterOptions;
 use waterclock::{event_log::Retention, pattern::Pattern};
 use waterclock_axum::{Settings, StreamLimits};
 
@@ -200,6 +203,10 @@ pub struct Options {
     /// Format of the messages on standard error
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: OutputFormat,
+
+    /// The options of a node of a cluster.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
 }
 
 /// The command to run instead of serving.
