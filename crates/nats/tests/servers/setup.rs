@@ -64,19 +64,17 @@ async fn servers_must_be_set_up() {
     }
     assert_refused(
         NatsSettings { replicas: 3, ..server.settings() },
-        (
-            "the monitoring URLs are of 1 server(s), but 3 must",
-            "name the monitoring of all servers",
-        ),
+        ("the monitoring URLs are of 1 server(s), but 3", "name the monitoring of all servers"),
+    )
+    .await;
+    let settings = NatsSettings { replicas: 3, stream: "three".to_owned(), ..unmonitored(&server) };
+    assert_refused(
+        NatsSettings { timeout: Duration::from_secs(2), ..settings },
+        ("the cluster has too few servers with free room", "error code 10074"),
     )
     .await;
     assert_refused(
-        NatsSettings { replicas: 3, stream: "three".to_owned(), ..unmonitored(&server) },
-        ("the server n1 is alone, but 3 must keep each entry", "add a section cluster"),
-    )
-    .await;
-    assert_refused(
-        NatsSettings { replicas: 3, ..unmonitored(&server) },
+        NatsSettings { replicas: 3, timeout: Duration::from_secs(2), ..unmonitored(&server) },
         ("the stream \"waterclock\" has 1 replica(s) instead of 3", "--replicas 3"),
     )
     .await;
