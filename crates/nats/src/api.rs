@@ -281,6 +281,7 @@ fn note(event: &Event, denied: &watch::Sender<Vec<String>>) {
             denied.send_if_modified(|texts| {
                 let is_new = texts.len() < MAX_DENIALS && !texts.contains(text);
                 if is_new {
+                    tracing::warn!("NATS denies a permission: {text}");
                     texts.push(text.clone());
                 }
                 is_new

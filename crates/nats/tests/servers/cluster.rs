@@ -9,16 +9,17 @@ use crate::support::{
     Configuration, DEADLINE, NatsServer, free_ports, propose, read, read_until, soon, texts, until,
 };
 
-/// Starts three servers of one cluster.
-fn three() -> [NatsServer; 3] {
-    let routes: [u16; 3] = free_ports();
+/// Starts servers of one cluster.
+fn cluster<const N: usize>() -> [NatsServer; N] {
+    let routes: [u16; N] = free_ports();
     let urls = routes.map(|port| format!("\"nats://127.0.0.1:{port}\"")).join(", ");
-    [0, 1, 2].map(|number| {
+    let mut number = 0;
+    routes.map(|port| {
+        number += 1;
         NatsServer::configured(&Configuration {
-            name: format!("n{}", number + 1),
+            name: format!("n{number}"),
             more: format!(
-                "cluster {{\nname: c\nlisten: \"127.0.0.1:{}\"\nroutes: [{urls}]\n}}",
-                routes[number]
+                "cluster {{\nname: c\nlisten: \"127.0.0.1:{port}\"\nroutes: [{urls}]\n}}"
             ),
             ..Configuration::default()
         })
@@ -45,7 +46,7 @@ async fn leader(server: &NatsServer) -> Option<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_order_outlives_its_leader() {
-    let mut servers = three();
+    let mut servers = cluster::<3>();
     let sequencer = NatsSequencer::connect(settings(&servers)).await.unwrap();
     sequencer.propose("first".into(), true).await.unwrap();
     let large = vec![b'x'; sequencer.max_entry()];
@@ -97,7 +98,7 @@ const END: &str = "end";
 
 #[tokio::test]
 async fn no_entry_is_accepted_by_a_minority() {
-    let mut servers = three();
+    let mut servers = cluster::<3>();
     let sequencer = NatsSequencer::connect(settings(&servers)).await.unwrap();
     assert_eq!(sequencer.propose("first".into(), true).await.unwrap(), 1);
     servers[1].kill();
@@ -115,19 +116,36 @@ async fn no_entry_is_accepted_by_a_minority() {
 
 #[tokio::test]
 async fn a_cluster_must_have_enough_servers() {
-    // The cluster waits in vain for a second server.
-    let [route, other] = free_ports();
-    let server = NatsServer::configured(&Configuration {
-        more: format!(
-            "cluster {{\nname: c\nlisten: \"127.0.0.1:{route}\"\n\
-             routes: [\"nats://127.0.0.1:{other}\"]\n}}"
-        ),
-        ..Configuration::default()
-    });
-    let settings =
-        NatsSettings { replicas: 1, timeout: Duration::from_secs(3), ..server.settings() };
+    let servers = cluster::<2>();
+    let settings = |timeout| NatsSettings {
+        monitoring: Vec::new(),
+        allow_unsafe_sync: true,
+        timeout,
+        ..settings(&servers)
+    };
+    // They elect a leader first.
+    let two = NatsSettings { replicas: 1, stream: "one".to_owned(), ..settings(DEADLINE) };
+    NatsSequencer::connect(two).await.unwrap();
+    let error = NatsSequencer::connect(settings(Duration::from_secs(2))).await.err().unwrap();
+    assert!(error.may_pass(), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("the cluster has too few servers with free room"), "{text}");
+    assert!(text.contains("error code 10005"), "{text}");
+}
+
+#[tokio::test]
+async fn a_minority_of_the_servers_is_not_enough() {
+    let mut servers = cluster::<3>();
+    servers[1].kill();
+    servers[2].kill();
+    let settings = NatsSettings {
+        monitoring: Vec::new(),
+        allow_unsafe_sync: true,
+        timeout: Duration::from_secs(3),
+        ..settings(&servers)
+    };
     let error = NatsSequencer::connect(settings).await.err().unwrap();
     assert!(error.may_pass(), "{error}");
     let text = error.to_string();
-    assert!(text.contains("check that most of the cluster's servers are up"), "{text}");
+    assert!(text.starts_with("NATS does not describe the stream in time"), "{text}");
 }

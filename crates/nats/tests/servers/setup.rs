@@ -12,7 +12,7 @@ use tokio::{
 use waterclock::cluster::Sequencer as _;
 use waterclock_nats::{ConnectError, NatsSequencer, NatsSettings};
 
-use crate::support::{Configuration, NatsServer, free_ports, soon, until};
+use crate::support::{Configuration, NatsServer, free_ports, read, soon, until};
 
 /// Connects, and returns the text of the error, which must be one line.
 async fn refusal(settings: NatsSettings) -> String {
@@ -64,17 +64,19 @@ async fn servers_must_be_set_up() {
     }
     assert_refused(
         NatsSettings { replicas: 3, ..server.settings() },
-        ("the monitoring URLs are of 1 server(s), but 3", "name the monitoring of all servers"),
-    )
-    .await;
-    let settings = NatsSettings { replicas: 3, stream: "three".to_owned(), ..unmonitored(&server) };
-    assert_refused(
-        NatsSettings { timeout: Duration::from_secs(2), ..settings },
-        ("the cluster has too few servers with free room", "error code 10074"),
+        (
+            "the monitoring URLs are of 1 server(s), but 3 must",
+            "name the monitoring of all servers",
+        ),
     )
     .await;
     assert_refused(
-        NatsSettings { replicas: 3, timeout: Duration::from_secs(2), ..unmonitored(&server) },
+        NatsSettings { replicas: 3, stream: "three".to_owned(), ..unmonitored(&server) },
+        ("the server n1 is alone, but 3 must keep each entry", "add a section cluster"),
+    )
+    .await;
+    assert_refused(
+        NatsSettings { replicas: 3, ..unmonitored(&server) },
         ("the stream \"waterclock\" has 1 replica(s) instead of 3", "--replicas 3"),
     )
     .await;
@@ -335,6 +337,19 @@ async fn users_need_permissions() {
         assert!(text.starts_with("NATS denies a permission (Permissions Violation for "), "{text}");
         assert!(text.contains(denied), "{text}");
     }
+
+    // Those that the README lists.
+    let needed = include_str!("../../README.md").lines().find(|line| line.starts_with("| publish"));
+    let needed: Vec<_> = needed.unwrap().split('`').skip(1).step_by(2).collect();
+    assert!(needed.contains(&"waterclock.entries"));
+    let server = NatsServer::configured(&more(&allow(&format!("{needed:?}"), inbox)));
+    let servers = vec![format!("nats://u:p@127.0.0.1:{}", server.port)];
+    let settings = NatsSettings { servers, ..server.settings() };
+    let sequencer = NatsSequencer::connect(settings).await.unwrap();
+    sequencer.propose("first".into(), true).await.unwrap();
+    assert_eq!(read(&sequencer, 0, 1).await[0].bytes, b"first");
+    assert_eq!(sequencer.entry(1).await.unwrap().as_deref(), Some(&b"first"[..]));
+    assert!(!server.log().contains("Violation"));
 
     let server = NatsServer::configured(&more(&allow(all, inbox)));
     let settings = |password: &str| NatsSettings {
