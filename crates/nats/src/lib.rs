@@ -23,7 +23,7 @@
 //! .await?;
 //! // The servers need some seconds to elect a new leader.
 //! let timeout = Duration::from_secs(15);
-//! let membership = Membership { retention: Retention::default(), timeout };
+//! let membership = Membership { name: "a".into(), retention: Retention::default(), timeout };
 //! let log = ClusterLog::join(Path::new("data"), sequencer, membership).await?;
 //! let hub = Hub::new(log, Timestamp::now);
 //! # Ok(())
