@@ -4,8 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: again help run run-tls watch check lint doc unit e2e test test-clients test-proxies soak fuzz build dist client \
-        bench bench-page bench-transports pictures setup-build setup-client setup-unit setup-lint setup-test setup-proxies
+.PHONY: again help run run-tls run-cluster watch check lint doc unit e2e test test-clients test-cluster test-proxies soak \
+        fuzz build dist client bench bench-page bench-transports pictures setup-build setup-client setup-unit \
+        setup-lint setup-test setup-proxies setup-cluster setup-nats
 
 # Tools that scripts/setup.sh has put into folders of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -27,6 +28,9 @@ run: setup-build target/release/.built ## Build for release, and serve on http:/
 
 run-tls: setup-build target/release/.built ## The same on https://127.0.0.1:3000, with HTTP/2 and a self-signed certificate
 	@$(program) --tls-self-signed
+
+run-cluster: setup-build setup-cluster target/release/.built ## Serve with three nodes and three NATS servers on http://127.0.0.1:3000
+	@scripts/run-cluster.sh $(program)
 
 watch: setup-build ## Build, serve, and reload after every change (cargo leptos watch)
 	cargo leptos watch
@@ -54,6 +58,9 @@ test: setup-test build ## Run all of these, public clients, and the tests behind
 
 test-clients: setup-test build ## Run public clients and the examples against the server, and compare with docs/clients.md (3 minutes)
 	@scripts/test.sh clients
+
+test-cluster: setup-build setup-nats ## Run the tests of several nodes on NATS JetStream (4 minutes)
+	@NATS_REQUIRED=yes scripts/test.sh cluster
 
 test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (4 minutes)
 	@scripts/test.sh proxies
@@ -131,3 +138,9 @@ setup-test:
 
 setup-proxies:
 	@scripts/setup.sh proxies
+
+setup-cluster:
+	@scripts/setup.sh cluster
+
+setup-nats:
+	@scripts/setup.sh nats

@@ -7,9 +7,11 @@
 #   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
 #   scripts/setup.sh test     the same, Chromium, Firefox, clients and testers (those in Go if Go is
 #                             there), the packages of the examples (Spring if Maven and a JDK are
-#                             there), and proxies
+#                             there), proxies, and nats-server (if it or Go is there)
 #   scripts/setup.sh proxies  only what the tests behind proxies need: nginx, HAProxy, Caddy,
 #                             Apache httpd, Chromium
+#   scripts/setup.sh cluster  only what a cluster on this machine needs: nats-server, HAProxy
+#   scripts/setup.sh nats     only nats-server
 #   scripts/setup.sh path     only prints PATH with the folders of our tools in it
 #
 # It tries the ordinary way first, and Debian's packages second. It leaves a tool of another version
@@ -23,6 +25,8 @@ cargo_leptos=0.3.11
 wasm_bindgen=$(sed -n 's/^wasm-bindgen = "=\(.*\)"$/\1/p' Cargo.toml)
 binaryen=132
 cargo_deny=0.20.2
+nats_server=2.15.2
+nats_minimum=2.14.0
 target=wasm32-unknown-unknown
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/waterclock
@@ -32,7 +36,7 @@ proxies=$cache/proxies
 
 # Our own tools come first.
 first=$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bin:$cache/cargo-deny-$cargo_deny/bin
-first=$first:$cache/binaryen-$binaryen/node_modules/.bin
+first=$first:$cache/binaryen-$binaryen/node_modules/.bin:$cache/nats-server-$nats_server
 # What `cargo install` installs and the proxies come last, so that the user's own are preferred.
 # Debian installs proxies into /usr/sbin.
 PATH=$first:$PATH:$cargo_bin:/usr/sbin:$proxies/run
@@ -340,13 +344,38 @@ set_up_testers() {
         github.com/summerwind/h2spec/cmd/h2spec) || fail "h2spec could not be built (Go 1.22 or newer); $log says why."
 }
 
+# --- cluster ---
+
+nats_version() { "$1" --version 2>/dev/null | sed -n 's/^nats-server: v//p'; }
+
+# Uses the one on PATH if it is new enough. `missing` is called with a reason if there is none.
+set_up_nats() {
+    local missing=$1 found version=
+    found=$(command -v nats-server || true)
+    if [ -n "$found" ]; then version=$(nats_version "$found"); fi
+    [ -n "$version" ] && at_least "$nats_minimum" "$version" && return
+    if ! command -v go >/dev/null; then
+        "$missing" "nats-server $nats_minimum or newer is not there (${version:-none}), nor is Go to build it:"
+        return
+    fi
+    say "building nats-server $nats_server with Go into $cache/nats-server-$nats_server (half a minute)"
+    GOBIN=$cache/nats-server-$nats_server GOTOOLCHAIN=local GOFLAGS=-mod=mod \
+        quietly go install "github.com/nats-io/nats-server/v2@v$nats_server" ||
+        fail "nats-server could not be built; $log says why." \
+            "Install nats-server $nats_minimum or newer, then start again."
+}
+
+without_cluster_tests() { say "$1 the tests of a cluster will be skipped"; }
+
+without_cluster() { fail "$1" "Install one of them, then start again."; }
+
 # --- proxies ---
 
 # Unpacks Debian's packages and their libraries. It does not install them: they would serve on port
 # 80.
 set_up_proxies() {
     local missing=() program
-    for program in nginx haproxy caddy apache2; do
+    for program in "$@"; do
         command -v $program >/dev/null || missing+=("$program")
     done
     [ ${#missing[@]} = 0 ] && return
@@ -396,13 +425,19 @@ build | unit | lint | test)
         set_up_maven
         set_up_faketime
         set_up_testers
-        set_up_proxies
+        set_up_proxies nginx haproxy caddy apache2
+        set_up_nats without_cluster_tests
     fi
     ;;
 proxies)
     set_up_node_packages end2end
     set_up_chromium
-    set_up_proxies
+    set_up_proxies nginx haproxy caddy apache2
     ;;
-*) fail "usage: scripts/setup.sh build|client|unit|lint|test|proxies|path" ;;
+nats) set_up_nats without_cluster ;;
+cluster)
+    set_up_proxies haproxy
+    set_up_nats without_cluster
+    ;;
+*) fail "usage: scripts/setup.sh build|client|unit|lint|test|proxies|cluster|nats|path" ;;
 esac

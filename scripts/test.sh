@@ -2,7 +2,7 @@
 # Runs the tests, and ends with the number of those that passed.
 #
 #   scripts/test.sh           runs all steps but those of the group soak
-#   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, e2e, clients,
+#   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, cluster, e2e, clients,
 #                             proxies, soak
 #   scripts/test.sh --list    lists the steps and their groups
 #
@@ -13,7 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-groups='lint doc unit e2e clients proxies soak'
+groups='lint doc unit cluster e2e clients proxies soak'
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
@@ -80,6 +80,7 @@ clippy_alone() {
     clippy -p waterclock --features hub
     clippy -p waterclock-diagnose
     clippy -p waterclock-axum
+    clippy -p waterclock-nats
 }
 
 # The pages in the browser, and those of other programs that render in the browser only.
@@ -128,6 +129,11 @@ cargo_test() {
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet
 }
 
+# Nodes, and the servers of NATS that they need. Without nats-server these tests do nothing.
+cluster() {
+    cargo test --quiet -p waterclock-nats --test servers
+}
+
 # The integration tests once more, with all streams on the ordinary path.
 ordinary_path() {
     ORDINARY_PATH=yes RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} \
@@ -174,6 +180,8 @@ step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
 step 'unit, property and integration tests, and examples' cargo_test
 step 'integration tests of the ordinary path' ordinary_path
 step 'the client in TypeScript' client
+group cluster
+step 'several nodes on NATS JetStream' cluster
 group e2e
 step 'end-to-end tests in Chromium and Firefox' end_to_end
 group clients
@@ -183,7 +191,7 @@ group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
 # Longer forms of tests of the groups above.
 group soak
-step '10,000 simulations of the hub' \
+step '10,000 simulations of the hub and of a cluster' \
     env SIMULATIONS=10000 cargo test --quiet -p waterclock --all-features --lib simulation
 step '1,000 power cuts' env POWER_CUTS=1000 cargo test --quiet -p server --test power
 step 'ten minutes of clients that come and go' \
