@@ -2,8 +2,8 @@
 # Runs the tests, and ends with the number of those that passed.
 #
 #   scripts/test.sh           runs all steps but those of the group soak
-#   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, cluster, e2e, clients,
-#                             proxies, soak
+#   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, cluster, e2e,
+#                             clients, proxies, soak
 #   scripts/test.sh --list    lists the steps and their groups
 #
 # scripts/setup.sh must have brought the tools, and for e2e, clients and proxies `make build` must

@@ -104,9 +104,19 @@ async fn hub(options: &Options, address: SocketAddr) -> Result<Hub, Box<dyn Erro
             return Err(text.into());
         }
         // The nodes keep the same, whatever the sizes of their volumes.
-        let membership = options.cluster.membership(options.retention(u64::MAX), address);
-        let sequencer = NatsSequencer::connect(nats).await?;
-        let log = ClusterLog::join(&options.data_dir, sequencer, membership).await?;
+        let settings = options.cluster.node(options.retention(u64::MAX), address);
+        let mirror = SqliteLog::open_mirror(&options.data_dir)?;
+        let is_member = mirror.mirrored().is_some_and(|mirrored| mirrored.retention.is_some());
+        let sequencer = match NatsSequencer::connect(nats.clone()).await {
+            Err(error) if is_member && error.may_pass() => {
+                tracing::warn!(
+                    "the node serves what it has, until it reaches its cluster: {error}"
+                );
+                NatsSequencer::resume(nats).await?
+            }
+            connected => connected?,
+        };
+        let log = ClusterLog::join(mirror, sequencer, settings).await?;
         return Ok(Hub::new(log, Timestamp::now));
     }
     Ok(match options.store {

@@ -5,12 +5,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
-    log::Node,
-    sequencer::{RawEntry, SequencerError},
+    node::Node,
+    sequencer::{OrderBounds, RawEntry, SequencerError},
 };
 use crate::event_log::{
-    Appended, Arrival, EventLog as _, EventLogError,
-    entry::{ApplyError, Entry, InvalidEntry, Outcome, Sequenced},
+    Appended, EventLog as _, EventLogError, SharedChange,
+    entry::{ApplyError, Entry, EntryOutcome, InvalidEntry, Mirrored, Sequenced, digest},
 };
 
 /// Interval at which the follower asks for the last entry. If it receives none until the next time
@@ -100,7 +100,7 @@ async fn follow(node: &Node) -> Result<Infallible, FollowError> {
 async fn look(node: &Node) -> Result<(), FollowError> {
     let asked = Instant::now();
     let bounds = answer(node.sequencer.bounds()).await?;
-    match timeout(ANSWER_TIMEOUT, node.check(&bounds)).await {
+    match timeout(ANSWER_TIMEOUT, check(node, &bounds)).await {
         Ok(checked) => checked?,
         Err(_) => return Err(FollowError::Silent),
     }
@@ -111,6 +111,30 @@ async fn look(node: &Node) -> Result<(), FollowError> {
             status.caught_up = Some((asked, newest));
         }
     });
+    Ok(())
+}
+
+/// Checks that the mirror can follow a stream from where it is. Names the stream if it has none.
+async fn check(node: &Node, bounds: &OrderBounds) -> Result<(), FollowError> {
+    let Mirrored { stream, place, last, .. } = node.mirrored();
+    if stream.is_empty() {
+        return Ok(node.mirror.join(bounds.stream.clone()).await?);
+    }
+    if stream != bounds.stream {
+        return Err(FollowError::OtherStream);
+    }
+    if bounds.last < place.position {
+        return Err(FollowError::Ahead);
+    }
+    if bounds.first > place.position + 1 {
+        return Err(FollowError::TooFarBehind);
+    }
+    if place.position > 0
+        && let Some(bytes) = node.sequencer.entry(place.position).await?
+        && digest(&bytes) != last
+    {
+        return Err(FollowError::Ahead);
+    }
     Ok(())
 }
 
@@ -128,28 +152,30 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
     let entry = Arc::new(Sequenced::decode(raw.position, raw.time, &raw.bytes)?);
     if let Entry::Delete(topic) = &entry.proposal.entry {
         // No event of a deletion must be shown after it.
-        node.arrivals.push(Arrival::Deleting(topic.clone())).await;
-        node.arrivals.all_shown().await;
+        node.changes.push(SharedChange::Deleting(topic.clone())).await;
+        node.changes.all_shown().await;
     }
     let outcome = match node.mirror.apply(Arc::clone(&entry)).await {
         Err(ApplyError::EventLog(error)) => return Err(error.into()),
         outcome => outcome?,
     };
     match &outcome {
-        Outcome::Appended(appended) => {
+        EntryOutcome::Appended(appended) => {
             let new = appended.iter().filter_map(|appended| match appended {
                 Ok(Appended { event, is_duplicate: false }) => Some(event.clone()),
                 _ => None,
             });
-            node.arrivals.push(Arrival::Events(new.collect())).await;
+            node.changes.push(SharedChange::Events(new.collect())).await;
         }
-        Outcome::Deleted(topic, _) => node.arrivals.push(Arrival::Deleted(topic.clone())).await,
-        Outcome::NewEpoch(_) => return Err(FollowError::NewEpoch),
-        Outcome::Begun | Outcome::Repeated => {}
+        EntryOutcome::Deleted(topic, _) => {
+            node.changes.push(SharedChange::Deleted(topic.clone())).await
+        }
+        EntryOutcome::NewEpoch(_) => return Err(FollowError::NewEpoch),
+        EntryOutcome::Begun | EntryOutcome::Repeated => {}
     }
     let tag = &entry.proposal.tag;
     let is_own = |(number, _): &mut (u64, _)| tag.sender == node.sender && tag.number == *number;
-    if outcome != Outcome::Repeated
+    if outcome != EntryOutcome::Repeated
         && let Some((_, reply)) = node.waiting.lock().take_if(is_own)
     {
         // The proposer may have given up.

@@ -1,6 +1,6 @@
 //! The event log of a node.
 
-use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -11,15 +11,16 @@ use tokio::{
 
 use super::{
     follower,
-    sequencer::{OrderBounds, Sequencer, SequencerError},
+    node::Node,
+    sequencer::{Sequencer, SequencerError},
     status::ClusterStatus,
 };
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
-        Appended, Arrivals, Bounds, ChangedTopics, Condition, Dropped, EventLog, EventLogError,
-        EventLogFuture, OpenError, ReadLimit, Rejected, Retention, SqliteLog, TopicFigures,
-        entry::{Entry, Mirrored, Outcome, Proposal, Tag, digest},
+        Appended, Bounds, ChangedTopics, Condition, Dropped, EventLog, EventLogError,
+        EventLogFuture, ReadLimit, Rejected, Retention, SharedChanges, SqliteLog, TopicFigures,
+        entry::{Entry, EntryOutcome, Proposal, Tag},
     },
     id::Epoch,
     pattern::Patterns,
@@ -35,7 +36,7 @@ const MAX_REST: usize = 512 << 10;
 
 /// The settings of a node.
 #[derive(Clone, Debug)]
-pub struct Membership {
+pub struct NodeSettings {
     /// The name of the node, by which readers and operators know it.
     pub name: String,
     /// The events that all nodes keep. A node cannot join a cluster that keeps others.
@@ -47,9 +48,6 @@ pub struct Membership {
 /// A reason for which a node cannot join its cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// The mirror cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
     /// The cluster cannot be reached, and the node has nothing to serve yet.
     #[error("the cluster cannot be reached: {0}")]
     Unreachable(SequencerError),
@@ -79,25 +77,8 @@ pub struct ClusterLog {
     follower: JoinHandle<()>,
 }
 
-/// The parts that the log and its follower share.
-pub(super) struct Node {
-    pub mirror: SqliteLog,
-    pub sequencer: Box<dyn Sequencer>,
-    pub arrivals: Arc<Arrivals>,
-    pub status: watch::Sender<ClusterStatus>,
-    pub name: String,
-    /// Identification of this life of the process, as the sender of proposals.
-    pub sender: String,
-    /// The proposal that waits for its outcome.
-    pub waiting: Mutex<Option<(u64, oneshot::Sender<Outcome>)>>,
-    /// The number of the last proposal. Held until its outcome is known or given up, since a
-    /// proposal that arrives after a later one counts as lost.
-    proposing: tokio::sync::Mutex<u64>,
-    timeout: Duration,
-}
-
 impl ClusterLog {
-    /// Opens the mirror in `folder`, and joins the cluster. The first node begins the order.
+    /// Joins the cluster with a [mirror](SqliteLog::open_mirror). The first node begins the order.
     ///
     /// A node that has been a member before also starts while the cluster cannot be reached.
     ///
@@ -109,23 +90,14 @@ impl ClusterLog {
     ///
     /// Outside a tokio runtime, because the log spawns a task that follows the order.
     pub async fn join(
-        folder: &Path,
-        sequencer: impl Sequencer,
-        membership: Membership,
-    ) -> Result<Self, JoinError> {
-        Self::join_as(SqliteLog::open_mirror(folder)?, sequencer, membership).await
-    }
-
-    /// Joins the cluster with an open mirror.
-    pub(super) async fn join_as(
         mirror: SqliteLog,
         sequencer: impl Sequencer,
-        Membership { name, retention, timeout }: Membership,
+        NodeSettings { name, retention, timeout }: NodeSettings,
     ) -> Result<Self, JoinError> {
         let node = Arc::new(Node {
             mirror,
             sequencer: Box::new(sequencer),
-            arrivals: Arc::default(),
+            changes: Arc::default(),
             status: watch::Sender::default(),
             name,
             sender: Epoch::random().to_string(),
@@ -166,16 +138,6 @@ impl Drop for ClusterLog {
 }
 
 impl Node {
-    #[cfg(test)]
-    pub fn epoch(&self) -> Epoch {
-        self.mirror.bounds().epoch
-    }
-
-    /// Returns the part of the order that the mirror has applied.
-    pub fn mirrored(&self) -> Mirrored {
-        self.mirror.mirrored().unwrap_or_default()
-    }
-
     /// Begins the order, unless another node does, and waits until the mirror has begun.
     async fn begin(&self, retention: Retention) -> Result<(), JoinError> {
         let deadline = Instant::now() + self.timeout;
@@ -215,32 +177,8 @@ impl Node {
         }
     }
 
-    /// Checks that the mirror can follow a stream from where it is. Names the stream if it has none.
-    pub async fn check(&self, bounds: &OrderBounds) -> Result<(), follower::FollowError> {
-        let Mirrored { stream, place, last, .. } = self.mirrored();
-        if stream.is_empty() {
-            return Ok(self.mirror.join(bounds.stream.clone()).await?);
-        }
-        if stream != bounds.stream {
-            return Err(follower::FollowError::OtherStream);
-        }
-        if bounds.last < place.position {
-            return Err(follower::FollowError::Ahead);
-        }
-        if bounds.first > place.position + 1 {
-            return Err(follower::FollowError::TooFarBehind);
-        }
-        if place.position > 0
-            && let Some(bytes) = self.sequencer.entry(place.position).await?
-            && digest(&bytes) != last
-        {
-            return Err(follower::FollowError::Ahead);
-        }
-        Ok(())
-    }
-
     /// Proposes an entry, and returns its outcome once this node has applied it.
-    async fn propose(&self, entry: Entry) -> Result<Outcome, EventLogError> {
+    async fn propose(&self, entry: Entry) -> Result<EntryOutcome, EventLogError> {
         let outcome = self.try_propose(entry).await;
         let refusal = outcome.as_ref().err().cloned();
         self.status.send_if_modified(|status| {
@@ -251,7 +189,7 @@ impl Node {
         outcome
     }
 
-    async fn try_propose(&self, entry: Entry) -> Result<Outcome, EventLogError> {
+    async fn try_propose(&self, entry: Entry) -> Result<EntryOutcome, EventLogError> {
         let mut last = self.proposing.lock().await;
         *last += 1;
         let number = *last;
@@ -326,7 +264,7 @@ impl EventLog for ClusterLog {
     ) -> EventLogFuture<'_, Vec<Result<Appended, Rejected>>> {
         Box::pin(async move {
             match self.node.propose(Entry::Append(drafts)).await? {
-                Outcome::Appended(appended) => Ok(appended),
+                EntryOutcome::Appended(appended) => Ok(appended),
                 // No other proposal has the same tag.
                 _ => Err(EventLogError::unconfirmed("the cluster has lost the proposal")),
             }
@@ -368,8 +306,8 @@ impl EventLog for ClusterLog {
         Some(&self.node.name)
     }
 
-    fn arrivals(&self) -> Option<Arc<Arrivals>> {
-        Some(Arc::clone(&self.node.arrivals))
+    fn shared_changes(&self) -> Option<Arc<SharedChanges>> {
+        Some(Arc::clone(&self.node.changes))
     }
 
     fn reach(&self, sequence: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -410,7 +348,7 @@ impl EventLog for ClusterLog {
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64> {
         Box::pin(async move {
             match self.node.propose(Entry::Delete(topic.clone())).await? {
-                Outcome::Deleted(_, deleted) => Ok(deleted),
+                EntryOutcome::Deleted(_, deleted) => Ok(deleted),
                 _ => Err(EventLogError::unconfirmed("the cluster has lost the proposal")),
             }
         })

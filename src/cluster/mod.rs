@@ -11,16 +11,18 @@
 //! |---|---|
 //! | `sequencer` | the trait of the engine that orders and stores the entries |
 //! | `log` | the event log of a node: it proposes, and serves reads from the mirror |
+//! | `node` | the parts that both share |
 //! | `follower` | the task that applies the entries to the mirror |
 //! | `status` | what a node knows of the cluster |
 
 mod follower;
 mod log;
+mod node;
 mod sequencer;
 #[cfg(test)]
 mod simulation;
 mod status;
 
-pub use log::{ClusterLog, JoinError, Membership};
+pub use log::{ClusterLog, JoinError, NodeSettings};
 pub use sequencer::{Entries, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture};
 pub use status::ClusterStatus;

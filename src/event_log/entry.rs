@@ -31,7 +31,7 @@ pub struct Proposal {
     /// Identification of the proposal, under which it may be sent again.
     pub tag: Tag,
     /// The place in the order up to which its sender had applied all entries.
-    pub seen: Place,
+    pub seen: OrderPlace,
     /// The entry.
     pub entry: Entry,
 }
@@ -48,7 +48,7 @@ pub struct Tag {
 
 /// A place in the order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct OrderPlace {
     /// The position of the last entry before it; 0 at the beginning.
     pub position: u64,
     /// A digest of all entries up to there. Nodes whose digests differ have not applied the same.
@@ -97,7 +97,7 @@ pub struct Mirrored {
     /// Identification of the stream that has the entries; empty before the first entry.
     pub stream: String,
     /// The place after the last of them.
-    pub place: Place,
+    pub place: OrderPlace,
     /// The digest of the last of them alone.
     pub last: u64,
     /// The retention of all nodes; `None` before the first entry.
@@ -123,7 +123,7 @@ pub enum ApplyError {
 
 /// The outcome of an entry, which is the same on all nodes.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum EntryOutcome {
     /// The entry had been applied before, or comes too late: a later proposal of its sender
     /// precedes it.
     Repeated,
@@ -223,7 +223,7 @@ impl Sequenced {
     }
 }
 
-impl Place {
+impl OrderPlace {
     /// Returns the place after the next entry.
     #[must_use]
     pub fn after(self, entry: &Sequenced) -> Self {
@@ -232,8 +232,8 @@ impl Place {
     }
 }
 
-/// Computes the digest of the bytes of an entry: the FNV-1a hash of 64 bits, which is the same in all versions and on all machines. It
-/// finds accidents, not attacks.
+/// Computes the digest of the bytes of an entry: the FNV-1a hash of 64 bits, which is the same in
+/// all versions and on all machines. It finds accidents, not attacks.
 pub fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -245,7 +245,7 @@ pub fn digest(bytes: &[u8]) -> u64 {
 struct Wire<'a> {
     v: u32,
     tag: Cow<'a, Tag>,
-    seen: Place,
+    seen: OrderPlace,
     #[serde(borrow)]
     entry: WireEntry<'a>,
 }
@@ -387,7 +387,7 @@ mod tests {
 
     fn proposal(entry: Entry) -> Proposal {
         let tag = Tag { sender: "a".to_owned(), number: 7 };
-        Proposal { tag, seen: Place { position: 41, digest: u64::MAX }, entry }
+        Proposal { tag, seen: OrderPlace { position: 41, digest: u64::MAX }, entry }
     }
 
     #[test]
@@ -447,7 +447,8 @@ mod tests {
             let proposal = proposal(Entry::Delete(topic.parse().unwrap()));
             Sequenced::decode(position, Timestamp::from_millis(0), &proposal.encode()).unwrap()
         };
-        let after = |entries: &[Sequenced]| entries.iter().fold(Place::default(), Place::after);
+        let after =
+            |entries: &[Sequenced]| entries.iter().fold(OrderPlace::default(), OrderPlace::after);
         let [a, b] = [entry(1, "a"), entry(2, "b")];
         let both = after(&[a.clone(), b.clone()]);
         assert_eq!(both.position, 2);

@@ -23,13 +23,14 @@
 //! ```
 
 mod ages;
-mod arrivals;
+
 mod changed_topics;
 mod drops;
 #[cfg(feature = "sqlite")]
 pub mod entry;
 mod memory;
 mod retention;
+mod shared_changes;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -40,11 +41,11 @@ mod topics;
 #[cfg(test)]
 mod conformance;
 
-pub use arrivals::{Arrival, Arrivals};
 pub use changed_topics::{ChangedTopics, TopicWatch};
 pub use drops::Dropped;
 pub use memory::MemoryLog;
 pub use retention::Retention;
+pub use shared_changes::{SharedChange, SharedChanges};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, SqliteLog, volume_bytes};
 #[cfg(all(test, feature = "sqlite"))]

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{arrivals::Arrivals, changed_topics::ChangedTopics, drops::Dropped};
+use super::{changed_topics::ChangedTopics, drops::Dropped, shared_changes::SharedChanges};
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     id::{Epoch, EventId},
@@ -124,12 +124,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// Returns the place of the changes that any node has made, for a log that several nodes write
     /// to. The hub shows all new events from there, its own among them: they are there by the time
     /// that an append returns. `None` if only this hub appends to the log.
-    fn arrivals(&self) -> Option<Arc<Arrivals>> {
+    fn shared_changes(&self) -> Option<Arc<SharedChanges>> {
         None
     }
 
-    /// Waits until the log has a sequence number that another node may have. Returns at once if only
-    /// this hub appends to the log, and if no node has it.
+    /// Waits until the log has a sequence number that another node may have. Returns at once if
+    /// only this hub appends to the log, and if no node has it.
     fn reach(&self, sequence: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let _ = sequence;
         Box::pin(ready(()))

@@ -127,7 +127,7 @@ impl Hub {
         log.note_changes(&changed);
         let state = Arc::new(HubState {
             changed,
-            arrivals: log.arrivals(),
+            shared_changes: log.shared_changes(),
             log: Box::new(log),
             now: Box::new(now),
             appending: tokio::sync::Mutex::default(),
@@ -144,7 +144,7 @@ impl Hub {
         let (queue, receiver) = mpsc::channel(QUEUE_CAPACITY);
         let writing = Arc::clone(&state);
         tokio::spawn(async move {
-            if writing.arrivals.is_none() {
+            if writing.shared_changes.is_none() {
                 return writing.write(receiver).await;
             }
             tokio::select! {

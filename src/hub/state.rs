@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     event::{Event, Topic},
-    event_log::{Appended, Arrival, Arrivals, ChangedTopics, EventLog, EventLogError, Rejected},
+    event_log::{
+        Appended, ChangedTopics, EventLog, EventLogError, Rejected, SharedChange, SharedChanges,
+    },
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
@@ -32,10 +34,10 @@ use crate::{
 pub(super) struct HubState {
     pub log: Box<dyn EventLog>,
     /// The changes of a log that other hubs write to, too.
-    pub arrivals: Option<Arc<Arrivals>>,
+    pub shared_changes: Option<Arc<SharedChanges>>,
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
     /// Held from an append until its events are shown, and while a deletion begins: no event of a
-    /// deletion must be shown after it. With arrivals, held while they are shown.
+    /// deletion must be shown after it. With shared changes, held while they are shown.
     pub appending: tokio::sync::Mutex<()>,
     pub fanout: Mutex<Fanout>,
     /// The topics whose events or readers have changed.
@@ -97,13 +99,13 @@ impl HubState {
         if drafts.is_empty() {
             return;
         }
-        let appending = match &self.arrivals {
+        let appending = match &self.shared_changes {
             Some(_) => None,
             None => Some(self.appending.lock().await),
         };
         let appended = self.log.append(drafts, (self.now)()).await;
-        if let Some(arrivals) = &self.arrivals {
-            self.show_arrivals(arrivals).await;
+        if let Some(changes) = &self.shared_changes {
+            self.show_changes(changes).await;
         }
         match appended {
             Ok(appended) => self.deliver(appended, publishers),
@@ -120,39 +122,39 @@ impl HubState {
     /// Shows the changes that any hub has made to the log, until the future is dropped. Never
     /// returns.
     pub async fn follow(&self) {
-        let Some(arrivals) = &self.arrivals else { return pending().await };
+        let Some(changes) = &self.shared_changes else { return pending().await };
         loop {
-            arrivals.changed().await;
-            self.show_arrivals(arrivals).await;
+            changes.changed().await;
+            self.show_changes(changes).await;
         }
     }
 
-    async fn show_arrivals(&self, arrivals: &Arrivals) {
+    async fn show_changes(&self, changes: &SharedChanges) {
         let _appending = self.appending.lock().await;
-        for arrival in arrivals.take() {
-            match arrival {
-                Arrival::Events(events) => {
+        for change in changes.take() {
+            match change {
+                SharedChange::Events(events) => {
                     let shown = self.fanout.lock().ring.newest();
                     // The hub may have been created after some arrived.
                     let new = events.into_iter().filter(|event| event.id.sequence > shown);
                     let frame = |event| Arc::new(Frame::just_published(event, Instant::now()));
                     self.show(&new.map(frame).collect::<Vec<_>>());
                 }
-                Arrival::Deleting(topic) => self.mark_deleted(topic, Deletion::PENDING),
-                Arrival::Deleted(topic) => {
+                SharedChange::Deleting(topic) => self.mark_deleted(topic, Deletion::PENDING),
+                SharedChange::Deleted(topic) => {
                     let drops = self.drops_of(&topic);
                     self.mark_deleted(topic, drops);
                 }
             }
         }
-        arrivals.shown();
+        changes.shown();
     }
 
     /// Deletes the kept events of a topic.
     pub async fn delete(&self, topic: &Topic) -> Result<u64, EventLogError> {
-        if let Some(arrivals) = &self.arrivals {
+        if let Some(changes) = &self.shared_changes {
             let deleted = self.log.delete(topic).await;
-            self.show_arrivals(arrivals).await;
+            self.show_changes(changes).await;
             return deleted;
         }
         let deleted = {
@@ -239,7 +241,9 @@ impl HubState {
         let mut results = Vec::with_capacity(appended.len());
         for (appended, (publisher, chain)) in appended.into_iter().zip(publishers) {
             let result = match appended {
-                Ok(Appended { event, is_duplicate }) if is_duplicate || self.arrivals.is_some() => {
+                Ok(Appended { event, is_duplicate })
+                    if is_duplicate || self.shared_changes.is_some() =>
+                {
                     Ok(Arc::new(Frame::new(event)))
                 }
                 Ok(Appended { event, .. }) => {

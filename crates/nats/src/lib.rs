@@ -8,8 +8,8 @@
 //! use std::{path::Path, time::Duration};
 //!
 //! use waterclock::{
-//!     Hub, Retention, Timestamp,
-//!     cluster::{ClusterLog, Membership},
+//!     Hub, Retention, SqliteLog, Timestamp,
+//!     cluster::{ClusterLog, NodeSettings},
 //! };
 //! use waterclock_nats::{NatsSequencer, NatsSettings};
 //!
@@ -23,8 +23,8 @@
 //! .await?;
 //! // The servers need some seconds to elect a new leader.
 //! let timeout = Duration::from_secs(15);
-//! let membership = Membership { name: "a".into(), retention: Retention::default(), timeout };
-//! let log = ClusterLog::join(Path::new("data"), sequencer, membership).await?;
+//! let node = NodeSettings { name: "a".into(), retention: Retention::default(), timeout };
+//! let log = ClusterLog::join(SqliteLog::open_mirror(Path::new("data"))?, sequencer, node).await?;
 //! let hub = Hub::new(log, Timestamp::now);
 //! # Ok(())
 //! # }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use waterclock::{cluster::Membership, event_log::Retention};
+use waterclock::{cluster::NodeSettings, event_log::Retention};
 use waterclock_nats::NatsSettings;
 
 use super::duration;
@@ -59,12 +59,13 @@ pub struct ClusterOptions {
     #[arg(long, env = "WATERCLOCK_CLUSTER_CA", value_name = "FILE")]
     cluster_ca: Option<PathBuf>,
 
-    /// Time for which a publish waits for the cluster. Then it is answered with 503
+    /// Time for which a publish waits for the cluster. Then it is answered with 503. NATS may need
+    /// some seconds for a new leader
     #[arg(
         long,
         env = "WATERCLOCK_CLUSTER_TIMEOUT",
         value_name = "TIME",
-        default_value = "5s",
+        default_value = "15s",
         value_parser = duration
     )]
     cluster_timeout: Duration,
@@ -87,9 +88,9 @@ impl ClusterOptions {
     }
 
     /// The settings of this node, whose first address is `address`.
-    pub fn membership(&self, retention: Retention, address: SocketAddr) -> Membership {
+    pub fn node(&self, retention: Retention, address: SocketAddr) -> NodeSettings {
         let name = self.node.clone().unwrap_or_else(|| address.to_string());
-        Membership { name, retention, timeout: self.cluster_timeout }
+        NodeSettings { name, retention, timeout: self.cluster_timeout }
     }
 }
 

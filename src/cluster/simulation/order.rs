@@ -10,7 +10,7 @@ use crate::{
     cluster::{Entries, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture},
     event_log::{
         Appended, EventLog as _, ReadLimit, SqliteLog,
-        entry::{Entry, Outcome, Sequenced},
+        entry::{Entry, EntryOutcome, Sequenced},
     },
     hub::simulation::checker::Stored,
     pattern::{Pattern, Patterns},
@@ -115,7 +115,7 @@ impl Order {
         let kept = self.reference.read(&all, 0, limit).await.unwrap();
         let kept: HashSet<_> = kept.iter().map(|event| event.id.sequence).collect();
         let stored = &mut self.state.lock().stored;
-        if let Outcome::Appended(appended) = outcome {
+        if let EntryOutcome::Appended(appended) = outcome {
             let new = appended.into_iter().flatten().filter(|appended| !appended.is_duplicate);
             stored.extend(new.map(|Appended { event, .. }| Stored {
                 event,

@@ -19,9 +19,9 @@ use super::{
     order::{Order, SimulatedSequencer},
 };
 use crate::{
-    cluster::{ClusterLog, JoinError, Membership, log::Node as ClusterNode},
+    cluster::{ClusterLog, JoinError, NodeSettings, node::Node as ClusterNode},
     event::{Draft, Event, IdempotencyKey, Topic},
-    event_log::{Retention, SqliteLog, dump},
+    event_log::{EventLog as _, Retention, SqliteLog, dump},
     hub::{
         Delivery, Hub, PublishError, Subscriber,
         simulation::checker::{Acknowledged, History, Message, ReaderHistory, Session},
@@ -249,12 +249,12 @@ impl World {
             let result = Arc::clone(&joined);
             runtime.spawn(async move {
                 let sequencer = SimulatedSequencer { order, node: number };
-                let membership = Membership {
+                let settings = NodeSettings {
                     name: number.to_string(),
                     retention,
                     timeout: Duration::from_secs(5),
                 };
-                *result.lock() = Some(ClusterLog::join_as(mirror, sequencer, membership).await);
+                *result.lock() = Some(ClusterLog::join(mirror, sequencer, settings).await);
             });
             Life { joined, hub: None, hub_start: 0, runtime }
         });
@@ -409,7 +409,7 @@ impl World {
     fn id(&self, node: usize, sequence: u64) -> EventId {
         let life = self.nodes[node].life.as_ref().and_then(|life| life.hub.as_ref());
         let (_, node) = life.unwrap();
-        EventId { epoch: node.epoch(), sequence }
+        EventId { epoch: node.mirror.bounds().epoch, sequence }
     }
 
     fn session(&self, node: usize, start: u64, is_from_oldest: bool) -> Session {

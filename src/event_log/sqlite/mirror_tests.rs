@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    event_log::entry::{Entry, Place, Proposal, Tag},
+    event_log::entry::{Entry, OrderPlace, Proposal, Tag},
     id::Epoch,
     notice::TopicEnd,
 };
@@ -22,7 +22,7 @@ fn open(folder: &TempDir) -> SqliteLog {
 struct Order {
     random: fastrand::Rng,
     entries: Vec<Arc<Sequenced>>,
-    place: Place,
+    place: OrderPlace,
     time: u64,
     numbers: [u64; 3],
 }
@@ -112,7 +112,7 @@ pub fn dump(folder: &Path) -> Vec<Vec<Value>> {
     rows.concat()
 }
 
-async fn apply_all(log: &SqliteLog, entries: &[Arc<Sequenced>]) -> Vec<Outcome> {
+async fn apply_all(log: &SqliteLog, entries: &[Arc<Sequenced>]) -> Vec<EntryOutcome> {
     let mut outcomes = Vec::new();
     for entry in entries {
         outcomes.push(log.apply(Arc::clone(entry)).await.unwrap());
@@ -144,7 +144,9 @@ async fn mirrors_are_equal_wherever_they_were_stopped() {
             let repeated = next.saturating_sub(3);
             let outcomes = apply_all(&log, &order.entries[repeated..last]).await;
             assert!(
-                outcomes[..next - repeated].iter().all(|outcome| *outcome == Outcome::Repeated)
+                outcomes[..next - repeated]
+                    .iter()
+                    .all(|outcome| *outcome == EntryOutcome::Repeated)
             );
             assert!(outcomes[next - repeated..] == expected[next..last], "seed {seed}");
             let place = log.mirrored().unwrap().place;

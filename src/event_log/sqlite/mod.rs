@@ -10,6 +10,7 @@
 //! | `schema` | the tables, their migrations, and the checks when a database is opened |
 //! | `reserve` | the file that keeps some room on the volume |
 //! | `life_file` | the file beside the database that reveals a restored copy |
+//! | `mirror` | the place of a log that follows the order of a cluster |
 //! | `write` | the thread that appends events and drops those that exceed the retention |
 //! | `readers` | the threads that read concurrently |
 //! | `read` | the reads of events |
@@ -19,6 +20,7 @@ mod files;
 mod in_place;
 mod index;
 mod life_file;
+mod mirror;
 mod read;
 mod readers;
 mod reserve;
@@ -54,7 +56,7 @@ const MAX_BUSY: Duration = Duration::from_secs(30);
 use super::{
     changed_topics::ChangedTopics,
     drops::Dropped,
-    entry::{ApplyError, Mirrored, Outcome, Sequenced},
+    entry::{ApplyError, EntryOutcome, Mirrored, Sequenced},
     retention::Retention,
     store::{
         Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
@@ -70,10 +72,11 @@ use crate::{
 };
 use index::Index;
 use life_file::LifeFile;
+use mirror::Mirror;
 use read::{Found, TopicSelection, first_since};
 use readers::ReaderThreads;
 use reserve::Reserve;
-use write::{Command, Mirror, Shared, Writer};
+use write::{Command, Shared, Writer};
 
 /// A durable event log: appended events survive a crash of the process or the system.
 pub struct SqliteLog {
@@ -195,7 +198,7 @@ impl SqliteLog {
     /// # Errors
     ///
     /// If the entry does not follow the mirror's entries, or if the log could not be written.
-    pub async fn apply(&self, entry: Arc<Sequenced>) -> Result<Outcome, ApplyError> {
+    pub async fn apply(&self, entry: Arc<Sequenced>) -> Result<EntryOutcome, ApplyError> {
         self.command(|reply| Command::Apply { entry, reply }).await?
     }
 

@@ -47,14 +47,15 @@ async fn leader(server: &NatsServer) -> Option<usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_order_outlives_its_leader() {
     let mut servers = cluster::<3>();
-    let sequencer = NatsSequencer::connect(settings(&servers)).await.unwrap();
+    // Nodes may start at the same time, before the cluster has a leader.
+    let connect = || NatsSequencer::connect(settings(&servers));
+    let (sequencer, other) = tokio::try_join!(connect(), connect()).unwrap();
     sequencer.propose("first".into(), true).await.unwrap();
     let large = vec![b'x'; sequencer.max_entry()];
     assert_eq!(sequencer.propose(large.clone(), false).await.unwrap(), 2);
     assert_eq!(sequencer.entry(2).await.unwrap().as_ref(), Some(&large));
     let stream = sequencer.bounds().await.unwrap().stream;
     // Another node follows all the time.
-    let other = NatsSequencer::connect(settings(&servers)).await.unwrap();
     let is_end = |entry: &RawEntry| entry.bytes == END.as_bytes();
     let follower =
         tokio::spawn(

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use waterclock::{
-    Cursor, Delivery, Draft, Hub, Pattern, Retention, Timestamp,
-    cluster::{ClusterLog, Membership},
+    Cursor, Delivery, Draft, Hub, Pattern, Retention, SqliteLog, Timestamp,
+    cluster::{ClusterLog, NodeSettings},
 };
 
 use crate::support::{NatsServer, soon};
@@ -14,12 +14,10 @@ use crate::support::{NatsServer, soon};
 const COUNT: usize = 20;
 
 async fn node(server: &NatsServer, folder: &TempDir) -> Arc<Hub> {
-    let membership = Membership {
-        name: "a".into(),
-        retention: Retention::default(),
-        timeout: Duration::from_secs(10),
-    };
-    let log = ClusterLog::join(folder.path(), server.sequencer().await, membership).await;
+    let (name, retention) = ("a".to_owned(), Retention::default());
+    let settings = NodeSettings { name, retention, timeout: Duration::from_secs(10) };
+    let mirror = SqliteLog::open_mirror(folder.path()).unwrap();
+    let log = ClusterLog::join(mirror, server.sequencer().await, settings).await;
     Arc::new(Hub::new(log.unwrap(), Timestamp::now))
 }
 

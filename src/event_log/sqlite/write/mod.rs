@@ -6,13 +6,13 @@
 //! | module | contents |
 //! |---|---|
 //! | `append` | a transaction that appends events |
+//! | `apply` | applying the entries of a cluster's order |
 //! | `journal` | the size of SQLite's journal |
-//! | `mirror` | applying the entries of a cluster's order |
 //! | `retention` | the dropping of events, and the room that the files take |
 
 mod append;
+mod apply;
 mod journal;
-mod mirror;
 mod retention;
 
 use std::{
@@ -37,6 +37,7 @@ use super::{
     files::{self, Place},
     index::Index,
     life_file::LifeFile,
+    mirror::Mirror,
     readers::ReaderThreads,
     reserve::{Reserve, provide_blocks},
     schema,
@@ -44,7 +45,7 @@ use super::{
 use crate::{
     event::{Draft, Event, Topic},
     event_log::{
-        entry::{ApplyError, Mirrored, Outcome, Sequenced},
+        entry::{ApplyError, EntryOutcome, Mirrored, Sequenced},
         retention::Retention,
         store::{Appended, Condition, EventLogError, Rejected},
         topics::{TopicChanges, TopicEntry},
@@ -52,7 +53,6 @@ use crate::{
     timestamp::Timestamp,
 };
 use append::{AppendTransaction, Placed};
-pub(super) use mirror::Mirror;
 
 /// Interval of tidying up while few events are appended.
 const TIDY_INTERVAL: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ pub(super) enum Command {
     /// Names the stream that a mirror follows.
     Join { stream: String, reply: oneshot::Sender<Result<(), EventLogError>> },
     /// Applies an entry of a cluster's order.
-    Apply { entry: Arc<Sequenced>, reply: oneshot::Sender<Result<Outcome, ApplyError>> },
+    Apply { entry: Arc<Sequenced>, reply: oneshot::Sender<Result<EntryOutcome, ApplyError>> },
     #[cfg(test)]
     Tidy(oneshot::Sender<()>),
     #[cfg(test)]

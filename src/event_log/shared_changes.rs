@@ -12,7 +12,7 @@ const CAPACITY: usize = 256;
 
 /// Changes that the log has applied and that the hub has not shown yet, in the order of the log.
 #[derive(Debug, Default)]
-pub struct Arrivals {
+pub struct SharedChanges {
     waiting: Mutex<Waiting>,
     has_some: Notify,
     /// Some were taken, or shown.
@@ -21,14 +21,14 @@ pub struct Arrivals {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    arrivals: VecDeque<Arrival>,
+    changes: VecDeque<SharedChange>,
     /// `true` while the hub shows those that it has taken.
     are_being_shown: bool,
 }
 
 /// A change of the log, by any node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub enum SharedChange {
     /// New events and ends.
     Events(Vec<Event>),
     /// The events of a topic so far will be deleted. Once they are, no reader must get one.
@@ -37,17 +37,17 @@ pub enum Arrival {
     Deleted(Topic),
 }
 
-impl Arrivals {
+impl SharedChanges {
     /// Adds a change. Waits while there are too many.
-    pub async fn push(&self, arrival: Arrival) {
-        self.until(|waiting| waiting.arrivals.len() < CAPACITY).await;
-        self.waiting.lock().arrivals.push_back(arrival);
+    pub async fn push(&self, change: SharedChange) {
+        self.until(|waiting| waiting.changes.len() < CAPACITY).await;
+        self.waiting.lock().changes.push_back(change);
         self.has_some.notify_one();
     }
 
     /// Waits until the hub has shown all changes so far.
     pub async fn all_shown(&self) {
-        self.until(|waiting| waiting.arrivals.is_empty() && !waiting.are_being_shown).await;
+        self.until(|waiting| waiting.changes.is_empty() && !waiting.are_being_shown).await;
     }
 
     async fn until(&self, is_so: impl Fn(&Waiting) -> bool) {
@@ -61,10 +61,10 @@ impl Arrivals {
     }
 
     /// Takes all changes so far. The hub must call [`shown`](Self::shown) once it has shown them.
-    pub fn take(&self) -> VecDeque<Arrival> {
-        let Waiting { arrivals, are_being_shown } = &mut *self.waiting.lock();
+    pub fn take(&self) -> VecDeque<SharedChange> {
+        let Waiting { changes, are_being_shown } = &mut *self.waiting.lock();
         *are_being_shown = true;
-        std::mem::take(arrivals)
+        std::mem::take(changes)
     }
 
     /// Notes that the hub has shown what it has taken.

@@ -1,0 +1,37 @@
+//! The parts of a node that its log and its follower share.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use super::{sequencer::Sequencer, status::ClusterStatus};
+use crate::event_log::{
+    SharedChanges, SqliteLog,
+    entry::{EntryOutcome, Mirrored},
+};
+
+/// A node of a cluster.
+pub(super) struct Node {
+    pub mirror: SqliteLog,
+    pub sequencer: Box<dyn Sequencer>,
+    pub changes: Arc<SharedChanges>,
+    pub status: watch::Sender<ClusterStatus>,
+    pub name: String,
+    /// Identification of this life of the process, as the sender of proposals.
+    pub sender: String,
+    /// The proposal that waits for its outcome.
+    pub waiting: Mutex<Option<(u64, oneshot::Sender<EntryOutcome>)>>,
+    /// The number of the last proposal. Held until its outcome is known or given up, since a
+    /// proposal that arrives after a later one counts as lost.
+    pub proposing: tokio::sync::Mutex<u64>,
+    /// Time in which a publish must reach the cluster.
+    pub timeout: Duration,
+}
+
+impl Node {
+    /// Returns the part of the order that the mirror has applied.
+    pub fn mirrored(&self) -> Mirrored {
+        self.mirror.mirrored().unwrap_or_default()
+    }
+}

@@ -1,0 +1,148 @@
+//! The place of a mirror in a cluster's order, as the database has it.
+
+use std::collections::{HashMap, VecDeque};
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
+
+use crate::{
+    event_log::{
+        entry::{Mirrored, OrderPlace, Sequenced, Tag, WireRetention},
+        retention::Retention,
+    },
+    timestamp::Timestamp,
+};
+
+/// Number of positions after which a mirror drops what exceeds the retention.
+const TIDY_POSITIONS: u64 = 16;
+/// Time after which it does so, too, in milliseconds.
+const TIDY_MILLIS: u64 = 10_000;
+/// Maximum number of senders whose proposals are told apart. A sender is one life of a process.
+const MAX_SENDERS: usize = 1000;
+/// Number of the last places whose digests are compared with those that other nodes have seen.
+const RECENT: usize = 4096;
+
+/// The place of a mirror in a cluster's order.
+pub(super) struct Mirror {
+    pub stream: String,
+    pub place: OrderPlace,
+    /// The digest of the last entry.
+    last: u64,
+    /// The time of the last entry. Times of entries never go back.
+    time: Timestamp,
+    /// The retention of all nodes; `None` before the first entry.
+    pub retention: Option<Retention>,
+    /// The number of the last proposal of each sender, and its position.
+    senders: HashMap<String, (u64, u64)>,
+    recent: VecDeque<OrderPlace>,
+}
+
+/// The progress that an entry makes.
+pub(super) struct EntryStep<'a> {
+    place: OrderPlace,
+    last: u64,
+    pub time: Timestamp,
+    tag: &'a Tag,
+    /// The sender that makes room for that of the tag.
+    forgotten: Option<String>,
+}
+
+impl Mirror {
+    /// Reads the place from the database. Returns `None` if the log mirrors nothing.
+    pub fn read(connection: &Connection) -> rusqlite::Result<Option<Self>> {
+        let select = "SELECT stream, position, digest, last, time, retention FROM mirror";
+        let read = connection.query_row(select, [], |row| {
+            let digest = |column| row.get(column).map(i64::cast_unsigned);
+            let place = OrderPlace { position: row.get(1)?, digest: digest(2)? };
+            let time = Timestamp::from_millis(row.get(4)?);
+            let retention = serde_json::from_str::<WireRetention>(row.get_ref(5)?.as_str()?);
+            Ok((row.get(0)?, place, digest(3)?, time, retention.ok().map(Retention::from)))
+        });
+        let Some((stream, place, last, time, retention)) = read.optional()? else {
+            return Ok(None);
+        };
+        let mut select = connection.prepare("SELECT sender, number, position FROM senders")?;
+        let senders = select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+        let senders = senders.collect::<rusqlite::Result<_>>()?;
+        let recent = VecDeque::from([place]);
+        Ok(Some(Self { stream, place, last, time, retention, senders, recent }))
+    }
+
+    /// Makes a log a mirror that has no entries yet.
+    pub fn begin(connection: &Connection) -> rusqlite::Result<()> {
+        connection.execute("INSERT INTO mirror VALUES ('', 0, 0, 0, 0, '')", []).map(|_| ())
+    }
+
+    /// Returns the part that others see.
+    pub fn mirrored(&self) -> Mirrored {
+        let Self { stream, place, last, retention, .. } = self;
+        Mirrored { stream: stream.clone(), place: *place, last: *last, retention: *retention }
+    }
+
+    /// Returns the progress that an entry makes.
+    pub fn step<'a>(&self, entry: &'a Sequenced) -> EntryStep<'a> {
+        let (time, tag) = (self.time.max(entry.time), &entry.proposal.tag);
+        let (place, forgotten) = (self.place.after(entry), self.to_forget(tag));
+        EntryStep { place, last: entry.digest, time, tag, forgotten }
+    }
+
+    /// Returns the sender that makes room for that of a tag, if one must: the one that has been
+    /// silent for the longest time.
+    fn to_forget(&self, tag: &Tag) -> Option<String> {
+        if self.senders.len() < MAX_SENDERS || self.senders.contains_key(&tag.sender) {
+            return None;
+        }
+        let oldest = self.senders.iter().min_by_key(|(_, (_, position))| *position);
+        oldest.map(|(sender, _)| sender.clone())
+    }
+
+    /// Returns `true` if all nodes drop what exceeds the retention before the step.
+    pub fn is_tidy_due(&self, step: &EntryStep<'_>) -> bool {
+        self.place.position / TIDY_POSITIONS != step.place.position / TIDY_POSITIONS
+            || self.time.as_millis() / TIDY_MILLIS != step.time.as_millis() / TIDY_MILLIS
+    }
+
+    /// Returns `true` if a node that has seen the place has not applied the same entries.
+    pub fn has_diverged(&self, seen: OrderPlace) -> bool {
+        let found = self.recent.binary_search_by_key(&seen.position, |place| place.position);
+        found.is_ok_and(|number| self.recent[number].digest != seen.digest)
+    }
+
+    /// Returns `true` if a later proposal of its sender precedes this one, or the same.
+    pub fn is_too_late(&self, tag: &Tag) -> bool {
+        self.senders.get(&tag.sender).is_some_and(|(last, _)| tag.number <= *last)
+    }
+
+    pub fn advance(&mut self, step: EntryStep<'_>) {
+        (self.place, self.last, self.time) = (step.place, step.last, step.time);
+        if let Some(sender) = step.forgotten {
+            self.senders.remove(&sender);
+        }
+        let Tag { sender, number } = step.tag.clone();
+        let (last, position) = self.senders.entry(sender).or_default();
+        (*last, *position) = (number.max(*last), step.place.position);
+        self.recent.push_back(step.place);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+    }
+}
+
+impl EntryStep<'_> {
+    /// Writes the place.
+    pub fn record(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let OrderPlace { position, digest } = self.place;
+        let mut update = transaction
+            .prepare_cached("UPDATE mirror SET position = ?1, digest = ?2, last = ?3, time = ?4")?;
+        let digests = (digest.cast_signed(), self.last.cast_signed());
+        update.execute((position, digests.0, digests.1, self.time.as_millis()))?;
+        if let Some(forgotten) = &self.forgotten {
+            transaction.execute("DELETE FROM senders WHERE sender = ?1", [forgotten])?;
+        }
+        let Tag { sender, number } = self.tag;
+        let mut update = transaction.prepare_cached(
+            "INSERT INTO senders VALUES (?1, ?2, ?3) ON CONFLICT (sender)
+             DO UPDATE SET number = max(number, ?2), position = ?3",
+        )?;
+        update.execute((sender, number, position)).map(|_| ())
+    }
+}

@@ -1,0 +1,186 @@
+//! Applying the entries of a cluster's order, each in one transaction with its place.
+//!
+//! The outcome depends on the entries alone, never on this node's clock or disk. So all nodes have
+//! the same log, and a node that was stopped at any moment continues where it was.
+
+use rusqlite::{Transaction, TransactionBehavior};
+
+use super::{
+    super::{index::Index, mirror::EntryStep},
+    OVERHEAD, SLICE, Writer,
+};
+use crate::{
+    event::Topic,
+    event_log::{
+        entry::{ApplyError, Entry, EntryOutcome, Proposal, Sequenced, WireRetention},
+        retention::Retention,
+        store::EventLogError,
+    },
+    id::Epoch,
+    timestamp::Timestamp,
+};
+
+impl Writer {
+    /// Names the stream that has the entries.
+    pub(super) fn join(&mut self, stream: &str) -> Result<(), EventLogError> {
+        let joined = self.connection.execute("UPDATE mirror SET stream = ?1", [stream]);
+        joined.map_err(|error| self.classify(error))?;
+        if let Some(mirror) = &mut self.mirror {
+            stream.clone_into(&mut mirror.stream);
+            *self.shared.mirrored.lock() = Some(mirror.mirrored());
+        }
+        Ok(())
+    }
+
+    /// Applies an entry. Those up to the mirror's place change nothing.
+    pub(super) fn apply(&mut self, entry: &Sequenced) -> Result<EntryOutcome, ApplyError> {
+        let Sequenced { position, proposal: Proposal { tag, seen, entry: change }, .. } = entry;
+        let Some(mirror) = &self.mirror else {
+            return Err(EventLogError::new("the event log is no mirror").into());
+        };
+        if *position <= mirror.place.position {
+            return Ok(EntryOutcome::Repeated);
+        }
+        if mirror.has_diverged(*seen) {
+            return Err(ApplyError::Diverged { position: *position });
+        }
+        let has_begun = mirror.retention.is_some();
+        // Of two nodes that begin the order, the first one does.
+        let is_too_late =
+            mirror.is_too_late(tag) || (has_begun && matches!(change, Entry::Begin { .. }));
+        let step = mirror.step(entry);
+        if mirror.is_tidy_due(&step) {
+            self.drop_all_excess(step.time)?;
+        }
+        if is_too_late {
+            self.advance(step, |_| Ok(()))?;
+            return Ok(EntryOutcome::Repeated);
+        }
+        Ok(match change {
+            Entry::Begin { epoch, retention } => self.apply_begin(step, *epoch, *retention)?,
+            Entry::Append(drafts) => {
+                let drafts = drafts.clone();
+                let appended =
+                    self.append_with(drafts, step.time, &|transaction| step.record(transaction))?;
+                self.advanced(step);
+                EntryOutcome::Appended(appended)
+            }
+            Entry::Delete(topic) => {
+                let deleted = self.delete_all(topic)?;
+                self.advance(step, |_| Ok(()))?;
+                EntryOutcome::Deleted(topic.clone(), deleted)
+            }
+            Entry::Epoch { epoch, newest } => self.apply_epoch(step, *epoch, *newest)?,
+        })
+    }
+
+    fn apply_begin(
+        &mut self,
+        step: EntryStep<'_>,
+        epoch: Epoch,
+        retention: Retention,
+    ) -> Result<EntryOutcome, EventLogError> {
+        let text = serde_json::to_string(&WireRetention::from(&retention));
+        let text = text.map_err(EventLogError::new)?;
+        self.advance(step, |transaction| {
+            transaction.execute("UPDATE mirror SET retention = ?1", [text])?;
+            transaction.execute("UPDATE log SET epoch = ?1", [epoch.to_string()]).map(|_| ())
+        })?;
+        self.shared.index.lock().epoch = epoch;
+        self.retention = retention;
+        if let Some(mirror) = &mut self.mirror {
+            mirror.retention = Some(retention);
+            *self.shared.mirrored.lock() = Some(mirror.mirrored());
+        }
+        Ok(EntryOutcome::Begun)
+    }
+
+    fn apply_epoch(
+        &mut self,
+        step: EntryStep<'_>,
+        epoch: Epoch,
+        newest: u64,
+    ) -> Result<EntryOutcome, EventLogError> {
+        let update = "UPDATE log SET epoch = ?1, forgotten = max(forgotten, ?2)";
+        self.advance(step, |transaction| {
+            transaction.execute(update, (epoch.to_string(), newest)).map(|_| ())
+        })?;
+        let index = &mut *self.shared.index.lock();
+        index.epoch = epoch;
+        index.topics.forget_up_to(newest);
+        if newest > index.newest {
+            if index.start == index.newest {
+                index.start = newest;
+            }
+            index.newest = newest;
+        }
+        Ok(EntryOutcome::NewEpoch(epoch))
+    }
+
+    /// Makes the step with a change to the database, in one transaction.
+    fn advance(
+        &mut self,
+        step: EntryStep<'_>,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), EventLogError> {
+        if !self.place.is_kept() {
+            return Err(EventLogError::Misplaced);
+        }
+        let commit = || {
+            let transaction =
+                self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            change(&transaction)?;
+            step.record(&transaction)?;
+            transaction.commit()
+        };
+        commit().map_err(|error| self.classify(error))?;
+        self.advanced(step);
+        Ok(())
+    }
+
+    /// Notes that the step is made.
+    fn advanced(&mut self, step: EntryStep<'_>) {
+        if let Some(mirror) = &mut self.mirror {
+            mirror.advance(step);
+            *self.shared.mirrored.lock() = Some(mirror.mirrored());
+        }
+    }
+
+    /// Deletes all events of a topic, and returns their number.
+    fn delete_all(&mut self, topic: &Topic) -> Result<u64, EventLogError> {
+        let entry = self.shared.index.lock().topics.get(topic);
+        let Some(entry) = entry.filter(|entry| entry.count() > 0) else { return Ok(0) };
+        let newest = self.shared.index.lock().topics.hide(&entry);
+        let mut deleted = 0;
+        loop {
+            match self.delete_slice(topic, newest)? {
+                0 => return Ok(deleted),
+                slice => deleted += slice as u64,
+            }
+        }
+    }
+
+    /// Drops all events that exceed the retention at a time.
+    fn drop_all_excess(&mut self, time: Timestamp) -> Result<(), EventLogError> {
+        let mut drop_slice = || {
+            let excess = self.excess(SLICE, Some(time))?;
+            self.drop_events(&excess)?;
+            Ok(excess.len())
+        };
+        loop {
+            match drop_slice() {
+                Ok(SLICE) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(self.classify(error)),
+            }
+        }
+    }
+
+    /// Returns the retention's measure of the events of a mirror, in bytes. Unlike the size of the
+    /// file, it is the same on all nodes.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let Index { topics, count, .. } = &*self.shared.index.lock();
+        let data: u64 = topics.all().iter().map(|entry| entry.kept().bytes).sum();
+        usize::try_from(data).unwrap_or(usize::MAX).saturating_add(count * OVERHEAD)
+    }
+}
