@@ -168,7 +168,7 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
             node.changes.push(SharedChange::Events(new.collect())).await;
         }
         EntryOutcome::Deleted(topic, _) => {
-            node.changes.push(SharedChange::Deleted(topic.clone())).await
+            node.changes.push(SharedChange::Deleted(topic.clone())).await;
         }
         EntryOutcome::NewEpoch(_) => return Err(FollowError::NewEpoch),
         EntryOutcome::Begun | EntryOutcome::Repeated => {}

@@ -28,9 +28,10 @@ impl Drop for Hint {
 /// Creates a folder in memory, if the system has such a place.
 fn folder() -> TempDir {
     let shared_memory = Path::new("/dev/shm");
-    match shared_memory.is_dir() {
-        true => TempDir::new_in(shared_memory).unwrap(),
-        false => TempDir::new().unwrap(),
+    if shared_memory.is_dir() {
+        TempDir::new_in(shared_memory).unwrap()
+    } else {
+        TempDir::new().unwrap()
     }
 }
 

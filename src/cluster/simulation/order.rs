@@ -150,10 +150,8 @@ impl SimulatedSequencer {
         for _ in 0..turns {
             yield_now().await;
         }
-        match self.order.state.lock().are_cut[self.node] {
-            true => Err(SequencerError::unavailable("cut off")),
-            false => Ok(()),
-        }
+        let is_cut = self.order.state.lock().are_cut[self.node];
+        if is_cut { Err(SequencerError::unavailable("cut off")) } else { Ok(()) }
     }
 
     /// Returns `true` once in `times` calls, on average.

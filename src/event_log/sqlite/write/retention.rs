@@ -316,13 +316,12 @@ impl Writer {
         }
 
         // The times of entries never go back, so the oldest event is enough to decide.
-        let (now, too_old, bytes) = match time {
-            Some(time) => (time, u64::MAX, self.kept_bytes()),
-            None => {
-                let now = (self.now)();
-                let too_old = self.shared.index.lock().ages.newest_too_old(now);
-                (now, too_old, self.used_bytes()?)
-            }
+        let (now, too_old, bytes) = if let Some(time) = time {
+            (time, u64::MAX, self.kept_bytes())
+        } else {
+            let now = (self.now)();
+            let too_old = self.shared.index.lock().ages.newest_too_old(now);
+            (now, too_old, self.used_bytes()?)
         };
         let of_excess: usize = excess.iter().map(|event| event.bytes + OVERHEAD).sum();
         let mut over_bytes = bytes.saturating_sub(of_excess + self.retention.bytes);
