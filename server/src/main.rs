@@ -1,7 +1,15 @@
 //! The program `waterclock`. It reads its options, wires the parts, and serves until shutdown; or
 //! it diagnoses the path to a server.
 
-use std::{error::Error, net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
+use std::{
+    error::Error,
+    io,
+    net::SocketAddr,
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{self, ExitCode},
+    sync::Arc,
+};
 
 use server::{
     diagnose::{self, Diagnose},
@@ -12,16 +20,16 @@ use server::{
     routes::responder,
     state::AppState,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use waterclock::{
     clock,
-    cluster::ClusterLog,
+    cluster::{ClusterLog, ClusterStatus},
     event_log::{MemoryLog, Retention, SqliteLog, volume_bytes},
     hub::Hub,
     id::Epoch,
     timestamp::Timestamp,
 };
-use waterclock_nats::NatsSequencer;
+use waterclock_nats::{NatsSequencer, NatsSettings};
 
 fn main() -> ExitCode {
     let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -29,10 +37,33 @@ fn main() -> ExitCode {
         return diagnose(options);
     }
     let output = Output::start(options.log);
-    let code = start_and_run(&options, &output);
+    let ending = start_and_run(&options, &output);
     // The end of the runtime has printed messages, too.
     output.flush();
-    code
+    match ending {
+        Ending::Exit(code) => code,
+        Ending::Restart => {
+            let error = restart();
+            output.print_error(format_args!("error: the program could not start again: {error}"));
+            output.flush();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The way in which the program ends.
+enum Ending {
+    Exit(ExitCode),
+    /// It starts again, in the same process.
+    Restart,
+}
+
+/// Replaces the program by a new start of it. Returns only if that fails.
+fn restart() -> io::Error {
+    let mut arguments = std::env::args_os();
+    let Some(program) = arguments.next() else { return io::ErrorKind::NotFound.into() };
+    let program = std::env::current_exe().unwrap_or_else(|_| program.into());
+    process::Command::new(program).args(arguments).exec()
 }
 
 #[tokio::main]
@@ -41,21 +72,21 @@ async fn diagnose(options: &Diagnose) -> ExitCode {
 }
 
 #[tokio::main]
-async fn start_and_run(options: &Options, output: &Output) -> ExitCode {
+async fn start_and_run(options: &Options, output: &Output) -> Ending {
     let max_connections = max_connections(options.settings().streams.total);
     let started = match start(options).await {
         Ok(started) => started,
         Err(error) => {
             // Like an error in an option, this is for people, whatever the format of the output.
             output.print_error(format_args!("error: {error}"));
-            return ExitCode::from(2);
+            return Ending::Exit(ExitCode::from(2));
         }
     };
     match run(started, max_connections, options, output).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ending) => ending,
         Err(error) => {
             tracing::error!("stopped: {error}");
-            ExitCode::FAILURE
+            Ending::Exit(ExitCode::FAILURE)
         }
     }
 }
@@ -80,7 +111,11 @@ struct Started {
     listeners: Vec<TcpListener>,
     tls: Option<Tls>,
     state: AppState,
+    /// The state of the node, if it is one of a cluster.
+    node: Option<NodeStatus>,
 }
+
+type NodeStatus = watch::Receiver<ClusterStatus>;
 
 async fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
     let mut leptos = leptos::config::get_configuration(None)?.leptos_options;
@@ -92,33 +127,40 @@ async fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
     }
     let address = listeners.first().map_or(Ok(leptos.site_addr), TcpListener::local_addr)?;
     let (access, tls) = (options.access()?, options.tls()?);
-    let hub = hub(options, address).await?;
+    let (hub, node) = match options.cluster.nats() {
+        Some(nats) => node(options, address, nats).await?,
+        None => (hub(options)?, None),
+    };
     let state = AppState::new(hub, access, options.settings(), leptos);
-    Ok(Started { listeners, tls, state })
+    Ok(Started { listeners, tls, state, node })
 }
 
-async fn hub(options: &Options, address: SocketAddr) -> Result<Hub, Box<dyn Error>> {
-    if let Some(nats) = options.cluster.nats() {
-        if options.store == Store::Memory {
-            let text = "a node of a cluster keeps its events in a file: leave out --store";
-            return Err(text.into());
-        }
-        // The nodes keep the same, whatever the sizes of their volumes.
-        let settings = options.cluster.node(options.retention(u64::MAX), address);
-        let mirror = SqliteLog::open_mirror(&options.data_dir)?;
-        let is_member = mirror.mirrored().is_some_and(|mirrored| mirrored.retention.is_some());
-        let sequencer = match NatsSequencer::connect(nats.clone()).await {
-            Err(error) if is_member && error.may_pass() => {
-                tracing::warn!(
-                    "the node serves what it has, until it reaches its cluster: {error}"
-                );
-                NatsSequencer::resume(nats).await?
-            }
-            connected => connected?,
-        };
-        let log = ClusterLog::join(mirror, sequencer, settings).await?;
-        return Ok(Hub::new(log, Timestamp::now));
+/// Joins a cluster.
+async fn node(
+    options: &Options,
+    address: SocketAddr,
+    nats: NatsSettings,
+) -> Result<(Hub, Option<NodeStatus>), Box<dyn Error>> {
+    if options.store == Store::Memory {
+        return Err("a node of a cluster keeps its events in a file: leave out --store".into());
     }
+    // The nodes keep the same, whatever the sizes of their volumes.
+    let settings = options.cluster.node(options.retention(u64::MAX), address);
+    let mirror = SqliteLog::open_mirror(&options.data_dir)?;
+    let is_member = mirror.mirrored().is_some_and(|mirrored| mirrored.retention.is_some());
+    let sequencer = match NatsSequencer::connect(nats.clone()).await {
+        Err(error) if is_member && error.may_pass() => {
+            tracing::warn!("the node serves what it has, until it reaches its cluster: {error}");
+            NatsSequencer::resume(nats).await?
+        }
+        connected => connected?,
+    };
+    let log = ClusterLog::join(mirror, sequencer, settings).await?;
+    let status = log.status();
+    Ok((Hub::new(log, Timestamp::now), Some(status)))
+}
+
+fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
     Ok(match options.store {
         Store::File => {
             let retention = retention(options);
@@ -159,11 +201,11 @@ fn retention(options: &Options) -> Retention {
 /// Serves until a signal arrives or a part fails. The shutdown ends within the drain time, or at a
 /// second SIGTERM or SIGINT.
 async fn run(
-    Started { listeners, tls, state }: Started,
+    Started { listeners, tls, state, node }: Started,
     max_connections: usize,
     options: &Options,
     output: &Output,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<Ending, Box<dyn Error>> {
     let mut signals = StopSignals::listen()?;
     let serving = Serving {
         timeouts: Timeouts { idle: options.keep_alive, ..Timeouts::default() },
@@ -195,12 +237,15 @@ async fn run(
     }
     let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 
-    tokio::select! {
-        () = signals.first() => {}
-        ended = clock => return Ok(ended?),
-        () = publishing.stopped() => return Err("the event log's writer has stopped".into()),
-        Some(ended) = servers.join_next() => return Ok(ended?),
-    }
+    let ending = tokio::select! {
+        () = signals.first() => Ending::Exit(ExitCode::SUCCESS),
+        Err(error) = clock => return Err(error.into()),
+        () = publishing.stopped() => match node {
+            Some(node) if node.borrow().needs_restart => Ending::Restart,
+            _ => return Err("the event log's writer has stopped".into()),
+        },
+        Some(Err(error)) = servers.join_next() => return Err(error.into()),
+    };
     tracing::info!(streams = serving.streams.count(), "stopping");
     serving.stop.begin();
     tokio::select! {
@@ -210,7 +255,7 @@ async fn run(
         }
         () = signals.second() => {}
     }
-    Ok(())
+    Ok(ending)
 }
 
 /// Finds the site's files: at `LEPTOS_SITE_ROOT` if it is set, beside the program, where a release

@@ -6,10 +6,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     node::Node,
-    sequencer::{OrderBounds, RawEntry, SequencerError},
+    sequencer::{OrderBounds, RawEntry, Sequencer, SequencerError},
 };
 use crate::event_log::{
-    Appended, EventLog as _, EventLogError, SharedChange,
+    Appended, EventLog as _, EventLogError, SharedChange, SqliteLog,
     entry::{ApplyError, Entry, EntryOutcome, InvalidEntry, Mirrored, Sequenced, digest},
 };
 
@@ -48,6 +48,16 @@ pub(super) enum FollowError {
 }
 
 impl FollowError {
+    /// Returns `true` if the node can follow again after a restart, maybe with a new mirror.
+    fn needs_restart(&self) -> bool {
+        self.needs_new_mirror() || matches!(self, Self::NewEpoch)
+    }
+
+    /// Returns `true` if the mirror has entries that the cluster does not have.
+    pub fn needs_new_mirror(&self) -> bool {
+        matches!(self, Self::OtherStream | Self::Ahead | Self::Apply(ApplyError::Diverged { .. }))
+    }
+
     /// Returns `true` if a later attempt may succeed.
     fn may_pass(&self) -> bool {
         matches!(self, Self::Sequencer(_) | Self::Silent | Self::Stalled | Self::EventLog(_))
@@ -60,11 +70,17 @@ pub(super) async fn run(node: Arc<Node>) {
         let Err(error) = follow(&node).await;
         let was_connected = node.status.borrow().is_connected;
         if !error.may_pass() {
-            tracing::error!("the node has stopped: {error}");
+            let needs_restart = error.needs_restart();
+            if needs_restart {
+                tracing::warn!("the node must start again: {error}");
+            } else {
+                tracing::error!("the node cannot follow its cluster: {error}");
+            }
             let failure = Some(Arc::new(EventLogError::new(error.to_string())));
             node.status.send_modify(|status| {
                 status.is_connected = false;
                 status.failure = failure;
+                status.needs_restart = needs_restart;
             });
             return;
         }
@@ -100,7 +116,7 @@ async fn follow(node: &Node) -> Result<Infallible, FollowError> {
 async fn look(node: &Node) -> Result<(), FollowError> {
     let asked = Instant::now();
     let bounds = answer(node.sequencer.bounds()).await?;
-    match timeout(ANSWER_TIMEOUT, check(node, &bounds)).await {
+    match timeout(ANSWER_TIMEOUT, check(&node.mirror, &*node.sequencer, &bounds)).await {
         Ok(checked) => checked?,
         Err(_) => return Err(FollowError::Silent),
     }
@@ -115,10 +131,14 @@ async fn look(node: &Node) -> Result<(), FollowError> {
 }
 
 /// Checks that the mirror can follow a stream from where it is. Names the stream if it has none.
-async fn check(node: &Node, bounds: &OrderBounds) -> Result<(), FollowError> {
-    let Mirrored { stream, place, last, .. } = node.mirrored();
+pub(super) async fn check(
+    mirror: &SqliteLog,
+    sequencer: &dyn Sequencer,
+    bounds: &OrderBounds,
+) -> Result<(), FollowError> {
+    let Mirrored { stream, place, last, .. } = mirror.mirrored().unwrap_or_default();
     if stream.is_empty() {
-        return Ok(node.mirror.join(bounds.stream.clone()).await?);
+        return Ok(mirror.join(bounds.stream.clone()).await?);
     }
     if stream != bounds.stream {
         return Err(FollowError::OtherStream);
@@ -130,7 +150,7 @@ async fn check(node: &Node, bounds: &OrderBounds) -> Result<(), FollowError> {
         return Err(FollowError::TooFarBehind);
     }
     if place.position > 0
-        && let Some(bytes) = node.sequencer.entry(place.position).await?
+        && let Some(bytes) = sequencer.entry(place.position).await?
         && digest(&bytes) != last
     {
         return Err(FollowError::Ahead);

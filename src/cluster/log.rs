@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    follower,
+    follower::{self, FollowError},
     node::Node,
     sequencer::{Sequencer, SequencerError},
     status::ClusterStatus,
@@ -19,8 +19,9 @@ use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
         Appended, Bounds, ChangedTopics, Condition, Dropped, EventLog, EventLogError,
-        EventLogFuture, ReadLimit, Rejected, Retention, SharedChanges, SqliteLog, TopicFigures,
-        entry::{Entry, EntryOutcome, Proposal, Tag},
+        EventLogFuture, OpenError, ReadLimit, Rejected, Retention, SharedChanges, SqliteLog,
+        TopicFigures,
+        entry::{Entry, EntryOutcome, OrderPlace, Proposal, Tag},
     },
     id::Epoch,
     pattern::Patterns,
@@ -62,9 +63,9 @@ pub enum JoinError {
         /// The retention in this node's options.
         node: Box<Retention>,
     },
-    /// The mirror does not fit to the stream.
-    #[error("{0}")]
-    Mismatch(String),
+    /// The mirror cannot be replaced.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The mirror cannot be written.
     #[error("the node cannot follow the cluster: {0}")]
     EventLog(#[from] EventLogError),
@@ -80,7 +81,10 @@ pub struct ClusterLog {
 impl ClusterLog {
     /// Joins the cluster with a [mirror](SqliteLog::open_mirror). The first node begins the order.
     ///
-    /// A node that has been a member before also starts while the cluster cannot be reached.
+    /// A node that has been a member before also starts while the cluster cannot be reached. If the
+    /// cluster's stream is another one, or has lost entries that the node has, the node sets its
+    /// mirror aside and follows the stream from its beginning. Lost entries begin a new epoch, so
+    /// that all readers hear of it.
     ///
     /// # Errors
     ///
@@ -94,6 +98,7 @@ impl ClusterLog {
         sequencer: impl Sequencer,
         NodeSettings { name, retention, timeout }: NodeSettings,
     ) -> Result<Self, JoinError> {
+        let (mirror, lost) = fitting(mirror, &sequencer, timeout).await?;
         let node = Arc::new(Node {
             mirror,
             sequencer: Box::new(sequencer),
@@ -109,6 +114,9 @@ impl ClusterLog {
         let log = Self { node, follower };
         if log.node.mirrored().retention.is_none() {
             log.node.begin(retention).await?;
+        }
+        if let Some(newest) = lost {
+            log.node.begin_epoch(newest).await?;
         }
         match log.node.mirrored().retention {
             Some(cluster) if cluster != retention => {
@@ -128,6 +136,33 @@ impl ClusterLog {
     /// Begins to watch the state of the node in its cluster.
     pub fn status(&self) -> watch::Receiver<ClusterStatus> {
         self.node.status.subscribe()
+    }
+}
+
+/// Returns a mirror that fits to the stream: the given one, or a new one in its place. In the second
+/// case, also returns the newest sequence number of the old one if the stream has lost entries.
+async fn fitting(
+    mirror: SqliteLog,
+    sequencer: &dyn Sequencer,
+    limit: Duration,
+) -> Result<(SqliteLog, Option<u64>), JoinError> {
+    let checked = timeout(limit, async {
+        let bounds = sequencer.bounds().await?;
+        follower::check(&mirror, sequencer, &bounds).await
+    });
+    match checked.await {
+        Ok(Err(error)) if error.needs_new_mirror() => {
+            let newest = mirror.bounds().newest;
+            let (mirror, folder) = mirror.replace_mirror()?;
+            tracing::error!(
+                folder = %folder.display(),
+                "{error}: the node follows the stream from its beginning, and has set its log aside"
+            );
+            let is_loss = !matches!(error, FollowError::OtherStream);
+            Ok((mirror, is_loss.then_some(newest)))
+        }
+        // The follower tells of it.
+        _ => Ok((mirror, None)),
     }
 }
 
@@ -168,13 +203,26 @@ impl Node {
         if self.sequencer.bounds().await?.last > 0 {
             return Ok(());
         }
-        let tag = Tag { sender: self.sender.clone(), number: 0 };
+        let tag = self.next_tag(&mut *self.proposing.lock().await);
         let entry = Entry::Begin { epoch: Epoch::random(), retention };
         let proposal = Proposal { tag, seen: self.mirrored().place, entry };
         match self.sequencer.propose(proposal.encode(), true).await {
             Ok(_) | Err(SequencerError::Begun) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    fn next_tag(&self, last: &mut u64) -> Tag {
+        *last += 1;
+        Tag { sender: self.sender.clone(), number: *last }
+    }
+
+    /// Begins a new epoch, whose events come after the sequence number `newest`.
+    async fn begin_epoch(&self, newest: u64) -> Result<(), JoinError> {
+        let entry = Entry::Epoch { epoch: Epoch::random(), newest };
+        let tag = self.next_tag(&mut *self.proposing.lock().await);
+        let proposal = Proposal { tag, seen: OrderPlace::default(), entry };
+        Ok(self.send(proposal.encode()).await?)
     }
 
     /// Proposes an entry, and returns its outcome once this node has applied it.
@@ -191,11 +239,9 @@ impl Node {
 
     async fn try_propose(&self, entry: Entry) -> Result<EntryOutcome, EventLogError> {
         let mut last = self.proposing.lock().await;
-        *last += 1;
-        let number = *last;
+        let tag = self.next_tag(&mut last);
         let (reply, mut outcome) = oneshot::channel();
-        *self.waiting.lock() = Some((number, reply));
-        let tag = Tag { sender: self.sender.clone(), number };
+        *self.waiting.lock() = Some((tag.number, reply));
         let bytes = Proposal { tag, seen: self.mirrored().place, entry }.encode();
         let mut status = self.status.subscribe();
         let failed = async {

@@ -22,6 +22,8 @@ pub struct ClusterStatus {
     pub refusal: Option<EventLogError>,
     /// The reason for which the node has stopped to follow for good.
     pub failure: Option<Arc<EventLogError>>,
+    /// `true` if the node can follow again after a restart.
+    pub needs_restart: bool,
 }
 
 impl ClusterStatus {

@@ -12,7 +12,7 @@ use super::duration;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Several nodes")]
 pub struct ClusterOptions {
-    /// Servers of NATS JetStream, such as nats://a,nats://b,nats://c. All nodes with the same
+    /// Servers of NATS JetStream, such as `nats://a,nats://b,nats://c`. All nodes with the same
     /// servers and stream have one order of events
     #[arg(
         id = "cluster",
@@ -40,7 +40,7 @@ pub struct ClusterOptions {
     #[arg(long, env = "WATERCLOCK_CLUSTER_REPLICAS", value_name = "COUNT", default_value_t = 3)]
     cluster_replicas: usize,
 
-    /// Monitoring of the NATS servers, such as http://a:8222, to check that they write to the disk
+    /// Monitoring of the NATS servers, such as `http://a:8222`, to check that they write to the disk
     /// before they acknowledge. May be repeated
     #[arg(long, env = "WATERCLOCK_CLUSTER_MONITORING", value_name = "URL", value_delimiter = ',')]
     cluster_monitoring: Vec<String>,

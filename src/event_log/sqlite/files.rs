@@ -8,7 +8,16 @@ use std::{
         DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
     },
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
+
+/// Name of the database.
+const DATABASE: &str = "log.db";
+
+/// Returns the path of the database in a folder.
+pub(super) fn database_in(folder: &Path) -> PathBuf {
+    folder.join(DATABASE)
+}
 
 /// Suffixes of the files that SQLite keeps beside a database.
 pub(super) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -69,6 +78,22 @@ pub(super) fn remove(file: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Moves the files of a database into a new folder beside it, and returns that folder.
+pub(super) fn set_aside(database: &Path) -> io::Result<PathBuf> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let folder = beside(database, &format!("-set-aside-{now}"));
+    create_folder(&folder)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let file = beside(database, suffix);
+        let Some(name) = file.file_name() else { continue };
+        match std::fs::rename(&file, folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(folder)
 }
 
 /// Moves a complete file to its final name, durably if the file system can sync folders.

@@ -16,8 +16,6 @@ use std::{
 
 use super::{error::OpenError, files, schema::BUSY_TIMEOUT};
 
-/// Name of the database.
-const DATABASE: &str = "log.db";
 /// Name of this file.
 const NAME: &str = "log.life";
 /// Pause between two attempts to lock the file.
@@ -47,7 +45,11 @@ impl LifeFile {
         loop {
             match file.try_lock() {
                 Ok(()) => {
-                    return Ok(Self { file, database: folder.join(DATABASE), identity: [0; 2] });
+                    return Ok(Self {
+                        file,
+                        database: files::database_in(folder),
+                        identity: [0; 2],
+                    });
                 }
                 Err(TryLockError::WouldBlock) if begun.elapsed() < BUSY_TIMEOUT => {
                     thread::sleep(LOCK_PAUSE);

@@ -34,7 +34,7 @@ mod tests;
 
 use std::{
     collections::BTreeSet,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, mpsc},
     thread::JoinHandle,
@@ -87,6 +87,7 @@ pub struct SqliteLog {
     damaged: Mutex<BTreeSet<u64>>,
     /// Changes each time that the writer has finished to drop events.
     drops: watch::Receiver<()>,
+    database: PathBuf,
     /// `None` once the log is being closed.
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<JoinHandle<()>>,
@@ -172,13 +173,29 @@ impl SqliteLog {
             .spawn(move || writer.run(receiver))
             .map_err(folder_error)?;
         let (commands, writer) = (Some(commands), Some(thread));
-        Ok(Self { shared, topics, damaged: Mutex::default(), drops, commands, writer })
+        let database = files::database_in(folder);
+        Ok(Self { shared, topics, damaged: Mutex::default(), drops, database, commands, writer })
     }
 
     /// Returns the part of a cluster's order that the log has applied; `None` for the log of one
     /// process.
     pub fn mirrored(&self) -> Option<Mirrored> {
         self.shared.mirrored.lock().clone()
+    }
+
+    /// Closes a mirror whose entries the cluster no longer has, moves its files into a folder beside
+    /// it, and opens an empty mirror in its place. Returns that folder, too.
+    ///
+    /// # Errors
+    ///
+    /// If the files cannot be moved, or the new mirror cannot be opened.
+    pub fn replace_mirror(self) -> Result<(Self, PathBuf), OpenError> {
+        let database = self.database.clone();
+        drop(self);
+        let moved = files::set_aside(&database);
+        let folder = database.parent().unwrap_or(&database);
+        let aside = moved.map_err(|error| OpenError::of_file(&database, error))?;
+        Ok((Self::open_mirror(folder)?, aside))
     }
 
     /// Names the stream whose entries the log will mirror.
