@@ -139,8 +139,9 @@ impl ClusterLog {
     }
 }
 
-/// Returns a mirror that fits to the stream: the given one, or a new one in its place. In the second
-/// case, also returns the newest sequence number of the old one if the stream has lost entries.
+/// Returns a mirror that fits to the stream: the given one, or a new one in its place. In the
+/// second case, also returns the newest sequence number of the old one if the stream has lost
+/// entries.
 async fn fitting(
     mirror: SqliteLog,
     sequencer: &dyn Sequencer,

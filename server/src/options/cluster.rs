@@ -40,8 +40,8 @@ pub struct ClusterOptions {
     #[arg(long, env = "WATERCLOCK_CLUSTER_REPLICAS", value_name = "COUNT", default_value_t = 3)]
     cluster_replicas: usize,
 
-    /// Monitoring of the NATS servers, such as `http://a:8222`, to check that they write to the disk
-    /// before they acknowledge. May be repeated
+    /// Monitoring of the NATS servers, such as `http://a:8222`, to check that they write to the
+    /// disk before they acknowledge. May be repeated
     #[arg(long, env = "WATERCLOCK_CLUSTER_MONITORING", value_name = "URL", value_delimiter = ',')]
     cluster_monitoring: Vec<String>,
 

@@ -14,8 +14,12 @@ pub(super) async fn live() -> &'static str {
     "live\n"
 }
 
-/// Answers 200 while the server accepts new clients and can read the event log, and 503 otherwise.
-/// With the parameter `publish`, it must be able to publish, too.
+/// Number of changes by which a node of a cluster may lag and still serve readers.
+const MAX_LAG: u64 = 1000;
+
+/// Answers 200 while the server accepts new clients and can read the event log, and 503 otherwise,
+/// also on a node that is far behind its cluster. With the parameter `publish`, it must be able to
+/// publish, too.
 pub(super) async fn ready(
     State(stop): State<Stop>,
     State(hub): State<Arc<Hub>>,
@@ -52,6 +56,9 @@ fn readiness(
     }
     if let Some(error) = &condition.read_error {
         return unavailable(format!("Events cannot be read: {}.", with_sources(error)));
+    }
+    if let Some(lag) = condition.lag.filter(|lag| *lag > MAX_LAG) {
+        return unavailable(format!("The node is {lag} changes behind its cluster."));
     }
     match condition.append_error.as_ref().map(|error| with_sources(error)) {
         Some(error) if must_publish => {
@@ -97,6 +104,16 @@ mod tests {
                 let found = found.map_err(|problem| problem.to_string());
                 assert_eq!(found.as_deref().map_err(String::as_str), expected);
                 assert!(readiness(true, &condition, must_publish).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_far_behind_its_cluster_is_not_ready() {
+        for (lag, is_ready) in [(None, true), (Some(MAX_LAG), true), (Some(MAX_LAG + 1), false)] {
+            let condition = Condition { lag, ..Condition::default() };
+            for must_publish in [false, true] {
+                assert_eq!(readiness(false, &condition, must_publish).is_ok(), is_ready, "{lag:?}");
             }
         }
     }

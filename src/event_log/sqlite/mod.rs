@@ -183,8 +183,8 @@ impl SqliteLog {
         self.shared.mirrored.lock().clone()
     }
 
-    /// Closes a mirror whose entries the cluster no longer has, moves its files into a folder beside
-    /// it, and opens an empty mirror in its place. Returns that folder, too.
+    /// Closes a mirror whose entries the cluster no longer has, moves its files into a folder
+    /// beside it, and opens an empty mirror in its place. Returns that folder, too.
     ///
     /// # Errors
     ///
