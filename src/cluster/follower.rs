@@ -96,7 +96,10 @@ async fn follow(node: &Node) -> Result<Infallible, FollowError> {
     look(node).await?;
     let place = node.mirrored().place;
     let mut entries = answer(node.sequencer.follow(place.position)).await?;
-    node.status.send_modify(|status| status.is_connected = true);
+    node.status.send_modify(|status| {
+        // Without publishes, no success would follow on the failure.
+        (status.is_connected, status.refusal) = (true, None);
+    });
     tracing::info!(lag = node.status.borrow().lag(), "the node receives the cluster's events");
     loop {
         let (next_look, last) = (Instant::now() + WATCH_INTERVAL, node.status.borrow().last);
@@ -202,6 +205,8 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
         let _ = reply.send(outcome);
     }
     node.status.send_modify(|status| {
+        // The cluster accepts entries.
+        status.refusal = None;
         status.applied = entry.position;
         status.last = status.last.max(entry.position);
     });

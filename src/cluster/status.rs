@@ -18,7 +18,8 @@ pub struct ClusterStatus {
     /// A time at which the node had applied all entries, and the newest sequence number then. No
     /// event with a higher one had been accepted by then, at any node.
     pub caught_up: Option<(Instant, u64)>,
-    /// The reason for which the last proposal has failed; `None` since one has succeeded.
+    /// The reason for which the last proposal has failed; `None` since the cluster has accepted an
+    /// entry of any node, or since the node has connected to it again.
     pub refusal: Option<EventLogError>,
     /// The reason for which the node has stopped to follow for good.
     pub failure: Option<Arc<EventLogError>>,
