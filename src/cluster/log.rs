@@ -240,22 +240,23 @@ impl Node {
 
     async fn try_propose(&self, entry: Entry) -> Result<EntryOutcome, EventLogError> {
         let mut last = self.proposing.lock().await;
+        let mut status = self.status.subscribe();
+        if let Some(failure) = status.borrow().failure.as_deref() {
+            return Err(failure.clone());
+        }
         let tag = self.next_tag(&mut last);
         let (reply, mut outcome) = oneshot::channel();
         *self.waiting.lock() = Some((tag.number, reply));
         let bytes = Proposal { tag, seen: self.mirrored().place, entry }.encode();
-        let mut status = self.status.subscribe();
-        let failed = async {
-            match status.wait_for(|status| status.failure.is_some()).await {
-                Ok(status) => status.failure.as_deref().cloned(),
-                Err(_) => None,
-            }
-            .unwrap_or(EventLogError::Stopped)
-        };
+        // The cluster may have the proposal, whatever ends the follower. An error means that it has
+        // ended.
+        let failed = status.wait_for(|status| status.failure.is_some());
         let outcome = tokio::select! {
             biased;
             outcome = &mut outcome => outcome,
-            error = failed => return Err(error),
+            _ = failed => {
+                return Err(EventLogError::unanswered("the node no longer follows the cluster"));
+            }
             sent = self.send(bytes) => {
                 sent?;
                 let applied = timeout(APPLY_TIMEOUT, outcome).await;
