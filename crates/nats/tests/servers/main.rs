@@ -5,5 +5,6 @@
 mod cluster;
 mod nodes;
 mod order;
+mod server;
 mod setup;
 mod support;

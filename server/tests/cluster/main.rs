@@ -1,0 +1,15 @@
+//! Several nodes of a cluster, on real servers of NATS, which `NATS_SERVER` or `PATH` must have.
+//! Without them, the tests are skipped, unless `NATS_REQUIRED` is set.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails a test")]
+
+mod clients;
+mod cursors;
+mod faults;
+mod histories;
+mod joining;
+mod links;
+mod nodes;
+mod outage;
+#[path = "../../../crates/nats/tests/servers/server.rs"]
+#[expect(dead_code, reason = "the tests of the crate use all of it")]
+mod server;
