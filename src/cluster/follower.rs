@@ -19,8 +19,12 @@ use crate::event_log::{
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Time in which the engine must answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for which the stream must end before the node's place until its entries count as lost. A new
+/// leader does not know all entries at once, and one that is cut off from the other servers may take
+/// 20 s until it notices.
+pub(super) const LOSS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failure that may pass.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// A reason for which the follower does not follow.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,8 @@ pub(super) enum FollowError {
     OtherStream,
     #[error("the cluster's stream has lost entries that this node has applied")]
     Ahead,
+    #[error("the cluster does not know yet all entries that this node has applied")]
+    Short,
     #[error("the cluster's stream no longer has the entries that this node needs next")]
     TooFarBehind,
     #[error(transparent)]
@@ -60,14 +66,23 @@ impl FollowError {
 
     /// Returns `true` if a later attempt may succeed.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Sequencer(_) | Self::Silent | Self::Stalled | Self::EventLog(_))
+        matches!(
+            self,
+            Self::Sequencer(_) | Self::Silent | Self::Stalled | Self::Short | Self::EventLog(_)
+        )
     }
 }
 
 /// Follows the order until the node cannot go on.
 pub(super) async fn run(node: Arc<Node>) {
+    let mut short_since = None;
     loop {
-        let Err(error) = follow(&node).await;
+        let Err(mut error) = follow(&node).await;
+        if !matches!(error, FollowError::Short) {
+            short_since = None;
+        } else if short_since.get_or_insert_with(Instant::now).elapsed() >= LOSS_TIMEOUT {
+            error = FollowError::Ahead;
+        }
         let was_connected = node.status.borrow().is_connected;
         if !error.may_pass() {
             let needs_restart = error.needs_restart();
@@ -147,7 +162,7 @@ pub(super) async fn check(
         return Err(FollowError::OtherStream);
     }
     if bounds.last < place.position {
-        return Err(FollowError::Ahead);
+        return Err(FollowError::Short);
     }
     if bounds.first > place.position + 1 {
         return Err(FollowError::TooFarBehind);

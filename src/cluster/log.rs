@@ -6,11 +6,11 @@ use parking_lot::Mutex;
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
-    follower::{self, FollowError},
+    follower::{self, FollowError, LOSS_TIMEOUT, PAUSE},
     node::Node,
     sequencer::{Sequencer, SequencerError},
     status::ClusterStatus,
@@ -147,12 +147,20 @@ async fn fitting(
     sequencer: &dyn Sequencer,
     limit: Duration,
 ) -> Result<(SqliteLog, Option<u64>), JoinError> {
-    let checked = timeout(limit, async {
-        let bounds = sequencer.bounds().await?;
-        follower::check(&mirror, sequencer, &bounds).await
-    });
-    match checked.await {
-        Ok(Err(error)) if error.needs_new_mirror() => {
+    let deadline = Instant::now() + LOSS_TIMEOUT;
+    let checked = loop {
+        let checked = timeout(limit, async {
+            let bounds = sequencer.bounds().await?;
+            follower::check(&mirror, sequencer, &bounds).await
+        });
+        match checked.await {
+            Ok(Err(FollowError::Short)) if Instant::now() < deadline => sleep(PAUSE).await,
+            Ok(Err(FollowError::Short)) => break Err(FollowError::Ahead),
+            checked => break checked.unwrap_or(Ok(())),
+        }
+    };
+    match checked {
+        Err(error) if error.needs_new_mirror() => {
             let newest = mirror.bounds().newest;
             let (mirror, folder) = mirror.replace_mirror()?;
             tracing::error!(
@@ -248,13 +256,12 @@ impl Node {
         let (reply, mut outcome) = oneshot::channel();
         *self.waiting.lock() = Some((tag.number, reply));
         let bytes = Proposal { tag, seen: self.mirrored().place, entry }.encode();
-        // The cluster may have the proposal, whatever ends the follower. An error means that it has
-        // ended.
-        let failed = status.wait_for(|status| status.failure.is_some());
+        // The cluster may have the proposal, whatever ends the follower.
+        let failed = async { drop(status.wait_for(|status| status.failure.is_some()).await) };
         let outcome = tokio::select! {
             biased;
             outcome = &mut outcome => outcome,
-            _ = failed => {
+            () = failed => {
                 return Err(EventLogError::unanswered("the node no longer follows the cluster"));
             }
             sent = self.send(bytes) => {
