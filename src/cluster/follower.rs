@@ -9,7 +9,7 @@ use super::{
     sequencer::{OrderBounds, RawEntry, Sequencer, SequencerError},
 };
 use crate::event_log::{
-    Appended, EventLog as _, EventLogError, SharedChange, SqliteLog,
+    Appended, EventLogError, SharedChange, SqliteLog,
     entry::{ApplyError, Entry, EntryOutcome, InvalidEntry, Mirrored, Sequenced, digest},
 };
 
@@ -132,19 +132,13 @@ async fn follow(node: &Node) -> Result<Infallible, FollowError> {
 
 /// Asks for the last entry, and checks that the mirror can follow.
 async fn look(node: &Node) -> Result<(), FollowError> {
-    let asked = Instant::now();
     let bounds = answer(node.sequencer.bounds()).await?;
     match timeout(ANSWER_TIMEOUT, check(&node.mirror, &*node.sequencer, &bounds)).await {
         Ok(checked) => checked?,
         Err(_) => return Err(FollowError::Silent),
     }
-    let (applied, newest) = (node.mirrored().place.position, node.mirror.bounds().newest);
-    node.status.send_modify(|status| {
-        (status.applied, status.last) = (applied, bounds.last);
-        if applied >= bounds.last {
-            status.caught_up = Some((asked, newest));
-        }
-    });
+    let applied = node.mirrored().place.position;
+    node.status.send_modify(|status| (status.applied, status.last) = (applied, bounds.last));
     Ok(())
 }
 

@@ -32,6 +32,8 @@ use crate::{
 const PROPOSE_PAUSE: Duration = Duration::from_millis(100);
 /// Time in which the node must apply an entry that the cluster has.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for which a node waits for events of others before it asks the cluster if there are any.
+const REACH_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum size of a proposal without its drafts, and of one draft, in JSON.
 const MAX_REST: usize = 512 << 10;
 
@@ -108,6 +110,7 @@ impl ClusterLog {
             sender: Epoch::random().to_string(),
             waiting: Mutex::default(),
             proposing: tokio::sync::Mutex::default(),
+            caught_up: tokio::sync::Mutex::default(),
             timeout,
         });
         let follower = tokio::spawn(follower::run(Arc::clone(&node)));
@@ -273,6 +276,21 @@ impl Node {
         outcome.map_err(|_| EventLogError::Stopped)
     }
 
+    /// Waits until the mirror has all entries that the cluster has accepted until `asked`.
+    ///
+    /// An entry without events tells. The position of the last entry does not, since it may come
+    /// from an old leader that is cut off from the other servers. Only a majority accepts an entry.
+    async fn catch_up(&self, asked: Instant) {
+        let mut last = self.caught_up.lock().await;
+        while last.is_none_or(|last| last < asked) {
+            let now = Instant::now();
+            match self.propose(Entry::Append(Vec::new())).await {
+                Ok(_) => *last = Some(now),
+                Err(_) => sleep_until(now + PROPOSE_PAUSE).await,
+            }
+        }
+    }
+
     /// Sends a proposal until the cluster has it, or until the timeout.
     async fn send(&self, bytes: Vec<u8>) -> Result<(), EventLogError> {
         let deadline = Instant::now() + self.timeout;
@@ -369,14 +387,19 @@ impl EventLog for ClusterLog {
         let (asked, mut status) = (Instant::now(), self.node.status.subscribe());
         Box::pin(async move {
             let is_settled = |status: &ClusterStatus| {
-                let is_nowhere =
-                    status.caught_up.is_some_and(|(at, newest)| at > asked && newest < sequence);
-                is_nowhere
-                    || status.failure.is_some()
-                    || self.node.mirror.bounds().newest >= sequence
+                status.failure.is_some() || self.node.mirror.bounds().newest >= sequence
             };
             // An error means that the follower has ended.
-            let _ = status.wait_for(is_settled).await;
+            let settled = async { drop(status.wait_for(is_settled).await) };
+            let is_nowhere = async {
+                sleep_until(asked + REACH_PAUSE).await;
+                self.node.catch_up(asked).await;
+            };
+            tokio::select! {
+                biased;
+                () = settled => {}
+                () = is_nowhere => {}
+            }
         })
     }
 

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 use super::{sequencer::Sequencer, status::ClusterStatus};
 use crate::event_log::{
@@ -25,6 +28,8 @@ pub(super) struct Node {
     /// The number of the last proposal. Held until its outcome is known or given up, since a
     /// proposal that arrives after a later one counts as lost.
     pub proposing: tokio::sync::Mutex<u64>,
+    /// A time until which the mirror had all accepted entries. Held while the node asks.
+    pub caught_up: tokio::sync::Mutex<Option<Instant>>,
     /// Time in which a publish must reach the cluster.
     pub timeout: Duration,
 }

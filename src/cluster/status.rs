@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use crate::event_log::EventLogError;
 
 /// The state of a node in its cluster.
@@ -15,9 +13,6 @@ pub struct ClusterStatus {
     pub applied: u64,
     /// The position of the last entry that the node has heard of.
     pub last: u64,
-    /// A time at which the node had applied all entries, and the newest sequence number then. No
-    /// event with a higher one had been accepted by then, at any node.
-    pub caught_up: Option<(Instant, u64)>,
     /// The reason for which the last proposal has failed; `None` since the cluster has accepted an
     /// entry of any node, or since the node has connected to it again.
     pub refusal: Option<EventLogError>,
