@@ -24,7 +24,7 @@ use waterclock::{
 use crate::histories::{AttemptOutcome, Receipt};
 
 /// Time without a message, although heartbeats come more often, after which a reader gives up.
-const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_secs(5);
 /// Time after which a client gives up to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause of a client that polls.

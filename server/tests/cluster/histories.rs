@@ -97,9 +97,14 @@ impl<'a> Effort<'a> {
         first.map(|(attempt, event)| (started, attempt.ended, event))
     }
 
-    fn is_refused(&self) -> bool {
-        let is_refused = |attempt: &&Attempt| matches!(attempt.outcome, AttemptOutcome::Refused(_));
-        self.attempts.iter().all(is_refused)
+    /// Returns the reason of the first refusal, if all attempts were refused.
+    fn refusal(&self) -> Option<&'a str> {
+        let mut refusals = self.attempts.iter().map(|attempt| match &attempt.outcome {
+            AttemptOutcome::Refused(reason) => Some(reason.as_str()),
+            _ => None,
+        });
+        let first = refusals.next()??;
+        refusals.all(|refusal| refusal.is_some()).then_some(first)
     }
 }
 
@@ -176,8 +181,8 @@ impl ClusterHistory {
             {
                 return Err(format!("the acknowledged event is lost: {attempt:?}"));
             }
-            if effort.is_refused() && !events.is_empty() {
-                return Err(format!("refused, but stored: {events:?} of {effort:?}"));
+            if let Some(reason) = effort.refusal().filter(|_| !events.is_empty()) {
+                return Err(format!("refused ({reason}), but stored: {effort:?}"));
             }
         }
         check_times(efforts.values().filter_map(Effort::span).collect())
@@ -379,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_refused_event_that_is_stored_is_found() {
-        assert_wrong("refused, but stored", |history| {
+        assert_wrong("refused (no), but stored", |history| {
             change_logs(history, |log| log.push(event(7)))
         });
     }

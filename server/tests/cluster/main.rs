@@ -13,3 +13,4 @@ mod outage;
 #[path = "../../../crates/nats/tests/servers/server.rs"]
 #[expect(dead_code, reason = "the tests of the crate use all of it")]
 mod server;
+mod stale;
