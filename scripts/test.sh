@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, and ends with the number of those that passed.
 #
-#   scripts/test.sh           runs all steps but those of the group soak
+#   scripts/test.sh           runs all steps but those of the groups cluster (unit has it) and soak
 #   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, cluster, e2e,
 #                             clients, proxies, soak
 #   scripts/test.sh --list    lists the steps and their groups
@@ -36,7 +36,7 @@ done
 # group NAME...: the following steps belong to these groups.
 group() {
     current=$*
-    selected=$([ "$wanted" = '  ' ] && [ "$current" != soak ] && echo yes || true)
+    selected=$([ "$wanted" = '  ' ] && [[ $current != @(cluster|soak) ]] && echo yes || true)
     for group in "$@"; do
         case "$wanted" in *" $group "*) selected=yes ;; esac
     done
@@ -125,13 +125,17 @@ dependencies() {
 # Most of the integration tests wait most of the time.
 cargo_test() {
     # Of the groups alone, none needs libfaketime.
-    if [ "$wanted" = '  ' ]; then export FAKETIME_REQUIRED=yes; fi
+    if [ "$wanted" = '  ' ]; then
+        export FAKETIME_REQUIRED=yes
+        if command -v nats-server >/dev/null; then export NATS_REQUIRED=yes; fi
+    fi
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet
 }
 
 # Nodes, and the servers of NATS that they need. Without nats-server these tests do nothing.
 cluster() {
     cargo test --quiet -p waterclock-nats --test servers
+    cargo test --quiet -p server --test cluster
 }
 
 # The integration tests once more, with all streams on the ordinary path.
@@ -191,6 +195,8 @@ group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
 # Longer forms of tests of the groups above.
 group soak
+step '100 faults of a cluster' \
+    env FAULTS=100 NATS_REQUIRED=yes cargo test --quiet -p server --test cluster keeps
 step '10,000 simulations of the hub and of a cluster' \
     env SIMULATIONS=10000 cargo test --quiet -p waterclock --all-features --lib simulation
 step '1,000 power cuts' env POWER_CUTS=1000 cargo test --quiet -p server --test power

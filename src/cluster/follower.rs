@@ -9,7 +9,7 @@ use super::{
     sequencer::{OrderBounds, RawEntry, Sequencer, SequencerError},
 };
 use crate::event_log::{
-    Appended, EventLogError, SharedChange, SqliteLog,
+    Appended, Dropped, EventLog as _, EventLogError, SharedChange, SqliteLog,
     entry::{ApplyError, Entry, EntryOutcome, InvalidEntry, Mirrored, Sequenced, digest},
 };
 
@@ -19,9 +19,9 @@ use crate::event_log::{
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Time in which the engine must answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for which the stream must end before the node's place until its entries count as lost. A new
-/// leader does not know all entries at once, and one that is cut off from the other servers may take
-/// 20 s until it notices.
+/// Time for which the stream must end before the node's place until its entries count as lost. A
+/// new leader does not know all entries at once, and one that is cut off from the other servers may
+/// take 20 s until it notices.
 pub(super) const LOSS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failure that may pass.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
@@ -59,9 +59,15 @@ impl FollowError {
         self.needs_new_mirror() || matches!(self, Self::NewEpoch)
     }
 
-    /// Returns `true` if the mirror has entries that the cluster does not have.
+    /// Returns `true` if the mirror does not fit to the cluster's stream.
     pub fn needs_new_mirror(&self) -> bool {
-        matches!(self, Self::OtherStream | Self::Ahead | Self::Apply(ApplyError::Diverged { .. }))
+        matches!(
+            self,
+            Self::OtherStream
+                | Self::Ahead
+                | Self::TooFarBehind
+                | Self::Apply(ApplyError::Diverged { .. })
+        )
     }
 
     /// Returns `true` if a later attempt may succeed.
@@ -181,6 +187,11 @@ async fn answer<T>(
 
 /// Applies an entry, as soon as the mirror can be written.
 async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
+    let next = node.mirrored().place.position + 1;
+    // Positions may be skipped, but those between may also have been removed.
+    if raw.position > next && answer(node.sequencer.bounds()).await?.first > next {
+        return Err(FollowError::TooFarBehind);
+    }
     let entry = Arc::new(Sequenced::decode(raw.position, raw.time, &raw.bytes)?);
     if let Entry::Delete(topic) = &entry.proposal.entry {
         // No event of a deletion must be shown after it.
@@ -200,10 +211,12 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
             node.changes.push(SharedChange::Events(new.collect())).await;
         }
         EntryOutcome::Deleted(topic, _) => {
-            node.changes.push(SharedChange::Deleted(topic.clone())).await;
+            let topics = topic.clone().into();
+            let Dropped { drops, .. } = node.mirror.dropped_after(&topics, u64::MAX, 0);
+            node.changes.push(SharedChange::Deleted(topic.clone(), drops)).await;
         }
         EntryOutcome::NewEpoch(_) => return Err(FollowError::NewEpoch),
-        EntryOutcome::Begun | EntryOutcome::Repeated => {}
+        EntryOutcome::Begun | EntryOutcome::Unchanged | EntryOutcome::Repeated => {}
     }
     let tag = &entry.proposal.tag;
     let is_own = |(number, _): &mut (u64, _)| tag.sender == node.sender && tag.number == *number;

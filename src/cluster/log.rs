@@ -11,16 +11,18 @@ use tokio::{
 
 use super::{
     follower::{self, FollowError, LOSS_TIMEOUT, PAUSE},
+    join_error::JoinError,
+    joining::start_from_snapshot,
     node::Node,
-    sequencer::{Sequencer, SequencerError},
+    sequencer::{EntryKind, OrderBounds, Sequencer, SequencerError},
     status::ClusterStatus,
+    trimming,
 };
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
         Appended, Bounds, ChangedTopics, Condition, Dropped, EventLog, EventLogError,
-        EventLogFuture, OpenError, ReadLimit, Rejected, Retention, SharedChanges, SqliteLog,
-        TopicFigures,
+        EventLogFuture, ReadLimit, Rejected, Retention, SharedChanges, SqliteLog, TopicFigures,
         entry::{Entry, EntryOutcome, OrderPlace, Proposal, Tag},
     },
     id::Epoch,
@@ -46,31 +48,6 @@ pub struct NodeSettings {
     pub retention: Retention,
     /// Time in which a publish must reach the cluster, and the start, too.
     pub timeout: Duration,
-}
-
-/// A reason for which a node cannot join its cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// The cluster cannot be reached, and the node has nothing to serve yet.
-    #[error("the cluster cannot be reached: {0}")]
-    Unreachable(SequencerError),
-    /// The nodes have different settings.
-    #[error(
-        "the cluster keeps other events ({cluster:?}) than this node would ({node:?}): \
-         use the same options on all nodes"
-    )]
-    Retention {
-        /// The retention of the cluster.
-        cluster: Box<Retention>,
-        /// The retention in this node's options.
-        node: Box<Retention>,
-    },
-    /// The mirror cannot be replaced.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The mirror cannot be written.
-    #[error("the node cannot follow the cluster: {0}")]
-    EventLog(#[from] EventLogError),
 }
 
 /// The event log of a node: it proposes to the cluster what its hub appends, and serves reads from
@@ -101,6 +78,15 @@ impl ClusterLog {
         NodeSettings { name, retention, timeout }: NodeSettings,
     ) -> Result<Self, JoinError> {
         let (mirror, lost) = fitting(mirror, &sequencer, timeout).await?;
+        let follow = |node: &Arc<Node>| {
+            let (following, trimming) = (Arc::clone(node), Arc::clone(node));
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = follower::run(following) => {}
+                    () = trimming::run(trimming) => {}
+                }
+            })
+        };
         let node = Arc::new(Node {
             mirror,
             sequencer: Box::new(sequencer),
@@ -113,7 +99,7 @@ impl ClusterLog {
             caught_up: tokio::sync::Mutex::default(),
             timeout,
         });
-        let follower = tokio::spawn(follower::run(Arc::clone(&node)));
+        let follower = follow(&node);
         let log = Self { node, follower };
         if log.node.mirrored().retention.is_none() {
             log.node.begin(retention).await?;
@@ -150,6 +136,9 @@ async fn fitting(
     sequencer: &dyn Sequencer,
     limit: Duration,
 ) -> Result<(SqliteLog, Option<u64>), JoinError> {
+    // A node that has stopped while it joined begins again.
+    let is_incomplete = mirror.mirrored().is_some_and(|mirrored| mirrored.is_joining);
+    let mirror = if is_incomplete { mirror.replace_mirror()?.0 } else { mirror };
     let deadline = Instant::now() + LOSS_TIMEOUT;
     let checked = loop {
         let checked = timeout(limit, async {
@@ -162,7 +151,7 @@ async fn fitting(
             checked => break checked.unwrap_or(Ok(())),
         }
     };
-    match checked {
+    let (mirror, lost) = match checked {
         Err(error) if error.needs_new_mirror() => {
             let newest = mirror.bounds().newest;
             let (mirror, folder) = mirror.replace_mirror()?;
@@ -170,12 +159,22 @@ async fn fitting(
                 folder = %folder.display(),
                 "{error}: the node follows the stream from its beginning, and has set its log aside"
             );
-            let is_loss = !matches!(error, FollowError::OtherStream);
-            Ok((mirror, is_loss.then_some(newest)))
+            let is_loss = !matches!(error, FollowError::OtherStream | FollowError::TooFarBehind);
+            (mirror, is_loss.then_some(newest))
         }
         // The follower tells of it.
-        _ => Ok((mirror, None)),
+        _ => (mirror, None),
+    };
+    if mirror.mirrored().is_some_and(|mirrored| mirrored.place.position > 0) {
+        return Ok((mirror, lost));
     }
+    let bounds = timeout(limit, sequencer.bounds()).await;
+    let bounds = bounds.unwrap_or_else(|elapsed| Err(SequencerError::unavailable(elapsed)));
+    let OrderBounds { stream, first, .. } = bounds.map_err(JoinError::Unreachable)?;
+    if first <= 1 {
+        return Ok((mirror, lost));
+    }
+    Ok((start_from_snapshot(mirror, sequencer, stream, first).await?, lost))
 }
 
 impl Drop for ClusterLog {
@@ -200,6 +199,10 @@ impl Node {
             let pause = if error.is_some() { Instant::now() + PROPOSE_PAUSE } else { deadline };
             if let Ok(Ok(status)) = timeout_at(pause, begun).await {
                 return match &status.failure {
+                    // Entries were removed just now.
+                    Some(failure) if status.needs_restart => Err(JoinError::Unreachable(
+                        SequencerError::unavailable((**failure).clone()),
+                    )),
                     Some(failure) => Err(JoinError::EventLog((**failure).clone())),
                     None => Ok(()),
                 };
@@ -218,7 +221,7 @@ impl Node {
         let tag = self.next_tag(&mut *self.proposing.lock().await);
         let entry = Entry::Begin { epoch: Epoch::random(), retention };
         let proposal = Proposal { tag, seen: self.mirrored().place, entry };
-        match self.sequencer.propose(proposal.encode(), true).await {
+        match self.sequencer.propose(proposal.encode(), EntryKind::First).await {
             Ok(_) | Err(SequencerError::Begun) => Ok(()),
             Err(error) => Err(error),
         }
@@ -234,11 +237,11 @@ impl Node {
         let entry = Entry::Epoch { epoch: Epoch::random(), newest };
         let tag = self.next_tag(&mut *self.proposing.lock().await);
         let proposal = Proposal { tag, seen: OrderPlace::default(), entry };
-        Ok(self.send(proposal.encode()).await?)
+        Ok(self.send(proposal.encode(), EntryKind::Other).await?)
     }
 
     /// Proposes an entry, and returns its outcome once this node has applied it.
-    async fn propose(&self, entry: Entry) -> Result<EntryOutcome, EventLogError> {
+    pub async fn propose(&self, entry: Entry) -> Result<EntryOutcome, EventLogError> {
         let outcome = self.try_propose(entry).await;
         let refusal = outcome.as_ref().err().cloned();
         self.status.send_if_modified(|status| {
@@ -258,6 +261,8 @@ impl Node {
         let tag = self.next_tag(&mut last);
         let (reply, mut outcome) = oneshot::channel();
         *self.waiting.lock() = Some((tag.number, reply));
+        let is_snapshot = matches!(entry, Entry::Snapshot(_));
+        let kind = if is_snapshot { EntryKind::Snapshot } else { EntryKind::Other };
         let bytes = Proposal { tag, seen: self.mirrored().place, entry }.encode();
         // The cluster may have the proposal, whatever ends the follower.
         let failed = async { drop(status.wait_for(|status| status.failure.is_some()).await) };
@@ -267,7 +272,7 @@ impl Node {
             () = failed => {
                 return Err(EventLogError::unanswered("the node no longer follows the cluster"));
             }
-            sent = self.send(bytes) => {
+            sent = self.send(bytes, kind) => {
                 sent?;
                 let applied = timeout(APPLY_TIMEOUT, outcome).await;
                 applied.map_err(|_| EventLogError::unanswered("this node is behind the cluster"))?
@@ -292,11 +297,11 @@ impl Node {
     }
 
     /// Sends a proposal until the cluster has it, or until the timeout.
-    async fn send(&self, bytes: Vec<u8>) -> Result<(), EventLogError> {
+    async fn send(&self, bytes: Vec<u8>, kind: EntryKind) -> Result<(), EventLogError> {
         let deadline = Instant::now() + self.timeout;
         let mut may_be_stored = false;
         loop {
-            let sent = self.sequencer.propose(bytes.clone(), false);
+            let sent = self.sequencer.propose(bytes.clone(), kind);
             let error = match timeout_at(deadline, sent).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(error)) => error,

@@ -13,16 +13,24 @@
 //! | `log` | the event log of a node: it proposes, and serves reads from the mirror |
 //! | `node` | the parts that both share |
 //! | `follower` | the task that applies the entries to the mirror |
+//! | `joining` | the start of a node from a snapshot |
+//! | `trimming` | the removal of entries that no node needs, after a snapshot |
 //! | `status` | what a node knows of the cluster |
 
 mod follower;
+mod join_error;
+mod joining;
 mod log;
 mod node;
 mod sequencer;
 #[cfg(test)]
 mod simulation;
 mod status;
+mod trimming;
 
-pub use log::{ClusterLog, JoinError, NodeSettings};
-pub use sequencer::{Entries, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture};
+pub use join_error::JoinError;
+pub use log::{ClusterLog, NodeSettings};
+pub use sequencer::{
+    Entries, EntryKind, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture,
+};
 pub use status::ClusterStatus;

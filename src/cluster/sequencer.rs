@@ -17,13 +17,12 @@ pub trait Sequencer: Send + Sync + 'static {
     /// If the engine cannot be reached.
     fn bounds(&self) -> SequencerFuture<'_, OrderBounds>;
 
-    /// Adds an entry, and returns its position once it is on the disks of a majority. With
-    /// `is_first`, the order must have no entry yet.
+    /// Adds an entry, and returns its position once it is on the disks of a majority.
     ///
     /// # Errors
     ///
     /// If the entry was not added, or may not have been.
-    fn propose(&self, entry: Vec<u8>, is_first: bool) -> SequencerFuture<'_, u64>;
+    fn propose(&self, entry: Vec<u8>, kind: EntryKind) -> SequencerFuture<'_, u64>;
 
     /// Begins to read the entries after a position, in order, each once it is on the disks of a
     /// majority.
@@ -40,8 +39,33 @@ pub trait Sequencer: Send + Sync + 'static {
     /// If the engine cannot be reached.
     fn entry(&self, position: u64) -> SequencerFuture<'_, Option<Vec<u8>>>;
 
+    /// Reads the entries of the kind [`EntryKind::Snapshot`], in order.
+    ///
+    /// # Errors
+    ///
+    /// If the engine cannot be reached.
+    fn snapshots(&self) -> SequencerFuture<'_, Vec<RawEntry>>;
+
+    /// Removes the entries up to a position, which no node needs any more.
+    ///
+    /// # Errors
+    ///
+    /// If the engine cannot be reached.
+    fn trim(&self, up_to: u64) -> SequencerFuture<'_, ()>;
+
     /// Returns the maximum size of an entry, in bytes.
     fn max_entry(&self) -> usize;
+}
+
+/// The kind of an entry that is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// The first entry. The order must have none yet.
+    First,
+    /// A part of a snapshot, which is found again by its kind.
+    Snapshot,
+    /// Any other one.
+    Other,
 }
 
 /// Entries that are read in order.

@@ -5,6 +5,7 @@
 
 use std::{
     borrow::Cow,
+    collections::{BTreeMap, HashMap},
     io::{self, Write},
     time::Duration,
 };
@@ -76,6 +77,110 @@ pub enum Entry {
         /// A sequence number that no event of any node exceeds.
         newest: u64,
     },
+    /// A part of a [`Snapshot`]. It changes nothing.
+    Snapshot(SnapshotPart),
+}
+
+/// A part of a snapshot as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPart {
+    /// Identification of the snapshot.
+    pub id: String,
+    /// The number of the part, from 0.
+    pub part: usize,
+    /// The number of parts.
+    pub parts: usize,
+    /// The text of the part.
+    pub text: String,
+}
+
+/// The state of a mirror at a place, without its events. All of these come from entries after the
+/// base. So a node can begin there, and the entries before are not needed any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// A place before all kept events.
+    pub base: Mark,
+    /// The place of the state.
+    pub at: Mark,
+    pub(super) epoch: String,
+    pub(super) forgotten: u64,
+    pub(super) retention: WireRetention,
+    pub(super) topics: Vec<SnapshotTopic>,
+    /// The last proposal of each sender: its number and its position.
+    pub(super) senders: Vec<(String, u64, u64)>,
+    /// The drafts between the base and the place that were no new events: the positions of their
+    /// entries, and their numbers there. [`WHOLE_ENTRY`] stands for all that an entry would change.
+    pub(super) refused: Vec<(u64, i64)>,
+}
+
+/// The number of a draft that stands for all of its entry.
+pub(super) const WHOLE_ENTRY: i64 = -1;
+
+/// A place in the order, and what a mirror needs to continue from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The place.
+    pub place: OrderPlace,
+    /// The digest of the last entry before it.
+    pub last: u64,
+    pub(super) time_ms: u64,
+    /// The newest sequence number.
+    pub newest: u64,
+}
+
+/// A topic in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SnapshotTopic {
+    pub topic: String,
+    pub dropped: u64,
+    pub end: Option<SnapshotEnd>,
+}
+
+/// The end of a topic in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SnapshotEnd {
+    pub sequence: u64,
+    pub time_ms: u64,
+    pub data: String,
+    pub is_reopened: bool,
+    /// Publishers and keys.
+    pub keys: Vec<(String, String)>,
+}
+
+impl Snapshot {
+    /// Returns the snapshot as parts of about `size` bytes.
+    pub fn split(&self, id: &str, size: usize) -> Vec<SnapshotPart> {
+        // Serialization cannot fail: the keys of all maps are strings.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        let mut texts = Vec::new();
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let mut end = size.max(4).min(rest.len());
+            while !rest.is_char_boundary(end) {
+                end -= 1;
+            }
+            let (part, others) = rest.split_at(end);
+            texts.push(part.to_owned());
+            rest = others;
+        }
+        let parts = texts.len();
+        let part = |(part, text)| SnapshotPart { id: id.to_owned(), part, parts, text };
+        texts.into_iter().enumerate().map(part).collect()
+    }
+
+    /// Returns the snapshots that are complete.
+    pub fn collect(parts: impl IntoIterator<Item = SnapshotPart>) -> Vec<Self> {
+        let mut by_id: HashMap<String, BTreeMap<usize, SnapshotPart>> = HashMap::new();
+        for part in parts {
+            by_id.entry(part.id.clone()).or_default().insert(part.part, part);
+        }
+        let parse = |parts: BTreeMap<usize, SnapshotPart>| {
+            let count = parts.first_key_value()?.1.parts;
+            let text: String = parts.values().map(|part| part.text.as_str()).collect();
+            (parts.len() == count).then(|| serde_json::from_str(&text).ok())?
+        };
+        by_id.into_values().filter_map(parse).collect()
+    }
 }
 
 /// An entry with its position.
@@ -102,6 +207,8 @@ pub struct Mirrored {
     pub last: u64,
     /// The retention of all nodes; `None` before the first entry.
     pub retention: Option<Retention>,
+    /// `true` between a snapshot's base and its place. The log must not be served then.
+    pub is_joining: bool,
 }
 
 /// A reason for which a log could not apply an entry.
@@ -135,6 +242,8 @@ pub enum EntryOutcome {
     Deleted(Topic, u64),
     /// A new epoch has begun.
     NewEpoch(Epoch),
+    /// The entry changes nothing.
+    Unchanged,
 }
 
 /// A message of the cluster's stream that is not an entry that this program can apply.
@@ -264,10 +373,11 @@ enum WireEntry<'a> {
         epoch: String,
         newest: u64,
     },
+    Snapshot(SnapshotPart),
 }
 
 /// A retention in JSON.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WireRetention {
     count: usize,
     clock_count: usize,
@@ -303,6 +413,7 @@ impl<'a> From<&'a Entry> for WireEntry<'a> {
             Entry::Epoch { epoch, newest } => {
                 Self::Epoch { epoch: epoch.to_string(), newest: *newest }
             }
+            Entry::Snapshot(part) => Self::Snapshot(part.clone()),
         }
     }
 }
@@ -319,6 +430,7 @@ impl WireEntry<'_> {
             }
             Self::Delete(topic) => Entry::Delete(parse_topic(&topic)?),
             Self::Epoch { epoch: text, newest } => Entry::Epoch { epoch: epoch(text)?, newest },
+            Self::Snapshot(part) => Entry::Snapshot(part),
         })
     }
 }
@@ -405,6 +517,12 @@ mod tests {
             Entry::Append(Vec::new()),
             Entry::Delete("a.b".parse().unwrap()),
             Entry::Epoch { epoch: Epoch::new(u64::MAX), newest: 9 },
+            Entry::Snapshot(SnapshotPart {
+                id: "a".to_owned(),
+                part: 1,
+                parts: 2,
+                text: "{\"ä".to_owned(),
+            }),
         ] {
             let proposal = proposal(entry);
             let time = Timestamp::from_millis(5);

@@ -47,7 +47,7 @@ pub use memory::MemoryLog;
 pub use retention::Retention;
 pub use shared_changes::{SharedChange, SharedChanges};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{OpenError, SqliteLog, volume_bytes};
+pub use sqlite::{OpenError, SettleError, SqliteLog, volume_bytes};
 #[cfg(all(test, feature = "sqlite"))]
 pub(crate) use sqlite::{dump, wait_in_place};
 pub use store::{

@@ -33,8 +33,8 @@ pub enum SharedChange {
     Events(Vec<Event>),
     /// The events of a topic so far will be deleted. Once they are, no reader must get one.
     Deleting(Topic),
-    /// They were deleted.
-    Deleted(Topic),
+    /// They were deleted. The number is that of the log's drops after it.
+    Deleted(Topic, u64),
 }
 
 impl SharedChanges {

@@ -28,6 +28,8 @@ pub(super) enum Slot {
     Deleted {
         sequence: u64,
         deletion: Arc<Deletion>,
+        /// The event, while the deletion is [`PENDING`](Deletion::PENDING).
+        frame: Option<Arc<Frame>>,
     },
 }
 
@@ -40,7 +42,8 @@ pub(super) struct Deletion {
 }
 
 impl Deletion {
-    /// The number of drops of a deletion that is still to come: each reader asks the log.
+    /// The number of drops of a deletion that is still to come: each reader asks the log if it has
+    /// happened.
     pub(super) const PENDING: u64 = u64::MAX;
 }
 
@@ -62,7 +65,9 @@ impl Slot {
     fn size(&self) -> usize {
         match self {
             Self::Frame(frame) => frame.size(),
-            Self::Deleted { .. } => size_of::<Self>(),
+            Self::Deleted { frame, .. } => {
+                size_of::<Self>() + frame.as_ref().map_or(0, |frame| frame.size())
+            }
         }
     }
 }
@@ -92,13 +97,18 @@ impl Ring {
     pub(super) fn mark_deleted(&mut self, deletion: Deletion) {
         let deletion = Arc::new(deletion);
         for slot in &mut self.slots {
-            let is_to_mark = match slot {
-                Slot::Frame(frame) => !frame.event().name.is_topic_end(),
-                Slot::Deleted { deletion, .. } => deletion.drops == Deletion::PENDING,
+            let frame = match slot {
+                Slot::Frame(frame) if !frame.event().name.is_topic_end() => Some(frame),
+                Slot::Deleted { frame, .. } => frame.as_mut(),
+                Slot::Frame(_) => None,
             };
-            if is_to_mark && *slot.topic() == deletion.topic {
-                let sequence = slot.sequence();
-                let mark = Slot::Deleted { sequence, deletion: Arc::clone(&deletion) };
+            if let Some(frame) = frame
+                && frame.event().topic == deletion.topic
+            {
+                let sequence = frame.event().id.sequence;
+                let is_pending = deletion.drops == Deletion::PENDING;
+                let frame = is_pending.then(|| Arc::clone(frame));
+                let mark = Slot::Deleted { sequence, deletion: Arc::clone(&deletion), frame };
                 self.bytes = self.bytes - slot.size() + mark.size();
                 *slot = mark;
             }

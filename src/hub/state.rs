@@ -141,10 +141,7 @@ impl HubState {
                     self.show(&new.map(frame).collect::<Vec<_>>());
                 }
                 SharedChange::Deleting(topic) => self.mark_deleted(topic, Deletion::PENDING),
-                SharedChange::Deleted(topic) => {
-                    let drops = self.drops_of(&topic);
-                    self.mark_deleted(topic, drops);
-                }
+                SharedChange::Deleted(topic, drops) => self.mark_deleted(topic, drops),
             }
         }
         changes.shown();

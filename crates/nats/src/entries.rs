@@ -112,12 +112,16 @@ impl Entries for NatsEntries {
             };
             let info = message.info().map_err(SequencerError::unavailable)?;
             let (number, position) = (info.consumer_sequence, info.stream_sequence);
-            let millis = info.published.unix_timestamp_nanos() / 1_000_000;
-            let time = Timestamp::from_millis(u64::try_from(millis).unwrap_or_default());
+            let time = timestamp(info.published.unix_timestamp_nanos());
             self.advance(number, position).map_err(SequencerError::unavailable)?;
             Ok(RawEntry { position, time, bytes: message.payload.to_vec() })
         })
     }
+}
+
+/// Returns the time that a message has in its stream, in nanoseconds.
+pub(crate) fn timestamp(nanos: i128) -> Timestamp {
+    Timestamp::from_millis(u64::try_from(nanos / 1_000_000).unwrap_or_default())
 }
 
 impl Drop for Consumer {

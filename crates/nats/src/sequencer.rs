@@ -1,12 +1,14 @@
 //! The sequencer.
 
 use async_nats::{HeaderMap, header, jetstream::stream::RawMessageErrorKind};
-use waterclock::cluster::{Entries, OrderBounds, Sequencer, SequencerError, SequencerFuture};
+use waterclock::cluster::{
+    Entries, EntryKind, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture,
+};
 
 use crate::{
     api::{Acknowledgement, Api, ApiError, code},
     connect,
-    entries::NatsEntries,
+    entries::{NatsEntries, timestamp},
     error::ConnectError,
     settings::NatsSettings,
     setup::{self, StreamInfo},
@@ -22,6 +24,8 @@ pub struct NatsSequencer {
     api: Api,
     stream: String,
     subject: String,
+    /// The subject of snapshots.
+    snapshots: String,
     max_entry: usize,
 }
 
@@ -55,9 +59,9 @@ impl NatsSequencer {
     }
 
     fn new(api: Api, settings: NatsSettings, max_payload: usize) -> Self {
-        let subject = settings.subject();
+        let (subject, snapshots) = (settings.subject(), settings.snapshots());
         let max_entry = max_payload.min(MAX_MESSAGE) - MAX_HEADERS;
-        Self { api, stream: settings.stream, subject, max_entry }
+        Self { api, stream: settings.stream, subject, snapshots, max_entry }
     }
 }
 
@@ -72,14 +76,19 @@ impl Sequencer for NatsSequencer {
         })
     }
 
-    fn propose(&self, entry: Vec<u8>, is_first: bool) -> SequencerFuture<'_, u64> {
+    fn propose(&self, entry: Vec<u8>, kind: EntryKind) -> SequencerFuture<'_, u64> {
         Box::pin(async move {
+            let is_first = kind == EntryKind::First;
+            let subject = match kind {
+                EntryKind::Snapshot => &self.snapshots,
+                EntryKind::First | EntryKind::Other => &self.subject,
+            };
             let mut headers = HeaderMap::new();
             headers.insert(header::NATS_EXPECTED_STREAM, self.stream.as_str());
             if is_first {
                 headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, "0");
             }
-            let sent = self.api.send(self.subject.clone(), headers, entry.into()).await;
+            let sent = self.api.send(subject.clone(), headers, entry.into()).await;
             match sent {
                 Ok(Acknowledgement { sequence }) => Ok(sequence),
                 Err(error) => Err(explain(error, is_first)),
@@ -105,6 +114,39 @@ impl Sequencer for NatsSequencer {
                 Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
                 Err(error) => Err(SequencerError::unavailable(error)),
             }
+        })
+    }
+
+    fn snapshots(&self) -> SequencerFuture<'_, Vec<RawEntry>> {
+        Box::pin(async move {
+            let jetstream = self.api.jetstream().map_err(SequencerError::unavailable)?;
+            let stream = jetstream.get_stream_no_info(&self.stream).await;
+            let stream = stream.map_err(SequencerError::unavailable)?;
+            let (mut found, mut next) = (Vec::new(), 1);
+            loop {
+                let subject = self.snapshots.as_str();
+                let message = match stream.get_first_raw_message_by_subject(subject, next).await {
+                    Ok(message) => message,
+                    Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                        return Ok(found);
+                    }
+                    Err(error) => return Err(SequencerError::unavailable(error)),
+                };
+                let (position, time) =
+                    (message.sequence, timestamp(message.time.unix_timestamp_nanos()));
+                next = position + 1;
+                found.push(RawEntry { position, time, bytes: message.payload.into() });
+            }
+        })
+    }
+
+    fn trim(&self, up_to: u64) -> SequencerFuture<'_, ()> {
+        Box::pin(async move {
+            let jetstream = self.api.jetstream().map_err(SequencerError::unavailable)?;
+            let stream = jetstream.get_stream_no_info(&self.stream).await;
+            let stream = stream.map_err(SequencerError::unavailable)?;
+            let purged = stream.purge().sequence(up_to + 1).await;
+            purged.map(|_| ()).map_err(SequencerError::unavailable)
         })
     }
 

@@ -42,6 +42,11 @@ impl Default for NatsSettings {
 }
 
 impl NatsSettings {
+    /// Returns the subject on which the parts of snapshots are published.
+    pub(crate) fn snapshots(&self) -> String {
+        format!("{}.snapshots", self.stream)
+    }
+
     /// Returns the subject on which entries are published.
     pub(crate) fn subject(&self) -> String {
         format!("{}.entries", self.stream)

@@ -236,7 +236,7 @@ pub(crate) fn stream_config(settings: &NatsSettings) -> Map<String, Value> {
         "name": settings.stream,
         "description": "The order of events of a Waterclock cluster",
         "metadata": { MARK: "1" },
-        "subjects": [settings.subject()],
+        "subjects": [settings.subject(), settings.snapshots()],
         "storage": "file",
         "num_replicas": settings.replicas,
         "retention": "limits",

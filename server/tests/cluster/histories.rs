@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn a_refused_event_that_is_stored_is_found() {
         assert_wrong("refused (no), but stored", |history| {
-            change_logs(history, |log| log.push(event(7)))
+            change_logs(history, |log| log.push(event(7)));
         });
     }
 

@@ -35,7 +35,7 @@ async fn a_node_that_joins_later_has_the_same_log() {
     let next = acknowledged(&cluster.nodes[0], "t.0", "next").await;
     let start = ReaderStart::After(last.id);
     for transport in Transport::ALL {
-        assert_eq!(read(&joined, transport, "t.0", start, 1).await, [next.clone()]);
+        assert_eq!(read(&joined, transport, "t.0", start, 1).await, std::slice::from_ref(&next));
     }
     let log = whole_log(address).await.unwrap();
     assert_eq!(log.len(), 3 * COUNT + 1);

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Time in which everything must happen that a test waits for.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 /// Number of the servers, and of the nodes at the start.
 pub const COUNT: usize = 3;
 /// Pause between two looks at a condition.

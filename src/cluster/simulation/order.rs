@@ -7,7 +7,9 @@ use tempfile::TempDir;
 use tokio::task::yield_now;
 
 use crate::{
-    cluster::{Entries, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture},
+    cluster::{
+        Entries, EntryKind, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture,
+    },
     event_log::{
         Appended, EventLog as _, ReadLimit, SqliteLog,
         entry::{Entry, EntryOutcome, Sequenced},
@@ -28,9 +30,12 @@ pub struct Order {
 }
 
 struct OrderState {
-    entries: Vec<RawEntry>,
+    /// All entries, with their kinds.
+    entries: Vec<(RawEntry, EntryKind)>,
+    /// The position up to which entries were removed.
+    trimmed: u64,
     /// Entries that are still on their way although their senders have been told nothing.
-    late: Vec<Vec<u8>>,
+    late: Vec<(Vec<u8>, EntryKind)>,
     stored: Vec<Stored>,
     random: fastrand::Rng,
     clock: u64,
@@ -43,6 +48,7 @@ impl Order {
         let folder = super::folder();
         let state = OrderState {
             entries: Vec::new(),
+            trimmed: 0,
             late: Vec::new(),
             stored: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -85,7 +91,7 @@ impl Order {
             }
             state.late.swap_remove(number % state.late.len())
         };
-        self.add(late).await;
+        self.add(late.0, late.1).await;
         true
     }
 
@@ -94,17 +100,17 @@ impl Order {
     }
 
     pub fn last(&self) -> u64 {
-        self.state.lock().entries.last().map_or(0, |last| last.position)
+        self.state.lock().entries.last().map_or(0, |(last, _)| last.position)
     }
 
-    async fn add(&self, bytes: Vec<u8>) -> u64 {
+    async fn add(&self, bytes: Vec<u8>, kind: EntryKind) -> u64 {
         let raw = {
             let state = &mut *self.state.lock();
-            let last = state.entries.last().map_or(0, |last| last.position);
+            let last = state.entries.last().map_or(0, |(last, _)| last.position);
             let position = last + state.random.u64(1..3);
             let time = Timestamp::from_millis(state.clock);
             let raw = RawEntry { position, time, bytes };
-            state.entries.push(raw.clone());
+            state.entries.push((raw.clone(), kind));
             raw
         };
         let entry = Sequenced::decode(raw.position, raw.time, &raw.bytes).unwrap();
@@ -131,6 +137,15 @@ impl Order {
             }
         }
         raw.position
+    }
+}
+
+impl OrderState {
+    /// Returns the entries after a position that were not removed.
+    fn kept_after(&self, after: u64) -> impl Iterator<Item = &RawEntry> {
+        let after = after.max(self.trimmed);
+        let next = self.entries.partition_point(|(entry, _)| entry.position <= after);
+        self.entries[next..].iter().map(|(entry, _)| entry)
     }
 }
 
@@ -165,22 +180,22 @@ impl Sequencer for SimulatedSequencer {
     fn bounds(&self) -> SequencerFuture<'_, OrderBounds> {
         Box::pin(async move {
             self.delay().await?;
-            let last = self.order.last();
-            Ok(OrderBounds { stream: STREAM.to_owned(), first: 1, last })
+            let (last, first) = (self.order.last(), self.order.state.lock().trimmed + 1);
+            Ok(OrderBounds { stream: STREAM.to_owned(), first, last })
         })
     }
 
-    fn propose(&self, bytes: Vec<u8>, is_first: bool) -> SequencerFuture<'_, u64> {
+    fn propose(&self, bytes: Vec<u8>, kind: EntryKind) -> SequencerFuture<'_, u64> {
         Box::pin(async move {
             self.delay().await?;
             if self.fails(15) {
-                self.order.state.lock().late.push(bytes);
+                self.order.state.lock().late.push((bytes, kind));
                 return Err(SequencerError::unconfirmed("on its way"));
             }
-            if is_first && self.order.last() > 0 {
+            if kind == EntryKind::First && self.order.last() > 0 {
                 return Err(SequencerError::Begun);
             }
-            let position = self.order.add(bytes).await;
+            let position = self.order.add(bytes, kind).await;
             if self.fails(30) {
                 return pending().await;
             }
@@ -201,9 +216,30 @@ impl Sequencer for SimulatedSequencer {
     fn entry(&self, position: u64) -> SequencerFuture<'_, Option<Vec<u8>>> {
         Box::pin(async move {
             self.delay().await?;
-            let entries = &self.order.state.lock().entries;
-            let entry = entries.iter().find(|entry| entry.position == position);
+            let state = &*self.order.state.lock();
+            let mut kept = state.kept_after(position - 1);
+            let entry = kept.next().filter(|entry| entry.position == position);
             Ok(entry.map(|entry| entry.bytes.clone()))
+        })
+    }
+
+    fn snapshots(&self) -> SequencerFuture<'_, Vec<RawEntry>> {
+        Box::pin(async move {
+            self.delay().await?;
+            let state = &*self.order.state.lock();
+            let is_kept = |(entry, kind): &&(RawEntry, EntryKind)| {
+                *kind == EntryKind::Snapshot && entry.position > state.trimmed
+            };
+            Ok(state.entries.iter().filter(is_kept).map(|(entry, _)| entry.clone()).collect())
+        })
+    }
+
+    fn trim(&self, up_to: u64) -> SequencerFuture<'_, ()> {
+        Box::pin(async move {
+            self.delay().await?;
+            let trimmed = &mut self.order.state.lock().trimmed;
+            *trimmed = up_to.max(*trimmed);
+            Ok(())
         })
     }
 
@@ -228,11 +264,7 @@ impl Entries for SimulatedEntries {
                 if self.sequencer.fails(100) {
                     return Err(SequencerError::unavailable("no longer sent"));
                 }
-                let next = {
-                    let entries = &self.sequencer.order.state.lock().entries;
-                    let next = entries.partition_point(|entry| entry.position <= self.after);
-                    entries.get(next).cloned()
-                };
+                let next = self.sequencer.order.state.lock().kept_after(self.after).next().cloned();
                 if let Some(next) = next {
                     self.after = next.position;
                     return Ok(next);

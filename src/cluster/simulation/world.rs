@@ -19,7 +19,10 @@ use super::{
     order::{Order, SimulatedSequencer},
 };
 use crate::{
-    cluster::{ClusterLog, JoinError, NodeSettings, node::Node as ClusterNode},
+    cluster::{
+        ClusterLog, ClusterStatus, JoinError, NodeSettings, node::Node as ClusterNode,
+        trimming::trim,
+    },
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{EventLog as _, Retention, SqliteLog, dump},
     hub::{
@@ -149,6 +152,7 @@ impl World {
                     self.order.cut(node, is_cut);
                 }
                 615..620 => self.crash(),
+                640..660 => self.trim(),
                 620..640 => {
                     let order = Arc::clone(&self.order);
                     wait(order.deliver_late());
@@ -187,7 +191,13 @@ impl World {
         let (mut quiet, mut turns) = (0, 0);
         while quiet < 20 {
             turns += 1;
-            assert!(turns < 100_000, "{} publishes have no end", self.publishes.len());
+            assert!(
+                turns < 10_000,
+                "{} publishes have no end; the nodes are at {:?} of {}",
+                self.publishes.len(),
+                [0, 1, 2].map(|node| self.position(node)),
+                self.order.last()
+            );
             let before = (self.publishes.len(), self.messages());
             (0..NODES).for_each(|node| self.turn_of(node));
             self.advance(300);
@@ -275,12 +285,16 @@ impl World {
             }
             // Nobody has begun the order yet, and this node cannot.
             Some(Err(JoinError::Unreachable(_))) => node.life = None,
-            Some(Err(error)) => panic!("node {number}: {error}"),
+            Some(Err(error)) => panic!("node {number}: {error:?}"),
             None => {}
         }
         if let Some(Life { hub: Some((_, node)), .. }) = &self.nodes[number].life {
-            let failure = node.status.borrow().failure.clone();
-            assert!(failure.is_none(), "node {number}: {failure:?}");
+            let status = node.status.borrow().clone();
+            let ClusterStatus { failure, needs_restart, .. } = status;
+            assert!(failure.is_none() || needs_restart, "node {number}: {failure:?}");
+            if needs_restart {
+                self.kill(number);
+            }
         }
     }
 
@@ -291,9 +305,8 @@ impl World {
         }
     }
 
-    /// Kills a node. It may lose its last entries, or its whole disk.
-    fn crash(&mut self) {
-        let number = self.random.usize(..NODES);
+    /// Kills a node, with the connections of its clients.
+    fn kill(&mut self, number: usize) {
         self.publishes.retain(|publish| {
             let is_lost = publish.node == number;
             if is_lost && publish.draft.key.is_some() {
@@ -306,8 +319,14 @@ impl World {
                 reader.connection = Connection::Closed;
             }
         }
-        let node = &mut self.nodes[number];
-        node.life = None;
+        self.nodes[number].life = None;
+    }
+
+    /// Kills a node. It may lose its last entries, or its whole disk.
+    fn crash(&mut self) {
+        let number = self.random.usize(..NODES);
+        self.kill(number);
+        let node = &self.nodes[number];
         match self.random.usize(..6) {
             0 => copy(node.folder.path(), node.saved.path()),
             1 => copy(node.saved.path(), node.folder.path()),
@@ -444,6 +463,7 @@ impl World {
             history.sessions.push(session);
         }
         let position = self.position(node);
+        let shown = self.hub(node).map_or(0, |hub| hub.newest());
         let Reader { history, connection, cursor } = &mut self.readers[number];
         let Connection::Open(_, subscriber) = connection else { return };
         let Some(session) = history.sessions.last_mut() else { return };
@@ -457,13 +477,22 @@ impl World {
                 let status = life.hub.as_ref().map(|(_, node)| node.status.borrow().clone());
                 assert_eq!(gap.reason, GapReason::Expired, "{gap:?} {status:?}");
                 let cursor = subscriber.cursor().sequence;
-                session.messages.push(Message::Expired { step: position, cursor });
+                session.messages.push(Message::Expired { step: position, cursor, shown });
             }
             Ok(Delivery::End { .. }) => unreachable!("no topic ends"),
             Err(error) => panic!("a mirror could not be read: {error}"),
         }
         if subscriber.is_settled() {
             *cursor = subscriber.cursor().sequence;
+        }
+    }
+
+    /// Removes entries that no node needs.
+    fn trim(&mut self) {
+        let number = self.random.usize(..NODES);
+        if let Some(Life { hub: Some((_, node)), runtime, .. }) = &self.nodes[number].life {
+            let node = Arc::clone(node);
+            runtime.spawn(async move { trim(&node).await });
         }
     }
 
@@ -488,7 +517,13 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 
 fn clear(folder: &Path) {
     for file in fs::read_dir(folder).unwrap() {
-        fs::remove_file(file.unwrap().path()).unwrap();
+        let path = file.unwrap().path();
+        // Logs that were set aside are folders.
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
     }
 }
 
@@ -496,6 +531,9 @@ fn copy(from: &Path, to: &Path) {
     clear(to);
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
+        if file.path().is_dir() {
+            continue;
+        }
         fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }

@@ -78,6 +78,17 @@ pub enum OpenError {
     },
 }
 
+/// A reason for which a mirror cannot be completed by a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The mirror cannot be written, or does not fit to the snapshot.
+    #[error(transparent)]
+    EventLog(#[from] EventLogError),
+    /// The mirror cannot be opened again.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
 impl OpenError {
     /// Returns `true` if the error may come from a full disk.
     pub(super) fn may_lack_room(&self) -> bool {

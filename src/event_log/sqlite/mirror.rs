@@ -1,12 +1,12 @@
 //! The place of a mirror in a cluster's order, as the database has it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use crate::{
     event_log::{
-        entry::{Mirrored, OrderPlace, Sequenced, Tag, WireRetention},
+        entry::{Mark, Mirrored, OrderPlace, Sequenced, Tag, WireRetention},
         retention::Retention,
     },
     timestamp::Timestamp,
@@ -16,6 +16,8 @@ use crate::{
 const TIDY_POSITIONS: u64 = 16;
 /// Time after which it does so, too, in milliseconds.
 const TIDY_MILLIS: u64 = 10_000;
+/// Number of positions after which a mirror remembers its place.
+const MARK_POSITIONS: u64 = if cfg!(test) { 8 } else { 1024 };
 /// Maximum number of senders whose proposals are told apart. A sender is one life of a process.
 const MAX_SENDERS: usize = 1000;
 /// Number of the last places whose digests are compared with those that other nodes have seen.
@@ -26,20 +28,30 @@ pub(super) struct Mirror {
     pub stream: String,
     pub place: OrderPlace,
     /// The digest of the last entry.
-    last: u64,
+    pub last: u64,
     /// The time of the last entry. Times of entries never go back.
-    time: Timestamp,
+    pub time: Timestamp,
     /// The retention of all nodes; `None` before the first entry.
     pub retention: Option<Retention>,
+    /// The part of the order up to a snapshot's place, while a node joins.
+    pub joining: Option<Joining>,
     /// The number of the last proposal of each sender, and its position.
     senders: HashMap<String, (u64, u64)>,
     recent: VecDeque<OrderPlace>,
 }
 
+/// The outcomes of entries that a node cannot decide on, since it does not have those before.
+pub(super) struct Joining {
+    /// The drafts that are no new events, as in a snapshot.
+    pub refused: HashSet<(u64, i64)>,
+}
+
 /// The progress that an entry makes.
 pub(super) struct EntryStep<'a> {
-    place: OrderPlace,
+    pub place: OrderPlace,
     last: u64,
+    /// The state before the step, if it is to be remembered.
+    mark: Option<Mark>,
     pub time: Timestamp,
     tag: &'a Tag,
     /// The sender that makes room for that of the tag.
@@ -49,40 +61,57 @@ pub(super) struct EntryStep<'a> {
 impl Mirror {
     /// Reads the place from the database. Returns `None` if the log mirrors nothing.
     pub fn read(connection: &Connection) -> rusqlite::Result<Option<Self>> {
-        let select = "SELECT stream, position, digest, last, time, retention FROM mirror";
+        let select =
+            "SELECT stream, position, digest, last, time, retention, is_joining FROM mirror";
         let read = connection.query_row(select, [], |row| {
             let digest = |column| row.get(column).map(i64::cast_unsigned);
             let place = OrderPlace { position: row.get(1)?, digest: digest(2)? };
             let time = Timestamp::from_millis(row.get(4)?);
             let retention = serde_json::from_str::<WireRetention>(row.get_ref(5)?.as_str()?);
-            Ok((row.get(0)?, place, digest(3)?, time, retention.ok().map(Retention::from)))
+            let retention = retention.ok().map(Retention::from);
+            let joining = row.get::<_, bool>(6)?.then(|| Joining { refused: HashSet::new() });
+            Ok((row.get(0)?, place, digest(3)?, time, retention, joining))
         });
-        let Some((stream, place, last, time, retention)) = read.optional()? else {
+        let Some((stream, place, last, time, retention, joining)) = read.optional()? else {
             return Ok(None);
         };
         let mut select = connection.prepare("SELECT sender, number, position FROM senders")?;
         let senders = select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
         let senders = senders.collect::<rusqlite::Result<_>>()?;
         let recent = VecDeque::from([place]);
-        Ok(Some(Self { stream, place, last, time, retention, senders, recent }))
+        Ok(Some(Self { stream, place, last, time, retention, joining, senders, recent }))
     }
 
     /// Makes a log a mirror that has no entries yet.
     pub fn begin(connection: &Connection) -> rusqlite::Result<()> {
-        connection.execute("INSERT INTO mirror VALUES ('', 0, 0, 0, 0, '')", []).map(|_| ())
+        connection.execute("INSERT INTO mirror VALUES ('', 0, 0, 0, 0, '', 0)", []).map(|_| ())
     }
 
     /// Returns the part that others see.
     pub fn mirrored(&self) -> Mirrored {
-        let Self { stream, place, last, retention, .. } = self;
-        Mirrored { stream: stream.clone(), place: *place, last: *last, retention: *retention }
+        let Self { stream, place, last, retention, joining, .. } = self;
+        Mirrored {
+            stream: stream.clone(),
+            place: *place,
+            last: *last,
+            retention: *retention,
+            is_joining: joining.is_some(),
+        }
+    }
+
+    /// Returns the state at the place, whose newest sequence number is `newest`.
+    pub fn mark(&self, newest: u64) -> Mark {
+        let Self { place, last, time, .. } = self;
+        Mark { place: *place, last: *last, time_ms: time.as_millis(), newest }
     }
 
     /// Returns the progress that an entry makes.
-    pub fn step<'a>(&self, entry: &'a Sequenced) -> EntryStep<'a> {
+    pub fn step<'a>(&self, entry: &'a Sequenced, newest: u64) -> EntryStep<'a> {
         let (time, tag) = (self.time.max(entry.time), &entry.proposal.tag);
         let (place, forgotten) = (self.place.after(entry), self.to_forget(tag));
-        EntryStep { place, last: entry.digest, time, tag, forgotten }
+        let is_marked = self.place.position / MARK_POSITIONS != place.position / MARK_POSITIONS;
+        let mark = is_marked.then(|| self.mark(newest));
+        EntryStep { place, last: entry.digest, mark, time, tag, forgotten }
     }
 
     /// Returns the sender that makes room for that of a tag, if one must: the one that has been
@@ -112,6 +141,12 @@ impl Mirror {
         self.senders.get(&tag.sender).is_some_and(|(last, _)| tag.number <= *last)
     }
 
+    /// Returns the senders with the numbers of their last proposals, and the positions of these.
+    pub fn senders(&self) -> impl Iterator<Item = (String, u64, u64)> {
+        let senders = self.senders.iter();
+        senders.map(|(sender, (number, position))| (sender.clone(), *number, *position))
+    }
+
     pub fn advance(&mut self, step: EntryStep<'_>) {
         (self.place, self.last, self.time) = (step.place, step.last, step.time);
         if let Some(sender) = step.forgotten {
@@ -135,6 +170,12 @@ impl EntryStep<'_> {
             .prepare_cached("UPDATE mirror SET position = ?1, digest = ?2, last = ?3, time = ?4")?;
         let digests = (digest.cast_signed(), self.last.cast_signed());
         update.execute((position, digests.0, digests.1, self.time.as_millis()))?;
+        if let Some(Mark { place, last, time_ms, newest }) = self.mark {
+            let digests = (place.digest.cast_signed(), last.cast_signed());
+            let mark = (place.position, digests.0, digests.1, time_ms, newest);
+            transaction
+                .execute("INSERT OR REPLACE INTO marks VALUES (?1, ?2, ?3, ?4, ?5)", mark)?;
+        }
         if let Some(forgotten) = &self.forgotten {
             transaction.execute("DELETE FROM senders WHERE sender = ?1", [forgotten])?;
         }

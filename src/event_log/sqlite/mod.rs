@@ -45,7 +45,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-pub use error::OpenError;
+pub use error::{OpenError, SettleError};
 pub use reserve::volume_bytes;
 #[cfg(test)]
 pub(crate) use {in_place::wait_in_place, mirror_tests::dump};
@@ -56,7 +56,7 @@ const MAX_BUSY: Duration = Duration::from_secs(30);
 use super::{
     changed_topics::ChangedTopics,
     drops::Dropped,
-    entry::{ApplyError, EntryOutcome, Mirrored, Sequenced},
+    entry::{ApplyError, EntryOutcome, Mirrored, Sequenced, Snapshot},
     retention::Retention,
     store::{
         Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
@@ -204,7 +204,53 @@ impl SqliteLog {
     ///
     /// If the log could not be written.
     pub async fn join(&self, stream: String) -> Result<(), EventLogError> {
-        self.command(|reply| Command::Join { stream, reply }).await?
+        self.mirror_command(move |writer| writer.join(&stream)).await
+    }
+
+    /// Returns a snapshot by which the cluster can do without its entries before the snapshot's
+    /// base. Returns `None` if those from the position `first` on are few.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn snapshot(&self, first: u64) -> Result<Option<Snapshot>, EventLogError> {
+        self.mirror_command(move |writer| writer.snapshot(first)).await
+    }
+
+    /// Makes an empty mirror begin at the base of a snapshot. Then the entries up to the snapshot's
+    /// place must be applied, and [`settle`](Self::settle) completes the mirror.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be written.
+    pub async fn load(&self, snapshot: Arc<Snapshot>, stream: String) -> Result<(), EventLogError> {
+        self.mirror_command(move |writer| writer.load(&snapshot, &stream)).await
+    }
+
+    /// Completes a mirror that has applied all entries up to the place of a snapshot, and opens it
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// If the mirror is at another place, or could not be written or opened.
+    pub async fn settle(self, snapshot: Arc<Snapshot>) -> Result<Self, SettleError> {
+        self.mirror_command(move |writer| writer.settle(&snapshot)).await?;
+        let folder = self.database.parent().unwrap_or(&self.database).to_owned();
+        drop(self);
+        Ok(Self::open_mirror(&folder)?)
+    }
+
+    async fn mirror_command<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, EventLogError> + Send + 'static,
+    ) -> Result<T, EventLogError> {
+        let command = |reply: oneshot::Sender<_>| {
+            Command::Mirror(Box::new(move |writer| {
+                // The caller may have stopped waiting.
+                let _ = reply.send(work(writer));
+            }))
+        };
+        self.command(command).await?
     }
 
     /// Applies an entry of a cluster's order. The log must be a mirror.

@@ -62,8 +62,21 @@ pub(super) const MIGRATIONS: [&str; 4] = [
          digest INTEGER NOT NULL,
          last INTEGER NOT NULL,
          time INTEGER NOT NULL,
-         retention TEXT NOT NULL
+         retention TEXT NOT NULL,
+         is_joining INTEGER NOT NULL
      ) STRICT;
+     CREATE TABLE marks (
+         position INTEGER PRIMARY KEY,
+         digest INTEGER NOT NULL,
+         last INTEGER NOT NULL,
+         time INTEGER NOT NULL,
+         newest INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE refused (
+         position INTEGER NOT NULL,
+         draft INTEGER NOT NULL,
+         PRIMARY KEY (position, draft)
+     ) STRICT, WITHOUT ROWID;
      CREATE TABLE senders (
          sender TEXT PRIMARY KEY,
          number INTEGER NOT NULL,

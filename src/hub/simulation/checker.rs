@@ -55,6 +55,9 @@ pub enum Message {
         step: u64,
         /// The cursor behind it.
         cursor: u64,
+        /// The newest event that the hub had shown. It may deliver later ones that the log has
+        /// dropped in the meantime.
+        shown: u64,
     },
 }
 
@@ -157,7 +160,7 @@ impl History {
                         delivered.insert(sequence);
                         read = sequence;
                     }
-                    Message::Expired { step, cursor } => {
+                    Message::Expired { step, cursor, shown } => {
                         let is_lost = |stored: &&Stored| {
                             let Stored { event, dropped: Some(dropped), .. } = stored else {
                                 return false;
@@ -171,15 +174,16 @@ impl History {
                         let lost: Vec<_> = lost.map(|stored| stored.event.id.sequence).collect();
                         announced.extend(lost.iter().copied());
                         self.check_passed(reader, read, *cursor, &announced)?;
-                        gaps.push((read, *step, lost));
+                        gaps.push((read, *step, *shown, lost));
                         read = read.max(*cursor);
                     }
                 }
             }
-            for (place, step, lost) in gaps {
+            for (place, step, shown, lost) in gaps {
                 // A hub does not know which of the events from before its start it could deliver.
-                let may_be_none =
+                let is_from_before =
                     place < session.hub_start && (!lost.is_empty() || self.restarts_forget_topics);
+                let may_be_none = is_from_before || lost.iter().any(|sequence| *sequence > shown);
                 if !may_be_none && lost.iter().all(|sequence| delivered.contains(sequence)) {
                     return Err(format!(
                         "{topics:?}: the gap after {place}, in step {step}, is none: {lost:?}"
@@ -266,7 +270,7 @@ mod tests {
     }
 
     fn expired(step: u64, cursor: u64) -> Message {
-        Message::Expired { step, cursor }
+        Message::Expired { step, cursor, shown: u64::MAX }
     }
 
     fn acknowledged(sequence: u64, topic: &str, key: Option<&str>) -> Acknowledged {

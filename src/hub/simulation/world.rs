@@ -249,7 +249,8 @@ impl World {
             Ok(Delivery::Gap(gap)) => {
                 assert_eq!(gap.reason, GapReason::Expired, "{gap:?}");
                 let (step, cursor) = (self.disk.step(), subscriber.cursor().sequence);
-                session.messages.push(Message::Expired { step, cursor });
+                let shown = u64::MAX;
+                session.messages.push(Message::Expired { step, cursor, shown });
             }
             Ok(Delivery::End { .. }) => unreachable!("no topic ends"),
             Err(_) => {

@@ -18,7 +18,7 @@ use super::{
     channel::Channel,
     frame::{Batch, Frame},
     membership::Membership,
-    ring::Slot,
+    ring::{Deletion, Slot},
     state::HubState,
 };
 use crate::{
@@ -504,7 +504,18 @@ impl Subscriber {
                     }
                     frames.push(frame);
                 }
-                Slot::Deleted { deletion, .. } if is_wanted && deletion.drops > self.drops => {
+                Slot::Deleted { deletion, frame: Some(frame), .. }
+                    if is_wanted && !self.is_dropped(&deletion.topic, sequence) =>
+                {
+                    bytes += frame.size();
+                    if bytes > Batch::LIMIT.bytes && !frames.is_empty() {
+                        break;
+                    }
+                    frames.push(frame);
+                }
+                Slot::Deleted { deletion, .. }
+                    if is_wanted && !self.is_known(&deletion, sequence) =>
+                {
                     if frames.is_empty() {
                         self.read = read;
                         return RingRead::Deleted;
@@ -517,6 +528,21 @@ impl Subscriber {
         }
         self.read = read;
         RingRead::Frames(frames)
+    }
+
+    /// Returns `true` if the log has dropped an event of a topic.
+    fn is_dropped(&self, topic: &Topic, sequence: u64) -> bool {
+        self.state.log.dropped(&topic.clone().into()) >= sequence
+    }
+
+    /// Returns `true` if the reader has been told that a deleted event is gone.
+    fn is_known(&self, deletion: &Deletion, sequence: u64) -> bool {
+        // The log may have dropped the event before the deletion.
+        let is_told = || {
+            let topic = deletion.topic.clone().into();
+            self.state.log.dropped_after(&topic, sequence - 1, self.drops).newest == 0
+        };
+        deletion.drops <= self.drops || self.is_dropped(&deletion.topic, sequence) && is_told()
     }
 
     /// Begins to read from the log, for events that the ring no longer has.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use waterclock::cluster::{RawEntry, Sequencer as _};
+use waterclock::cluster::{EntryKind, RawEntry, Sequencer as _};
 use waterclock_nats::{NatsSequencer, NatsSettings};
 
 use crate::support::{
@@ -50,9 +50,9 @@ async fn the_order_outlives_its_leader() {
     // Nodes may start at the same time, before the cluster has a leader.
     let connect = || NatsSequencer::connect(settings(&servers));
     let (sequencer, other) = tokio::try_join!(connect(), connect()).unwrap();
-    sequencer.propose("first".into(), true).await.unwrap();
+    sequencer.propose("first".into(), EntryKind::First).await.unwrap();
     let large = vec![b'x'; sequencer.max_entry()];
-    assert_eq!(sequencer.propose(large.clone(), false).await.unwrap(), 2);
+    assert_eq!(sequencer.propose(large.clone(), EntryKind::Other).await.unwrap(), 2);
     assert_eq!(sequencer.entry(2).await.unwrap().as_ref(), Some(&large));
     let stream = sequencer.bounds().await.unwrap().stream;
     // Another node follows all the time.
@@ -101,12 +101,12 @@ const END: &str = "end";
 async fn no_entry_is_accepted_by_a_minority() {
     let mut servers = cluster::<3>();
     let sequencer = NatsSequencer::connect(settings(&servers)).await.unwrap();
-    assert_eq!(sequencer.propose("first".into(), true).await.unwrap(), 1);
+    assert_eq!(sequencer.propose("first".into(), EntryKind::First).await.unwrap(), 1);
     servers[1].kill();
     servers[2].kill();
     // The one that is left may take entries for a moment, but cannot acknowledge them.
     for _ in 0..3 {
-        sequencer.propose("lost?".into(), false).await.unwrap_err();
+        sequencer.propose("lost?".into(), EntryKind::Other).await.unwrap_err();
     }
     servers[1].restart();
     let position = propose(&sequencer, "after").await;

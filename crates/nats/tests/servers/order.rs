@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waterclock::{
     Timestamp,
-    cluster::{OrderBounds, Sequencer as _, SequencerError},
+    cluster::{EntryKind, OrderBounds, RawEntry, Sequencer as _, SequencerError},
 };
 use waterclock_nats::NatsSequencer;
 
@@ -20,8 +20,8 @@ async fn entries_come_back_in_order() {
     assert_eq!(sequencer.entry(1).await.unwrap(), None);
 
     let before = Timestamp::now();
-    assert_eq!(sequencer.propose("first".into(), true).await.unwrap(), 1);
-    assert_eq!(sequencer.propose("second".into(), false).await.unwrap(), 2);
+    assert_eq!(sequencer.propose("first".into(), EntryKind::First).await.unwrap(), 1);
+    assert_eq!(sequencer.propose("second".into(), EntryKind::Other).await.unwrap(), 2);
     let after = Timestamp::now();
 
     let stream = bounds.stream;
@@ -49,7 +49,7 @@ async fn other_nodes_follow_as_entries_come() {
         // A read that is given up loses nothing.
         let unread = tokio::time::timeout(Duration::from_millis(1), entries.next()).await;
         assert!(unread.is_err());
-        assert_eq!(one.propose(text.clone().into(), false).await.unwrap(), number);
+        assert_eq!(one.propose(text.clone().into(), EntryKind::Other).await.unwrap(), number);
         let entry = soon(entries.next()).await.unwrap();
         assert_eq!((entry.position, entry.bytes), (number, text.into_bytes()));
     }
@@ -59,9 +59,9 @@ async fn other_nodes_follow_as_entries_come() {
 async fn the_order_begins_once() {
     let server = NatsServer::start();
     let (one, two) = (server.sequencer().await, server.sequencer().await);
-    one.propose("one".into(), true).await.unwrap();
+    one.propose("one".into(), EntryKind::First).await.unwrap();
     for sequencer in [&one, &two] {
-        let error = sequencer.propose("two".into(), true).await.unwrap_err();
+        let error = sequencer.propose("two".into(), EntryKind::First).await.unwrap_err();
         assert!(matches!(error, SequencerError::Begun), "{error:?}");
     }
     assert_eq!(texts(&read(&two, 0, 1).await), ["one"]);
@@ -74,14 +74,14 @@ async fn entries_may_be_as_large_as_the_sequencer_says() {
     let sequencer = server.sequencer().await;
     assert_eq!(sequencer.max_entry(), (1 << 20) - (4 << 10));
     let large = vec![b'x'; sequencer.max_entry()];
-    sequencer.propose(large.clone(), true).await.unwrap();
+    sequencer.propose(large.clone(), EntryKind::First).await.unwrap();
     assert_eq!(read(&sequencer, 0, 1).await[0].bytes, large);
     assert_eq!(sequencer.entry(1).await.unwrap(), Some(large));
 
-    let error = sequencer.propose(vec![b'x'; 1 << 20], false).await.unwrap_err();
+    let error = sequencer.propose(vec![b'x'; 1 << 20], EntryKind::Other).await.unwrap_err();
     assert!(matches!(error, SequencerError::Unavailable(_)), "{error:?}");
     // The connection has not suffered.
-    assert_eq!(sequencer.propose("small".into(), false).await.unwrap(), 2);
+    assert_eq!(sequencer.propose("small".into(), EntryKind::Other).await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -90,12 +90,35 @@ async fn a_long_order_is_read_in_several_batches() {
     let sequencer = server.sequencer().await;
     let proposed: Vec<_> = (1..=500).map(|number| format!("entry {number}")).collect();
     for text in &proposed {
-        sequencer.propose(text.clone().into(), false).await.unwrap();
+        sequencer.propose(text.clone().into(), EntryKind::Other).await.unwrap();
     }
     // Less time than it takes until a request that was not answered is repeated.
     let started = Instant::now();
     assert_eq!(texts(&read(&sequencer, 0, 500).await), proposed);
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn snapshots_are_found_and_take_the_place_of_entries() {
+    let server = NatsServer::start();
+    let sequencer = server.sequencer().await;
+    assert_eq!(sequencer.snapshots().await.unwrap(), []);
+    for (kind, text) in (1..).zip(["first", "one", "second", "two", "third"]) {
+        let kind = if kind % 2 == 0 { EntryKind::Snapshot } else { EntryKind::Other };
+        sequencer.propose(text.into(), kind).await.unwrap();
+    }
+    let texts = async || {
+        let found = sequencer.snapshots().await.unwrap();
+        let text = |raw: RawEntry| (raw.position, String::from_utf8(raw.bytes).unwrap());
+        found.into_iter().map(text).collect::<Vec<_>>()
+    };
+    assert_eq!(texts().await, [(2, "one".to_owned()), (4, "two".to_owned())]);
+    sequencer.trim(3).await.unwrap();
+    let OrderBounds { first, last, .. } = sequencer.bounds().await.unwrap();
+    assert_eq!((first, last), (4, 5));
+    assert_eq!(texts().await, [(4, "two".to_owned())]);
+    sequencer.trim(2).await.unwrap();
+    assert_eq!(sequencer.bounds().await.unwrap().first, 4);
 }
 
 #[tokio::test]
@@ -118,7 +141,7 @@ async fn purged_entries_leave_holes() {
     stream.purge().await.unwrap();
     let bounds = sequencer.bounds().await.unwrap();
     assert_eq!((bounds.first, bounds.last), (6, 5));
-    let error = sequencer.propose("again".into(), true).await.unwrap_err();
+    let error = sequencer.propose("again".into(), EntryKind::First).await.unwrap_err();
     assert!(matches!(error, SequencerError::Begun), "{error:?}");
 }
 
@@ -142,21 +165,21 @@ async fn consumers_are_deleted_once_they_are_dropped() {
 async fn a_server_that_was_away_is_used_again() {
     let mut server = NatsServer::start();
     let sequencer = server.sequencer().await;
-    sequencer.propose("before".into(), true).await.unwrap();
+    sequencer.propose("before".into(), EntryKind::First).await.unwrap();
     let stream = sequencer.bounds().await.unwrap().stream;
     let mut entries = sequencer.follow(0).await.unwrap();
     assert_eq!(soon(entries.next()).await.unwrap().position, 1);
 
     server.kill();
-    for is_first in [false, true] {
+    for kind in [EntryKind::Other, EntryKind::First] {
         let started = Instant::now();
-        let error = sequencer.propose("away".into(), is_first).await.unwrap_err();
+        let error = sequencer.propose("away".into(), kind).await.unwrap_err();
         assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
         assert!(!matches!(error, SequencerError::Begun), "{error:?}");
     }
     // Once the client has noticed, nothing is sent.
     until("error that is certain", async || {
-        let error = sequencer.propose("away".into(), false).await.unwrap_err();
+        let error = sequencer.propose("away".into(), EntryKind::Other).await.unwrap_err();
         matches!(error, SequencerError::Unavailable(_)).then_some(())
     })
     .await;
@@ -186,15 +209,15 @@ async fn a_server_that_was_away_is_used_again() {
 async fn an_entry_that_is_not_acknowledged_may_be_stored() {
     let server = NatsServer::start();
     let sequencer = server.sequencer().await;
-    sequencer.propose("first".into(), true).await.unwrap();
+    sequencer.propose("first".into(), EntryKind::First).await.unwrap();
     server.suspend();
     let started = Instant::now();
-    let error = sequencer.propose("second".into(), false).await.unwrap_err();
+    let error = sequencer.propose("second".into(), EntryKind::Other).await.unwrap_err();
     assert!(matches!(error, SequencerError::Unconfirmed(_)), "{error:?}");
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     // The client finds out that nobody answers.
     until("error that is certain", async || {
-        let error = sequencer.propose("third".into(), false).await.unwrap_err();
+        let error = sequencer.propose("third".into(), EntryKind::Other).await.unwrap_err();
         matches!(error, SequencerError::Unavailable(_)).then_some(())
     })
     .await;
@@ -209,7 +232,7 @@ async fn a_node_can_start_while_the_server_is_away() {
     let stream = server.sequencer().await.bounds().await.unwrap().stream;
     server.kill();
     let sequencer = NatsSequencer::resume(server.settings()).await.unwrap();
-    let error = sequencer.propose("away".into(), false).await.unwrap_err();
+    let error = sequencer.propose("away".into(), EntryKind::Other).await.unwrap_err();
     assert!(matches!(error, SequencerError::Unavailable(_)), "{error:?}");
     server.restart();
     assert_eq!(propose(&sequencer, "after").await, 1);
@@ -227,7 +250,7 @@ async fn a_stream_that_is_made_again_is_another_one() {
     let jetstream = async_nats::jetstream::new(server.client().await);
     jetstream.delete_stream("waterclock").await.unwrap();
     // Nobody takes entries now.
-    let error = sequencer.propose("lost".into(), false).await.unwrap_err();
+    let error = sequencer.propose("lost".into(), EntryKind::Other).await.unwrap_err();
     assert!(matches!(error, SequencerError::Unavailable(_)), "{error:?}");
     sequencer.bounds().await.unwrap_err();
     soon(entries.next()).await.unwrap_err();

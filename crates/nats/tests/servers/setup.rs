@@ -9,7 +9,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
-use waterclock::cluster::Sequencer as _;
+use waterclock::cluster::{EntryKind, Sequencer as _};
 use waterclock_nats::{ConnectError, NatsSequencer, NatsSettings};
 
 use crate::support::{Configuration, NatsServer, free_ports, read, soon, until};
@@ -127,7 +127,7 @@ async fn servers_must_accept_large_messages() {
     let server = NatsServer::configured(&more("max_payload: 800KB"));
     let sequencer = server.sequencer().await;
     assert_eq!(sequencer.max_entry(), (800 << 10) - (4 << 10));
-    sequencer.propose(vec![b'x'; sequencer.max_entry()], true).await.unwrap();
+    sequencer.propose(vec![b'x'; sequencer.max_entry()], EntryKind::First).await.unwrap();
 }
 
 #[tokio::test]
@@ -346,7 +346,7 @@ async fn users_need_permissions() {
     let servers = vec![format!("nats://u:p@127.0.0.1:{}", server.port)];
     let settings = NatsSettings { servers, ..server.settings() };
     let sequencer = NatsSequencer::connect(settings).await.unwrap();
-    sequencer.propose("first".into(), true).await.unwrap();
+    sequencer.propose("first".into(), EntryKind::First).await.unwrap();
     assert_eq!(read(&sequencer, 0, 1).await[0].bytes, b"first");
     assert_eq!(sequencer.entry(1).await.unwrap().as_deref(), Some(&b"first"[..]));
     assert!(!server.log().contains("Violation"));
@@ -389,7 +389,7 @@ async fn certificates_are_checked() {
     let trusting =
         NatsSettings { timeout: server.settings().timeout, ..settings(Some("cert.pem")) };
     let sequencer = NatsSequencer::connect(trusting).await.unwrap();
-    assert_eq!(sequencer.propose("first".into(), true).await.unwrap(), 1);
+    assert_eq!(sequencer.propose("first".into(), EntryKind::First).await.unwrap(), 1);
 
     for ca in [Some("other.pem"), None] {
         let text = refusal(settings(ca)).await;
@@ -481,7 +481,7 @@ async fn credentials_are_used() {
         ..server.settings()
     };
     let sequencer = NatsSequencer::connect(settings(Some("user.creds"))).await.unwrap();
-    assert_eq!(sequencer.propose("first".into(), true).await.unwrap(), 1);
+    assert_eq!(sequencer.propose("first".into(), EntryKind::First).await.unwrap(), 1);
     for credentials in [Some("stranger.creds"), None] {
         let text = refusal(settings(credentials)).await;
         assert!(text.starts_with("NATS refuses the connection"), "{text}");

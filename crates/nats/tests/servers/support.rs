@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
-use waterclock::cluster::{RawEntry, Sequencer as _};
+use waterclock::cluster::{EntryKind, RawEntry, Sequencer as _};
 use waterclock_nats::{NatsSequencer, NatsSettings};
 
 pub use crate::server::{Configuration, NatsServer, free_ports};
@@ -52,7 +52,8 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// Proposes until an entry is accepted.
 pub async fn propose(sequencer: &NatsSequencer, entry: &str) -> u64 {
-    until("acknowledgement", async || sequencer.propose(entry.into(), false).await.ok()).await
+    until("acknowledgement", async || sequencer.propose(entry.into(), EntryKind::Other).await.ok())
+        .await
 }
 
 /// Reads a number of entries.

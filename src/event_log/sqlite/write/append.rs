@@ -136,6 +136,27 @@ impl<'a> AppendTransaction<'a> {
         self.insert(row_id, draft).map(Ok)
     }
 
+    /// Appends an event that others have decided on. `is_refused` is `true` if it is no new one.
+    pub fn append_decided(
+        &mut self,
+        draft: &Draft,
+        is_refused: bool,
+    ) -> rusqlite::Result<Result<Placed, Rejected>> {
+        if is_refused {
+            // Nobody waits for the result.
+            return Ok(Err(Rejected::KeyReused));
+        }
+        self.max_topics = usize::MAX;
+        let row_id = match self.topic_row(&draft.topic)? {
+            Ok(row_id) => row_id,
+            Err(rejected) => return Ok(Err(rejected)),
+        };
+        if draft.name.is_topic_end() {
+            return self.append_end(row_id, draft).map(Ok);
+        }
+        self.insert(row_id, draft).map(Ok)
+    }
+
     /// Inserts an event. All checks have passed.
     fn insert(&mut self, row_id: i64, draft: &Draft) -> rusqlite::Result<Placed> {
         let sequence = self.newest + 1;

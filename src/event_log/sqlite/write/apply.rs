@@ -8,30 +8,20 @@ use rusqlite::{Transaction, TransactionBehavior};
 use super::{
     super::{index::Index, mirror::EntryStep},
     OVERHEAD, SLICE, Writer,
+    append::Placed,
 };
 use crate::{
     event::Topic,
     event_log::{
-        entry::{ApplyError, Entry, EntryOutcome, Proposal, Sequenced, WireRetention},
+        entry::{ApplyError, Entry, EntryOutcome, Proposal, Sequenced, WHOLE_ENTRY, WireRetention},
         retention::Retention,
-        store::EventLogError,
+        store::{EventLogError, Rejected},
     },
     id::Epoch,
     timestamp::Timestamp,
 };
 
 impl Writer {
-    /// Names the stream that has the entries.
-    pub(super) fn join(&mut self, stream: &str) -> Result<(), EventLogError> {
-        let joined = self.connection.execute("UPDATE mirror SET stream = ?1", [stream]);
-        joined.map_err(|error| self.classify(error))?;
-        if let Some(mirror) = &mut self.mirror {
-            stream.clone_into(&mut mirror.stream);
-            *self.shared.mirrored.lock() = Some(mirror.mirrored());
-        }
-        Ok(())
-    }
-
     /// Applies an entry. Those up to the mirror's place change nothing.
     pub(super) fn apply(&mut self, entry: &Sequenced) -> Result<EntryOutcome, ApplyError> {
         let Sequenced { position, proposal: Proposal { tag, seen, entry: change }, .. } = entry;
@@ -48,20 +38,31 @@ impl Writer {
         // Of two nodes that begin the order, the first one does.
         let is_too_late =
             mirror.is_too_late(tag) || (has_begun && matches!(change, Entry::Begin { .. }));
-        let step = mirror.step(entry);
+        let step = mirror.step(entry, self.shared.index.lock().newest);
+        let joining = mirror.joining.as_ref();
+        let is_whole_refused =
+            joining.map(|joining| joining.refused.contains(&(*position, WHOLE_ENTRY)));
+        let is_too_late = is_whole_refused.unwrap_or(is_too_late);
         if mirror.is_tidy_due(&step) {
             self.drop_all_excess(step.time)?;
         }
         if is_too_late {
-            self.advance(step, |_| Ok(()))?;
+            let refused = (*position, WHOLE_ENTRY);
+            self.advance(step, |transaction| {
+                transaction.execute("INSERT INTO refused VALUES (?1, ?2)", refused).map(|_| ())
+            })?;
             return Ok(EntryOutcome::Repeated);
         }
         Ok(match change {
             Entry::Begin { epoch, retention } => self.apply_begin(step, *epoch, *retention)?,
             Entry::Append(drafts) => {
                 let drafts = drafts.clone();
-                let appended =
-                    self.append_with(drafts, step.time, &|transaction| step.record(transaction))?;
+                let record = |transaction: &Transaction<'_>,
+                              placed: &[Result<Placed, Rejected>]| {
+                    record_refused(transaction, *position, placed)?;
+                    step.record(transaction)
+                };
+                let appended = self.append_with(drafts, step.time, Some(*position), &record)?;
                 self.advanced(step);
                 EntryOutcome::Appended(appended)
             }
@@ -71,6 +72,10 @@ impl Writer {
                 EntryOutcome::Deleted(topic.clone(), deleted)
             }
             Entry::Epoch { epoch, newest } => self.apply_epoch(step, *epoch, *newest)?,
+            Entry::Snapshot(_) => {
+                self.advance(step, |_| Ok(()))?;
+                EntryOutcome::Unchanged
+            }
         })
     }
 
@@ -183,4 +188,19 @@ impl Writer {
         let data: u64 = topics.all().iter().map(|entry| entry.kept().bytes).sum();
         usize::try_from(data).unwrap_or(usize::MAX).saturating_add(count * OVERHEAD)
     }
+}
+
+/// Records the drafts of an entry that are no new events.
+fn record_refused(
+    transaction: &Transaction<'_>,
+    position: u64,
+    placed: &[Result<Placed, Rejected>],
+) -> rusqlite::Result<()> {
+    for (draft, placed) in placed.iter().enumerate() {
+        if !matches!(placed, Ok(Placed { is_duplicate: false, .. })) {
+            let mut insert = transaction.prepare_cached("INSERT INTO refused VALUES (?1, ?2)")?;
+            insert.execute((position, draft))?;
+        }
+    }
+    Ok(())
 }

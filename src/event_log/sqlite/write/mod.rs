@@ -8,12 +8,14 @@
 //! | `append` | a transaction that appends events |
 //! | `apply` | applying the entries of a cluster's order |
 //! | `journal` | the size of SQLite's journal |
+//! | `snapshot` | the state of a mirror without its events |
 //! | `retention` | the dropping of events, and the room that the files take |
 
 mod append;
 mod apply;
 mod journal;
 mod retention;
+mod snapshot;
 
 use std::{
     cell::Cell,
@@ -80,8 +82,8 @@ pub(super) enum Command {
     /// Deletes a slice of a topic's events up to the sequence number `newest`, and replies with the
     /// number of events in it.
     Delete { topic: Topic, newest: u64, reply: oneshot::Sender<Result<usize, EventLogError>> },
-    /// Names the stream that a mirror follows.
-    Join { stream: String, reply: oneshot::Sender<Result<(), EventLogError>> },
+    /// Does something else to a mirror.
+    Mirror(Box<dyn FnOnce(&mut Writer) + Send>),
     /// Applies an entry of a cluster's order.
     Apply { entry: Arc<Sequenced>, reply: oneshot::Sender<Result<EntryOutcome, ApplyError>> },
     #[cfg(test)]
@@ -153,6 +155,10 @@ struct AppendVolume {
     events: usize,
     bytes: usize,
 }
+
+/// A change that is made in the transaction of an append, whose results it gets.
+type Change<'a> =
+    dyn Fn(&Transaction<'_>, &[Result<Placed, Rejected>]) -> rusqlite::Result<()> + 'a;
 
 /// An attempt to append that has failed.
 struct FailedAttempt {
@@ -252,9 +258,7 @@ impl Writer {
                 Ok(Command::Delete { topic, newest, reply }) => {
                     let _ = reply.send(self.delete_slice(&topic, newest));
                 }
-                Ok(Command::Join { stream, reply }) => {
-                    let _ = reply.send(self.join(&stream));
-                }
+                Ok(Command::Mirror(work)) => work(&mut self),
                 Ok(Command::Apply { entry, reply }) => {
                     let result = self.apply(&entry);
                     if let Err(ApplyError::EventLog(error)) = &result {
@@ -313,15 +317,17 @@ impl Writer {
         drafts: Vec<Draft>,
         time: Timestamp,
     ) -> Result<Vec<Result<Appended, Rejected>>, EventLogError> {
-        self.append_with(drafts, time, &|_| Ok(()))
+        self.append_with(drafts, time, None, &|_, _| Ok(()))
     }
 
-    /// Appends events together with another change.
+    /// Appends events together with another change. While a node joins, the snapshot tells which
+    /// drafts of the entry at `position` are new events.
     fn append_with(
         &mut self,
         drafts: Vec<Draft>,
         time: Timestamp,
-        change: &dyn Fn(&Transaction<'_>) -> rusqlite::Result<()>,
+        position: Option<u64>,
+        change: &Change<'_>,
     ) -> Result<Vec<Result<Appended, Rejected>>, EventLogError> {
         if !self.place.is_kept() {
             return Err(EventLogError::Misplaced);
@@ -332,14 +338,14 @@ impl Writer {
                 return Err(EventLogError::DiskFull);
             }
         }
-        let mut result = self.try_append(&drafts, time, change);
+        let mut result = self.try_append(&drafts, time, position, change);
         let mut may_be_stored = false;
         if let Err(failed) = &result
             && may_lack_room(&failed.error)
             && self.make_room()
         {
             may_be_stored = failed.may_be_stored;
-            result = self.try_append(&drafts, time, change);
+            result = self.try_append(&drafts, time, position, change);
         }
         let FailedAttempt { error, may_be_stored: may_be_stored_now } = match result {
             Ok(placed) => return Ok(self.appended(drafts, placed)),
@@ -356,7 +362,8 @@ impl Writer {
         &mut self,
         drafts: &[Draft],
         time: Timestamp,
-        change: &dyn Fn(&Transaction<'_>) -> rusqlite::Result<()>,
+        position: Option<u64>,
+        change: &Change<'_>,
     ) -> Result<Vec<Result<Placed, Rejected>>, FailedAttempt> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -364,11 +371,19 @@ impl Writer {
         let mut append =
             AppendTransaction::begin(&transaction, index, self.retention.topics, time)?;
         let mut results = Vec::with_capacity(drafts.len());
-        for draft in drafts {
-            results.push(append.append(draft)?);
+        let joining = self.mirror.as_ref().and_then(|mirror| mirror.joining.as_ref());
+        if let (Some(joining), Some(position)) = (joining, position) {
+            for (draft, number) in drafts.iter().zip(0..) {
+                let is_refused = joining.refused.contains(&(position, number));
+                results.push(append.append_decided(draft, is_refused)?);
+            }
+        } else {
+            for draft in drafts {
+                results.push(append.append(draft)?);
+            }
         }
         let (TopicChanges { added, forgotten, ends, .. }, newest) = append.finish()?;
-        change(&transaction)?;
+        change(&transaction, &results)?;
         transaction.commit().map_err(FailedAttempt::of_commit)?;
         if !(added.is_empty() && forgotten.is_empty() && ends.is_empty()) {
             self.topic_bytes.set(None);
