@@ -62,7 +62,9 @@ enum Ending {
 fn restart() -> io::Error {
     let mut arguments = std::env::args_os();
     let Some(program) = arguments.next() else { return io::ErrorKind::NotFound.into() };
-    let program = std::env::current_exe().unwrap_or_else(|_| program.into());
+    // After an upgrade, the file of this program has another place or none.
+    let running = std::env::current_exe().ok().filter(|program| program.exists());
+    let program = running.unwrap_or_else(|| program.into());
     process::Command::new(program).args(arguments).exec()
 }
 
@@ -237,7 +239,7 @@ async fn run(
     }
     let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 
-    let ending = tokio::select! {
+    let mut ending = tokio::select! {
         () = signals.first() => Ending::Exit(ExitCode::SUCCESS),
         Err(error) = clock => return Err(error.into()),
         () = publishing.stopped() => match node {
@@ -248,12 +250,24 @@ async fn run(
     };
     tracing::info!(streams = serving.streams.count(), "stopping");
     serving.stop.begin();
+    let is_restart = matches!(ending, Ending::Restart);
+    let stopped = async {
+        if is_restart {
+            signals.first().await;
+        } else {
+            signals.second().await;
+        }
+    };
     tokio::select! {
         _ = servers.join_all() => {}
         () = tokio::time::sleep(options.drain) => {
             tracing::warn!(streams = serving.streams.count(), "stopped before all clients had left");
         }
-        () = signals.second() => {}
+        () = stopped => {
+            if is_restart {
+                ending = Ending::Exit(ExitCode::SUCCESS);
+            }
+        }
     }
     Ok(ending)
 }

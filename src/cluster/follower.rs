@@ -10,7 +10,7 @@ use super::{
 };
 use crate::event_log::{
     Appended, Dropped, EventLog as _, EventLogError, SharedChange, SqliteLog,
-    entry::{ApplyError, Entry, EntryOutcome, InvalidEntry, Mirrored, Sequenced, digest},
+    entry::{ApplyError, Entry, EntryOutcome, Mirrored, NewerEntry, Sequenced, digest},
 };
 
 /// Interval at which the follower asks for the last entry. If it receives none until the next time
@@ -23,6 +23,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// new leader does not know all entries at once, and one that is cut off from the other servers may
 /// take 20 s until it notices.
 pub(super) const LOSS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a failed write to the node's disk.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a failure that may pass.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
@@ -37,6 +39,8 @@ pub(super) enum FollowError {
     Stalled,
     #[error("the node cannot write its event log: {0}")]
     EventLog(#[from] EventLogError),
+    #[error("the node's event log has stopped")]
+    Stopped,
     #[error("the cluster's stream is not the one that this node has followed")]
     OtherStream,
     #[error("the cluster's stream has lost entries that this node has applied")]
@@ -46,7 +50,7 @@ pub(super) enum FollowError {
     #[error("the cluster's stream no longer has the entries that this node needs next")]
     TooFarBehind,
     #[error(transparent)]
-    Invalid(#[from] InvalidEntry),
+    Newer(#[from] NewerEntry),
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error("the cluster has begun a new epoch")]
@@ -198,9 +202,13 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
         node.changes.push(SharedChange::Deleting(topic.clone())).await;
         node.changes.all_shown().await;
     }
-    let outcome = match node.mirror.apply(Arc::clone(&entry)).await {
-        Err(ApplyError::EventLog(error)) => return Err(error.into()),
-        outcome => outcome?,
+    let outcome = loop {
+        match node.mirror.apply(Arc::clone(&entry)).await {
+            Err(ApplyError::EventLog(EventLogError::Stopped)) => return Err(FollowError::Stopped),
+            // The disk may have room again later. The output tells of it.
+            Err(ApplyError::EventLog(_)) => sleep(DISK_PAUSE).await,
+            outcome => break outcome?,
+        }
     };
     match &outcome {
         EntryOutcome::Appended(appended) => {

@@ -1,7 +1,10 @@
 //! The reasons for which a node cannot join its cluster.
 
 use super::sequencer::SequencerError;
-use crate::event_log::{EventLogError, OpenError, Retention, SettleError, entry::ApplyError};
+use crate::event_log::{
+    EventLogError, OpenError, Retention, SettleError,
+    entry::{ApplyError, NewerEntry},
+};
 
 /// A reason for which a node cannot join its cluster.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,9 @@ pub enum JoinError {
         /// The position of the first entry.
         first: u64,
     },
+    /// A later version has written an entry.
+    #[error(transparent)]
+    Newer(#[from] NewerEntry),
     /// An entry does not fit to the mirror.
     #[error(transparent)]
     Apply(#[from] ApplyError),

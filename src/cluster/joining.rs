@@ -67,6 +67,5 @@ async fn follow(mirror: &SqliteLog, sequencer: &dyn Sequencer, at: u64) -> Resul
 }
 
 fn decode(raw: &RawEntry) -> Result<Sequenced, JoinError> {
-    let decoded = Sequenced::decode(raw.position, raw.time, &raw.bytes);
-    decoded.map_err(|error| JoinError::Unreachable(SequencerError::unavailable(error)))
+    Ok(Sequenced::decode(raw.position, raw.time, &raw.bytes)?)
 }

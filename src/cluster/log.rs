@@ -30,8 +30,12 @@ use crate::{
     timestamp::Timestamp,
 };
 
+/// The number of the first proposal of a process.
+const FIRST_NUMBER: u64 = 1;
 /// Pause after an attempt to propose that has failed.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after an attempt to begin the order.
+const BEGIN_PAUSE: Duration = Duration::from_millis(500);
 /// Time in which the node must apply an entry that the cluster has.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for which a node waits for events of others before it asks the cluster if there are any.
@@ -77,7 +81,8 @@ impl ClusterLog {
         sequencer: impl Sequencer,
         NodeSettings { name, retention, timeout }: NodeSettings,
     ) -> Result<Self, JoinError> {
-        let (mirror, lost) = fitting(mirror, &sequencer, timeout).await?;
+        let sender = Epoch::random().to_string();
+        let mirror = fitting(mirror, &sequencer, timeout, &sender).await?;
         let follow = |node: &Arc<Node>| {
             let (following, trimming) = (Arc::clone(node), Arc::clone(node));
             tokio::spawn(async move {
@@ -93,9 +98,10 @@ impl ClusterLog {
             changes: Arc::default(),
             status: watch::Sender::default(),
             name,
-            sender: Epoch::random().to_string(),
+            sender,
             waiting: Mutex::default(),
-            proposing: tokio::sync::Mutex::default(),
+            // The first number is that of a new epoch.
+            proposing: tokio::sync::Mutex::new(FIRST_NUMBER),
             caught_up: tokio::sync::Mutex::default(),
             timeout,
         });
@@ -103,9 +109,6 @@ impl ClusterLog {
         let log = Self { node, follower };
         if log.node.mirrored().retention.is_none() {
             log.node.begin(retention).await?;
-        }
-        if let Some(newest) = lost {
-            log.node.begin_epoch(newest).await?;
         }
         match log.node.mirrored().retention {
             Some(cluster) if cluster != retention => {
@@ -128,17 +131,17 @@ impl ClusterLog {
     }
 }
 
-/// Returns a mirror that fits to the stream: the given one, or a new one in its place. In the
-/// second case, also returns the newest sequence number of the old one if the stream has lost
-/// entries.
+/// Returns a mirror that fits to the stream: the given one, or a new one in its place. If the
+/// stream has lost entries, begins a new epoch before.
 async fn fitting(
     mirror: SqliteLog,
     sequencer: &dyn Sequencer,
     limit: Duration,
-) -> Result<(SqliteLog, Option<u64>), JoinError> {
+    sender: &str,
+) -> Result<SqliteLog, JoinError> {
     // A node that has stopped while it joined begins again.
     let is_incomplete = mirror.mirrored().is_some_and(|mirrored| mirrored.is_joining);
-    let mirror = if is_incomplete { mirror.replace_mirror()?.0 } else { mirror };
+    let mirror = if is_incomplete { mirror.empty_mirror()? } else { mirror };
     let deadline = Instant::now() + LOSS_TIMEOUT;
     let checked = loop {
         let checked = timeout(limit, async {
@@ -151,30 +154,53 @@ async fn fitting(
             checked => break checked.unwrap_or(Ok(())),
         }
     };
-    let (mirror, lost) = match checked {
+    let mirror = match checked {
         Err(error) if error.needs_new_mirror() => {
-            let newest = mirror.bounds().newest;
-            let (mirror, folder) = mirror.replace_mirror()?;
-            tracing::error!(
-                folder = %folder.display(),
-                "{error}: the node follows the stream from its beginning, and has set its log aside"
-            );
-            let is_loss = !matches!(error, FollowError::OtherStream | FollowError::TooFarBehind);
-            (mirror, is_loss.then_some(newest))
+            if matches!(error, FollowError::TooFarBehind) {
+                tracing::warn!("{error}: the node begins with a snapshot");
+                mirror.empty_mirror()?
+            } else {
+                // First, so that a crash cannot hide the loss. Another stream may be a copy of this
+                // one, from an earlier time.
+                begin_epoch(sequencer, limit, sender, mirror.bounds().newest).await?;
+                let (mirror, folder) = mirror.replace_mirror()?;
+                tracing::error!(
+                    folder = %folder.display(),
+                    "{error}: the node follows the stream from its beginning, and has set its log \
+                     aside"
+                );
+                mirror
+            }
         }
         // The follower tells of it.
-        _ => (mirror, None),
+        _ => mirror,
     };
     if mirror.mirrored().is_some_and(|mirrored| mirrored.place.position > 0) {
-        return Ok((mirror, lost));
+        return Ok(mirror);
     }
     let bounds = timeout(limit, sequencer.bounds()).await;
     let bounds = bounds.unwrap_or_else(|elapsed| Err(SequencerError::unavailable(elapsed)));
     let OrderBounds { stream, first, .. } = bounds.map_err(JoinError::Unreachable)?;
     if first <= 1 {
-        return Ok((mirror, lost));
+        return Ok(mirror);
     }
-    Ok((start_from_snapshot(mirror, sequencer, stream, first).await?, lost))
+    start_from_snapshot(mirror, sequencer, stream, first).await
+}
+
+/// Begins a new epoch, whose events come after the sequence number `newest`.
+async fn begin_epoch(
+    sequencer: &dyn Sequencer,
+    limit: Duration,
+    sender: &str,
+    newest: u64,
+) -> Result<(), JoinError> {
+    let tag = Tag { sender: sender.to_owned(), number: FIRST_NUMBER };
+    let entry = Entry::Epoch { epoch: Epoch::random(), newest };
+    let proposal = Proposal { tag, seen: OrderPlace::default(), entry }.encode();
+    let sent = timeout(limit, sequencer.propose(proposal, EntryKind::Other)).await;
+    let sent = sent.unwrap_or_else(|elapsed| Err(SequencerError::unconfirmed(elapsed)));
+    // A later attempt begins another one.
+    sent.map(|_| ()).map_err(JoinError::Unreachable)
 }
 
 impl Drop for ClusterLog {
@@ -196,7 +222,8 @@ impl Node {
             };
             let begun = status
                 .wait_for(|status| status.failure.is_some() || self.mirrored().retention.is_some());
-            let pause = if error.is_some() { Instant::now() + PROPOSE_PAUSE } else { deadline };
+            // The mirror may have to apply others' entries first.
+            let pause = deadline.min(Instant::now() + BEGIN_PAUSE);
             if let Ok(Ok(status)) = timeout_at(pause, begun).await {
                 return match &status.failure {
                     // Entries were removed just now.
@@ -215,13 +242,16 @@ impl Node {
     }
 
     async fn try_begin(&self, retention: Retention) -> Result<(), SequencerError> {
-        if self.sequencer.bounds().await?.last > 0 {
+        let last = self.sequencer.bounds().await?.last;
+        // Others may have proposed before anybody has begun, which changes nothing.
+        let kind = if last == 0 { EntryKind::First } else { EntryKind::Other };
+        if self.mirrored().place.position < last {
             return Ok(());
         }
         let tag = self.next_tag(&mut *self.proposing.lock().await);
         let entry = Entry::Begin { epoch: Epoch::random(), retention };
         let proposal = Proposal { tag, seen: self.mirrored().place, entry };
-        match self.sequencer.propose(proposal.encode(), EntryKind::First).await {
+        match self.sequencer.propose(proposal.encode(), kind).await {
             Ok(_) | Err(SequencerError::Begun) => Ok(()),
             Err(error) => Err(error),
         }
@@ -230,14 +260,6 @@ impl Node {
     fn next_tag(&self, last: &mut u64) -> Tag {
         *last += 1;
         Tag { sender: self.sender.clone(), number: *last }
-    }
-
-    /// Begins a new epoch, whose events come after the sequence number `newest`.
-    async fn begin_epoch(&self, newest: u64) -> Result<(), JoinError> {
-        let entry = Entry::Epoch { epoch: Epoch::random(), newest };
-        let tag = self.next_tag(&mut *self.proposing.lock().await);
-        let proposal = Proposal { tag, seen: OrderPlace::default(), entry };
-        Ok(self.send(proposal.encode(), EntryKind::Other).await?)
     }
 
     /// Proposes an entry, and returns its outcome once this node has applied it.
@@ -285,9 +307,13 @@ impl Node {
     ///
     /// An entry without events tells. The position of the last entry does not, since it may come
     /// from an old leader that is cut off from the other servers. Only a majority accepts an entry.
+    /// One entry tells all that wait, and there are few, since readers choose their cursors freely.
     async fn catch_up(&self, asked: Instant) {
         let mut last = self.caught_up.lock().await;
         while last.is_none_or(|last| last < asked) {
+            if let Some(last) = *last {
+                sleep_until(last + REACH_PAUSE).await;
+            }
             let now = Instant::now();
             match self.propose(Entry::Append(Vec::new())).await {
                 Ok(_) => *last = Some(now),

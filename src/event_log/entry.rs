@@ -79,6 +79,8 @@ pub enum Entry {
     },
     /// A part of a [`Snapshot`]. It changes nothing.
     Snapshot(SnapshotPart),
+    /// A message of another program. It changes nothing.
+    Foreign,
 }
 
 /// A part of a snapshot as JSON.
@@ -246,28 +248,17 @@ pub enum EntryOutcome {
     Unchanged,
 }
 
-/// A message of the cluster's stream that is not an entry that this program can apply.
+/// An entry that a later version has written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidEntry {
-    /// A later version has written it.
-    #[error(
-        "entry {position} of the cluster was written by a newer waterclock: its format is \
-         {version}, this program knows {VERSION}"
-    )]
-    Newer {
-        /// Its position.
-        position: u64,
-        /// The number of its format.
-        version: u32,
-    },
-    /// Another program has written it.
-    #[error("message {position} of the cluster's stream is not one of waterclock: {reason}")]
-    Foreign {
-        /// Its position.
-        position: u64,
-        /// The parser's reason.
-        reason: String,
-    },
+#[error(
+    "entry {position} of the cluster was written by a newer waterclock: its format is {version}, \
+     this program knows {VERSION}"
+)]
+pub struct NewerEntry {
+    /// Its position.
+    pub position: u64,
+    /// The number of its format.
+    pub version: u32,
 }
 
 impl Proposal {
@@ -308,26 +299,33 @@ impl Write for Size {
 }
 
 impl Sequenced {
-    /// Parses the bytes of an entry.
+    /// Parses the bytes of an entry. Those that another program has written are an entry, too, so
+    /// that nobody can stop a cluster with them.
     ///
     /// # Errors
     ///
-    /// If another program or a later version has written them.
-    pub fn decode(position: u64, time: Timestamp, bytes: &[u8]) -> Result<Self, InvalidEntry> {
+    /// If a later version has written them.
+    pub fn decode(position: u64, time: Timestamp, bytes: &[u8]) -> Result<Self, NewerEntry> {
         #[derive(Deserialize)]
         struct Version {
             v: u32,
         }
-        let foreign = |reason: String| InvalidEntry::Foreign { position, reason };
-        let version = serde_json::from_slice(bytes);
-        let Version { v: version } = version.map_err(|error| foreign(error.to_string()))?;
-        if version > VERSION {
-            return Err(InvalidEntry::Newer { position, version });
+        if let Ok(Version { v: version }) = serde_json::from_slice(bytes)
+            && version > VERSION
+        {
+            return Err(NewerEntry { position, version });
         }
-        let wire = serde_json::from_slice(bytes);
-        let Wire { tag, seen, entry, .. } = wire.map_err(|error| foreign(error.to_string()))?;
-        let entry = entry.parse().map_err(foreign)?;
-        let proposal = Proposal { tag: tag.into_owned(), seen, entry };
+        let parse = || {
+            let wire: Wire<'_> =
+                serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+            let Wire { tag, seen, entry, .. } = wire;
+            Ok::<_, String>(Proposal { tag: tag.into_owned(), seen, entry: entry.parse()? })
+        };
+        let proposal = parse().unwrap_or_else(|reason| {
+            tracing::warn!(position, "a message of the cluster is not one of waterclock: {reason}");
+            let tag = Tag { sender: String::new(), number: 0 };
+            Proposal { tag, seen: OrderPlace::default(), entry: Entry::Foreign }
+        });
         Ok(Self { position, time, digest: digest(bytes), proposal })
     }
 }
@@ -374,6 +372,7 @@ enum WireEntry<'a> {
         newest: u64,
     },
     Snapshot(SnapshotPart),
+    Foreign,
 }
 
 /// A retention in JSON.
@@ -414,6 +413,7 @@ impl<'a> From<&'a Entry> for WireEntry<'a> {
                 Self::Epoch { epoch: epoch.to_string(), newest: *newest }
             }
             Entry::Snapshot(part) => Self::Snapshot(part.clone()),
+            Entry::Foreign => Self::Foreign,
         }
     }
 }
@@ -431,6 +431,7 @@ impl WireEntry<'_> {
             Self::Delete(topic) => Entry::Delete(parse_topic(&topic)?),
             Self::Epoch { epoch: text, newest } => Entry::Epoch { epoch: epoch(text)?, newest },
             Self::Snapshot(part) => Entry::Snapshot(part),
+            Self::Foreign => Entry::Foreign,
         })
     }
 }
@@ -536,12 +537,13 @@ mod tests {
     fn entries_of_others_are_told_from_newer_ones() {
         let decode = |text: &str| Sequenced::decode(9, Timestamp::from_millis(0), text.as_bytes());
         let newer = decode(r#"{"v":2,"merge":[]}"#).unwrap_err();
-        assert_eq!(newer, InvalidEntry::Newer { position: 9, version: 2 });
+        assert_eq!(newer, NewerEntry { position: 9, version: 2 });
         let entry = |entry: &str| {
             let (tag, seen) = (r#"{"sender":"a","number":1}"#, r#"{"position":0,"digest":0}"#);
             format!(r#"{{"v":1,"tag":{tag},"seen":{seen},"entry":{entry}}}"#)
         };
-        assert!(decode(&entry(r#"{"delete":"a"}"#)).is_ok());
+        let found = |text: &str| decode(text).unwrap().proposal.entry;
+        assert_eq!(found(&entry(r#"{"delete":"a"}"#)), Entry::Delete("a".parse().unwrap()));
         for text in [
             "",
             "order 7",
@@ -552,10 +554,7 @@ mod tests {
             &entry(r#"{"delete":"a..b"}"#),
             &entry(r#"{"append":[{"topic":"a","name":"gap","data":""}]}"#),
         ] {
-            assert!(
-                matches!(decode(text), Err(InvalidEntry::Foreign { position: 9, .. })),
-                "{text}"
-            );
+            assert_eq!(found(text), Entry::Foreign, "{text}");
         }
     }
 

@@ -34,9 +34,9 @@ const INACTIVE: Duration = Duration::from_secs(30);
 /// cannot tell why it receives nothing, and it asks for 500 entries at once.
 pub(crate) struct NatsEntries {
     messages: pull::Stream,
-    /// The position of the last entry.
+    /// The position of the last entry. Positions have no holes, unless entries were removed.
     position: u64,
-    /// The number of the consumer's last message. They have no holes, unlike positions.
+    /// The number of the consumer's last message. They have no holes, either.
     delivered: u64,
     _consumer: Consumer,
 }
@@ -54,7 +54,7 @@ enum Discontinuity {
     #[error("message {number} of the consumer follows on message {delivered}")]
     Lost { delivered: u64, number: u64 },
     #[error("entry {next} follows on entry {position}")]
-    Backwards { position: u64, next: u64 },
+    Hole { position: u64, next: u64 },
 }
 
 impl NatsEntries {
@@ -97,8 +97,8 @@ fn check(delivered: u64, number: u64, position: u64, next: u64) -> Result<(), Di
     if number != delivered + 1 {
         return Err(Discontinuity::Lost { delivered, number });
     }
-    if next <= position {
-        return Err(Discontinuity::Backwards { position, next });
+    if next != position + 1 {
+        return Err(Discontinuity::Hole { position, next });
     }
     Ok(())
 }
@@ -145,10 +145,10 @@ mod tests {
     #[test]
     fn messages_must_not_be_lost_or_repeated() {
         assert_eq!(check(0, 1, 7, 8), Ok(()));
-        // Entries may be missing from the stream.
-        assert_eq!(check(4, 5, 7, 12), Ok(()));
+        // Entries were removed from the stream before the reader had them.
+        assert_eq!(check(4, 5, 7, 12), Err(Discontinuity::Hole { position: 7, next: 12 }));
         assert_eq!(check(4, 6, 7, 8), Err(Discontinuity::Lost { delivered: 4, number: 6 }));
         assert_eq!(check(4, 4, 7, 8), Err(Discontinuity::Lost { delivered: 4, number: 4 }));
-        assert_eq!(check(4, 5, 7, 7), Err(Discontinuity::Backwards { position: 7, next: 7 }));
+        assert_eq!(check(4, 5, 7, 7), Err(Discontinuity::Hole { position: 7, next: 7 }));
     }
 }

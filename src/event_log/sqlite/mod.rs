@@ -198,6 +198,22 @@ impl SqliteLog {
         Ok((Self::open_mirror(folder)?, aside))
     }
 
+    /// Closes a mirror whose entries the cluster has, removes its files, and opens an empty mirror
+    /// in their place.
+    ///
+    /// # Errors
+    ///
+    /// If the files cannot be removed, or the new mirror cannot be opened.
+    pub fn empty_mirror(self) -> Result<Self, OpenError> {
+        let database = self.database.clone();
+        drop(self);
+        for suffix in ["-wal", "-shm", ""] {
+            let removed = files::remove(&files::beside(&database, suffix));
+            removed.map_err(|error| OpenError::of_file(&database, error))?;
+        }
+        Self::open_mirror(database.parent().unwrap_or(&database))
+    }
+
     /// Names the stream whose entries the log will mirror.
     ///
     /// # Errors

@@ -133,7 +133,10 @@ async fn purged_entries_leave_holes() {
     stream.purge().sequence(4).await.unwrap();
     let bounds = sequencer.bounds().await.unwrap();
     assert_eq!((bounds.first, bounds.last), (4, 5));
-    assert_eq!(texts(&read(&sequencer, 1, 2).await), ["entry 4", "entry 5"]);
+    assert_eq!(texts(&read(&sequencer, 3, 2).await), ["entry 4", "entry 5"]);
+    // A reader that needs them hears of it.
+    let error = sequencer.follow(1).await.unwrap().next().await.unwrap_err();
+    assert!(error.to_string().contains("entry 4 follows on entry 1"), "{error}");
     assert_eq!(sequencer.entry(3).await.unwrap(), None);
     // Only the end of the order may go.
     stream.delete_message(5).await.unwrap_err();

@@ -35,9 +35,9 @@ impl Writer {
             return Err(ApplyError::Diverged { position: *position });
         }
         let has_begun = mirror.retention.is_some();
+        let is_begin = matches!(change, Entry::Begin { .. });
         // Of two nodes that begin the order, the first one does.
-        let is_too_late =
-            mirror.is_too_late(tag) || (has_begun && matches!(change, Entry::Begin { .. }));
+        let is_too_late = mirror.is_too_late(tag) || (has_begun && is_begin);
         let step = mirror.step(entry, self.shared.index.lock().newest);
         let joining = mirror.joining.as_ref();
         let is_whole_refused =
@@ -52,6 +52,11 @@ impl Writer {
                 transaction.execute("INSERT INTO refused VALUES (?1, ?2)", refused).map(|_| ())
             })?;
             return Ok(EntryOutcome::Repeated);
+        }
+        if !has_begun && !is_begin {
+            // Of a node that has followed another stream before.
+            self.advance(step, |_| Ok(()))?;
+            return Ok(EntryOutcome::Unchanged);
         }
         Ok(match change {
             Entry::Begin { epoch, retention } => self.apply_begin(step, *epoch, *retention)?,
@@ -72,7 +77,7 @@ impl Writer {
                 EntryOutcome::Deleted(topic.clone(), deleted)
             }
             Entry::Epoch { epoch, newest } => self.apply_epoch(step, *epoch, *newest)?,
-            Entry::Snapshot(_) => {
+            Entry::Snapshot(_) | Entry::Foreign => {
                 self.advance(step, |_| Ok(()))?;
                 EntryOutcome::Unchanged
             }

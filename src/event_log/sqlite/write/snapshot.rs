@@ -41,7 +41,13 @@ impl Writer {
         };
         let read = || {
             let base = last_mark(&self.connection, start)?;
-            let base = base.filter(|base| base.place.position + 1 >= first + MIN_ENTRIES);
+            // So there are few snapshots, however many entries follow on the base.
+            let is_worth_it = |base: &Mark| {
+                let removed = (base.place.position + 1).saturating_sub(first);
+                let kept = mirror.mirrored().place.position - base.place.position;
+                removed >= MIN_ENTRIES.max(kept / 2)
+            };
+            let base = base.filter(is_worth_it);
             base.map(|base| self.snapshot_from(mirror, base, newest)).transpose()
         };
         let snapshot = read().map_err(|error| self.classify(error))?;
