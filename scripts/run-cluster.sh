@@ -41,7 +41,7 @@ cluster {
     routes: ["nats://127.0.0.1:6221", "nats://127.0.0.1:6222", "nats://127.0.0.1:6223"]
 }
 EOF
-    run "nats-$n" nats-server --config "$folder/nats-$n.conf" --log_file "$folder/nats-$n.log"
+    run "nats-$n" nats-server --config "$folder/nats-$n.conf" --log "$folder/nats-$n.log"
 done
 
 for n in 1 2 3; do
@@ -79,4 +79,6 @@ run haproxy haproxy -f "$folder/haproxy.cfg" -q
 
 printf 'the cluster is on http://127.0.0.1:3000, its nodes on :3001, :3002 and :3003\n'
 # The first that ends, ends all.
-wait -n "${running[@]}"
+wait -n "${running[@]}" || true
+printf 'one of the programs has ended: %s has the messages of NATS\n' "$folder" >&2
+exit 1
