@@ -205,8 +205,14 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
     let outcome = loop {
         match node.mirror.apply(Arc::clone(&entry)).await {
             Err(ApplyError::EventLog(EventLogError::Stopped)) => return Err(FollowError::Stopped),
-            // The disk may have room again later. The output tells of it.
-            Err(ApplyError::EventLog(_)) => sleep(DISK_PAUSE).await,
+            // The disk may have room again later. The output tells of it. Meanwhile the node falls
+            // behind, and must not count as ready.
+            Err(ApplyError::EventLog(_)) => {
+                sleep(DISK_PAUSE).await;
+                if let Ok(bounds) = answer(node.sequencer.bounds()).await {
+                    node.status.send_modify(|status| status.last = status.last.max(bounds.last));
+                }
+            }
             outcome => break outcome?,
         }
     };

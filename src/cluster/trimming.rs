@@ -10,10 +10,11 @@ use crate::{
     id::Epoch,
 };
 
-/// Interval at which a node looks for entries to remove. One of the nodes is the first.
+/// Mean interval at which a node looks for entries to remove. It is random, so that the nodes look
+/// at different times.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Room in an entry for what a part of a snapshot has besides its text. JSON may spend two bytes on
-/// each of the text, which is JSON itself.
+/// Number of parts whose texts would fill an entry. The text is JSON, and as a string in JSON it
+/// may take twice as much.
 const PARTS_PER_ENTRY: usize = 3;
 
 /// A reason for which no entries were removed.

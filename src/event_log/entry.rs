@@ -22,8 +22,8 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Version of the format. A node that meets an entry of a later one must stop, since it cannot know
-/// what the entry does.
+/// Version of the format. A node that meets an entry of a later one must stop, since it does not
+/// know its effect.
 const VERSION: u32 = 1;
 
 /// An entry that a node proposes.

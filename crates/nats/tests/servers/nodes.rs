@@ -44,7 +44,7 @@ async fn two_nodes_have_the_same_events() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let nodes = [node(&server, &folders[0]).await, node(&server, &folders[1]).await];
 
-    // What one node publishes, the other delivers.
+    // Each node delivers the events of the other.
     let published =
         nodes[0].publish(Draft::new("orders".parse().unwrap(), "order 7")).await.unwrap();
     let [(id, topic, data)] = &events(&nodes[1], 1).await[..] else { panic!("not one event") };

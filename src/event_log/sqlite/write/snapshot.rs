@@ -44,7 +44,7 @@ impl Writer {
             // So there are few snapshots, however many entries follow on the base.
             let is_worth_it = |base: &Mark| {
                 let removed = (base.place.position + 1).saturating_sub(first);
-                let kept = mirror.mirrored().place.position - base.place.position;
+                let kept = mirror.place.position - base.place.position;
                 removed >= MIN_ENTRIES.max(kept / 2)
             };
             let base = base.filter(is_worth_it);
