@@ -5,12 +5,13 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
+    doubts,
     node::Node,
     sequencer::{OrderBounds, RawEntry, Sequencer, SequencerError},
 };
 use crate::event_log::{
     Appended, Dropped, EventLog as _, EventLogError, SharedChange, SqliteLog,
-    entry::{ApplyError, Entry, EntryOutcome, Mirrored, NewerEntry, Sequenced, digest},
+    entry::{Entry, EntryOutcome, Mirrored, NewerEntry, Sequenced, digest},
 };
 
 /// Interval at which the follower asks for the last entry. If it receives none until the next time
@@ -18,7 +19,7 @@ use crate::event_log::{
 /// lost its leader.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Time in which the engine must answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for which the stream must end before the node's place until its entries count as lost. A
 /// new leader does not know all entries at once, and one that is cut off from the other servers may
 /// take 20 s until it notices.
@@ -51,8 +52,6 @@ pub(super) enum FollowError {
     TooFarBehind,
     #[error(transparent)]
     Newer(#[from] NewerEntry),
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
     #[error("the cluster has begun a new epoch")]
     NewEpoch,
 }
@@ -65,13 +64,7 @@ impl FollowError {
 
     /// Returns `true` if the mirror does not fit to the cluster's stream.
     pub fn needs_new_mirror(&self) -> bool {
-        matches!(
-            self,
-            Self::OtherStream
-                | Self::Ahead
-                | Self::TooFarBehind
-                | Self::Apply(ApplyError::Diverged { .. })
-        )
+        matches!(self, Self::OtherStream | Self::Ahead | Self::TooFarBehind)
     }
 
     /// Returns `true` if a later attempt may succeed.
@@ -96,6 +89,9 @@ pub(super) async fn run(node: Arc<Node>) {
         let was_connected = node.status.borrow().is_connected;
         if !error.may_pass() {
             let needs_restart = error.needs_restart();
+            if matches!(error, FollowError::Ahead) {
+                node.remember_loss().await;
+            }
             if needs_restart {
                 tracing::warn!("the node must start again: {error}");
             } else {
@@ -180,7 +176,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-async fn answer<T>(
+pub(super) async fn answer<T>(
     answer: impl Future<Output = Result<T, SequencerError>>,
 ) -> Result<T, FollowError> {
     match timeout(ANSWER_TIMEOUT, answer).await {
@@ -197,17 +193,20 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
         return Err(FollowError::TooFarBehind);
     }
     let entry = Arc::new(Sequenced::decode(raw.position, raw.time, &raw.bytes)?);
-    if let Entry::Delete(topic) = &entry.proposal.entry {
-        // No event of a deletion must be shown after it.
+    let has_begun = node.mirrored().retention.is_some();
+    if let Entry::Delete(topic) = &entry.proposal.entry
+        && has_begun
+    {
+        // No event of a deletion must be shown after it. Before the begin, nobody shows any.
         node.changes.push(SharedChange::Deleting(topic.clone())).await;
         node.changes.all_shown().await;
     }
     let outcome = loop {
         match node.mirror.apply(Arc::clone(&entry)).await {
-            Err(ApplyError::EventLog(EventLogError::Stopped)) => return Err(FollowError::Stopped),
+            Err(EventLogError::Stopped) => return Err(FollowError::Stopped),
             // The disk may have room again later. The output tells of it. Meanwhile the node falls
             // behind, and must not count as ready.
-            Err(ApplyError::EventLog(_)) => {
+            Err(_) => {
                 sleep(DISK_PAUSE).await;
                 if let Ok(bounds) = answer(node.sequencer.bounds()).await {
                     node.status.send_modify(|status| status.last = status.last.max(bounds.last));
@@ -246,5 +245,8 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
         status.applied = entry.position;
         status.last = status.last.max(entry.position);
     });
-    Ok(())
+    match node.mirrored().doubt {
+        Some(seen) => doubts::settle(node, seen).await,
+        None => Ok(()),
+    }
 }

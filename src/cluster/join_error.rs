@@ -1,10 +1,7 @@
 //! The reasons for which a node cannot join its cluster.
 
 use super::sequencer::SequencerError;
-use crate::event_log::{
-    EventLogError, OpenError, Retention, SettleError,
-    entry::{ApplyError, NewerEntry},
-};
+use crate::event_log::{EventLogError, OpenError, Retention, SettleError, entry::NewerEntry};
 
 /// A reason for which a node cannot join its cluster.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +9,9 @@ pub enum JoinError {
     /// The cluster cannot be reached, and the node has nothing to serve yet.
     #[error("the cluster cannot be reached: {0}")]
     Unreachable(SequencerError),
+    /// The cluster has changed while the node joined: it must start again.
+    #[error("the node must start again: {0}")]
+    StartAgain(EventLogError),
     /// The nodes have different settings.
     #[error(
         "the cluster keeps other events ({cluster:?}) than this node would ({node:?}): \
@@ -35,9 +35,6 @@ pub enum JoinError {
     /// A later version has written an entry.
     #[error(transparent)]
     Newer(#[from] NewerEntry),
-    /// An entry does not fit to the mirror.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
     /// A snapshot does not fit to the mirror.
     #[error(transparent)]
     Settle(#[from] SettleError),

@@ -1,15 +1,16 @@
 //! The event log of a node.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
+    doubts,
     follower::{self, FollowError, LOSS_TIMEOUT, PAUSE},
     join_error::JoinError,
     joining::start_from_snapshot,
@@ -84,11 +85,12 @@ impl ClusterLog {
         let sender = Epoch::random().to_string();
         let mirror = fitting(mirror, &sequencer, timeout, &sender).await?;
         let follow = |node: &Arc<Node>| {
-            let (following, trimming) = (Arc::clone(node), Arc::clone(node));
+            let [following, trimming, doubting] = [(); 3].map(|()| Arc::clone(node));
             tokio::spawn(async move {
                 tokio::select! {
                     () = follower::run(following) => {}
                     () = trimming::run(trimming) => {}
+                    () = doubts::run(doubting) => {}
                 }
             })
         };
@@ -103,6 +105,8 @@ impl ClusterLog {
             // The first number is that of a new epoch.
             proposing: tokio::sync::Mutex::new(FIRST_NUMBER),
             caught_up: tokio::sync::Mutex::default(),
+            verified: Mutex::default(),
+            doubted: Notify::new(),
             timeout,
         });
         let follower = follow(&node);
@@ -226,10 +230,9 @@ impl Node {
             let pause = deadline.min(Instant::now() + BEGIN_PAUSE);
             if let Ok(Ok(status)) = timeout_at(pause, begun).await {
                 return match &status.failure {
-                    // Entries were removed just now.
-                    Some(failure) if status.needs_restart => Err(JoinError::Unreachable(
-                        SequencerError::unavailable((**failure).clone()),
-                    )),
+                    Some(failure) if status.needs_restart => {
+                        Err(JoinError::StartAgain((**failure).clone()))
+                    }
                     Some(failure) => Err(JoinError::EventLog((**failure).clone())),
                     None => Ok(()),
                 };
@@ -417,11 +420,13 @@ impl EventLog for ClusterLog {
     fn reach(&self, sequence: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let (asked, mut status) = (Instant::now(), self.node.status.subscribe());
         Box::pin(async move {
-            let is_settled = |status: &ClusterStatus| {
-                status.failure.is_some() || self.node.mirror.bounds().newest >= sequence
+            let has_it = |_: &ClusterStatus| self.node.mirror.bounds().newest >= sequence;
+            // An error means that the follower has ended. The process ends, too.
+            let settled = async {
+                if status.wait_for(has_it).await.is_err() {
+                    pending::<()>().await;
+                }
             };
-            // An error means that the follower has ended.
-            let settled = async { drop(status.wait_for(is_settled).await) };
             let is_nowhere = async {
                 sleep_until(asked + REACH_PAUSE).await;
                 self.node.catch_up(asked).await;

@@ -12,11 +12,13 @@
 //! | `sequencer` | the trait of the engine that orders and stores the entries |
 //! | `log` | the event log of a node: it proposes, and serves reads from the mirror |
 //! | `node` | the parts that both share |
+//! | `doubts` | the comparison with the engine after nodes were seen to differ |
 //! | `follower` | the task that applies the entries to the mirror |
 //! | `joining` | the start of a node from a snapshot |
 //! | `trimming` | the removal of entries that no node needs, after a snapshot |
 //! | `status` | what a node knows of the cluster |
 
+mod doubts;
 mod follower;
 mod join_error;
 mod joining;

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::Instant,
 };
 
 use super::{sequencer::Sequencer, status::ClusterStatus};
 use crate::event_log::{
     SharedChanges, SqliteLog,
-    entry::{EntryOutcome, Mirrored},
+    entry::{EntryOutcome, Mirrored, OrderPlace},
 };
 
 /// A node of a cluster.
@@ -30,6 +30,10 @@ pub(super) struct Node {
     pub proposing: tokio::sync::Mutex<u64>,
     /// A time until which the mirror had all accepted entries. Held while the node asks.
     pub caught_up: tokio::sync::Mutex<Option<Instant>>,
+    /// The place up to which the mirror was compared with the stream.
+    pub verified: Mutex<OrderPlace>,
+    /// Notified if another node has other entries.
+    pub doubted: Notify,
     /// Time in which a publish must reach the cluster.
     pub timeout: Duration,
 }
@@ -38,5 +42,12 @@ impl Node {
     /// Returns the part of the order that the mirror has applied.
     pub fn mirrored(&self) -> Mirrored {
         self.mirror.mirrored().unwrap_or_default()
+    }
+
+    /// Notes, for the next start, that the mirror has entries that the stream has not.
+    pub async fn remember_loss(&self) {
+        if let Err(error) = self.mirror.leave().await {
+            tracing::error!("the loss of entries could not be noted: {error}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     retention::Retention,
-    store::{Appended, EventLogError, Rejected},
+    store::{Appended, Rejected},
 };
 use crate::{
     event::{Draft, IdempotencyKey, Name, Topic},
@@ -211,23 +211,9 @@ pub struct Mirrored {
     pub retention: Option<Retention>,
     /// `true` between a snapshot's base and its place. The log must not be served then.
     pub is_joining: bool,
-}
-
-/// A reason for which a log could not apply an entry.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The node that has sent the entry has not applied the same entries before.
-    #[error(
-        "the node that has sent entry {position} has other entries before it: \
-         the cluster's stream has lost some"
-    )]
-    Diverged {
-        /// Its position.
-        position: u64,
-    },
-    /// The log could not be written. A later attempt may succeed.
-    #[error(transparent)]
-    EventLog(#[from] EventLogError),
+    /// The place that the sender of the last entry had seen, if this log has other entries there:
+    /// one of the two has entries that the stream has lost.
+    pub doubt: Option<OrderPlace>,
 }
 
 /// The outcome of an entry, which is the same on all nodes.

@@ -37,11 +37,20 @@ fn folder() -> TempDir {
 
 #[test]
 fn a_cluster_keeps_its_promises() {
+    simulate(false);
+}
+
+#[test]
+fn losses_of_the_engine_are_told() {
+    simulate(true);
+}
+
+fn simulate(has_losses: bool) {
     wait_in_place();
     for seed in seeds() {
         fastrand::seed(seed);
         let _hint = Hint(seed);
-        let checked = world::World::new(seed).run();
+        let checked = world::World::new(seed, has_losses).run();
         assert_eq!(checked, Ok(()));
     }
 }

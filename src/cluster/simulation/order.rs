@@ -1,6 +1,6 @@
 //! A simulated sequencer: it answers late, in vain or not at all, and is cut off from nodes.
 
-use std::{collections::HashSet, future::pending, sync::Arc};
+use std::{collections::HashSet, future::pending, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -19,17 +19,17 @@ use crate::{
     timestamp::Timestamp,
 };
 
-const STREAM: &str = "simulated";
-
 /// The engine that all nodes share.
 pub struct Order {
     state: Mutex<OrderState>,
-    /// A mirror that applies each entry at once, to know the outcome.
-    pub reference: SqliteLog,
-    pub folder: TempDir,
+    /// A mirror that applies each entry at once, to know the outcome. `None` while it is opened.
+    reference: tokio::sync::Mutex<Option<SqliteLog>>,
+    folder: TempDir,
 }
 
 struct OrderState {
+    /// The number of the stream, which is another one after a replacement.
+    stream: usize,
     /// All entries, with their kinds.
     entries: Vec<(RawEntry, EntryKind)>,
     /// The position up to which entries were removed.
@@ -47,6 +47,7 @@ impl Order {
     pub async fn new(seed: u64, nodes: usize) -> Self {
         let folder = super::folder();
         let state = OrderState {
+            stream: 0,
             entries: Vec::new(),
             trimmed: 0,
             late: Vec::new(),
@@ -57,8 +58,43 @@ impl Order {
             are_cut: vec![false; nodes],
         };
         let reference = SqliteLog::open_mirror(folder.path()).unwrap();
-        reference.join(STREAM.to_owned()).await.unwrap();
-        Self { state: Mutex::new(state), reference, folder }
+        let reference = tokio::sync::Mutex::new(Some(reference));
+        let order = Self { state: Mutex::new(state), reference, folder };
+        order.apply_again().await;
+        order
+    }
+
+    /// Loses the last entries, or all with their stream.
+    pub async fn lose(&self) {
+        {
+            let state = &mut *self.state.lock();
+            if state.random.usize(..4) == 0 {
+                state.stream += 1;
+                (state.entries, state.trimmed) = (Vec::new(), 0);
+            } else {
+                let lost = state.random.usize(..8).min(state.entries.len());
+                state.entries.truncate(state.entries.len() - lost);
+            }
+        }
+        self.apply_again().await;
+    }
+
+    /// Makes the reference anew from all entries.
+    async fn apply_again(&self) {
+        let (stream, entries) = {
+            let state = &mut *self.state.lock();
+            state.stored.clear();
+            (state.stream(), state.entries.clone())
+        };
+        {
+            let reference = &mut *self.reference.lock().await;
+            let empty = reference.take().unwrap().empty_mirror().unwrap();
+            empty.join(stream).await.unwrap();
+            *reference = Some(empty);
+        }
+        for (raw, _) in &entries {
+            self.apply(raw).await;
+        }
     }
 
     pub fn change_clock(&self, millis: i64) {
@@ -113,12 +149,27 @@ impl Order {
             state.entries.push((raw.clone(), kind));
             raw
         };
+        self.apply(&raw).await;
+        raw.position
+    }
+
+    /// Applies an entry to the reference.
+    async fn apply(&self, raw: &RawEntry) {
+        let reference = &mut *self.reference.lock().await;
         let entry = Sequenced::decode(raw.position, raw.time, &raw.bytes).unwrap();
         let change = entry.proposal.entry.clone();
-        let outcome = self.reference.apply(Arc::new(entry)).await.unwrap();
+        let log = reference.take().unwrap();
+        let outcome = log.apply(Arc::new(entry)).await.unwrap();
+        let log = if matches!(outcome, EntryOutcome::NewEpoch(_)) {
+            drop(log);
+            SqliteLog::open_mirror(self.folder.path()).unwrap()
+        } else {
+            log
+        };
         let all = Patterns::from(">".parse::<Pattern>().unwrap());
         let limit = ReadLimit { count: usize::MAX, bytes: usize::MAX };
-        let kept = self.reference.read(&all, 0, limit).await.unwrap();
+        let kept = log.read(&all, 0, limit).await.unwrap();
+        *reference = Some(log);
         let kept: HashSet<_> = kept.iter().map(|event| event.id.sequence).collect();
         let stored = &mut self.state.lock().stored;
         if let EntryOutcome::Appended(appended) = outcome {
@@ -136,11 +187,20 @@ impl Order {
                 *is_deleted = matches!(&change, Entry::Delete(topic) if *topic == event.topic);
             }
         }
-        raw.position
+    }
+
+    /// Closes the reference, and returns its folder.
+    pub async fn close(&self) -> &Path {
+        self.reference.lock().await.take();
+        self.folder.path()
     }
 }
 
 impl OrderState {
+    fn stream(&self) -> String {
+        format!("simulated {}", self.stream)
+    }
+
     /// Returns the entries after a position that were not removed.
     fn kept_after(&self, after: u64) -> impl Iterator<Item = &RawEntry> {
         let after = after.max(self.trimmed);
@@ -180,8 +240,9 @@ impl Sequencer for SimulatedSequencer {
     fn bounds(&self) -> SequencerFuture<'_, OrderBounds> {
         Box::pin(async move {
             self.delay().await?;
-            let (last, first) = (self.order.last(), self.order.state.lock().trimmed + 1);
-            Ok(OrderBounds { stream: STREAM.to_owned(), first, last })
+            let last = self.order.last();
+            let state = self.order.state.lock();
+            Ok(OrderBounds { stream: state.stream(), first: state.trimmed + 1, last })
         })
     }
 

@@ -2,6 +2,7 @@
 //! the next turn, and what fails.
 
 use std::{
+    collections::HashSet,
     fs,
     path::Path,
     pin::Pin,
@@ -24,13 +25,13 @@ use crate::{
         trimming::trim,
     },
     event::{Draft, Event, IdempotencyKey, Topic},
-    event_log::{EventLog as _, Retention, SqliteLog, dump},
+    event_log::{EventLog as _, Retention, SqliteLog, dump, entry::Entry},
     hub::{
         Delivery, Hub, PublishError, Subscriber,
         simulation::checker::{Acknowledged, History, Message, ReaderHistory, Session},
     },
     id::{Cursor, EventId},
-    notice::GapReason,
+    notice::{Gap, GapReason},
     pattern::{Pattern, Patterns},
 };
 
@@ -73,7 +74,9 @@ struct Reader {
     history: ReaderHistory,
     connection: Connection,
     /// The cursor from which it resumes.
-    cursor: u64,
+    cursor: EventId,
+    /// The events that it has received since it was told of a loss.
+    received: Vec<Event>,
 }
 
 enum Connection {
@@ -94,6 +97,8 @@ impl Connection {
 
 pub struct World {
     order: Arc<Order>,
+    /// `true` if the sequencer loses entries.
+    has_losses: bool,
     nodes: Vec<Node>,
     retention: Retention,
     random: fastrand::Rng,
@@ -107,7 +112,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, has_losses: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let retention = Retention {
             count: random.usize(1..30),
@@ -121,6 +126,7 @@ impl World {
         let (publishes, readers, acknowledged, failed) = Default::default();
         Self {
             order,
+            has_losses,
             nodes: nodes.collect(),
             retention,
             random,
@@ -152,13 +158,23 @@ impl World {
                     self.order.cut(node, is_cut);
                 }
                 615..620 => self.crash(),
-                640..660 => self.trim(),
+                // A node that does not know the last entries before a trim cannot tell of a loss.
+                640..660 if !self.has_losses => self.trim(),
+                660..663 if self.has_losses => wait(Arc::clone(&self.order).lose()),
                 620..640 => {
                     let order = Arc::clone(&self.order);
                     wait(order.deliver_late());
                 }
                 _ => self.turn(),
             }
+        }
+        if self.has_losses {
+            self.compare();
+            // A loss of which all nodes have the entries is seen once another node joins.
+            self.kill(0);
+            clear(self.nodes[0].folder.path());
+            self.compare();
+            self.check_losses()?;
         }
         self.rest();
         let mut readers = Vec::new();
@@ -172,14 +188,56 @@ impl World {
             readers,
             restarts_forget_topics: true,
         };
-        history.check()?;
-        let expected = dump(self.order.folder.path());
+        if !self.has_losses {
+            history.check()?;
+        }
+        let expected = dump(wait(self.order.close()));
         for (number, node) in self.nodes.into_iter().enumerate() {
             let Node { folder, life, .. } = node;
             drop(life);
             let found = dump(folder.path());
             if found != expected {
                 return Err(format!("node {number} has {found:?}, not {expected:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the nodes compare what they have: each proposes entries, as the clock does all the time.
+    fn compare(&mut self) {
+        for _ in 0..NODES {
+            self.rest();
+            for life in self.nodes.iter().filter_map(|node| node.life.as_ref()) {
+                if let Some((_, node)) = &life.hub {
+                    let node = Arc::clone(node);
+                    let nothing = Entry::Append(Vec::new());
+                    life.runtime.spawn(async move { node.propose(nothing).await });
+                }
+            }
+        }
+        self.rest();
+    }
+
+    /// Checks that everybody is told who has received or published an event that is lost.
+    fn check_losses(&self) -> Result<(), String> {
+        let stored = self.order.stored();
+        let stored: HashSet<_> =
+            stored.iter().map(|stored| (stored.event.id.sequence, &stored.event.data)).collect();
+        let is_lost = |event: &&Event| !stored.contains(&(event.id.sequence, &event.data));
+        for reader in &self.readers {
+            if let Some(event) = reader.received.iter().find(is_lost) {
+                return Err(format!("a reader of {event:?} was not told that it is lost"));
+            }
+            if !reader.received.is_sorted_by_key(|event| event.id.sequence) {
+                let received = &reader.received;
+                return Err(format!("a reader has received events in another order: {received:?}"));
+            }
+        }
+        let epochs: Vec<_> = (0..NODES).map(|node| self.id(node, 0).epoch).collect();
+        let acknowledged = self.acknowledged.iter().map(|acknowledged| &acknowledged.event);
+        for event in acknowledged.filter(is_lost) {
+            if epochs.contains(&event.id.epoch) {
+                return Err(format!("{event:?} is lost, and the epoch has not changed"));
             }
         }
         Ok(())
@@ -284,7 +342,10 @@ impl World {
                 life.hub = Some((hub, node));
             }
             // Nobody has begun the order yet, and this node cannot.
-            Some(Err(JoinError::Unreachable(_))) => node.life = None,
+            Some(Err(error @ (JoinError::Unreachable(_) | JoinError::StartAgain(_)))) => {
+                eprintln!("{number}: {error}");
+                node.life = None
+            }
             Some(Err(error)) => panic!("node {number}: {error:?}"),
             None => {}
         }
@@ -328,6 +389,8 @@ impl World {
         self.kill(number);
         let node = &self.nodes[number];
         match self.random.usize(..6) {
+            // What only this node knows of a loss must not be lost.
+            _ if self.has_losses => {}
             0 => copy(node.folder.path(), node.saved.path()),
             1 => copy(node.saved.path(), node.folder.path()),
             2 => clear(node.folder.path()),
@@ -402,11 +465,11 @@ impl World {
         };
         let is_from_oldest = cursor == Cursor::Earliest;
         let subscriber = hub.subscribe(topics.clone(), cursor);
-        let cursor = start.unwrap_or(subscriber.cursor().sequence);
-        let sessions = vec![self.session(node, cursor, is_from_oldest)];
+        let cursor = start.map_or(subscriber.cursor(), |start| self.id(node, start));
+        let sessions = vec![self.session(node, cursor.sequence, is_from_oldest)];
         let history = ReaderHistory { topics, sessions };
         let connection = Connection::Open(node, Box::new(subscriber));
-        self.readers.push(Reader { history, connection, cursor });
+        self.readers.push(Reader { history, connection, cursor, received: Vec::new() });
     }
 
     fn reconnect(&mut self) {
@@ -420,7 +483,7 @@ impl World {
     /// Connects a reader to a node, which must first have its cursor.
     fn connect(&mut self, number: usize, node: usize) {
         let Some(hub) = self.hub(node) else { return };
-        let cursor = Cursor::After(self.id(node, self.readers[number].cursor));
+        let cursor = Cursor::After(self.readers[number].cursor);
         let reach = Box::pin(async move { hub.reach(&cursor).await });
         self.readers[number].connection = Connection::Opening(node, reach);
     }
@@ -455,23 +518,28 @@ impl World {
             }
             let Some(hub) = self.hub(node) else { return };
             let cursor = self.readers[number].cursor;
-            let session = self.session(node, cursor, false);
-            let cursor = Cursor::After(self.id(node, cursor));
+            let session = self.session(node, cursor.sequence, false);
             let Reader { history, connection, .. } = &mut self.readers[number];
-            let subscriber = hub.subscribe(history.topics.clone(), cursor);
+            let subscriber = hub.subscribe(history.topics.clone(), Cursor::After(cursor));
             *connection = Connection::Open(node, Box::new(subscriber));
             history.sessions.push(session);
         }
         let position = self.position(node);
         let shown = self.hub(node).map_or(0, |hub| hub.newest());
-        let Reader { history, connection, cursor } = &mut self.readers[number];
+        let Reader { history, connection, cursor, received } = &mut self.readers[number];
         let Connection::Open(_, subscriber) = connection else { return };
         let Some(session) = history.sessions.last_mut() else { return };
         let Poll::Ready(delivery) = subscriber.poll_next(&mut context) else { return };
         match delivery {
             Ok(Delivery::Events(batch)) => {
-                let events = batch.iter().map(|frame| Message::Event(frame.event().clone()));
-                session.messages.extend(events);
+                let events = batch.iter().map(|frame| frame.event().clone());
+                received.extend(events.clone());
+                session.messages.extend(events.map(Message::Event));
+            }
+            Ok(Delivery::Gap(Gap {
+                reason: GapReason::OtherEpoch | GapReason::Future, ..
+            })) if self.has_losses => {
+                received.clear();
             }
             Ok(Delivery::Gap(gap)) => {
                 let status = life.hub.as_ref().map(|(_, node)| node.status.borrow().clone());
@@ -483,7 +551,7 @@ impl World {
             Err(error) => panic!("a mirror could not be read: {error}"),
         }
         if subscriber.is_settled() {
-            *cursor = subscriber.cursor().sequence;
+            *cursor = subscriber.cursor();
         }
     }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use crate::{
     event_log::{
-        entry::{Mark, Mirrored, OrderPlace, Sequenced, Tag, WireRetention},
+        entry::{Mark, Mirrored, OrderPlace, Proposal, Sequenced, Tag, WireRetention},
         retention::Retention,
     },
     timestamp::Timestamp,
@@ -35,6 +35,10 @@ pub(super) struct Mirror {
     pub retention: Option<Retention>,
     /// The part of the order up to a snapshot's place, while a node joins.
     pub joining: Option<Joining>,
+    /// `true` once a new epoch has begun. The log must be opened again.
+    pub is_over: bool,
+    /// The place that the sender of the last entry had seen, if this log has other entries there.
+    doubt: Option<OrderPlace>,
     /// The number of the last proposal of each sender, and its position.
     senders: HashMap<String, (u64, u64)>,
     recent: VecDeque<OrderPlace>,
@@ -54,6 +58,8 @@ pub(super) struct EntryStep<'a> {
     mark: Option<Mark>,
     pub time: Timestamp,
     tag: &'a Tag,
+    /// As in the mirror after the step.
+    doubt: Option<OrderPlace>,
     /// The sender that makes room for that of the tag.
     forgotten: Option<String>,
 }
@@ -79,7 +85,19 @@ impl Mirror {
         let senders = select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
         let senders = senders.collect::<rusqlite::Result<_>>()?;
         let recent = VecDeque::from([place]);
-        Ok(Some(Self { stream, place, last, time, retention, joining, senders, recent }))
+        let (is_over, doubt) = (false, None);
+        Ok(Some(Self {
+            stream,
+            place,
+            last,
+            time,
+            retention,
+            joining,
+            is_over,
+            doubt,
+            senders,
+            recent,
+        }))
     }
 
     /// Makes a log a mirror that has no entries yet.
@@ -89,13 +107,14 @@ impl Mirror {
 
     /// Returns the part that others see.
     pub fn mirrored(&self) -> Mirrored {
-        let Self { stream, place, last, retention, joining, .. } = self;
+        let Self { stream, place, last, retention, joining, doubt, .. } = self;
         Mirrored {
             stream: stream.clone(),
             place: *place,
             last: *last,
             retention: *retention,
             is_joining: joining.is_some(),
+            doubt: *doubt,
         }
     }
 
@@ -107,11 +126,13 @@ impl Mirror {
 
     /// Returns the progress that an entry makes.
     pub fn step<'a>(&self, entry: &'a Sequenced, newest: u64) -> EntryStep<'a> {
-        let (time, tag) = (self.time.max(entry.time), &entry.proposal.tag);
+        let Proposal { tag, seen, .. } = &entry.proposal;
+        let time = self.time.max(entry.time);
+        let doubt = Some(*seen).filter(|seen| self.has_diverged(*seen));
         let (place, forgotten) = (self.place.after(entry), self.to_forget(tag));
         let is_marked = self.place.position / MARK_POSITIONS != place.position / MARK_POSITIONS;
         let mark = is_marked.then(|| self.mark(newest));
-        EntryStep { place, last: entry.digest, mark, time, tag, forgotten }
+        EntryStep { place, last: entry.digest, mark, time, tag, doubt, forgotten }
     }
 
     /// Returns the sender that makes room for that of a tag, if one must: the one that has been
@@ -131,7 +152,7 @@ impl Mirror {
     }
 
     /// Returns `true` if a node that has seen the place has not applied the same entries.
-    pub fn has_diverged(&self, seen: OrderPlace) -> bool {
+    fn has_diverged(&self, seen: OrderPlace) -> bool {
         let found = self.recent.binary_search_by_key(&seen.position, |place| place.position);
         found.is_ok_and(|number| self.recent[number].digest != seen.digest)
     }
@@ -149,6 +170,7 @@ impl Mirror {
 
     pub fn advance(&mut self, step: EntryStep<'_>) {
         (self.place, self.last, self.time) = (step.place, step.last, step.time);
+        self.doubt = step.doubt;
         if let Some(sender) = step.forgotten {
             self.senders.remove(&sender);
         }

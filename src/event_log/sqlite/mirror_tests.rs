@@ -112,10 +112,16 @@ pub fn dump(folder: &Path) -> Vec<Vec<Value>> {
     rows.concat()
 }
 
-async fn apply_all(log: &SqliteLog, entries: &[Arc<Sequenced>]) -> Vec<EntryOutcome> {
-    let mut outcomes = Vec::new();
+/// Applies entries in as many lives as they have epochs.
+async fn apply_all(folder: &TempDir, entries: &[Arc<Sequenced>]) -> Vec<EntryOutcome> {
+    let (mut log, mut outcomes) = (open(folder), Vec::new());
     for entry in entries {
-        outcomes.push(log.apply(Arc::clone(entry)).await.unwrap());
+        let outcome = log.apply(Arc::clone(entry)).await.unwrap();
+        if matches!(outcome, EntryOutcome::NewEpoch(_)) {
+            drop(log);
+            log = open(folder);
+        }
+        outcomes.push(outcome);
     }
     outcomes
 }
@@ -134,24 +140,20 @@ async fn mirrors_are_equal_wherever_they_were_stopped() {
         (0..150).for_each(|_| order.propose_some());
         let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let [steady, restarted, restored] = &folders;
-        let expected = apply_all(&open(steady), &order.entries).await;
+        let expected = apply_all(steady, &order.entries).await;
 
         let (mut next, mut saved) = (0, tempfile::tempdir().unwrap());
         while next < order.entries.len() {
             let last = (next + order.random.usize(1..40)).min(order.entries.len());
-            let log = open(restarted);
             // Some were applied before.
             let repeated = next.saturating_sub(3);
-            let outcomes = apply_all(&log, &order.entries[repeated..last]).await;
+            let outcomes = apply_all(restarted, &order.entries[repeated..last]).await;
             assert!(
                 outcomes[..next - repeated]
                     .iter()
                     .all(|outcome| *outcome == EntryOutcome::Repeated)
             );
             assert!(outcomes[next - repeated..] == expected[next..last], "seed {seed}");
-            let place = log.mirrored().unwrap().place;
-            drop(log);
-            assert_eq!(open(restarted).mirrored().unwrap().place, place);
             if order.random.bool() {
                 saved = tempfile::tempdir().unwrap();
                 copy(restarted.path(), saved.path());
@@ -160,7 +162,7 @@ async fn mirrors_are_equal_wherever_they_were_stopped() {
         }
         // A copy of another node's file, from an earlier time.
         copy(saved.path(), restored.path());
-        apply_all(&open(restored), &order.entries).await;
+        apply_all(restored, &order.entries).await;
 
         let expected = dump(steady.path());
         assert_eq!(dump(restarted.path()), expected, "seed {seed}");
@@ -169,18 +171,50 @@ async fn mirrors_are_equal_wherever_they_were_stopped() {
 }
 
 #[tokio::test]
-async fn an_entry_of_a_node_that_has_seen_others_is_refused() {
+async fn an_entry_of_a_node_that_has_seen_others_raises_a_doubt() {
     let folder = tempfile::tempdir().unwrap();
-    let mut order = Order::new(1);
-    order.propose_some();
+    let (mut order, log) = (Order::new(1), open(&folder));
+    for has_seen_others in [false, false, true, false] {
+        order.place.digest += u64::from(has_seen_others);
+        let seen = order.place;
+        order.propose_some();
+        log.apply(Arc::clone(order.entries.last().unwrap())).await.unwrap();
+        order.place = log.mirrored().unwrap().place;
+        assert_eq!(log.mirrored().unwrap().doubt, has_seen_others.then_some(seen));
+    }
+}
+
+#[tokio::test]
+async fn ids_stay_as_they_are_until_the_log_is_opened_in_its_new_epoch() {
+    let (folder, mut order) = (tempfile::tempdir().unwrap(), Order::new(1));
+    let draft = |text: &str| Draft::new("a".parse().unwrap(), text);
+    order.propose(Entry::Append(vec![draft("1")]));
+    order.propose(Entry::Epoch { epoch: Epoch::new(2), newest: 9 });
+    order.propose(Entry::Append(vec![draft("2")]));
     let log = open(&folder);
-    apply_all(&log, &order.entries).await;
-    let before = log.mirrored();
-    order.place.digest += 1;
-    order.propose_some();
-    let refused = log.apply(Arc::clone(&order.entries[2])).await.unwrap_err();
-    assert!(matches!(refused, ApplyError::Diverged { position } if position > 2), "{refused}");
-    assert_eq!(log.mirrored(), before);
+    for entry in &order.entries[..3] {
+        log.apply(Arc::clone(entry)).await.unwrap();
+    }
+    let epoch = |sequence| Bounds { epoch: Epoch::new(1), start: 0, newest: sequence };
+    assert_eq!(log.bounds(), epoch(1));
+    log.apply(Arc::clone(&order.entries[3])).await.unwrap_err();
+    drop(log);
+    let log = open(&folder);
+    log.apply(Arc::clone(&order.entries[3])).await.unwrap();
+    let Bounds { epoch, newest, .. } = log.bounds();
+    assert_eq!((epoch, newest), (Epoch::new(2), 10));
+}
+
+#[tokio::test]
+async fn a_damaged_mirror_joins_again() {
+    let (folder, mut order) = (tempfile::tempdir().unwrap(), Order::new(1));
+    order.propose(Entry::Append(vec![Draft::new("a".parse().unwrap(), "1")]));
+    apply_all(&folder, &order.entries).await;
+    assert!(!open(&folder).mirrored().unwrap().is_joining);
+    let connection = Connection::open(folder.path().join("log.db")).unwrap();
+    connection.execute("UPDATE topics SET topic = 'no topic'", []).unwrap();
+    drop(connection);
+    assert!(open(&folder).mirrored().unwrap().is_joining);
 }
 
 #[tokio::test]

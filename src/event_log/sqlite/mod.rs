@@ -56,7 +56,7 @@ const MAX_BUSY: Duration = Duration::from_secs(30);
 use super::{
     changed_topics::ChangedTopics,
     drops::Dropped,
-    entry::{ApplyError, EntryOutcome, Mirrored, Sequenced, Snapshot},
+    entry::{EntryOutcome, Mark, Mirrored, Sequenced, Snapshot},
     retention::Retention,
     store::{
         Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
@@ -223,6 +223,26 @@ impl SqliteLog {
         self.mirror_command(move |writer| writer.join(&stream)).await
     }
 
+    /// Notes that the mirror has entries that its stream has not. Then no stream fits to it, also
+    /// after a restart.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be written.
+    pub async fn leave(&self) -> Result<(), EventLogError> {
+        self.join("none".to_owned()).await
+    }
+
+    /// Returns the earliest place that the mirror remembers, if it is not before the position
+    /// `first - 1`.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read.
+    pub async fn earliest_mark(&self, first: u64) -> Result<Option<Mark>, EventLogError> {
+        self.mirror_command(move |writer| writer.earliest_mark(first)).await
+    }
+
     /// Returns a snapshot by which the cluster can do without its entries before the snapshot's
     /// base. Returns `None` if those from the position `first` on are few.
     ///
@@ -276,8 +296,8 @@ impl SqliteLog {
     ///
     /// # Errors
     ///
-    /// If the entry does not follow the mirror's entries, or if the log could not be written.
-    pub async fn apply(&self, entry: Arc<Sequenced>) -> Result<EntryOutcome, ApplyError> {
+    /// If the log could not be written. A later attempt may succeed.
+    pub async fn apply(&self, entry: Arc<Sequenced>) -> Result<EntryOutcome, EventLogError> {
         self.command(|reply| Command::Apply { entry, reply }).await?
     }
 

@@ -252,10 +252,10 @@ fn repair(connection: &mut Connection) -> rusqlite::Result<bool> {
     })?;
     is_damaged |= epoch.is_none();
     if is_damaged {
-        // A crash must not leave a repaired log with its old epoch. It is no longer equal to those
-        // of a cluster's other nodes.
+        // A crash must not leave a repaired log with its old epoch. A mirror is no longer equal to
+        // those of other nodes, and joins its cluster anew.
         set_new_epoch(&transaction)?;
-        transaction.execute("DELETE FROM mirror", [])?;
+        transaction.execute("UPDATE mirror SET is_joining = 1", [])?;
     }
     transaction.commit()?;
     Ok(is_damaged)

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     event::Topic,
     event_log::{
-        entry::{ApplyError, Entry, EntryOutcome, Proposal, Sequenced, WHOLE_ENTRY, WireRetention},
+        entry::{Entry, EntryOutcome, Proposal, Sequenced, WHOLE_ENTRY, WireRetention},
         retention::Retention,
         store::{EventLogError, Rejected},
     },
@@ -23,16 +23,18 @@ use crate::{
 
 impl Writer {
     /// Applies an entry. Those up to the mirror's place change nothing.
-    pub(super) fn apply(&mut self, entry: &Sequenced) -> Result<EntryOutcome, ApplyError> {
-        let Sequenced { position, proposal: Proposal { tag, seen, entry: change }, .. } = entry;
+    pub(super) fn apply(&mut self, entry: &Sequenced) -> Result<EntryOutcome, EventLogError> {
+        let Sequenced { position, proposal: Proposal { tag, entry: change, .. }, .. } = entry;
         let Some(mirror) = &self.mirror else {
-            return Err(EventLogError::new("the event log is no mirror").into());
+            return Err(EventLogError::new("the event log is no mirror"));
         };
         if *position <= mirror.place.position {
             return Ok(EntryOutcome::Repeated);
         }
-        if mirror.has_diverged(*seen) {
-            return Err(ApplyError::Diverged { position: *position });
+        if mirror.is_over {
+            return Err(EventLogError::new(
+                "a new epoch has begun, in which the log must be opened",
+            ));
         }
         let has_begun = mirror.retention.is_some();
         let is_begin = matches!(change, Entry::Begin { .. });
@@ -115,6 +117,11 @@ impl Writer {
         self.advance(step, |transaction| {
             transaction.execute(update, (epoch.to_string(), newest)).map(|_| ())
         })?;
+        if let Some(mirror) = self.mirror.as_mut().filter(|mirror| mirror.joining.is_none()) {
+            // Until the log is opened again, its events keep the ids that readers know.
+            mirror.is_over = true;
+            return Ok(EntryOutcome::NewEpoch(epoch));
+        }
         let index = &mut *self.shared.index.lock();
         index.epoch = epoch;
         index.topics.forget_up_to(newest);

@@ -47,7 +47,7 @@ use super::{
 use crate::{
     event::{Draft, Event, Topic},
     event_log::{
-        entry::{ApplyError, EntryOutcome, Mirrored, Sequenced},
+        entry::{EntryOutcome, Mirrored, Sequenced},
         retention::Retention,
         store::{Appended, Condition, EventLogError, Rejected},
         topics::{TopicChanges, TopicEntry},
@@ -85,7 +85,7 @@ pub(super) enum Command {
     /// Does something else to a mirror.
     Mirror(Box<dyn FnOnce(&mut Writer) + Send>),
     /// Applies an entry of a cluster's order.
-    Apply { entry: Arc<Sequenced>, reply: oneshot::Sender<Result<EntryOutcome, ApplyError>> },
+    Apply { entry: Arc<Sequenced>, reply: oneshot::Sender<Result<EntryOutcome, EventLogError>> },
     #[cfg(test)]
     Tidy(oneshot::Sender<()>),
     #[cfg(test)]
@@ -261,11 +261,7 @@ impl Writer {
                 Ok(Command::Mirror(work)) => work(&mut self),
                 Ok(Command::Apply { entry, reply }) => {
                     let result = self.apply(&entry);
-                    if let Err(ApplyError::EventLog(error)) = &result {
-                        self.report(Some(error.clone()));
-                    } else {
-                        self.report(None);
-                    }
+                    self.report(result.as_ref().err().cloned());
                     let _ = reply.send(result);
                 }
                 #[cfg(test)]

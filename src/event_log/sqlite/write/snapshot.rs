@@ -29,6 +29,13 @@ impl Writer {
         self.reread_mirror()
     }
 
+    /// Returns the earliest remembered place from the position `first - 1` on.
+    pub fn earliest_mark(&self, first: u64) -> Result<Option<Mark>, EventLogError> {
+        let select = "SELECT position, digest, last, time, newest FROM marks
+                      WHERE position + 1 >= ?1 ORDER BY position LIMIT 1";
+        read_mark(&self.connection, select, first).map_err(EventLogError::from)
+    }
+
     /// Returns a snapshot, if the entries from the position `first` on that it makes needless are
     /// many enough. Forgets what no later one needs.
     pub fn snapshot(&mut self, first: u64) -> Result<Option<Snapshot>, EventLogError> {
@@ -169,7 +176,15 @@ impl Writer {
 fn last_mark(connection: &Connection, start: u64) -> rusqlite::Result<Option<Mark>> {
     let select = "SELECT position, digest, last, time, newest FROM marks WHERE newest <= ?1
                   ORDER BY position DESC LIMIT 1";
-    let mark = connection.query_row(select, [start], |row| {
+    read_mark(connection, select, start)
+}
+
+fn read_mark(
+    connection: &Connection,
+    select: &str,
+    parameter: u64,
+) -> rusqlite::Result<Option<Mark>> {
+    let mark = connection.query_row(select, [parameter], |row| {
         let digest = |column| row.get(column).map(i64::cast_unsigned);
         Ok(Mark {
             place: OrderPlace { position: row.get(0)?, digest: digest(1)? },
