@@ -9,6 +9,7 @@ use std::{
     path::Path,
     process::{self, ExitCode},
     sync::Arc,
+    time::Duration,
 };
 
 use server::{
@@ -23,13 +24,16 @@ use server::{
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use waterclock::{
     clock,
-    cluster::{ClusterLog, ClusterStatus},
+    cluster::{ClusterLog, ClusterStatus, JoinError},
     event_log::{MemoryLog, Retention, SqliteLog, volume_bytes},
     hub::Hub,
     id::Epoch,
     timestamp::Timestamp,
 };
 use waterclock_nats::{NatsSequencer, NatsSettings};
+
+/// Time for which a node that has events to serve waits for all servers of its cluster.
+const MEMBER_PATIENCE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -78,6 +82,10 @@ async fn start_and_run(options: &Options, output: &Output) -> Ending {
     let max_connections = max_connections(options.settings().streams.total);
     let started = match start(options).await {
         Ok(started) => started,
+        Err(error) if matches!(error.downcast_ref(), Some(JoinError::StartAgain(_))) => {
+            tracing::warn!("{error}");
+            return Ending::Restart;
+        }
         Err(error) => {
             // Like an error in an option, this is for people, whatever the format of the output.
             output.print_error(format_args!("error: {error}"));
@@ -150,7 +158,11 @@ async fn node(
     let settings = options.cluster.node(options.retention(u64::MAX), address);
     let mirror = SqliteLog::open_mirror(&options.data_dir)?;
     let is_member = mirror.mirrored().is_some_and(|mirrored| mirrored.retention.is_some());
-    let sequencer = match NatsSequencer::connect(nats.clone()).await {
+    let mut first = nats.clone();
+    if is_member {
+        first.timeout = first.timeout.min(MEMBER_PATIENCE);
+    }
+    let sequencer = match NatsSequencer::connect(first).await {
         Err(error) if is_member && error.may_pass() => {
             tracing::warn!("the node serves what it has, until it reaches its cluster: {error}");
             NatsSequencer::resume(nats).await?

@@ -37,8 +37,8 @@ const FIRST_NUMBER: u64 = 1;
 const PROPOSE_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after an attempt to begin the order.
 const BEGIN_PAUSE: Duration = Duration::from_millis(500);
-/// Time in which the node must apply an entry that the cluster has.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time that remains, at least, in which the node must apply an entry that the cluster has.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for which a node waits for events of others before it asks the cluster if there are any.
 const REACH_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum size of a proposal without its drafts, and of one draft, in JSON.
@@ -279,6 +279,7 @@ impl Node {
 
     async fn try_propose(&self, entry: Entry) -> Result<EntryOutcome, EventLogError> {
         let mut last = self.proposing.lock().await;
+        let deadline = Instant::now() + self.timeout;
         let mut status = self.status.subscribe();
         if let Some(failure) = status.borrow().failure.as_deref() {
             return Err(failure.clone());
@@ -297,9 +298,10 @@ impl Node {
             () = failed => {
                 return Err(EventLogError::unanswered("the node no longer follows the cluster"));
             }
-            sent = self.send(bytes, kind) => {
+            sent = self.send(bytes, kind, deadline) => {
                 sent?;
-                let applied = timeout(APPLY_TIMEOUT, outcome).await;
+                let deadline = deadline.max(Instant::now() + APPLY_TIMEOUT);
+                let applied = timeout_at(deadline, outcome).await;
                 applied.map_err(|_| EventLogError::unanswered("this node is behind the cluster"))?
             }
         };
@@ -325,9 +327,13 @@ impl Node {
         }
     }
 
-    /// Sends a proposal until the cluster has it, or until the timeout.
-    async fn send(&self, bytes: Vec<u8>, kind: EntryKind) -> Result<(), EventLogError> {
-        let deadline = Instant::now() + self.timeout;
+    /// Sends a proposal until the cluster has it, or until the deadline.
+    async fn send(
+        &self,
+        bytes: Vec<u8>,
+        kind: EntryKind,
+        deadline: Instant,
+    ) -> Result<(), EventLogError> {
         let mut may_be_stored = false;
         loop {
             let sent = self.sequencer.propose(bytes.clone(), kind);

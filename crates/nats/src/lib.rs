@@ -40,10 +40,12 @@
 //! | `monitoring` | the servers as their monitoring describes them |
 //! | `api` | the connection, and requests over it |
 //! | `connect` | connecting, with all checks |
+//! | `checks` | the checks while a node runs that has begun without them |
 //! | `sequencer` | the sequencer |
 //! | `entries` | the consumer that reads entries in order |
 
 mod api;
+mod checks;
 mod connect;
 mod entries;
 mod error;

@@ -7,6 +7,7 @@ use waterclock::cluster::{
 
 use crate::{
     api::{Acknowledgement, Api, ApiError, code},
+    checks::Checks,
     connect,
     entries::{NatsEntries, timestamp},
     error::ConnectError,
@@ -22,6 +23,8 @@ const MAX_HEADERS: usize = 4 << 10;
 /// The order of a cluster, on a stream of NATS JetStream.
 pub struct NatsSequencer {
     api: Api,
+    /// The checks that go on in the background; `None` if they were made at the start.
+    checks: Option<Checks>,
     stream: String,
     subject: String,
     /// The subject of snapshots.
@@ -37,16 +40,21 @@ impl NatsSequencer {
     /// If the cluster cannot be reached in time, or is not set up as it must be.
     pub async fn connect(settings: NatsSettings) -> Result<Self, ConnectError> {
         let connected = connect::connect(&settings).await?;
-        Ok(Self::new(connected.api, settings, connected.max_payload))
+        Ok(Self::new(connected.api, None, settings, connected.max_payload))
     }
 
-    /// Connects in the background, and checks nothing. A node that has been a member before can
-    /// start by it although [`connect`](Self::connect) fails with an error that
-    /// [may pass](ConnectError::may_pass): a server is away.
+    /// Connects and checks the servers and the stream in the background. A node that has been a
+    /// member before can start by it although [`connect`](Self::connect) fails with an error that
+    /// [may pass](ConnectError::may_pass): a server is away. If the checks find later that something
+    /// must be changed, entries are refused until it is.
     ///
     /// # Errors
     ///
     /// If the settings cannot be used.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, because the checks are a task of their own.
     pub async fn resume(settings: NatsSettings) -> Result<Self, ConnectError> {
         if !setup::is_name(&settings.stream) {
             return Err(ConnectError::Name(settings.stream));
@@ -55,13 +63,14 @@ impl NatsSequencer {
             return Err(ConnectError::NoMonitoring);
         }
         let api = Api::connect(&settings, true).await?;
-        Ok(Self::new(api, settings, MAX_MESSAGE))
+        let checks = Checks::start(settings.clone());
+        Ok(Self::new(api, Some(checks), settings, MAX_MESSAGE))
     }
 
-    fn new(api: Api, settings: NatsSettings, max_payload: usize) -> Self {
+    fn new(api: Api, checks: Option<Checks>, settings: NatsSettings, max_payload: usize) -> Self {
         let (subject, snapshots) = (settings.subject(), settings.snapshots());
         let max_entry = max_payload.min(MAX_MESSAGE) - MAX_HEADERS;
-        Self { api, stream: settings.stream, subject, snapshots, max_entry }
+        Self { api, checks, stream: settings.stream, subject, snapshots, max_entry }
     }
 }
 
@@ -78,6 +87,9 @@ impl Sequencer for NatsSequencer {
 
     fn propose(&self, entry: Vec<u8>, kind: EntryKind) -> SequencerFuture<'_, u64> {
         Box::pin(async move {
+            if let Some(error) = self.checks.as_ref().and_then(Checks::error) {
+                return Err(SequencerError::Unavailable(error));
+            }
             let is_first = kind == EntryKind::First;
             let subject = match kind {
                 EntryKind::Snapshot => &self.snapshots,

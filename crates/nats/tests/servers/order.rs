@@ -243,6 +243,22 @@ async fn a_node_can_start_while_the_server_is_away() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_started_meanwhile_checks_the_server_once_it_is_back() {
+    let mut server = NatsServer::start();
+    drop(server.sequencer().await);
+    server.kill();
+    server.unset("sync_interval: always");
+    let sequencer = NatsSequencer::resume(server.settings()).await.unwrap();
+    server.restart();
+    until("refusal", async || {
+        let proposed = sequencer.propose("x".into(), EntryKind::Other).await;
+        let error = proposed.err()?.to_string();
+        error.starts_with("the server n1 acknowledges entries before").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_made_again_is_another_one() {
     let server = NatsServer::start();
     let sequencer = server.sequencer().await;

@@ -75,6 +75,14 @@ impl NatsServer {
         kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
     }
 
+    /// Takes a setting out of the configuration, for the next start.
+    pub fn unset(&self, setting: &str) {
+        let file = self.folder.path().join("nats.conf");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(setting), "{text}");
+        fs::write(&file, text.replace(setting, "")).unwrap();
+    }
+
     /// Starts the server again after it was killed.
     pub fn restart(&mut self) {
         self.process = spawn(&self.folder);
