@@ -61,6 +61,8 @@ enum Victim {
 enum FaultKind {
     /// It is killed, and starts again.
     Kill,
+    /// It is asked to end, and starts again.
+    Restart,
     /// It is suspended, and continues.
     Suspension,
     /// It is cut off from the servers: its links are held or closed.
@@ -84,8 +86,9 @@ impl PlannedFault {
         let index = rng.usize(..COUNT);
         let victim = if rng.bool() { Victim::Server(index) } else { Victim::Node(index) };
         let passage = if rng.bool() { Passage::Held } else { Passage::Closed };
-        let kind = match rng.u8(..4) {
+        let kind = match rng.u8(..5) {
             0 => FaultKind::Kill,
+            4 => FaultKind::Restart,
             1 => FaultKind::Suspension,
             2 => FaultKind::CutOff(passage),
             _ => FaultKind::Isolation(passage),
@@ -112,6 +115,10 @@ impl PlannedFault {
             FaultKind::Kill => {
                 server.lock().kill();
                 sleep(self.lasts).await;
+                server.lock().restart();
+            }
+            FaultKind::Restart => {
+                server.lock().terminate();
                 server.lock().restart();
             }
             FaultKind::Suspension => {
@@ -144,6 +151,11 @@ impl PlannedFault {
                 sleep(self.lasts).await;
                 node.restart();
                 until("address of a node", async || node.address()).await;
+            }
+            FaultKind::Restart => {
+                node.terminate().await;
+                node.restart();
+                node.can_publish().await;
             }
             FaultKind::Suspension => {
                 node.signal(Signal::STOP);
@@ -349,6 +361,12 @@ async fn a_cluster_keeps_what_it_acknowledged() {
         }
     }))
     .await;
+    for index in 0..COUNT {
+        let (kind, pause) = (FaultKind::Restart, Duration::ZERO);
+        let of = |victim| PlannedFault { victim, kind, pause, lasts: pause };
+        of(Victim::Node(index)).happen(&cluster).await;
+        of(Victim::Server(index)).happen(&cluster).await;
+    }
     println!("healed after {:?}", scene.began.elapsed());
 
     scene.is_over.store(true, Ordering::Relaxed);

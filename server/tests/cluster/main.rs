@@ -8,9 +8,11 @@ mod faults;
 mod histories;
 mod joining;
 mod links;
+mod losses;
 mod nodes;
 mod outage;
 #[path = "../../../crates/nats/tests/servers/server.rs"]
 #[expect(dead_code, reason = "the tests of the crate use all of it")]
 mod server;
 mod stale;
+mod versions;

@@ -256,6 +256,34 @@ impl ClusterNode {
         process.child.wait().unwrap();
     }
 
+    /// Asks it to end, and waits until it has.
+    pub async fn terminate(&self) {
+        self.process.lock().is_killed = true;
+        self.signal(Signal::TERM);
+        let status = until(&format!("end of {}", self.name), async || {
+            self.process.lock().child.try_wait().unwrap()
+        })
+        .await;
+        assert!(status.success(), "{} has ended with {status}", self.name);
+    }
+
+    /// Waits until it has ended by itself. Returns its exit status.
+    pub async fn ends(&self) -> Option<i32> {
+        let end = until(&format!("end of {}", self.name), async || {
+            let mut process = self.process.lock();
+            let status = process.child.try_wait().unwrap()?;
+            process.is_killed = true;
+            Some(status)
+        })
+        .await;
+        end.code()
+    }
+
+    /// Returns the folder of its log.
+    pub fn data(&self) -> PathBuf {
+        data_in(&self.folder)
+    }
+
     /// Starts it again with the same folder.
     pub fn restart(&self) {
         *self.process.lock() = NodeProcess::start(&self.options, &self.folder);
@@ -290,6 +318,10 @@ impl ClusterNode {
     }
 }
 
+fn data_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("data")
+}
+
 impl Drop for ClusterNode {
     fn drop(&mut self) {
         if thread::panicking() {
@@ -304,7 +336,7 @@ impl NodeProcess {
         let output = File::options().create(true).append(true).open(output).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_waterclock"))
             .args(options)
-            .arg(format!("--data-dir={}", folder.path().join("data").display()))
+            .arg(format!("--data-dir={}", data_in(folder).display()))
             .env("RUST_LOG", std::env::var_os("FAULT_LOG").unwrap_or("info".into()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

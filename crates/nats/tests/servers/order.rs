@@ -266,6 +266,7 @@ async fn a_stream_that_is_made_again_is_another_one() {
     assert_eq!(server.sequencer().await.bounds().await.unwrap().stream, stream);
     let mut entries = sequencer.follow(0).await.unwrap();
 
+    assert!(server.store().is_dir());
     let jetstream = async_nats::jetstream::new(server.client().await);
     jetstream.delete_stream("waterclock").await.unwrap();
     // Nobody takes entries now.

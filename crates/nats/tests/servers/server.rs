@@ -46,7 +46,7 @@ impl NatsServer {
         let Configuration { name, jetstream, more } = configuration;
         let folder = tempfile::tempdir().unwrap();
         let [port, http] = free_ports();
-        let store = folder.path().join("store");
+        let store = store_in(&folder);
         let jetstream = jetstream.map_or_else(String::new, |settings| {
             format!("jetstream {{\nstore_dir: {:?}\n{settings}\n}}\n", store.display().to_string())
         });
@@ -62,6 +62,12 @@ impl NatsServer {
     /// Kills the server, so that it cannot write or say anything more.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Asks the server to end, and waits until it has.
+    pub fn terminate(&mut self) {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
         self.process.wait().unwrap();
     }
 
@@ -88,6 +94,11 @@ impl NatsServer {
         self.process = spawn(&self.folder);
     }
 
+    /// Returns the folder of its streams.
+    pub fn store(&self) -> PathBuf {
+        store_in(&self.folder)
+    }
+
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
@@ -111,6 +122,10 @@ impl Drop for NatsServer {
             eprintln!("log of the server on port {}:\n{}", self.port, self.log());
         }
     }
+}
+
+fn store_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("store")
 }
 
 fn spawn(folder: &TempDir) -> Child {
