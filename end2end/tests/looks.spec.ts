@@ -2,7 +2,7 @@
 // enough, and axe finds no violations. `make pictures` puts screenshots into end2end/pictures, for
 // people to look at.
 import { AxeBuilder } from '@axe-core/playwright';
-import type { Page, TestInfo } from '@playwright/test';
+import type { Page } from '@playwright/test';
 import { count, expect, networkErrors, type Server, state, test } from './server.ts';
 
 type State = {
@@ -318,7 +318,7 @@ const smallTargets = (page: Page) =>
     return small.map((one) => one.outerHTML);
   });
 
-async function look(page: Page, state: string, info: TestInfo, { withAxe = true } = {}) {
+async function look(page: Page, state: string, { withAxe = true } = {}) {
   const isClean = async (message: string) => {
     const { violations } = await new AxeBuilder({ page }).analyze();
     expect(violations, message).toEqual([]);
@@ -327,8 +327,7 @@ async function look(page: Page, state: string, info: TestInfo, { withAxe = true 
     await page.emulateMedia({ colorScheme });
     for (const [name, width] of Object.entries(widths)) {
       await page.setViewportSize({ width, height: 720 });
-      const file = `${state}-${width}-${colorScheme}.png`;
-      await page.screenshot({ path: pictures ? `${pictures}/${file}` : info.outputPath(file) });
+      if (pictures) await page.screenshot({ path: `${pictures}/${state}-${width}-${colorScheme}.png` });
       const overflow = await page.evaluate(
         () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
       );
@@ -344,11 +343,11 @@ async function look(page: Page, state: string, info: TestInfo, { withAxe = true 
 test.describe('looks', () => {
   test.use({ allowedErrors: new RegExp(`${networkErrors.source}|a message`), reducedMotion: 'reduce' });
   for (const [name, state] of Object.entries(states)) {
-    test(name, async ({ page, server }, info) => {
+    test(name, async ({ page, server }) => {
       test.setTimeout(90_000);
       await server.start(...(state.options ?? ['--interval', '100ms']));
       await state.enter(page, server);
-      await look(page, name, info);
+      await look(page, name);
     });
   }
 });
@@ -356,13 +355,13 @@ test.describe('looks', () => {
 test.describe('looks, without JavaScript', () => {
   test.use({ javaScriptEnabled: false, allowedErrors: /was preloaded using link preload but not used/ });
 
-  test('no-script', async ({ page, server }, info) => {
+  test('no-script', async ({ page, server }) => {
     await server.start('--interval', '100ms');
     await expect.poll(() => server.newest()).toBeGreaterThan(3);
     await page.goto(server.url);
     // axe is a script, too.
-    await look(page, 'no-script', info, { withAxe: false });
+    await look(page, 'no-script', { withAxe: false });
     await page.getByRole('link', { name: 'Pause' }).click();
-    await look(page, 'no-script-paused', info, { withAxe: false });
+    await look(page, 'no-script-paused', { withAxe: false });
   });
 });
