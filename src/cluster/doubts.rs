@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    follower::{ANSWER_TIMEOUT, FollowError, answer},
+    follow_error::{ANSWER_TIMEOUT, FollowError, answer},
     node::Node,
 };
 use crate::event_log::entry::{Entry, OrderPlace, Sequenced};

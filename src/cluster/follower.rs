@@ -6,20 +6,19 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     doubts,
+    follow_error::{ANSWER_TIMEOUT, FollowError, answer},
     node::Node,
-    sequencer::{OrderBounds, RawEntry, Sequencer, SequencerError},
+    sequencer::{OrderBounds, RawEntry, Sequencer},
 };
 use crate::event_log::{
     Appended, Dropped, EventLog as _, EventLogError, SharedChange, SqliteLog,
-    entry::{Entry, EntryOutcome, Mirrored, NewerEntry, Sequenced, digest},
+    entry::{Entry, EntryOutcome, Mirrored, Sequenced, digest},
 };
 
 /// Interval at which the follower asks for the last entry. If it receives none until the next time
 /// although there are some, it begins again: consumers have been seen to stall after the engine has
 /// lost its leader.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Time in which the engine must answer.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for which the stream must end before the node's place until its entries count as lost. A
 /// new leader does not know all entries at once, and one that is cut off from the other servers may
 /// take 20 s until it notices.
@@ -28,53 +27,6 @@ pub(super) const LOSS_TIMEOUT: Duration = Duration::from_secs(30);
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a failure that may pass.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
-
-/// A reason for which the follower does not follow.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum FollowError {
-    #[error("the cluster cannot be reached: {0}")]
-    Sequencer(#[from] SequencerError),
-    #[error("the cluster does not answer")]
-    Silent,
-    #[error("the cluster has entries that it does not send")]
-    Stalled,
-    #[error("the node cannot write its event log: {0}")]
-    EventLog(#[from] EventLogError),
-    #[error("the node's event log has stopped")]
-    Stopped,
-    #[error("the cluster's stream is not the one that this node has followed")]
-    OtherStream,
-    #[error("the cluster's stream has lost entries that this node has applied")]
-    Ahead,
-    #[error("the cluster does not know yet all entries that this node has applied")]
-    Short,
-    #[error("the cluster's stream no longer has the entries that this node needs next")]
-    TooFarBehind,
-    #[error(transparent)]
-    Newer(#[from] NewerEntry),
-    #[error("the cluster has begun a new epoch")]
-    NewEpoch,
-}
-
-impl FollowError {
-    /// Returns `true` if the node can follow again after a restart, maybe with a new mirror.
-    fn needs_restart(&self) -> bool {
-        self.needs_new_mirror() || matches!(self, Self::NewEpoch)
-    }
-
-    /// Returns `true` if the mirror does not fit to the cluster's stream.
-    pub fn needs_new_mirror(&self) -> bool {
-        matches!(self, Self::OtherStream | Self::Ahead | Self::TooFarBehind)
-    }
-
-    /// Returns `true` if a later attempt may succeed.
-    fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Self::Sequencer(_) | Self::Silent | Self::Stalled | Self::Short | Self::EventLog(_)
-        )
-    }
-}
 
 /// Follows the order until the node cannot go on.
 pub(super) async fn run(node: Arc<Node>) {
@@ -174,15 +126,6 @@ pub(super) async fn check(
         return Err(FollowError::Ahead);
     }
     Ok(())
-}
-
-pub(super) async fn answer<T>(
-    answer: impl Future<Output = Result<T, SequencerError>>,
-) -> Result<T, FollowError> {
-    match timeout(ANSWER_TIMEOUT, answer).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(FollowError::Silent),
-    }
 }
 
 /// Applies an entry, as soon as the mirror can be written.

@@ -11,7 +11,8 @@ use tokio::{
 
 use super::{
     doubts,
-    follower::{self, FollowError, LOSS_TIMEOUT, PAUSE},
+    follow_error::FollowError,
+    follower::{self, LOSS_TIMEOUT, PAUSE},
     join_error::JoinError,
     joining::start_from_snapshot,
     node::Node,

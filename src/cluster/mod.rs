@@ -14,11 +14,13 @@
 //! | `node` | the parts that both share |
 //! | `doubts` | the comparison with the engine after nodes were seen to differ |
 //! | `follower` | the task that applies the entries to the mirror |
+//! | `follow_error` | the reasons for which it cannot follow |
 //! | `joining` | the start of a node from a snapshot |
 //! | `trimming` | the removal of entries that no node needs, after a snapshot |
 //! | `status` | what a node knows of the cluster |
 
 mod doubts;
+mod follow_error;
 mod follower;
 mod join_error;
 mod joining;

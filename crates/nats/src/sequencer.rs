@@ -45,8 +45,8 @@ impl NatsSequencer {
 
     /// Connects and checks the servers and the stream in the background. A node that has been a
     /// member before can start by it although [`connect`](Self::connect) fails with an error that
-    /// [may pass](ConnectError::may_pass): a server is away. If the checks find later that something
-    /// must be changed, entries are refused until it is.
+    /// [may pass](ConnectError::may_pass): a server is away. If the checks find later that
+    /// something must be changed, entries are refused until it is.
     ///
     /// # Errors
     ///

@@ -68,16 +68,18 @@ async fn gap(node: Arc<ClusterNode>, after: EventId) -> String {
             continue;
         };
         let (transport, topics) = (Transport::Sse, "topic=t");
-        let mut gap = None;
-        let note = |reading| {
-            if let Reading::Receipt(Receipt::Gap(text)) = reading {
-                gap = Some(text);
-            }
-            gap.is_none()
-        };
-        ReadAttempt { address, transport, topics, start, until }.run(note).await;
-        if let Some(gap) = gap {
-            return gap;
+        let mut found = None;
+        let attempt = ReadAttempt { address, transport, topics, start, until };
+        attempt
+            .run(|reading| {
+                if let Reading::Receipt(Receipt::Gap(text)) = reading {
+                    found = Some(text);
+                }
+                found.is_none()
+            })
+            .await;
+        if let Some(found) = found {
+            return found;
         }
         sleep(PAUSE).await;
     }
@@ -146,8 +148,8 @@ async fn readers_are_told_of_a_stream_from_an_earlier_time() {
     for node in &cluster.nodes {
         assert_ne!(until("log", async || whole_log(node.address()?).await).await, []);
     }
-    let last = insist(&cluster.nodes[2], "last").await;
-    assert_ne!(last.id.epoch, lost.id.epoch);
+    let newest = insist(&cluster.nodes[2], "last").await;
+    assert_ne!(newest.id.epoch, lost.id.epoch);
     let log = whole_log(cluster.nodes[2].listens().await).await.unwrap();
     let data: Vec<_> = log.iter().map(|event| event.data.as_str()).collect();
     assert_eq!((data[0], data.last()), ("kept", Some(&"last")));

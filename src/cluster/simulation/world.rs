@@ -170,7 +170,7 @@ impl World {
         }
         if self.has_losses {
             self.compare();
-            // A loss of which all nodes have the entries is seen once another node joins.
+            // A loss whose entries all nodes have is seen once another node joins.
             self.kill(0);
             clear(self.nodes[0].folder.path());
             self.compare();
@@ -203,7 +203,7 @@ impl World {
         Ok(())
     }
 
-    /// Lets the nodes compare what they have: each proposes entries, as the clock does all the time.
+    /// Lets the nodes compare what they have: each proposes entries, as the clock always does.
     fn compare(&mut self) {
         for _ in 0..NODES {
             self.rest();
@@ -342,10 +342,7 @@ impl World {
                 life.hub = Some((hub, node));
             }
             // Nobody has begun the order yet, and this node cannot.
-            Some(Err(error @ (JoinError::Unreachable(_) | JoinError::StartAgain(_)))) => {
-                eprintln!("{number}: {error}");
-                node.life = None
-            }
+            Some(Err(JoinError::Unreachable(_) | JoinError::StartAgain(_))) => node.life = None,
             Some(Err(error)) => panic!("node {number}: {error:?}"),
             None => {}
         }
