@@ -233,7 +233,7 @@ async fn an_entry_that_is_not_acknowledged_may_be_stored() {
 async fn a_node_can_start_while_the_server_is_away() {
     let mut server = NatsServer::start();
     let stream = server.sequencer().await.bounds().await.unwrap().stream;
-    server.kill();
+    server.terminate();
     let sequencer = NatsSequencer::resume(server.settings()).await.unwrap();
     let error = sequencer.propose("away".into(), EntryKind::Other).await.unwrap_err();
     assert!(matches!(error, SequencerError::Unavailable(_)), "{error:?}");
