@@ -5,8 +5,8 @@ SHELL := /bin/bash
 # Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
 .PHONY: again help run run-tls run-cluster watch check lint doc unit e2e test test-clients test-cluster test-proxies soak \
-        fuzz build dist client bench bench-page bench-transports pictures setup-build setup-client setup-unit \
-        setup-lint setup-test setup-proxies setup-cluster setup-nats
+        fuzz build dist client bench bench-cluster bench-page bench-transports pictures setup-build setup-client \
+        setup-unit setup-lint setup-test setup-proxies setup-cluster setup-nats
 
 # Tools that scripts/setup.sh has put into folders of their own come first.
 export PATH := $(shell scripts/setup.sh path)
@@ -109,6 +109,11 @@ again:
 bench: build ## Measure the server, next to a raw loop and axum's Sse (10 minutes), or some cases: BENCH="delivery memory"
 	cargo build --release --package bench
 	@taskset --cpu-list 1 target/release/bench --program $(program) $(BENCH)
+
+# All cores but that of the nodes.
+bench-cluster: setup-test setup-cluster build ## Measure three nodes next to a single process, and failures in Chromium (6 minutes), or some cases: BENCH="delivery --short"
+	cargo build --release --package bench
+	@taskset --cpu-list 1-$$(($$(nproc) - 1)) target/release/bench --cluster --program $(program) $(BENCH)
 
 bench-page: setup-test build ## Measure the page at 10,000 events a second, next to one in React (3 minutes)
 	@cd bench/page && npm ci --no-audit --no-fund --silent

@@ -51,31 +51,8 @@ for n in 1 2 3; do
         --cluster-timeout 10s "${@:2}"
 done
 
-cat >"$folder/haproxy.cfg" <<EOF
-defaults
-    mode http
-    option http-no-delay
-    timeout connect 5s
-    timeout http-request 10s
-    timeout http-keep-alive 1m
-    timeout client 1h
-    timeout server 1h
-    timeout tunnel 1h
-
-frontend web
-    bind 127.0.0.1:3000
-    default_backend nodes
-
-backend nodes
-    balance leastconn
-    option httpchk GET /health/ready
-    option redispatch
-    default-server check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
-    server node-1 127.0.0.1:3001
-    server node-2 127.0.0.1:3002
-    server node-3 127.0.0.1:3003
-EOF
-run haproxy haproxy -f "$folder/haproxy.cfg" -q
+export BALANCER=127.0.0.1:3000 NODE_1=127.0.0.1:3001 NODE_2=127.0.0.1:3002 NODE_3=127.0.0.1:3003
+run haproxy haproxy -f scripts/cluster-haproxy.cfg -q
 
 printf 'the cluster is on http://127.0.0.1:3000, its nodes on :3001, :3002 and :3003\n'
 # The first that ends, ends all.

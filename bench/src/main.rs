@@ -5,6 +5,8 @@
 //!
 //! The server has one core to itself, and the load generator has another.
 //!
+//! With `--cluster`, it measures three nodes next to a single process (`make bench-cluster`).
+//!
 //! # Layout
 //!
 //! | module | contents |
@@ -13,6 +15,8 @@
 //! | `cases` | the cases, each with its target |
 //! | `table` | the figures and targets, and the table that they make |
 //! | `process` | a server as a process: start, CPU time, memory |
+//! | `cluster` | three nodes, three servers of NATS and HAProxy, as processes |
+//! | `page` | a browser with the page, as a process |
 //! | `load` | the load generator: many subscribers in one thread, and publishers |
 //! | `raw` | the raw loop |
 //! | `bare` | writes to a file, each with a sync |
@@ -28,8 +32,10 @@
 
 mod bare;
 mod cases;
+mod cluster;
 mod load;
 mod options;
+mod page;
 mod process;
 mod raw;
 mod rival;

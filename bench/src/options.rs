@@ -13,6 +13,10 @@ Measures Waterclock next to a raw loop. CASE is the name of a case (delivery-8k)
 Options:
   --program FILE          Waterclock's program [default: target/release/waterclock]
   --list                  List the cases
+  --cluster               Measure three nodes on three servers of NATS, next to a single process.
+                          The cases are others. NATS_SERVER names the program of NATS
+                          [default: nats-server]
+  --short                 With --cluster: a short run of each measurement, to see that it works
   --against URL           Measure another server of Server-Sent Events, which runs already: the
                           delivery cases, and memory if --pid is given. Each subscriber sends GET
                           with this URL, which begins with http://, and must get the head of the
@@ -58,6 +62,16 @@ pub struct BenchOptions {
     pub cases: Vec<String>,
     /// The server to measure instead of Waterclock.
     pub against: Option<Box<Against>>,
+    /// The length of the run, if a cluster is to be measured.
+    pub cluster: Option<RunLength>,
+}
+
+/// The length of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunLength {
+    Full,
+    /// As short as possible. The figures mean nothing.
+    Short,
 }
 
 /// Another server.
@@ -123,7 +137,7 @@ fn options(words: &[&str]) -> Result<BenchOptions, String> {
     let mut program = "target/release/waterclock".to_owned();
     let (mut cases, mut pids, mut headers) = (Vec::new(), Vec::new(), Vec::new());
     let (mut subscribe, mut publish, mut form) = (None, None, PublishForm::default());
-    let mut only_against = None;
+    let (mut only_against, mut is_cluster, mut length) = (None, false, RunLength::Full);
     let mut words = words.iter();
     while let Some(word) = words.next() {
         if !word.starts_with('-') {
@@ -136,11 +150,13 @@ fn options(words: &[&str]) -> Result<BenchOptions, String> {
         let mut value = || {
             value.or_else(|| words.next().copied()).ok_or_else(|| format!("{name} needs a value"))
         };
-        if !["--program", "--against"].contains(&name) {
+        if !["--program", "--against", "--cluster", "--short"].contains(&name) {
             only_against = Some(name);
         }
         match name {
             "--program" => value()?.clone_into(&mut program),
+            "--cluster" => is_cluster = true,
+            "--short" => length = RunLength::Short,
             "--against" => subscribe = Some(Url::parse(value()?)?),
             "--publish" => publish = Some(Url::parse(value()?)?),
             "--publish-type" => value()?.clone_into(&mut form.media_type),
@@ -153,17 +169,24 @@ fn options(words: &[&str]) -> Result<BenchOptions, String> {
     if !form.body.contains("{}") {
         return Err("--publish-body needs {} for the event's data".to_owned());
     }
+    if length == RunLength::Short && !is_cluster {
+        return Err("--short needs --cluster".to_owned());
+    }
+    let cluster = is_cluster.then_some(length);
     let Some(subscribe) = subscribe else {
         return match only_against {
             Some(name) => Err(format!("{name} needs --against")),
-            None => Ok(BenchOptions { program, cases, against: None }),
+            None => Ok(BenchOptions { program, cases, against: None, cluster }),
         };
     };
+    if is_cluster {
+        return Err("--cluster cannot be used with --against".to_owned());
+    }
     let publish = publish.unwrap_or_else(|| subscribe.clone());
     form.path.clone_from(&publish.path);
     let against = Against { subscribe, publish, form, headers, pids };
     let against = Some(Box::new(against));
-    Ok(BenchOptions { program, cases, against })
+    Ok(BenchOptions { program, cases, against, cluster: None })
 }
 
 fn header(text: &str) -> Result<String, String> {
@@ -197,7 +220,8 @@ mod tests {
     #[test]
     fn without_arguments_all_cases_run() {
         let program = "target/release/waterclock".to_owned();
-        assert_eq!(measured(""), BenchOptions { program, cases: Vec::new(), against: None });
+        let cases = Vec::new();
+        assert_eq!(measured(""), BenchOptions { program, cases, against: None, cluster: None });
     }
 
     #[test]
@@ -205,6 +229,13 @@ mod tests {
         let options = measured("delivery --program /bin/w memory");
         assert_eq!((options.program.as_str(), options.cases.len()), ("/bin/w", 2));
         assert_eq!(measured("--program=/bin/w").program, "/bin/w");
+    }
+
+    #[test]
+    fn a_cluster_can_be_measured_at_length_or_shortly() {
+        let options = measured("--cluster delivery");
+        assert_eq!((options.cluster, options.cases.len()), (Some(RunLength::Full), 1));
+        assert_eq!(measured("--short --cluster").cluster, Some(RunLength::Short));
     }
 
     #[test]
@@ -251,6 +282,8 @@ mod tests {
             "--against http://h --pid x",
             "--against http://h --publish-body x",
             "--against http://h --header x",
+            "--short",
+            "--cluster --against http://h",
             "bare 1 2 x",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -1,4 +1,4 @@
-//! A server as a process on a core of its own, and the CPU time and memory of processes.
+//! A server as a process on a core of its own, and the CPU time, memory and writes of processes.
 
 use std::{
     fs,
@@ -28,10 +28,13 @@ pub enum ServerKind {
     /// axum's `Sse`.
     Rival,
     Waterclock,
+    /// Waterclock as a node of a cluster, in which other processes are killed.
+    Node,
 }
 
 /// A running server. Dropping it kills the process.
 pub struct ServerProcess {
+    command: Command,
     child: Child,
     pub endpoint: Endpoint,
     _data: tempfile::TempDir,
@@ -45,22 +48,33 @@ impl ServerProcess {
         match kind {
             ServerKind::Raw => command.arg(std::env::current_exe().unwrap()).arg("raw"),
             ServerKind::Rival => command.arg(std::env::current_exe().unwrap()).arg("rival"),
-            ServerKind::Waterclock => command
-                .args([waterclock, "--listen=127.0.0.1:0", "--interval=24h", "--data-dir"])
+            // An option overrides its environment variable.
+            ServerKind::Waterclock | ServerKind::Node => command
+                .env("WATERCLOCK_LISTEN", "127.0.0.1:0")
+                .env("WATERCLOCK_INTERVAL", "24h")
+                .args([waterclock, "--data-dir"])
                 .arg(data.path())
                 .args(["--max-streams-per-address=20000", "--max-streams=19000"])
                 .args(options)
-                .env("RUST_LOG", "warn"),
+                .env("RUST_LOG", if kind == ServerKind::Node { "error" } else { "warn" }),
         };
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("taskset, of util-linux");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().split_once("://").and_then(|(_, address)| address.parse().ok());
-        let address: SocketAddr =
-            address.unwrap_or_else(|| panic!("the server prints no address: {line:?}"));
+        command.stdout(Stdio::piped());
+        let (child, address) = listening(&mut command);
         let certificate = data.path().join("self-signed.pem");
         let endpoint = Endpoint::local(address, certificate.exists().then_some(&certificate));
-        Self { child, endpoint, _data: data }
+        Self { command, child, endpoint, _data: data }
+    }
+
+    /// Kills the server.
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
+    /// Starts the server again after it was killed, with the same options and folder.
+    pub fn restart(&mut self) {
+        let (child, address) = listening(&mut self.command);
+        self.child = child;
+        self.endpoint = Endpoint::local(address, None);
     }
 
     /// Returns the id of the process.
@@ -71,9 +85,23 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
+}
+
+/// Starts a server, and waits for the line with its address.
+fn listening(command: &mut Command) -> (Child, SocketAddr) {
+    let mut child = command.spawn().expect("setpriv and taskset, of util-linux");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().split_once("://").and_then(|(_, address)| address.parse().ok());
+    (child, address.unwrap_or_else(|| panic!("the server prints no address: {line:?}")))
+}
+
+/// Kills a process, unless it has ended already.
+pub fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Listens on a free port for a server of the comparison, and prints the address, as Waterclock
@@ -92,9 +120,18 @@ pub fn temporary_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("target").unwrap()
 }
 
+/// Returns a command to which the name and the arguments of a program must be added. The kernel
+/// kills that program once the thread that starts it has ended, even if this program is killed.
+pub fn guarded() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    command
+}
+
+/// Returns the same for a program on the servers' core.
 fn on_server_core() -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["--cpu-list", CORE]);
+    let mut command = guarded();
+    command.args(["taskset", "--cpu-list", CORE]);
     command
 }
 
@@ -116,7 +153,12 @@ pub fn cpu_time(pid: u32) -> Duration {
 
 /// Returns the memory of a process in kB, with a proportional share of shared pages (PSS).
 pub fn memory(pid: u32) -> f64 {
-    kilobytes(&memory_file(pid), "Pss:")
+    number(&memory_file(pid), "Pss:")
+}
+
+/// Returns the bytes that a process has made the system write to disks so far.
+pub fn written(pid: u32) -> f64 {
+    number(&format!("/proc/{pid}/io"), "write_bytes:")
 }
 
 /// Returns `true` if the process exists and this one may read its memory figures.
@@ -130,11 +172,11 @@ fn memory_file(pid: u32) -> String {
 
 /// Returns the memory of the kernel's own objects in kB, such as sockets and open files.
 pub fn kernel_memory() -> f64 {
-    kilobytes("/proc/meminfo", "Slab:")
+    number("/proc/meminfo", "Slab:")
 }
 
-/// Reads the line that begins with `name` from a file of proc(5).
-fn kilobytes(file: &str, name: &str) -> f64 {
+/// Reads the number in the line that begins with `name` from a file of proc(5).
+fn number(file: &str, name: &str) -> f64 {
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

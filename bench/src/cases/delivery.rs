@@ -58,7 +58,7 @@ impl RateLoad {
         publisher.join().unwrap();
         let (took, used) = (start.elapsed(), server.cpu_time() - before);
         let faults = clients.faults(count);
-        assert!(!server.is_own() || faults == Faults::default(), "{faults:?}");
+        assert!(!server.is_own || faults == Faults::default(), "{faults:?}");
         let delivered = clients.delivered() as f64;
         let mut latencies = std::mem::take(&mut clients.latencies);
         latencies.sort_unstable();
@@ -80,7 +80,7 @@ pub fn measure(
     let runs = setup.results(|server| {
         let mut clients = server.subscribers();
         clients.connect(subscribers);
-        if !server.is_own() {
+        if !server.is_own {
             clients.read_for(SETTLING);
         }
         RateLoad { per_second, size, seconds: 4.0 }.run(server, &mut clients)

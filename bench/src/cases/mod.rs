@@ -10,12 +10,16 @@
 //! | `publishing` | durable publishes |
 //! | `replaying` | subscribers that are behind, and events that arrive all at once |
 //! | `neighbours` | the costs that one client causes for others |
+//! | `nodes` | a cluster next to a single process |
+//! | `failures` | failures in a cluster, as a browser sees them |
 //! | `setup` | the servers of the cases, the runs, and their medians |
 
 mod delivery;
+mod failures;
 mod growth;
 mod memory;
 mod neighbours;
+mod nodes;
 mod publishing;
 mod replaying;
 mod setup;
@@ -27,35 +31,37 @@ use std::{
 };
 
 use crate::{
+    cluster,
     load::Endpoint,
-    options::{Against, BenchOptions, Url},
+    options::{Against, BenchOptions, RunLength, Url},
     process::{self, ServerKind},
     table::BenchTable,
 };
+use nodes::{ClusterSetup, Extent};
 use setup::{RUNS, Setup, Site};
 
 /// The longest time until another server accepts the first connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A case by name.
-struct Case {
+/// A case by name. `S` has the servers that it measures.
+struct Case<S> {
     name: &'static str,
     about: &'static str,
-    measure: fn(&Setup, &mut BenchTable),
+    measure: fn(&S, &mut BenchTable),
 }
 
 /// The delivery case that only Waterclock has.
 const GATHERED: &str = "delivery-gathered";
 
-const fn case(
+const fn case<S>(
     name: &'static str,
     about: &'static str,
-    measure: fn(&Setup, &mut BenchTable),
-) -> Case {
+    measure: fn(&S, &mut BenchTable),
+) -> Case<S> {
     Case { name, about, measure }
 }
 
-const CASES: [Case; 20] = [
+const CASES: [Case<Setup>; 20] = [
     case("delivery-1000", "1,000 subscribers, 10 events/s", |setup, table| {
         delivery::measure(setup, table, "1,000 subscribers, 10 events/s", 1000, 10.0, 100);
     }),
@@ -86,25 +92,42 @@ const CASES: [Case; 20] = [
     case("neighbours-reading", "replays and polls with many patterns", neighbours::reading),
 ];
 
+/// The cases of a cluster.
+const CLUSTER_CASES: [Case<ClusterSetup>; 5] = [
+    case("publish", "durable publishes", nodes::publishing),
+    case("delivery", "1,000 subscribers of one node", nodes::delivery),
+    case("idle", "nodes with nothing but the clock", nodes::idling),
+    case("arrival", "from a publish on one node to a reader of another", nodes::arrival),
+    case("failures", "kill -9, as a page in a browser sees it", failures::page),
+];
+
 /// Prints the names of the cases.
 pub fn list() {
-    for Case { name, about, .. } in &CASES {
-        println!("{name:<20} {about}");
+    CASES.iter().for_each(Case::print);
+    println!("\nWith --cluster:");
+    CLUSTER_CASES.iter().for_each(Case::print);
+}
+
+impl<S> Case<S> {
+    fn print(&self) {
+        println!("{:<20} {}", self.name, self.about);
     }
 }
 
 /// Runs the chosen cases, and prints their table. Returns `true` if no target is missed by more
 /// than a tenth, or an error if the options name something that does not exist.
 pub fn measure(options: &BenchOptions) -> Result<bool, String> {
-    let cases = select(&names(options)?)?;
+    if let Some(extent) = options.cluster {
+        return measure_cluster(options, extent);
+    }
+    let cases = select(&CASES, &names(options)?)?;
     let program = options.program.clone();
     let other = options.against.as_deref().map(site).transpose()?;
-    let servers = match other {
-        Some(_) => vec!["raw loop", "measured"],
-        None if !Path::new(&program).is_file() => {
-            return Err(format!("{program} is not a file; --program names the server's program"));
-        }
-        None => vec!["raw loop", "axum", "Waterclock"],
+    let servers = if other.is_some() {
+        vec!["raw loop", "measured"]
+    } else {
+        check(&program)?;
+        vec!["raw loop", "axum", "Waterclock"]
     };
     println!("The server has one core, the load another. Medians of {RUNS} runs.");
     let (setup, mut table) = (Setup { program, other }, BenchTable::new(&servers));
@@ -114,6 +137,38 @@ pub fn measure(options: &BenchOptions) -> Result<bool, String> {
         }
     }
     Ok(table.finish())
+}
+
+/// Does the same for the cases of a cluster.
+fn measure_cluster(options: &BenchOptions, length: RunLength) -> Result<bool, String> {
+    let cases = select(&CLUSTER_CASES, &options.cases)?;
+    check(&options.program)?;
+    let nats_server = cluster::nats_server();
+    if !cluster::runs(&nats_server, "--version") {
+        let name = nats_server.display();
+        return Err(format!("{name} cannot be run; NATS_SERVER names the program of NATS"));
+    }
+    let extent = match length {
+        RunLength::Full => Extent::FULL,
+        RunLength::Short => Extent::SHORT,
+    };
+    println!("The nodes share one core. The servers of NATS and the load have the others.");
+    println!("Medians of {} runs.", extent.runs);
+    let setup = Setup { program: options.program.clone(), other: None };
+    let bench = ClusterSetup { setup, extent };
+    let mut table = BenchTable::new(&["one process", "cluster"]);
+    for case in cases {
+        (case.measure)(&bench, &mut table);
+    }
+    Ok(table.finish())
+}
+
+/// Returns an error unless the program of the server exists.
+fn check(program: &str) -> Result<(), String> {
+    if Path::new(program).is_file() {
+        return Ok(());
+    }
+    Err(format!("{program} is not a file; --program names the server's program"))
 }
 
 /// Returns the names of the cases to run. Another server has only some of them.
@@ -135,14 +190,14 @@ fn names(options: &BenchOptions) -> Result<Vec<String>, String> {
 }
 
 /// Returns the cases with one of the names, or all of them if there is no name.
-fn select(names: &[String]) -> Result<Vec<&'static Case>, String> {
+fn select<'a, S>(cases: &'a [Case<S>], names: &[String]) -> Result<Vec<&'a Case<S>>, String> {
     for name in names {
-        if !CASES.iter().any(|case| is_named(name, case.name)) {
+        if !cases.iter().any(|case| is_named(name, case.name)) {
             return Err(format!("there is no case {name}; --list names them"));
         }
     }
-    let is_chosen = |case: &&Case| names.iter().any(|name| is_named(name, case.name));
-    Ok(CASES.iter().filter(|case| names.is_empty() || is_chosen(case)).collect())
+    let is_chosen = |case: &&Case<S>| names.iter().any(|name| is_named(name, case.name));
+    Ok(cases.iter().filter(|case| names.is_empty() || is_chosen(case)).collect())
 }
 
 /// Returns `true` if `name` is `full`, or its words up to a hyphen.
@@ -187,7 +242,7 @@ mod tests {
 
     fn selected(names: &[&str]) -> Vec<&'static str> {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        select(&names).unwrap_or_default().iter().map(|case| case.name).collect()
+        select(&CASES, &names).unwrap_or_default().iter().map(|case| case.name).collect()
     }
 
     #[test]
@@ -201,8 +256,9 @@ mod tests {
     #[test]
     fn an_unknown_name_is_an_error() {
         for name in ["deliver", "delivery-", "nothing"] {
-            assert!(select(&[name.to_owned()]).is_err(), "{name}");
+            assert!(select(&CASES, &[name.to_owned()]).is_err(), "{name}");
         }
+        assert!(select(&CLUSTER_CASES, &["storm".to_owned()]).is_err());
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub fn single(setup: &Setup, table: &mut BenchTable) {
     let bare = repeated(|| bare::measure(0.0, 200 * CONNECTIONS, 1.0).rate * CONNECTIONS as f64);
     let rate = repeated(|| {
         let server = setup.waterclock(&[]);
-        publish_at_once(&server.site.publish, CONNECTIONS, Duration::from_secs(3))
+        publish_at_once(&[server.site.publish], CONNECTIONS, Duration::from_secs(3)).rate
     });
     let name = "durable publishes, one event per request, 64 connections";
     table.own(name, "/s", rate, Target::AtLeast(45_000.0));

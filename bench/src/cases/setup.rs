@@ -32,9 +32,11 @@ pub struct Site {
     pub pids: Vec<u32>,
 }
 
-/// A server during one run. Dropping it stops the server if this program has started it.
+/// A server during one run. Dropping it stops the server if it was started for that run.
 pub struct Subject {
     pub site: Site,
+    /// `true` if this program has started the server, and knows that it is exact.
+    pub is_own: bool,
     process: Option<ServerProcess>,
 }
 
@@ -47,14 +49,9 @@ impl Setup {
     /// Starts a server that this program knows. `options` are for Waterclock.
     pub fn start(&self, kind: ServerKind, options: &[&str]) -> Subject {
         let process = ServerProcess::start(kind, &self.program, options);
-        let site = Site {
-            subscribe: process.endpoint.clone(),
-            publish: process.endpoint.clone(),
-            path: EVENTS.to_owned(),
-            form: PublishForm::default(),
-            pids: vec![process.id()],
-        };
-        Subject { site, process: Some(process) }
+        let mut subject = Subject::running(&process);
+        subject.process = Some(process);
+        subject
     }
 
     /// Measures each of the compared servers [`RUNS`] times, in turn, and returns the results of
@@ -68,7 +65,8 @@ impl Setup {
         results.resize_with(kinds.len() + usize::from(self.other.is_some()), Vec::new);
         for _ in 0..RUNS {
             let own = kinds.iter().map(|kind| self.start(*kind, &[]));
-            let other = self.other.clone().map(|site| Subject { site, process: None });
+            let other =
+                self.other.clone().map(|site| Subject { site, is_own: false, process: None });
             for (server, results) in own.chain(other).zip(&mut results) {
                 results.push(measure(&server));
             }
@@ -78,6 +76,18 @@ impl Setup {
 }
 
 impl Subject {
+    /// Describes a server that this program has started for several runs.
+    pub fn running(process: &ServerProcess) -> Self {
+        let site = Site {
+            subscribe: process.endpoint.clone(),
+            publish: process.endpoint.clone(),
+            path: EVENTS.to_owned(),
+            form: PublishForm::default(),
+            pids: vec![process.id()],
+        };
+        Self { site, is_own: true, process: None }
+    }
+
     /// Returns the CPU time that the server has used so far, in microseconds. NaN if its processes
     /// are not known.
     pub fn cpu_time(&self) -> f64 {
@@ -98,11 +108,6 @@ impl Subject {
     /// Returns the memory of the server's processes in kB (PSS).
     pub fn memory(&self) -> f64 {
         self.site.pids.iter().map(|pid| process::memory(*pid)).sum()
-    }
-
-    /// Returns `true` if this program has started the server, and knows that it is exact.
-    pub fn is_own(&self) -> bool {
-        self.process.is_some()
     }
 
     /// Connects a publisher.

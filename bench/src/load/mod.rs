@@ -33,7 +33,7 @@ use tally::Tally;
 use tls::TlsSettings;
 
 pub use http2::MAX_STREAMS;
-pub use publish::{LoadPublisher, PublishForm, paced, publish_at_once};
+pub use publish::{LoadPublisher, PublishForm, PublishRun, paced, publish_at_once, try_get};
 pub use tally::Faults;
 
 /// The longest time that a step may take without any progress.
@@ -48,7 +48,8 @@ const MAX_PENDING: usize = 100;
 /// The time that timestamps count from.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-fn nanos() -> u64 {
+/// Returns the current time in nanoseconds, as in [`data`].
+pub fn nanos() -> u64 {
     u64::try_from(START.elapsed().as_nanos()).unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! Publishers.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::TcpStream as Blocking,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -47,7 +47,8 @@ pub struct LoadPublisher {
 impl LoadPublisher {
     /// Connects to a server.
     pub fn new(endpoint: &Endpoint) -> Self {
-        Self { endpoint: endpoint.clone(), stream: open(endpoint), buffer: vec![0; 64 * 1024] }
+        let (endpoint, stream) = (endpoint.clone(), open(endpoint).unwrap());
+        Self { endpoint, stream, buffer: vec![0; 64 * 1024] }
     }
 
     /// Publishes `body` to the topic `t`, and waits for the response.
@@ -69,7 +70,7 @@ impl LoadPublisher {
 
     /// Requests a path, waits for the response, and returns its body.
     pub fn get(&mut self, path: &str) -> Vec<u8> {
-        let request = format!("GET {path} HTTP/1.1\r\n{}\r\n", self.endpoint.fields);
+        let request = get(&self.endpoint, path);
         self.request(&request)
     }
 
@@ -80,18 +81,11 @@ impl LoadPublisher {
     }
 
     fn request(&mut self, request: &str) -> Vec<u8> {
-        self.stream.write_all(request.as_bytes()).unwrap();
-        let mut reader = ResponseReader::default();
-        loop {
-            let read = self.stream.read(&mut self.buffer).unwrap();
-            assert!(read > 0, "the server closes the connection without a response");
-            if let Some(response) = reader.received(&self.buffer[..read]) {
-                if response.is_last {
-                    self.stream = open(&self.endpoint);
-                }
-                return accepted(response);
-            }
+        let response = exchange(&mut *self.stream, request, &mut self.buffer).unwrap();
+        if response.is_last {
+            self.stream = open(&self.endpoint).unwrap();
         }
+        accepted(response)
     }
 
     /// Publishes `count` events at the given rate in a new thread. They are numbered from 0.
@@ -135,14 +129,39 @@ fn wait_for_turn(start: Instant, number: usize, per_second: f64) {
     }
 }
 
-fn open(endpoint: &Endpoint) -> Box<dyn Duplex> {
-    let stream = Blocking::connect(endpoint.address).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    match &endpoint.tls {
+fn open(endpoint: &Endpoint) -> io::Result<Box<dyn Duplex>> {
+    let stream = Blocking::connect(endpoint.address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    Ok(match &endpoint.tls {
         Some(tls) => Box::new(StreamOwned::new(tls.connection(HttpVersion::Http1), stream)),
         None => Box::new(stream),
+    })
+}
+
+/// Sends a request, and waits for the response.
+fn exchange(stream: &mut dyn Duplex, request: &str, buffer: &mut [u8]) -> io::Result<Response> {
+    stream.write_all(request.as_bytes())?;
+    let mut reader = ResponseReader::default();
+    loop {
+        let read = stream.read(buffer)?;
+        if read == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(response) = reader.received(&buffer[..read]) {
+            return Ok(response);
+        }
     }
+}
+
+/// Requests a path on a connection of its own. Returns an error if there is no response.
+pub fn try_get(endpoint: &Endpoint, path: &str) -> io::Result<Response> {
+    let request = get(endpoint, path);
+    exchange(&mut *open(endpoint)?, &request, &mut [0; 16 * 1024])
+}
+
+fn get(endpoint: &Endpoint, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\n{}\r\n", endpoint.fields)
 }
 
 fn post(endpoint: &Endpoint, path: &str, media_type: &str, body: &str) -> String {
@@ -159,33 +178,46 @@ fn accepted(response: Response) -> Vec<u8> {
     response.body
 }
 
+/// The results of publishers that have published as fast as possible.
+pub struct PublishRun {
+    /// Published events per second.
+    pub rate: f64,
+    /// The sorted times from a request to its response, in nanoseconds.
+    pub times: Vec<u64>,
+}
+
 /// Publishes events for some time over several connections, each of which waits for the response
-/// to an event before it sends the next. Returns the number of events per second.
-pub fn publish_at_once(endpoint: &Endpoint, connections: usize, time: Duration) -> f64 {
+/// to an event before it sends the next. They go to the servers in turn.
+pub fn publish_at_once(servers: &[Endpoint], connections: usize, time: Duration) -> PublishRun {
     let mut poll = Poll::new().unwrap();
     let mut events = Events::with_capacity(connections);
     let mut buffer = vec![0; 16 * 1024];
-    let mut publishers: Vec<_> = (0..connections)
-        .map(|number| {
-            let stream = Blocking::connect(endpoint.address).unwrap();
+    let request = |server: &Endpoint| post(server, "/events/t", "text/plain", &data(0, 100));
+    let mut publishers: Vec<_> = servers
+        .iter()
+        .cycle()
+        .take(connections)
+        .enumerate()
+        .map(|(number, server)| {
+            let stream = Blocking::connect(server.address).unwrap();
             stream.set_nodelay(true).unwrap();
             stream.set_nonblocking(true).unwrap();
             let mut stream = TcpStream::from_std(stream);
             poll.registry().register(&mut stream, Token(number), Interest::READABLE).unwrap();
-            (stream, ResponseReader::default())
+            (server, stream, ResponseReader::default(), Instant::now())
         })
         .collect();
-    let request = || post(endpoint, "/events/t", "text/plain", &data(0, 100));
     let start = Instant::now();
-    for (stream, _) in &mut publishers {
-        stream.write_all(request().as_bytes()).unwrap();
+    for (server, stream, _, sent) in &mut publishers {
+        *sent = Instant::now();
+        stream.write_all(request(server).as_bytes()).unwrap();
     }
-    let (mut published, mut open) = (0, connections);
+    let (mut times, mut open) = (Vec::new(), connections);
     while open > 0 {
         poll.poll(&mut events, Some(DEADLINE)).unwrap();
         assert!(!events.is_empty(), "the server does not respond");
         for event in &events {
-            let (stream, reader) = &mut publishers[event.token().0];
+            let (server, stream, reader, sent) = &mut publishers[event.token().0];
             let read = match stream.read(&mut buffer) {
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
@@ -194,13 +226,16 @@ pub fn publish_at_once(endpoint: &Endpoint, connections: usize, time: Duration) 
             assert!(read > 0, "the server closes a connection");
             let Some(response) = reader.received(&buffer[..read]) else { continue };
             accepted(response);
-            published += 1;
+            times.push(u64::try_from(sent.elapsed().as_nanos()).unwrap());
             if start.elapsed() < time {
-                stream.write_all(request().as_bytes()).unwrap();
+                *sent = Instant::now();
+                stream.write_all(request(server).as_bytes()).unwrap();
             } else {
                 open -= 1;
             }
         }
     }
-    f64::from(published) / start.elapsed().as_secs_f64()
+    let rate = times.len() as f64 / start.elapsed().as_secs_f64();
+    times.sort_unstable();
+    PublishRun { rate, times }
 }
