@@ -109,11 +109,19 @@ impl BenchCluster {
     /// the leader.
     pub fn wait_until_healthy(&self) -> usize {
         self.nats.iter().for_each(NatsProcess::wait_until_healthy);
-        until("leader of the stream", || {
-            // Each server knows the leader only of a stream that it keeps; all keep this one.
-            let response = try_get(&self.nats[0].monitoring, "/jsz?streams=true").ok()?;
-            leader(&response.body)
-        })
+        until("leader of the stream", || self.stream(leader))
+    }
+
+    /// Returns the size of the stream on each server, in bytes.
+    pub fn stored(&self) -> f64 {
+        until("size of the stream", || self.stream(size))
+    }
+
+    /// Reads a fact about the stream from the monitoring of a server. Each server keeps the stream.
+    fn stream<T>(&self, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let response = try_get(&self.nats[0].monitoring, "/jsz?streams=true").ok()?;
+        let answer: Value = serde_json::from_slice(&response.body).ok()?;
+        read(answer.pointer("/account_details/0/stream_detail/0")?)
     }
 }
 
@@ -217,12 +225,15 @@ fn is_ok(endpoint: &Endpoint, path: &str) -> Option<()> {
     try_get(endpoint, path).ok().filter(|response| response.status == 200).map(drop)
 }
 
-/// Returns the index of the server that leads the only stream, by the monitoring of a server.
-fn leader(body: &[u8]) -> Option<usize> {
-    let answer: Value = serde_json::from_slice(body).ok()?;
-    let stream = answer.pointer("/account_details/0/stream_detail/0")?;
+/// Returns the index of the server that leads a stream, if there is one.
+fn leader(stream: &Value) -> Option<usize> {
     let leader = stream.pointer("/cluster/leader")?.as_str()?;
     (0..COUNT).find(|index| name(*index) == leader)
+}
+
+/// Returns the size of a stream in bytes.
+fn size(stream: &Value) -> Option<f64> {
+    stream.pointer("/state/bytes")?.as_f64()
 }
 
 /// Returns addresses at which nobody listens. All were open at once, so they differ.
@@ -234,15 +245,15 @@ fn free_addresses<const N: usize>() -> [SocketAddr; N] {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn the_leader_is_that_of_the_stream_not_of_the_servers() {
-        let body = br#"{"meta_cluster": {"leader": "n0"}, "account_details": [{"name": "$G",
-            "stream_detail": [{"name": "waterclock", "cluster": {"leader": "n2"}}]}]}"#;
-        assert_eq!(leader(body), Some(2));
-        assert_eq!(leader(br#"{"meta_cluster": {"leader": "n0"}}"#), None);
-        let during_election = br#"{"account_details": [{"stream_detail": [{"cluster": {}}]}]}"#;
-        assert_eq!(leader(during_election), None);
+    fn the_leader_and_the_size_of_a_stream_are_found() {
+        let stream = json!({"cluster": {"leader": "n2"}, "state": {"messages": 2, "bytes": 300}});
+        assert_eq!((leader(&stream), size(&stream)), (Some(2), Some(300.0)));
+        let during_election = json!({"cluster": {"leader": ""}});
+        assert_eq!((leader(&during_election), size(&during_election)), (None, None));
     }
 }

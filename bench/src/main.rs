@@ -69,7 +69,10 @@ fn main() -> ExitCode {
             cases::list();
             Ok(true)
         }
-        CommandLine::Measure(options) => cases::measure(&options),
+        CommandLine::Measure(options) => {
+            process::remove_old_folders();
+            cases::measure(&options)
+        }
     });
     match result {
         Ok(true) => ExitCode::SUCCESS,

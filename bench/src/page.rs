@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
 };
@@ -11,7 +11,6 @@ use std::{
 use crate::{
     cluster::runs,
     load::{DEADLINE, Endpoint, nanos},
-    process,
 };
 
 /// The program that opens the page.
@@ -43,10 +42,11 @@ pub fn has_browser() -> bool {
 impl PageProcess {
     /// Opens a page of a server.
     pub fn open(endpoint: &Endpoint, path: &str) -> Self {
-        let mut command = process::guarded();
-        command.args(["node", PROGRAM]).arg(format!("http://{}{path}", endpoint.address));
+        // It ends with this program, since its standard input then ends.
+        let mut command = Command::new("node");
+        command.arg(PROGRAM).arg(format!("http://{}{path}", endpoint.address));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("setpriv, of util-linux");
+        let mut child = command.spawn().expect("Node.js");
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, events) = mpsc::channel();
         thread::spawn(move || {

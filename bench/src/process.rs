@@ -16,6 +16,10 @@ use crate::load::Endpoint;
 
 /// The core that servers run on. The load generator has the others.
 const CORE: &str = "0";
+/// The place of the folders with the data of servers.
+const FOLDERS: &str = "target";
+/// The beginning of the names of these folders. The id of the process that creates them follows.
+const FOLDER_NAME: &str = "bench-";
 /// Length of the listen backlog, the same as Waterclock's. A client beyond it retries after a
 /// second, which would distort the storm.
 const BACKLOG: u32 = 8192;
@@ -116,8 +120,25 @@ pub fn listen() -> TcpListener {
 
 /// Creates a folder for the data of a server. It is not in /tmp, which may be in memory.
 pub fn temporary_folder() -> tempfile::TempDir {
-    fs::create_dir_all("target").unwrap();
-    tempfile::tempdir_in("target").unwrap()
+    fs::create_dir_all(FOLDERS).unwrap();
+    let prefix = format!("{FOLDER_NAME}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(FOLDERS).unwrap()
+}
+
+/// Removes the folders of runs that have ended without doing so, such as interrupted ones.
+pub fn remove_old_folders() {
+    for entry in fs::read_dir(FOLDERS).into_iter().flatten().map_while(Result::ok) {
+        let creator = entry.file_name().to_str().and_then(creator);
+        if creator.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            // Another program may have been faster.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Returns the process that has created a folder, by the folder's name.
+fn creator(name: &str) -> Option<u32> {
+    name.strip_prefix(FOLDER_NAME)?.split_once('-')?.0.parse().ok()
 }
 
 /// Returns a command to which the name and the arguments of a program must be added. The kernel
@@ -180,4 +201,28 @@ fn number(file: &str, name: &str) -> f64 {
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_the_id_of_its_creator_in_its_name() {
+        let folder = temporary_folder();
+        let name = folder.path().file_name().unwrap().to_str().unwrap();
+        assert_eq!(creator(name), Some(std::process::id()));
+        assert_eq!(["release", "bench-7", "bench-x-7", "7-x"].map(creator), [None; 4]);
+    }
+
+    #[test]
+    fn only_folders_of_processes_that_have_ended_are_removed() {
+        let own = temporary_folder();
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let old = Path::new(FOLDERS).join(format!("{FOLDER_NAME}{}-x", ended.id()));
+        fs::create_dir(&old).unwrap();
+        remove_old_folders();
+        assert_eq!([own.path().exists(), old.exists()], [true, false]);
+    }
 }

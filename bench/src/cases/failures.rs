@@ -119,7 +119,9 @@ pub fn page(bench: &ClusterSetup, table: &mut BenchTable) {
     let page = PageProcess::open(front, PAGE);
     let mut scene = Scene { page, next: Arc::default(), ordinary: Vec::new() };
     let (mut nodes, mut leaders) = (Vec::new(), Vec::new());
-    if balancer.is_some() {
+    if balancer.is_none() {
+        println!("\nNot measured, since HAProxy is missing: kill -9 of the page's node.\n");
+    } else {
         for _ in 0..bench.extent.failures {
             let victim = serving(&cluster);
             let publish = cluster.nodes[(victim + 1) % COUNT].endpoint.clone();
@@ -138,7 +140,6 @@ pub fn page(bench: &ClusterSetup, table: &mut BenchTable) {
     table.own(name, "ms", median(scene.ordinary), Target::None);
     for (name, times) in [("the page's node", nodes), ("the leader of NATS", leaders)] {
         if times.is_empty() {
-            println!("\nNot measured, since HAProxy is missing: kill -9 of {name}.\n");
             continue;
         }
         let name = format!("kill -9 of {name}: until the next event");

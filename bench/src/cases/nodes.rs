@@ -142,6 +142,8 @@ fn compare<T>(table: &mut BenchTable, single: &[T], cluster: &[T], figures: &[Fi
 struct MeteredPublishes {
     run: PublishRun,
     usage: UseByRole,
+    /// The bytes by which the stream of NATS has grown for each event.
+    stored: f64,
 }
 
 impl MeteredPublishes {
@@ -159,8 +161,11 @@ pub fn publishing(bench: &ClusterSetup, table: &mut BenchTable) {
     let cluster = bench.cluster(&[ROOM]);
     let endpoints: Vec<_> = cluster.nodes.iter().map(|node| node.endpoint.clone()).collect();
     let publish = |servers: &[Endpoint], connections: usize| {
+        let before = cluster.stored();
         let step = || publish_at_once(servers, connections, time);
-        used(&cluster, step, |run| run.times.len() as f64)
+        let (run, usage) = used(&cluster, step, |run| run.times.len() as f64);
+        let stored = (cluster.stored() - before) / run.times.len() as f64;
+        MeteredPublishes { run, usage, stored }
     };
     let name = "a bare write with fdatasync: p50";
     table.line(name, "ms", &[writes, f64::NAN], Target::None);
@@ -170,14 +175,14 @@ pub fn publishing(bench: &ClusterSetup, table: &mut BenchTable) {
         for _ in 0..extent.runs {
             let server = setup.waterclock(&[ROOM]);
             let before = ProcessUse::so_far(server.site.pids[0]);
-            let (run, mut usage) = publish(from_ref(&server.site.publish), connections);
+            let mut single = publish(from_ref(&server.site.publish), connections);
             let now = ProcessUse::so_far(server.site.pids[0]);
-            usage.node = ProcessUse::since(&[now], &[before], run.times.len() as f64);
-            runs[0].push(MeteredPublishes { run, usage });
+            let count = single.run.times.len() as f64;
+            single.usage.node = ProcessUse::since(&[now], &[before], count);
+            runs[0].push(single);
             for (place, runs) in runs[1..].iter_mut().enumerate().take(places) {
                 let servers = if place == 0 { &endpoints[..1] } else { &endpoints };
-                let (run, usage) = publish(servers, connections);
-                runs.push(MeteredPublishes { run, usage });
+                runs.push(publish(servers, connections));
             }
         }
         let [single, one, all] = runs;
@@ -210,14 +215,14 @@ pub fn publishing(bench: &ClusterSetup, table: &mut BenchTable) {
                 }),
             ],
         );
-        let mut own = |figure_name: &str, unit: &str, figure: &dyn Fn(&UseByRole) -> f64| {
-            let value = median_of(&one, |run| figure(&run.usage));
-            table.own(&name(figure_name), unit, value, Target::None);
+        let mut own = |figure_name: &str, unit: &str, figure: fn(&MeteredPublishes) -> f64| {
+            table.own(&name(figure_name), unit, median_of(&one, figure), Target::None);
         };
-        own("CPU per event, of each other node", "us", &|usage| usage.other_node.cpu);
-        own("CPU per event, of each server of NATS", "us", &|usage| usage.nats.cpu);
+        own("CPU per event, of each other node", "us", |run| run.usage.other_node.cpu);
+        own("CPU per event, of each server of NATS", "us", |run| run.usage.nats.cpu);
         let written = "written per event, by each server of NATS";
-        own(written, "kB", &|usage| usage.nats.written / 1e3);
+        own(written, "kB", |run| run.usage.nats.written / 1e3);
+        own("kept per event, by each server of NATS", "kB", |run| run.stored / 1e3);
     }
 }
 
@@ -250,11 +255,12 @@ pub fn delivery(bench: &ClusterSetup, table: &mut BenchTable) {
             let target = Target::Compared { base: values[0], of: SINGLE };
             table.line(&format!("  {name}: latency {part}"), "ms", &values, target);
         }
-        let mut own = |name: &str, figure: &dyn Fn(&UseByRole) -> f64| {
-            table.own(name, "us", median_of(&node, |(_, usage)| figure(usage)), Target::None);
+        let mut own = |role: &str, figure: fn(&UseByRole) -> f64| {
+            let name = format!("  {name}: CPU per event, of each {role}");
+            table.own(&name, "us", median_of(&node, |(_, usage)| figure(usage)), Target::None);
         };
-        own("  CPU per published event, of each other node", &|usage| usage.other_node.cpu);
-        own("  CPU per published event, of each server of NATS", &|usage| usage.nats.cpu);
+        own("other node", |usage| usage.other_node.cpu);
+        own("server of NATS", |usage| usage.nats.cpu);
     }
 }
 
