@@ -160,6 +160,7 @@ impl World {
                 615..620 => self.crash(),
                 // A node that does not know the last entries before a trim cannot tell of a loss.
                 640..660 if !self.has_losses => self.trim(),
+                663..668 => self.fill_disk(),
                 660..663 if self.has_losses => wait(Arc::clone(&self.order).lose()),
                 620..640 => {
                     let order = Arc::clone(&self.order);
@@ -246,6 +247,7 @@ impl World {
     /// Lets everything end that has begun.
     fn rest(&mut self) {
         wait(Arc::clone(&self.order).calm_down());
+        (0..NODES).for_each(|node| self.limit_disk(node, None));
         let (mut quiet, mut turns) = (0, 0);
         while quiet < 20 {
             turns += 1;
@@ -549,6 +551,19 @@ impl World {
         }
         if subscriber.is_settled() {
             *cursor = subscriber.cursor();
+        }
+    }
+
+    /// Leaves a node no room on its disk, or gives it room again.
+    fn fill_disk(&mut self) {
+        let (node, is_full) = (self.random.usize(..NODES), self.random.bool());
+        self.limit_disk(node, is_full.then_some(1));
+    }
+
+    fn limit_disk(&self, number: usize, pages: Option<u32>) {
+        if let Some(Life { hub: Some((_, node)), .. }) = &self.nodes[number].life {
+            // The file keeps the pages that it has.
+            wait(node.mirror.limit_pages(pages));
         }
     }
 

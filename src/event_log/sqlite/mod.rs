@@ -393,7 +393,7 @@ impl SqliteLog {
     /// Limits the size of the file to `pages`, or to its current size if that is more; `None` lifts
     /// the limit.
     #[cfg(test)]
-    async fn limit_pages(&self, pages: Option<u32>) {
+    pub(crate) async fn limit_pages(&self, pages: Option<u32>) {
         self.command(|reply| Command::LimitPages { pages, reply }).await.unwrap();
     }
 }
