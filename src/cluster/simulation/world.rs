@@ -160,7 +160,7 @@ impl World {
                 615..620 => self.crash(),
                 // A node that does not know the last entries before a trim cannot tell of a loss.
                 640..660 if !self.has_losses => self.trim(),
-                663..668 => self.fill_disk(),
+                663..668 => self.break_disk(),
                 660..663 if self.has_losses => wait(Arc::clone(&self.order).lose()),
                 620..640 => {
                     let order = Arc::clone(&self.order);
@@ -247,7 +247,7 @@ impl World {
     /// Lets everything end that has begun.
     fn rest(&mut self) {
         wait(Arc::clone(&self.order).calm_down());
-        (0..NODES).for_each(|node| self.limit_disk(node, None));
+        (0..NODES).for_each(|node| self.set_disk(node, false));
         let (mut quiet, mut turns) = (0, 0);
         while quiet < 20 {
             turns += 1;
@@ -554,16 +554,15 @@ impl World {
         }
     }
 
-    /// Leaves a node no room on its disk, or gives it room again.
-    fn fill_disk(&mut self) {
-        let (node, is_full) = (self.random.usize(..NODES), self.random.bool());
-        self.limit_disk(node, is_full.then_some(1));
+    /// Breaks the disk of a node, or mends it.
+    fn break_disk(&mut self) {
+        let (node, is_broken) = (self.random.usize(..NODES), self.random.bool());
+        self.set_disk(node, is_broken);
     }
 
-    fn limit_disk(&self, number: usize, pages: Option<u32>) {
+    fn set_disk(&self, number: usize, is_broken: bool) {
         if let Some(Life { hub: Some((_, node)), .. }) = &self.nodes[number].life {
-            // The file keeps the pages that it has.
-            wait(node.mirror.limit_pages(pages));
+            wait(node.mirror.refuse_writes(is_broken));
         }
     }
 

@@ -393,8 +393,14 @@ impl SqliteLog {
     /// Limits the size of the file to `pages`, or to its current size if that is more; `None` lifts
     /// the limit.
     #[cfg(test)]
-    pub(crate) async fn limit_pages(&self, pages: Option<u32>) {
+    async fn limit_pages(&self, pages: Option<u32>) {
         self.command(|reply| Command::LimitPages { pages, reply }).await.unwrap();
+    }
+
+    /// Lets all writes of a mirror fail, as on a broken disk, or succeed again.
+    #[cfg(test)]
+    pub(crate) async fn refuse_writes(&self, is_refused: bool) {
+        self.mirror_command(move |writer| Ok(writer.refuse_writes(is_refused)?)).await.unwrap();
     }
 }
 

@@ -526,6 +526,11 @@ impl Writer {
         error.into()
     }
 
+    #[cfg(test)]
+    pub fn refuse_writes(&self, is_refused: bool) -> rusqlite::Result<()> {
+        self.connection.pragma_update(None, "query_only", is_refused)
+    }
+
     fn pragma(&self, name: &str) -> rusqlite::Result<usize> {
         self.connection.pragma_query_value(None, name, |row| row.get(0))
     }
