@@ -139,6 +139,11 @@ impl Order {
         self.state.lock().entries.last().map_or(0, |(last, _)| last.position)
     }
 
+    /// Returns the position of the entry after another one.
+    pub fn next(&self, after: u64) -> Option<u64> {
+        self.state.lock().kept_after(after).next().map(|entry| entry.position)
+    }
+
     async fn add(&self, bytes: Vec<u8>, kind: EntryKind) -> u64 {
         let raw = {
             let state = &mut *self.state.lock();

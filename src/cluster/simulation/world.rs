@@ -293,6 +293,16 @@ impl World {
         hub.map_or(0, |(_, node)| node.mirrored().place.position)
     }
 
+    /// The position of the last entry that a node has begun to apply. A deletion that has failed
+    /// hides events, and readers are told so.
+    fn begun(&self, number: usize) -> u64 {
+        let life = self.nodes[number].life.as_ref().and_then(|life| life.hub.as_ref());
+        let has_failed =
+            life.is_some_and(|(_, node)| node.mirror.condition().append_error.is_some());
+        let position = self.position(number);
+        if has_failed { self.order.next(position).unwrap_or(position) } else { position }
+    }
+
     fn hub(&self, node: usize) -> Option<Arc<Hub>> {
         let (hub, _) = self.nodes[node].life.as_ref()?.hub.as_ref()?;
         Some(Arc::clone(hub))
@@ -523,7 +533,7 @@ impl World {
             *connection = Connection::Open(node, Box::new(subscriber));
             history.sessions.push(session);
         }
-        let position = self.position(node);
+        let position = self.begun(node);
         let shown = self.hub(node).map_or(0, |hub| hub.newest());
         let Reader { history, connection, cursor, received } = &mut self.readers[number];
         let Connection::Open(_, subscriber) = connection else { return };
