@@ -505,7 +505,7 @@ impl World {
 
     fn session(&self, node: usize, start: u64, is_from_oldest: bool) -> Session {
         let hub_start = self.nodes[node].life.as_ref().map_or(0, |life| life.hub_start);
-        let step = self.position(node);
+        let step = self.begun(node);
         Session { start, step, hub_start, is_from_oldest, messages: Vec::new() }
     }
 
