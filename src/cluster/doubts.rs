@@ -44,7 +44,8 @@ async fn verify(node: &Node, known: OrderPlace) -> Result<OrderPlace, FollowErro
         found = mark.place;
     }
     tracing::warn!(from = found.position, to = place.position, "another node has other entries");
-    let mut entries = answer(node.sequencer.follow(found.position)).await?;
+    let begin = found.position;
+    let mut entries = answer(node.sequencer.follow(begin)).await?;
     while found.position < place.position {
         let Ok(raw) = timeout(ANSWER_TIMEOUT, entries.next()).await else {
             return Err(FollowError::Silent);
@@ -52,7 +53,12 @@ async fn verify(node: &Node, known: OrderPlace) -> Result<OrderPlace, FollowErro
         let raw = raw?;
         found = found.after(&Sequenced::decode(raw.position, raw.time, &raw.bytes)?);
     }
-    if found == place { Ok(place) } else { Err(FollowError::Ahead) }
+    if found == place {
+        return Ok(place);
+    }
+    // Entries that were removed just now tell nothing. The next doubt begins at a later place.
+    let are_removed = answer(node.sequencer.bounds()).await?.first > begin + 1;
+    if are_removed { Ok(known) } else { Err(FollowError::Ahead) }
 }
 
 /// Tells others of a doubt, by an entry without events, until the future is dropped.
