@@ -19,6 +19,7 @@ use crate::{
         Requested, countdown_label, document_title, reason_label, sharing_label, state_label,
     },
     list::{Counts, List},
+    node_health::{NodeName, NodeNotice, NodeWatch},
     reactive::{effect, first_text, origin, text},
     settings::Settings,
     toolbar::{Toolbar, shortcuts},
@@ -139,6 +140,8 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
         // A server that ends the stream gives a reason.
         state => feed.interrupted(state == ConnectionState::Stopped && live.reason().is_none()),
     });
+    let is_live = move || live.state() == ConnectionState::Live;
+    let node = NodeWatch::new(move || live.node().filter(|_| is_live()));
     let protocol = RwSignal::new(String::new());
     effect(move || {
         let name = Protocol::parse(&browser::protocol()).map(Protocol::as_str);
@@ -150,7 +153,7 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
         <main>
             <div class="head">
                 <h1 class="hidden">"Events"</h1>
-                <Status live title settings />
+                <Status live title settings node />
                 <div class="facts" translate="no">
                     <p class="sharing" prop:textContent=sharing></p>
                     <p class="protocol" prop:textContent=protocol></p>
@@ -158,6 +161,7 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
                     <GaugesView gauges live />
                 </div>
             </div>
+            <NodeNotice watch=node />
             <Topics topics />
             <Toolbar feed settings may_publish topic />
             <List feed settings is_refused may_publish has_one_topic topic origin />
@@ -178,7 +182,7 @@ fn command(origin: RwSignal<String>, query: String) -> Signal<String> {
 
 /// The state of the connection, and the button.
 #[component]
-fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
+fn Status(live: Live, title: String, settings: Settings, node: NodeWatch) -> impl IntoView {
     let label = text(move || match (live.state(), live.reason()) {
         (ConnectionState::Refused, Some(reason)) => reason_label(&reason, Requested::Events),
         (state, Some(reason)) => {
@@ -203,6 +207,7 @@ fn Status(live: Live, title: String, settings: Settings) -> impl IntoView {
         <p class="status" data-state=key>
             <span class="state" prop:textContent=label>{first_text(label)}</span>
             <span class="countdown" prop:textContent=countdown></span>
+            <NodeName watch=node />
         </p>
         <p class="hidden" role="status" prop:textContent=announced(label, settings.seconds)></p>
         <button

@@ -16,6 +16,25 @@ pub(crate) fn capitalized(text: &str) -> String {
     text
 }
 
+/// Writes a number in groups of three digits.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Writes a number of things, whose plural ends with `s`.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", grouped(number))
+}
+
 /// Describes the state of the connection.
 pub(crate) fn state_label(state: &ConnectionState) -> &'static str {
     match state {
@@ -156,6 +175,25 @@ pub(crate) fn document_title(state: &ConnectionState, title: &str) -> String {
     format!("{mark} {} · {title}", state_label(state))
 }
 
+/// Describes a failed publish of the form. `wait` is the number of seconds in `Retry-After`.
+pub(crate) fn publish_failure_label(
+    status: u16,
+    detail: Option<&str>,
+    wait: Option<u32>,
+) -> String {
+    let Some(detail) = detail else {
+        return ["The server answered with status ", &status.to_string(), "."].concat();
+    };
+    let Some(wait) = wait else { return without_code(detail) };
+    let again = ["Try again in ", &wait.to_string(), " s."].concat();
+    // The form shows no headers, and sends no keys.
+    let detail = detail.replace(" With an `Idempotency-Key`, a retry stores it only once.", "");
+    match detail.split_once("`Retry-After` says when to retry.") {
+        Some((before, after)) => without_code(&[before, &again, after].concat()),
+        None => without_code(&[&detail, " ", &again].concat()),
+    }
+}
+
 /// Describes the sharing of the connection among tabs.
 pub(crate) fn sharing_label(role: Role, state: &ConnectionState, tabs: Option<usize>) -> String {
     let tabs = match (role, tabs) {
@@ -179,6 +217,13 @@ mod tests {
         for (text, expected) in [("long polling", "Long polling"), ("", ""), ("ä", "ä")] {
             assert_eq!(capitalized(text), expected);
         }
+    }
+
+    #[test]
+    fn numbers_are_in_groups_of_three_digits() {
+        assert_eq!([count(0, "event"), count(1, "event")], ["0 events", "1 event"]);
+        assert_eq!(count(1_234_567, "event"), "1,234,567 events");
+        assert_eq!(grouped(100), "100");
     }
 
     #[test]
@@ -220,6 +265,32 @@ mod tests {
             (431, "", "The request is too long. Delete this site's cookies."),
         ] {
             assert_eq!(label(status, detail, Requested::Topics), expected);
+        }
+    }
+
+    #[test]
+    fn a_failed_publish_says_when_to_try_again() {
+        for (status, detail, wait, expected) in [
+            (502, None, None, "The server answered with status 502."),
+            (400, Some("`a..b` is no topic."), None, "a..b is no topic."),
+            (
+                503,
+                Some("It was not stored. `Retry-After` says when to retry."),
+                Some(5),
+                "It was not stored. Try again in 5 s.",
+            ),
+            (
+                503,
+                Some(
+                    "It is unknown. `Retry-After` says when to retry. With an `Idempotency-Key`, a \
+                     retry stores it only once.",
+                ),
+                Some(5),
+                "It is unknown. Try again in 5 s.",
+            ),
+            (409, Some("It is in flight."), Some(1), "It is in flight. Try again in 1 s."),
+        ] {
+            assert_eq!(publish_failure_label(status, detail, wait), expected);
         }
     }
 

@@ -12,6 +12,7 @@
 //! | `gauges`, `rate` | events per second, and their latency |
 //! | `toolbar`, `settings`, `time` | the tools above the list, the reader's choices, time formats |
 //! | `details`, `publish`, `help` | dialogs |
+//! | `node_health` | the node of a cluster that serves the stream, and its problems |
 //! | `labels` | texts for states, reasons and gaps |
 //! | `visible` | data and names with visible control characters |
 //! | `event_json` | events in JSON, for the clipboard and for export |
@@ -39,6 +40,7 @@ mod help;
 pub mod home;
 mod labels;
 mod list;
+mod node_health;
 mod page_data;
 mod publish;
 mod rate;

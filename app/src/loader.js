@@ -25,7 +25,7 @@ const fail = (reason, details = "") => {
   page.replaceWith(page.cloneNode(true));
   for (const control of document.querySelectorAll("#page [type=button], fieldset")) control.disabled = true;
   // Nothing stays that is true only while the program runs.
-  for (const fact of document.querySelectorAll("dialog, .countdown, .facts > :not(.count)")) fact.remove();
+  for (const fact of document.querySelectorAll("dialog, .countdown, .notice, .facts > :not(.count)")) fact.remove();
   find(".rows")?.removeAttribute("style");
   const status = find(".status");
   if (status) {

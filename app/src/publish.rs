@@ -32,6 +32,8 @@ pub(crate) fn PublishForm(
     let message = RwSignal::new(String::new());
     let publish = move |event: SubmitEvent| {
         event.prevent_default();
+        // A node that cannot reach its cluster answers late.
+        message.set("Publishing…".to_owned());
         spawn_local(async move {
             let answer = browser::publish(&event).await;
             // The form may be gone meanwhile.

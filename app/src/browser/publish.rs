@@ -6,7 +6,7 @@ use wasm_bindgen::JsCast as _;
 use waterclock_leptos::browser::internal::problem_detail;
 use web_sys::{FormData, HtmlFormElement, SubmitEvent};
 
-use crate::code::without_code;
+use crate::labels::publish_failure_label;
 
 /// Publishes the fields `topic`, `name` and `data` of a form. Returns a text that describes the
 /// result.
@@ -25,9 +25,9 @@ pub(crate) async fn publish(event: &SubmitEvent) -> String {
         Ok(response) if response.ok() => "Published.".to_owned(),
         Ok(response) => {
             let status = response.status();
-            let otherwise = || format!("The server answered with status {status}.");
+            let wait = response.headers().get("retry-after").and_then(|wait| wait.parse().ok());
             let detail = problem_detail(response).await;
-            detail.map_or_else(otherwise, |detail| without_code(&detail))
+            publish_failure_label(status, detail.as_deref(), wait)
         }
     }
 }

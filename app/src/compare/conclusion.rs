@@ -1,11 +1,11 @@
 //! The conclusion of a comparison: what its figures say, in plain sentences. Pure.
 
 use super::{
-    format::{count, every, joined, rough_millis, times, transport_name},
+    format::{every, joined, rough_millis, times, transport_name},
     results::{Results, TransportResult},
     stats::Health,
 };
-use crate::labels::capitalized;
+use crate::labels::{capitalized, count};
 
 /// Number of events below which the figures are too uncertain to be compared.
 const FEW_EVENTS: u64 = 10;

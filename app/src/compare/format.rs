@@ -2,6 +2,8 @@
 
 use waterclock::transport::Transport;
 
+use crate::labels::grouped;
+
 /// Returns the name of a transport in a sentence.
 pub(crate) fn transport_name(transport: Transport) -> &'static str {
     match transport {
@@ -85,25 +87,6 @@ pub(crate) fn times(number: u64, of: u64) -> String {
     format!("{} times", grouped((times + unit / 2) / unit * unit))
 }
 
-/// Writes a number of things, whose plural ends with `s`.
-pub(crate) fn count(number: u64, thing: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {thing}{plural}", grouped(number))
-}
-
-/// Writes a number in groups of three digits.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,9 +132,6 @@ mod tests {
         ] {
             assert_eq!(times(number, of), expected);
         }
-        assert_eq!([count(0, "event"), count(1, "event")], ["0 events", "1 event"]);
-        assert_eq!(count(1_234_567, "event"), "1,234,567 events");
-        assert_eq!(grouped(100), "100");
         assert_eq!(joined(&["SSE"]), "SSE");
         assert_eq!(joined(&["SSE", "WebSocket"]), "SSE and WebSocket");
         assert_eq!(joined(&["SSE", "WebSocket", "polling"]), "SSE, WebSocket and polling");

@@ -7,11 +7,14 @@ use waterclock::{offset::Offset, timestamp::Timestamp, transport::Transport};
 use waterclock_diagnose::Protocol;
 
 use super::{
-    format::{count, grouped, millis, transport_label, whole_millis},
+    format::{millis, transport_label, whole_millis},
     latency::LatencySummary,
     stats::{Counters, CutOutcome, Health, RecoveryResult},
 };
-use crate::browser::MeterCounts;
+use crate::{
+    browser::MeterCounts,
+    labels::{count, grouped},
+};
 
 /// Text of an empty cell.
 const EMPTY: &str = "–";

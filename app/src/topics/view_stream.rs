@@ -9,7 +9,7 @@ use waterclock_leptos::{
     ConnectionState, DisconnectReason,
     browser::{
         RawMessage, SourceEvent, event_source,
-        internal::{explain, from_json, is_visible, random},
+        internal::{explain, from_json, is_visible, json_member, random},
     },
     connection::{Connection, ConnectionEffect, ConnectionInput, ReceivedMessage},
 };
@@ -30,6 +30,8 @@ pub(super) struct ViewStream {
     url: RwSignal<Option<String>>,
     pub(super) state: RwSignal<ConnectionState>,
     pub(super) reason: RwSignal<Option<DisconnectReason>>,
+    /// The node that serves the view, or served the last one.
+    pub(super) node: RwSignal<Option<String>>,
     /// The time to compare a wait with.
     pub(super) now: RwSignal<Duration>,
 }
@@ -50,6 +52,7 @@ impl ViewStream {
             reason: RwSignal::new(connection.reason().cloned()),
             connection: StoredValue::new(connection),
             is_wanted: StoredValue::new(false),
+            node: RwSignal::default(),
             url: RwSignal::default(),
             now: RwSignal::default(),
         };
@@ -65,6 +68,9 @@ impl ViewStream {
                     SourceEvent::Lost { gave_up: true } => ConnectionInput::GaveUp,
                     SourceEvent::Message(message) => {
                         on_message(&message);
+                        if message.name == Hello::NAME {
+                            view.node.set(json_member(&message.data, "node"));
+                        }
                         ConnectionInput::Received(received(&message))
                     }
                 });

@@ -4,9 +4,10 @@
 //! |---|---|
 //! | `ask` | |
 //! | `status` | state, wait in ms, cursor, heartbeat interval in ms, reason (up to three fields) |
+//! | `node` | the name of the node that serves the leader's stream, with each status |
 //! | `message` | the leader's cursor before the message, its name, its last event id, its data |
 //!
-//! An id that is not known is an empty field. The name of the channel contains [`VERSION`], so that
+//! An id or a node that is not known is an empty field. The name of the channel contains [`VERSION`], so that
 //! tabs with two versions of this format do not share one.
 
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Version of the format. It must change with the format.
-const VERSION: &str = "4";
+const VERSION: &str = "5";
 
 /// Returns the name of a group's lock and channel.
 pub(crate) fn name(group: &str) -> String {
@@ -55,6 +56,11 @@ pub(crate) fn announce(status: &LeaderStatus) -> Vec<String> {
         Some(DisconnectReason::ContentType(content_type)) => owned(&["content-type", content_type]),
     });
     fields
+}
+
+/// Writes the name of the node that serves the leader's stream.
+pub(crate) fn node(node: Option<&str>) -> Vec<String> {
+    owned(&["node", node.unwrap_or_default()])
 }
 
 /// Writes [`TabEffect::Relay`](crate::tab::TabEffect::Relay) of a message.
@@ -95,6 +101,12 @@ pub(crate) fn parse(fields: &[&str]) -> Option<TabInput<StreamUpdate>> {
         }
         _ => None,
     }
+}
+
+/// Reads what [`node`] has written. Returns `None` for any other post.
+pub(crate) fn parse_node(fields: &[&str]) -> Option<Option<String>> {
+    let ["node", node] = *fields else { return None };
+    Some(Some(node.to_owned()).filter(|node| !node.is_empty()))
 }
 
 /// Reads the reason in a status. Returns `None` if it is malformed.
@@ -279,6 +291,17 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_node_survives_a_round_trip() {
+        for name in [None, Some("node-1"), Some("10.0.1.1:3000")] {
+            let fields = node(name);
+            let fields: Vec<_> = fields.iter().map(String::as_str).collect();
+            assert_eq!(parse_node(&fields), Some(name.map(str::to_owned)));
+            assert_eq!(parse(&fields), None, "no input of the rules");
+        }
+        assert_eq!(parse_node(&["ask"]), None);
+    }
+
+    #[test]
     fn malformed_posts_are_ignored() {
         for fields in [
             &[][..],
@@ -305,6 +328,6 @@ mod tests {
 
     #[test]
     fn the_name_has_the_version() {
-        assert_eq!(name("orders"), "waterclock-4-orders");
+        assert_eq!(name("orders"), "waterclock-5-orders");
     }
 }

@@ -5,12 +5,15 @@ use std::{fmt, sync::Arc};
 
 use leptos::{prelude::*, task::spawn_local};
 use send_wrapper::SendWrapper;
-use waterclock::id::EventId;
+use waterclock::{
+    id::EventId,
+    notice::{Hello, Notice as _},
+};
 
 use crate::{
     browser::{
         self, GroupEvent, Lifecycle, PollResponse, RawMessage, SourceEvent, TabGroup, count_tabs,
-        explain,
+        explain, json_member,
     },
     channel,
     connection::{ConnectionEffect, ConnectionInput, ConnectionState, DisconnectReason, PageTime},
@@ -52,6 +55,7 @@ pub struct Live {
     status: RwSignal<LiveStatus>,
     now: RwSignal<PageTime>,
     tab_count: RwSignal<Option<usize>>,
+    node: RwSignal<Option<String>>,
 }
 
 /// The part of the rules' state that views see.
@@ -95,6 +99,7 @@ impl Live {
             on_update: StoredValue::new(Arc::new(on_update)),
             now: RwSignal::default(),
             tab_count: RwSignal::default(),
+            node: RwSignal::default(),
         };
         let source = browser::event_source(live.url.into(), &message::NAMES);
         effect(move || {
@@ -141,6 +146,12 @@ impl Live {
     /// Returns the number of tabs that share the connection, if it is known.
     pub fn tab_count(self) -> Option<usize> {
         self.tab_count.get()
+    }
+
+    /// Returns the name of the node that serves the stream, in whichever tab the stream is, or
+    /// served the last one. `None` if the server is not one of a cluster.
+    pub fn node(self) -> Option<String> {
+        self.node.get()
     }
 
     /// Returns the time to compare [`ConnectionState::Waiting`] with. It advances about once a
@@ -196,6 +207,9 @@ impl Live {
                 self.input(TabInput::Connection(input));
             }
             SourceEvent::Message(raw) => {
+                if raw.name == Hello::NAME {
+                    self.node.set(json_member(&raw.data, "node"));
+                }
                 let message = message::parse(raw.name, &raw.last_event_id, &raw.data);
                 self.step(TabInput::Message(message), Some(&raw));
             }
@@ -249,7 +263,10 @@ impl Live {
             }
             TabEffect::Leave => self.group.set_value(None),
             TabEffect::Ask => self.post(&channel::ask()),
-            TabEffect::Announce(status) => self.post(&channel::announce(&status)),
+            TabEffect::Announce(status) => {
+                self.node.with_untracked(|node| self.post(&channel::node(node.as_deref())));
+                self.post(&channel::announce(&status));
+            }
             TabEffect::Relay { after } => {
                 if let Some(raw) = raw {
                     self.post(&channel::relay(after, raw));
@@ -282,7 +299,9 @@ impl Live {
                 GroupEvent::Refused => self.input(TabInput::CannotShare { may_use_sockets: true }),
                 GroupEvent::Posted(fields) => {
                     let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-                    if let Some(input) = channel::parse(&fields) {
+                    if let Some(node) = channel::parse_node(&fields) {
+                        self.node.set(node);
+                    } else if let Some(input) = channel::parse(&fields) {
                         self.input(input);
                     }
                 }

@@ -1,12 +1,18 @@
-//! `GET /health/live` and `GET /health/ready`: for programs that start, stop and balance servers.
+//! `GET /health/live` and `GET /health/ready`, for programs that start, stop and balance servers, and
+//! `GET /health/state`, for those that show the state of one.
 
 use std::{error::Error, iter, sync::Arc};
 
 use axum::{
+    Json,
     extract::{RawQuery, State},
-    http::StatusCode,
+    http::{HeaderName, StatusCode, header::CACHE_CONTROL},
 };
-use waterclock::{event_log::Condition, hub::Hub};
+use serde::Serialize;
+use waterclock::{
+    event_log::{Condition, EventLogError},
+    hub::Hub,
+};
 use waterclock_axum::{Problem, Stop};
 
 /// Answers while the process runs.
@@ -27,6 +33,57 @@ pub(super) async fn ready(
 ) -> Result<String, Problem> {
     let must_publish = must_publish(query.as_deref().unwrap_or_default())?;
     readiness(stop.has_begun(), &hub.condition(), must_publish)
+}
+
+/// The state of the server. A part that has no meaning for the log of one process, or that does not
+/// fail, is left out.
+#[derive(Serialize)]
+pub(super) struct ServerHealth {
+    /// `true` if `/health/ready` answers 200.
+    ready: bool,
+    /// `true` if `/health/ready?publish` answers 200.
+    publish: bool,
+    /// The name of the node, as `hello` has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    /// Number of changes in the cluster that the node does not have yet, as far as it knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag: Option<u64>,
+    /// `true` if the node cannot reach its cluster, or gets no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    away: Option<bool>,
+    /// The reason for which events cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_error: Option<String>,
+    /// The reason for which events cannot be published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publish_error: Option<String>,
+}
+
+/// Answers with the state, always with 200: a browser would report any other status as an error of
+/// the page.
+pub(super) async fn state(
+    State(stop): State<Stop>,
+    State(hub): State<Arc<Hub>>,
+) -> ([(HeaderName, &'static str); 1], Json<ServerHealth>) {
+    let health = health(stop.has_begun(), &hub.condition(), hub.node());
+    ([(CACHE_CONTROL, "no-store")], Json(health))
+}
+
+fn health(is_stopping: bool, condition: &Condition, node: Option<&str>) -> ServerHealth {
+    let Condition { append_error, read_error, lag, .. } = condition;
+    let is_away =
+        matches!(append_error, Some(EventLogError::Unavailable(_) | EventLogError::Unanswered(_)));
+    let text = |error: &Option<EventLogError>| error.as_ref().map(|error| with_sources(error));
+    ServerHealth {
+        ready: readiness(is_stopping, condition, false).is_ok(),
+        publish: readiness(is_stopping, condition, true).is_ok(),
+        node: node.map(str::to_owned),
+        lag: *lag,
+        away: node.map(|_| is_away),
+        read_error: text(read_error),
+        publish_error: text(append_error),
+    }
 }
 
 fn must_publish(query: &str) -> Result<bool, Problem> {
@@ -77,7 +134,7 @@ fn with_sources(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use waterclock::event_log::EventLogError;
+    use serde_json::json;
 
     use super::*;
 
@@ -115,6 +172,56 @@ mod tests {
             for must_publish in [false, true] {
                 assert_eq!(readiness(false, &condition, must_publish).is_ok(), is_ready, "{lag:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_state_has_the_parts_that_fail() {
+        let state = |is_stopping, condition, node| {
+            serde_json::to_value(health(is_stopping, &condition, node)).unwrap()
+        };
+        let works = Condition::default;
+        assert_eq!(state(false, works(), None), json!({ "ready": true, "publish": true }));
+        assert_eq!(state(true, works(), None), json!({ "ready": false, "publish": false }));
+        let full = Condition { append_error: Some(EventLogError::DiskFull), ..works() };
+        assert_eq!(
+            state(false, full, None),
+            json!({ "ready": true, "publish": false, "publish_error": "the disk is full" }),
+        );
+        let failed = Condition { read_error: Some(EventLogError::new("broken")), ..works() };
+        assert_eq!(
+            state(false, failed, None),
+            json!({
+                "ready": false,
+                "publish": false,
+                "read_error": "the event log failed: broken",
+            }),
+        );
+        let behind = Condition { lag: Some(MAX_LAG + 1), ..works() };
+        assert_eq!(
+            state(false, behind, Some("node-1")),
+            json!({
+                "ready": false,
+                "publish": false,
+                "node": "node-1",
+                "lag": 1001,
+                "away": false,
+            }),
+        );
+        for error in [EventLogError::unavailable("cut"), EventLogError::unanswered("cut")] {
+            let publish_error = with_sources(&error);
+            let away = Condition { append_error: Some(error), lag: Some(0), ..works() };
+            assert_eq!(
+                state(false, away, Some("node-1")),
+                json!({
+                    "ready": true,
+                    "publish": false,
+                    "node": "node-1",
+                    "lag": 0,
+                    "away": true,
+                    "publish_error": publish_error,
+                }),
+            );
         }
     }
 

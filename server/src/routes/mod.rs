@@ -59,6 +59,7 @@ fn open_routes() -> Vec<Route> {
         ("/time", get(time::get)),
         ("/health/live", get(health::live)),
         ("/health/ready", get(health::ready)),
+        ("/health/state", get(health::state)),
         #[cfg(feature = "compare")]
         ("/meters/{meter}", get(meters::get)),
         #[cfg(feature = "compare")]

@@ -1,7 +1,8 @@
 //! A cluster whose servers of NATS are all away.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use waterclock::transport::Transport;
 
@@ -16,6 +17,13 @@ const CLUSTER_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time that an answer may take in addition, on a busy machine.
 const TOLERANCE: Duration = Duration::from_secs(4);
 
+/// Returns the state that a node tells of itself.
+async fn state(address: SocketAddr) -> Value {
+    let (status, body) = get(&format!("http://{address}/health/state")).await.unwrap();
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishes_wait_and_then_get_503_while_nats_is_away() {
     if !has_nats() {
@@ -26,6 +34,9 @@ async fn publishes_wait_and_then_get_503_while_nats_is_away() {
     let first = acknowledged(&cluster.nodes[0], "t", "first").await;
     let mut published = vec![first.clone(), acknowledged(&cluster.nodes[1], "t", "second").await];
     for node in &cluster.nodes {
+        let state = state(node.listens().await).await;
+        let Value::Number(_) = &state["lag"] else { panic!("no lag: {state}") };
+        assert_eq!((&state["node"], &state["away"]), (&json!(node.name), &json!(false)), "{state}");
         let start = ReaderStart::Oldest;
         assert_eq!(read(node, Transport::Poll, "t", start, 2).await, published);
     }
@@ -51,6 +62,9 @@ async fn publishes_wait_and_then_get_503_while_nats_is_away() {
         .await;
         let (status, text) = get(&format!("http://{address}/health/ready")).await.unwrap();
         assert_eq!(status, 200, "{text}");
+        let state = state(address).await;
+        assert_eq!((&state["ready"], &state["publish"]), (&json!(true), &json!(false)), "{state}");
+        assert_eq!((&state["away"], &state["lag"]), (&json!(true), &json!(0)), "{state}");
         assert_eq!(whole_log(address).await.unwrap(), published);
         let replay = read(node, Transport::WebSocket, "t", ReaderStart::After(first.id), 1).await;
         assert_eq!(replay, published[1..]);
@@ -58,7 +72,8 @@ async fn publishes_wait_and_then_get_503_while_nats_is_away() {
 
     cluster.servers.iter().for_each(|server| server.lock().restart());
     for node in &cluster.nodes {
-        node.can_publish().await;
+        let address = node.can_publish().await;
+        assert_eq!(state(address).await["away"], false);
         published.push(acknowledged(node, "t", &format!("again at {}", node.name)).await);
     }
     assert!(published.is_sorted_by_key(|event| event.id.sequence));

@@ -9,6 +9,9 @@ async fn a_running_server_is_live_and_ready() {
     for path in ["/health/ready", "/health/ready?publish"] {
         assert_eq!(server.get(path).await.rest().await, "ready\n");
     }
+    let state = server.get("/health/state").await;
+    assert_eq!(state.header("cache-control"), Some("no-store"));
+    assert_eq!(state.rest().await, r#"{"ready":true,"publish":true}"#);
 }
 
 #[tokio::test]
@@ -25,6 +28,9 @@ async fn a_draining_server_is_not_ready_and_still_responds() {
     assert_eq!(response.status(), 503);
     assert_eq!(response.header("content-type"), Some("application/problem+json"));
     assert_eq!(server.get("/health/live").await.status(), 200);
+    let state = server.get("/health/state").await;
+    assert_eq!(state.status(), 200);
+    assert_eq!(state.rest().await, r#"{"ready":false,"publish":false}"#);
     let mut late = server.get("/events").await;
     assert_eq!(late.header("connection"), Some("close"));
     assert_eq!(late.message().await.name, "goodbye");

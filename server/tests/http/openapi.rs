@@ -196,6 +196,7 @@ async fn every_response_matches_the_document() {
         ("/health/live", "get", "/health/live", "", "", 200),
         ("/health/ready", "get", "/health/ready", "", "", 200),
         ("/health/ready", "get", "/health/ready?publish=1", "", "", 400),
+        ("/health/state", "get", "/health/state", "", "", 200),
         ("/openapi.json", "get", "/openapi.json", "", "", 200),
     ] {
         let (verb, length) = (method.to_uppercase(), body.len());

@@ -9,17 +9,8 @@ use leptos::prelude::window;
 use waterclock::sse;
 use web_sys::AbortController;
 
-use super::json::{FromJson, Json, from_json};
+use super::json::json_member;
 use crate::connection::DisconnectReason;
-
-/// The `detail` of a problem (RFC 9457).
-struct ProblemDetail(String);
-
-impl FromJson for ProblemDetail {
-    fn from_json(json: &Json) -> Option<Self> {
-        json.parse("detail").map(Self)
-    }
-}
 
 /// Requests the stream once, looks at the head of the response, and aborts the rest.
 pub async fn explain(url: &str) -> DisconnectReason {
@@ -70,7 +61,7 @@ pub async fn problem_detail(response: Response) -> Option<String> {
         return None;
     }
     let body = response.text().await.ok()?;
-    from_json(&body).map(|ProblemDetail(detail)| detail)
+    json_member(&body, "detail")
 }
 
 /// Compares a content type with a media type, ignoring parameters.

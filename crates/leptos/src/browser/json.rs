@@ -23,6 +23,11 @@ pub fn from_json<T: FromJson>(text: &str) -> Option<T> {
     T::from_json(&Json::of(text)?)
 }
 
+/// Parses a text, and a member of it that is a string.
+pub fn json_member<T: FromStr>(text: &str, name: &str) -> Option<T> {
+    Json::of(text)?.parse(name)
+}
+
 impl Json {
     /// Returns a member of an object, unless it is missing or null.
     pub fn get(&self, name: &str) -> Option<Self> {

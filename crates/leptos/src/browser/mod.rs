@@ -14,7 +14,7 @@ pub use event_source::{
 };
 pub(crate) use explain::explain;
 pub(crate) use held::{Held, is_over};
-pub(crate) use json::{FromJson, Json, from_json};
+pub(crate) use json::{FromJson, Json, from_json, json_member};
 pub(crate) use page::{
     Lifecycle, every_second, is_visible, now, on_lifecycle, random, socket_origin,
 };
@@ -28,7 +28,7 @@ pub mod internal {
     pub use super::{
         explain::{explain, problem_detail},
         held::{Held, give_up_all},
-        json::{FromJson, Json, from_json},
+        json::{FromJson, Json, from_json, json_member},
         page::{Lifecycle, every_second, is_visible, now, on_lifecycle, random},
         poll::{AbortOnDrop, PollResponse, get_json, poll},
     };
