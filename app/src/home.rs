@@ -19,7 +19,7 @@ use crate::{
         Requested, countdown_label, document_title, reason_label, sharing_label, state_label,
     },
     list::{Counts, List},
-    node_health::{NodeName, NodeNotice, NodeWatch},
+    node_health::{NodeName, NodeNotice, NodeTexts},
     reactive::{effect, first_text, origin, text},
     settings::Settings,
     toolbar::{Toolbar, shortcuts},
@@ -141,7 +141,7 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
         state => feed.interrupted(state == ConnectionState::Stopped && live.reason().is_none()),
     });
     let is_live = move || live.state() == ConnectionState::Live;
-    let node = NodeWatch::new(move || live.node().filter(|_| is_live()));
+    let node = NodeTexts::new(move || live.node().filter(|_| is_live()));
     let protocol = RwSignal::new(String::new());
     effect(move || {
         let name = Protocol::parse(&browser::protocol()).map(Protocol::as_str);
@@ -161,7 +161,7 @@ pub(crate) fn Home(data: HomeData) -> impl IntoView {
                     <GaugesView gauges live />
                 </div>
             </div>
-            <NodeNotice watch=node />
+            <NodeNotice texts=node />
             <Topics topics />
             <Toolbar feed settings may_publish topic />
             <List feed settings is_refused may_publish has_one_topic topic origin />
@@ -182,7 +182,7 @@ fn command(origin: RwSignal<String>, query: String) -> Signal<String> {
 
 /// The state of the connection, and the button.
 #[component]
-fn Status(live: Live, title: String, settings: Settings, node: NodeWatch) -> impl IntoView {
+fn Status(live: Live, title: String, settings: Settings, node: NodeTexts) -> impl IntoView {
     let label = text(move || match (live.state(), live.reason()) {
         (ConnectionState::Refused, Some(reason)) => reason_label(&reason, Requested::Events),
         (state, Some(reason)) => {
@@ -207,7 +207,7 @@ fn Status(live: Live, title: String, settings: Settings, node: NodeWatch) -> imp
         <p class="status" data-state=key>
             <span class="state" prop:textContent=label>{first_text(label)}</span>
             <span class="countdown" prop:textContent=countdown></span>
-            <NodeName watch=node />
+            <NodeName texts=node />
         </p>
         <p class="hidden" role="status" prop:textContent=announced(label, settings.seconds)></p>
         <button

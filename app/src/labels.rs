@@ -185,13 +185,12 @@ pub(crate) fn publish_failure_label(
         return ["The server answered with status ", &status.to_string(), "."].concat();
     };
     let Some(wait) = wait else { return without_code(detail) };
-    let again = ["Try again in ", &wait.to_string(), " s."].concat();
-    // The form shows no headers, and sends no keys.
-    let detail = detail.replace(" With an `Idempotency-Key`, a retry stores it only once.", "");
-    match detail.split_once("`Retry-After` says when to retry.") {
-        Some((before, after)) => without_code(&[before, &again, after].concat()),
-        None => without_code(&[&detail, " ", &again].concat()),
-    }
+    // The form shows no headers, and sends no keys. A search in the text would add 4 kB to the
+    // page.
+    let advice = " With an `Idempotency-Key`, a retry stores it only once.";
+    let detail = detail.strip_suffix(advice).unwrap_or(detail);
+    let detail = detail.strip_suffix(" `Retry-After` says when to retry.").unwrap_or(detail);
+    without_code(&[detail, " Try again in ", &wait.to_string(), " s."].concat())
 }
 
 /// Describes the sharing of the connection among tabs.

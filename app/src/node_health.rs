@@ -1,7 +1,8 @@
-//! The node of a cluster that serves the page's stream: its name, and a notice while it is away from
-//! its cluster or behind it. A server that is no node is not asked, and nothing is shown of it.
+//! The node of a cluster that serves the page's stream: its name, and a notice while it is away
+//! from its cluster or behind it. A server that is no node is not asked, and nothing is shown of
+//! it.
 
-use std::time::Duration;
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use leptos::{prelude::*, task::spawn_local};
 use waterclock_leptos::browser::internal::{FromJson, Json};
@@ -50,7 +51,6 @@ impl FromJson for NodeHealth {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct NodeProblem {
     text: String,
-    /// The rest of the text. It is not announced, because its number changes with each look.
     lag: String,
 }
 
@@ -103,67 +103,73 @@ impl Looks {
     }
 }
 
-/// The looks at the node that serves a stream.
+/// The node that serves a stream, and its problem, in texts.
 #[derive(Clone, Copy)]
-pub(crate) struct NodeWatch {
-    /// `None` while there is no stream, or if the server is no node.
-    node: RwSignal<Option<String>>,
-    problem: RwSignal<NodeProblem>,
-    looks: StoredValue<Looks>,
+pub(crate) struct NodeTexts {
+    /// The name. Empty while there is no stream, or if the server is no node.
+    node: RwSignal<String>,
+    problem: RwSignal<String>,
+    /// The rest of the problem. It is not announced, because its number changes with each look.
+    lag: RwSignal<String>,
 }
 
-impl NodeWatch {
+impl NodeTexts {
     /// Looks at the node of that name when the name changes, and then again and again while the
     /// page is visible. `node` is reactive, and must return `None` while there is no stream.
     pub(crate) fn new(node: impl Fn() -> Option<String> + 'static) -> Self {
-        let watch = Self {
+        let texts = Self {
             node: RwSignal::default(),
             problem: RwSignal::default(),
-            looks: StoredValue::default(),
+            lag: RwSignal::default(),
         };
+        let looks = Rc::new(Cell::new(Looks::default()));
+        let tick = Rc::clone(&looks);
         effect(move || {
-            let node = node();
-            if *watch.node.read_untracked() != node {
-                watch.node.set(node);
-                watch.problem.set(NodeProblem::default());
-                watch.looks.update_value(|looks| looks.asked = None);
-                watch.look();
+            let node = node().unwrap_or_default();
+            if *texts.node.read_untracked() != node {
+                texts.node.set(node);
+                texts.tell(NodeProblem::default());
+                looks.set(Looks { asked: None, ..looks.get() });
+                texts.look(&looks);
             }
         });
-        effect(move || browser::every_second(move || watch.look()));
-        watch
+        effect(move || {
+            let looks = Rc::clone(&tick);
+            browser::every_second(move || texts.look(&looks));
+        });
+        texts
+    }
+
+    fn tell(self, problem: NodeProblem) {
+        self.problem.set(problem.text);
+        self.lag.set(problem.lag);
     }
 
     /// Asks the node, if that is due.
-    fn look(self) {
-        let Some(node) = self.node.get_untracked() else { return };
-        let has_problem = *self.problem.read_untracked() != NodeProblem::default();
+    fn look(self, looks: &Rc<Cell<Looks>>) {
+        let node = self.node.get_untracked();
+        let has_problem = !self.problem.read_untracked().is_empty();
         let now = browser::now();
-        if !browser::is_visible() || !self.looks.get_value().is_due(now, has_problem) {
+        if node.is_empty() || !browser::is_visible() || !looks.get().is_due(now, has_problem) {
             return;
         }
-        self.looks.update_value(|looks| (looks.asked, looks.is_in_flight) = (Some(now), true));
+        looks.set(Looks { asked: Some(now), is_in_flight: true, ..looks.get() });
+        let looks = Rc::clone(looks);
         spawn_local(async move {
             let json = browser::get_json(URL.to_owned()).await.ok();
-            let health = json.as_ref().and_then(NodeHealth::from_json);
-            let now = browser::now();
-            // The page may be gone meanwhile.
-            let Some(looks) = self.looks.try_update_value(|looks| {
-                looks.is_in_flight = false;
-                *looks
-            }) else {
-                return;
-            };
-            // So may the stream, or it has another node.
-            if *self.node.read_untracked() != Some(node.clone()) {
+            looks.set(Looks { is_in_flight: false, ..looks.get() });
+            // The page may be gone meanwhile, or have another stream.
+            if self.node.try_get_untracked().as_ref() != Some(&node) {
                 return;
             }
+            let now = browser::now();
+            let health = json.as_ref().and_then(NodeHealth::from_json);
             match health.filter(|health| health.node.as_ref() == Some(&node)) {
                 Some(health) => {
-                    self.looks.update_value(|looks| looks.answered = now);
-                    self.problem.set(NodeProblem::of(&node, &health));
+                    looks.set(Looks { answered: now, ..looks.get() });
+                    self.tell(NodeProblem::of(&node, &health));
                 }
-                None if looks.is_outdated(now) => self.problem.set(NodeProblem::default()),
+                None if looks.get().is_outdated(now) => self.tell(NodeProblem::default()),
                 None => {}
             }
         });
@@ -172,23 +178,21 @@ impl NodeWatch {
 
 /// The name of the node, after the state of the stream.
 #[component]
-pub(crate) fn NodeName(watch: NodeWatch) -> impl IntoView {
-    let name = text(move || match &*watch.node.read() {
-        Some(node) => [" · ", node].concat(),
-        None => String::new(),
+pub(crate) fn NodeName(texts: NodeTexts) -> impl IntoView {
+    let name = text(move || {
+        let node = texts.node.get();
+        if node.is_empty() { node } else { [" · ", &node].concat() }
     });
     view! { <span class="node" translate="no" prop:textContent=name></span> }
 }
 
 /// The notice about a problem of the node.
 #[component]
-pub(crate) fn NodeNotice(watch: NodeWatch) -> impl IntoView {
-    let problem = text(move || watch.problem.read().text.clone());
-    let lag = text(move || watch.problem.read().lag.clone());
+pub(crate) fn NodeNotice(texts: NodeTexts) -> impl IntoView {
     view! {
         <p class="notice">
-            <span role="status" prop:textContent=problem></span>
-            <span prop:textContent=lag></span>
+            <span role="status" prop:textContent=texts.problem></span>
+            <span prop:textContent=texts.lag></span>
         </p>
     }
 }

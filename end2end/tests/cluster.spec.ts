@@ -1,10 +1,10 @@
-// The pages with a node of a cluster: its name, and a notice while the node is away from its cluster
-// or behind it.
-import type { Page, Route } from '@playwright/test';
+// The pages with a node of a cluster: its name, and a notice while the node is away from its
+// cluster or behind it.
+import type { Page } from '@playwright/test';
 import { test as withNats, whyNoNats } from './nats.ts';
+import { answerHealth, notice, servedBy } from './nodes.ts';
 import { count, expect, networkErrors, type Server, state, test } from './server.ts';
 
-const notice = (page: Page) => page.locator('.notice');
 const name = (page: Page) => page.locator('.node');
 
 const away =
@@ -15,30 +15,6 @@ const aLook = 11_000;
 
 /** Returns the state that the server tells of itself. */
 const health = async (server: Server) => (await fetch(`${server.url}/health/state`)).json();
-
-/** Answers requests for the state in the server's place. The result counts them. */
-async function answerHealth(page: Page, answer: (route: Route) => object | undefined) {
-  const asked = { times: 0 };
-  await page.route('**/health/state', async (route) => {
-    asked.times++;
-    const json = answer(route);
-    await (json ? route.fulfill({ json }) : route.abort());
-  });
-  return asked;
-}
-
-/** Lets the `hello` of each stream of the page name a node. */
-const servedBy = (page: Page, node: string) =>
-  page.addInitScript((node) => {
-    const { addEventListener } = EventSource.prototype;
-    EventSource.prototype.addEventListener = function (this: EventSource, name: string, listener: any) {
-      addEventListener.call(this, name, (event: any) => {
-        if (name !== 'hello') return listener(event);
-        const data = JSON.stringify({ ...JSON.parse(event.data), node });
-        listener(new MessageEvent(name, { data, lastEventId: event.lastEventId }));
-      });
-    };
-  }, node);
 
 test.describe('a node', () => {
   test.use({ allowedErrors: networkErrors });
@@ -143,6 +119,7 @@ withNats.describe('a node on NATS', () => {
   withNats.use({ allowedErrors: networkErrors });
 
   withNats('the pages say that NATS is away, and that it is back', async ({ page, context, server, nats }, info) => {
+    withNats.setTimeout(60_000);
     server.data = info.outputPath('data');
     await nats.start();
     await server.start('--interval', '100ms', ...nats.node('node-1'), '--cluster-timeout', '1s');

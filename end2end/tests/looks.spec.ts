@@ -3,6 +3,7 @@
 // people to look at.
 import { AxeBuilder } from '@axe-core/playwright';
 import type { Page } from '@playwright/test';
+import { answerHealth, notice, servedBy } from './nodes.ts';
 import { count, expect, networkErrors, type Server, state, test } from './server.ts';
 
 type State = {
@@ -279,6 +280,31 @@ const states: Record<string, State> = {
       await page.goto(`${server.url}/topics`);
       await expect(state(page)).toHaveText('Live');
       await expect(page.getByText('There are no topics yet.')).toBeVisible();
+    },
+  },
+  'node-away': {
+    enter: async (page, server) => {
+      await servedBy(page, 'node-1');
+      await answerHealth(page, () => ({ node: 'node-1', lag: 0, away: true, publish_error: 'it is away' }));
+      await states.live.enter(page, server);
+      await expect(notice(page)).toContainText('cannot reach its cluster');
+    },
+  },
+  // The name is the address of the node, as it is by default.
+  'node-behind': {
+    enter: async (page, server) => {
+      await servedBy(page, '[2001:db8:1234:5678::1]:3000');
+      await answerHealth(page, () => ({ node: '[2001:db8:1234:5678::1]:3000', lag: 1200, away: false }));
+      await states.live.enter(page, server);
+      await expect(notice(page)).toContainText('by 1,200 changes');
+    },
+  },
+  'topics-node-away': {
+    enter: async (page, server) => {
+      await servedBy(page, 'node-1');
+      await answerHealth(page, () => ({ node: 'node-1', lag: 0, away: true, publish_error: 'it is away' }));
+      await page.goto(`${server.url}/topics`);
+      await expect(notice(page)).toContainText('cannot reach its cluster');
     },
   },
   'topics-refused': {

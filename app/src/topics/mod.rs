@@ -41,7 +41,7 @@ use crate::{
     code::with_code,
     home::KnownRefusal,
     labels::{Requested, countdown_label, document_title, reason_label, state_label},
-    node_health::{NodeName, NodeNotice, NodeWatch},
+    node_health::{NodeName, NodeNotice, NodeTexts},
     publish::PublishForm,
     reactive::{effect, first_text, origin, text},
 };
@@ -101,7 +101,7 @@ pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
     let refusal = refusal.map(KnownRefusal::reason);
     let stream = ViewStream::new(refusal, move |message| list.apply(message));
     let is_live = move || *stream.state.read() == ConnectionState::Live;
-    let node = NodeWatch::new(move || stream.node.get().filter(|_| is_live()));
+    let node = NodeTexts::new(move || stream.node.get().filter(|_| is_live()));
     effect(move || list.set_live(*stream.state.read() == ConnectionState::Live));
     effect(move || {
         browser::every_second(move || {
@@ -122,7 +122,7 @@ pub(crate) fn TopicsPage(data: TopicsData) -> impl IntoView {
                 <h1 id=TITLE_ID tabindex="-1">"Topics"</h1>
                 <StreamStatus stream node />
             </div>
-            <NodeNotice watch=node />
+            <NodeNotice texts=node />
             {problem.map(|why| view! { <p class="bad">{with_code(&why)}</p> })}
             <SearchForm list search=search_text />
             {may_publish.then(|| view! { <Publishing is_open /> })}
@@ -147,7 +147,7 @@ fn next_page(search: &str, next: &Topic) -> String {
 
 /// The state of the connection.
 #[component]
-fn StreamStatus(stream: ViewStream, node: NodeWatch) -> impl IntoView {
+fn StreamStatus(stream: ViewStream, node: NodeTexts) -> impl IntoView {
     let ViewStream { state, reason, now, .. } = stream;
     let label = text(move || match (&*state.read(), &*reason.read()) {
         (ConnectionState::Refused, Some(reason)) => reason_label(reason, Requested::Topics),
@@ -170,7 +170,7 @@ fn StreamStatus(stream: ViewStream, node: NodeWatch) -> impl IntoView {
     view! {
         <p class="status" data-state=key role="status">
             <span class="state" prop:textContent=label>{first_text(label)}</span>
-            <NodeName watch=node />
+            <NodeName texts=node />
         </p>
         <p class="countdown" prop:textContent=countdown></p>
         <button

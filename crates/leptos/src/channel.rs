@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `ask` | |
 //! | `status` | state, wait in ms, cursor, heartbeat interval in ms, reason (up to three fields) |
-//! | `node` | the name of the node that serves the leader's stream, with each status |
+//! | `node` | the name of the node that serves the leader's stream |
 //! | `message` | the leader's cursor before the message, its name, its last event id, its data |
 //!
-//! An id or a node that is not known is an empty field. The name of the channel contains [`VERSION`], so that
-//! tabs with two versions of this format do not share one.
+//! An id or a node that is not known is an empty field. The node comes with each status. The name
+//! of the channel contains [`VERSION`], so that tabs with two versions of this format do not share
+//! one.
 
 use std::time::Duration;
 
@@ -59,8 +60,8 @@ pub(crate) fn announce(status: &LeaderStatus) -> Vec<String> {
 }
 
 /// Writes the name of the node that serves the leader's stream.
-pub(crate) fn node(node: Option<&str>) -> Vec<String> {
-    owned(&["node", node.unwrap_or_default()])
+pub(crate) fn node(name: &str) -> Vec<String> {
+    owned(&["node", name])
 }
 
 /// Writes [`TabEffect::Relay`](crate::tab::TabEffect::Relay) of a message.
@@ -104,9 +105,9 @@ pub(crate) fn parse(fields: &[&str]) -> Option<TabInput<StreamUpdate>> {
 }
 
 /// Reads what [`node`] has written. Returns `None` for any other post.
-pub(crate) fn parse_node(fields: &[&str]) -> Option<Option<String>> {
-    let ["node", node] = *fields else { return None };
-    Some(Some(node.to_owned()).filter(|node| !node.is_empty()))
+pub(crate) fn parse_node(fields: &[&str]) -> Option<String> {
+    let ["node", name] = *fields else { return None };
+    Some(name.to_owned())
 }
 
 /// Reads the reason in a status. Returns `None` if it is malformed.
@@ -292,10 +293,10 @@ mod tests {
 
     #[test]
     fn the_name_of_a_node_survives_a_round_trip() {
-        for name in [None, Some("node-1"), Some("10.0.1.1:3000")] {
+        for name in ["", "node-1", "10.0.1.1:3000"] {
             let fields = node(name);
             let fields: Vec<_> = fields.iter().map(String::as_str).collect();
-            assert_eq!(parse_node(&fields), Some(name.map(str::to_owned)));
+            assert_eq!(parse_node(&fields), Some(name.to_owned()));
             assert_eq!(parse(&fields), None, "no input of the rules");
         }
         assert_eq!(parse_node(&["ask"]), None);

@@ -55,7 +55,8 @@ pub struct Live {
     status: RwSignal<LiveStatus>,
     now: RwSignal<PageTime>,
     tab_count: RwSignal<Option<usize>>,
-    node: RwSignal<Option<String>>,
+    /// The name of the node; empty if it is not known.
+    node: RwSignal<String>,
 }
 
 /// The part of the rules' state that views see.
@@ -151,7 +152,7 @@ impl Live {
     /// Returns the name of the node that serves the stream, in whichever tab the stream is, or
     /// served the last one. `None` if the server is not one of a cluster.
     pub fn node(self) -> Option<String> {
-        self.node.get()
+        Some(self.node.get()).filter(|name| !name.is_empty())
     }
 
     /// Returns the time to compare [`ConnectionState::Waiting`] with. It advances about once a
@@ -208,7 +209,7 @@ impl Live {
             }
             SourceEvent::Message(raw) => {
                 if raw.name == Hello::NAME {
-                    self.node.set(json_member(&raw.data, "node"));
+                    self.node.set(json_member(&raw.data, "node").unwrap_or_default());
                 }
                 let message = message::parse(raw.name, &raw.last_event_id, &raw.data);
                 self.step(TabInput::Message(message), Some(&raw));
@@ -264,7 +265,7 @@ impl Live {
             TabEffect::Leave => self.group.set_value(None),
             TabEffect::Ask => self.post(&channel::ask()),
             TabEffect::Announce(status) => {
-                self.node.with_untracked(|node| self.post(&channel::node(node.as_deref())));
+                self.node.with_untracked(|name| self.post(&channel::node(name)));
                 self.post(&channel::announce(&status));
             }
             TabEffect::Relay { after } => {
@@ -299,8 +300,8 @@ impl Live {
                 GroupEvent::Refused => self.input(TabInput::CannotShare { may_use_sockets: true }),
                 GroupEvent::Posted(fields) => {
                     let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-                    if let Some(node) = channel::parse_node(&fields) {
-                        self.node.set(node);
+                    if let Some(name) = channel::parse_node(&fields) {
+                        self.node.set(name);
                     } else if let Some(input) = channel::parse(&fields) {
                         self.input(input);
                     }

@@ -1,5 +1,5 @@
-//! `GET /health/live` and `GET /health/ready`, for programs that start, stop and balance servers, and
-//! `GET /health/state`, for those that show the state of one.
+//! `GET /health/live` and `GET /health/ready`, for programs that start, stop and balance servers,
+//! and `GET /health/state`, for those that show the state of one.
 
 use std::{error::Error, iter, sync::Arc};
 
