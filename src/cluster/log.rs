@@ -16,6 +16,7 @@ use super::{
     join_error::JoinError,
     joining::start_from_snapshot,
     node::Node,
+    peers::Peers,
     sequencer::{EntryKind, OrderBounds, Sequencer, SequencerError},
     status::ClusterStatus,
     trimming,
@@ -24,7 +25,8 @@ use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
         Appended, Bounds, ChangedTopics, Condition, Dropped, EventLog, EventLogError,
-        EventLogFuture, ReadLimit, Rejected, Retention, SharedChanges, SqliteLog, TopicFigures,
+        EventLogFuture, OtherNodes, ReadLimit, Rejected, Retention, SharedChanges, SqliteLog,
+        TopicFigures,
         entry::{Entry, EntryOutcome, OrderPlace, Proposal, Tag},
     },
     id::Epoch,
@@ -87,16 +89,19 @@ impl ClusterLog {
         let mirror = fitting(mirror, &sequencer, timeout, &sender).await?;
         let follow = |node: &Arc<Node>| {
             let [following, trimming, doubting] = [(); 3].map(|()| Arc::clone(node));
+            let peers = node.peers.clone();
             tokio::spawn(async move {
                 tokio::select! {
                     () = follower::run(following) => {}
                     () = trimming::run(trimming) => {}
                     () = doubts::run(doubting) => {}
+                    Some(()) = async { Some(peers?.run().await) } => {}
                 }
             })
         };
         let node = Arc::new(Node {
             mirror,
+            peers: sequencer.messenger().map(|messenger| Arc::new(Peers::new(messenger))),
             sequencer: Box::new(sequencer),
             changes: Arc::default(),
             status: watch::Sender::default(),
@@ -422,6 +427,11 @@ impl EventLog for ClusterLog {
 
     fn shared_changes(&self) -> Option<Arc<SharedChanges>> {
         Some(Arc::clone(&self.node.changes))
+    }
+
+    fn other_nodes(&self) -> Option<Arc<dyn OtherNodes>> {
+        let peers = Arc::clone(self.node.peers.as_ref()?);
+        Some(peers)
     }
 
     fn reach(&self, sequence: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -16,6 +16,7 @@
 //! | `follower` | the task that applies the entries to the mirror |
 //! | `follow_error` | the reasons for which it cannot follow |
 //! | `joining` | the start of a node from a snapshot |
+//! | `peers` | the questions of nodes about each other's readers |
 //! | `trimming` | the removal of entries that no node needs, after a snapshot |
 //! | `status` | what a node knows of the cluster |
 
@@ -26,6 +27,7 @@ mod join_error;
 mod joining;
 mod log;
 mod node;
+mod peers;
 mod sequencer;
 #[cfg(test)]
 mod simulation;
@@ -35,6 +37,7 @@ mod trimming;
 pub use join_error::JoinError;
 pub use log::{ClusterLog, NodeSettings};
 pub use sequencer::{
-    Entries, EntryKind, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture,
+    Entries, EntryKind, Messages, Messenger, OrderBounds, RawEntry, Sequencer, SequencerError,
+    SequencerFuture,
 };
 pub use status::ClusterStatus;

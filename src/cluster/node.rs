@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{sequencer::Sequencer, status::ClusterStatus};
+use super::{peers::Peers, sequencer::Sequencer, status::ClusterStatus};
 use crate::event_log::{
     SharedChanges, SqliteLog,
     entry::{EntryOutcome, Mirrored, OrderPlace},
@@ -18,6 +18,8 @@ use crate::event_log::{
 pub(super) struct Node {
     pub mirror: SqliteLog,
     pub sequencer: Box<dyn Sequencer>,
+    /// The other nodes, if this one can reach them.
+    pub peers: Option<Arc<Peers>>,
     pub changes: Arc<SharedChanges>,
     pub status: watch::Sender<ClusterStatus>,
     pub name: String,

@@ -55,6 +55,40 @@ pub trait Sequencer: Send + Sync + 'static {
 
     /// Returns the maximum size of an entry, in bytes.
     fn max_entry(&self) -> usize;
+
+    /// Returns the way to the other nodes. Without one, which is the default, each node knows its own
+    /// readers only.
+    fn messenger(&self) -> Option<Box<dyn Messenger>> {
+        None
+    }
+}
+
+/// A way to send messages between nodes, beside the order. They may get lost.
+pub trait Messenger: Send + Sync + 'static {
+    /// Sends a message to all nodes, this one among them, or to the node with a name. A name
+    /// consists of hexadecimal digits. Does not wait for its arrival.
+    ///
+    /// # Errors
+    ///
+    /// If the message cannot be sent. [`SequencerError::Denied`] if the engine forbids messages.
+    fn tell<'a>(&'a self, to: Option<&'a str>, message: Vec<u8>) -> SequencerFuture<'a, ()>;
+
+    /// Begins to receive the messages to all nodes, and those to the node with a name.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be received. [`SequencerError::Denied`] if the engine forbids it.
+    fn listen<'a>(&'a self, name: &'a str) -> SequencerFuture<'a, Box<dyn Messages>>;
+}
+
+/// Messages of nodes. Each has less than 512 KiB.
+pub trait Messages: Send {
+    /// Waits for the next message. Cancel safe: dropping the future loses no message.
+    ///
+    /// # Errors
+    ///
+    /// If the engine no longer sends them. [`SequencerError::Denied`] if it forbids them.
+    fn next(&mut self) -> SequencerFuture<'_, Vec<u8>>;
 }
 
 /// The kind of an entry that is added.
@@ -112,6 +146,9 @@ pub enum SequencerError {
     /// The order has entries already.
     #[error("the order has begun")]
     Begun,
+    /// The engine does not permit it.
+    #[error("{0}")]
+    Denied(Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl SequencerError {
@@ -123,5 +160,10 @@ impl SequencerError {
     /// Creates an [`Unconfirmed`](Self::Unconfirmed) with `source`.
     pub fn unconfirmed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unconfirmed(source.into().into())
+    }
+
+    /// Creates a [`Denied`](Self::Denied) with `source`.
+    pub fn denied(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Denied(source.into().into())
     }
 }

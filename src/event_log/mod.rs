@@ -29,6 +29,7 @@ mod drops;
 #[cfg(feature = "sqlite")]
 pub mod entry;
 mod memory;
+mod other_nodes;
 mod retention;
 mod shared_changes;
 #[cfg(feature = "sqlite")]
@@ -44,6 +45,7 @@ mod conformance;
 pub use changed_topics::{ChangedTopics, TopicWatch};
 pub use drops::Dropped;
 pub use memory::MemoryLog;
+pub use other_nodes::{OtherNodes, OtherNodesFuture, OwnReaders, Readers};
 pub use retention::Retention;
 pub use shared_changes::{SharedChange, SharedChanges};
 #[cfg(feature = "sqlite")]

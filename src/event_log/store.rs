@@ -8,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{changed_topics::ChangedTopics, drops::Dropped, shared_changes::SharedChanges};
+use super::{
+    changed_topics::ChangedTopics, drops::Dropped, other_nodes::OtherNodes,
+    shared_changes::SharedChanges,
+};
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     id::{Epoch, EventId},
@@ -133,6 +136,12 @@ pub trait EventLog: Send + Sync + 'static {
     fn reach(&self, sequence: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let _ = sequence;
         Box::pin(ready(()))
+    }
+
+    /// Returns the other nodes, for a log that several nodes write to. The hub counts their readers,
+    /// too.
+    fn other_nodes(&self) -> Option<Arc<dyn OtherNodes>> {
+        None
     }
 
     /// Returns the size of a draft, by which the hub bounds an append.

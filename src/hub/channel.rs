@@ -18,7 +18,7 @@ use super::{
     frame::{Batch, Frame},
     pattern_index::PatternIndex,
 };
-use crate::{event::Topic, pattern::Patterns};
+use crate::{event::Topic, event_log::Readers, pattern::Patterns};
 
 /// Number of subscribers that are woken before other tasks get a turn.
 const WAKE_BATCH: usize = 64;
@@ -124,15 +124,6 @@ impl Channel {
     pub(super) fn forget(&self, key: usize) {
         self.waiters.lock().try_remove(key);
     }
-}
-
-/// The numbers of a topic's subscribers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Readers {
-    /// Those that name the topic.
-    pub exact: usize,
-    /// Those that have only patterns that match it.
-    pub by_pattern: usize,
 }
 
 /// The channels that an event of a topic goes to.

@@ -28,6 +28,7 @@ mod ends;
 mod feed;
 mod frame;
 mod membership;
+mod own_readers;
 mod pattern_index;
 mod publish;
 mod reader_watch;
@@ -40,16 +41,15 @@ mod topic_filter;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Weak, atomic::AtomicU64},
 };
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 
-pub use channel::Readers;
 pub use feed::{Feed, FeedDelivery, RestingSubscriber};
 pub use frame::{Batch, Format, Frame};
 pub use publish::{DraftChain, PublishError, Publishing};
@@ -60,8 +60,8 @@ pub use topic_filter::TopicFilter;
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
-        Bounds, Condition, Dropped, EventLog, EventLogError, MemoryLog, ReadLimit, Retention,
-        TopicFigures, TopicWatch,
+        Bounds, Condition, Dropped, EventLog, EventLogError, MemoryLog, OwnReaders, ReadLimit,
+        Readers, Retention, TopicFigures, TopicWatch,
     },
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
@@ -69,7 +69,7 @@ use crate::{
     timestamp::Timestamp,
 };
 use attendance::WatchedTopics;
-use channel::{Audience, Channels};
+use channel::Channels;
 use membership::Membership;
 use publish::{FailureCounters, QUEUE_CAPACITY, QueuedDraft, WaitingPublisher};
 use ring::Ring;
@@ -77,8 +77,6 @@ use state::{Fanout, HubState};
 
 /// Number of topics that are looked at before the lock on them is released.
 const TOPICS_PER_LOOK: usize = 1000;
-/// Number of channels and patterns that are looked at before the lock on them is released.
-const LOOKS: usize = 4096;
 /// Maximum number of reads of the event log for the events before a position. Each finds some.
 const MAX_READS: usize = 16;
 
@@ -125,8 +123,13 @@ impl Hub {
         let newest = log.bounds().newest;
         let changed = Arc::default();
         log.note_changes(&changed);
+        let others = log.other_nodes();
         let state = Arc::new(HubState {
             changed,
+            own_readers_changed: Arc::default(),
+            others,
+            watching: Notify::new(),
+            others_asked: watch::Sender::default(),
             shared_changes: log.shared_changes(),
             log: Box::new(log),
             now: Box::new(now),
@@ -141,6 +144,10 @@ impl Hub {
             failures: FailureCounters::default(),
             initial: newest,
         });
+        if let Some(others) = &state.others {
+            let own: Weak<dyn OwnReaders> = Arc::<HubState>::downgrade(&state);
+            others.answer_for(own);
+        }
         let (queue, receiver) = mpsc::channel(QUEUE_CAPACITY);
         let writing = Arc::clone(&state);
         tokio::spawn(async move {
@@ -150,6 +157,7 @@ impl Hub {
             tokio::select! {
                 () = writing.write(receiver) => {}
                 () = writing.follow() => {}
+                () = writing.ask_others() => {}
             }
         });
         Self { state, queue }
@@ -311,23 +319,18 @@ impl Hub {
         ReaderWatch::new(&self.state, topic)
     }
 
-    /// Counts the subscribers to each of the topics, in their order.
-    pub fn readers(&self, topics: &[Topic]) -> Vec<Readers> {
-        let mut readers = Vec::with_capacity(topics.len());
-        let mut rest = topics.iter();
-        while !rest.as_slice().is_empty() {
-            let (mut audiences, mut looked_at) = (Vec::new(), 0);
-            {
-                let channels = &self.state.fanout.lock().channels;
-                while looked_at < LOOKS
-                    && let Some(topic) = rest.next()
-                {
-                    let audience = channels.audience(topic);
-                    looked_at += audience.looked_at;
-                    audiences.push(audience);
-                }
-            }
-            readers.extend(audiences.into_iter().map(Audience::count));
+    /// Counts the subscribers of all nodes to each of the topics, in their order.
+    ///
+    /// With other nodes, this takes up to 300 ms if one of them has just failed. Nodes that do not
+    /// answer in time count as if they had none.
+    pub async fn readers(&self, topics: &[Topic]) -> Vec<Readers> {
+        let elsewhere = match &self.state.others {
+            Some(others) => others.readers(topics).await,
+            None => Vec::new(),
+        };
+        let mut readers = self.state.count(topics);
+        for (readers, elsewhere) in readers.iter_mut().zip(elsewhere) {
+            *readers += elsewhere;
         }
         readers
     }

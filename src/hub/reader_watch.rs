@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use super::{attendance::Attendance, state::HubState};
 use crate::event::Topic;
@@ -21,20 +24,48 @@ impl ReaderWatch {
             let readers = fanout.channels.exact(&topic);
             fanout.watched.watch(&topic, readers)
         };
+        state.watching.notify_one();
         Self { state: Arc::clone(state), topic, attendance }
     }
 
-    /// Waits until no subscriber has named the topic for that long. One that comes and goes in the
-    /// meantime, such as a poll, starts the time again.
+    /// Waits until no subscriber of any node has named the topic for that long. One that comes and
+    /// goes in the meantime, such as a poll, starts the time again. With other nodes, it may take a
+    /// second longer, and the time starts again while they cannot be asked.
     pub async fn absent(&mut self, patience: Duration) {
+        let began = Instant::now();
+        // The waits for changes cannot fail: the sender is kept while there is a watch.
         loop {
-            // The waits cannot fail: the sender is kept while there is a watch.
-            let alone = self.attendance.wait_for(|attendance| attendance.readers == 0).await;
-            let Ok(arrivals) = alone.map(|attendance| attendance.arrivals) else { return };
-            let arrival = self.attendance.wait_for(|now| now.arrivals > arrivals);
-            if tokio::time::timeout(patience, arrival).await.is_err() {
-                return;
+            let Attendance { readers, changed, elsewhere } = *self.attendance.borrow_and_update();
+            if readers > 0 {
+                if self.attendance.changed().await.is_err() {
+                    return;
+                }
+                continue;
             }
+            let last = changed.max(elsewhere).map_or(began, |last| last.max(began));
+            let end = last + patience;
+            match timeout_at(end, self.attendance.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) if self.is_absent_elsewhere(end).await => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Waits until the other nodes have been asked at `end` or later. Returns `false` if a
+    /// subscriber has come, or was there.
+    async fn is_absent_elsewhere(&mut self, end: Instant) -> bool {
+        if self.state.others.is_none() {
+            return true;
+        }
+        let mut asked = self.state.others_asked.subscribe();
+        tokio::select! {
+            // The answers were noted before.
+            _ = asked.wait_for(|asked| asked.is_some_and(|asked| asked >= end)) => {
+                !self.attendance.has_changed().unwrap_or_default()
+            }
+            _ = self.attendance.changed() => false,
         }
     }
 }
@@ -79,7 +110,7 @@ mod tests {
         tokio::join!(readers, first.absent(patience), second.absent(patience));
         assert_eq!(began.elapsed(), Duration::from_secs(70));
         drop((first, second));
-        assert!(hub.state.fanout.lock().watched.0.is_empty());
+        assert!(hub.state.fanout.lock().watched.is_empty());
         // Nobody comes at all.
         hub.watch_readers(a()).absent(patience).await;
         assert_eq!(began.elapsed(), Duration::from_secs(80));

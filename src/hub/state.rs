@@ -10,7 +10,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     attendance::WatchedTopics,
@@ -24,7 +27,8 @@ use super::{
 use crate::{
     event::{Event, Topic},
     event_log::{
-        Appended, ChangedTopics, EventLog, EventLogError, Rejected, SharedChange, SharedChanges,
+        Appended, ChangedTopics, EventLog, EventLogError, OtherNodes, Rejected, SharedChange,
+        SharedChanges,
     },
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
@@ -35,6 +39,13 @@ pub(super) struct HubState {
     pub log: Box<dyn EventLog>,
     /// The changes of a log that other hubs write to, too.
     pub shared_changes: Option<Arc<SharedChanges>>,
+    /// The other nodes of a cluster.
+    pub others: Option<Arc<dyn OtherNodes>>,
+    /// Notified when a topic begins to be watched, for this node or another one.
+    pub watching: Notify,
+    /// Time of the last question that the other nodes were asked for the watched topics. Set after
+    /// the answers were noted.
+    pub others_asked: watch::Sender<Option<Instant>>,
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
     /// Held from an append until its events are shown, and while a deletion begins: no event of a
     /// deletion must be shown after it. With shared changes, held while they are shown.
@@ -42,6 +53,8 @@ pub(super) struct HubState {
     pub fanout: Mutex<Fanout>,
     /// The topics whose events or readers have changed.
     pub changed: Arc<ChangedTopics>,
+    /// The topics whose readers at this node have changed, for other nodes.
+    pub own_readers_changed: Arc<ChangedTopics>,
     /// The newest sequence number of which all channels have been notified.
     pub shown: AtomicU64,
     pub failures: FailureCounters,
@@ -213,9 +226,10 @@ impl HubState {
 
     /// Notes that a subscriber to the patterns has come or gone.
     pub fn note_readers(&self, patterns: &Patterns) {
-        if self.changed.is_watched() {
+        if self.changed.is_watched() || self.own_readers_changed.is_watched() {
             let topics: Vec<_> = patterns.iter().filter_map(Pattern::topic).collect();
             self.changed.note(&topics);
+            self.own_readers_changed.note(&topics);
         }
     }
 

@@ -215,6 +215,16 @@ impl Api {
         text.map_or(ApiError::Silent, |text| ApiError::Permission(text.clone()))
     }
 
+    /// Returns the client. Fails if there is no connection, as [`jetstream`](Self::jetstream) does.
+    pub fn client(&self) -> Result<&Client, ApiError> {
+        self.jetstream().map(|_| &self.client)
+    }
+
+    /// Begins to watch the messages by which the server denies permissions.
+    pub fn denied(&self) -> watch::Receiver<Vec<String>> {
+        self.denied.subscribe()
+    }
+
     /// Describes a stream. The server that leads the stream answers.
     pub async fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
         self.request(&format!("STREAM.INFO.{stream}"), &serde_json::json!({})).await

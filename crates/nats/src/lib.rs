@@ -43,12 +43,14 @@
 //! | `checks` | the checks while a node runs that has begun without them |
 //! | `sequencer` | the sequencer |
 //! | `entries` | the consumer that reads entries in order |
+//! | `messenger` | the messages of nodes to each other |
 
 mod api;
 mod checks;
 mod connect;
 mod entries;
 mod error;
+mod messenger;
 mod monitoring;
 mod sequencer;
 mod settings;

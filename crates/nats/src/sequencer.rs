@@ -2,7 +2,8 @@
 
 use async_nats::{HeaderMap, header, jetstream::stream::RawMessageErrorKind};
 use waterclock::cluster::{
-    Entries, EntryKind, OrderBounds, RawEntry, Sequencer, SequencerError, SequencerFuture,
+    Entries, EntryKind, Messenger, OrderBounds, RawEntry, Sequencer, SequencerError,
+    SequencerFuture,
 };
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     connect,
     entries::{NatsEntries, timestamp},
     error::ConnectError,
+    messenger::NatsMessenger,
     settings::NatsSettings,
     setup::{self, StreamInfo},
 };
@@ -29,6 +31,8 @@ pub struct NatsSequencer {
     subject: String,
     /// The subject of snapshots.
     snapshots: String,
+    /// The beginning of the subjects of messages.
+    messages: String,
     max_entry: usize,
 }
 
@@ -69,8 +73,9 @@ impl NatsSequencer {
 
     fn new(api: Api, checks: Option<Checks>, settings: NatsSettings, max_payload: usize) -> Self {
         let (subject, snapshots) = (settings.subject(), settings.snapshots());
+        let messages = settings.readers();
         let max_entry = max_payload.min(MAX_MESSAGE) - MAX_HEADERS;
-        Self { api, checks, stream: settings.stream, subject, snapshots, max_entry }
+        Self { api, checks, stream: settings.stream, subject, snapshots, messages, max_entry }
     }
 }
 
@@ -164,6 +169,10 @@ impl Sequencer for NatsSequencer {
 
     fn max_entry(&self) -> usize {
         self.max_entry
+    }
+
+    fn messenger(&self) -> Option<Box<dyn Messenger>> {
+        Some(Box::new(NatsMessenger::new(self.api.clone(), self.messages.clone())))
     }
 }
 

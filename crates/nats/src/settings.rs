@@ -51,6 +51,13 @@ impl NatsSettings {
     pub(crate) fn subject(&self) -> String {
         format!("{}.entries", self.stream)
     }
+
+    /// Returns the beginning of the subjects on which nodes ask each other for their readers. They
+    /// are no part of the stream.
+    pub(crate) fn readers(&self) -> String {
+        format!("{}.readers", self.stream)
+    }
+
     /// Reads the file of certificates, if there is one.
     pub(crate) fn read_ca(&self) -> Result<Option<Vec<u8>>, ConnectError> {
         let Some(path) = &self.ca else { return Ok(None) };

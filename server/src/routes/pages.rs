@@ -323,7 +323,8 @@ async fn found_topics(
 
 /// Returns topics with their figures.
 async fn listed(hub: &Hub, topics: &[Topic]) -> Result<Vec<ListedTopic>, EventLogError> {
-    let figures = hub.figures(topics).await?.into_iter().zip(hub.readers(topics));
+    let (figures, readers) = tokio::join!(hub.figures(topics), hub.readers(topics));
+    let figures = figures?.into_iter().zip(readers);
     let listed = figures.map(|(figures, readers)| ListedTopic {
         topic: figures.topic,
         events: figures.events as u64,

@@ -272,13 +272,13 @@ async fn a_reader_that_has_more_than_its_position_cannot_rest() {
 #[tokio::test]
 async fn readers_that_rest_count_until_they_leave() {
     let hub = hub(Retention::default());
-    let readers = || hub.readers(&[topic("a")])[0].exact;
+    let readers = async || hub.readers(&[topic("a")]).await[0].exact;
     let mut group = Group::new(&hub, "a");
     assert!(group.rest(0) && group.rest(1));
-    assert_eq!(readers(), READERS);
+    assert_eq!(readers().await, READERS);
     group.readers[0] = None;
     group.resume(1, Feed::resume);
-    assert_eq!(readers(), READERS - 1);
+    assert_eq!(readers().await, READERS - 1);
     group.readers = [const { None }; READERS];
-    assert_eq!(readers(), 0, "the feed does not count");
+    assert_eq!(readers().await, 0, "the feed does not count");
 }

@@ -290,11 +290,11 @@ async fn the_readers_of_many_topics_are_counted_in_their_order() {
     let _readers = ["t.7", "t.7 *.7", "t.*", "t.* *.9998 >"]
         .map(|topics| hub.subscribe(patterns(topics), Cursor::Now));
     let topics: Vec<Topic> = (0..10_000).map(|n| format!("t.{n}").parse().unwrap()).collect();
-    for (n, readers) in hub.readers(&topics).into_iter().enumerate() {
+    for (n, readers) in hub.readers(&topics).await.into_iter().enumerate() {
         let exact = if n == 7 { 2 } else { 0 };
         assert_eq!(readers, Readers { exact, by_pattern: 2 }, "{n}");
     }
-    assert_eq!(hub.readers(&[]), []);
+    assert_eq!(hub.readers(&[]).await, []);
 }
 
 #[tokio::test(start_paused = true)]

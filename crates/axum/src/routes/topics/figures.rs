@@ -6,8 +6,8 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use waterclock::{
     event::{InvalidTopic, Topic},
-    event_log::{EventLogError, EventStamp, TopicFigures},
-    hub::{Hub, Readers},
+    event_log::{EventLogError, EventStamp, Readers, TopicFigures},
+    hub::Hub,
     notice::Outcome,
     pattern::InvalidPattern,
 };
@@ -111,8 +111,8 @@ pub(super) struct Snapshot<'a> {
 pub(super) async fn read(hub: &Hub, topics: &[Topic]) -> Result<Vec<TopicJson>, TopicsError> {
     let mut all = Vec::with_capacity(topics.len());
     for topics in topics.chunks(TOPICS_AT_ONCE) {
-        let figures = hub.figures(topics).await.map_err(unreadable)?;
-        let figures = figures.into_iter().zip(hub.readers(topics));
+        let (figures, readers) = tokio::join!(hub.figures(topics), hub.readers(topics));
+        let figures = figures.map_err(unreadable)?.into_iter().zip(readers);
         all.extend(figures.map(|(figures, readers)| TopicJson::new(figures, readers)));
         // Many readers may take long to count.
         tokio::task::yield_now().await;
