@@ -60,8 +60,8 @@ pub use topic_filter::TopicFilter;
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
-        Bounds, Condition, Dropped, EventLog, EventLogError, MemoryLog, OwnReaders, ReadLimit,
-        Readers, Retention, TopicFigures, TopicWatch,
+        Bounds, Condition, Dropped, EventLog, EventLogError, MemoryLog, OtherNodes, OwnReaders,
+        ReadLimit, Readers, Retention, TopicFigures, TopicWatch,
     },
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
@@ -120,10 +120,19 @@ impl Hub {
     ///
     /// Outside a tokio runtime, because the hub spawns a task that writes to the log.
     pub fn new(log: impl EventLog, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        let others = log.other_nodes();
+        Self::with_others(log, now, others)
+    }
+
+    /// Creates a hub that asks the other nodes for their readers.
+    fn with_others(
+        log: impl EventLog,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+        others: Option<Arc<dyn OtherNodes>>,
+    ) -> Self {
         let newest = log.bounds().newest;
         let changed = Arc::default();
         log.note_changes(&changed);
-        let others = log.other_nodes();
         let state = Arc::new(HubState {
             changed,
             own_readers_changed: Arc::default(),
@@ -151,7 +160,7 @@ impl Hub {
         let (queue, receiver) = mpsc::channel(QUEUE_CAPACITY);
         let writing = Arc::clone(&state);
         tokio::spawn(async move {
-            if writing.shared_changes.is_none() {
+            if writing.shared_changes.is_none() && writing.others.is_none() {
                 return writing.write(receiver).await;
             }
             tokio::select! {

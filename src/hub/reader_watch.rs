@@ -78,13 +78,112 @@ impl Drop for ReaderWatch {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
+    use std::{future::ready, ops::Range, sync::Weak};
+
+    use tokio::time::sleep;
 
     use super::*;
-    use crate::{hub::Hub, id::Cursor, pattern::Patterns};
+    use crate::{
+        event_log::{
+            MemoryLog, OtherNodes, OtherNodesFuture, OwnReaders, Readers, Retention,
+        },
+        hub::Hub,
+        id::{Cursor, Epoch},
+        pattern::Patterns,
+        timestamp::Timestamp,
+    };
 
     fn patterns(text: &str) -> Patterns {
         Patterns::new(text.split(' ').map(|text| text.parse().unwrap())).unwrap()
+    }
+
+    /// Other nodes, of which one has a reader at some times, and which cannot be asked at others, in
+    /// seconds since the start.
+    struct FakeOthers {
+        began: Instant,
+        reading: [Range<u64>; 2],
+        away: Range<u64>,
+    }
+
+    impl OtherNodes for FakeOthers {
+        fn answer_for(&self, _: Weak<dyn OwnReaders>) {}
+
+        fn readers<'a>(&'a self, topics: &'a [Topic]) -> OtherNodesFuture<'a, Vec<Readers>> {
+            Box::pin(ready(vec![Readers { exact: 2, by_pattern: 1 }; topics.len()]))
+        }
+
+        fn absences<'a>(
+            &'a self,
+            topics: &'a [Topic],
+        ) -> OtherNodesFuture<'a, Option<Vec<Option<Duration>>>> {
+            let now = self.began.elapsed();
+            let absence = |reading: &Range<u64>| {
+                let [start, end] = [reading.start, reading.end].map(Duration::from_secs);
+                (now >= start).then(|| now.saturating_sub(end))
+            };
+            let absence = self.reading.iter().filter_map(absence).min();
+            let absences = (!self.away.contains(&now.as_secs())).then(|| vec![absence; topics.len()]);
+            Box::pin(async {
+                sleep(Duration::from_millis(100)).await;
+                absences
+            })
+        }
+    }
+
+    fn hub(reading: [Range<u64>; 2], away: Range<u64>) -> Hub {
+        let others = FakeOthers { began: Instant::now(), reading, away };
+        let log = MemoryLog::new(Epoch::new(1), Retention::default());
+        Hub::with_others(log, Timestamp::now, Some(Arc::new(others)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_of_other_nodes_count() {
+        let (a, began) = ("a".parse::<Topic>().unwrap(), Instant::now());
+        let hub = hub([3..30, 37..38], 50..60);
+        let reader = hub.subscribe(patterns("a"), Cursor::Now);
+        assert_eq!(
+            hub.readers(std::slice::from_ref(&a)).await,
+            [Readers { exact: 3, by_pattern: 1 }]
+        );
+        drop(reader);
+        let after = |patience| {
+            let mut watch = hub.watch_readers(a.clone());
+            async move {
+                watch.absent(Duration::from_secs(patience)).await;
+                began.elapsed().as_secs()
+            }
+        };
+        // The others are asked once a second, so each wait may take a second longer. While they cannot
+        // be asked, none ends: the last
+        // such question is asked at 59 s.
+        let ends = tokio::join!(after(1), after(4), after(8), after(16), after(30));
+        assert_eq!(ends, (1, 35, 47, 76, 90));
+        assert!(hub.state.fanout.lock().watched.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn topics_are_watched_for_other_nodes_for_some_seconds() {
+        let hub = hub([0..0, 0..0], 0..0);
+        let [a, b]: [Topic; 2] = ["a", "b"].map(|topic| topic.parse().unwrap());
+        let topics = [a, b];
+        let absences = || hub.state.absences(&topics);
+        let reader = hub.subscribe(patterns("a"), Cursor::Now);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(absences(), [seconds(0), None]);
+        drop(reader);
+        drop(hub.subscribe(patterns("b *"), Cursor::Now));
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(absences(), [seconds(5); 2]);
+        sleep(Duration::from_secs(9)).await;
+        assert_eq!(absences(), [seconds(14); 2]);
+        sleep(Duration::from_secs(12)).await;
+        assert!(hub.state.fanout.lock().watched.is_empty());
+        assert_eq!(absences(), [None; 2]);
+        // An upload goes on with the watch that another node began.
+        let mut watch = hub.watch_readers(topics[0].clone());
+        watch.absent(Duration::from_secs(20)).await;
+        drop(watch);
+        assert!(hub.state.fanout.lock().watched.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -116,7 +116,8 @@ impl Rounds {
         can_ask && self.members(now).any(|node| node != self.me)
     }
 
-    fn members(&self, now: Instant) -> impl Iterator<Item = Epoch> {
+    /// Returns the nodes that were heard in the last seconds.
+    pub fn members(&self, now: Instant) -> impl Iterator<Item = Epoch> {
         let nodes = self.nodes.iter();
         nodes.filter(move |(_, node)| node.is_member(now)).map(|(node, _)| *node)
     }
