@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use tempfile::TempDir;
+use tokio::time::{Instant, timeout};
 use waterclock::{
-    Cursor, Delivery, Draft, Hub, Pattern, Retention, SqliteLog, Timestamp,
+    Cursor, Delivery, Draft, Hub, Pattern, Retention, SqliteLog, Timestamp, Topic,
     cluster::{ClusterLog, NodeSettings},
 };
 
-use crate::support::{NatsServer, soon};
+use crate::support::{NatsServer, soon, until};
 
 /// Number of events that each node publishes at the same time as the other.
 const COUNT: usize = 20;
@@ -73,4 +74,66 @@ async fn two_nodes_have_the_same_events() {
     one.publish(Draft::new("orders".parse().unwrap(), "missed")).await.unwrap();
     let two = node(&server, &folders[1]).await;
     assert_eq!(events(&two, count + 1).await, events(&one, count + 1).await);
+}
+
+/// Waits until a node counts so many subscribers that name a topic.
+async fn until_readers(hub: &Hub, topic: &Topic, count: usize) {
+    until("number of readers", async || {
+        (hub.readers(std::slice::from_ref(topic)).await[0].exact == count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_readers_of_all_nodes_count() {
+    let server = NatsServer::start();
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [one, two] = [node(&server, &folders[0]).await, node(&server, &folders[1]).await];
+    let topic: Topic = "orders".parse().unwrap();
+    let read = |hub: &Hub| hub.subscribe(topic.clone().into(), Cursor::Now);
+
+    let at_two = read(&two);
+    until_readers(&one, &topic, 1).await;
+    let at_one = read(&one);
+    until_readers(&one, &topic, 2).await;
+    until_readers(&two, &topic, 2).await;
+    // More topics than one message has.
+    let topics: Vec<Topic> = (0..2500).map(|number| format!("t.{number}").parse().unwrap()).collect();
+    let last = two.subscribe(topics[2499].clone().into(), Cursor::Now);
+    let readers = soon(one.readers(&topics)).await;
+    assert_eq!((readers.len(), readers[2498].exact, readers[2499].exact), (2500, 0, 1));
+    drop((at_one, last));
+
+    // A view of one node learns of readers of the other.
+    let mut view = one.watch_topic(topic.clone());
+    let more = read(&two);
+    soon(view.changed()).await;
+    until_readers(&one, &topic, 2).await;
+    drop((view, more));
+
+    // A producer goes on while a reader of the other node is there, and waits for others after.
+    let patience = Duration::from_secs(1);
+    let mut watch = one.watch_readers(topic.clone());
+    let is_absent = timeout(Duration::from_secs(4), watch.absent(patience)).await;
+    assert!(is_absent.is_err(), "the reader does not count");
+    drop(at_two);
+    soon(watch.absent(patience)).await;
+    until_readers(&one, &topic, 0).await;
+
+    // Without NATS, a node counts its own readers at once, and no producer is stopped.
+    let _at_two = read(&two);
+    let _at_one = read(&one);
+    until_readers(&one, &topic, 2).await;
+    server.suspend();
+    until_readers(&one, &topic, 1).await;
+    let asked = Instant::now();
+    until_readers(&one, &topic, 1).await;
+    assert!(asked.elapsed() < patience);
+    let other = "other".parse().unwrap();
+    let mut watch = one.watch_readers(other);
+    let is_absent = timeout(Duration::from_secs(5), watch.absent(patience)).await;
+    assert!(is_absent.is_err(), "nobody could be asked");
+    server.resume();
+    until_readers(&one, &topic, 2).await;
+    soon(watch.absent(patience)).await;
 }

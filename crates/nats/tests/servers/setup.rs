@@ -9,7 +9,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
-use waterclock::cluster::{EntryKind, Sequencer as _};
+use waterclock::cluster::{EntryKind, Sequencer as _, SequencerError};
 use waterclock_nats::{ConnectError, NatsSequencer, NatsSettings};
 
 use crate::support::{Configuration, NatsServer, free_ports, read, soon, until};
@@ -339,16 +339,28 @@ async fn users_need_permissions() {
     }
 
     // Those that the README lists.
-    let needed = include_str!("../../README.md").lines().find(|line| line.starts_with("| publish"));
-    let needed: Vec<_> = needed.unwrap().split('`').skip(1).step_by(2).collect();
-    assert!(needed.contains(&"waterclock.entries"));
-    let server = NatsServer::configured(&more(&allow(&format!("{needed:?}"), inbox)));
+    let needed = |row: &str| -> Vec<&str> {
+        let needed = include_str!("../../README.md").lines().find(|line| line.starts_with(row));
+        needed.unwrap().split('`').skip(1).step_by(2).collect()
+    };
+    let (publish, subscribe) = (needed("| publish"), needed("| subscribe"));
+    assert!(publish.contains(&"waterclock.entries") && subscribe.contains(&"_INBOX.>"));
+    let allowed = allow(&format!("{publish:?}"), &format!("{subscribe:?}"));
+    let server = NatsServer::configured(&more(&allowed));
     let servers = vec![format!("nats://u:p@127.0.0.1:{}", server.port)];
     let settings = NatsSettings { servers, ..server.settings() };
     let sequencer = NatsSequencer::connect(settings).await.unwrap();
     sequencer.propose("first".into(), EntryKind::First).await.unwrap();
     assert_eq!(read(&sequencer, 0, 1).await[0].bytes, b"first");
     assert_eq!(sequencer.entry(1).await.unwrap().as_deref(), Some(&b"first"[..]));
+    let messenger = sequencer.messenger().unwrap();
+    let mut messages = messenger.listen("a1").await.unwrap();
+    for (to, message) in [(None, "to all"), (Some("a1"), "to one")] {
+        messenger.tell(Some("b2"), "to another one".into()).await.unwrap();
+        messenger.tell(to, message.into()).await.unwrap();
+        assert_eq!(soon(messages.next()).await.unwrap(), message.as_bytes());
+    }
+    assert_eq!(sequencer.bounds().await.unwrap().last, 1, "messages are no entries");
     assert!(!server.log().contains("Violation"));
 
     let server = NatsServer::configured(&more(&allow(all, inbox)));
@@ -356,7 +368,15 @@ async fn users_need_permissions() {
         servers: vec![format!("nats://u:{password}@127.0.0.1:{}", server.port)],
         ..server.settings()
     };
-    NatsSequencer::connect(settings("p")).await.unwrap();
+    let sequencer = NatsSequencer::connect(settings("p")).await.unwrap();
+    // Without the permission for messages, a node counts its own readers.
+    let messenger = sequencer.messenger().unwrap();
+    let error = soon(messenger.listen("a1").await.unwrap().next()).await.unwrap_err();
+    assert!(matches!(error, SequencerError::Denied(_)), "{error}");
+    let remedy = "allow the user to publish and to subscribe to \"waterclock.readers.*\"";
+    assert!(error.to_string().ends_with(remedy), "{error}");
+    let error = messenger.tell(None, "to all".into()).await.unwrap_err();
+    assert!(matches!(error, SequencerError::Denied(_)), "{error}");
     assert_refused(settings("wrong"), ("NATS refuses the connection", "check the credentials"))
         .await;
     let text = refusal(server.settings()).await;
