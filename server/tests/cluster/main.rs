@@ -11,6 +11,7 @@ mod links;
 mod losses;
 mod nodes;
 mod outage;
+mod readers;
 #[path = "../../../crates/nats/tests/servers/server.rs"]
 #[expect(dead_code, reason = "the tests of the crate use all of it")]
 mod server;
