@@ -95,7 +95,7 @@ impl ClusterLog {
                     () = follower::run(following) => {}
                     () = trimming::run(trimming) => {}
                     () = doubts::run(doubting) => {}
-                    Some(()) = async { Some(peers?.run().await) } => {}
+                    Some(never) = async { Some(peers?.run().await) } => match never {},
                 }
             })
         };

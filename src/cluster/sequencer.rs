@@ -56,8 +56,8 @@ pub trait Sequencer: Send + Sync + 'static {
     /// Returns the maximum size of an entry, in bytes.
     fn max_entry(&self) -> usize;
 
-    /// Returns the way to the other nodes. Without one, which is the default, each node knows its own
-    /// readers only.
+    /// Returns the way to the other nodes. Without one, which is the default, each node knows its
+    /// own readers only.
     fn messenger(&self) -> Option<Box<dyn Messenger>> {
         None
     }

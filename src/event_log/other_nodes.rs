@@ -36,8 +36,8 @@ pub trait OtherNodes: Send + Sync {
     fn readers<'a>(&'a self, topics: &'a [Topic]) -> OtherNodesFuture<'a, Vec<Readers>>;
 
     /// Returns the time since a subscriber at another node has last named each of the topics, in
-    /// their order, as [`OwnReaders::absences`] does. Returns `None` if not all nodes have answered:
-    /// any topic may have a reader then.
+    /// their order, as [`OwnReaders::absences`] does. Returns `None` if not all nodes have
+    /// answered: any topic may have a reader then.
     fn absences<'a>(
         &'a self,
         topics: &'a [Topic],

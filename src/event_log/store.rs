@@ -138,8 +138,8 @@ pub trait EventLog: Send + Sync + 'static {
         Box::pin(ready(()))
     }
 
-    /// Returns the other nodes, for a log that several nodes write to. The hub counts their readers,
-    /// too.
+    /// Returns the other nodes, for a log that several nodes write to. The hub counts their
+    /// readers, too.
     fn other_nodes(&self) -> Option<Arc<dyn OtherNodes>> {
         None
     }

@@ -45,10 +45,9 @@ impl ReaderWatch {
             let last = changed.max(elsewhere).map_or(began, |last| last.max(began));
             let end = last + patience;
             match timeout_at(end, self.attendance.changed()).await {
-                Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) if self.is_absent_elsewhere(end).await => return,
-                Err(_) => {}
+                Ok(Ok(())) | Err(_) => {}
             }
         }
     }
@@ -84,9 +83,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        event_log::{
-            MemoryLog, OtherNodes, OtherNodesFuture, OwnReaders, Readers, Retention,
-        },
+        event_log::{MemoryLog, OtherNodes, OtherNodesFuture, OwnReaders, Readers, Retention},
         hub::Hub,
         id::{Cursor, Epoch},
         pattern::Patterns,
@@ -97,8 +94,8 @@ mod tests {
         Patterns::new(text.split(' ').map(|text| text.parse().unwrap())).unwrap()
     }
 
-    /// Other nodes, of which one has a reader at some times, and which cannot be asked at others, in
-    /// seconds since the start.
+    /// Other nodes, of which one has a reader at some times, and which cannot be asked at others,
+    /// in seconds since the start.
     struct FakeOthers {
         began: Instant,
         reading: [Range<u64>; 2],
@@ -122,7 +119,8 @@ mod tests {
                 (now >= start).then(|| now.saturating_sub(end))
             };
             let absence = self.reading.iter().filter_map(absence).min();
-            let absences = (!self.away.contains(&now.as_secs())).then(|| vec![absence; topics.len()]);
+            let absences =
+                (!self.away.contains(&now.as_secs())).then(|| vec![absence; topics.len()]);
             Box::pin(async {
                 sleep(Duration::from_millis(100)).await;
                 absences
@@ -153,9 +151,8 @@ mod tests {
                 began.elapsed().as_secs()
             }
         };
-        // The others are asked once a second, so each wait may take a second longer. While they cannot
-        // be asked, none ends: the last
-        // such question is asked at 59 s.
+        // The others are asked once a second, so each wait may take a second longer. While they
+        // cannot be asked, none ends. The last question without an answer is that at 59 s.
         let ends = tokio::join!(after(1), after(4), after(8), after(16), after(30));
         assert_eq!(ends, (1, 35, 47, 76, 90));
         assert!(hub.state.fanout.lock().watched.is_empty());

@@ -96,6 +96,7 @@ impl PeerAnswer {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn to_text<S: Serializer>(from: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(from)
 }
@@ -115,11 +116,8 @@ mod tests {
     #[test]
     fn messages_are_small_and_have_one_version() {
         let from = Epoch::new(7);
-        let question = |topics| PeerContent::Question {
-            number: 1,
-            question: PeerQuestion::Absences,
-            topics,
-        };
+        let question =
+            |topics| PeerContent::Question { number: 1, question: PeerQuestion::Absences, topics };
         let largest = PeerMessage::new(from, question(topics(MAX_TOPICS)));
         let bytes = largest.encode();
         assert!(bytes.len() < 512 << 10, "{}", bytes.len());

@@ -45,7 +45,7 @@ const CHANGES_AT_ONCE: usize = 5;
 /// Pause after a failure to receive messages.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause after the engine has denied them.
-const DENIED_PAUSE: Duration = Duration::from_mins(1);
+const DENIED_PAUSE: Duration = Duration::from_secs(60);
 
 /// The other nodes of a cluster.
 pub(super) struct Peers {
@@ -82,7 +82,7 @@ impl Peers {
     }
 
     /// Receives and answers messages. Never returns.
-    pub async fn run(&self) {
+    pub async fn run(&self) -> Infallible {
         let mut is_warned = false;
         loop {
             let Err(error) = self.listen().await;
@@ -118,26 +118,30 @@ impl Peers {
     async fn announce(&self, changes: &mut OwnChanges) -> Result<(), SequencerError> {
         let own = self.own();
         // The others must not wait for a node that hears nobody.
-        let to = if self.rounds.lock().answers(self.me, Instant::now()) { None } else { Some(&*self.name) };
+        let to = if self.rounds.lock().answers(self.me, Instant::now()) {
+            None
+        } else {
+            Some(&*self.name)
+        };
         let views = own.as_ref().is_some_and(|own| own.are_viewed());
         self.tell(to, PeerContent::Here { views }).await?;
         let Some(own) = own else { return Ok(()) };
         let watch = changes.watch.get_or_insert_with(|| own.watch_changes());
-        let mut changed = Vec::new();
+        let mut topics = Vec::new();
         for _ in 0..CHANGES_AT_ONCE {
             // If there were too many changes to note, the next ones are told.
             let taken = watch.take(MAX_TOPICS).unwrap_or_default();
             if taken.is_empty() {
                 break;
             }
-            changed.extend(taken.into_iter().map(Arc::unwrap_or_clone));
+            topics.extend(taken.into_iter().map(Arc::unwrap_or_clone));
         }
         if !self.rounds.lock().have_views() {
-            changes.last = changed;
+            changes.last = topics;
             return Ok(());
         }
-        for changed in [mem::take(&mut changes.last), changed] {
-            for topics in changed.chunks(MAX_TOPICS) {
+        for topics in [mem::take(&mut changes.last), topics] {
+            for topics in topics.chunks(MAX_TOPICS) {
                 self.tell(None, PeerContent::Changed { topics: topics.to_vec() }).await?;
             }
         }

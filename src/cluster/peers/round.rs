@@ -169,8 +169,7 @@ impl Rounds {
             }
         }
         let hears_since = self.hears_since.filter(|_| answers.contains_key(&self.me));
-        let is_settled =
-            hears_since.is_some_and(|since| now.duration_since(since) >= SETTLE_TIME);
+        let is_settled = hears_since.is_some_and(|since| now.duration_since(since) >= SETTLE_TIME);
         let are_all = is_settled && self.members(now).all(|node| answers.contains_key(&node));
         Some(Answers { of_others: answers.into_values().flatten().collect(), are_all })
     }

@@ -150,7 +150,7 @@ impl FakeNode {
         let weak = Arc::downgrade(&own);
         peers.answer_for(weak);
         let run = Arc::clone(&peers);
-        Self { peers, own, sending, running: tokio::spawn(async move { run.run().await }) }
+        Self { peers, own, sending, running: tokio::spawn(async move { match run.run().await {} }) }
     }
 
     fn send(&self, sending: Sending) {
@@ -307,7 +307,7 @@ async fn views_learn_which_readers_change_elsewhere() {
     a.own.is_viewed.store(true, Ordering::Relaxed);
     b.own.changed.note([&last]);
     pass(2500).await;
-    assert_eq!(*a.own.noted.lock(), [last.clone()]);
+    assert_eq!(*a.own.noted.lock(), std::slice::from_ref(&last));
     b.own.changed.note([&new]);
     a.own.changed.note([&viewed]);
     pass(1500).await;

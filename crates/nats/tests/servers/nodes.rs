@@ -98,7 +98,8 @@ async fn the_readers_of_all_nodes_count() {
     until_readers(&one, &topic, 2).await;
     until_readers(&two, &topic, 2).await;
     // More topics than one message has.
-    let topics: Vec<Topic> = (0..2500).map(|number| format!("t.{number}").parse().unwrap()).collect();
+    let topics: Vec<Topic> =
+        (0..2500).map(|number| format!("t.{number}").parse().unwrap()).collect();
     let last = two.subscribe(topics[2499].clone().into(), Cursor::Now);
     let readers = soon(one.readers(&topics)).await;
     assert_eq!((readers.len(), readers[2498].exact, readers[2499].exact), (2500, 0, 1));
