@@ -8,17 +8,22 @@ use waterclock::{
     Cursor, Delivery, Draft, Hub, Pattern, Retention, SqliteLog, Timestamp, Topic,
     cluster::{ClusterLog, NodeSettings},
 };
+use waterclock_nats::{NatsSequencer, NatsSettings};
 
-use crate::support::{NatsServer, soon, until};
+use crate::support::{Configuration, NatsServer, soon, until};
 
 /// Number of events that each node publishes at the same time as the other.
 const COUNT: usize = 20;
 
 async fn node(server: &NatsServer, folder: &TempDir) -> Arc<Hub> {
+    joined(server.sequencer().await, folder).await
+}
+
+async fn joined(sequencer: NatsSequencer, folder: &TempDir) -> Arc<Hub> {
     let (name, retention) = ("a".to_owned(), Retention::default());
     let settings = NodeSettings { name, retention, timeout: Duration::from_secs(10) };
     let mirror = SqliteLog::open_mirror(folder.path()).unwrap();
-    let log = ClusterLog::join(mirror, server.sequencer().await, settings).await;
+    let log = ClusterLog::join(mirror, sequencer, settings).await;
     Arc::new(Hub::new(log.unwrap(), Timestamp::now))
 }
 
@@ -137,4 +142,33 @@ async fn the_readers_of_all_nodes_count() {
     server.resume();
     until_readers(&one, &topic, 2).await;
     soon(watch.absent(patience)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_may_not_ask_counts_its_own_readers() {
+    let permissions = |subscribe: &str| {
+        format!(r#"publish: ["$JS.API.>", "waterclock.>"], subscribe: ["_INBOX.>"{subscribe}]"#)
+    };
+    let user = |name: &str, permissions: &str| {
+        format!("{{ user: {name}, password: p, permissions: {{ {permissions} }} }}")
+    };
+    let users =
+        [user("all", &permissions(r#", "waterclock.readers.*""#)), user("few", &permissions(""))];
+    let more = format!("authorization {{ users: [{}] }}", users.join(", "));
+    let server = NatsServer::configured(&Configuration { more, ..Configuration::default() });
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let node = async |user: &str, folder| {
+        let servers = vec![format!("nats://{user}:p@127.0.0.1:{}", server.port)];
+        let settings = NatsSettings { servers, ..server.settings() };
+        joined(NatsSequencer::connect(settings).await.unwrap(), folder).await
+    };
+    let [all, few] = [node("all", &folders[0]).await, node("few", &folders[1]).await];
+    let topic: Topic = "orders".parse().unwrap();
+    let _readers = [&all, &few].map(|hub| hub.subscribe(topic.clone().into(), Cursor::Now));
+    for hub in [&all, &few] {
+        // Each can stop a producer: the one asks only itself, and the other knows of nobody else.
+        let mut watch = hub.watch_readers("other".parse().unwrap());
+        soon(watch.absent(Duration::from_secs(1))).await;
+        assert_eq!(hub.readers(std::slice::from_ref(&topic)).await[0].exact, 1);
+    }
 }
