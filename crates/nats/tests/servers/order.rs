@@ -175,9 +175,7 @@ async fn a_server_that_was_away_is_used_again() {
 
     server.kill();
     for kind in [EntryKind::Other, EntryKind::First] {
-        let started = Instant::now();
-        let error = sequencer.propose("away".into(), kind).await.unwrap_err();
-        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+        let error = soon(sequencer.propose("away".into(), kind)).await.unwrap_err();
         assert!(!matches!(error, SequencerError::Begun), "{error:?}");
     }
     // Once the client has noticed, nothing is sent.
@@ -214,10 +212,8 @@ async fn an_entry_that_is_not_acknowledged_may_be_stored() {
     let sequencer = server.sequencer().await;
     sequencer.propose("first".into(), EntryKind::First).await.unwrap();
     server.suspend();
-    let started = Instant::now();
-    let error = sequencer.propose("second".into(), EntryKind::Other).await.unwrap_err();
+    let error = soon(sequencer.propose("second".into(), EntryKind::Other)).await.unwrap_err();
     assert!(matches!(error, SequencerError::Unconfirmed(_)), "{error:?}");
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     // The client finds out that nobody answers.
     until("error that is certain", async || {
         let error = sequencer.propose("third".into(), EntryKind::Other).await.unwrap_err();

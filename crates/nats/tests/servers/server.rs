@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
 /// A server, which is killed once it is dropped.
@@ -71,9 +71,11 @@ impl NatsServer {
         self.process.wait().unwrap();
     }
 
-    /// Suspends the server: it keeps its connections, and does nothing.
+    /// Suspends the server, and waits until it is: it keeps its connections, and does nothing.
     pub fn suspend(&self) {
-        kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
+        let process = Pid::from_child(&self.process);
+        kill_process(process, Signal::STOP).unwrap();
+        waitid(WaitId::Pid(process), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
     }
 
     /// Lets a suspended server continue.
