@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use waterclock::{
     clock,
     cluster::{ClusterLog, ClusterStatus, JoinError},
-    event_log::{MemoryLog, Retention, SqliteLog, volume_bytes},
+    event_log::{ImportSource, MemoryLog, Retention, SqliteLog, volume_bytes},
     hub::Hub,
     id::Epoch,
     timestamp::Timestamp,
@@ -156,6 +156,12 @@ async fn node(
     }
     // The nodes keep the same, whatever the sizes of their volumes.
     let settings = options.cluster.node(options.retention(u64::MAX), address);
+    if options.cluster.imports()
+        && let Some(source) = ImportSource::open(&options.data_dir).await?
+    {
+        let sequencer = NatsSequencer::connect(nats.clone()).await?;
+        ClusterLog::import(source, sequencer, settings.clone()).await?;
+    }
     let mirror = SqliteLog::open_mirror(&options.data_dir)?;
     let is_member = mirror.mirrored().is_some_and(|mirrored| mirrored.retention.is_some());
     let mut first = nats.clone();

@@ -172,7 +172,10 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
             node.changes.push(SharedChange::Deleted(topic.clone(), drops)).await;
         }
         EntryOutcome::NewEpoch(_) => return Err(FollowError::NewEpoch),
-        EntryOutcome::Begun | EntryOutcome::Unchanged | EntryOutcome::Repeated => {}
+        EntryOutcome::Begun
+        | EntryOutcome::Imported
+        | EntryOutcome::Unchanged
+        | EntryOutcome::Repeated => {}
     }
     let tag = &entry.proposal.tag;
     let is_own = |(number, _): &mut (u64, _)| tag.sender == node.sender && tag.number == *number;

@@ -32,6 +32,36 @@ pub enum JoinError {
         /// The position of the first entry.
         first: u64,
     },
+    /// The cluster has begun without the log of this node.
+    #[error(
+        "the cluster has begun already, so the log in this data folder cannot become its \
+         beginning: start the node with an empty data folder. The events stay where they are"
+    )]
+    HasBegun,
+    /// Another log is being imported.
+    #[error(
+        "another log is becoming the beginning of the cluster: start this node with an empty data \
+         folder. The events stay where they are"
+    )]
+    OtherImport,
+    /// The log of another node is being imported, and no more of it arrives.
+    #[error(
+        "the cluster has a part of the log of a single process, and no more of it arrives: start \
+         the node again that has this log, or delete the cluster's stream"
+    )]
+    Importing,
+    /// No node has begun, and this one has no log to begin with.
+    #[error(
+        "the cluster has not begun, and the data folder has no log to begin with: check \
+         --data-dir, or leave out --cluster-import"
+    )]
+    NothingToImport,
+    /// The log of a single process could not be imported in time.
+    #[error(
+        "the log is not yet the beginning of the cluster, and starting the node again goes on \
+         with it: {0}"
+    )]
+    Import(EventLogError),
     /// A later version has written an entry.
     #[error(transparent)]
     Newer(#[from] NewerEntry),

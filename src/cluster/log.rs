@@ -1,6 +1,6 @@
 //! The event log of a node.
 
-use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
+use std::{future::pending, mem, pin::Pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -37,7 +37,7 @@ use crate::{
 /// The number of the first proposal of a process.
 const FIRST_NUMBER: u64 = 1;
 /// Pause after an attempt to propose that has failed.
-const PROPOSE_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PROPOSE_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after an attempt to begin the order.
 const BEGIN_PAUSE: Duration = Duration::from_millis(500);
 /// Time that remains, at least, in which the node must apply an entry that the cluster has.
@@ -45,7 +45,7 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for which a node waits for events of others before it asks the cluster if there are any.
 const REACH_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum size of a proposal without its drafts, and of one draft, in JSON.
-const MAX_REST: usize = 512 << 10;
+pub(super) const MAX_REST: usize = 512 << 10;
 
 /// The settings of a node.
 #[derive(Clone, Debug)]
@@ -56,6 +56,9 @@ pub struct NodeSettings {
     pub retention: Retention,
     /// Time in which a publish must reach the cluster, and the start, too.
     pub timeout: Duration,
+    /// `true` if the node may begin the order with an empty log. Otherwise it waits for another
+    /// one.
+    pub may_begin: bool,
 }
 
 /// The event log of a node: it proposes to the cluster what its hub appends, and serves reads from
@@ -83,10 +86,31 @@ impl ClusterLog {
     pub async fn join(
         mirror: SqliteLog,
         sequencer: impl Sequencer,
-        NodeSettings { name, retention, timeout }: NodeSettings,
+        settings: NodeSettings,
     ) -> Result<Self, JoinError> {
         let sender = Epoch::random().to_string();
-        let mirror = fitting(mirror, &sequencer, timeout, &sender).await?;
+        let mirror = fitting(mirror, &sequencer, settings.timeout, &sender).await?;
+        let NodeSettings { retention, may_begin, .. } = settings;
+        let log = Self::follow(mirror, sequencer, settings, sender);
+        if log.node.mirrored().retention.is_none() {
+            log.node.begin(retention, may_begin).await?;
+        }
+        match log.node.mirrored().retention {
+            Some(cluster) if cluster != retention => {
+                let (cluster, node) = (Box::new(cluster), Box::new(retention));
+                Err(JoinError::Retention { cluster, node })
+            }
+            _ => Ok(log),
+        }
+    }
+
+    /// Begins to follow the order with a mirror that fits to it.
+    pub(super) fn follow(
+        mirror: SqliteLog,
+        sequencer: impl Sequencer,
+        NodeSettings { name, timeout, .. }: NodeSettings,
+        sender: String,
+    ) -> Self {
         let follow = |node: &Arc<Node>| {
             let [following, trimming, doubting] = [(); 3].map(|()| Arc::clone(node));
             let peers = node.peers.clone();
@@ -116,21 +140,20 @@ impl ClusterLog {
             timeout,
         });
         let follower = follow(&node);
-        let log = Self { node, follower };
-        if log.node.mirrored().retention.is_none() {
-            log.node.begin(retention).await?;
-        }
-        match log.node.mirrored().retention {
-            Some(cluster) if cluster != retention => {
-                let (cluster, node) = (Box::new(cluster), Box::new(retention));
-                Err(JoinError::Retention { cluster, node })
-            }
-            _ => Ok(log),
-        }
+        Self { node, follower }
     }
 
-    /// Returns the parts that a simulation looks at.
-    #[cfg(test)]
+    /// Ends to follow. Returns the mirror, unless others still use the node.
+    pub(super) async fn leave(mut self) -> Option<SqliteLog> {
+        self.follower.abort();
+        // It was ended, or has ended before.
+        let _ = (&mut self.follower).await;
+        let node = Arc::clone(&self.node);
+        drop(self);
+        Arc::into_inner(node).map(|node| node.mirror)
+    }
+
+    /// Returns the part that the log and its follower share.
     pub(super) fn node(&self) -> Arc<Node> {
         Arc::clone(&self.node)
     }
@@ -220,12 +243,22 @@ impl Drop for ClusterLog {
 }
 
 impl Node {
-    /// Begins the order, unless another node does, and waits until the mirror has begun.
-    async fn begin(&self, retention: Retention) -> Result<(), JoinError> {
-        let deadline = Instant::now() + self.timeout;
-        let mut status = self.status.subscribe();
+    /// Begins the order, unless another node does or the node may not, and waits until the mirror
+    /// has begun. While the log of a single process is being imported, waits for each part.
+    async fn begin(&self, retention: Retention, may_begin: bool) -> Result<(), JoinError> {
+        let mut deadline = Instant::now() + self.timeout;
+        let (mut import, mut status) = (None, self.status.subscribe());
         loop {
-            let error = match timeout_at(deadline, self.try_begin(retention)).await {
+            let last_import = mem::replace(&mut import, self.mirrored().import);
+            if import != last_import {
+                if last_import.is_none() {
+                    tracing::info!("the node waits: the cluster imports the log of one process");
+                }
+                deadline = Instant::now() + self.timeout;
+            }
+            let can_begin = may_begin && import.is_none();
+            let begin = async { if can_begin { self.try_begin(retention).await } else { Ok(()) } };
+            let error = match timeout_at(deadline, begin).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error),
                 Err(elapsed) => Some(SequencerError::unavailable(elapsed)),
@@ -243,7 +276,13 @@ impl Node {
                     None => Ok(()),
                 };
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline && self.mirrored().import == import {
+                if import.is_some() {
+                    return Err(JoinError::Importing);
+                }
+                if !may_begin && self.status.borrow().is_connected {
+                    return Err(JoinError::NothingToImport);
+                }
                 let silent = || SequencerError::unavailable("it sends no entries");
                 return Err(JoinError::Unreachable(error.unwrap_or_else(silent)));
             }

@@ -17,12 +17,14 @@
 //! | `follow_error` | the reasons for which it cannot follow |
 //! | `joining` | the start of a node from a snapshot |
 //! | `peers` | the questions of nodes about each other's readers |
+//! | `import` | the log of one process becomes the beginning of the order |
 //! | `trimming` | the removal of entries that no node needs, after a snapshot |
 //! | `status` | what a node knows of the cluster |
 
 mod doubts;
 mod follow_error;
 mod follower;
+mod import;
 mod join_error;
 mod joining;
 mod log;

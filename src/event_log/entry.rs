@@ -79,6 +79,8 @@ pub enum Entry {
     },
     /// A part of a [`Snapshot`]. It changes nothing.
     Snapshot(SnapshotPart),
+    /// A part of the log of a single process, before the order begins.
+    Import(ImportPart),
     /// A message of another program. It changes nothing.
     Foreign,
 }
@@ -113,6 +115,75 @@ pub struct Snapshot {
     /// The drafts between the base and the place that were no new events: the positions of their
     /// entries, and their numbers there. [`WHOLE_ENTRY`] stands for all that an entry would change.
     pub(super) refused: Vec<(u64, i64)>,
+}
+
+/// Identification of the log of a single process and of its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportId {
+    /// The epoch of the log, which becomes that of the order.
+    pub(super) epoch: String,
+    /// A digest of all that a change of the log would change, too.
+    pub(super) digest: u64,
+}
+
+/// A part of the log of a single process. All parts make it the beginning of the order. The content
+/// of the log has a line of places, from 0: those of its events, then those of its topics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportPart {
+    pub(super) log: ImportId,
+    /// The place after which the part begins.
+    pub(super) after: u64,
+    /// The place at which it ends.
+    pub(super) up_to: u64,
+    /// In their order.
+    pub(super) events: Vec<ImportedEvent>,
+    pub(super) topics: Vec<SnapshotTopic>,
+    /// The newest event of forgotten topics, in the last part.
+    pub(super) forgotten: Option<u64>,
+}
+
+/// An event in the log of a single process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ImportedEvent {
+    pub sequence: u64,
+    pub topic: Topic,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    pub time_ms: u64,
+    pub data: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// The part of the log of a single process that a mirror has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportProgress {
+    /// The log.
+    pub log: ImportId,
+    /// The place up to which the mirror has it.
+    pub up_to: u64,
+    /// `true` if the mirror has all of it.
+    pub is_complete: bool,
+}
+
+impl ImportPart {
+    /// Returns `true` if the part is the next one after those of the progress.
+    pub(super) fn follows(&self, progress: Option<&ImportProgress>) -> bool {
+        match progress {
+            None => self.after == 0,
+            Some(ImportProgress { log, up_to, is_complete }) => {
+                !is_complete && self.log == *log && self.after == *up_to
+            }
+        }
+    }
+
+    /// Returns the progress with this part.
+    pub(super) fn progress(&self) -> ImportProgress {
+        let Self { log, up_to, forgotten, .. } = self;
+        ImportProgress { log: log.clone(), up_to: *up_to, is_complete: forgotten.is_some() }
+    }
 }
 
 /// The number of a draft that stands for all of its entry.
@@ -214,6 +285,9 @@ pub struct Mirrored {
     /// The place that the sender of the last entry had seen, if this log has other entries there:
     /// one of the two has entries that the stream has lost.
     pub doubt: Option<OrderPlace>,
+    /// The import of the log of a single process, if there was one. The order has begun with it if
+    /// the retention is known.
+    pub import: Option<ImportProgress>,
 }
 
 /// The outcome of an entry, which is the same on all nodes.
@@ -230,6 +304,8 @@ pub enum EntryOutcome {
     Deleted(Topic, u64),
     /// A new epoch has begun.
     NewEpoch(Epoch),
+    /// The part of the log of a single process is there.
+    Imported,
     /// The entry changes nothing.
     Unchanged,
 }
@@ -358,6 +434,7 @@ enum WireEntry<'a> {
         newest: u64,
     },
     Snapshot(SnapshotPart),
+    Import(Cow<'a, ImportPart>),
     Foreign,
 }
 
@@ -399,6 +476,7 @@ impl<'a> From<&'a Entry> for WireEntry<'a> {
                 Self::Epoch { epoch: epoch.to_string(), newest: *newest }
             }
             Entry::Snapshot(part) => Self::Snapshot(part.clone()),
+            Entry::Import(part) => Self::Import(Cow::Borrowed(part)),
             Entry::Foreign => Self::Foreign,
         }
     }
@@ -417,6 +495,7 @@ impl WireEntry<'_> {
             Self::Delete(topic) => Entry::Delete(parse_topic(&topic)?),
             Self::Epoch { epoch: text, newest } => Entry::Epoch { epoch: epoch(text)?, newest },
             Self::Snapshot(part) => Entry::Snapshot(part),
+            Self::Import(part) => Entry::Import(part.into_owned()),
             Self::Foreign => Entry::Foreign,
         })
     }
@@ -489,6 +568,18 @@ mod tests {
         Proposal { tag, seen: OrderPlace { position: 41, digest: u64::MAX }, entry }
     }
 
+    fn imported(name: &str, key: Option<&str>) -> ImportedEvent {
+        ImportedEvent {
+            sequence: 7,
+            topic: "a.b".parse().unwrap(),
+            name: name.to_owned(),
+            time_ms: 5,
+            data: "größe\n".to_owned(),
+            publisher: key.map(|_| String::new()),
+            key: key.map(str::to_owned),
+        }
+    }
+
     #[test]
     fn entries_survive_the_wire() {
         let key = IdempotencyKey { publisher: String::new(), key: "k\u{0}\"".to_owned() };
@@ -509,6 +600,14 @@ mod tests {
                 part: 1,
                 parts: 2,
                 text: "{\"ä".to_owned(),
+            }),
+            Entry::Import(ImportPart {
+                log: ImportId { epoch: Epoch::new(3).to_string(), digest: u64::MAX },
+                after: 0,
+                up_to: 7,
+                events: vec![imported("", None), imported("created", Some("k\u{0}"))],
+                topics: vec![SnapshotTopic { topic: "a".to_owned(), dropped: 5, end: None }],
+                forgotten: Some(0),
             }),
         ] {
             let proposal = proposal(entry);

@@ -310,8 +310,13 @@ impl<T> TopicEntry<T> {
 
     /// Counts an event, which must be the newest.
     pub fn add(&self, event: Stamp, bytes: usize) {
-        self.count.fetch_add(1, SeqCst);
         self.published.fetch_add(1, SeqCst);
+        self.add_imported(event, bytes);
+    }
+
+    /// Counts an event of another log, which must be the newest.
+    pub fn add_imported(&self, event: Stamp, bytes: usize) {
+        self.count.fetch_add(1, SeqCst);
         self.newest.store(event.0, SeqCst);
         self.kept.lock().add(event, bytes);
     }

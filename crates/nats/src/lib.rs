@@ -23,7 +23,8 @@
 //! .await?;
 //! // The servers need some seconds to elect a new leader.
 //! let timeout = Duration::from_secs(15);
-//! let node = NodeSettings { name: "a".into(), retention: Retention::default(), timeout };
+//! let (name, retention) = ("a".into(), Retention::default());
+//! let node = NodeSettings { name, retention, timeout, may_begin: true };
 //! let log = ClusterLog::join(SqliteLog::open_mirror(Path::new("data"))?, sequencer, node).await?;
 //! let hub = Hub::new(log, Timestamp::now);
 //! # Ok(())

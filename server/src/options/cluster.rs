@@ -69,6 +69,11 @@ pub struct ClusterOptions {
         value_parser = duration
     )]
     cluster_timeout: Duration,
+
+    /// Make the log of a single process in the data folder the beginning of a new cluster, with the
+    /// same ids. Does nothing later
+    #[arg(long, env = "WATERCLOCK_CLUSTER_IMPORT", requires = "cluster")]
+    cluster_import: bool,
 }
 
 impl ClusterOptions {
@@ -90,7 +95,14 @@ impl ClusterOptions {
     /// The settings of this node, whose first address is `address`.
     pub fn node(&self, retention: Retention, address: SocketAddr) -> NodeSettings {
         let name = self.node.clone().unwrap_or_else(|| address.to_string());
-        NodeSettings { name, retention, timeout: self.cluster_timeout }
+        // With the wrong folder, a node must not begin the cluster with nothing.
+        let may_begin = !self.cluster_import;
+        NodeSettings { name, retention, timeout: self.cluster_timeout, may_begin }
+    }
+
+    /// Returns `true` if the log of a single process becomes the beginning of the cluster.
+    pub fn imports(&self) -> bool {
+        self.cluster_import
     }
 }
 

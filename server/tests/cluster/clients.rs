@@ -42,6 +42,12 @@ pub async fn get(url: &str) -> Option<(u16, String)> {
     Some((answer.status().as_u16(), answer.text().await.ok()?))
 }
 
+/// Requests a URL with another method and a body. Returns the status and the body.
+pub async fn request(method: reqwest::Method, url: &str, body: String) -> Option<(u16, String)> {
+    let answer = HTTP.request(method, url).timeout(PATIENCE).body(body).send().await.ok()?;
+    Some((answer.status().as_u16(), answer.text().await.ok()?))
+}
+
 /// An answer to a publish.
 pub struct PublishAnswer {
     pub outcome: AttemptOutcome,
@@ -298,9 +304,14 @@ fn note_message(
 
 /// Reads the whole log of a node, page by page.
 pub async fn whole_log(address: SocketAddr) -> Option<Vec<Event>> {
+    log_of(address, "topic=%3E").await
+}
+
+/// Reads the events of topics that a node has, page by page. There must be no gap.
+pub async fn log_of(address: SocketAddr, topics: &str) -> Option<Vec<Event>> {
     let (mut events, mut start) = (Vec::new(), ReaderStart::Oldest);
     loop {
-        let url = format!("http://{address}/poll?topic=%3E{}", start.parameter());
+        let url = format!("http://{address}/poll?{topics}{}", start.parameter());
         let (status, text) = get(&url).await?;
         assert_eq!(status, 200, "{text}");
         let answer: PollAnswer = serde_json::from_str(&text).unwrap();

@@ -6,6 +6,7 @@ mod clients;
 mod cursors;
 mod faults;
 mod histories;
+mod import;
 mod joining;
 mod links;
 mod losses;

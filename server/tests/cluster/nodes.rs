@@ -71,6 +71,18 @@ pub struct NodeCluster {
 impl NodeCluster {
     /// Starts the servers and three nodes, and waits until all can publish.
     pub async fn start(options: &[&str]) -> Self {
+        let mut cluster = Self::start_servers(options).await;
+        for _ in 0..COUNT {
+            cluster.add().await;
+        }
+        for node in &cluster.nodes {
+            node.can_publish().await;
+        }
+        cluster
+    }
+
+    /// Starts the servers, for nodes with these options.
+    pub async fn start_servers(options: &[&str]) -> Self {
         let ports: [u16; COUNT] = free_ports();
         let mut between_servers = Vec::new();
         for (from, to) in pairs() {
@@ -98,21 +110,20 @@ impl NodeCluster {
         let servers = (0..COUNT).map(configured).collect();
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let (nodes, to_servers) = (Vec::new(), Vec::new());
-        let mut cluster = Self { servers, nodes, to_servers, between_servers, options };
+        let cluster = Self { servers, nodes, to_servers, between_servers, options };
         for index in 0..COUNT {
             cluster.healthy(index).await;
-        }
-        for _ in 0..COUNT {
-            cluster.add().await;
-        }
-        for node in &cluster.nodes {
-            node.can_publish().await;
         }
         cluster
     }
 
     /// Starts a further node, with an empty folder.
     pub async fn add(&mut self) -> Arc<ClusterNode> {
+        self.add_in(Arc::new(tempfile::tempdir().unwrap()), &[]).await
+    }
+
+    /// Starts a further node in a folder, with more options.
+    pub async fn add_in(&mut self, folder: Arc<TempDir>, more: &[&str]) -> Arc<ClusterNode> {
         let (mut links, mut monitoring) = (Vec::new(), Vec::new());
         for server in &self.servers {
             let port = server.lock().port;
@@ -131,7 +142,8 @@ impl NodeCluster {
             "--listen=127.0.0.1:0".to_owned(),
             "--heartbeat=500ms".to_owned(),
         ]);
-        let node = Arc::new(ClusterNode::start(name, options));
+        options.extend(more.iter().map(|&option| option.to_owned()));
+        let node = Arc::new(ClusterNode::start(name, options, folder));
         self.to_servers.push(links);
         self.nodes.push(Arc::clone(&node));
         node
@@ -204,7 +216,7 @@ fn pairs() -> impl Iterator<Item = (usize, usize)> {
 pub struct ClusterNode {
     pub name: String,
     options: Vec<String>,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     process: Mutex<NodeProcess>,
 }
 
@@ -217,10 +229,30 @@ struct NodeProcess {
 }
 
 impl ClusterNode {
-    fn start(name: String, options: Vec<String>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    fn start(name: String, options: Vec<String>, folder: Arc<TempDir>) -> Self {
         let process = Mutex::new(NodeProcess::start(&options, &folder));
         Self { name, options, folder, process }
+    }
+
+    /// Starts a single process, which is a member of no cluster.
+    pub fn alone(options: &[&str]) -> Self {
+        let options = ["--listen=127.0.0.1:0"].iter().chain(options);
+        let options = options.map(|&option| option.to_owned()).collect();
+        Self::start("alone".to_owned(), options, Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    /// Returns the folder with its data folder.
+    pub fn folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.folder)
+    }
+
+    /// Waits until it has ended by itself, and returns the messages that it has printed.
+    pub async fn ends(&self) -> String {
+        until(&format!("end of {}", self.name), async || {
+            self.process.lock().child.try_wait().unwrap()
+        })
+        .await;
+        self.output()
     }
 
     /// Returns its address; `None` while it does not run.

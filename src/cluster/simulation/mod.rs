@@ -5,6 +5,7 @@
 //! `SIMULATION_SEED=7 cargo test -p waterclock --all-features simulation` repeats one run, and
 //! `SIMULATIONS=10000` sets their number.
 
+mod import;
 mod order;
 mod world;
 

@@ -333,6 +333,7 @@ impl World {
                     name: number.to_string(),
                     retention,
                     timeout: Duration::from_secs(5),
+                    may_begin: true,
                 };
                 *result.lock() = Some(ClusterLog::join(mirror, sequencer, settings).await);
             });

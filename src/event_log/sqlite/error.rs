@@ -52,8 +52,8 @@ pub enum OpenError {
     Mirror(PathBuf),
     /// The log has events of one process, which a node of a cluster cannot have.
     #[error(
-        "the event log {} has events that the cluster does not have: \
-         choose another folder for this node",
+        "the event log {} has the events of a single process: choose another folder for this node, \
+         or make them the beginning of a cluster with --cluster-import",
         .0.display()
     )]
     NoMirror(PathBuf),

@@ -6,7 +6,10 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use crate::{
     event_log::{
-        entry::{Mark, Mirrored, OrderPlace, Proposal, Sequenced, Tag, WireRetention},
+        entry::{
+            Entry, ImportId, ImportProgress, Mark, Mirrored, OrderPlace, Proposal, Sequenced, Tag,
+            WireRetention,
+        },
         retention::Retention,
     },
     timestamp::Timestamp,
@@ -39,6 +42,10 @@ pub(super) struct Mirror {
     pub is_over: bool,
     /// The place that the sender of the last entry had seen, if this log has other entries there.
     doubt: Option<OrderPlace>,
+    /// The import of the log of a single process, if there was one.
+    pub import: Option<ImportProgress>,
+    /// `true` from the first part of the import until the order begins.
+    pub is_importing: bool,
     /// The number of the last proposal of each sender, and its position.
     senders: HashMap<String, (u64, u64)>,
     recent: VecDeque<OrderPlace>,
@@ -86,6 +93,8 @@ impl Mirror {
         let senders = senders.collect::<rusqlite::Result<_>>()?;
         let recent = VecDeque::from([place]);
         let (is_over, doubt) = (false, None);
+        let import = read_import(connection)?;
+        let is_importing = import.is_some() && retention.is_none();
         Ok(Some(Self {
             stream,
             place,
@@ -95,6 +104,8 @@ impl Mirror {
             joining,
             is_over,
             doubt,
+            import,
+            is_importing,
             senders,
             recent,
         }))
@@ -107,7 +118,7 @@ impl Mirror {
 
     /// Returns the part that others see.
     pub fn mirrored(&self) -> Mirrored {
-        let Self { stream, place, last, retention, joining, doubt, .. } = self;
+        let Self { stream, place, last, retention, joining, doubt, import, .. } = self;
         Mirrored {
             stream: stream.clone(),
             place: *place,
@@ -115,6 +126,7 @@ impl Mirror {
             retention: *retention,
             is_joining: joining.is_some(),
             doubt: *doubt,
+            import: import.clone(),
         }
     }
 
@@ -145,10 +157,29 @@ impl Mirror {
         oldest.map(|(sender, _)| sender.clone())
     }
 
-    /// Returns `true` if all nodes drop what exceeds the retention before the step.
+    /// Returns `true` if all nodes drop what exceeds the retention before the step. During an
+    /// import, the retention is not known yet.
     pub fn is_tidy_due(&self, step: &EntryStep<'_>) -> bool {
-        self.place.position / TIDY_POSITIONS != step.place.position / TIDY_POSITIONS
-            || self.time.as_millis() / TIDY_MILLIS != step.time.as_millis() / TIDY_MILLIS
+        let is_next = self.place.position / TIDY_POSITIONS != step.place.position / TIDY_POSITIONS
+            || self.time.as_millis() / TIDY_MILLIS != step.time.as_millis() / TIDY_MILLIS;
+        is_next && !self.is_importing
+    }
+
+    /// Returns `true` if the state of the order admits a change. The order begins once. Before that,
+    /// the log of a single process may be imported, and then the order begins with the whole of it.
+    pub fn admits(&self, change: &Entry) -> bool {
+        let has_begun = self.retention.is_some();
+        match change {
+            Entry::Begin { epoch, .. } => {
+                let is_with = |import: &ImportProgress| {
+                    import.is_complete && import.log.epoch == epoch.to_string()
+                };
+                !has_begun && self.import.as_ref().is_none_or(is_with)
+            }
+            Entry::Import(part) => !has_begun && part.follows(self.import.as_ref()),
+            // Others are of nodes that have followed another stream before.
+            _ => has_begun,
+        }
     }
 
     /// Returns `true` if a node that has seen the place has not applied the same entries.
@@ -182,6 +213,16 @@ impl Mirror {
             self.recent.pop_front();
         }
     }
+}
+
+fn read_import(connection: &Connection) -> rusqlite::Result<Option<ImportProgress>> {
+    let select = "SELECT epoch, digest, up_to, is_complete FROM import";
+    let read = connection.query_row(select, [], |row| {
+        let digest = row.get(1).map(i64::cast_unsigned)?;
+        let log = ImportId { epoch: row.get(0)?, digest };
+        Ok(ImportProgress { log, up_to: row.get(2)?, is_complete: row.get(3)? })
+    });
+    read.optional()
 }
 
 impl EntryStep<'_> {

@@ -90,7 +90,15 @@ impl Order {
 
 /// Returns the rows of the tables, without the numbers of topics.
 pub fn dump(folder: &Path) -> Vec<Vec<Value>> {
-    let connection = Connection::open(folder.join("log.db")).unwrap();
+    let place = [
+        "SELECT stream, position, digest, last, time, retention FROM mirror",
+        "SELECT sender, number, position FROM senders ORDER BY sender",
+    ];
+    [dump_content(folder), dump_tables(folder, &place)].concat()
+}
+
+/// Returns the rows that do not depend on the place of a mirror.
+pub fn dump_content(folder: &Path) -> Vec<Vec<Value>> {
     let tables = [
         "SELECT epoch, forgotten FROM log",
         "SELECT topic, dropped FROM topics ORDER BY topic",
@@ -100,16 +108,19 @@ pub fn dump(folder: &Path) -> Vec<Vec<Value>> {
          FROM ends JOIN topics ON topics.id = ends.topic ORDER BY topics.topic",
         "SELECT topics.topic, publisher, key
          FROM end_keys JOIN topics ON topics.id = end_keys.topic ORDER BY 1, 2, 3",
-        "SELECT stream, position, digest, last, time, retention FROM mirror",
-        "SELECT sender, number, position FROM senders ORDER BY sender",
     ];
-    let rows = tables.map(|table| {
+    dump_tables(folder, &tables)
+}
+
+fn dump_tables(folder: &Path, tables: &[&str]) -> Vec<Vec<Value>> {
+    let connection = Connection::open(folder.join("log.db")).unwrap();
+    let rows = tables.iter().flat_map(|table| {
         let mut select = connection.prepare(table).unwrap();
         let columns = select.column_count();
         let row = |row: &rusqlite::Row<'_>| (0..columns).map(|column| row.get(column)).collect();
         select.query_map([], row).unwrap().collect::<rusqlite::Result<Vec<_>>>().unwrap()
     });
-    rows.concat()
+    rows.collect()
 }
 
 /// Applies entries in as many lives as they have epochs.

@@ -10,6 +10,7 @@
 //! | `schema` | the tables, their migrations, and the checks when a database is opened |
 //! | `reserve` | the file that keeps some room on the volume |
 //! | `life_file` | the file beside the database that reveals a restored copy |
+//! | `import` | the log of one process that becomes the beginning of a cluster |
 //! | `mirror` | the place of a log that follows the order of a cluster |
 //! | `write` | the thread that appends events and drops those that exceed the retention |
 //! | `readers` | the threads that read concurrently |
@@ -17,6 +18,7 @@
 
 mod error;
 mod files;
+mod import;
 mod in_place;
 mod index;
 mod life_file;
@@ -27,6 +29,8 @@ mod reserve;
 mod schema;
 mod write;
 
+#[cfg(test)]
+mod import_tests;
 #[cfg(test)]
 pub(crate) mod mirror_tests;
 #[cfg(test)]
@@ -46,9 +50,14 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 pub use error::{OpenError, SettleError};
+pub use import::ImportSource;
 pub use reserve::volume_bytes;
 #[cfg(test)]
-pub(crate) use {in_place::wait_in_place, mirror_tests::dump};
+pub(crate) use {
+    import_tests::random_log,
+    in_place::wait_in_place,
+    mirror_tests::{dump, dump_content},
+};
 
 /// Time for which the writer may work without a pause. Beyond it, its disk counts as hanging.
 const MAX_BUSY: Duration = Duration::from_secs(30);

@@ -81,7 +81,13 @@ pub(super) const MIGRATIONS: [&str; 4] = [
          sender TEXT PRIMARY KEY,
          number INTEGER NOT NULL,
          position INTEGER NOT NULL
-     ) STRICT, WITHOUT ROWID;",
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE import (
+         epoch TEXT NOT NULL,
+         digest INTEGER NOT NULL,
+         up_to INTEGER NOT NULL,
+         is_complete INTEGER NOT NULL
+     ) STRICT;",
 ];
 /// The current format.
 pub(super) const FORMAT: usize = MIGRATIONS.len();

@@ -800,7 +800,7 @@ async fn a_read_of_one_topic_looks_at_no_other_events() {
 }
 
 /// Changes a closed database as damage would: constraints do not hold, and indexes do not follow.
-fn damage(folder: &TempDir, change: &str) {
+pub(super) fn damage(folder: &TempDir, change: &str) {
     let schema = "PRAGMA writable_schema = ON;
         CREATE TEMP TABLE before AS SELECT rowid AS place, * FROM sqlite_schema;
         DELETE FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL;

@@ -21,7 +21,8 @@ async fn node(server: &NatsServer, folder: &TempDir) -> Arc<Hub> {
 
 async fn joined(sequencer: NatsSequencer, folder: &TempDir) -> Arc<Hub> {
     let (name, retention) = ("a".to_owned(), Retention::default());
-    let settings = NodeSettings { name, retention, timeout: Duration::from_secs(10) };
+    let timeout = Duration::from_secs(10);
+    let settings = NodeSettings { name, retention, timeout, may_begin: true };
     let mirror = SqliteLog::open_mirror(folder.path()).unwrap();
     let log = ClusterLog::join(mirror, sequencer, settings).await;
     Arc::new(Hub::new(log.unwrap(), Timestamp::now))

@@ -36,29 +36,23 @@ impl Writer {
                 "a new epoch has begun, in which the log must be opened",
             ));
         }
-        let has_begun = mirror.retention.is_some();
-        let is_begin = matches!(change, Entry::Begin { .. });
         // Of two nodes that begin the order, the first one does.
-        let is_too_late = mirror.is_too_late(tag) || (has_begun && is_begin);
+        let (is_too_late, is_admitted) = (mirror.is_too_late(tag), mirror.admits(change));
         let step = mirror.step(entry, self.shared.index.lock().newest);
         let joining = mirror.joining.as_ref();
         let is_whole_refused =
             joining.map(|joining| joining.refused.contains(&(*position, WHOLE_ENTRY)));
-        let is_too_late = is_whole_refused.unwrap_or(is_too_late);
+        let is_refused = is_whole_refused.unwrap_or(is_too_late || !is_admitted);
         if mirror.is_tidy_due(&step) {
             self.drop_all_excess(step.time)?;
         }
-        if is_too_late {
+        if is_refused {
             let refused = (*position, WHOLE_ENTRY);
             self.advance(step, |transaction| {
                 transaction.execute("INSERT INTO refused VALUES (?1, ?2)", refused).map(|_| ())
             })?;
-            return Ok(EntryOutcome::Repeated);
-        }
-        if !has_begun && !is_begin {
-            // Of a node that has followed another stream before.
-            self.advance(step, |_| Ok(()))?;
-            return Ok(EntryOutcome::Unchanged);
+            let is_repeated = is_too_late || is_admitted;
+            return Ok(if is_repeated { EntryOutcome::Repeated } else { EntryOutcome::Unchanged });
         }
         Ok(match change {
             Entry::Begin { epoch, retention } => self.apply_begin(step, *epoch, *retention)?,
@@ -79,6 +73,7 @@ impl Writer {
                 EntryOutcome::Deleted(topic.clone(), deleted)
             }
             Entry::Epoch { epoch, newest } => self.apply_epoch(step, *epoch, *newest)?,
+            Entry::Import(part) => self.apply_import(step, part)?,
             Entry::Snapshot(_) | Entry::Foreign => {
                 self.advance(step, |_| Ok(()))?;
                 EntryOutcome::Unchanged
@@ -102,6 +97,7 @@ impl Writer {
         self.retention = retention;
         if let Some(mirror) = &mut self.mirror {
             mirror.retention = Some(retention);
+            mirror.is_importing = false;
             *self.shared.mirrored.lock() = Some(mirror.mirrored());
         }
         Ok(EntryOutcome::Begun)
@@ -135,7 +131,7 @@ impl Writer {
     }
 
     /// Makes the step with a change to the database, in one transaction.
-    fn advance(
+    pub(super) fn advance(
         &mut self,
         step: EntryStep<'_>,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,

@@ -7,12 +7,14 @@
 //! |---|---|
 //! | `append` | a transaction that appends events |
 //! | `apply` | applying the entries of a cluster's order |
+//! | `import` | the log of a single process that becomes the beginning of that order |
 //! | `journal` | the size of SQLite's journal |
 //! | `snapshot` | the state of a mirror without its events |
 //! | `retention` | the dropping of events, and the room that the files take |
 
 mod append;
 mod apply;
+mod import;
 mod journal;
 mod retention;
 mod snapshot;
@@ -55,6 +57,7 @@ use crate::{
     timestamp::Timestamp,
 };
 use append::{AppendTransaction, Placed};
+pub(super) use import::ImportContent;
 
 /// Interval of tidying up while few events are appended.
 const TIDY_INTERVAL: Duration = Duration::from_secs(10);
@@ -82,7 +85,7 @@ pub(super) enum Command {
     /// Deletes a slice of a topic's events up to the sequence number `newest`, and replies with the
     /// number of events in it.
     Delete { topic: Topic, newest: u64, reply: oneshot::Sender<Result<usize, EventLogError>> },
-    /// Does something else to a mirror.
+    /// Does something else, to a mirror or for an import.
     Mirror(Box<dyn FnOnce(&mut Writer) + Send>),
     /// Applies an entry of a cluster's order.
     Apply { entry: Arc<Sequenced>, reply: oneshot::Sender<Result<EntryOutcome, EventLogError>> },

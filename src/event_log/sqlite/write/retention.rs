@@ -315,7 +315,10 @@ impl Writer {
             }
         }
 
-        // The times of entries never go back, so the oldest event is enough to decide.
+        // The times of entries never go back, so the oldest event is enough to decide. Imported
+        // events may come from a clock that was ahead, which shows nothing.
+        let is_mirror = time.is_some();
+        let mut undecided = Vec::new();
         let (now, too_old, bytes) = if let Some(time) = time {
             (time, u64::MAX, self.kept_bytes())
         } else {
@@ -341,13 +344,21 @@ impl Writer {
                 break;
             }
             let bytes = row.get::<_, Option<usize>>(2)?.unwrap_or_default();
-            if seen.insert(sequence) {
-                over_bytes = over_bytes.saturating_sub(bytes + OVERHEAD);
-                // A damaged event may have no topic.
-                let topic = row.get_ref(1)?.as_str().ok().and_then(|topic| topic.parse().ok());
-                excess.push(DroppedEvent { sequence, topic, bytes });
+            if !seen.insert(sequence) {
+                continue;
             }
+            // A damaged event may have no topic.
+            let topic = row.get_ref(1)?.as_str().ok().and_then(|topic| topic.parse().ok());
+            let dropped = DroppedEvent { sequence, topic, bytes };
+            if is_mirror && over_bytes == 0 && time.is_some_and(|time| time > now) {
+                undecided.push(dropped);
+                continue;
+            }
+            over_bytes = over_bytes.saturating_sub(bytes + OVERHEAD);
+            excess.append(&mut undecided);
+            excess.push(dropped);
         }
+        excess.truncate(limit);
         Ok(excess)
     }
 

@@ -43,9 +43,8 @@ impl Writer {
             let index = self.shared.index.lock();
             (index.start, index.newest)
         };
-        let Some(mirror) = self.mirror.as_ref().filter(|mirror| mirror.joining.is_none()) else {
-            return Ok(None);
-        };
+        let is_complete = |mirror: &&Mirror| mirror.joining.is_none() && mirror.retention.is_some();
+        let Some(mirror) = self.mirror.as_ref().filter(is_complete) else { return Ok(None) };
         let read = || {
             let base = last_mark(&self.connection, start)?;
             // So there are few snapshots, however many entries follow on the base.
@@ -196,7 +195,10 @@ fn read_mark(
     mark.optional()
 }
 
-fn snapshot_topic(connection: &Connection, topic: &Topic) -> rusqlite::Result<SnapshotTopic> {
+pub(super) fn snapshot_topic(
+    connection: &Connection,
+    topic: &Topic,
+) -> rusqlite::Result<SnapshotTopic> {
     let mut select = connection.prepare_cached(
         "SELECT id, dropped, sequence, time, data, is_reopened
          FROM topics LEFT JOIN ends ON ends.topic = topics.id WHERE topics.topic = ?1",
@@ -224,6 +226,27 @@ fn snapshot_topic(connection: &Connection, topic: &Topic) -> rusqlite::Result<Sn
     Ok(SnapshotTopic { topic: topic.to_string(), dropped, end: end.transpose()? })
 }
 
+/// Sets the drops and the end of a topic. Inserts it if it is new.
+pub(super) fn insert_topic(connection: &Connection, topic: &SnapshotTopic) -> rusqlite::Result<()> {
+    let SnapshotTopic { topic, dropped, end } = topic;
+    let id: i64 = connection
+        .prepare_cached(
+            "INSERT INTO topics (topic, dropped) VALUES (?1, ?2)
+             ON CONFLICT (topic) DO UPDATE SET dropped = ?2 RETURNING id",
+        )?
+        .query_row((topic, dropped), |row| row.get(0))?;
+    let Some(SnapshotEnd { sequence, time_ms, data, is_reopened, keys }) = end else {
+        return Ok(());
+    };
+    let insert = "INSERT OR REPLACE INTO ends VALUES (?1, ?2, ?3, ?4, ?5)";
+    connection.prepare_cached(insert)?.execute((id, sequence, time_ms, data, is_reopened))?;
+    for (publisher, key) in keys {
+        let insert = "INSERT OR IGNORE INTO end_keys VALUES (?1, ?2, ?3)";
+        connection.prepare_cached(insert)?.execute((id, publisher, key))?;
+    }
+    Ok(())
+}
+
 /// Replaces the state of a mirror by that of a snapshot.
 fn settle(transaction: &Transaction<'_>, snapshot: &Snapshot) -> rusqlite::Result<()> {
     transaction.execute_batch("DELETE FROM ends; DELETE FROM end_keys; DELETE FROM senders;")?;
@@ -234,22 +257,8 @@ fn settle(transaction: &Transaction<'_>, snapshot: &Snapshot) -> rusqlite::Resul
     for topic in known.iter().filter(|topic| !kept.contains(topic.as_str())) {
         transaction.execute("DELETE FROM topics WHERE topic = ?1", [topic])?;
     }
-    for SnapshotTopic { topic, dropped, end } in &snapshot.topics {
-        let id: i64 = transaction
-            .prepare_cached(
-                "INSERT INTO topics (topic, dropped) VALUES (?1, ?2)
-                 ON CONFLICT (topic) DO UPDATE SET dropped = ?2 RETURNING id",
-            )?
-            .query_row((topic, dropped), |row| row.get(0))?;
-        let Some(SnapshotEnd { sequence, time_ms, data, is_reopened, keys }) = end else {
-            continue;
-        };
-        let insert = "INSERT INTO ends VALUES (?1, ?2, ?3, ?4, ?5)";
-        transaction.prepare_cached(insert)?.execute((id, sequence, time_ms, data, is_reopened))?;
-        for (publisher, key) in keys {
-            let insert = "INSERT INTO end_keys VALUES (?1, ?2, ?3)";
-            transaction.prepare_cached(insert)?.execute((id, publisher, key))?;
-        }
+    for topic in &snapshot.topics {
+        insert_topic(transaction, topic)?;
     }
     for sender in &snapshot.senders {
         let insert = "INSERT INTO senders VALUES (?1, ?2, ?3)";
