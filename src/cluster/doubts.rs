@@ -32,7 +32,7 @@ pub(super) async fn settle(node: &Node, seen: OrderPlace) -> Result<(), FollowEr
 
 /// Reads the entries of the stream up to the mirror's place. They begin at a place that is known to
 /// be right, or else at the earliest one that the mirror remembers.
-async fn verify(node: &Node, known: OrderPlace) -> Result<OrderPlace, FollowError> {
+pub(super) async fn verify(node: &Node, known: OrderPlace) -> Result<OrderPlace, FollowError> {
     let place = node.mirrored().place;
     let first = answer(node.sequencer.bounds()).await?.first;
     let mut found = known;

@@ -10,7 +10,9 @@ use std::{path::PathBuf, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    follower,
+    doubts,
+    follow_error::FollowError,
+    follower::{self, LOSS_TIMEOUT, PAUSE},
     join_error::JoinError,
     log::{ClusterLog, MAX_REST, NodeSettings, PROPOSE_PAUSE},
     node::Node,
@@ -19,7 +21,7 @@ use super::{
 use crate::{
     event_log::{
         EventLogError, ImportSource, Retention, SqliteLog,
-        entry::{Entry, Mirrored},
+        entry::{Entry, Mirrored, OrderPlace},
     },
     id::Epoch,
 };
@@ -49,10 +51,10 @@ impl ClusterLog {
         settings: NodeSettings,
     ) -> Result<PathBuf, JoinError> {
         let mirror = source.open_mirror()?;
-        let mirror = if has_begun_with(&mirror, &source) {
+        let (mirror, is_final) = fitting(mirror, &source, &sequencer, settings.timeout).await?;
+        let mirror = if is_final {
             mirror
         } else {
-            let mirror = fitting(mirror, &sequencer, settings.timeout).await?;
             let retention = settings.retention;
             let log = Self::follow(mirror, sequencer, settings, Epoch::random().to_string());
             let imported = log.node().import(&source, retention).await;
@@ -75,29 +77,44 @@ fn has_begun_with(mirror: &SqliteLog, source: &ImportSource) -> bool {
     retention.is_some() && import.is_some_and(|import| import.log == *source.id())
 }
 
-/// Returns a mirror that fits to the stream, the given one or an empty one.
+/// Returns a mirror that fits to the stream, the given one or an empty one. The second part of the
+/// result is `true` if the mirror has the whole log, and the stream no longer has it.
 async fn fitting(
     mirror: SqliteLog,
+    source: &ImportSource,
     sequencer: &dyn Sequencer,
     limit: Duration,
-) -> Result<SqliteLog, JoinError> {
+) -> Result<(SqliteLog, bool), JoinError> {
     // The mirror was damaged.
     let is_incomplete = mirror.mirrored().is_some_and(|mirrored| mirrored.is_joining);
     let mirror = if is_incomplete { mirror.empty_mirror()? } else { mirror };
-    let bounds = timeout(limit, sequencer.bounds()).await;
-    let bounds = bounds.unwrap_or_else(|elapsed| Err(SequencerError::unavailable(elapsed)));
-    let bounds = bounds.map_err(JoinError::Unreachable)?;
-    let checked = timeout(limit, follower::check(&mirror, sequencer, &bounds)).await;
+    let unavailable = |elapsed| JoinError::Unreachable(SequencerError::unavailable(elapsed));
+    let deadline = Instant::now() + LOSS_TIMEOUT;
+    let (bounds, checked) = loop {
+        let bounds = timeout(limit, sequencer.bounds()).await.map_err(unavailable)?;
+        let bounds = bounds.map_err(JoinError::Unreachable)?;
+        let checked = timeout(limit, follower::check(&mirror, sequencer, &bounds)).await;
+        match checked.map_err(unavailable)? {
+            Err(FollowError::Short) if Instant::now() < deadline => sleep(PAUSE).await,
+            checked => break (bounds, checked),
+        }
+    };
     let mirror = match checked {
-        // The order has all that the mirror has had, or it begins again.
-        Ok(Err(error)) if error.needs_new_mirror() => mirror.empty_mirror()?,
+        // Entries were removed since.
+        Err(FollowError::TooFarBehind) if has_begun_with(&mirror, source) => {
+            return Ok((mirror, true));
+        }
+        // The order has what the mirror has had, or the import begins again.
+        Err(error) if error.needs_new_mirror() || matches!(error, FollowError::Short) => {
+            mirror.empty_mirror()?
+        }
         // The follower tells of it.
         _ => mirror,
     };
     let is_empty = mirror.mirrored().unwrap_or_default().place.position == 0;
     let OrderBounds { first, .. } = bounds;
     // Entries are removed only after the beginning.
-    if is_empty && first > 1 { Err(JoinError::HasBegun) } else { Ok(mirror) }
+    if is_empty && first > 1 { Err(JoinError::HasBegun) } else { Ok((mirror, false)) }
 }
 
 impl Node {
@@ -111,7 +128,7 @@ impl Node {
             let Mirrored { retention: begun, import, .. } = self.mirrored();
             if begun.is_some() {
                 let is_own = has_begun_with(&self.mirror, source);
-                return if is_own { Ok(()) } else { Err(JoinError::HasBegun) };
+                return if is_own { self.verify().await } else { Err(JoinError::HasBegun) };
             }
             if import.as_ref().is_some_and(|import| import.log != *source.id()) {
                 return Err(JoinError::OtherImport);
@@ -154,6 +171,18 @@ impl Node {
             let _ = timeout(self.timeout, status.changed()).await.map_err(unavailable)?;
         }
         Ok(())
+    }
+
+    /// Checks that the stream has the whole log, which is set aside next.
+    async fn verify(&self) -> Result<(), JoinError> {
+        match doubts::verify(self, OrderPlace::default()).await {
+            Ok(_) => Ok(()),
+            Err(FollowError::Ahead) => {
+                self.mirror.leave().await?;
+                Err(JoinError::StartAgain(EventLogError::new(FollowError::Ahead.to_string())))
+            }
+            Err(error) => Err(JoinError::Import(EventLogError::new(error.to_string()))),
+        }
     }
 
     /// Returns an error if the node no longer follows the order.

@@ -192,6 +192,10 @@ async fn fitting(
             if matches!(error, FollowError::TooFarBehind) {
                 tracing::warn!("{error}: the node begins with a snapshot");
                 mirror.empty_mirror()?
+            } else if mirror.mirrored().is_none_or(|mirrored| mirrored.retention.is_none()) {
+                // It has shown nothing to anybody.
+                tracing::warn!("{error}: the node follows the stream from its beginning");
+                mirror.empty_mirror()?
             } else {
                 // First, so that a crash cannot hide the loss. Another stream may be a copy of this
                 // one, from an earlier time.
@@ -257,8 +261,9 @@ impl Node {
                 deadline = Instant::now() + self.timeout;
             }
             let can_begin = may_begin && import.is_none();
-            let begin = async { if can_begin { self.try_begin(retention).await } else { Ok(()) } };
-            let error = match timeout_at(deadline, begin).await {
+            let attempt =
+                async { if can_begin { self.try_begin(retention).await } else { Ok(()) } };
+            let error = match timeout_at(deadline, attempt).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error),
                 Err(elapsed) => Some(SequencerError::unavailable(elapsed)),
