@@ -77,14 +77,18 @@ async fn a_log_of_one_process_becomes_the_beginning_of_a_cluster() {
     let (folder, log, keyed) = single_process().await;
     // Without the option, the node leaves the log as it is.
     let refused = cluster.add_in(Arc::clone(&folder), &[]).await;
-    let output = refused.ends().await;
+    refused.ends().await;
+    let output = refused.output();
     assert!(output.contains("--cluster-import"), "{output}");
     // With the wrong folder, it does not begin with nothing.
-    let wrong = cluster.add_in(
-        Arc::new(tempfile::tempdir().unwrap()),
-        &["--cluster-import", "--cluster-timeout=1s"],
-    );
-    let output = wrong.await.ends().await;
+    let wrong = cluster
+        .add_in(
+            Arc::new(tempfile::tempdir().unwrap()),
+            &["--cluster-import", "--cluster-timeout=1s"],
+        )
+        .await;
+    wrong.ends().await;
+    let output = wrong.output();
     assert!(output.contains("no log to begin with"), "{output}");
     cluster.nodes.clear();
 
@@ -146,7 +150,8 @@ async fn a_log_of_one_process_becomes_the_beginning_of_a_cluster() {
     assert_eq!(orders(address).await.unwrap(), std::slice::from_ref(&event));
     alone.kill();
     let late = cluster.add_in(alone.folder(), &["--cluster-import"]).await;
-    let output = late.ends().await;
+    late.ends().await;
+    let output = late.output();
     assert!(output.contains("has begun already"), "{output}");
     cluster.nodes.pop();
     alone.restart();

@@ -246,15 +246,6 @@ impl ClusterNode {
         Arc::clone(&self.folder)
     }
 
-    /// Waits until it has ended by itself, and returns the messages that it has printed.
-    pub async fn ends(&self) -> String {
-        until(&format!("end of {}", self.name), async || {
-            self.process.lock().child.try_wait().unwrap()
-        })
-        .await;
-        self.output()
-    }
-
     /// Returns its address; `None` while it does not run.
     pub fn address(&self) -> Option<SocketAddr> {
         let process = self.process.lock();

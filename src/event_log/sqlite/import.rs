@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{OpenError, SqliteLog, files, life_file::LifeFile, write::ImportContent};
+use super::{OpenError, SqliteLog, files, life_file::LifeFile, write::import::ImportContent};
 use crate::{
     event_log::{
         entry::{ImportId, ImportPart},

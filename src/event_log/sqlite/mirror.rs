@@ -165,8 +165,8 @@ impl Mirror {
         is_next && !self.is_importing
     }
 
-    /// Returns `true` if the state of the order admits a change. The order begins once. Before that,
-    /// the log of a single process may be imported, and then the order begins with the whole of it.
+    /// Returns `true` if the state of the order admits a change. The order begins once. Before
+    /// that, the log of a single process may be imported. Then the order begins with all of it.
     pub fn admits(&self, change: &Entry) -> bool {
         let has_begun = self.retention.is_some();
         match change {

@@ -14,7 +14,7 @@
 
 mod append;
 mod apply;
-mod import;
+pub(super) mod import;
 mod journal;
 mod retention;
 mod snapshot;
@@ -57,7 +57,6 @@ use crate::{
     timestamp::Timestamp,
 };
 use append::{AppendTransaction, Placed};
-pub(super) use import::ImportContent;
 
 /// Interval of tidying up while few events are appended.
 const TIDY_INTERVAL: Duration = Duration::from_secs(10);
