@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     follow_error::{ANSWER_TIMEOUT, FollowError, answer},
@@ -11,39 +11,58 @@ use super::{
 };
 use crate::event_log::entry::{Entry, OrderPlace, Sequenced};
 
-/// Interval at which a node tells others that it has other entries than they.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two doubts. It becomes longer if they go on, so that two nodes of which both are
+/// right, as far as the stream can tell, do not occupy it.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// Compares the mirror with the stream, unless it was right up to `seen` before. If it is right,
-/// the others must do the same.
-///
-/// # Errors
-///
-/// [`FollowError::Ahead`] if the mirror has entries that the stream has not.
-pub(super) async fn settle(node: &Node, seen: OrderPlace) -> Result<(), FollowError> {
-    let known = *node.verified.lock();
-    if known.position < seen.position {
-        let place = verify(node, known).await?;
-        *node.verified.lock() = place;
+/// Settles each doubt: compares the mirror with the stream, unless it was right up to there before.
+/// If it is right, an entry without events makes the others do the same. Otherwise the node can no
+/// longer follow, and this returns.
+pub(super) async fn run(node: Arc<Node>) {
+    let (mut known, mut pause) = (OrderPlace::default(), MIN_PAUSE);
+    loop {
+        let waiting = Instant::now();
+        node.doubted.notified().await;
+        if waiting.elapsed() >= MAX_PAUSE {
+            pause = MIN_PAUSE;
+        }
+        let seen = *node.doubt.lock();
+        if known.position < seen.position {
+            tracing::warn!(at = seen.position, "another node has other entries");
+            match verify(&node, known).await {
+                Ok(place) => known = place,
+                Err(error) if error.may_pass() => {
+                    tracing::warn!("the node cannot compare its entries yet: {error}");
+                    node.doubted.notify_one();
+                    sleep(MIN_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return node.end(&error).await,
+            }
+        }
+        // The next doubt is a further occasion.
+        let _ = node.propose(Entry::Append(Vec::new())).await;
+        sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
     }
-    node.doubted.notify_one();
-    Ok(())
 }
 
 /// Reads the entries of the stream up to the mirror's place. They begin at a place that is known to
 /// be right, or else at the earliest one that the mirror remembers.
+///
+/// # Errors
+///
+/// [`FollowError::Ahead`] if the mirror has entries that the stream has not.
 pub(super) async fn verify(node: &Node, known: OrderPlace) -> Result<OrderPlace, FollowError> {
     let place = node.mirrored().place;
     let first = answer(node.sequencer.bounds()).await?.first;
     let mut found = known;
     if found.position + 1 < first {
-        let Some(mark) = node.mirror.earliest_mark(first).await? else {
-            // No entry is left that could tell.
-            return Ok(place);
-        };
+        // Without a mark, no entry is left that could tell.
+        let mark = node.mirror.earliest_mark(first).await?.ok_or(FollowError::Ahead)?;
         found = mark.place;
     }
-    tracing::warn!(from = found.position, to = place.position, "another node has other entries");
     let begin = found.position;
     let mut entries = answer(node.sequencer.follow(begin)).await?;
     while found.position < place.position {
@@ -56,17 +75,7 @@ pub(super) async fn verify(node: &Node, known: OrderPlace) -> Result<OrderPlace,
     if found == place {
         return Ok(place);
     }
-    // Entries that were removed just now tell nothing. The next doubt begins at a later place.
+    // Entries that were removed just now tell nothing.
     let are_removed = answer(node.sequencer.bounds()).await?.first > begin + 1;
-    if are_removed { Ok(known) } else { Err(FollowError::Ahead) }
-}
-
-/// Tells others of a doubt, by an entry without events, until the future is dropped.
-pub(super) async fn run(node: Arc<Node>) {
-    loop {
-        node.doubted.notified().await;
-        // The next doubt is a further occasion.
-        let _ = node.propose(Entry::Append(Vec::new())).await;
-        sleep(INTERVAL).await;
-    }
+    Err(if are_removed { FollowError::Stalled } else { FollowError::Ahead })
 }

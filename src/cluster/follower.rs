@@ -5,7 +5,6 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
-    doubts,
     follow_error::{ANSWER_TIMEOUT, FollowError, answer},
     node::Node,
     sequencer::{OrderBounds, RawEntry, Sequencer},
@@ -40,22 +39,7 @@ pub(super) async fn run(node: Arc<Node>) {
         }
         let was_connected = node.status.borrow().is_connected;
         if !error.may_pass() {
-            let needs_restart = error.needs_restart();
-            if matches!(error, FollowError::Ahead) {
-                node.remember_loss().await;
-            }
-            if needs_restart {
-                tracing::warn!("the node must start again: {error}");
-            } else {
-                tracing::error!("the node cannot follow its cluster: {error}");
-            }
-            let failure = Some(Arc::new(EventLogError::new(error.to_string())));
-            node.status.send_modify(|status| {
-                status.is_connected = false;
-                status.failure = failure;
-                status.needs_restart = needs_restart;
-            });
-            return;
+            return node.end(&error).await;
         }
         if was_connected {
             tracing::warn!("the node no longer receives the cluster's events: {error}");
@@ -191,8 +175,9 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
         status.applied = entry.position;
         status.last = status.last.max(entry.position);
     });
-    match node.mirrored().doubt {
-        Some(seen) => doubts::settle(node, seen).await,
-        None => Ok(()),
+    if let Some(seen) = node.mirrored().doubt {
+        *node.doubt.lock() = seen;
+        node.doubted.notify_one();
     }
+    Ok(())
 }

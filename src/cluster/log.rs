@@ -135,7 +135,7 @@ impl ClusterLog {
             // The first number is that of a new epoch.
             proposing: tokio::sync::Mutex::new(FIRST_NUMBER),
             caught_up: tokio::sync::Mutex::default(),
-            verified: Mutex::default(),
+            doubt: Mutex::default(),
             doubted: Notify::new(),
             timeout,
         });
@@ -541,6 +541,7 @@ impl EventLog for ClusterLog {
         let mut condition = self.node.mirror.condition();
         let status = self.node.status.borrow();
         condition.lag = Some(status.lag());
+        condition.is_away = !status.is_connected;
         let away = (!status.is_connected)
             .then(|| EventLogError::unavailable("the node receives no entries"));
         condition.append_error = condition.append_error.or(away).or(status.refusal.clone());

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `sequencer` | the trait of the engine that orders and stores the entries |
 //! | `log` | the event log of a node: it proposes, and serves reads from the mirror |
-//! | `node` | the parts that both share |
+//! | `node` | the parts that it shares with its tasks |
 //! | `doubts` | the comparison with the engine after nodes were seen to differ |
 //! | `follower` | the task that applies the entries to the mirror |
 //! | `follow_error` | the reasons for which it cannot follow |

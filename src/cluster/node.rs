@@ -1,4 +1,4 @@
-//! The parts of a node that its log and its follower share.
+//! The parts of a node that its log and its tasks share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,9 +8,9 @@ use tokio::{
     time::Instant,
 };
 
-use super::{peers::Peers, sequencer::Sequencer, status::ClusterStatus};
+use super::{follow_error::FollowError, peers::Peers, sequencer::Sequencer, status::ClusterStatus};
 use crate::event_log::{
-    SharedChanges, SqliteLog,
+    EventLogError, SharedChanges, SqliteLog,
     entry::{EntryOutcome, Mirrored, OrderPlace},
 };
 
@@ -32,9 +32,9 @@ pub(super) struct Node {
     pub proposing: tokio::sync::Mutex<u64>,
     /// A time until which the mirror had all accepted entries. Held while the node asks.
     pub caught_up: tokio::sync::Mutex<Option<Instant>>,
-    /// The place up to which the mirror was compared with the stream.
-    pub verified: Mutex<OrderPlace>,
-    /// Notified if another node has other entries.
+    /// The place up to which another node has seen other entries.
+    pub doubt: Mutex<OrderPlace>,
+    /// Notified of each doubt.
     pub doubted: Notify,
     /// Time in which a publish must reach the cluster.
     pub timeout: Duration,
@@ -46,10 +46,25 @@ impl Node {
         self.mirror.mirrored().unwrap_or_default()
     }
 
-    /// Notes, for the next start, that the mirror has entries that the stream has not.
-    pub async fn remember_loss(&self) {
-        if let Err(error) = self.mirror.leave().await {
+    /// Ends to follow the order, for a reason that does not pass.
+    pub async fn end(&self, error: &FollowError) {
+        // Also the next start must know it.
+        if matches!(error, FollowError::Ahead)
+            && let Err(error) = self.mirror.leave().await
+        {
             tracing::error!("the loss of entries could not be noted: {error}");
         }
+        let needs_restart = error.needs_restart();
+        if needs_restart {
+            tracing::warn!("the node must start again: {error}");
+        } else {
+            tracing::error!("the node cannot follow its cluster: {error}");
+        }
+        let failure = Some(Arc::new(EventLogError::new(error.to_string())));
+        self.status.send_modify(|status| {
+            status.is_connected = false;
+            status.failure = failure;
+            status.needs_restart = needs_restart;
+        });
     }
 }

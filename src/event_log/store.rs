@@ -224,6 +224,8 @@ pub struct Condition {
     /// Number of changes in the cluster that this node does not have yet; `None` for the log of one
     /// process.
     pub lag: Option<u64>,
+    /// `true` if this node receives nothing from its cluster.
+    pub is_away: bool,
 }
 
 /// Maximum size of one read. The first event is returned even if it is larger.

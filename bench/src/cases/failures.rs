@@ -91,7 +91,7 @@ impl Scene {
     }
 }
 
-/// Returns the index of the node that has most streams.
+/// Returns the index of the first node that has streams.
 fn serving(cluster: &BenchCluster) -> usize {
     until("stream of the page", || {
         (0..COUNT).find(|node| {

@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
-use crate::{connect, error::ConnectError, settings::NatsSettings};
+use crate::{
+    connect::{self, MissingStream},
+    error::ConnectError,
+    settings::NatsSettings,
+};
 
 /// Pause between two checks.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -22,7 +26,7 @@ impl Checks {
         Self { error, task }
     }
 
-    /// Returns the error that the last check has found, unless it may pass.
+    /// Returns the last error that does not pass by itself, until a check succeeds.
     pub fn error(&self) -> Option<Arc<ConnectError>> {
         self.error.borrow().clone()
     }
@@ -35,10 +39,17 @@ impl Drop for Checks {
 }
 
 async fn run(settings: NatsSettings, found: watch::Sender<Option<Arc<ConnectError>>>) {
-    while let Err(error) = connect::connect(&settings).await {
+    while let Err(error) = connect::connect(&settings, MissingStream::Await).await {
         if !error.may_pass() {
-            tracing::error!("the cluster accepts no events of this node: {error}");
-            found.send_replace(Some(Arc::new(error)));
+            let text = error.to_string();
+            found.send_if_modified(|found| {
+                let is_new = found.as_ref().is_none_or(|found| found.to_string() != text);
+                if is_new {
+                    tracing::error!("the cluster accepts no events of this node: {text}");
+                    *found = Some(Arc::new(error));
+                }
+                is_new
+            });
         }
         sleep(PAUSE).await;
     }

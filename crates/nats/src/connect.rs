@@ -24,15 +24,26 @@ pub(crate) struct Connected {
     pub max_payload: usize,
 }
 
+/// The way to deal with a stream that does not exist.
+#[derive(Clone, Copy)]
+pub(crate) enum MissingStream {
+    Create,
+    /// It may be about to be restored.
+    Await,
+}
+
 /// Connects and checks the set-up. Servers that start just now are waited for.
-pub(crate) async fn connect(settings: &NatsSettings) -> Result<Connected, ConnectError> {
+pub(crate) async fn connect(
+    settings: &NatsSettings,
+    missing: MissingStream,
+) -> Result<Connected, ConnectError> {
     if !setup::is_name(&settings.stream) {
         return Err(ConnectError::Name(settings.stream.clone()));
     }
     let deadline = Instant::now() + settings.timeout;
     let mut last = ConnectError::Silent("answer");
     loop {
-        match timeout_at(deadline, Box::pin(attempt(settings))).await {
+        match timeout_at(deadline, Box::pin(attempt(settings, missing))).await {
             Ok(Ok(connected)) => return Ok(connected),
             Ok(Err(error)) if error.may_pass() => last = error,
             Ok(Err(error)) => return Err(error),
@@ -46,7 +57,10 @@ pub(crate) async fn connect(settings: &NatsSettings) -> Result<Connected, Connec
     }
 }
 
-async fn attempt(settings: &NatsSettings) -> Result<Connected, ConnectError> {
+async fn attempt(
+    settings: &NatsSettings,
+    missing: MissingStream,
+) -> Result<Connected, ConnectError> {
     let monitored = monitoring::look(settings).await?;
     setup::check_monitored(&monitored, settings.replicas, settings.allow_unsafe_sync)?;
     let api = Api::connect(settings, false).await?;
@@ -56,7 +70,7 @@ async fn attempt(settings: &NatsSettings) -> Result<Connected, ConnectError> {
     let max_payload = payloads.fold(server.max_payload, usize::min);
 
     let before = datetime::now();
-    let stream = find_stream(&api, settings).await?;
+    let stream = find_stream(&api, settings, missing).await?;
     setup::check_stream(&stream.config, settings)?;
     let leader = stream.cluster.leader.as_ref().unwrap_or(&server.server_name);
     setup::check_clock(leader, stream.time, (before, datetime::now()))?;
@@ -67,12 +81,20 @@ async fn attempt(settings: &NatsSettings) -> Result<Connected, ConnectError> {
     Ok(Connected { api, max_payload })
 }
 
-/// Describes the stream. Creates it if there is none.
-async fn find_stream(api: &Api, settings: &NatsSettings) -> Result<StreamInfo, ConnectError> {
+/// Describes the stream.
+async fn find_stream(
+    api: &Api,
+    settings: &NatsSettings,
+    missing: MissingStream,
+) -> Result<StreamInfo, ConnectError> {
     let (stream, subject) = (&settings.stream, settings.subject());
     match api.stream_info(stream).await {
         Ok(info) => return Ok(info),
-        Err(ApiError::Refused(refusal)) if refusal.code() == code::STREAM_NOT_FOUND => {}
+        Err(ApiError::Refused(refusal)) if refusal.code() == code::STREAM_NOT_FOUND => {
+            if matches!(missing, MissingStream::Await) {
+                return Err(ConnectError::NoStream(stream.clone()));
+            }
+        }
         // Without JetStream, nobody is responsible for its requests.
         Err(ApiError::NoResponders) if !api.server().jetstream => {
             return Err(ConnectError::NoJetStream);

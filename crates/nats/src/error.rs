@@ -176,6 +176,9 @@ pub enum ConnectError {
          cluster's stream"
     )]
     ForeignStream(String),
+    /// The stream is gone.
+    #[error("there is no stream {0:?}: restore it, or start a node again, which makes a new one")]
+    NoStream(String),
     /// The stream is kept by another number of servers.
     #[error(
         "the stream {stream:?} has {actual} replica(s) instead of {replicas}: change them with \

@@ -9,7 +9,7 @@ use waterclock::cluster::{
 use crate::{
     api::{Acknowledgement, Api, ApiError, code},
     checks::Checks,
-    connect,
+    connect::{self, MissingStream},
     entries::{NatsEntries, timestamp},
     error::ConnectError,
     messenger::NatsMessenger,
@@ -43,14 +43,15 @@ impl NatsSequencer {
     ///
     /// If the cluster cannot be reached in time, or is not set up as it must be.
     pub async fn connect(settings: NatsSettings) -> Result<Self, ConnectError> {
-        let connected = connect::connect(&settings).await?;
+        let connected = connect::connect(&settings, MissingStream::Create).await?;
         Ok(Self::new(connected.api, None, settings, connected.max_payload))
     }
 
     /// Connects and checks the servers and the stream in the background. A node that has been a
     /// member before can start by it although [`connect`](Self::connect) fails with an error that
     /// [may pass](ConnectError::may_pass): a server is away. If the checks find later that
-    /// something must be changed, entries are refused until it is.
+    /// something must be changed, entries are refused until it is. A stream that is missing is not
+    /// created: it may be restored.
     ///
     /// # Errors
     ///
@@ -68,7 +69,8 @@ impl NatsSequencer {
         }
         let api = Api::connect(&settings, true).await?;
         let checks = Checks::start(settings.clone());
-        Ok(Self::new(api, Some(checks), settings, MAX_MESSAGE))
+        // More is not certain yet.
+        Ok(Self::new(api, Some(checks), settings, setup::MIN_PAYLOAD))
     }
 
     fn new(api: Api, checks: Option<Checks>, settings: NatsSettings, max_payload: usize) -> Self {

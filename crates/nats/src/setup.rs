@@ -11,7 +11,7 @@ use crate::{error::ConnectError, settings::NatsSettings};
 /// The first version of NATS that is good enough: major and minor.
 const MIN_VERSION: (u32, u32) = (2, 14);
 /// Minimum size of messages that servers must accept, in bytes.
-const MIN_PAYLOAD: usize = 768 << 10;
+pub(crate) const MIN_PAYLOAD: usize = 768 << 10;
 /// Maximum difference of two clocks.
 const MAX_OFFSET: Duration = Duration::from_secs(5);
 /// The key of the stream's metadata that only streams of Waterclock have.

@@ -49,7 +49,7 @@ pub(super) struct ServerHealth {
     /// Number of changes in the cluster that the node does not have yet, as far as it knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     lag: Option<u64>,
-    /// `true` if the node cannot reach its cluster, or gets no answer.
+    /// `true` if the node receives nothing from its cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     away: Option<bool>,
     /// The reason for which events cannot be read.
@@ -71,16 +71,14 @@ pub(super) async fn state(
 }
 
 fn health(is_stopping: bool, condition: &Condition, node: Option<&str>) -> ServerHealth {
-    let Condition { append_error, read_error, lag, .. } = condition;
-    let is_away =
-        matches!(append_error, Some(EventLogError::Unavailable(_) | EventLogError::Unanswered(_)));
+    let Condition { append_error, read_error, lag, is_away, .. } = condition;
     let text = |error: &Option<EventLogError>| error.as_ref().map(|error| with_sources(error));
     ServerHealth {
         ready: readiness(is_stopping, condition, false).is_ok(),
         publish: readiness(is_stopping, condition, true).is_ok(),
         node: node.map(str::to_owned),
         lag: *lag,
-        away: node.map(|_| is_away),
+        away: node.map(|_| *is_away),
         read_error: text(read_error),
         publish_error: text(append_error),
     }
@@ -208,17 +206,18 @@ mod tests {
                 "away": false,
             }),
         );
-        for error in [EventLogError::unavailable("cut"), EventLogError::unanswered("cut")] {
+        for is_away in [false, true] {
+            let error = EventLogError::unavailable("cut");
             let publish_error = with_sources(&error);
-            let away = Condition { append_error: Some(error), lag: Some(0), ..works() };
+            let cut = Condition { append_error: Some(error), lag: Some(0), is_away, ..works() };
             assert_eq!(
-                state(false, away, Some("node-1")),
+                state(false, cut, Some("node-1")),
                 json!({
                     "ready": true,
                     "publish": false,
                     "node": "node-1",
                     "lag": 0,
-                    "away": true,
+                    "away": is_away,
                     "publish_error": publish_error,
                 }),
             );

@@ -1,6 +1,6 @@
 //! A simulation of a cluster with its publishers and readers, in one thread. A seed decides on the
-//! turns, on delays, cuts, lost answers and entries, broken disks and crashes. Hubs and logs are the
-//! real ones, and only the sequencer is simulated.
+//! turns, on delays, cuts, lost answers and entries, broken disks and crashes. Hubs and logs are
+//! the real ones, and only the sequencer is simulated.
 //!
 //! `SIMULATION_SEED=7 cargo test -p waterclock --all-features simulation` repeats one run, and
 //! `SIMULATIONS=10000` sets their number.

@@ -399,7 +399,7 @@ impl World {
         self.kill(number);
         let node = &self.nodes[number];
         match self.random.usize(..6) {
-            // What only this node knows of a loss must not be lost.
+            // Nobody else may know of a loss.
             _ if self.has_losses => {}
             0 => copy(node.folder.path(), node.saved.path()),
             1 => copy(node.saved.path(), node.folder.path()),

@@ -225,6 +225,17 @@ fn read_import(connection: &Connection) -> rusqlite::Result<Option<ImportProgres
     read.optional()
 }
 
+impl Mark {
+    /// Writes the place, for later snapshots and comparisons.
+    pub(super) fn record(self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let Self { place, last, time_ms, newest } = self;
+        let digests = (place.digest.cast_signed(), last.cast_signed());
+        let mark = (place.position, digests.0, digests.1, time_ms, newest);
+        let insert = "INSERT OR REPLACE INTO marks VALUES (?1, ?2, ?3, ?4, ?5)";
+        transaction.execute(insert, mark).map(|_| ())
+    }
+}
+
 impl EntryStep<'_> {
     /// Writes the place.
     pub fn record(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -233,11 +244,8 @@ impl EntryStep<'_> {
             .prepare_cached("UPDATE mirror SET position = ?1, digest = ?2, last = ?3, time = ?4")?;
         let digests = (digest.cast_signed(), self.last.cast_signed());
         update.execute((position, digests.0, digests.1, self.time.as_millis()))?;
-        if let Some(Mark { place, last, time_ms, newest }) = self.mark {
-            let digests = (place.digest.cast_signed(), last.cast_signed());
-            let mark = (place.position, digests.0, digests.1, time_ms, newest);
-            transaction
-                .execute("INSERT OR REPLACE INTO marks VALUES (?1, ?2, ?3, ?4, ?5)", mark)?;
+        if let Some(mark) = self.mark {
+            mark.record(transaction)?;
         }
         if let Some(forgotten) = &self.forgotten {
             transaction.execute("DELETE FROM senders WHERE sender = ?1", [forgotten])?;

@@ -255,6 +255,21 @@ async fn a_node_that_has_started_meanwhile_checks_the_server_once_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_started_meanwhile_does_not_make_a_stream() {
+    let mut server = NatsServer::start();
+    drop(server.sequencer().await);
+    server.kill();
+    std::fs::remove_dir_all(server.store()).unwrap();
+    let sequencer = NatsSequencer::resume(server.settings()).await.unwrap();
+    server.restart();
+    until("refusal", async || {
+        let proposed = sequencer.propose("x".into(), EntryKind::Other).await;
+        proposed.err()?.to_string().starts_with("there is no stream").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_made_again_is_another_one() {
     let server = NatsServer::start();
     let sequencer = server.sequencer().await;
@@ -262,7 +277,6 @@ async fn a_stream_that_is_made_again_is_another_one() {
     assert_eq!(server.sequencer().await.bounds().await.unwrap().stream, stream);
     let mut entries = sequencer.follow(0).await.unwrap();
 
-    assert!(server.store().is_dir());
     let jetstream = async_nats::jetstream::new(server.client().await);
     jetstream.delete_stream("waterclock").await.unwrap();
     // Nobody takes entries now.

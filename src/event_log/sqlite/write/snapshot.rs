@@ -119,6 +119,7 @@ impl Writer {
                     retention,
                 ),
             )?;
+            snapshot.base.record(transaction)?;
             let update = "UPDATE log SET epoch = ?1, forgotten = ?2";
             transaction.execute(update, (epoch.to_string(), newest)).map(|_| ())
         })?;
