@@ -94,6 +94,24 @@ impl ChangedTopics {
         }
     }
 
+    /// Notes that any topic may have changed. The watchers of all topics must start again.
+    pub fn note_any(&self) {
+        if !self.is_watched() {
+            return;
+        }
+        let changes = &mut *self.changes.lock();
+        for single in changes.single.values() {
+            single.changes.send_modify(|changes| *changes += 1);
+        }
+        if changes.watchers_of_all == 0 {
+            return;
+        }
+        let last = *self.last.borrow() + 1;
+        (changes.by_number, changes.number_of) = Default::default();
+        changes.forgotten = last;
+        self.last.send_replace(last);
+    }
+
     /// Begins to watch all topics. Whatever the watcher reads afterwards is at least as new as the
     /// changes that it does not learn of.
     pub(crate) fn watch(self: &Arc<Self>) -> TopicWatch {
@@ -151,8 +169,8 @@ impl TopicWatch {
     /// A look at the changes begins with the first call, and ends with one that returns no topic.
     /// Whatever changes in the meantime belongs to the next look. The topics that have changed last
     /// come first: each further change moves a topic to the next look, so those that change all the
-    /// time would never have their turn at the end. Returns `None` if there were too many changes
-    /// to note: any topic may have changed then.
+    /// time would never have their turn at the end. Returns `None` if any topic may have changed,
+    /// also because there were too many changes to note.
     pub fn take(&mut self, limit: usize) -> Option<Vec<Arc<Topic>>> {
         let look = self.look.get_or_insert_with(|| {
             let newest = *self.last.borrow();
@@ -281,6 +299,29 @@ mod tests {
         assert_eq!(changed.changes.lock().number_of.len(), MAX_CHANGED);
         changed.note(&topics("a"));
         assert_eq!(take(&mut watch), "a");
+    }
+
+    #[tokio::test]
+    async fn watchers_learn_that_any_topic_may_have_changed() {
+        let changed = Arc::new(ChangedTopics::default());
+        changed.note_any();
+        let mut one = changed.watch_one("a".parse().unwrap());
+        assert_eq!(take(&mut one), "");
+        changed.note_any();
+        let mut all = changed.watch();
+        assert_eq!([take(&mut one), take(&mut one), take(&mut all)], ["a", "", ""]);
+        changed.note(&topics("b c"));
+        assert_eq!(all.take(1).map(|topics| topics.len()), Some(1), "a look has begun");
+        let mut waiting = tokio_test::task::spawn(one.changed());
+        assert!(waiting.poll().is_pending());
+        changed.note_any();
+        assert!(waiting.is_woken() && waiting.poll().is_ready());
+        drop(waiting);
+        all.changed().await;
+        changed.note(&topics("d"));
+        assert_eq!([take(&mut all), take(&mut all), take(&mut one)], ["*", "", "a"]);
+        changed.note(&topics("e"));
+        assert_eq!(take(&mut all), "e");
     }
 
     #[test]

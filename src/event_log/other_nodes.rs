@@ -25,8 +25,8 @@ impl AddAssign for Readers {
     }
 }
 
-/// The other nodes of a cluster, as a hub asks them for their readers. Answers come within some
-/// 300 ms.
+/// The other nodes of a cluster, as a hub asks them for their readers. Answers come within
+/// some 300 ms, or twice as much while many questions wait for their turn.
 pub trait OtherNodes: Send + Sync {
     /// Answers the questions of the other nodes from now on.
     fn answer_for(&self, own: Weak<dyn OwnReaders>);
@@ -62,4 +62,7 @@ pub trait OwnReaders: Send + Sync {
 
     /// Notes that subscribers of other nodes to these topics have come or gone.
     fn note_changes(&self, topics: &[Topic]);
+
+    /// Notes that subscribers of other nodes to any topic may have come or gone.
+    fn note_any(&self);
 }

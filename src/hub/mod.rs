@@ -330,8 +330,8 @@ impl Hub {
 
     /// Counts the subscribers of all nodes to each of the topics, in their order.
     ///
-    /// With other nodes, this takes up to 300 ms if one of them has just failed. Nodes that do not
-    /// answer in time count as if they had none.
+    /// With other nodes, this takes some 300 ms if one of them has just failed, or twice as much
+    /// while many wait for numbers. Nodes that do not answer in time count as if they had none.
     pub async fn readers(&self, topics: &[Topic]) -> Vec<Readers> {
         let elsewhere = match &self.state.others {
             Some(others) => others.readers(topics).await,

@@ -61,6 +61,10 @@ impl OwnReaders for HubState {
     fn note_changes(&self, topics: &[Topic]) {
         self.changed.note(topics);
     }
+
+    fn note_any(&self) {
+        self.changed.note_any();
+    }
 }
 
 impl HubState {

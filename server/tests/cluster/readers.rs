@@ -6,13 +6,14 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::oneshot,
     task::JoinHandle,
     time::{Instant, timeout},
 };
 use waterclock::transport::Transport;
 
 use crate::{
-    clients::{ReadAttempt, ReaderStart, get},
+    clients::{ReadAttempt, ReaderStart, Reading, get},
     nodes::{ClusterNode, DEADLINE, NodeCluster, has_nats, until},
 };
 
@@ -21,12 +22,32 @@ const OBSERVED: Duration = Duration::from_secs(4);
 
 /// Starts a reader of the topic `t`, which reads until it is aborted.
 fn read(node: &ClusterNode, transport: Transport) -> JoinHandle<()> {
+    read_and_tell(node, transport).0
+}
+
+/// Starts such a reader. Returns it with a receiver that is told once it has received an event.
+fn read_and_tell(
+    node: &ClusterNode,
+    transport: Transport,
+) -> (JoinHandle<()>, oneshot::Receiver<()>) {
     let address = node.address().expect("it listens");
     let until = Instant::now() + DEADLINE;
-    tokio::spawn(async move {
+    let (told, has_received) = oneshot::channel();
+    let mut told = Some(told);
+    let reader = tokio::spawn(async move {
         let (topics, start) = ("topic=t", ReaderStart::Oldest);
-        ReadAttempt { address, transport, topics, start, until }.run(|_| true).await;
-    })
+        let note = |reading| {
+            if matches!(reading, Reading::Receipt(_))
+                && let Some(told) = told.take()
+            {
+                // The test may not wait for it.
+                let _ = told.send(());
+            }
+            true
+        };
+        ReadAttempt { address, transport, topics, start, until }.run(note).await;
+    });
+    (reader, has_received)
 }
 
 /// Waits until a node counts so many readers of the topic `t`, also in the list of topics.
@@ -83,13 +104,14 @@ async fn readers_of_other_nodes_count() {
     let address = here.address().unwrap();
 
     let readers = [there, last].map(|node| read(node, Transport::Sse));
-    let mut goes_on = upload(address).await;
     until_readers(here, 2).await;
     until_readers(there, 2).await;
+    let mut goes_on = upload(address).await;
     assert_goes_on(&mut goes_on, "streams").await;
+    // A reader that is there only now and then counts, too. It polls before the others leave.
+    let (polls, has_polled) = read_and_tell(there, Transport::Poll);
+    timeout(DEADLINE, has_polled).await.expect("no poll").unwrap();
     readers.iter().for_each(JoinHandle::abort);
-    // A reader that is there only now and then counts, too.
-    let polls = read(there, Transport::Poll);
     assert_goes_on(&mut goes_on, "polls").await;
     polls.abort();
     until_stopped(goes_on).await;

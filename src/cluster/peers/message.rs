@@ -29,6 +29,8 @@ pub enum PeerContent {
     Here { views: bool },
     /// Readers of these topics have come or gone.
     Changed { topics: Vec<Topic> },
+    /// Readers of any topic may have come or gone: there were too many changes to name them.
+    AnyChanged,
     /// A question with a number of the node that asks.
     Question { number: u64, question: PeerQuestion, topics: Vec<Topic> },
     /// The answer to the question with that number, in the order of its topics.
@@ -39,9 +41,9 @@ pub enum PeerContent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerQuestion {
-    /// How many subscribers do they have?
+    /// The numbers of their subscribers.
     Readers,
-    /// For how long has no subscriber named them?
+    /// The time since a subscriber has last named them.
     Absences,
 }
 
@@ -70,7 +72,7 @@ impl PeerMessage {
         let message: Self = serde_json::from_slice(bytes).ok()?;
         let topics = match &message.content {
             PeerContent::Changed { topics } | PeerContent::Question { topics, .. } => topics.len(),
-            PeerContent::Here { .. } | PeerContent::Answer { .. } => 0,
+            PeerContent::Here { .. } | PeerContent::AnyChanged | PeerContent::Answer { .. } => 0,
         };
         (message.v == VERSION && topics <= MAX_TOPICS).then_some(message)
     }

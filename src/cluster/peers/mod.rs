@@ -11,6 +11,7 @@ mod round;
 mod tests;
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     mem,
     sync::{Arc, Weak},
@@ -42,6 +43,8 @@ const MAX_QUESTIONS: usize = 32;
 const TOPICS_AT_ONCE: usize = 100;
 /// Maximum number of messages about changed readers, in one interval.
 const CHANGES_AT_ONCE: usize = 5;
+/// Number of intervals of changes that are kept until the others want to know them.
+const KEPT_INTERVALS: usize = 2;
 /// Pause after a failure to receive messages.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause after the engine has denied them.
@@ -63,9 +66,26 @@ pub(super) struct Peers {
 #[derive(Default)]
 struct OwnChanges {
     watch: Option<TopicWatch>,
-    /// Those of the last interval that the others were not told. A node that wants to know them
-    /// from now on may have counted before.
-    last: Vec<Topic>,
+    /// Those of the last intervals that the others were not told; `None` if any topic may have
+    /// changed. A node may have counted before them although its wish to know them comes only
+    /// now: it says so once a second, and messages need time.
+    untold: VecDeque<Option<Vec<Topic>>>,
+}
+
+impl OwnChanges {
+    /// Takes those of one interval.
+    fn take(&mut self, own: &dyn OwnReaders) -> Option<Vec<Topic>> {
+        let watch = self.watch.get_or_insert_with(|| own.watch_changes());
+        let mut topics = Vec::new();
+        for _ in 0..CHANGES_AT_ONCE {
+            let taken = watch.take(MAX_TOPICS)?;
+            if taken.is_empty() {
+                break;
+            }
+            topics.extend(taken.into_iter().map(Arc::unwrap_or_clone));
+        }
+        Some(topics)
+    }
 }
 
 impl Peers {
@@ -92,10 +112,12 @@ impl Peers {
                         "the numbers of readers and `while=read` count this node alone: {error}"
                     );
                 }
-                self.rounds.lock().is_denied = true;
+                self.rounds.lock().deny();
+                self.note_any();
                 sleep(DENIED_PAUSE).await;
             } else {
                 tracing::debug!("the node does not hear the others: {error}");
+                self.note_any();
                 sleep(PAUSE).await;
             }
         }
@@ -114,8 +136,18 @@ impl Peers {
         }
     }
 
+    /// Tells the views of this node if they must start again to have the right numbers.
+    fn note_any(&self) {
+        if self.rounds.lock().take_any(Instant::now())
+            && let Some(own) = self.own()
+        {
+            own.note_any();
+        }
+    }
+
     /// Says that the node is there, and which of its readers have changed.
     async fn announce(&self, changes: &mut OwnChanges) -> Result<(), SequencerError> {
+        self.note_any();
         let own = self.own();
         // The others must not wait for a node that hears nobody.
         let to = if self.rounds.lock().answers(self.me, Instant::now()) {
@@ -126,24 +158,18 @@ impl Peers {
         let views = own.as_ref().is_some_and(|own| own.are_viewed());
         self.tell(to, PeerContent::Here { views }).await?;
         let Some(own) = own else { return Ok(()) };
-        let watch = changes.watch.get_or_insert_with(|| own.watch_changes());
-        let mut topics = Vec::new();
-        for _ in 0..CHANGES_AT_ONCE {
-            // If there were too many changes to note, the next ones are told.
-            let taken = watch.take(MAX_TOPICS).unwrap_or_default();
-            if taken.is_empty() {
-                break;
-            }
-            topics.extend(taken.into_iter().map(Arc::unwrap_or_clone));
-        }
+        let taken = changes.take(&*own);
+        changes.untold.push_back(taken);
         if !self.rounds.lock().have_views() {
-            changes.last = topics;
+            if changes.untold.len() > KEPT_INTERVALS {
+                changes.untold.pop_front();
+            }
             return Ok(());
         }
-        for topics in [mem::take(&mut changes.last), topics] {
-            for topics in topics.chunks(MAX_TOPICS) {
-                self.tell(None, PeerContent::Changed { topics: topics.to_vec() }).await?;
-            }
+        let untold: Option<Vec<_>> = mem::take(&mut changes.untold).into_iter().collect();
+        let Some(untold) = untold else { return self.tell(None, PeerContent::AnyChanged).await };
+        for topics in untold.concat().chunks(MAX_TOPICS) {
+            self.tell(None, PeerContent::Changed { topics: topics.to_vec() }).await?;
         }
         Ok(())
     }
@@ -185,6 +211,8 @@ impl Peers {
                     own.note_changes(&topics);
                 }
             }
+            PeerContent::AnyChanged if is_mine => {}
+            PeerContent::AnyChanged => self.rounds.lock().note_any(),
         }
         Ok(())
     }
@@ -216,15 +244,19 @@ impl Peers {
         self.own.lock().as_ref()?.upgrade()
     }
 
-    /// Asks all nodes. Returns the answers that came in time, or `None` if nobody could be asked.
+    /// Asks all nodes. Returns the answers that came in time, or `None` if nobody could be asked,
+    /// also because it was not the question's turn until `turn_until`.
     async fn ask(
         &self,
         question: PeerQuestion,
         topics: &[Topic],
-        deadline: Instant,
+        turn_until: Instant,
     ) -> Option<Answers> {
-        let _permit = timeout_at(deadline, self.asking.acquire()).await.ok()?.ok()?;
-        let (number, all) = self.rounds.lock().begin(question, topics.len(), Instant::now());
+        let _permit = timeout_at(turn_until, self.asking.acquire()).await.ok()?.ok()?;
+        // Nodes that do not answer are taken to be silent, so they have all of their time.
+        let began = Instant::now();
+        let deadline = began + ANSWER_TIME;
+        let (number, all) = self.rounds.lock().begin(question, topics.len(), began);
         let round = OpenRound { rounds: &self.rounds, number };
         let content = PeerContent::Question { number, question, topics: topics.to_vec() };
         let message = PeerMessage::new(self.me, content).encode();
@@ -260,15 +292,24 @@ impl OtherNodes for Peers {
 
     fn readers<'a>(&'a self, topics: &'a [Topic]) -> OtherNodesFuture<'a, Vec<Readers>> {
         Box::pin(async move {
-            let deadline = Instant::now() + ANSWER_TIME;
+            let turn_until = Instant::now() + ANSWER_TIME;
             let mut sums = vec![Readers::default(); topics.len()];
             let chunks = sums.chunks_mut(MAX_TOPICS).zip(topics.chunks(MAX_TOPICS));
             for (sums, topics) in chunks {
                 if !self.rounds.lock().are_there_others(Instant::now()) {
                     break;
                 }
-                let asked = self.ask(PeerQuestion::Readers, topics, deadline).await;
-                for answer in asked.map(|answers| answers.of_others).unwrap_or_default() {
+                let answers = if Instant::now() < turn_until {
+                    self.ask(PeerQuestion::Readers, topics, turn_until).await
+                } else {
+                    None
+                };
+                let Some(answers) = answers else {
+                    // Readers may be missing although no node is silent.
+                    self.rounds.lock().note_any();
+                    break;
+                };
+                for answer in answers.of_others {
                     let PeerAnswer::Readers(readers) = answer else { continue };
                     for (sum, (exact, by_pattern)) in sums.iter_mut().zip(readers) {
                         *sum += Readers { exact, by_pattern };
@@ -284,14 +325,14 @@ impl OtherNodes for Peers {
         topics: &'a [Topic],
     ) -> OtherNodesFuture<'a, Option<Vec<Option<Duration>>>> {
         Box::pin(async move {
-            let deadline = Instant::now() + ANSWER_TIME;
             let mut shortest: Vec<Option<Duration>> = vec![None; topics.len()];
             let chunks = shortest.chunks_mut(MAX_TOPICS).zip(topics.chunks(MAX_TOPICS));
             for (shortest, topics) in chunks {
-                if self.rounds.lock().is_denied {
+                if self.rounds.lock().is_denied() {
                     break;
                 }
-                let answers = self.ask(PeerQuestion::Absences, topics, deadline).await?;
+                let turn_until = Instant::now() + ANSWER_TIME;
+                let answers = self.ask(PeerQuestion::Absences, topics, turn_until).await?;
                 if !answers.are_all {
                     return None;
                 }

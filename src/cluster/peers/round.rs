@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     time::Duration,
 };
 
@@ -14,6 +15,10 @@ use crate::id::Epoch;
 const FORGET_TIME: Duration = Duration::from_secs(10);
 /// Time for which a node must have heard itself to know all others.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
+/// Time without a message of a node after which some of its messages may have been lost.
+const LOSS_TIME: Duration = Duration::from_millis(2500);
+/// Minimum time between two notes that the numbers of readers may be old.
+const NOTE_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum number of nodes that are known.
 const MAX_NODES: usize = 100;
 
@@ -25,7 +30,12 @@ pub struct Rounds {
     /// Time since which this node has heard itself, without a long silence.
     hears_since: Option<Instant>,
     /// `true` if the engine has denied messages since the node has last heard itself.
-    pub is_denied: bool,
+    is_denied: bool,
+    /// `true` if the readers of any topic may be others than were counted, without a message that
+    /// says so.
+    are_counts_old: bool,
+    /// Time at which this was last taken.
+    noted: Option<Instant>,
     open: HashMap<u64, Round>,
     /// Number of the last question.
     asked: u64,
@@ -70,25 +80,65 @@ impl Rounds {
             nodes: HashMap::new(),
             hears_since: None,
             is_denied: false,
+            are_counts_old: false,
+            noted: None,
             open: HashMap::new(),
             asked: 0,
         }
     }
 
-    /// Notes that a node is there.
+    /// Notes that the engine has denied messages.
+    pub fn deny(&mut self) {
+        self.are_counts_old |= !self.is_denied;
+        self.is_denied = true;
+    }
+
+    /// Returns `true` if the engine has denied messages since the node has last heard itself.
+    pub fn is_denied(&self) -> bool {
+        self.is_denied
+    }
+
+    /// Notes that the readers of any topic may be others than were counted.
+    pub fn note_any(&mut self) {
+        self.are_counts_old = true;
+    }
+
+    /// Returns `true` if the readers of any topic may be others than were counted, since this was
+    /// last the result; at most once in some seconds.
+    pub fn take_any(&mut self, now: Instant) -> bool {
+        self.forget_nodes(now);
+        let is_early = self.noted.is_some_and(|noted| now.duration_since(noted) < NOTE_INTERVAL);
+        if is_early || !self.are_counts_old {
+            return false;
+        }
+        (self.are_counts_old, self.noted) = (false, Some(now));
+        true
+    }
+
+    /// Forgets the nodes that are no members any more.
+    fn forget_nodes(&mut self, now: Instant) {
+        let known = self.nodes.len();
+        self.nodes.retain(|_, node| node.is_member(now));
+        self.are_counts_old |= self.nodes.len() < known;
+    }
+
+    /// Notes that a node is there. If this is new, counts are old.
     pub fn hear(&mut self, node: Epoch, now: Instant) {
         if node == self.me {
-            self.is_denied = false;
+            self.are_counts_old |= mem::take(&mut self.is_denied);
             if !self.nodes.get(&node).is_some_and(|me| me.is_member(now)) {
                 self.hears_since = Some(now);
             }
         }
-        self.nodes.retain(|_, node| node.is_member(now));
+        self.forget_nodes(now);
         if let Some(known) = self.nodes.get_mut(&node) {
+            let has_lost = now.duration_since(known.heard) > LOSS_TIME;
+            self.are_counts_old |= known.is_silent || has_lost;
             (known.heard, known.is_silent) = (now, false);
         } else if self.nodes.len() < MAX_NODES || node == self.me {
             let heard = HeardNode { heard: now, is_silent: false, has_views: false };
             self.nodes.insert(node, heard);
+            self.are_counts_old = true;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
@@ -13,7 +13,7 @@ use crate::{
     event_log::ChangedTopics,
 };
 
-/// What happens to the messages that a node sends.
+/// The fate of the messages that a node sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Sending {
     Works,
@@ -108,6 +108,8 @@ struct FakeReaders {
     is_viewed: AtomicBool,
     changed: Arc<ChangedTopics>,
     noted: Mutex<Vec<Topic>>,
+    /// Number of notes that any topic may have changed.
+    any_noted: AtomicUsize,
 }
 
 impl OwnReaders for FakeReaders {
@@ -129,6 +131,10 @@ impl OwnReaders for FakeReaders {
 
     fn note_changes(&self, topics: &[Topic]) {
         self.noted.lock().extend_from_slice(topics);
+    }
+
+    fn note_any(&self) {
+        self.any_noted.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -170,6 +176,11 @@ impl FakeNode {
     async fn absence(&self) -> Option<Option<u64>> {
         let absences = self.peers.absences(&topics(1)).await;
         absences.map(|absences| absences[0].map(|absence| absence.as_secs()))
+    }
+
+    /// Returns how often any topic may have changed, since the last call.
+    fn any_noted(&self) -> usize {
+        self.own.any_noted.swap(0, Ordering::Relaxed)
     }
 
     fn absent_for(&self, seconds: Option<u64>) {
@@ -319,6 +330,117 @@ async fn views_learn_which_readers_change_elsewhere() {
     b.own.changed.note([&old]);
     pass(3000).await;
     assert_eq!(a.own.noted.lock().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_has_all_of_its_time_once_it_is_its_turn() {
+    let bus = Arc::default();
+    let [a, b, c] = [0, 1, 20].map(|readers| FakeNode::join(&bus, readers));
+    pass(5500).await;
+    c.send(Sending::Late(200));
+    let turns = a.peers.asking.acquire_many(u32::try_from(MAX_QUESTIONS).unwrap()).await.unwrap();
+    let wait = async {
+        pass(250).await;
+        drop(turns);
+    };
+    let (count, ()) = tokio::join!(a.count(1), wait);
+    assert_eq!(count, (21, 450));
+    // All of several messages about absences have it. Those of a count begin in the first 300 ms.
+    b.absent_for(Some(7));
+    let three = topics(2 * MAX_TOPICS + 1);
+    let absences = a.peers.absences(&three).await;
+    assert_eq!(absences, Some(vec![Some(Duration::from_secs(7)); three.len()]));
+    pass(20_000).await;
+    a.any_noted();
+    let asked = Instant::now();
+    let readers = a.peers.readers(&three).await;
+    assert_eq!(asked.elapsed().as_millis(), 400);
+    let exact = |number: usize| readers[number].exact;
+    assert_eq!([0, 1999, 2000].map(exact), [21, 21, 0]);
+    pass(1000).await;
+    assert_eq!(a.any_noted(), 1, "the last number is wrong");
+    assert_eq!(a.count(1).await, (21, 200), "nobody is silent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn views_start_again_if_readers_may_be_missing() {
+    let bus = Arc::default();
+    let a = FakeNode::join(&bus, 0);
+    pass(1500).await;
+    assert_eq!(a.any_noted(), 1, "it has joined");
+    pass(20_000).await;
+    assert_eq!(a.any_noted(), 0);
+    let (b, c) = (FakeNode::join(&bus, 1), FakeNode::join(&bus, 20));
+    pass(2500).await;
+    assert_eq!(a.any_noted(), 1, "two have joined at once");
+    pass(10_000).await;
+
+    // One that answers too late is heard again, each second.
+    c.send(Sending::Late(400));
+    for _ in 0..30 {
+        a.count(1).await;
+        pass(1000).await;
+    }
+    assert!([3, 4].contains(&a.any_noted()), "at most once in 10 s");
+    c.send(Sending::Works);
+    pass(20_000).await;
+    a.any_noted();
+    pass(20_000).await;
+    assert_eq!(a.any_noted(), 0, "nothing is amiss");
+
+    drop(b);
+    pass(9000).await;
+    assert_eq!(a.any_noted(), 0, "it may come again");
+    pass(3000).await;
+    assert_eq!(a.any_noted(), 1, "it has gone");
+
+    pass(20_000).await;
+    c.any_noted();
+    // While one is away for a moment, its messages are lost, and those of others to it.
+    c.send(Sending::Away);
+    pass(5000).await;
+    c.send(Sending::Works);
+    pass(2500).await;
+    assert_eq!([a.any_noted(), c.any_noted()], [1, 1]);
+    pass(20_000).await;
+    // One that can send nothing at the moment of a count knows that readers are missing.
+    a.send(Sending::Away);
+    assert_eq!(a.count(1).await, (0, 0));
+    a.send(Sending::Works);
+    pass(1500).await;
+    assert_eq!(a.any_noted(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_changes_are_told_as_any() {
+    let bus = Arc::default();
+    let [a, b] = [(); 2].map(|()| FakeNode::join(&bus, 0));
+    pass(20_000).await;
+    a.any_noted();
+    b.any_noted();
+    a.own.is_viewed.store(true, Ordering::Relaxed);
+    pass(2500).await;
+    b.own.changed.note_any();
+    pass(2500).await;
+    assert_eq!([a.any_noted(), b.any_noted()], [1, 0]);
+    assert_eq!(*a.own.noted.lock(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_told_to_a_view_that_is_heard_late() {
+    let bus = Arc::default();
+    let a = FakeNode::join(&bus, 0);
+    pass(300).await;
+    let b = FakeNode::join(&bus, 0);
+    a.send(Sending::Late(500));
+    pass(5000).await;
+    // The view begins, and a reader comes right after its count. The node says a second later
+    // that it has a view; this comes after another interval of the other node.
+    let change = topics(1);
+    a.own.is_viewed.store(true, Ordering::Relaxed);
+    b.own.changed.note(&change);
+    pass(3000).await;
+    assert_eq!(*a.own.noted.lock(), change);
 }
 
 #[tokio::test(start_paused = true)]
