@@ -13,7 +13,7 @@ use tokio::{
 use waterclock::transport::Transport;
 
 use crate::{
-    clients::{ReadAttempt, ReaderStart, Reading, get},
+    clients::{ReadAttempt, ReaderStart, Reading, get, publish},
     nodes::{ClusterNode, DEADLINE, NodeCluster, has_nats, until},
 };
 
@@ -104,6 +104,12 @@ async fn readers_of_other_nodes_count() {
     let address = here.address().unwrap();
 
     let readers = [there, last].map(|node| read(node, Transport::Sse));
+    // The list has only topics with events.
+    let published = until("publish", async || {
+        let answer = publish(address, "t", "first", None).await;
+        (answer.status == Some(201)).then_some(())
+    });
+    published.await;
     until_readers(here, 2).await;
     until_readers(there, 2).await;
     let mut goes_on = upload(address).await;
