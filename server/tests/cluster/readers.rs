@@ -36,7 +36,7 @@ fn read_and_tell(
     let mut told = Some(told);
     let reader = tokio::spawn(async move {
         let (topics, start) = ("topic=t", ReaderStart::Oldest);
-        let note = |reading| {
+        let observe = |reading| {
             if matches!(reading, Reading::Receipt(_))
                 && let Some(told) = told.take()
             {
@@ -45,7 +45,7 @@ fn read_and_tell(
             }
             true
         };
-        ReadAttempt { address, transport, topics, start, until }.run(note).await;
+        ReadAttempt { address, transport, topics, start, until }.run(observe).await;
     });
     (reader, has_received)
 }
