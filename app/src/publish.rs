@@ -30,18 +30,33 @@ pub(crate) fn PublishForm(
     class: &'static str,
 ) -> impl IntoView {
     let message = RwSignal::new(String::new());
+    // A further attempt after a failure has the same key, since the first one may have succeeded.
+    // What was changed, or has been published, is another event.
+    let key = StoredValue::new(None);
     let publish = move |event: SubmitEvent| {
         event.prevent_default();
         // A node that cannot reach its cluster answers late.
         message.set("Publishing…".to_owned());
+        let attempt = key.get_value().unwrap_or_else(browser::random_name);
+        key.set_value(Some(attempt.clone()));
         spawn_local(async move {
-            let answer = browser::publish(&event).await;
+            let answer = match browser::publish(&event, &attempt).await {
+                Ok(()) => {
+                    key.try_set_value(None);
+                    "Published.".to_owned()
+                }
+                Err(why) => why,
+            };
             // The form may be gone meanwhile.
             let _ = message.try_set(answer);
         });
     };
     view! {
-        <form class="publish" on:submit:capture=publish>
+        <form
+            class="publish"
+            on:submit:capture=publish
+            on:input=move |_| key.set_value(None)
+        >
             <label for="publish-topic">"Topic"</label>
             <input
                 id="publish-topic"

@@ -132,6 +132,26 @@ test.describe('publishing', () => {
     await expect(row.locator('.data')).toHaveText('two\nlines');
     await expect(row.locator('.event-name')).toHaveText('said');
 
+    // An attempt that may have succeeded is repeated with its key, and a changed event has another.
+    const keys: (string | undefined)[] = [];
+    await page.route('**/events/chat*', async (route) => {
+      keys.push(route.request().headers()['idempotency-key']);
+      const response = await route.fetch();
+      await (keys.length === 1 ? route.abort() : route.fulfill({ response }));
+    });
+    const publish = async (answer: string) => {
+      await form.getByRole('button', { name: 'Publish' }).click();
+      await expect(form.getByText(answer)).toBeVisible();
+    };
+    await form.getByLabel('Data').fill('once');
+    await publish('The server cannot be reached.');
+    await publish('Published.');
+    await form.getByLabel('Data').fill('last');
+    await publish('Published.');
+    await expect(page.locator('.rows .event .data')).toHaveText(['two\nlines', 'once', 'last']);
+    expect(new Set(keys).size).toBe(2);
+    expect(keys[0]).toBe(keys[1]);
+
     await form.getByLabel('Topic').fill('clock');
     await form.getByRole('button', { name: 'Publish' }).click();
     await expect(form.getByText('Only the server itself publishes to clock.')).toBeVisible();

@@ -2,7 +2,6 @@
 //! current position of the log.
 
 use gloo_net::http::{Request, Response};
-use leptos::prelude::window;
 use serde::{Deserialize, Serialize};
 use waterclock::{id::EventId, transport::Transport};
 use waterclock_leptos::browser::internal::{FromJson, Json, from_json, poll, problem_detail};
@@ -10,16 +9,6 @@ use web_sys::AbortSignal;
 
 use super::timing::protocol;
 use crate::code::without_code;
-
-/// Returns a random name for a new meter.
-pub(crate) fn new_meter() -> String {
-    let mut bytes = [0; 16];
-    if let Ok(crypto) = window().crypto() {
-        // Fails only for more than 65,536 bytes.
-        let _ = crypto.get_random_values_with_u8_array(&mut bytes);
-    }
-    format!("{:032x}", u128::from_be_bytes(bytes))
-}
 
 /// The server's counts for one transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

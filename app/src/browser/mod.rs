@@ -30,11 +30,12 @@ pub(crate) use earlier::earlier_events;
 pub(crate) use json::pretty_json;
 pub(crate) use keys::{has_modifier, move_focus, on_key};
 pub(crate) use meter::{
-    MeterCounts, MeterReading, cut, end_load, load, new_meter, newest_position, read_meter,
+    MeterCounts, MeterReading, cut, end_load, load, newest_position, read_meter,
 };
 pub(crate) use offset::{measure_offset, now as unix_millis};
 pub(crate) use page::{
-    clicked_item, focus, on_resize, on_visibility, origin, set_title, text_of, time, utc_offset,
+    clicked_item, focus, on_resize, on_visibility, origin, random_name, set_title, text_of, time,
+    utc_offset,
 };
 pub(crate) use probe::{PROBE, clear_resource_timings, fetch_probe, resume_probe, service_worker};
 pub(crate) use publish::publish;

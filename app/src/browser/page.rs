@@ -21,6 +21,16 @@ pub(crate) fn utc_offset(time: Timestamp) -> i32 {
     -(date.get_timezone_offset() as i32)
 }
 
+/// Returns a random name, which nobody else uses.
+pub(crate) fn random_name() -> String {
+    let mut bytes = [0; 16];
+    if let Ok(crypto) = window().crypto() {
+        // Fails only for more than 65,536 bytes.
+        let _ = crypto.get_random_values_with_u8_array(&mut bytes);
+    }
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
 /// Returns the origin of the page: scheme, host and port.
 pub(crate) fn origin() -> String {
     location().origin().unwrap_or_default()

@@ -166,7 +166,7 @@ impl Comparison {
         self.phase.set(ComparisonPhase::Starting);
         self.generation.update_value(|generation| *generation += 1);
         let generation = self.generation.get_value();
-        let meter = browser::new_meter();
+        let meter = browser::random_name();
         spawn_local(async move {
             let prepared = self.prepare(meter.clone()).await;
             // The run may have been stopped meanwhile, or the page may be gone.
