@@ -14,13 +14,18 @@ export const whyNoNats =
     ? undefined
     : 'nats-server is not there, nor was Go to build it';
 
-/** Returns ports on which nobody listens. All are open at once, so they differ. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => once(server, 'listening')));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
-  return ports;
+let taken = 0;
+
+/** Returns a port on which nobody listens, each once. The system gives it to no connection in the meantime. */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 12_000 + ((process.pid * 16 + taken++) % 8_000);
+    const server = createServer().listen(port, '127.0.0.1');
+    const isFree = await once(server, 'listening').then(() => true, () => false);
+    if (!isFree) continue;
+    await once(server.close(), 'close');
+    return port;
+  }
 }
 
 export class Nats {
@@ -31,7 +36,7 @@ export class Nats {
 
   /** Starts it, or starts it again with the same ports and entries, and waits until it serves. */
   async start() {
-    if (!this.ports.length) this.ports = await freePorts(2);
+    if (!this.ports.length) this.ports = [await freePort(), await freePort()];
     const [port, http] = this.ports;
     mkdirSync(this.folder, { recursive: true });
     const file = join(this.folder, 'nats.conf');

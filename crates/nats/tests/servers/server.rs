@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -154,9 +155,17 @@ fn spawn(folder: &TempDir) -> Child {
     })
 }
 
-/// Returns ports on which nobody listens. All were open at once, so they differ.
+/// Returns ports on which nobody listens, each once. The system gives none of them to a connection
+/// in the meantime, nor to a listener that asks for any port.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let listeners = [(); N].map(|()| TcpListener::bind(any).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    [(); N].map(|()| {
+        let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+        let mut ports = std::iter::repeat_with(|| {
+            // Tests of several processes begin at different ports.
+            let number = std::process::id() * 64 + TAKEN.fetch_add(1, Ordering::Relaxed);
+            u16::try_from(number % 12_000).unwrap() + 20_000
+        });
+        ports.by_ref().take(12_000).find(is_free).expect("a free port")
+    })
 }
