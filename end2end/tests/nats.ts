@@ -16,7 +16,8 @@ export const whyNoNats =
 
 let taken = 0;
 
-/** Returns a port on which nobody listens, each once. The system gives it to no connection in the meantime. */
+/** Returns a port on which nobody listens, each once. The system gives it to no connection in the
+ * meantime. */
 async function freePort(): Promise<number> {
   for (;;) {
     const port = 12_000 + ((process.pid * 16 + taken++) % 8_000);
