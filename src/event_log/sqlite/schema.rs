@@ -208,8 +208,7 @@ fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     while let Some(row) = rows.next().map_err(failed)? {
         let found: String = row.get(0).map_err(failed)?;
         if found != "ok" && !is_wrong_value(&found) {
-            let details = found.lines().collect::<Vec<_>>().join(" ");
-            return Err(OpenError::Damaged { file: file.to_owned(), details });
+            return Err(OpenError::Damaged { file: file.to_owned(), details: one_line(&found) });
         }
     }
     Ok(())
@@ -477,6 +476,11 @@ fn damaged(details: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(code, Some(details.to_owned()))
 }
 
+/// Returns SQLite's words, which may quote a statement, in one line.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn open_error(file: &Path, reason: rusqlite::Error) -> OpenError {
     let file = file.to_owned();
     match reason.sqlite_error_code() {
@@ -484,7 +488,7 @@ fn open_error(file: &Path, reason: rusqlite::Error) -> OpenError {
         Some(ErrorCode::NotADatabase) => OpenError::NotALog(file),
         Some(ErrorCode::DiskFull) => OpenError::DiskFull(file),
         Some(ErrorCode::DatabaseCorrupt) => {
-            OpenError::Damaged { file, details: reason.to_string() }
+            OpenError::Damaged { file, details: one_line(&reason.to_string()) }
         }
         _ => OpenError::Failed { file, reason },
     }
