@@ -343,7 +343,7 @@ test('the state is announced at most every ten seconds, and the list not at all'
   await page.clock.install();
   await server.start('--interval', '100ms');
   await page.goto(server.url);
-  const spoken = page.getByRole('status');
+  const spoken = page.locator('.head').getByRole('status');
   await expect(spoken).toHaveText('Live');
   await page.getByRole('button', { name: 'Stop' }).click();
   await page.getByRole('button', { name: 'Connect' }).click();
