@@ -65,7 +65,7 @@ test-cluster: setup-build setup-nats ## Run the tests of several nodes on NATS J
 test-proxies: setup-proxies build ## Run the tests behind nginx, HAProxy, Caddy and Apache httpd (4 minutes)
 	@scripts/test.sh proxies
 
-soak: setup-build ## Run 10,000 simulations, 1,000 power cuts, ten minutes of clients that come and go, and a crowd of 15,000 (17 minutes)
+soak: setup-build ## Run 10,000 simulations, 100 faults of a cluster, 1,000 power cuts, ten minutes of clients that come and go, and a crowd of 15,000 (an hour)
 	@scripts/test.sh soak
 
 # The time that each target is fuzzed for.

@@ -31,7 +31,7 @@ pub(crate) fn PublishForm(
 ) -> impl IntoView {
     let message = RwSignal::new(String::new());
     // A further attempt after a failure has the same key, since the first one may have succeeded.
-    // What was changed, or has been published, is another event.
+    // After a change or a success, the next event has another one.
     let key = StoredValue::new(None);
     let publish = move |event: SubmitEvent| {
         event.prevent_default();

@@ -26,6 +26,9 @@ const MAX_SENDERS: usize = 1000;
 /// Number of the last places whose digests are compared with those that other nodes have seen.
 const RECENT: usize = 4096;
 
+/// Adds the place before the first entry, without an import.
+const BEGIN: &str = "INSERT INTO mirror VALUES ('', 0, 0, 0, 0, '', 0, NULL, NULL, NULL, NULL)";
+
 /// The place of a mirror in a cluster's order.
 pub(super) struct Mirror {
     pub stream: String,
@@ -113,7 +116,7 @@ impl Mirror {
 
     /// Makes a log a mirror that has no entries yet.
     pub fn begin(connection: &Connection) -> rusqlite::Result<()> {
-        connection.execute("INSERT INTO mirror VALUES ('', 0, 0, 0, 0, '', 0)", []).map(|_| ())
+        connection.execute(BEGIN, []).map(|_| ())
     }
 
     /// Returns the part that others see.
@@ -216,7 +219,8 @@ impl Mirror {
 }
 
 fn read_import(connection: &Connection) -> rusqlite::Result<Option<ImportProgress>> {
-    let select = "SELECT epoch, digest, up_to, is_complete FROM import";
+    let select = "SELECT imported_epoch, imported_digest, imported_up_to, is_imported FROM mirror
+                  WHERE imported_epoch IS NOT NULL";
     let read = connection.query_row(select, [], |row| {
         let digest = row.get(1).map(i64::cast_unsigned)?;
         let log = ImportId { epoch: row.get(0)?, digest };

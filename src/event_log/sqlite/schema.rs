@@ -63,7 +63,11 @@ pub(super) const MIGRATIONS: [&str; 4] = [
          last INTEGER NOT NULL,
          time INTEGER NOT NULL,
          retention TEXT NOT NULL,
-         is_joining INTEGER NOT NULL
+         is_joining INTEGER NOT NULL,
+         imported_epoch TEXT,
+         imported_digest INTEGER,
+         imported_up_to INTEGER,
+         is_imported INTEGER
      ) STRICT;
      CREATE TABLE marks (
          position INTEGER PRIMARY KEY,
@@ -81,13 +85,7 @@ pub(super) const MIGRATIONS: [&str; 4] = [
          sender TEXT PRIMARY KEY,
          number INTEGER NOT NULL,
          position INTEGER NOT NULL
-     ) STRICT, WITHOUT ROWID;
-     CREATE TABLE import (
-         epoch TEXT NOT NULL,
-         digest INTEGER NOT NULL,
-         up_to INTEGER NOT NULL,
-         is_complete INTEGER NOT NULL
-     ) STRICT;",
+     ) STRICT, WITHOUT ROWID;",
 ];
 /// The current format.
 pub(super) const FORMAT: usize = MIGRATIONS.len();

@@ -202,7 +202,7 @@ fn topics_of(part: &ImportPart) -> impl Iterator<Item = Topic> {
 struct Added {
     /// The row ids of new topics.
     topics: HashMap<Topic, i64>,
-    /// For each event, whether it is new.
+    /// `true` for each event that is new, in their order.
     is_new: Vec<bool>,
 }
 
@@ -240,14 +240,15 @@ fn insert(
         transaction.execute("UPDATE log SET forgotten = max(forgotten, ?1)", [forgotten])?;
     }
     let progress = part.progress();
-    transaction.execute("DELETE FROM import", [])?;
     let values = (
         progress.log.epoch,
         progress.log.digest.cast_signed(),
         progress.up_to,
         progress.is_complete,
     );
-    transaction.execute("INSERT INTO import VALUES (?1, ?2, ?3, ?4)", values).map(|_| ())
+    let update = "UPDATE mirror SET imported_epoch = ?1, imported_digest = ?2,
+                      imported_up_to = ?3, is_imported = ?4";
+    transaction.execute(update, values).map(|_| ())
 }
 
 impl Added {
