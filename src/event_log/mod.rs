@@ -51,7 +51,7 @@ pub use shared_changes::{SharedChange, SharedChanges};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{ImportSource, OpenError, SettleError, SqliteLog, volume_bytes};
 #[cfg(all(test, feature = "sqlite"))]
-pub(crate) use sqlite::{dump, dump_content, random_log, wait_in_place};
+pub(crate) use sqlite::{dump, dump_content, folder, random_log, wait_in_place};
 pub use store::{
     Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, EventStamp, ReadLimit,
     Rejected, TopicFigures,

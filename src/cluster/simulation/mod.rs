@@ -9,11 +9,12 @@ mod import;
 mod order;
 mod world;
 
-use std::{path::Path, thread};
+use std::thread;
 
-use tempfile::TempDir;
-
-use crate::{event_log::wait_in_place, hub::simulation::seeds};
+use crate::{
+    event_log::{folder, wait_in_place},
+    hub::simulation::seeds,
+};
 
 /// Tells how to repeat a run that panics.
 struct Hint(u64);
@@ -23,16 +24,6 @@ impl Drop for Hint {
         if thread::panicking() {
             eprintln!("repeat it with SIMULATION_SEED={}", self.0);
         }
-    }
-}
-
-/// Creates a folder in memory, if the system has such a place.
-fn folder() -> TempDir {
-    let shared_memory = Path::new("/dev/shm");
-    if shared_memory.is_dir() {
-        TempDir::new_in(shared_memory).unwrap()
-    } else {
-        TempDir::new().unwrap()
     }
 }
 

@@ -30,7 +30,7 @@ const RETENTION: Retention = Retention {
 };
 
 /// Creates a folder in memory, if the system has such a place.
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     let shared_memory = Path::new("/dev/shm");
     if shared_memory.is_dir() {
         TempDir::new_in(shared_memory).unwrap()

@@ -54,7 +54,7 @@ pub use import::ImportSource;
 pub use reserve::volume_bytes;
 #[cfg(test)]
 pub(crate) use {
-    import_tests::random_log,
+    import_tests::{folder, random_log},
     in_place::wait_in_place,
     mirror_tests::{dump, dump_content},
 };
