@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
 .PHONY: again help run run-tls run-cluster watch check lint doc unit e2e test test-clients test-cluster test-proxies soak \
-        fuzz build dist client bench bench-cluster bench-page bench-transports pictures setup-build setup-client \
+        fuzz build dist client bench bench-cluster bench-page bench-transports moving-picture pictures setup-build setup-client \
         setup-unit setup-lint setup-test setup-proxies setup-cluster setup-nats
 
 # Tools that scripts/setup.sh has put into folders of their own come first.
@@ -125,6 +125,10 @@ bench-transports: setup-test build ## Measure the transports with /compare in Ch
 pictures: setup-test build ## Save a picture of each page in each state to end2end/pictures
 	@rm -rf end2end/pictures
 	cd end2end && PICTURES=pictures WATERCLOCK_BINARY=$(CURDIR)/$(program) npx playwright test looks
+
+moving-picture: setup-test build ## Make docs/page.gif, the moving picture in README.md, on port 3000
+	@cd end2end/picture && npm ci --no-audit --no-fund --silent
+	@node end2end/picture/make.mjs $(program)
 
 setup-build:
 	@scripts/setup.sh build

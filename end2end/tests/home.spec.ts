@@ -305,12 +305,3 @@ test.describe('an unknown path', () => {
     await expect(page.getByText(`curl -N ${server.url}/events`)).toBeVisible();
   });
 });
-
-// The README's picture. To renew it: `PICTURE=../docs/page.png npx playwright test -g picture`.
-test('has its picture taken', async ({ page, server }, info) => {
-  await server.start();
-  await page.setViewportSize({ width: 860, height: 560 });
-  await page.goto(server.url);
-  await expect.poll(() => count(page), { timeout: 15_000 }).toBeGreaterThanOrEqual(8);
-  await page.screenshot({ path: process.env.PICTURE ?? info.outputPath('page.png') });
-});
