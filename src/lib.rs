@@ -82,7 +82,7 @@ pub use event::{Draft, Event, IdempotencyKey, Name, Topic};
 #[cfg(feature = "sqlite")]
 pub use event_log::SqliteLog;
 #[cfg(feature = "hub")]
-pub use event_log::{EventLog, EventLogError, MemoryLog, Retention};
+pub use event_log::{EventLog, EventLogError, MemoryLog, Retention, RetentionRule};
 #[cfg(feature = "hub")]
 pub use hub::{
     Batch, Delivery, DraftChain, Format, Frame, Hub, PublishError, Publishing, Subscriber,

@@ -157,6 +157,7 @@ async fn apply(node: &Node, raw: &RawEntry) -> Result<(), FollowError> {
         }
         EntryOutcome::NewEpoch(_) => return Err(FollowError::NewEpoch),
         EntryOutcome::Begun
+        | EntryOutcome::Retained
         | EntryOutcome::Imported
         | EntryOutcome::Unchanged
         | EntryOutcome::Repeated => {}

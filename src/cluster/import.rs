@@ -55,7 +55,7 @@ impl ClusterLog {
         let mirror = if is_final {
             mirror
         } else {
-            let retention = settings.retention;
+            let retention = settings.retention.clone();
             let log = Self::follow(mirror, sequencer, settings, Epoch::random().to_string());
             let imported = log.node().import(&source, retention).await;
             let mirror = log.leave().await.ok_or(EventLogError::Stopped)?;
@@ -142,7 +142,7 @@ impl Node {
                 (attempts, last) = (0, import.clone());
             }
             let entry = if import.is_some_and(|import| import.is_complete) {
-                Entry::Begin { epoch: source.epoch(), retention }
+                Entry::Begin { epoch: source.epoch(), retention: retention.clone() }
             } else {
                 Entry::Import(source.part(up_to, size).await?)
             };
@@ -159,7 +159,7 @@ impl Node {
     }
 
     /// Waits until the mirror has applied the entries that the order has now.
-    async fn catch_up_with_order(&self) -> Result<(), JoinError> {
+    pub(super) async fn catch_up_with_order(&self) -> Result<(), JoinError> {
         let unavailable = |elapsed| JoinError::Unreachable(SequencerError::unavailable(elapsed));
         let bounds = timeout(self.timeout, self.sequencer.bounds()).await.map_err(unavailable)?;
         let last = bounds.map_err(JoinError::Unreachable)?.last;

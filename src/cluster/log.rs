@@ -90,10 +90,17 @@ impl ClusterLog {
     ) -> Result<Self, JoinError> {
         let sender = Epoch::random().to_string();
         let mirror = fitting(mirror, &sequencer, settings.timeout, &sender).await?;
-        let NodeSettings { retention, may_begin, .. } = settings;
+        let (retention, may_begin) = (settings.retention.clone(), settings.may_begin);
         let log = Self::follow(mirror, sequencer, settings, sender);
         if log.node.mirrored().retention.is_none() {
-            log.node.begin(retention, may_begin).await?;
+            log.node.begin(&retention, may_begin).await?;
+        }
+        if log.node.mirrored().retention.as_ref() != Some(&retention) {
+            // The cluster may have changed it since the node was a member.
+            match log.node.catch_up_with_order().await {
+                Err(JoinError::Import(error)) => return Err(JoinError::EventLog(error)),
+                caught_up => caught_up?,
+            }
         }
         match log.node.mirrored().retention {
             Some(cluster) if cluster != retention => {
@@ -249,7 +256,7 @@ impl Drop for ClusterLog {
 impl Node {
     /// Begins the order, unless another node does or the node may not, and waits until the mirror
     /// has begun. While the log of a single process is being imported, waits for each part.
-    async fn begin(&self, retention: Retention, may_begin: bool) -> Result<(), JoinError> {
+    async fn begin(&self, retention: &Retention, may_begin: bool) -> Result<(), JoinError> {
         let mut deadline = Instant::now() + self.timeout;
         let (mut import, mut status) = (None, self.status.subscribe());
         loop {
@@ -294,7 +301,7 @@ impl Node {
         }
     }
 
-    async fn try_begin(&self, retention: Retention) -> Result<(), SequencerError> {
+    async fn try_begin(&self, retention: &Retention) -> Result<(), SequencerError> {
         let last = self.sequencer.bounds().await?.last;
         // Others may have proposed before anybody has begun, which changes nothing.
         let kind = if last == 0 { EntryKind::First } else { EntryKind::Other };
@@ -302,7 +309,8 @@ impl Node {
             return Ok(());
         }
         let tag = self.next_tag(&mut *self.proposing.lock().await);
-        let entry = Entry::Begin { epoch: Epoch::random(), retention };
+        let (epoch, retention) = (Epoch::random(), retention.clone());
+        let entry = Entry::Begin { epoch, retention };
         let proposal = Proposal { tag, seen: self.mirrored().place, entry };
         match self.sequencer.propose(proposal.encode(), kind).await {
             Ok(_) | Err(SequencerError::Begun) => Ok(()),
@@ -524,6 +532,19 @@ impl EventLog for ClusterLog {
         Box::pin(async move {
             match self.node.propose(Entry::Delete(topic.clone())).await? {
                 EntryOutcome::Deleted(_, deleted) => Ok(deleted),
+                _ => Err(EventLogError::unconfirmed("the cluster has lost the proposal")),
+            }
+        })
+    }
+
+    /// Changes the retention of all nodes.
+    fn set_retention(&self, retention: Retention) -> EventLogFuture<'_, ()> {
+        Box::pin(async move {
+            if self.node.mirrored().retention.as_ref() == Some(&retention) {
+                return Ok(());
+            }
+            match self.node.propose(Entry::Retain(retention)).await? {
+                EntryOutcome::Retained => Ok(()),
                 _ => Err(EventLogError::unconfirmed("the cluster has lost the proposal")),
             }
         })

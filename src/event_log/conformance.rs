@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{topics::MAX_END_KEYS, *};
 use crate::{
-    event::{Draft, IdempotencyKey, Name},
+    event::{Draft, IdempotencyKey, Name, Topic},
     id::Epoch,
     notice::TopicEnd,
     pattern::{Pattern, Patterns},
@@ -37,10 +37,21 @@ impl TestLog {
         Self { log: Box::new(std::sync::Arc::clone(&log)), sqlite: Some((log, folder)) }
     }
 
+    #[cfg(feature = "sqlite")]
+    fn sqlite_with_clock(
+        retention: Retention,
+        clock: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    ) -> Self {
+        let folder = folder();
+        let now = move || Timestamp::from_millis(clock.load(std::sync::atomic::Ordering::SeqCst));
+        let log = std::sync::Arc::new(SqliteLog::open(folder.path(), retention, now).unwrap());
+        Self { log: Box::new(std::sync::Arc::clone(&log)), sqlite: Some((log, folder)) }
+    }
+
     /// Creates a log of each kind.
     fn all(retention: Retention) -> Vec<Self> {
         vec![
-            Self::memory(retention),
+            Self::memory(retention.clone()),
             #[cfg(feature = "sqlite")]
             Self::sqlite(retention),
         ]
@@ -197,6 +208,10 @@ impl<L: EventLog> EventLog for std::sync::Arc<L> {
 
     fn delete<'a>(&'a self, topic: &'a crate::event::Topic) -> EventLogFuture<'a, u64> {
         L::delete(self, topic)
+    }
+
+    fn set_retention(&self, retention: Retention) -> EventLogFuture<'_, ()> {
+        L::set_retention(self, retention)
     }
 
     fn find<'a>(
@@ -629,6 +644,249 @@ async fn an_event_from_the_past_does_not_drop_those_before_it() {
     }
 }
 
+fn rule(pattern: &str, count: Option<usize>, seconds: Option<u64>) -> RetentionRule {
+    let age = seconds.map(Duration::from_secs);
+    RetentionRule { pattern: pattern.parse().unwrap(), count, age }
+}
+
+/// The time so many seconds before [`NOW`].
+fn seconds_ago(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(NOW.as_millis() - seconds * 1000)
+}
+
+/// Events of topics with a longer and a shorter age, and with other numbers, are kept by these.
+#[tokio::test]
+async fn rules_decide_on_the_topics_that_they_match() {
+    let rules = vec![
+        rule("long.*", None, Some(7200)),
+        rule("short.>", Some(1), Some(600)),
+        rule(">", Some(3), None),
+    ];
+    let age = Duration::from_secs(3600);
+    for log in TestLog::all(Retention { age, rules, ..keeping(10) }) {
+        for (topic, seconds) in [
+            ("long.a", 7300),  // 1, too old
+            ("long.a", 7100),  // 2
+            ("other", 3700),   // 3, too old
+            ("long.b", 3700),  // 4
+            ("short.a", 3000), // 5, too old
+            ("long.b", 3000),  // 6
+            ("other", 3000),   // 7
+            ("short.b", 500),  // 8, one too many
+            ("short.b", 400),  // 9
+            ("long.a", 300),   // 10
+            ("long.a", 200),   // 11
+            ("long.a", 100),   // 12: 2 is one too many
+            ("clock", 0),      // 13
+        ] {
+            log.append_at(vec![draft(topic, "x")], seconds_ago(seconds)).await;
+        }
+        assert_eq!(log.read(">", 0, 99).await, [4, 6, 7, 9, 10, 11, 12, 13]);
+        let dropped = ["long.a", "other", "long.b", "short.a", "short.b", "clock"];
+        assert_eq!(dropped.map(|topic| log.dropped(topic)), [2, 3, 0, 5, 8, 0]);
+        assert_eq!(log.bounds(), (3, 13));
+        let topics = ["short.a", "short.b"].map(|topic| topic.parse().unwrap());
+        let figures = log.log.figures(&topics).await.unwrap();
+        assert_eq!(figures.iter().map(|figures| figures.events).collect::<Vec<_>>(), [0, 1]);
+    }
+}
+
+#[tokio::test]
+async fn an_own_age_of_zero_keeps_only_events_of_now() {
+    for log in TestLog::all(Retention { rules: vec![rule("a", None, Some(0))], ..keeping(10) }) {
+        log.append_at(vec![draft("a", "x"), draft("b", "x")], seconds_ago(1)).await;
+        log.append("ab").await;
+        assert_eq!(log.read(">", 0, 9).await, [2, 3, 4]);
+    }
+}
+
+/// The clock was ahead for the first events of a topic, and then behind.
+#[tokio::test]
+async fn an_own_age_is_not_held_up_by_events_from_the_future() {
+    for log in TestLog::all(Retention { rules: vec![rule("a", None, Some(60))], ..keeping(9) }) {
+        let future = Timestamp::from_millis(NOW.as_millis() + 1_000_000);
+        log.append_at(vec![draft("a", "x"), draft("a", "x")], future).await;
+        log.append_at(vec![draft("b", "x")], seconds_ago(1000)).await;
+        log.append_at(vec![draft("a", "x")], seconds_ago(61)).await;
+        log.append_at(vec![draft("a", "x")], future).await;
+        log.append_at(vec![draft("a", "x")], seconds_ago(60)).await;
+        log.append("a").await;
+        assert_eq!(log.read(">", 0, 9).await, [3, 5, 6, 7]);
+        assert_eq!((log.dropped("a"), log.dropped("b")), (4, 0));
+    }
+}
+
+#[tokio::test]
+async fn the_size_counts_before_longer_ages_and_higher_numbers() {
+    let rules = vec![rule("a", Some(usize::MAX), Some(u64::MAX))];
+    for log in TestLog::all(Retention { bytes: 1 << 20, rules, ..keeping(100) }) {
+        let data = "x".repeat(1000);
+        for _ in 0..40 {
+            log.append_drafts((0..100).map(|_| draft("a", &data)).collect()).await;
+        }
+        let (start, newest) = log.bounds();
+        assert_eq!(newest, 4000);
+        assert!((700..=1000).contains(&(newest - start)), "{start}");
+        assert_eq!(log.dropped("a"), start);
+    }
+}
+
+/// Ends and idempotency keys keep their rules, whichever rule drops the events.
+#[tokio::test]
+async fn ends_outlive_and_keys_share_the_ages_of_their_topics() {
+    let rules = vec![rule("long", None, Some(7200)), rule("short", None, Some(60))];
+    let age = Duration::from_secs(3600);
+    for log in TestLog::all(Retention { age, rules, ..keeping(10) }) {
+        let topics = ["long", "short", "other"];
+        let drafts = || topics.map(|topic| keyed(topic, "x", "p", "k")).into();
+        log.append_at(drafts(), seconds_ago(3700)).await;
+        let end = |topic: &&str| failing(topic, "over");
+        log.append_at(topics[1..].iter().map(end).collect(), seconds_ago(3600)).await;
+        log.append("z").await;
+        assert_eq!(log.read(">", 0, 9).await, [1, 6]);
+        assert_eq!(log.ends(">"), [4, 5]);
+        let again = log.append_drafts(drafts()).await;
+        let again: Vec<_> = again.iter().map(outcome).collect();
+        assert_eq!(again, [Ok(-1), Err(Rejected::Ended), Err(Rejected::Ended)]);
+    }
+}
+
+#[tokio::test]
+async fn the_retention_is_changed_while_the_log_is_open() {
+    let age = Duration::from_secs(3600);
+    for log in TestLog::all(Retention { age, ..keeping(10) }) {
+        for seconds in [3000, 2000, 1000, 0] {
+            let drafts = ["a", "b", "c"].map(|topic| draft(topic, "x"));
+            log.append_at(drafts.into(), seconds_ago(seconds)).await;
+        }
+        let set = async |retention: Retention| {
+            log.log.set_retention(retention).await.unwrap();
+            // Time passes, for the log in memory with an event.
+            log.append("z").await;
+        };
+        set(Retention { age, ..keeping(3) }).await;
+        assert_eq!(log.read("a b c", 0, 99).await, [4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        // A raise brings nothing back.
+        set(Retention { age, ..keeping(10) }).await;
+        assert_eq!(log.dropped("a"), 1);
+        // A shorter age for some, and then for all others.
+        let rules = vec![rule("b", None, Some(1500)), rule("c", Some(1), None)];
+        set(Retention { age, rules: rules.clone(), ..keeping(10) }).await;
+        assert_eq!(log.read("a b c", 0, 99).await, [4, 7, 8, 10, 11, 12]);
+        let long = vec![rule("a", None, Some(9999))];
+        let short = Duration::from_secs(500);
+        set(Retention { age: short, rules: long, ..keeping(10) }).await;
+        assert_eq!(log.read("a b c", 0, 99).await, [4, 7, 10, 11, 12]);
+        // Without the rule, the general age finds the events that it has passed before.
+        set(Retention { age: short, ..keeping(10) }).await;
+        assert_eq!(log.read("a b c", 0, 99).await, [10, 11, 12]);
+        assert_eq!(["a", "b", "c"].map(|topic| log.dropped(topic)), [7, 8, 9]);
+        // A longer age counts from now on.
+        set(Retention { age, ..keeping(10) }).await;
+        log.append_at(vec![draft("a", "x")], seconds_ago(2000)).await;
+        assert_eq!(log.read("a", 0, 99).await, [10, 18]);
+        // Other topics make no room for new ones.
+        set(Retention { topics: 4, age, ..keeping(10) }).await;
+        assert_eq!(
+            log.append_drafts(vec![draft("new", "x")])
+                .await
+                .iter()
+                .map(outcome)
+                .collect::<Vec<_>>(),
+            [Err(Rejected::TooManyTopics)]
+        );
+        set(Retention { bytes: 0, ..keeping(10) }).await;
+        assert!(log.read("a b c", 0, 99).await.is_empty());
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(if cfg!(miri) { 1 } else { 24 }))]
+
+    /// Rules, appends, deletions and changes are compared with a plain filter. The clock goes only
+    /// forward.
+    #[test]
+    fn what_is_kept_by_rules_is_what_a_plain_filter_keeps(
+        steps in proptest::collection::vec((0..16_u8, 0..5_usize, 0..40_u64), 1..80),
+        retentions in proptest::collection::vec(
+            (1..8_usize, 5..60_u64, proptest::collection::vec(
+                (0..5_usize, proptest::option::of(0..6_usize), proptest::option::of(0..200_u64)),
+                0..4,
+            )),
+            1..5,
+        ),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let retentions: Vec<_> = retentions.into_iter().map(|(count, age, rules)| {
+            let patterns = ["a", "*", "b.*", "b.>", ">"];
+            let rules = rules.iter().map(|(n, count, age)| rule(patterns[*n], *count, *age));
+            Retention { age: Duration::from_secs(age), rules: rules.collect(), ..keeping(count) }
+        }).collect();
+        runtime.block_on(compare_with_filter(&steps, &retentions));
+    }
+}
+
+async fn compare_with_filter(steps: &[(u8, usize, u64)], retentions: &[Retention]) {
+    const TOPICS: [&str; 5] = ["a", "c", "b.a", "b.c", "b.c.d"];
+    let clock = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(NOW.as_millis()));
+    let logs = [
+        TestLog::memory(retentions[0].clone()),
+        #[cfg(feature = "sqlite")]
+        TestLog::sqlite_with_clock(retentions[0].clone(), std::sync::Arc::clone(&clock)),
+    ];
+    let (mut retention, mut sequence) = (&retentions[0], 0);
+    // Topics, sequence numbers and times.
+    let mut kept: Vec<(Topic, u64, Timestamp)> = Vec::new();
+    for (action, topic, seconds) in steps {
+        let now = clock.load(std::sync::atomic::Ordering::SeqCst);
+        let topic: Topic = TOPICS[*topic].parse().unwrap();
+        let mut dropped_before = kept.clone();
+        match action {
+            0 => {
+                retention = &retentions[usize::try_from(*seconds).unwrap() % retentions.len()];
+                for log in &logs {
+                    log.log.set_retention(retention.clone()).await.unwrap();
+                }
+            }
+            1 => {
+                for log in &logs {
+                    log.log.delete(&topic).await.unwrap();
+                }
+                kept.retain(|(of, ..)| *of != topic);
+            }
+            2..5 => {
+                let later = now + seconds * 1000;
+                clock.store(later, std::sync::atomic::Ordering::SeqCst);
+            }
+            _ => {}
+        }
+        // Each step appends, since the log in memory has no clock.
+        let now = Timestamp::from_millis(clock.load(std::sync::atomic::Ordering::SeqCst));
+        sequence += 1;
+        for log in &logs {
+            log.append_at(vec![draft(topic.as_str(), "x")], now).await;
+        }
+        kept.push((topic.clone(), sequence, now));
+        dropped_before.push((topic, sequence, now));
+        kept = {
+            let is_kept = |(topic, sequence, time): &(Topic, u64, Timestamp)| {
+                let later = kept.iter().filter(|(of, other, _)| of == topic && other >= sequence);
+                later.count() <= retention.count_of(topic)
+                    && now.since(*time) <= retention.age_of(topic)
+            };
+            kept.iter().filter(|event| is_kept(event)).cloned().collect()
+        };
+        let expected: Vec<_> = kept.iter().map(|(_, sequence, _)| *sequence).collect();
+        for log in &logs {
+            assert_eq!(log.read(">", 0, 999).await, expected, "{retention:?}");
+            for (topic, sequence, _) in &dropped_before {
+                let is_gone = !expected.contains(sequence);
+                assert_eq!(log.dropped(topic.as_str()) >= *sequence, is_gone);
+            }
+        }
+    }
+}
+
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn an_event_from_the_future_does_not_keep_those_behind_it_after_a_restart() {
@@ -636,7 +894,7 @@ async fn an_event_from_the_future_does_not_keep_those_behind_it_after_a_restart(
     let retention = Retention { age, ..Retention::default() };
     let folder = tempfile::tempdir().unwrap();
     let at = |minutes: u64| Timestamp::from_millis(NOW.as_millis() + minutes * 60_000);
-    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    let log = SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap();
     for time in [10_000, 0, 30] {
         log.append(vec![draft("a", "x")], at(time)).await.unwrap();
     }

@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    retention::Retention,
+    retention::{Retention, RetentionRule},
     store::{Appended, Rejected},
 };
 use crate::{
@@ -24,7 +24,10 @@ use crate::{
 
 /// Version of the format. A node that meets an entry of a later one must stop, since it does not
 /// know its effect.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version of entries that the first programs with a cluster understand, too: those without a
+/// rule or a change of the retention.
+const FIRST_VERSION: u32 = 1;
 
 /// An entry that a node proposes.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +73,8 @@ pub enum Entry {
     Append(Vec<Draft>),
     /// The deletion of the events of a topic.
     Delete(Topic),
+    /// Another retention.
+    Retain(Retention),
     /// Some events were lost, or may have been: a new epoch begins.
     Epoch {
         /// The new epoch.
@@ -96,6 +101,9 @@ pub struct SnapshotPart {
     pub parts: usize,
     /// The text of the part.
     pub text: String,
+    /// `true` if the snapshot has rules of the retention, which the first version does not know.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_rules: bool,
 }
 
 /// The state of a mirror at a place, without its events. All of these come from entries after the
@@ -108,7 +116,11 @@ pub struct Snapshot {
     pub at: Mark,
     pub(super) epoch: String,
     pub(super) forgotten: u64,
+    /// The retention at the place of the state.
     pub(super) retention: WireRetention,
+    /// The retention at the base, if it was another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) base_retention: Option<WireRetention>,
     pub(super) topics: Vec<SnapshotTopic>,
     /// The last proposal of each sender: its number and its position.
     pub(super) senders: Vec<(String, u64, u64)>,
@@ -237,7 +249,11 @@ impl Snapshot {
             rest = others;
         }
         let parts = texts.len();
-        let part = |(part, text)| SnapshotPart { id: id.to_owned(), part, parts, text };
+        let has_rules = [Some(&self.retention), self.base_retention.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|retention| !retention.rules.is_empty());
+        let part = |(part, text)| SnapshotPart { id: id.to_owned(), part, parts, text, has_rules };
         texts.into_iter().enumerate().map(part).collect()
     }
 
@@ -298,6 +314,8 @@ pub enum EntryOutcome {
     Repeated,
     /// The log has begun.
     Begun,
+    /// The log has another retention.
+    Retained,
     /// One result for each draft, in order.
     Appended(Vec<Result<Appended, Rejected>>),
     /// The number of deleted events of the topic.
@@ -323,12 +341,24 @@ pub struct NewerEntry {
     pub version: u32,
 }
 
+impl Entry {
+    /// Returns the lowest version of the format that has the entry with all its effects.
+    fn version(&self) -> u32 {
+        match self {
+            Self::Retain(_) => VERSION,
+            Self::Begin { retention, .. } if !retention.rules.is_empty() => VERSION,
+            Self::Snapshot(SnapshotPart { has_rules: true, .. }) => VERSION,
+            _ => FIRST_VERSION,
+        }
+    }
+}
+
 impl Proposal {
     /// Returns the proposal as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let Self { tag, seen, entry } = self;
         let wire = Wire {
-            v: VERSION,
+            v: entry.version(),
             tag: Cow::Borrowed(tag),
             seen: *seen,
             entry: WireEntry::from(entry),
@@ -429,6 +459,7 @@ enum WireEntry<'a> {
     #[serde(borrow)]
     Append(Vec<WireDraft<'a>>),
     Delete(Cow<'a, str>),
+    Retain(WireRetention),
     Epoch {
         epoch: String,
         newest: u64,
@@ -446,6 +477,18 @@ pub(super) struct WireRetention {
     age_ms: u64,
     bytes: usize,
     topics: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<WireRule>,
+}
+
+/// A rule of a retention in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct WireRule {
+    pattern: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    count: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    age_ms: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -472,6 +515,7 @@ impl<'a> From<&'a Entry> for WireEntry<'a> {
             }
             Entry::Append(drafts) => Self::Append(drafts.iter().map(WireDraft::from).collect()),
             Entry::Delete(topic) => Self::Delete(topic.as_str().into()),
+            Entry::Retain(retention) => Self::Retain(WireRetention::from(retention)),
             Entry::Epoch { epoch, newest } => {
                 Self::Epoch { epoch: epoch.to_string(), newest: *newest }
             }
@@ -487,12 +531,13 @@ impl WireEntry<'_> {
         let epoch = |text: String| text.parse().map_err(|_| format!("{text:?} is no epoch"));
         Ok(match self {
             Self::Begin { epoch: text, retention } => {
-                Entry::Begin { epoch: epoch(text)?, retention: retention.into() }
+                Entry::Begin { epoch: epoch(text)?, retention: retention.try_into()? }
             }
             Self::Append(drafts) => {
                 Entry::Append(drafts.into_iter().map(WireDraft::parse).collect::<Result<_, _>>()?)
             }
             Self::Delete(topic) => Entry::Delete(parse_topic(&topic)?),
+            Self::Retain(retention) => Entry::Retain(retention.try_into()?),
             Self::Epoch { epoch: text, newest } => Entry::Epoch { epoch: epoch(text)?, newest },
             Self::Snapshot(part) => Entry::Snapshot(part),
             Self::Import(part) => Entry::Import(part.into_owned()),
@@ -546,16 +591,31 @@ impl WireDraft<'_> {
 
 impl From<&Retention> for WireRetention {
     fn from(retention: &Retention) -> Self {
-        let Retention { count, clock_count, age, bytes, topics } = *retention;
-        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        Self { count, clock_count, age_ms, bytes, topics }
+        let &Retention { count, clock_count, age, bytes, topics, ref rules } = retention;
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let rules = rules.iter().map(|RetentionRule { pattern, count, age }| WireRule {
+            pattern: pattern.to_string(),
+            count: *count,
+            age_ms: age.map(millis),
+        });
+        let rules = rules.collect();
+        Self { count, clock_count, age_ms: millis(age), bytes, topics, rules }
     }
 }
 
-impl From<WireRetention> for Retention {
-    fn from(wire: WireRetention) -> Self {
-        let WireRetention { count, clock_count, age_ms, bytes, topics } = wire;
-        Self { count, clock_count, age: Duration::from_millis(age_ms), bytes, topics }
+impl TryFrom<WireRetention> for Retention {
+    type Error = String;
+
+    fn try_from(wire: WireRetention) -> Result<Self, String> {
+        let WireRetention { count, clock_count, age_ms, bytes, topics, rules } = wire;
+        let parse = |WireRule { pattern, count, age_ms }| {
+            let parsed = pattern.parse().map_err(|error| format!("{pattern:?}: {error}"));
+            let age = age_ms.map(Duration::from_millis);
+            Ok::<_, String>(RetentionRule { pattern: parsed?, count, age })
+        };
+        let rules = rules.into_iter().map(parse).collect::<Result<_, _>>()?;
+        let age = Duration::from_millis(age_ms);
+        Ok(Self { count, clock_count, age, bytes, topics, rules })
     }
 }
 
@@ -566,6 +626,18 @@ mod tests {
     fn proposal(entry: Entry) -> Proposal {
         let tag = Tag { sender: "a".to_owned(), number: 7 };
         Proposal { tag, seen: OrderPlace { position: 41, digest: u64::MAX }, entry }
+    }
+
+    const GENERAL: &str = r#""count":1,"clock_count":2,"age_ms":3,"bytes":4,"topics":5"#;
+
+    fn ruled() -> Retention {
+        let rule = |pattern: &str| RetentionRule::new(pattern.parse().unwrap());
+        let rules = vec![
+            RetentionRule { count: Some(0), age: Some(Duration::from_millis(1)), ..rule("a.>") },
+            RetentionRule { age: Some(Duration::from_millis(u64::MAX)), ..rule("*") },
+            rule("b"),
+        ];
+        Retention { rules, ..Retention::default() }
     }
 
     fn imported(name: &str, key: Option<&str>) -> ImportedEvent {
@@ -591,6 +663,7 @@ mod tests {
         ];
         for entry in [
             Entry::Begin { epoch: Epoch::new(3), retention: Retention::default() },
+            Entry::Begin { epoch: Epoch::new(3), retention: ruled() },
             Entry::Append(drafts),
             Entry::Append(Vec::new()),
             Entry::Delete("a.b".parse().unwrap()),
@@ -600,7 +673,9 @@ mod tests {
                 part: 1,
                 parts: 2,
                 text: "{\"ä".to_owned(),
+                has_rules: true,
             }),
+            Entry::Retain(ruled()),
             Entry::Import(ImportPart {
                 log: ImportId { epoch: Epoch::new(3).to_string(), digest: u64::MAX },
                 after: 0,
@@ -621,8 +696,8 @@ mod tests {
     #[test]
     fn entries_of_others_are_told_from_newer_ones() {
         let decode = |text: &str| Sequenced::decode(9, Timestamp::from_millis(0), text.as_bytes());
-        let newer = decode(r#"{"v":2,"merge":[]}"#).unwrap_err();
-        assert_eq!(newer, NewerEntry { position: 9, version: 2 });
+        let newer = decode(r#"{"v":3,"merge":[]}"#).unwrap_err();
+        assert_eq!(newer, NewerEntry { position: 9, version: 3 });
         let entry = |entry: &str| {
             let (tag, seen) = (r#"{"sender":"a","number":1}"#, r#"{"position":0,"digest":0}"#);
             format!(r#"{{"v":1,"tag":{tag},"seen":{seen},"entry":{entry}}}"#)
@@ -637,10 +712,56 @@ mod tests {
             &entry(r#""merge""#),
             &entry(r#"{"merge":[]}"#),
             &entry(r#"{"delete":"a..b"}"#),
+            &entry(&format!(r#"{{"retain":{{{GENERAL},"rules":[{{"pattern":"a..b"}}]}}}}"#)),
             &entry(r#"{"append":[{"topic":"a","name":"gap","data":""}]}"#),
         ] {
             assert_eq!(found(text), Entry::Foreign, "{text}");
         }
+    }
+
+    /// An older program must neither overlook rules and changes, nor stop without them.
+    #[test]
+    fn only_entries_with_rules_or_changes_of_the_retention_are_newer() {
+        let version = |entry| {
+            let bytes = proposal(entry).encode();
+            serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["v"].as_u64().unwrap()
+        };
+        let begin = |retention| Entry::Begin { epoch: Epoch::new(3), retention };
+        assert_eq!(version(begin(Retention::default())), 1);
+        assert_eq!(version(begin(ruled())), 2);
+        assert_eq!(version(Entry::Append(Vec::new())), 1);
+        assert_eq!(version(Entry::Retain(Retention::default())), 2);
+        let mark = Mark { place: OrderPlace::default(), last: 0, time_ms: 0, newest: 0 };
+        let plain = WireRetention::from(&Retention::default());
+        let snapshot = Snapshot {
+            base: mark,
+            at: mark,
+            epoch: Epoch::new(3).to_string(),
+            forgotten: 0,
+            retention: plain.clone(),
+            base_retention: None,
+            topics: Vec::new(),
+            senders: Vec::new(),
+            refused: Vec::new(),
+        };
+        for (base, at, expected) in [
+            (None, plain.clone(), 1),
+            (Some(plain.clone()), plain.clone(), 1),
+            (None, WireRetention::from(&ruled()), 2),
+            (Some(WireRetention::from(&ruled())), plain, 2),
+        ] {
+            let snapshot = Snapshot { base_retention: base, retention: at, ..snapshot.clone() };
+            let parts = snapshot.split("a", 40);
+            let versions = parts.iter().cloned().map(|part| version(Entry::Snapshot(part)));
+            assert!(versions.into_iter().all(|version| version == expected));
+            assert_eq!(Snapshot::collect(parts), [snapshot]);
+        }
+        // As the first version has written it.
+        let old =
+            format!(r#"{{"begin":{{"epoch":"{}","retention":{{{GENERAL}}}}}}}"#, Epoch::new(3));
+        let old = serde_json::from_str::<WireEntry<'_>>(&old).unwrap().parse().unwrap();
+        let Entry::Begin { retention, .. } = old else { panic!("{old:?}") };
+        assert_eq!((retention.bytes, retention.rules), (4, Vec::new()));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
     future::ready,
+    mem,
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -35,7 +37,6 @@ const OVERHEAD: usize = 256;
 #[derive(Debug)]
 pub struct MemoryLog {
     epoch: Epoch,
-    retention: Retention,
     contents: Mutex<MemoryContents>,
     topics: Topics<TopicSequences>,
 }
@@ -45,6 +46,9 @@ type TopicSequences = Mutex<VecDeque<u64>>;
 
 #[derive(Debug)]
 struct MemoryContents {
+    retention: Retention,
+    /// `true` if a rule of the retention has an age.
+    has_own_ages: bool,
     /// The kept events, by sequence number.
     events: BTreeMap<u64, Event>,
     /// Approximate size of the kept events.
@@ -55,20 +59,91 @@ struct MemoryContents {
     /// The inverse of `sequence_of`.
     key_of: HashMap<u64, IdempotencyKey>,
     ages: AgeMarks,
+    /// Up to this sequence number, all kept events are of topics with an age of their own.
+    passed: u64,
+    due: DueTopics,
     times: TimeRuns,
 }
 
+/// The topics that have events and an age of their own, by the time at which an event may become
+/// too old.
+#[derive(Debug, Default)]
+struct DueTopics {
+    /// By the time in milliseconds, and by a number that no other topic has.
+    by_time: BTreeMap<(u64, u64), Topic>,
+    /// The inverse.
+    time_of: HashMap<Topic, (u64, u64)>,
+    /// The last number.
+    number: u64,
+}
+
+impl DueTopics {
+    /// Notes an event of a topic with an age of its own.
+    fn add(&mut self, topic: &Topic, time: Timestamp, age: Duration) {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.add_at(topic, time.as_millis().saturating_add(age));
+    }
+
+    fn add_at(&mut self, topic: &Topic, due: u64) {
+        let known = self.time_of.get(topic).copied();
+        if known.is_some_and(|(known, _)| known <= due) {
+            return;
+        }
+        if let Some(known) = known {
+            self.by_time.remove(&known);
+        }
+        self.number += 1;
+        self.by_time.insert((due, self.number), topic.clone());
+        self.time_of.insert(topic.clone(), (due, self.number));
+    }
+
+    /// Takes the next topic that may have an event that is too old.
+    fn take(&mut self, now: Timestamp) -> Option<Topic> {
+        let first = self.by_time.first_entry()?;
+        if first.key().0 >= now.as_millis() {
+            return None;
+        }
+        let topic = first.remove();
+        self.time_of.remove(&topic);
+        Some(topic)
+    }
+}
+
 impl MemoryContents {
-    fn new(retention: &Retention) -> Self {
+    fn new(retention: Retention) -> Self {
         Self {
+            has_own_ages: retention.has_own_ages(),
             events: BTreeMap::new(),
             bytes: 0,
             newest: 0,
             sequence_of: HashMap::new(),
             key_of: HashMap::new(),
-            ages: AgeMarks::new(retention),
+            ages: AgeMarks::new(&retention),
+            passed: 0,
+            due: DueTopics::default(),
             times: TimeRuns::new(),
+            retention,
         }
+    }
+
+    /// Changes the retention. Drops what exceeds the new numbers and the new size.
+    fn set_retention(&mut self, retention: Retention, topics: &Topics<TopicSequences>) {
+        self.has_own_ages = retention.has_own_ages();
+        self.ages = AgeMarks::new(&retention);
+        for (sequence, event) in &self.events {
+            self.ages.add(*sequence, event.time);
+        }
+        (self.passed, self.due, self.retention) = (0, DueTopics::default(), retention);
+        topics.forget_bounds();
+        for entry in topics.all() {
+            self.drop_over_count(&entry, topics);
+            if entry.count() > 0 && entry.bounds(&self.retention).own_age.is_some() {
+                // The next append looks at its events.
+                self.due.add_at(&entry.topic, 0);
+            }
+        }
+        self.drop_over_bytes(topics);
+        self.forget_dropped();
     }
 
     fn start(&self) -> u64 {
@@ -81,7 +156,6 @@ impl MemoryContents {
         time: Timestamp,
         epoch: Epoch,
         topics: &Topics<TopicSequences>,
-        max_topics: usize,
     ) -> Result<Appended, Rejected> {
         let end = topics.get(&draft.topic).and_then(|entry| entry.end());
         if let Some(end) = &end
@@ -114,7 +188,7 @@ impl MemoryContents {
             entry
         } else {
             if let Some(empty) =
-                topics.to_forget(&draft.topic, max_topics, &TopicChanges::default())?
+                topics.to_forget(&draft.topic, self.retention.topics, &TopicChanges::default())?
             {
                 topics.forget(&empty);
             }
@@ -137,6 +211,11 @@ impl MemoryContents {
         self.bytes += OVERHEAD + event.data.len();
         entry.place.lock().push_back(sequence);
         entry.add((sequence, time), event.data.len());
+        if self.has_own_ages
+            && let Some(age) = entry.bounds(&self.retention).own_age
+        {
+            self.due.add(&event.topic, time, age);
+        }
         if let Some(key) = key {
             self.key_of.insert(sequence, key.1.clone());
             self.sequence_of.insert(key, sequence);
@@ -146,32 +225,95 @@ impl MemoryContents {
     }
 
     /// Drops the events that exceed the retention, after an append to `topic`.
-    fn drop_excess(
-        &mut self,
-        topic: &Topic,
-        topics: &Topics<TopicSequences>,
-        retention: &Retention,
-        now: Timestamp,
-    ) {
+    fn drop_excess(&mut self, topic: &Topic, topics: &Topics<TopicSequences>, now: Timestamp) {
         if let Some(entry) = topics.get(topic) {
-            while entry.count() > retention.count_of(topic)
-                && let Some(oldest) = entry.first_after(0)
-            {
-                self.drop_event(oldest, topics);
-                topics.note([topic]);
-            }
+            self.drop_over_count(&entry, topics);
         }
+        if self.has_own_ages {
+            self.drop_by_own_ages(topics, now);
+        }
+        self.drop_over_bytes(topics);
         let too_old = self.ages.newest_too_old(now);
-        while let Some((&oldest, event)) = self.events.first_key_value()
-            && (self.bytes > retention.bytes
-                || oldest <= too_old && !is_young(event.time, now, retention.age))
+        while let Some((&oldest, event)) = self.events.range(self.passed + 1..).next()
+            && oldest <= too_old
+        {
+            let topic = event.topic.clone();
+            let entry = if self.has_own_ages { topics.get(&topic) } else { None };
+            if entry.is_some_and(|entry| entry.bounds(&self.retention).own_age.is_some()) {
+                self.passed = oldest;
+                continue;
+            }
+            if is_young(event.time, now, self.retention.age) {
+                break;
+            }
+            self.drop_event(oldest, topics);
+            topics.note([&topic]);
+        }
+        self.forget_dropped();
+    }
+
+    fn drop_over_count(
+        &mut self,
+        entry: &TopicEntry<TopicSequences>,
+        topics: &Topics<TopicSequences>,
+    ) {
+        while entry.count() > entry.bounds(&self.retention).count
+            && let Some(oldest) = entry.first_after(0)
+        {
+            self.drop_event(oldest, topics);
+            topics.note([&entry.topic]);
+        }
+    }
+
+    fn drop_over_bytes(&mut self, topics: &Topics<TopicSequences>) {
+        while self.bytes > self.retention.bytes
+            && let Some((&oldest, event)) = self.events.first_key_value()
         {
             let topic = event.topic.clone();
             self.drop_event(oldest, topics);
             topics.note([&topic]);
         }
+    }
+
+    /// Drops the events that are too old by the ages of their topics.
+    fn drop_by_own_ages(&mut self, topics: &Topics<TopicSequences>, now: Timestamp) {
+        let due: Vec<_> = std::iter::from_fn(|| self.due.take(now)).collect();
+        for topic in due {
+            let Some(entry) = topics.get(&topic) else { continue };
+            let Some(age) = entry.bounds(&self.retention).own_age else { continue };
+            // An event with a time in the future is too old if a later one is.
+            let (mut too_old, mut undecided, mut next): (_, _, Option<Timestamp>) = (0, 0, None);
+            for sequence in entry.place.lock().iter() {
+                let Some(event) = self.events.get(sequence) else { continue };
+                let is_young = is_young(event.time, now, age);
+                if is_young || event.time > now {
+                    undecided += 1;
+                    next = Some(next.map_or(event.time, |next| next.min(event.time)));
+                } else {
+                    too_old += mem::take(&mut undecided) + 1;
+                    next = None;
+                }
+                if is_young {
+                    break;
+                }
+            }
+            for _ in 0..too_old {
+                if let Some(oldest) = entry.first_after(0) {
+                    self.drop_event(oldest, topics);
+                    topics.note([&topic]);
+                }
+            }
+            if let Some(next) = next {
+                self.due.add(&topic, next, age);
+            }
+        }
+    }
+
+    /// Forgets the times of dropped events.
+    fn forget_dropped(&mut self) {
         let start = self.start();
         self.ages.forget(start);
+        self.ages.pass(self.passed);
         self.times.forget(start);
     }
 
@@ -212,8 +354,8 @@ impl MemoryContents {
 impl MemoryLog {
     /// Creates an empty log.
     pub fn new(epoch: Epoch, retention: Retention) -> Self {
-        let contents = Mutex::new(MemoryContents::new(&retention));
-        Self { epoch, retention, contents, topics: Topics::default() }
+        let contents = Mutex::new(MemoryContents::new(retention));
+        Self { epoch, contents, topics: Topics::default() }
     }
 }
 
@@ -292,9 +434,9 @@ impl EventLog for MemoryLog {
         let mut contents = self.contents.lock();
         let append = |draft| {
             let topics = &self.topics;
-            let appended = contents.append(draft, time, self.epoch, topics, self.retention.topics);
+            let appended = contents.append(draft, time, self.epoch, topics);
             if let Ok(Appended { event, is_duplicate: false }) = &appended {
-                contents.drop_excess(&event.topic, topics, &self.retention, time);
+                contents.drop_excess(&event.topic, topics, time);
             }
             appended
         };
@@ -358,10 +500,14 @@ impl EventLog for MemoryLog {
             }
             self.topics.note([topic]);
         }
-        let start = contents.start();
-        contents.ages.forget(start);
-        contents.times.forget(start);
+        contents.forget_dropped();
         Box::pin(ready(Ok(kept.len() as u64)))
+    }
+
+    /// Changes the retention. Events that are too old are dropped by the next append, as ever.
+    fn set_retention(&self, retention: Retention) -> EventLogFuture<'_, ()> {
+        self.contents.lock().set_retention(retention, &self.topics);
+        Box::pin(ready(Ok(())))
     }
 
     fn before(&self, time: Timestamp) -> EventLogFuture<'_, u64> {

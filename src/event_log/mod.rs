@@ -46,7 +46,7 @@ pub use changed_topics::{ChangedTopics, TopicWatch};
 pub use drops::Dropped;
 pub use memory::MemoryLog;
 pub use other_nodes::{OtherNodes, OtherNodesFuture, OwnReaders, Readers};
-pub use retention::Retention;
+pub use retention::{Retention, RetentionRule};
 pub use shared_changes::{SharedChange, SharedChanges};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{ImportSource, OpenError, SettleError, SqliteLog, volume_bytes};

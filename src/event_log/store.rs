@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    changed_topics::ChangedTopics, drops::Dropped, other_nodes::OtherNodes,
+    changed_topics::ChangedTopics, drops::Dropped, other_nodes::OtherNodes, retention::Retention,
     shared_changes::SharedChanges,
 };
 use crate::{
@@ -183,6 +183,19 @@ pub trait EventLog: Send + Sync + 'static {
     /// If the events could not be deleted. Some of them may be gone then. The others can be read
     /// again, and no longer count as dropped.
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64>;
+
+    /// Changes the events that the log keeps. Those that exceed the new bounds are dropped soon, and
+    /// those that exceeded the old ones alone stay, unless they are gone already. Of a log that
+    /// several nodes write to, this changes all nodes. By default, fails.
+    ///
+    /// # Errors
+    ///
+    /// If the retention could not be changed.
+    fn set_retention(&self, retention: Retention) -> EventLogFuture<'_, ()> {
+        drop(retention);
+        let error = EventLogError::new("this event log cannot change what it keeps");
+        Box::pin(ready(Err(error)))
+    }
 
     /// Finds the event of a topic that was appended with a key. Returns `None` if it is no longer
     /// kept or is damaged, and by default.

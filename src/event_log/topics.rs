@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     changed_topics::ChangedTopics,
     drops::{Dropped, ForgottenDrops},
+    retention::{Retention, TopicBounds},
     store::{EventStamp, Rejected, TopicFigures},
     topic_map::TopicMap,
 };
@@ -75,6 +76,8 @@ pub(super) struct TopicEntry<T> {
     newest: AtomicU64,
     drops: Mutex<TopicDrops>,
     kept: Mutex<KeptEvents>,
+    /// The bounds by the rules of the log's retention, once somebody has asked for them.
+    bounds: Mutex<Option<TopicBounds>>,
     end: Mutex<Option<Arc<StoredEnd>>>,
 }
 
@@ -263,6 +266,7 @@ impl<T> TopicEntry<T> {
             newest: AtomicU64::new(0),
             drops: Mutex::new(drops),
             kept: Mutex::default(),
+            bounds: Mutex::default(),
             end: Mutex::default(),
         }
     }
@@ -291,6 +295,15 @@ impl<T> TopicEntry<T> {
     /// more if the topic were forgotten.
     fn gone(&self) -> u64 {
         self.dropped().max(self.end().map_or(0, |end| end.sequence))
+    }
+
+    /// Returns the bounds of the topic. Its name is compared with the rules only once, until
+    /// [`Topics::forget_bounds`].
+    pub fn bounds(&self, retention: &Retention) -> TopicBounds {
+        if retention.rules.is_empty() {
+            return retention.bounds_of(&self.topic);
+        }
+        *self.bounds.lock().get_or_insert_with(|| retention.bounds_of(&self.topic))
     }
 
     /// Number of kept events.
@@ -404,8 +417,14 @@ impl<T> Topics<T> {
         self.entries.read().by_topic.get(topic).cloned()
     }
 
+    /// Forgets the bounds of all topics, since the log's retention changes.
+    pub fn forget_bounds(&self) {
+        for entry in self.all() {
+            *entry.bounds.lock() = None;
+        }
+    }
+
     /// Returns all entries.
-    #[cfg(feature = "sqlite")]
     pub fn all(&self) -> Vec<Arc<TopicEntry<T>>> {
         self.entries.read().by_topic.values().cloned().collect()
     }

@@ -280,6 +280,17 @@ impl Hub {
         deleted.map_err(EventLogError::unconfirmed)?
     }
 
+    /// Changes the events that the log keeps. Those that exceed the new bounds are dropped soon, and
+    /// a subscriber that has not read them yet receives a gap. Bounds that were raised count for
+    /// later drops. In a cluster, this changes all nodes.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not change its retention.
+    pub async fn set_retention(&self, retention: Retention) -> Result<(), EventLogError> {
+        self.state.log.set_retention(retention).await
+    }
+
     /// Returns topics that pass the filter and have events or have ended, after the topic `after`,
     /// at most `limit`. They are ordered by their first tokens, then by their second ones, and so
     /// on.

@@ -273,6 +273,7 @@ impl Options {
             bytes,
             // The clock has a topic of its own in addition.
             topics: self.max_topics.saturating_add(1),
+            rules: Vec::new(),
         }
     }
 

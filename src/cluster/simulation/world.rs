@@ -315,7 +315,7 @@ impl World {
     }
 
     fn turn_of(&mut self, number: usize) {
-        let (order, retention) = (Arc::clone(&self.order), self.retention);
+        let (order, retention) = (Arc::clone(&self.order), self.retention.clone());
         let turns = self.random.usize(1..10);
         let node = &mut self.nodes[number];
         let life = node.life.get_or_insert_with(|| {
@@ -356,6 +356,11 @@ impl World {
             }
             // Nobody has begun the order yet, and this node cannot.
             Some(Err(JoinError::Unreachable(_) | JoinError::StartAgain(_))) => node.life = None,
+            // Another node has changed it. Now the operator starts this one with the same options.
+            Some(Err(JoinError::Retention { cluster, .. })) => {
+                self.retention = *cluster;
+                node.life = None;
+            }
             Some(Err(error)) => panic!("node {number}: {error:?}"),
             None => {}
         }

@@ -28,6 +28,7 @@ const UNLIMITED: Retention = Retention {
     age: Duration::MAX,
     bytes: usize::MAX / 2,
     topics: usize::MAX,
+    rules: Vec::new(),
 };
 /// Suffix of the folder with the mirror.
 const SUFFIX: &str = "-import";

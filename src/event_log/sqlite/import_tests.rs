@@ -27,6 +27,7 @@ const RETENTION: Retention = Retention {
     age: Duration::from_secs(1000),
     bytes: 1 << 20,
     topics: 10,
+    rules: Vec::new(),
 };
 
 /// Creates a folder in memory, if the system has such a place.
@@ -261,15 +262,13 @@ async fn a_log_that_has_changed_is_another_one() {
     random_log(folder.path(), 3).await;
     let id = source(&folder).await.id().clone();
     assert_eq!(*source(&folder).await.id(), id);
-    let log = SqliteLog::open(folder.path(), UNTOUCHED, || Timestamp::from_millis(NOW)).unwrap();
+    let log = SqliteLog::open(folder.path(), RETENTION, || Timestamp::from_millis(NOW)).unwrap();
     let limit = ReadLimit { count: 1, bytes: 1 };
     let events = log.read(&all(), 0, limit).await.unwrap();
     assert!(log.delete(&events[0].topic).await.unwrap() > 0);
     drop(log);
     assert_ne!(*source(&folder).await.id(), id);
 }
-
-const UNTOUCHED: Retention = Retention { topics: 10, ..RETENTION };
 
 #[tokio::test]
 async fn a_node_begins_with_a_snapshot_whose_base_is_within_the_import() {

@@ -84,7 +84,8 @@ impl Mirror {
             let place = OrderPlace { position: row.get(1)?, digest: digest(2)? };
             let time = Timestamp::from_millis(row.get(4)?);
             let retention = serde_json::from_str::<WireRetention>(row.get_ref(5)?.as_str()?);
-            let retention = retention.ok().map(Retention::from);
+            let retention =
+                retention.ok().and_then(|retention| Retention::try_from(retention).ok());
             let joining = row.get::<_, bool>(6)?.then(|| Joining { refused: HashSet::new() });
             Ok((row.get(0)?, place, digest(3)?, time, retention, joining))
         });
@@ -126,7 +127,7 @@ impl Mirror {
             stream: stream.clone(),
             place: *place,
             last: *last,
-            retention: *retention,
+            retention: retention.clone(),
             is_joining: joining.is_some(),
             doubt: *doubt,
             import: import.clone(),

@@ -31,6 +31,7 @@ impl Order {
     fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let retention = Retention {
+            rules: Vec::new(),
             count: random.usize(1..20),
             clock_count: 3,
             age: Duration::from_millis(random.u64(1000..60_000)),

@@ -557,6 +557,11 @@ impl EventLog for SqliteLog {
         Box::pin(async move { while drops.changed().await.is_ok() {} })
     }
 
+    /// Changes the retention, unless the log is a mirror.
+    fn set_retention(&self, retention: Retention) -> EventLogFuture<'_, ()> {
+        Box::pin(self.mirror_command(move |writer| writer.set_retention(retention)))
+    }
+
     fn find<'a>(
         &'a self,
         topic: &'a Topic,

@@ -25,7 +25,7 @@ use crate::{
 const APPLICATION_ID: usize = 0x7763_6c6b;
 /// Each migration brings a file of the format before it to its own. A new file has format 0. They
 /// come before the repair, so none of them may depend on the content of rows.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     "CREATE TABLE log (epoch TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT;
      CREATE TABLE topics (
          id INTEGER PRIMARY KEY,
@@ -86,6 +86,8 @@ pub(super) const MIGRATIONS: [&str; 4] = [
          number INTEGER NOT NULL,
          position INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;",
+    // The retention of a cluster before the entry at each position that has changed it.
+    "CREATE TABLE retentions (position INTEGER PRIMARY KEY, retention TEXT NOT NULL) STRICT;",
 ];
 /// The current format.
 pub(super) const FORMAT: usize = MIGRATIONS.len();

@@ -114,7 +114,7 @@ async fn events_that_could_not_be_deleted_are_read_again() {
 async fn events_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 2, ..Retention::default() };
-    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    let log = SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap();
     append(&log, "aaab").await;
     let key = IdempotencyKey { publisher: "me".to_owned(), key: "k".to_owned() };
     let keyed = draft("c").with_key(key);
@@ -123,7 +123,7 @@ async fn events_survive_a_restart() {
     let (bounds, events) = (log.bounds(), log.read(&all(), 0, MANY).await.unwrap());
     drop(log);
 
-    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    let log = SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap();
     assert_eq!(log.bounds(), bounds);
     assert_eq!(log.read(&all(), 0, MANY).await.unwrap(), events);
     assert_eq!(log.dropped(&Topic::clock().into()), 0);
@@ -139,7 +139,7 @@ async fn numbers_of_dropped_events_are_not_reused_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 0, topics: 1, ..Retention::default() };
     for newest in [2, 4] {
-        let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+        let log = SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap();
         append(&log, "a").await;
         log.tidy().await;
         append(&log, "b").await;
@@ -467,7 +467,7 @@ async fn only_the_user_of_the_server_may_read_its_files() {
 async fn a_drop_that_fails_is_no_gap() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 2, ..Retention::default() };
-    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    let log = SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap();
     append(&log, "aaa").await;
     let fail = "CREATE TRIGGER fail BEFORE DELETE ON events BEGIN SELECT RAISE(FAIL, ''); END";
     database(&folder).execute_batch(fail).unwrap();
@@ -484,7 +484,7 @@ async fn a_drop_that_fails_is_no_gap() {
 async fn a_read_waits_for_the_drop_of_events_that_it_may_have_missed() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 3, ..Retention::default() };
-    let log = Arc::new(SqliteLog::open(folder.path(), retention, || NOW).unwrap());
+    let log = Arc::new(SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap());
     append(&log, "aaab").await;
     let topic = |name: &str| Patterns::from(name.parse::<Topic>().unwrap());
     let sequences =
@@ -539,7 +539,7 @@ async fn a_full_disk_fails_appends_but_not_reads() {
 async fn a_failed_drop_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 2, ..Retention::default() };
-    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    let log = SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap();
     // The next one by itself is long after the test.
     log.tidy().await;
     append(&log, "aaa").await;
@@ -660,7 +660,7 @@ async fn a_log_whose_disk_hangs_says_so() {
 async fn a_burst_exceeds_the_size_only_a_little() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { bytes: 2 << 20, ..Retention::default() };
-    let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+    let log = SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap();
     // Small events first, of which many must go for one large one.
     for _ in 0..10 {
         log.append(vec![draft("a"); 1000], NOW).await.unwrap();
@@ -677,7 +677,7 @@ async fn a_burst_exceeds_the_size_only_a_little() {
 async fn concurrent_readers_miss_only_events_that_count_as_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { count: 10, ..Retention::default() };
-    let log = Arc::new(SqliteLog::open(folder.path(), retention, || NOW).unwrap());
+    let log = Arc::new(SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap());
     let is_over = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = ["z.>", "z.1 z.2", ">"]
         .into_iter()
@@ -866,7 +866,7 @@ async fn a_damaged_event_costs_only_itself() {
 
         // It does not keep itself, or those behind it.
         let retention = Retention { count: 0, ..Retention::default() };
-        let log = SqliteLog::open(folder.path(), retention, || NOW).unwrap();
+        let log = SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap();
         log.tidy().await;
         log.tidy().await;
         let left = replay(&log, ">").await;
@@ -887,19 +887,19 @@ async fn a_wrong_bit_in_one_time_drops_no_other_event() {
     let retention = Retention::default();
     for bit in 0..63 {
         let folder = tempfile::tempdir().unwrap();
-        let log = SqliteLog::open(folder.path(), retention, move || now).unwrap();
+        let log = SqliteLog::open(folder.path(), retention.clone(), move || now).unwrap();
         log.append(vec![draft("a"); 9], now).await.unwrap();
         drop(log);
         // SQLite has no operator for it.
         let flip = format!("(time | (1 << {bit})) - (time & (1 << {bit}))");
         damage(&folder, &format!("UPDATE events SET time = {flip} WHERE sequence = 5"));
-        let log = SqliteLog::open(folder.path(), retention, move || now).unwrap();
+        let log = SqliteLog::open(folder.path(), retention.clone(), move || now).unwrap();
         log.tidy().await;
         assert_eq!((log.bounds().start, log.dropped(&all())), (0, 0), "{bit}");
         drop(log);
         // It is dropped with the others.
         let later = Timestamp::from_millis(now.as_millis() + 3 * 24 * 60 * 60 * 1000);
-        let log = SqliteLog::open(folder.path(), retention, move || later).unwrap();
+        let log = SqliteLog::open(folder.path(), retention.clone(), move || later).unwrap();
         log.append(vec![draft("a")], later).await.unwrap();
         log.tidy().await;
         assert_eq!(log.bounds().start, 9, "{bit}");

@@ -252,6 +252,15 @@ impl EventLog for SimulatedLog {
         self.read_late(move |log| log.read_before(topics, before, limit))
     }
 
+    fn set_retention(&self, retention: Retention) -> EventLogFuture<'_, ()> {
+        Box::pin(async move {
+            self.0.delay().await;
+            let changed = self.0.log.set_retention(retention).await;
+            self.0.note_drops().await;
+            changed
+        })
+    }
+
     fn find<'a>(
         &'a self,
         topic: &'a Topic,

@@ -9,6 +9,7 @@ use super::{
     super::{index::Index, mirror::EntryStep},
     OVERHEAD, SLICE, Writer,
     append::Placed,
+    retention::Excess,
 };
 use crate::{
     event::Topic,
@@ -55,7 +56,8 @@ impl Writer {
             return Ok(if is_repeated { EntryOutcome::Repeated } else { EntryOutcome::Unchanged });
         }
         Ok(match change {
-            Entry::Begin { epoch, retention } => self.apply_begin(step, *epoch, *retention)?,
+            Entry::Begin { epoch, retention } => self.apply_begin(step, *epoch, retention)?,
+            Entry::Retain(retention) => self.apply_retain(step, retention)?,
             Entry::Append(drafts) => {
                 let drafts = drafts.clone();
                 let record = |transaction: &Transaction<'_>,
@@ -85,22 +87,43 @@ impl Writer {
         &mut self,
         step: EntryStep<'_>,
         epoch: Epoch,
-        retention: Retention,
+        retention: &Retention,
     ) -> Result<EntryOutcome, EventLogError> {
-        let text = serde_json::to_string(&WireRetention::from(&retention));
-        let text = text.map_err(EventLogError::new)?;
+        let text = json(retention)?;
         self.advance(step, |transaction| {
             transaction.execute("UPDATE mirror SET retention = ?1", [text])?;
             transaction.execute("UPDATE log SET epoch = ?1", [epoch.to_string()]).map(|_| ())
         })?;
         self.shared.index.lock().epoch = epoch;
-        self.retention = retention;
         if let Some(mirror) = &mut self.mirror {
-            mirror.retention = Some(retention);
+            mirror.retention = Some(retention.clone());
             mirror.is_importing = false;
             *self.shared.mirrored.lock() = Some(mirror.mirrored());
         }
+        self.retain(retention.clone());
         Ok(EntryOutcome::Begun)
+    }
+
+    /// Changes the retention. What exceeds the new one is dropped at the next place in the order
+    /// where all nodes do so.
+    fn apply_retain(
+        &mut self,
+        step: EntryStep<'_>,
+        retention: &Retention,
+    ) -> Result<EntryOutcome, EventLogError> {
+        let (before, text) = (json(&self.retention)?, json(retention)?);
+        let position = step.place.position;
+        self.advance(step, |transaction| {
+            transaction.execute("UPDATE mirror SET retention = ?1", [text])?;
+            let insert = "INSERT INTO retentions VALUES (?1, ?2)";
+            transaction.execute(insert, (position, before)).map(|_| ())
+        })?;
+        if let Some(mirror) = &mut self.mirror {
+            mirror.retention = Some(retention.clone());
+            *self.shared.mirrored.lock() = Some(mirror.mirrored());
+        }
+        self.retain(retention.clone());
+        Ok(EntryOutcome::Retained)
     }
 
     fn apply_epoch(
@@ -176,14 +199,14 @@ impl Writer {
     /// Drops all events that exceed the retention at a time.
     fn drop_all_excess(&mut self, time: Timestamp) -> Result<(), EventLogError> {
         let mut drop_slice = || {
-            let excess = self.excess(SLICE, Some(time))?;
-            self.drop_events(&excess)?;
-            Ok(excess.len())
+            let Excess { events, is_all } = self.excess(SLICE, Some(time))?;
+            self.drop_events(&events)?;
+            Ok(is_all)
         };
         loop {
             match drop_slice() {
-                Ok(SLICE) => {}
-                Ok(_) => return Ok(()),
+                Ok(false) => {}
+                Ok(true) => return Ok(()),
                 Err(error) => return Err(self.classify(error)),
             }
         }
@@ -196,6 +219,11 @@ impl Writer {
         let data: u64 = topics.all().iter().map(|entry| entry.kept().bytes).sum();
         usize::try_from(data).unwrap_or(usize::MAX).saturating_add(count * OVERHEAD)
     }
+}
+
+/// Returns a retention as the database has it.
+fn json(retention: &Retention) -> Result<String, EventLogError> {
+    serde_json::to_string(&WireRetention::from(retention)).map_err(EventLogError::new)
 }
 
 /// Records the drafts of an entry that are no new events.

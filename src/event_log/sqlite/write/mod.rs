@@ -84,7 +84,7 @@ pub(super) enum Command {
     /// Deletes a slice of a topic's events up to the sequence number `newest`, and replies with the
     /// number of events in it.
     Delete { topic: Topic, newest: u64, reply: oneshot::Sender<Result<usize, EventLogError>> },
-    /// Does something else, to a mirror or for an import.
+    /// Does something else, such as a change to a mirror.
     Mirror(Box<dyn FnOnce(&mut Writer) + Send>),
     /// Applies an entry of a cluster's order.
     Apply { entry: Arc<Sequenced>, reply: oneshot::Sender<Result<EntryOutcome, EventLogError>> },
@@ -125,6 +125,8 @@ pub(super) struct Writer {
     journal_bytes: u64,
     shared: Shared,
     retention: Retention,
+    /// Up to this sequence number, all kept events are of topics with an age of their own.
+    passed: Cell<u64>,
     /// The place in a cluster's order, if the log is a mirror.
     mirror: Option<Mirror>,
     now: Box<dyn Fn() -> Timestamp + Send>,
@@ -211,7 +213,8 @@ impl Writer {
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             *shared.mirrored.lock() = Some(mirror.mirrored());
         }
-        let retention = mirror.as_ref().and_then(|mirror| mirror.retention).unwrap_or(retention);
+        let of_mirror = mirror.as_ref().and_then(|mirror| mirror.retention.clone());
+        let retention = of_mirror.unwrap_or(retention);
         let mapped = provide_blocks(&files::beside(database, "-shm"));
         reserve.hold();
         let started = Instant::now();
@@ -223,6 +226,7 @@ impl Writer {
             journal_bytes,
             shared,
             retention,
+            passed: Cell::new(0),
             mirror,
             now: Box::new(now),
             dropped,

@@ -14,14 +14,24 @@ use super::{
 };
 use crate::{
     event::Topic,
-    event_log::{ages::is_young, store::EventLogError},
+    event_log::{ages::is_young, retention::Retention, store::EventLogError, topics::TopicEntry},
     timestamp::Timestamp,
 };
 
 /// Number of unused pages that are returned to the file system at a time.
 const VACUUM_PAGES: usize = 1000;
+/// Number of events with an age of their own, for each one that may be dropped, that a search for
+/// events that are too old by the general age looks at before it pauses.
+const MAX_OTHERS: usize = 8;
 /// Minimum interval of attempts to make room, if they are in vain.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Events that exceed the retention.
+pub(super) struct Excess {
+    pub events: Vec<DroppedEvent>,
+    /// `false` if there may be more.
+    pub is_all: bool,
+}
 
 /// An event that is to be dropped.
 pub(super) struct DroppedEvent {
@@ -49,7 +59,7 @@ impl Writer {
             self.extend_journal();
             let slice = SLICE.max(2 * self.appended.events);
             let dropped = self.drop_excess(slice);
-            self.is_untidy = matches!(dropped, Ok(dropped) if dropped == slice);
+            self.is_untidy = matches!(dropped, Ok(false));
             if dropped.is_ok() && !self.is_untidy {
                 self.release_pages(VACUUM_PAGES);
             }
@@ -117,7 +127,7 @@ impl Writer {
         let mut slice = SLICE;
         loop {
             match self.drop_excess(slice) {
-                Ok(dropped) => self.is_untidy = dropped == slice,
+                Ok(is_all) => self.is_untidy = !is_all,
                 // A smaller slice takes less room in the journal.
                 Err(error) if may_lack_room(&error) && slice > 1 => {
                     slice = (slice / 8).max(1);
@@ -151,15 +161,40 @@ impl Writer {
         self.shared.condition.lock().failed_drops += 1;
     }
 
-    /// Drops events that exceed the retention, at most `slice`, and returns their number. A mirror
-    /// does so while it applies entries, and at no other time.
-    fn drop_excess(&mut self, slice: usize) -> rusqlite::Result<usize> {
+    /// Changes the retention of the log of one process.
+    pub fn set_retention(&mut self, retention: Retention) -> Result<(), EventLogError> {
         if self.mirror.is_some() {
-            return Ok(0);
+            return Err(EventLogError::new("an entry of the cluster must change what it keeps"));
         }
-        let excess = self.excess(slice, None)?;
-        self.drop_events(&excess)?;
-        Ok(excess.len())
+        self.retain(retention);
+        Ok(())
+    }
+
+    /// Keeps other events from now on. What exceeds the new bounds is dropped by and by.
+    pub(super) fn retain(&mut self, retention: Retention) {
+        {
+            let index = &mut *self.shared.index.lock();
+            index.ages.set_max_age(retention.age);
+            index.topics.forget_bounds();
+        }
+        self.passed.set(0);
+        self.retention = retention;
+        self.is_untidy = true;
+    }
+
+    /// Drops events that exceed the retention, at most `slice`. Returns `true` if these were all. A
+    /// mirror does so while it applies entries, and at no other time.
+    fn drop_excess(&mut self, slice: usize) -> rusqlite::Result<bool> {
+        if self.mirror.is_some() {
+            return Ok(true);
+        }
+        let Excess { events, is_all } = self.excess(slice, None)?;
+        self.drop_events(&events)?;
+        let passed = self.passed.get();
+        if passed > 0 {
+            self.shared.index.lock().ages.pass(passed);
+        }
+        Ok(is_all)
     }
 
     /// Deletes a slice of a topic's events up to the sequence number `newest`, oldest first. On a
@@ -285,58 +320,85 @@ impl Writer {
     /// Returns events that exceed the retention, at most `limit`, each once. For a mirror, `time`
     /// is that of an entry. If it drops these events again and again until none is left, the
     /// remaining ones do not depend on the limit, nor on a restart in between.
-    pub(super) fn excess(
-        &self,
-        limit: usize,
-        time: Option<Timestamp>,
-    ) -> rusqlite::Result<Vec<DroppedEvent>> {
-        let mut excess = Vec::new();
-        let mut seen = HashSet::new();
-        let over_count: Vec<(i64, Topic, usize)> = {
-            let all = self.shared.index.lock().topics.all();
-            let over = all.iter().filter_map(|entry| {
-                let over = entry.count().checked_sub(self.retention.count_of(&entry.topic))?;
-                (over > 0).then(|| (entry.place, entry.topic.clone(), over))
-            });
-            over.collect()
-        };
+    pub(super) fn excess(&self, limit: usize, time: Option<Timestamp>) -> rusqlite::Result<Excess> {
+        let is_mirror = time.is_some();
+        let now = time.unwrap_or_else(|| (self.now)());
+        let (mut excess, mut seen) = (Vec::new(), HashSet::new());
+        let (mut over_count, mut due, mut own_ages) = (Vec::new(), Vec::new(), HashSet::new());
+        let all = self.shared.index.lock().topics.all();
+        for entry in &all {
+            let bounds = entry.bounds(&self.retention);
+            let count = entry.count();
+            if count > bounds.count {
+                over_count.push((entry, count - bounds.count));
+            }
+            let Some(age) = bounds.own_age.filter(|_| count > 0) else { continue };
+            own_ages.insert(entry.place);
+            let oldest = entry.kept().oldest;
+            if oldest.is_none_or(|(_, time)| !is_young(time, now, age)) {
+                due.push((entry, age));
+            }
+        }
         let mut oldest = self.connection.prepare_cached(
             "SELECT sequence, octet_length(data) FROM events
              WHERE topic = ?1 ORDER BY sequence LIMIT ?2",
         )?;
-        for (row_id, topic, over) in over_count {
+        for (entry, over) in over_count {
             let count = over.min(limit - excess.len());
-            let mut rows = oldest.query((row_id, count))?;
+            let mut rows = oldest.query((entry.place, count))?;
             while let Some(row) = rows.next()? {
                 let (sequence, bytes): (_, Option<usize>) = (row.get(0)?, row.get(1)?);
                 seen.insert(sequence);
-                let (topic, bytes) = (Some(topic.clone()), bytes.unwrap_or_default());
+                let (topic, bytes) = (Some(entry.topic.clone()), bytes.unwrap_or_default());
                 excess.push(DroppedEvent { sequence, topic, bytes });
+            }
+        }
+        // A mirror must find all of them.
+        let max_due = if is_mirror { usize::MAX } else { 2 * limit };
+        let mut is_all = due.len() <= max_due;
+        for (entry, age) in due.into_iter().take(max_due) {
+            if excess.len() < limit {
+                is_all &= self.add_too_old((entry, age), now, limit, (&mut excess, &mut seen))?;
             }
         }
 
         // The times of entries never go back, so the oldest event is enough to decide. Imported
         // events may come from a clock that was ahead, which shows nothing.
-        let is_mirror = time.is_some();
         let mut undecided = Vec::new();
-        let (now, too_old, bytes) = if let Some(time) = time {
-            (time, u64::MAX, self.kept_bytes())
+        let (too_old, bytes) = if is_mirror {
+            (u64::MAX, self.kept_bytes())
         } else {
-            let now = (self.now)();
-            let too_old = self.shared.index.lock().ages.newest_too_old(now);
-            (now, too_old, self.used_bytes()?)
+            (self.shared.index.lock().ages.newest_too_old(now), self.used_bytes()?)
         };
         let of_excess: usize = excess.iter().map(|event| event.bytes + OVERHEAD).sum();
         let mut over_bytes = bytes.saturating_sub(of_excess + self.retention.bytes);
         let mut oldest = self.connection.prepare_cached(
-            "SELECT sequence, topics.topic, octet_length(data), time
-             FROM events LEFT JOIN topics ON topics.id = events.topic ORDER BY sequence",
+            "SELECT sequence, topics.topic, octet_length(data), time, events.topic
+             FROM events LEFT JOIN topics ON topics.id = events.topic
+             WHERE sequence > ?1 ORDER BY sequence",
         )?;
-        let mut rows = oldest.query([])?;
+        // The general age does not decide on topics with an age of their own. Those at the
+        // beginning of the log are looked at once.
+        let mut is_beginning = over_bytes == 0;
+        let mut others = if is_mirror { usize::MAX } else { MAX_OTHERS * limit };
+        let mut rows = oldest.query([if is_beginning { self.passed.get() } else { 0 }])?;
         while excess.len() < limit
             && let Some(row) = rows.next()?
         {
             let sequence: u64 = row.get(0)?;
+            let has_own_age = || row.get(4).is_ok_and(|place| own_ages.contains(&place));
+            if over_bytes == 0 && sequence <= too_old && has_own_age() {
+                if others == 0 {
+                    is_all = false;
+                    break;
+                }
+                others -= 1;
+                if is_beginning {
+                    self.passed.set(sequence);
+                }
+                continue;
+            }
+            is_beginning = false;
             // A damaged event may have no time.
             let time = row.get(3).ok().map(Timestamp::from_millis);
             let is_young = time.is_some_and(|time| is_young(time, now, self.retention.age));
@@ -358,8 +420,53 @@ impl Writer {
             excess.append(&mut undecided);
             excess.push(dropped);
         }
+        is_all &= excess.len() < limit;
         excess.truncate(limit);
-        Ok(excess)
+        Ok(Excess { events: excess, is_all })
+    }
+
+    /// Adds the events of a topic that are too old by its own age. An event with a time in the
+    /// future is too old if a later one is, unless too many are between. Returns `false` if there
+    /// may be more.
+    fn add_too_old(
+        &self,
+        (entry, age): (&TopicEntry<i64>, Duration),
+        now: Timestamp,
+        limit: usize,
+        (excess, seen): (&mut Vec<DroppedEvent>, &mut HashSet<u64>),
+    ) -> rusqlite::Result<bool> {
+        let max = limit.max(SLICE);
+        let mut oldest = self.connection.prepare_cached(
+            "SELECT sequence, octet_length(data), time FROM events
+             WHERE topic = ?1 ORDER BY sequence LIMIT ?2",
+        )?;
+        let mut rows = oldest.query((entry.place, max))?;
+        let (mut undecided, mut count, mut is_dropping) = (Vec::new(), 0, false);
+        while let Some(row) = rows.next()? {
+            let sequence: u64 = row.get(0)?;
+            let bytes = row.get::<_, Option<usize>>(1)?.unwrap_or_default();
+            // A damaged event may have no time.
+            let time = row.get(2).ok().map(Timestamp::from_millis);
+            if let Some(time) = time.filter(|time| is_young(*time, now, age)) {
+                if count == 0 {
+                    // Until it is too old, nobody has to look again.
+                    entry.set_oldest((sequence, time));
+                }
+                return Ok(true);
+            }
+            count += 1;
+            if seen.contains(&sequence) {
+                is_dropping = true;
+                continue;
+            }
+            undecided.push(DroppedEvent { sequence, topic: Some(entry.topic.clone()), bytes });
+            if time.is_none_or(|time| time <= now) {
+                is_dropping = true;
+                seen.extend(undecided.iter().map(|event| event.sequence));
+                excess.append(&mut undecided);
+            }
+        }
+        Ok(count < max || !is_dropping)
     }
 
     /// Returns the size of the used pages of the file, without those of topics and ends. The number

@@ -62,6 +62,7 @@ impl Writer {
             for forget in [
                 "DELETE FROM marks WHERE position < ?1",
                 "DELETE FROM refused WHERE position <= ?1",
+                "DELETE FROM retentions WHERE position <= ?1",
             ] {
                 let forgotten = self.connection.execute(forget, [base]);
                 forgotten.map_err(|error| self.classify(error))?;
@@ -85,6 +86,12 @@ impl Writer {
         )?;
         let refused = select.query_map([base.place.position], |row| Ok((row.get(0)?, row.get(1)?)));
         let refused = refused?.collect::<rusqlite::Result<_>>()?;
+        let select = "SELECT retention FROM retentions WHERE position > ?1 ORDER BY position";
+        let at_base = self
+            .connection
+            .query_row(select, [base.place.position], |row| row.get::<_, String>(0))
+            .optional()?;
+        let base_retention = at_base.and_then(|text| serde_json::from_str(&text).ok());
         let topics = self.shared.index.lock().topics.all();
         let topic = |entry: &_| snapshot_topic(&self.connection, entry);
         let topics =
@@ -95,6 +102,7 @@ impl Writer {
             epoch,
             forgotten,
             retention: WireRetention::from(&self.retention),
+            base_retention,
             topics,
             senders: mirror.senders().collect(),
             refused,
@@ -104,7 +112,9 @@ impl Writer {
     /// Makes an empty mirror begin at the base of a snapshot.
     pub fn load(&mut self, snapshot: &Snapshot, stream: &str) -> Result<(), EventLogError> {
         let Mark { place, last, time_ms, newest } = snapshot.base;
-        let retention = serde_json::to_string(&snapshot.retention).map_err(EventLogError::new)?;
+        // The entries after the base change it as they did on other nodes.
+        let retention = snapshot.base_retention.as_ref().unwrap_or(&snapshot.retention);
+        let retention = serde_json::to_string(retention).map_err(EventLogError::new)?;
         let epoch: Epoch = snapshot.epoch.parse().map_err(EventLogError::new)?;
         self.change(|transaction| {
             transaction.execute(
@@ -165,8 +175,10 @@ impl Writer {
     fn reread_mirror(&mut self) -> Result<(), EventLogError> {
         self.mirror = Mirror::read(&self.connection).map_err(|error| self.classify(error))?;
         if let Some(mirror) = &self.mirror {
-            self.retention = mirror.retention.unwrap_or(self.retention);
             *self.shared.mirrored.lock() = Some(mirror.mirrored());
+            if let Some(retention) = mirror.retention.clone() {
+                self.retain(retention);
+            }
         }
         Ok(())
     }
