@@ -53,15 +53,8 @@ impl AgeMarks {
         self.max_age = max_age;
     }
 
-    /// Forgets the marks up to `sequence` but for the last one. Their events may be kept, and this
-    /// age does not decide on them now. The last one tells of them if it does so again.
-    pub fn pass(&mut self, sequence: u64) {
-        while self.marks.get(1).is_some_and(|(next, _)| *next <= sequence) {
-            self.marks.pop_front();
-        }
-    }
-
-    /// Forgets the marks up to `start`, since their events are dropped.
+    /// Forgets the marks up to `start`, since their events are dropped, or this age does not decide
+    /// on them.
     pub fn forget(&mut self, start: u64) {
         while self.marks.front().is_some_and(|(sequence, _)| *sequence <= start) {
             self.marks.pop_front();
@@ -111,18 +104,6 @@ mod tests {
             prop_assert!(found <= too_old(now));
             prop_assert!(found >= too_old(now - 5));
         }
-    }
-
-    #[test]
-    fn the_last_mark_that_was_passed_tells_of_those_before_it() {
-        let mut marks = marks(100, &[10, 20, 30, 40]);
-        marks.pass(3);
-        assert_eq!(marks.marks.len(), 2);
-        for (seconds, expected) in [(125, 0), (135, 3), (145, 4)] {
-            assert_eq!(marks.newest_too_old(at(seconds)), expected);
-        }
-        marks.set_max_age(Duration::from_secs(5));
-        assert_eq!(marks.newest_too_old(at(36)), 3);
     }
 
     #[test]

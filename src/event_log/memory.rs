@@ -312,8 +312,7 @@ impl MemoryContents {
     /// Forgets the times of dropped events.
     fn forget_dropped(&mut self) {
         let start = self.start();
-        self.ages.forget(start);
-        self.ages.pass(self.passed);
+        self.ages.forget(start.max(self.passed));
         self.times.forget(start);
     }
 

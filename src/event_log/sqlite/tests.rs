@@ -240,7 +240,7 @@ async fn a_log_of_the_format_without_ends_is_migrated() {
     let again = end(&log, "a", "why").await.unwrap();
     assert!(again.is_duplicate, "its key is kept");
     let format = database(&folder).pragma_query_value(None, "user_version", |row| row.get(0));
-    assert_eq!((format, schema::FORMAT), (Ok(4), 4));
+    assert_eq!((format, schema::FORMAT), (Ok(5), 5));
 }
 
 async fn end(log: &SqliteLog, topic: &str, why: &str) -> Result<Appended, Rejected> {

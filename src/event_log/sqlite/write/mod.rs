@@ -127,6 +127,9 @@ pub(super) struct Writer {
     retention: Retention,
     /// Up to this sequence number, all kept events are of topics with an age of their own.
     passed: Cell<u64>,
+    /// Up to this sequence number, all kept events were passed before the retention was changed.
+    /// The marks of their ages are forgotten.
+    unmarked: u64,
     /// The place in a cluster's order, if the log is a mirror.
     mirror: Option<Mirror>,
     now: Box<dyn Fn() -> Timestamp + Send>,
@@ -227,6 +230,7 @@ impl Writer {
             shared,
             retention,
             passed: Cell::new(0),
+            unmarked: 0,
             mirror,
             now: Box::new(now),
             dropped,

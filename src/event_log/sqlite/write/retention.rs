@@ -177,7 +177,7 @@ impl Writer {
             index.ages.set_max_age(retention.age);
             index.topics.forget_bounds();
         }
-        self.passed.set(0);
+        self.unmarked = self.unmarked.max(self.passed.take());
         self.retention = retention;
         self.is_untidy = true;
     }
@@ -192,7 +192,7 @@ impl Writer {
         self.drop_events(&events)?;
         let passed = self.passed.get();
         if passed > 0 {
-            self.shared.index.lock().ages.pass(passed);
+            self.shared.index.lock().ages.forget(passed);
         }
         Ok(is_all)
     }
@@ -363,12 +363,14 @@ impl Writer {
         }
 
         // The times of entries never go back, so the oldest event is enough to decide. Imported
-        // events may come from a clock that was ahead, which shows nothing.
+        // events may come from a clock that was ahead, which shows nothing: without marks, a later
+        // event must show that these are too old.
         let mut undecided = Vec::new();
-        let (too_old, bytes) = if is_mirror {
-            (u64::MAX, self.kept_bytes())
+        let (marked, too_old, bytes) = if is_mirror {
+            (0, u64::MAX, self.kept_bytes())
         } else {
-            (self.shared.index.lock().ages.newest_too_old(now), self.used_bytes()?)
+            let marked = self.shared.index.lock().ages.newest_too_old(now);
+            (marked, marked.max(self.unmarked), self.used_bytes()?)
         };
         let of_excess: usize = excess.iter().map(|event| event.bytes + OVERHEAD).sum();
         let mut over_bytes = bytes.saturating_sub(of_excess + self.retention.bytes);
@@ -412,7 +414,7 @@ impl Writer {
             // A damaged event may have no topic.
             let topic = row.get_ref(1)?.as_str().ok().and_then(|topic| topic.parse().ok());
             let dropped = DroppedEvent { sequence, topic, bytes };
-            if is_mirror && over_bytes == 0 && time.is_some_and(|time| time > now) {
+            if sequence > marked && over_bytes == 0 && time.is_some_and(|time| time > now) {
                 undecided.push(dropped);
                 continue;
             }
