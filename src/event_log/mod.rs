@@ -46,6 +46,8 @@ pub use changed_topics::{ChangedTopics, TopicWatch};
 pub use drops::Dropped;
 pub use memory::MemoryLog;
 pub use other_nodes::{OtherNodes, OtherNodesFuture, OwnReaders, Readers};
+#[cfg(test)]
+pub(crate) use retention::random_rules;
 pub use retention::{Retention, RetentionRule};
 pub use shared_changes::{SharedChange, SharedChanges};
 #[cfg(feature = "sqlite")]

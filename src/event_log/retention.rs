@@ -120,6 +120,18 @@ impl Retention {
     }
 }
 
+/// Returns some rules for the topics of simulations.
+#[cfg(test)]
+pub(crate) fn random_rules(random: &mut fastrand::Rng) -> Vec<RetentionRule> {
+    let patterns = ["a", "a.*", "*", "b.>", ">"];
+    let rules = (0..random.usize(..4)).map(|_| RetentionRule {
+        pattern: patterns[random.usize(..patterns.len())].parse().unwrap(),
+        count: random.bool().then(|| random.usize(..40)),
+        age: random.bool().then(|| Duration::from_millis(random.u64(..200_000))),
+    });
+    rules.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,7 @@ use crate::{
         trimming::trim,
     },
     event::{Draft, Event, IdempotencyKey, Topic},
-    event_log::{EventLog as _, Retention, SqliteLog, dump, entry::Entry},
+    event_log::{EventLog as _, Retention, SqliteLog, dump, entry::Entry, random_rules},
     hub::{
         Delivery, Hub, PublishError, Subscriber,
         simulation::checker::{Acknowledged, History, Message, ReaderHistory, Session},
@@ -114,13 +114,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, has_losses: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let retention = Retention {
-            count: random.usize(1..30),
-            topics: random.usize(3..8),
-            age: Duration::from_millis(random.u64(500..100_000)),
-            bytes: random.usize(1000..20_000),
-            ..Retention::default()
-        };
+        let retention = some_retention(&mut random);
         let order = Arc::new(wait(Order::new(random.u64(..), NODES)));
         let nodes = (0..NODES).map(|_| Node { folder: folder(), saved: folder(), life: None });
         let (publishes, readers, acknowledged, failed) = Default::default();
@@ -147,7 +141,8 @@ impl World {
                 250..450 => self.poll_reader(),
                 450..490 if self.readers.len() < MAX_CLIENTS => self.add_reader(),
                 450..540 => self.reconnect(),
-                540..550 => self.delete(),
+                540..547 => self.delete(),
+                547..550 => self.retain(),
                 550..580 => self.order.change_clock(self.random.i64(-50..2000)),
                 580..600 => {
                     let millis = self.random.u64(..3000);
@@ -591,11 +586,30 @@ impl World {
         }
     }
 
+    /// Changes the retention of all nodes at one of them.
+    fn retain(&mut self) {
+        let node = self.random.usize(..NODES);
+        let retention = some_retention(&mut self.random);
+        let (Some(hub), Some(life)) = (self.hub(node), &self.nodes[node].life) else { return };
+        life.runtime.spawn(async move { hub.set_retention(retention).await });
+    }
+
     fn delete(&mut self) {
         let node = self.random.usize(..NODES);
         let topic = TOPICS[self.random.usize(..TOPICS.len())].parse().unwrap();
         let (Some(hub), Some(life)) = (self.hub(node), &self.nodes[node].life) else { return };
         life.runtime.spawn(async move { hub.delete(topic).await });
+    }
+}
+
+fn some_retention(random: &mut fastrand::Rng) -> Retention {
+    Retention {
+        count: random.usize(1..30),
+        topics: random.usize(3..8),
+        age: Duration::from_millis(random.u64(500..100_000)),
+        bytes: random.usize(1000..20_000),
+        rules: random_rules(random),
+        ..Retention::default()
     }
 }
 

@@ -7,7 +7,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    event_log::entry::{Entry, OrderPlace, Proposal, Tag},
+    event_log::{
+        entry::{Entry, OrderPlace, Proposal, Tag},
+        random_rules,
+    },
     id::Epoch,
     notice::TopicEnd,
 };
@@ -16,6 +19,17 @@ const TOPICS: [&str; 5] = ["a", "a.b", "b", "c", "clock"];
 
 fn open(folder: &TempDir) -> SqliteLog {
     SqliteLog::open_mirror(folder.path()).unwrap()
+}
+
+fn some_retention(random: &mut fastrand::Rng) -> Retention {
+    Retention {
+        count: random.usize(1..20),
+        clock_count: 3,
+        age: Duration::from_millis(random.u64(1000..60_000)),
+        bytes: random.usize(1000..20_000),
+        topics: random.usize(2..6),
+        rules: random_rules(random),
+    }
 }
 
 /// The order of a cluster.
@@ -30,14 +44,7 @@ struct Order {
 impl Order {
     fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let retention = Retention {
-            rules: Vec::new(),
-            count: random.usize(1..20),
-            clock_count: 3,
-            age: Duration::from_millis(random.u64(1000..60_000)),
-            bytes: random.usize(1000..20_000),
-            topics: random.usize(2..6),
-        };
+        let retention = some_retention(&mut random);
         let (entries, place, numbers) = Default::default();
         let mut order = Self { random, entries, place, time: 1_000_000, numbers };
         order.propose(Entry::Begin { epoch: Epoch::new(1), retention });
@@ -70,6 +77,7 @@ impl Order {
                 let newest = self.random.u64(..100);
                 Entry::Epoch { epoch: Epoch::new(newest), newest }
             }
+            2 => Entry::Retain(some_retention(&mut self.random)),
             _ => {
                 let drafts = (0..self.random.usize(1..8)).map(|_| {
                     let data = "x".repeat(self.random.usize(..40));

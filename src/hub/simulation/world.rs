@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
-    event_log::Retention,
+    event_log::{Retention, random_rules},
     hub::{Delivery, Hub, PublishError, Subscriber},
     id::{Cursor, Epoch, EventId},
     notice::GapReason,
@@ -59,12 +59,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let retention = Retention {
-            count: random.usize(1..30),
-            topics: random.usize(3..8),
-            age: Duration::from_millis(random.u64(500..100_000)),
-            ..Retention::default()
-        };
+        let retention = some_retention(&mut random);
         let disk = Arc::new(Disk::new(random.u64(..), retention));
         let (readers, acknowledged, failed) = Default::default();
         Self { disk, random, readers, acknowledged, failed, drafts: 0, hub_start: 0 }
@@ -106,6 +101,7 @@ impl World {
                 65..70 if self.readers.len() < MAX_CLIENTS => self.add_reader(&hub),
                 65..75 => self.reconnect(&hub),
                 75..77 => self.delete(&hub),
+                80 => self.retain(&hub),
                 77..80 => self.disk.change_clock(self.random.i64(-50..2000)),
                 // The hub and the log have their turn.
                 _ => tokio::task::yield_now().await,
@@ -140,6 +136,11 @@ impl World {
             quiet = if is_quiet { quiet + 1 } else { 0 };
         }
         assert!(publishes.is_empty(), "{} publishes have no end", publishes.len());
+    }
+
+    fn retain(&mut self, hub: &Arc<Hub>) {
+        let (hub, retention) = (Arc::clone(hub), some_retention(&mut self.random));
+        tokio::spawn(async move { hub.set_retention(retention).await });
     }
 
     fn messages(&self) -> usize {
@@ -272,4 +273,14 @@ impl World {
 
 fn id(sequence: u64) -> EventId {
     EventId { epoch: Epoch::new(1), sequence }
+}
+
+fn some_retention(random: &mut fastrand::Rng) -> Retention {
+    Retention {
+        count: random.usize(1..30),
+        topics: random.usize(3..8),
+        age: Duration::from_millis(random.u64(500..100_000)),
+        rules: random_rules(random),
+        ..Retention::default()
+    }
 }
