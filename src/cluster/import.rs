@@ -159,7 +159,7 @@ impl Node {
     }
 
     /// Waits until the mirror has applied the entries that the order has now.
-    pub(super) async fn catch_up_with_order(&self) -> Result<(), JoinError> {
+    async fn catch_up_with_order(&self) -> Result<(), JoinError> {
         let unavailable = |elapsed| JoinError::Unreachable(SequencerError::unavailable(elapsed));
         let bounds = timeout(self.timeout, self.sequencer.bounds()).await.map_err(unavailable)?;
         let last = bounds.map_err(JoinError::Unreachable)?.last;

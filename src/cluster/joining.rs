@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::{
+    follow_error::FollowError,
+    follower,
     join_error::JoinError,
     sequencer::{RawEntry, Sequencer, SequencerError},
 };
 use crate::event_log::{
-    SqliteLog,
-    entry::{Entry, Sequenced, Snapshot},
+    EventLogError, SqliteLog,
+    entry::{Entry, EntryOutcome, Sequenced, Snapshot},
 };
 
 /// Time in which the next entry must arrive.
@@ -52,6 +54,23 @@ pub(super) async fn start_from_snapshot(
     Ok(mirror.settle(snapshot).await?)
 }
 
+/// Applies the entries that the order has now. Nobody must use the mirror meanwhile.
+///
+/// # Errors
+///
+/// If the cluster cannot be reached, or the mirror must first be prepared by another start.
+pub(super) async fn catch_up(
+    mirror: &SqliteLog,
+    sequencer: &dyn Sequencer,
+) -> Result<(), JoinError> {
+    let silent = |elapsed| JoinError::Unreachable(SequencerError::unavailable(elapsed));
+    let bounds = timeout(ENTRY_TIMEOUT, sequencer.bounds()).await.map_err(silent)?;
+    let bounds = bounds.map_err(JoinError::Unreachable)?;
+    let checked = timeout(ENTRY_TIMEOUT, follower::check(mirror, sequencer, &bounds)).await;
+    checked.map_err(silent)?.map_err(start_again)?;
+    follow(mirror, sequencer, bounds.last).await
+}
+
 /// Applies entries up to the position `at`.
 async fn follow(mirror: &SqliteLog, sequencer: &dyn Sequencer, at: u64) -> Result<(), JoinError> {
     let position = || mirror.mirrored().unwrap_or_default().place.position;
@@ -61,9 +80,20 @@ async fn follow(mirror: &SqliteLog, sequencer: &dyn Sequencer, at: u64) -> Resul
     while position() < at {
         let raw = timeout(ENTRY_TIMEOUT, entries.next()).await.map_err(silent)?;
         let raw = raw.map_err(JoinError::Unreachable)?;
-        mirror.apply(Arc::new(decode(&raw)?)).await?;
+        let outcome = mirror.apply(Arc::new(decode(&raw)?)).await?;
+        let is_joining = mirror.mirrored().is_some_and(|mirrored| mirrored.is_joining);
+        if matches!(outcome, EntryOutcome::NewEpoch(_)) && !is_joining {
+            return Err(start_again(FollowError::NewEpoch));
+        }
     }
     Ok(())
+}
+
+fn start_again(error: FollowError) -> JoinError {
+    match error {
+        FollowError::Sequencer(error) => JoinError::Unreachable(error),
+        error => JoinError::StartAgain(EventLogError::new(error.to_string())),
+    }
 }
 
 fn decode(raw: &RawEntry) -> Result<Sequenced, JoinError> {

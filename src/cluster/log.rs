@@ -14,7 +14,7 @@ use super::{
     follow_error::FollowError,
     follower::{self, LOSS_TIMEOUT, PAUSE},
     join_error::JoinError,
-    joining::start_from_snapshot,
+    joining::{catch_up, start_from_snapshot},
     node::Node,
     peers::Peers,
     sequencer::{EntryKind, OrderBounds, Sequencer, SequencerError},
@@ -91,16 +91,14 @@ impl ClusterLog {
         let sender = Epoch::random().to_string();
         let mirror = fitting(mirror, &sequencer, settings.timeout, &sender).await?;
         let (retention, may_begin) = (settings.retention.clone(), settings.may_begin);
+        let of_cluster = mirror.mirrored().and_then(|mirrored| mirrored.retention);
+        if of_cluster.is_some_and(|of_cluster| of_cluster != retention) {
+            // The cluster may have changed it since the node was a member.
+            catch_up(&mirror, &sequencer).await?;
+        }
         let log = Self::follow(mirror, sequencer, settings, sender);
         if log.node.mirrored().retention.is_none() {
             log.node.begin(&retention, may_begin).await?;
-        }
-        if log.node.mirrored().retention.as_ref() != Some(&retention) {
-            // The cluster may have changed it since the node was a member.
-            match log.node.catch_up_with_order().await {
-                Err(JoinError::Import(error)) => return Err(JoinError::EventLog(error)),
-                caught_up => caught_up?,
-            }
         }
         match log.node.mirrored().retention {
             Some(cluster) if cluster != retention => {

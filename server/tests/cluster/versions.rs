@@ -48,7 +48,7 @@ async fn an_older_node_stops_at_a_newer_entry() {
     node.restart();
     assert_eq!(node.ends().await, Some(1));
     for node in &cluster.nodes {
-        let text = "was written by a newer waterclock: its format is 99, this program knows 1";
+        let text = "was written by a newer waterclock: its format is 99, this program knows 2";
         assert!(node.output().contains(text), "{}", node.output());
     }
 }
