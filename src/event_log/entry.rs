@@ -344,12 +344,13 @@ pub struct NewerEntry {
 impl Entry {
     /// Returns the lowest version of the format that has the entry with all its effects.
     fn version(&self) -> u32 {
-        match self {
-            Self::Retain(_) => VERSION,
-            Self::Begin { retention, .. } if !retention.rules.is_empty() => VERSION,
-            Self::Snapshot(SnapshotPart { has_rules: true, .. }) => VERSION,
-            _ => FIRST_VERSION,
-        }
+        let is_newer = match self {
+            Self::Begin { retention, .. } => !retention.rules.is_empty(),
+            Self::Snapshot(part) => part.has_rules,
+            Self::Retain(_) => true,
+            _ => false,
+        };
+        if is_newer { VERSION } else { FIRST_VERSION }
     }
 }
 
