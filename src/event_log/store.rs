@@ -184,9 +184,9 @@ pub trait EventLog: Send + Sync + 'static {
     /// again, and no longer count as dropped.
     fn delete<'a>(&'a self, topic: &'a Topic) -> EventLogFuture<'a, u64>;
 
-    /// Changes the events that the log keeps. Those that exceed the new bounds are dropped soon, and
-    /// those that exceeded the old ones alone stay, unless they are gone already. Of a log that
-    /// several nodes write to, this changes all nodes. By default, fails.
+    /// Changes the events that the log keeps. Those that exceed the new bounds are dropped soon.
+    /// Bounds that were raised count for later drops. Of a log that several nodes write to, this
+    /// changes all nodes. By default, fails.
     ///
     /// # Errors
     ///

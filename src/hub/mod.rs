@@ -280,9 +280,9 @@ impl Hub {
         deleted.map_err(EventLogError::unconfirmed)?
     }
 
-    /// Changes the events that the log keeps. Those that exceed the new bounds are dropped soon, and
-    /// a subscriber that has not read them yet receives a gap. Bounds that were raised count for
-    /// later drops. In a cluster, this changes all nodes.
+    /// Changes the events that the log keeps. Those that exceed the new bounds are dropped soon,
+    /// and a subscriber that has not read them yet receives a gap. Bounds that were raised count
+    /// for later drops. In a cluster, this changes all nodes.
     ///
     /// # Errors
     ///

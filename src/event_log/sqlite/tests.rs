@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::{
     event::{IdempotencyKey, Topic},
+    event_log::RetentionRule,
     id::Epoch,
     notice::TopicEnd,
 };
@@ -241,6 +242,42 @@ async fn a_log_of_the_format_without_ends_is_migrated() {
     assert!(again.is_duplicate, "its key is kept");
     let format = database(&folder).pragma_query_value(None, "user_version", |row| row.get(0));
     assert_eq!((format, schema::FORMAT), (Ok(5), 5));
+}
+
+/// A search for old events passes those with a longer age of their own a part at a time, once.
+#[tokio::test]
+async fn many_events_with_a_longer_age_do_not_hold_up_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let age = Duration::from_millis(100);
+    let rule =
+        RetentionRule { age: Some(100 * age), ..RetentionRule::new("kept".parse().unwrap()) };
+    let retention = Retention { age, rules: vec![rule], ..Retention::default() };
+    let open =
+        |retention: &Retention| SqliteLog::open(folder.path(), retention.clone(), || NOW).unwrap();
+    let log = open(&Retention::default());
+    let old = Timestamp::from_millis(NOW.as_millis() - 500);
+    let drafts = |topic: &str, count| vec![Draft::new(topic.parse().unwrap(), "x"); count];
+    for _ in 0..2 {
+        log.append(drafts("kept", 10_000), old).await.unwrap();
+        log.append(drafts("other", 700), old).await.unwrap();
+    }
+    drop(log);
+    let log = open(&retention);
+    log.tidy().await;
+    let counts = async |log: &SqliteLog| {
+        let topics = ["kept", "other"].map(|topic| topic.parse().unwrap());
+        let figures = log.figures(&topics).await.unwrap();
+        figures.iter().map(|figures| figures.events).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&log).await, [20_000, 0]);
+    assert_eq!(log.dropped(&all()), 21_400);
+    // Later events are found as well, and so are those that were passed, without the rule.
+    log.append(drafts("other", 3), old).await.unwrap();
+    log.tidy().await;
+    assert_eq!(counts(&log).await, [20_000, 0]);
+    log.set_retention(Retention { rules: Vec::new(), ..retention }).await.unwrap();
+    log.tidy().await;
+    assert_eq!(counts(&log).await, [0, 0]);
 }
 
 async fn end(log: &SqliteLog, topic: &str, why: &str) -> Result<Appended, Rejected> {
