@@ -733,7 +733,7 @@ async fn the_size_counts_before_longer_ages_and_higher_numbers() {
         }
         let (start, newest) = log.bounds();
         assert_eq!(newest, 4000);
-        assert!((650..=1000).contains(&(newest - start)), "{start}");
+        assert!((700..=1000).contains(&(newest - start)), "{start}");
         assert_eq!(log.dropped("a"), start);
     }
 }
@@ -973,7 +973,7 @@ async fn all_topics_together_are_bounded_in_bytes() {
         let (start, newest) = log.bounds();
         assert_eq!(newest, 4000);
         let kept = newest - start;
-        assert!((650..=1000).contains(&kept), "{kept}");
+        assert!((700..=1000).contains(&kept), "{kept}");
         assert_eq!(log.read(">", 0, 9999).await, (start + 1..=4000).collect::<Vec<_>>());
         assert_eq!(log.dropped("a").max(log.dropped("b")), start);
         #[cfg(feature = "sqlite")]

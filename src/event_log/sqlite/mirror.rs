@@ -27,7 +27,8 @@ const MAX_SENDERS: usize = 1000;
 const RECENT: usize = 4096;
 
 /// Adds the place before the first entry, without an import.
-const BEGIN: &str = "INSERT INTO mirror VALUES ('', 0, 0, 0, 0, '', 0, NULL, NULL, NULL, NULL)";
+const BEGIN: &str =
+    "INSERT INTO mirror VALUES ('', 0, 0, 0, 0, '', 0, NULL, NULL, NULL, NULL, '[]')";
 
 /// The place of a mirror in a cluster's order.
 pub(super) struct Mirror {

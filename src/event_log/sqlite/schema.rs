@@ -86,8 +86,9 @@ pub(super) const MIGRATIONS: [&str; 5] = [
          number INTEGER NOT NULL,
          position INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;",
-    // The retention of a cluster before the entry at each position that has changed it.
-    "CREATE TABLE retentions (position INTEGER PRIMARY KEY, retention TEXT NOT NULL) STRICT;",
+    // In JSON, the position of each entry that has changed the retention of a cluster, and the
+    // retention before it. A table of its own would take a page in each log.
+    "ALTER TABLE mirror ADD COLUMN retentions TEXT NOT NULL DEFAULT '[]';",
 ];
 /// The current format.
 pub(super) const FORMAT: usize = MIGRATIONS.len();

@@ -114,9 +114,9 @@ impl Writer {
         let (before, text) = (json(&self.retention)?, json(retention)?);
         let position = step.place.position;
         self.advance(step, |transaction| {
-            transaction.execute("UPDATE mirror SET retention = ?1", [text])?;
-            let insert = "INSERT INTO retentions VALUES (?1, ?2)";
-            transaction.execute(insert, (position, before)).map(|_| ())
+            let update = "UPDATE mirror SET retention = ?1,
+                 retentions = json_insert(retentions, '$[#]', json_array(?2, json(?3)))";
+            transaction.execute(update, (text, position, before)).map(|_| ())
         })?;
         if let Some(mirror) = &mut self.mirror {
             mirror.retention = Some(retention.clone());

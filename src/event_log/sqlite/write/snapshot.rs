@@ -62,7 +62,10 @@ impl Writer {
             for forget in [
                 "DELETE FROM marks WHERE position < ?1",
                 "DELETE FROM refused WHERE position <= ?1",
-                "DELETE FROM retentions WHERE position <= ?1",
+                "UPDATE mirror SET retentions = (
+                     SELECT json_group_array(json(value)) FROM json_each(retentions)
+                     WHERE value ->> 0 > ?1
+                 ) WHERE retentions <> '[]'",
             ] {
                 let forgotten = self.connection.execute(forget, [base]);
                 forgotten.map_err(|error| self.classify(error))?;
@@ -86,7 +89,8 @@ impl Writer {
         )?;
         let refused = select.query_map([base.place.position], |row| Ok((row.get(0)?, row.get(1)?)));
         let refused = refused?.collect::<rusqlite::Result<_>>()?;
-        let select = "SELECT retention FROM retentions WHERE position > ?1 ORDER BY position";
+        let select = "SELECT value -> 1 FROM mirror, json_each(retentions)
+                      WHERE value ->> 0 > ?1 ORDER BY key LIMIT 1";
         let at_base = self
             .connection
             .query_row(select, [base.place.position], |row| row.get::<_, String>(0))
