@@ -12,6 +12,7 @@ const LAYERS = {
     ['main'],
     ['lib'],
     ['options', 'diagnose'],
+    ['config'],
     ['routes'],
     ['state'],
     ['auth', 'compare'],

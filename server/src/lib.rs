@@ -8,6 +8,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`options`] | the program's options |
+//! | [`config`] | the configuration file |
 //! | [`routes`] | the table of routes, and a file per route |
 //! | [`state`] | the state that the routes share |
 //! | [`compare`] | meters and load, for `/compare` (feature `compare`) |
@@ -23,6 +24,7 @@
 pub mod auth;
 #[cfg(feature = "compare")]
 pub mod compare;
+pub mod config;
 pub mod diagnose;
 pub mod limits;
 pub mod net;

@@ -3,7 +3,7 @@
 
 use std::{
     error::Error,
-    io,
+    io::{self, Write as _},
     net::SocketAddr,
     os::unix::process::CommandExt as _,
     path::Path,
@@ -13,11 +13,12 @@ use std::{
 };
 
 use server::{
+    config::ConfigProblems,
     diagnose::{self, Diagnose},
     limits::{RESERVED_FILES, Timeouts},
     net::{Capacity, Serving, listen, serve, tls::Tls},
     ops::{output::Output, signals::StopSignals},
-    options::{Command, Options, Store},
+    options::{Command, LoadedOptions, Options, OptionsError, Store},
     routes::responder,
     state::AppState,
 };
@@ -36,7 +37,14 @@ use waterclock_nats::{NatsSequencer, NatsSettings};
 const MEMBER_PATIENCE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let LoadedOptions { options, .. } = match Options::load(std::env::args_os().collect()) {
+        Ok(loaded) => loaded,
+        Err(OptionsError::Usage(error)) => error.exit(),
+        Err(OptionsError::Config(problems)) => {
+            print_problems(&problems);
+            return ExitCode::from(2);
+        }
+    };
     if let Some(Command::Diagnose(options)) = &options.command {
         return diagnose(options);
     }
@@ -52,6 +60,15 @@ fn main() -> ExitCode {
             output.flush();
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints the problems of the configuration, each on a line. Nothing else is printed by then.
+fn print_problems(problems: &ConfigProblems) {
+    let mut stderr = io::stderr().lock();
+    for problem in problems.sorted() {
+        // If nobody reads them, the exit code tells.
+        let _ = writeln!(stderr, "{problem}");
     }
 }
 

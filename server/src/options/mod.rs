@@ -1,4 +1,5 @@
-//! The program's options. Each is a flag and an environment variable.
+//! The program's options. Each is a flag, an environment variable, and a name in the configuration
+//! file.
 
 mod cluster;
 
@@ -22,6 +23,7 @@ use waterclock_axum::{Settings, StreamLimits};
 
 use crate::{
     auth::{Access, AllowedHost, CorsOrigin, TokenVerifier, TrustedProxy},
+    config::{self, ConfigFile, ConfigProblems, ConfigSources},
     diagnose::Diagnose,
     net::tls::{Tls, TlsError},
     ops::output::OutputFormat,
@@ -62,6 +64,11 @@ pub struct Options {
     /// The command to run instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
+
+    /// File with options, in TOML: the names of the flags without dashes, and rules for topics.
+    /// Variables and flags take precedence. SIGHUP reloads it
+    #[arg(long, env = "WATERCLOCK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 
     /// Address and port to serve on; port 0 picks a free one. May be repeated
     /// [default: 127.0.0.1:3000]
@@ -226,6 +233,48 @@ pub enum Store {
 }
 
 impl Options {
+    /// Reads the program's arguments, including its name, the environment, and the configuration
+    /// file if one of them names it.
+    ///
+    /// # Errors
+    ///
+    /// If they are not valid, or ask for help.
+    pub fn load(arguments: Vec<OsString>) -> Result<LoadedOptions, OptionsError> {
+        let command = Self::command_for(&arguments);
+        // Errors of the command line itself come first.
+        let alone = command.clone().try_get_matches_from(&arguments);
+        let is_incomplete = |error: &clap::Error| {
+            matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict)
+        };
+        let path = match &alone {
+            Ok(matches) if matches.subcommand_name().is_some() => None,
+            Err(error) if !is_incomplete(error) => None,
+            _ => config_path(&arguments),
+        };
+        let Some(path) = path else {
+            let options = Self::read(arguments)?;
+            return Ok(LoadedOptions {
+                options,
+                file: ConfigFile::default(),
+                problems: ConfigProblems::default(),
+            });
+        };
+        let mut problems = ConfigProblems::of_file(&path);
+        let file = ConfigFile::read(&path, &mut problems);
+        let sources = ConfigSources { command: &command, arguments: &arguments, file: &file };
+        let merged = sources.merge(&mut problems);
+        match Self::read(merged) {
+            Ok(options) => {
+                if problems.has_errors() {
+                    return Err(OptionsError::Config(problems));
+                }
+                Ok(LoadedOptions { options, file, problems })
+            }
+            Err(_) if problems.has_errors() => Err(OptionsError::Config(problems)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Reads the program's arguments, including its name, and the environment.
     ///
     /// # Errors
@@ -233,17 +282,7 @@ impl Options {
     /// If they are not valid, or ask for help.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<_> = arguments.into_iter().collect();
-        let mut command = Self::command();
-        let is_serving =
-            arguments.get(1).is_none_or(|name| command.find_subcommand(name).is_none());
-        // The environment is for serving. An empty variable counts as not set, as in other
-        // programs.
-        let is_used =
-            |name: &OsStr| is_serving && env::var_os(name).is_none_or(|value| !value.is_empty());
-        command = command.mut_args(|arg| match arg.get_env() {
-            Some(name) if !is_used(name) => arg.env(None),
-            _ => arg,
-        });
+        let mut command = Self::command_for(&arguments);
         let matches = command.try_get_matches_from_mut(arguments)?;
         if let Some(name) = matches.subcommand_name().filter(|_| matches.args_present()) {
             let message = format!(
@@ -253,6 +292,21 @@ impl Options {
             return Err(command.error(ErrorKind::ArgumentConflict, message));
         }
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
+    /// Returns the parser of a command line, without the variables that do not count for it.
+    fn command_for(arguments: &[OsString]) -> clap::Command {
+        let command = Self::command();
+        let is_serving =
+            arguments.get(1).is_none_or(|name| command.find_subcommand(name).is_none());
+        // The environment is for serving. An empty variable counts as not set, as in other
+        // programs.
+        let is_used =
+            |name: &OsStr| is_serving && env::var_os(name).is_none_or(|value| !value.is_empty());
+        command.mut_args(|arg| match arg.get_env() {
+            Some(name) if !is_used(name) => arg.env(None),
+            _ => arg,
+        })
     }
 
     /// The addresses to listen on, or else `default`.
@@ -351,6 +405,38 @@ impl Options {
         };
         tokens.map(Some).map_err(|why| format!("{} cannot be used: {why}", file.display()))
     }
+}
+
+/// Options from all sources.
+#[derive(Debug)]
+pub struct LoadedOptions {
+    /// The options.
+    pub options: Options,
+    /// The configuration file; an empty one if there is none.
+    pub file: ConfigFile,
+    /// Problems that do not keep the options from being used.
+    pub problems: ConfigProblems,
+}
+
+/// Options that cannot be used.
+#[derive(Debug)]
+pub enum OptionsError {
+    /// The command line or the environment is not valid, or asks for help.
+    Usage(clap::Error),
+    /// The configuration file is not valid, or does not go together with the rest.
+    Config(ConfigProblems),
+}
+
+impl From<clap::Error> for OptionsError {
+    fn from(error: clap::Error) -> Self {
+        Self::Usage(error)
+    }
+}
+
+/// Returns the configuration file that the command line or the environment names.
+fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
+    let of_environment = || env::var_os("WATERCLOCK_CONFIG").filter(|path| !path.is_empty());
+    config::find_argument(arguments, "config").or_else(of_environment).map(PathBuf::from)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {

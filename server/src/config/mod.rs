@@ -1,0 +1,20 @@
+//! The configuration file: the names of the flags, in TOML. A setting of the file becomes an
+//! argument for the command line's parser, unless a flag or a variable sets the same option. So all
+//! three have the same values and rules.
+//!
+//! # Layout
+//!
+//! | module | content |
+//! |---|---|
+//! | `file` | names, values and their lines |
+//! | `arguments` | the arguments that a file stands for, and the checks of each |
+//! | `problem` | problems with their places |
+
+mod arguments;
+mod file;
+mod problem;
+
+pub(crate) use arguments::find_argument;
+pub use arguments::{ConfigSources, TABLES};
+pub use file::{ConfigEntry, ConfigFile, ConfigTable, ConfigValue};
+pub use problem::{ConfigProblem, ConfigProblems};
