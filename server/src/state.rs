@@ -9,7 +9,10 @@ use waterclock_axum::{EventRoutes, Settings, Stop, StreamMetrics};
 
 #[cfg(feature = "compare")]
 use crate::compare::{load::Load, meter::Meters};
-use crate::{auth::Access, ops::metrics::Metrics};
+use crate::{
+    auth::{Access, SharedAccess},
+    ops::metrics::Metrics,
+};
 
 /// The state of the router.
 #[derive(Clone)]
@@ -19,7 +22,7 @@ pub struct AppState {
     /// The routes of events, and the registry of open streams.
     pub events: EventRoutes,
     /// The rules on who may read and publish.
-    pub access: Access,
+    pub access: SharedAccess,
     /// Names and places of the site's files.
     pub leptos: LeptosOptions,
     /// The server's counters.
@@ -35,18 +38,39 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// Builds the state of a server.
-    pub fn new(
+    /// Builds the state of a server whose rules may be replaced.
+    pub fn reloadable(
         hub: impl Into<Arc<Hub>>,
         access: Access,
         settings: Settings,
         leptos: LeptosOptions,
     ) -> Self {
         let hub = hub.into();
+        let access = SharedAccess::reloadable(access, Arc::clone(&hub));
+        Self::with_access(hub, access, settings, leptos)
+    }
+
+    /// Builds the state of a server whose rules never change.
+    pub fn new(
+        hub: impl Into<Arc<Hub>>,
+        access: Access,
+        settings: Settings,
+        leptos: LeptosOptions,
+    ) -> Self {
+        Self::with_access(hub.into(), SharedAccess::fixed(access), settings, leptos)
+    }
+
+    fn with_access(
+        hub: Arc<Hub>,
+        access: SharedAccess,
+        settings: Settings,
+        leptos: LeptosOptions,
+    ) -> Self {
         let stop = Stop::default();
         let stream_metrics = Arc::new(StreamMetrics::default());
         let events = EventRoutes::with_settings(Arc::clone(&hub), settings)
             .with_policy(access.clone())
+            .with_policy_changes(access.changes())
             .with_metrics(Arc::clone(&stream_metrics))
             .with_stop(stop.clone());
         Self {
@@ -78,7 +102,7 @@ macro_rules! parts {
 parts! {
     Arc<Hub> = hub,
     EventRoutes = events,
-    Access = access,
+    SharedAccess = access,
     LeptosOptions = leptos,
     Arc<Metrics> = metrics,
     Stop = stop,

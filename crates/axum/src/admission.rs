@@ -18,8 +18,10 @@ use crate::{
         MAX_BLOCK, MAX_DATA, MAX_END_MESSAGE, MAX_KEY, MAX_MESSAGE, MAX_PATIENCE, UNAVAILABLE_RETRY,
     },
     parameters::InvalidParameters,
-    policy::{Denied, Publisher, client_of},
+    policy::{Denied, Publisher, TopicLimits, client_of},
     problem::{AttackSign, Problem},
+    publish_rate::PublishRate,
+    standing::{Asked, StandingPermission},
     state::PublishContext,
 };
 
@@ -79,6 +81,8 @@ pub(crate) enum PublishRejection {
     Parameters(#[from] InvalidParameters),
     #[error("An event's data may be at most {MAX_DATA} bytes long.")]
     DataTooLong,
+    #[error("The data of an event of this topic may be at most {0} bytes long.")]
+    DataTooLongForTopic(usize),
     #[error("A block of an event stream may be at most {MAX_BLOCK} bytes long.")]
     BlockTooLong,
     #[error("An event's data must be UTF-8. Encode binary data, for example as Base64.")]
@@ -92,6 +96,8 @@ pub(crate) enum PublishRejection {
     IncompleteBody,
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error("The permission to publish was taken away during the upload.")]
+    Revoked,
     #[error("The permission to publish expired at {0}. Send a new token in `Authorization`.")]
     Expired(Timestamp),
     #[error("This client publishes too many events per second. `Retry-After` says when to retry.")]
@@ -163,7 +169,7 @@ impl PublishRejection {
         Ok(match self {
             Self::Denied(denied) => return Err(denied.clone()),
             // An expired permission counts as an invalid token.
-            Self::Expired(_) => return Err(Denied::InvalidToken(self.to_string())),
+            Self::Expired(_) | Self::Revoked => return Err(Denied::InvalidToken(self.to_string())),
             Self::Topic(_)
             | Self::Name { .. }
             | Self::Split(_)
@@ -187,9 +193,11 @@ impl PublishRejection {
             Self::KeyInFlight | Self::Superseded | Self::Ended | Self::Unread(_) => {
                 StatusCode::CONFLICT
             }
-            Self::DataTooLong | Self::MessageTooLong | Self::BlockTooLong | Self::LineTooLong => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            Self::DataTooLong
+            | Self::DataTooLongForTopic(_)
+            | Self::MessageTooLong
+            | Self::BlockTooLong
+            | Self::LineTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -270,6 +278,11 @@ pub(crate) struct Grant {
     context: Arc<PublishContext>,
     topic: Topic,
     publisher: Publisher,
+    limits: TopicLimits,
+    /// Number of changes of the policy before it was asked.
+    seen: u64,
+    /// Decides again about a long upload.
+    standing: Option<StandingPermission>,
     /// `None` for an unknown address; all such clients share one rate.
     client: Option<IpAddr>,
 }
@@ -282,9 +295,12 @@ impl Grant {
         topic: &str,
     ) -> Result<Self, PublishRejection> {
         let topic = topic.parse().map_err(|_| PublishRejection::Topic(topic.to_owned()))?;
+        let seen = context.changes.count();
         let publisher = context.policy.may_publish(request, &topic)?;
+        let limits = context.policy.topic_limits(&topic);
         let client = context.policy.client_address(request).map(client_of);
-        let grant = Self { context: Arc::clone(context), topic, publisher, client };
+        let context = Arc::clone(context);
+        let grant = Self { context, topic, publisher, limits, seen, standing: None, client };
         grant.check_expiry()?;
         Ok(grant)
     }
@@ -294,10 +310,35 @@ impl Grant {
         &self.topic
     }
 
-    /// The end of the permission; `None` for a permission that does not expire.
-    pub(crate) fn deadline(&self) -> Option<(Deadline, PublishRejection)> {
-        let expires = self.publisher.expires?;
-        Some((Deadline::new(&self.context.hub, expires), PublishRejection::Expired(expires)))
+    /// Lets the permission end if a change of the policy takes it away, for an upload that may
+    /// take long.
+    pub(crate) fn standing(mut self, request: &Parts) -> Self {
+        self.standing = self.context.policy.standing(request, Asked::Publish(&self.topic));
+        self
+    }
+
+    /// Returns `true` if the policy has not changed since it was asked.
+    pub(crate) fn is_current(&self) -> bool {
+        self.seen == self.context.changes.count()
+    }
+
+    /// The end of the permission; `None` for a permission that never ends.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let changes = (&self.context.changes, self.seen);
+        Deadline::of(&self.context.hub, self.publisher.expires, self.standing.clone(), changes)
+    }
+
+    /// Checks the length of an event's data.
+    pub(crate) fn check_size(&self, data: &str) -> Result<(), PublishRejection> {
+        check_size(data)?;
+        let max = self.limits.max_data;
+        if data.len() > max { Err(PublishRejection::DataTooLongForTopic(max)) } else { Ok(()) }
+    }
+
+    /// The rate limit of the client; `None` if it has none.
+    fn rate(&self) -> Option<&PublishRate> {
+        let rate = self.limits.publish_rate.as_ref().unwrap_or(&self.context.rate);
+        self.publisher.is_rate_limited.then_some(rate)
     }
 
     fn check_expiry(&self) -> Result<(), PublishRejection> {
@@ -311,8 +352,8 @@ impl Grant {
         &self,
         key: Option<String>,
     ) -> Result<Option<KeyReservation>, PublishRejection> {
-        if self.publisher.is_rate_limited {
-            self.context.rate.count(self.client).map_err(PublishRejection::RateLimited)?;
+        if let Some(rate) = self.rate() {
+            rate.count(self.client).map_err(PublishRejection::RateLimited)?;
         }
         self.reserve(key)
     }
@@ -349,13 +390,13 @@ impl Grant {
 
     /// Counts an event towards the client's rate, if the rate permits it now.
     pub(crate) fn count_now(&self) -> bool {
-        !self.publisher.is_rate_limited || self.context.rate.count(self.client).is_ok()
+        self.rate().is_none_or(|rate| rate.count(self.client).is_ok())
     }
 
     /// Counts an event towards the client's rate, as soon as the rate permits it.
     pub(crate) async fn wait_and_count(&self) {
-        if self.publisher.is_rate_limited {
-            self.context.rate.wait_and_count(self.client).await;
+        if let Some(rate) = self.rate() {
+            rate.wait_and_count(self.client).await;
         }
     }
 
@@ -378,7 +419,7 @@ impl Grant {
         draft: Draft,
         reservation: Option<KeyReservation>,
     ) -> Result<AdmittedDraft, PublishRejection> {
-        check_size(&draft.data)?;
+        self.check_size(&draft.data)?;
         self.check_expiry()?;
         let key = reservation.as_ref().map(|reservation| reservation.key().clone());
         let draft = Draft { topic: self.topic.clone(), key, ..draft };
@@ -391,7 +432,7 @@ impl Grant {
         draft: Draft,
         pieces: &DraftChain,
     ) -> Result<InFlight, PublishRejection> {
-        check_size(&draft.data)?;
+        self.check_size(&draft.data)?;
         self.check_expiry()?;
         let draft = Draft { topic: self.topic.clone(), ..draft };
         let publishing = self.context.hub.enqueue_in(draft, pieces).await?;

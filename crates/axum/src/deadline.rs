@@ -1,49 +1,138 @@
-//! The end of a permission, by the clock that reaches it first.
+//! The end of a permission, by the clock that reaches it first, or by a change of the policy.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use waterclock::{hub::Hub, timestamp::Timestamp};
 
+use crate::{
+    policy::Expiry,
+    standing::{PolicyChanges, StandingPermission},
+};
+
 /// Time between two looks at the hub's clock.
 const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The time at which a permission ends.
+/// The end of a permission.
 ///
 /// Timers stand still while the machine is suspended, and the hub's clock may be set back. So the
-/// permission ends as soon as either of them says so.
+/// permission ends as soon as either of them says so, or a change of the policy takes it away.
 #[derive(Clone)]
 pub(crate) struct Deadline {
     hub: Arc<Hub>,
-    time: Timestamp,
-    timer: Instant,
+    /// The time by both clocks; `None` for a permission that does not expire.
+    expiry: Option<(Timestamp, Instant)>,
+    /// `None` for a permission that no change of the policy takes away.
+    standing: Option<Arc<Standing>>,
+}
+
+/// A permission that a change of the policy may take away.
+struct Standing {
+    changes: PolicyChanges,
+    /// Number of changes after which the permission was found to hold.
+    seen: AtomicU64,
+    permission: StandingPermission,
+}
+
+/// Number that [`Standing::seen`] has once the permission is taken away.
+const REVOKED: u64 = u64::MAX;
+
+impl Standing {
+    /// Decides again if the policy has changed. Costs one look at a counter if it has not.
+    fn is_revoked(&self) -> bool {
+        let count = self.changes.count();
+        let seen = self.seen.load(Ordering::Relaxed);
+        if seen == REVOKED || seen == count {
+            return seen == REVOKED;
+        }
+        let holds = self.permission.holds();
+        self.seen.store(if holds { count } else { REVOKED }, Ordering::Relaxed);
+        !holds
+    }
+
+    async fn revoked(&self) {
+        while !self.is_revoked() {
+            self.changes.after(self.seen.load(Ordering::Relaxed)).await;
+        }
+    }
 }
 
 impl Deadline {
     /// Creates the deadline of a permission that ends at `time`.
+    #[cfg(test)]
     pub(crate) fn new(hub: &Arc<Hub>, time: Timestamp) -> Self {
-        Self { hub: Arc::clone(hub), time, timer: Instant::now() + time.since(hub.now()) }
+        let expiry = Some((time, Instant::now() + time.since(hub.now())));
+        Self { hub: Arc::clone(hub), expiry, standing: None }
     }
 
-    /// The end of the permission.
-    pub(crate) fn time(&self) -> Timestamp {
-        self.time
+    /// Creates the deadline of a permission. Returns `None` for one that never ends. `seen` is the
+    /// number of changes before the permission was asked for.
+    pub(crate) fn of(
+        hub: &Arc<Hub>,
+        expires: Expiry,
+        standing: Option<StandingPermission>,
+        (changes, seen): (&PolicyChanges, u64),
+    ) -> Option<Self> {
+        if expires.is_none() && standing.is_none() {
+            return None;
+        }
+        let expiry = expires.map(|time| (time, Instant::now() + time.since(hub.now())));
+        let standing = standing.map(|permission| {
+            let (changes, seen) = (changes.clone(), AtomicU64::new(seen));
+            Arc::new(Standing { changes, seen, permission })
+        });
+        Some(Self { hub: Arc::clone(hub), expiry, standing })
+    }
+
+    /// Returns `true` if a change of the policy has taken the permission away.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.standing.as_ref().is_some_and(|standing| standing.is_revoked())
+    }
+
+    /// The time at which the permission expires.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        self.expiry.map(|(time, _)| time)
     }
 
     /// Returns `true` if the permission has ended.
     pub(crate) fn has_passed(&self) -> bool {
-        self.time <= self.hub.now() || self.timer <= Instant::now()
+        let has_expired = self
+            .expiry
+            .is_some_and(|(time, timer)| time <= self.hub.now() || timer <= Instant::now());
+        has_expired || self.is_revoked()
     }
 
-    /// Returns the time at which to look next if the permission has ended.
-    pub(crate) fn next_look(&self) -> Instant {
-        self.timer.min(Instant::now() + LOOK_INTERVAL)
+    /// Returns the time at which to look next if the permission has expired.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.expiry.map(|(_, timer)| timer.min(Instant::now() + LOOK_INTERVAL))
     }
 
     /// Waits until the permission ends. After a suspension that takes up to 15 s.
     pub(crate) async fn passed(&self) {
-        while !self.has_passed() {
-            tokio::time::sleep_until(self.next_look()).await;
+        let revoked = async {
+            match &self.standing {
+                Some(standing) => standing.revoked().await,
+                None => pending().await,
+            }
+        };
+        let expired = async {
+            while let Some(look) = self.next_look().filter(|_| !self.has_passed()) {
+                tokio::time::sleep_until(look).await;
+            }
+            if self.expiry.is_none() {
+                pending().await
+            }
+        };
+        tokio::select! {
+            () = revoked => {}
+            () = expired => {}
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     gathering::{Gathering, next_heartbeat},
     session::{Encoder as _, Session, StreamRecord, heartbeat, sleep_until},
     sse::SseEncoder,
+    standing::PolicyChanges,
     state::StreamContext,
     stop::Stop,
 };
@@ -46,6 +47,8 @@ pub struct GroupKey {
 /// The feed of a group.
 pub struct GroupFeed {
     context: Arc<StreamContext>,
+    /// Number of changes of the policy after which its streams go on by themselves at another one.
+    changes_seen: u64,
     feed: Feed,
     /// The rule by which events leave together; `None` if they leave at once.
     gathering: Option<Gathering>,
@@ -74,6 +77,8 @@ pub enum GroupStep {
 
 /// A reason to act without an event.
 enum GroupSignal {
+    /// The policy has changed.
+    Change,
     /// The server has begun to shut down.
     Stop,
     /// A permission may have ended.
@@ -83,9 +88,15 @@ enum GroupSignal {
 }
 
 /// Waits for the next signal. Earlier arms take precedence.
-async fn next_signal(stop: Stop, look: Option<Instant>, heartbeat: Instant) -> GroupSignal {
+async fn next_signal(
+    stop: Stop,
+    (changes, seen): (PolicyChanges, u64),
+    look: Option<Instant>,
+    heartbeat: Instant,
+) -> GroupSignal {
     tokio::select! {
         biased;
+        () = changes.after(seen) => GroupSignal::Change,
         _ = stop.begun() => GroupSignal::Stop,
         () = sleep_until(look) => GroupSignal::Expiry,
         () = tokio::time::sleep_until(heartbeat) => GroupSignal::Heartbeat,
@@ -168,6 +179,7 @@ impl GroupFeed {
             (!max_delay.is_zero()).then(|| Gathering::new(max_delay, &session.subscriber));
         let feed = Self {
             context: Arc::clone(&session.record.context),
+            changes_seen: session.record.context.changes.count(),
             passed: Arc::new(AtomicU64::new(feed.cursor().sequence)),
             feed,
             gathering,
@@ -203,7 +215,7 @@ impl GroupFeed {
 
     /// Begins to watch the permission of a stream. `key` identifies the stream for the caller.
     pub fn watch(&mut self, key: usize, stream: &mut RestingStream) {
-        stream.look = stream.expires.as_ref().map(Deadline::next_look);
+        stream.look = stream.expires.as_ref().and_then(Deadline::next_look);
         let Some(look) = stream.look else { return };
         if self.looks.peek().is_none_or(|Reverse((first, _))| look < *first) {
             self.signals.clear();
@@ -285,7 +297,8 @@ impl GroupFeed {
             if self.signals.is_empty() {
                 let stop = self.context.stop.clone();
                 let look = self.looks.peek().map(|Reverse((look, _))| *look);
-                let next = next_signal(stop, look, self.next_heartbeat());
+                let changes = (self.context.changes.clone(), self.changes_seen);
+                let next = next_signal(stop, changes, look, self.next_heartbeat());
                 self.signals.push(Box::pin(next));
             }
             let step = match ready!(self.signals.poll_next_unpin(context)) {
@@ -294,7 +307,8 @@ impl GroupFeed {
                 Some(GroupSignal::Heartbeat) if Instant::now() < self.next_heartbeat() => continue,
                 Some(GroupSignal::Heartbeat) => GroupStep::Send(self.heartbeat()),
                 Some(GroupSignal::Expiry) => GroupStep::Expire,
-                Some(GroupSignal::Stop) => GroupStep::Dissolve,
+                // Each stream looks if it may go on.
+                Some(GroupSignal::Change | GroupSignal::Stop) => GroupStep::Dissolve,
             };
             return Poll::Ready(step);
         }

@@ -40,6 +40,7 @@
 //! | `sse` | its encoding as `text/event-stream` |
 //! | [`group`] | streams that rest together once they have sent everything |
 //! | `deadline` | the end of a permission, by the clock that reaches it first |
+//! | `standing` | permissions that a change of the policy may take away |
 //! | `admission`, `publish_rate`, `idempotency` | the checks that all ways to publish share |
 //! | `state` | the state of the routes, in the parts that each needs |
 //! | [`policy`] | the hook that decides who may read and publish what |
@@ -78,6 +79,7 @@ mod query;
 mod routes;
 mod session;
 mod sse;
+mod standing;
 mod state;
 pub mod stop;
 pub mod streams;
@@ -94,9 +96,11 @@ pub use connection::{ClientEnd, ConnectionCloser, DirectStream, GracefulClose, S
 pub use denial_hook::DenialHook;
 pub use limits::{Settings, StreamLimits};
 pub use metrics::StreamMetrics;
-pub use policy::{Denied, Expiry, Policy, Publisher, ReadOnly};
+pub use policy::{Denied, Expiry, Policy, Publisher, ReadOnly, TopicLimits};
 pub use problem::{AttackSign, Denial, Problem};
+pub use publish_rate::PublishRate;
 pub use publish_route::PublishRoute;
+pub use standing::{Asked, PolicyChanges, StandingPermission};
 pub use stop::Stop;
 pub use streams::OpenStreams;
 pub use waterclock;
@@ -106,7 +110,6 @@ pub use query::properties;
 
 use ending_uploads::EndingUploads;
 use idempotency::KeysInFlight;
-use publish_rate::PublishRate;
 use state::{PublishContext, RoutesState, StreamContext};
 
 /// The event routes over a hub. Clones share all state, and so do the routers made from them.
@@ -117,6 +120,7 @@ pub struct EventRoutes {
     settings: Settings,
     metrics: Arc<StreamMetrics>,
     stop: Stop,
+    changes: PolicyChanges,
     streams: OpenStreams,
     publish_rate: Arc<PublishRate>,
     keys: KeysInFlight,
@@ -140,6 +144,7 @@ impl EventRoutes {
             settings,
             metrics: Arc::default(),
             stop: Stop::default(),
+            changes: PolicyChanges::default(),
             streams: OpenStreams::new(settings.streams, settings.drain),
             publish_rate: Arc::new(PublishRate::new(settings.publish_rate)),
             keys: KeysInFlight::default(),
@@ -164,6 +169,13 @@ impl EventRoutes {
     #[must_use]
     pub fn with_stop(self, stop: Stop) -> Self {
         Self { stop, ..self }
+    }
+
+    /// Replaces the announcement of changes of the policy. At each of them, open streams, waiting
+    /// polls and uploads whose permission is [taken away](Policy::standing) end.
+    #[must_use]
+    pub fn with_policy_changes(self, changes: PolicyChanges) -> Self {
+        Self { changes, ..self }
     }
 
     /// The registry of open streams, for counting them and for waiting until all have ended.
@@ -220,6 +232,7 @@ impl EventRoutes {
             streams: this.streams,
             metrics: Arc::clone(&this.metrics),
             stop: this.stop.clone(),
+            changes: this.changes.clone(),
             started: this.started,
         };
         let publishing = PublishContext {
@@ -232,6 +245,7 @@ impl EventRoutes {
             body_timeout: this.settings.body_timeout,
             metrics: this.metrics,
             stop: this.stop,
+            changes: this.changes,
         };
         RoutesState {
             policy: this.policy,

@@ -15,7 +15,12 @@ use axum::{
 };
 use waterclock::{event::Topic, pattern::Patterns, timestamp::Timestamp};
 
-use crate::problem::{AttackSign, Problem};
+use crate::{
+    limits::MAX_DATA,
+    problem::{AttackSign, Problem},
+    publish_rate::PublishRate,
+    standing::{Asked, StandingPermission},
+};
 
 /// The time at which a permission ends; `None` for a permission that does not expire. A stream says
 /// goodbye at that time.
@@ -91,6 +96,20 @@ pub trait Policy: Send + Sync + 'static {
         true
     }
 
+    /// Returns what decides again about a permission that was just given, once the policy has
+    /// changed ([`PolicyChanges`](crate::PolicyChanges)). Open streams and uploads end if it is
+    /// taken away. The default is for policies that do not change.
+    fn standing(&self, request: &Parts, asked: Asked<'_>) -> Option<StandingPermission> {
+        let (_, _) = (request, asked);
+        None
+    }
+
+    /// Returns the limits on publishes to a topic. The default are those of all topics.
+    fn topic_limits(&self, topic: &Topic) -> TopicLimits {
+        let _ = topic;
+        TopicLimits::default()
+    }
+
     /// Decides whether a request may open a WebSocket. Browsers let any page open one anywhere (RFC
     /// 6455, 10.2), so the server must check `Origin`. The default allows requests without one, and
     /// those whose `Origin` matches `Host`.
@@ -149,6 +168,14 @@ impl<P: Policy + ?Sized> Policy for Arc<P> {
         (**self).may_publish_some(request)
     }
 
+    fn standing(&self, request: &Parts, asked: Asked<'_>) -> Option<StandingPermission> {
+        (**self).standing(request, asked)
+    }
+
+    fn topic_limits(&self, topic: &Topic) -> TopicLimits {
+        (**self).topic_limits(topic)
+    }
+
     fn may_open_websocket(&self, request: &Parts) -> Result<(), Denied> {
         (**self).may_open_websocket(request)
     }
@@ -189,6 +216,22 @@ impl Publisher {
     /// Creates a publisher whose permission does not expire, and whose rate is limited.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), expires: None, is_rate_limited: true }
+    }
+}
+
+/// Limits on publishes to one topic.
+#[derive(Clone, Debug)]
+pub struct TopicLimits {
+    /// Maximum length of an event's data, in bytes: at most [`MAX_DATA`].
+    pub max_data: usize,
+    /// The rate limit in place of [`Settings::publish_rate`](crate::Settings), shared by the topics
+    /// that have it.
+    pub publish_rate: Option<Arc<PublishRate>>,
+}
+
+impl Default for TopicLimits {
+    fn default() -> Self {
+        Self { max_data: MAX_DATA, publish_rate: None }
     }
 }
 

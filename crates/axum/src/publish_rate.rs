@@ -7,11 +7,12 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use crate::limits::MAX_RATED_CLIENTS;
 
 /// The rate limit of each client's publishes.
-pub(crate) struct PublishRate(DefaultKeyedRateLimiter<Option<IpAddr>>);
+#[derive(Debug)]
+pub struct PublishRate(DefaultKeyedRateLimiter<Option<IpAddr>>);
 
 impl PublishRate {
     /// Creates a limit in events per second, which is also the burst size.
-    pub(crate) fn new(per_second: NonZeroU32) -> Self {
+    pub fn new(per_second: NonZeroU32) -> Self {
         Self(RateLimiter::keyed(Quota::per_second(per_second)))
     }
 

@@ -8,8 +8,8 @@ use waterclock::hub::Hub;
 
 use crate::{
     ending_uploads::EndingUploads, idempotency::KeysInFlight, limits::Settings,
-    metrics::StreamMetrics, policy::Policy, publish_rate::PublishRate, stop::Stop,
-    streams::OpenStreams,
+    metrics::StreamMetrics, policy::Policy, publish_rate::PublishRate, standing::PolicyChanges,
+    stop::Stop, streams::OpenStreams,
 };
 
 /// The state of the router.
@@ -27,6 +27,7 @@ pub(crate) struct StreamContext {
     pub(crate) streams: OpenStreams,
     pub(crate) metrics: Arc<StreamMetrics>,
     pub(crate) stop: Stop,
+    pub(crate) changes: PolicyChanges,
     /// Time at which the routes were built.
     #[cfg_attr(not(feature = "probe"), expect(dead_code, reason = "only the probe reports it"))]
     pub(crate) started: Instant,
@@ -43,6 +44,7 @@ pub(crate) struct PublishContext {
     pub(crate) body_timeout: Duration,
     pub(crate) metrics: Arc<StreamMetrics>,
     pub(crate) stop: Stop,
+    pub(crate) changes: PolicyChanges,
 }
 
 impl FromRef<RoutesState> for Arc<dyn Policy> {

@@ -29,7 +29,6 @@ pub struct OpenStreams(Arc<Registry>);
 
 #[derive(Debug)]
 struct Registry {
-    limits: StreamLimits,
     /// Time that a shutdown may take.
     drain: Duration,
     entries: Mutex<Entries>,
@@ -37,8 +36,9 @@ struct Registry {
     count: watch::Sender<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entries {
+    limits: StreamLimits,
     /// Number of the stream that was opened last.
     last: u64,
     by_number: HashMap<u64, Position>,
@@ -90,8 +90,14 @@ pub struct Lag {
 impl OpenStreams {
     /// Creates an empty registry.
     pub(crate) fn new(limits: StreamLimits, drain: Duration) -> Self {
-        let (entries, count) = (Mutex::default(), watch::Sender::default());
-        Self(Arc::new(Registry { limits, drain, entries, count }))
+        let (by_number, per_address) = (HashMap::new(), HashMap::new());
+        let entries = Mutex::new(Entries { limits, last: 0, by_number, per_address });
+        Self(Arc::new(Registry { drain, entries, count: watch::Sender::default() }))
+    }
+
+    /// Replaces the limits. Streams beyond the new ones stay open.
+    pub fn set_limits(&self, limits: StreamLimits) {
+        self.0.entries.lock().limits = limits;
     }
 
     /// Registers a stream. It counts as never behind until it [follows](OpenStream::follow) a
@@ -105,7 +111,7 @@ impl OpenStreams {
         // Clients with an unknown address count towards the total only.
         let of_address =
             address.and_then(|address| entries.per_address.get(&address)).copied().unwrap_or(0);
-        let StreamLimits { total, per_address } = self.0.limits;
+        let StreamLimits { total, per_address } = entries.limits;
         if of_address >= per_address {
             return Err(ReachedLimit::PerAddress);
         }

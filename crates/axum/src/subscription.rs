@@ -24,10 +24,11 @@ use crate::{
     deadline::Deadline,
     limits::MAX_CATCH_UP,
     metrics::EndReason,
-    policy::{Expiry, client_of},
+    policy::client_of,
     problem::Problem,
     query::{Query, QueryError},
     session::{Encoder, Limit, Session, refuse},
+    standing::Asked,
     state::{RoutesState, StreamContext},
 };
 
@@ -73,7 +74,6 @@ struct SubscriptionPath {
 }
 
 /// A validated, authorized subscription request.
-#[derive(Debug)]
 pub(crate) struct Subscription {
     topics: Patterns,
     start: Start,
@@ -81,7 +81,8 @@ pub(crate) struct Subscription {
     format: Format,
     limit: Option<Limit>,
     max_delay: Duration,
-    expires: Expiry,
+    /// The end of the permission; `None` for a permission that never ends.
+    deadline: Option<Deadline>,
     client: Option<IpAddr>,
     accept_hook: Option<AcceptHook>,
 }
@@ -100,7 +101,12 @@ impl FromRequestParts<RoutesState> for PollSubscription {
         let Query { patterns, format, conflate, limit, max_delay, .. } = query;
         let Query { last_event_id, since, before, .. } = query;
         let topics = Patterns::new(patterns).unwrap_or(Topic::clock().into());
+        let changes = &state.streaming.changes;
+        // Counted before, so no change is missed.
+        let seen = changes.count();
         let expires = state.policy.may_read(parts, &topics)?;
+        let standing = state.policy.standing(parts, Asked::Read(&topics));
+        let deadline = Deadline::of(&state.streaming.hub, expires, standing, (changes, seen));
         let client = state.policy.client_address(parts).map(client_of);
         // The id that a browser sends when it reconnects is newer than the one in the page's URL.
         let text = cursor_in_headers(&parts.headers)?.or(last_event_id);
@@ -123,7 +129,7 @@ impl FromRequestParts<RoutesState> for PollSubscription {
             format,
             limit,
             max_delay,
-            expires,
+            deadline,
             client,
             accept_hook,
         };
@@ -176,9 +182,9 @@ impl Subscription {
         self.client
     }
 
-    /// The end of the permission; `None` for a permission that does not expire.
-    pub(crate) fn deadline(&self, hub: &Arc<Hub>) -> Option<Deadline> {
-        self.expires.map(|expires| Deadline::new(hub, expires))
+    /// The end of the permission; `None` for a permission that never ends.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        self.deadline.clone()
     }
 
     /// Calls the request's [`AcceptHook`], if it has one.
@@ -235,7 +241,7 @@ impl Subscription {
         if context.stop.has_begun() {
             return refuse(GoodbyeReason::Draining);
         }
-        let Self { topics, start, conflate, limit, max_delay, expires, client, .. } = self;
+        let Self { topics, start, conflate, limit, max_delay, deadline, client, .. } = self;
         let Ok(open) = context.streams.open(client) else { return refuse(GoodbyeReason::Limit) };
         let subscriber = match start.subscribe(topics, &context.hub).await {
             Ok(subscriber) => subscriber,
@@ -250,7 +256,6 @@ impl Subscription {
         let subscriber = if repeats_ends { subscriber.repeating_ends() } else { subscriber };
         let subscriber = if conflate { subscriber.conflated() } else { subscriber };
         open.follow(&subscriber);
-        let deadline = expires.map(|expires| Deadline::new(&context.hub, expires));
         let session = Session::new(context, open, subscriber, encoder);
         Ok(session.limited(limit).expiring(deadline).gathering(max_delay))
     }

@@ -15,7 +15,11 @@ use waterclock_axum::{Expiry, Publisher};
 use super::{
     access::Access,
     error::{AuthError, COOKIE_NAME},
-    origin::{NotLocal, RequestOrigin, is_named_origin, is_origin_of, locality, requested_host},
+    origin::{
+        NotLocal, RequestOrigin, foreign_origin, is_named_origin, is_origin_of, locality,
+        requested_host,
+    },
+    rule::{Audience, readers_of, rule_for},
     token::{InvalidToken, Token},
 };
 
@@ -27,6 +31,10 @@ pub struct Caller {
     /// The same, or [`NotLocal::TokenRequired`] if local requests need a token, too.
     trust: Result<RequestOrigin, NotLocal>,
     token: Result<Option<Token>, InvalidToken>,
+    /// `true` if a page makes the request that is neither the server's own nor permitted to read.
+    is_foreign_page: bool,
+    /// Number of the rules by which the caller was identified.
+    revision: u64,
 }
 
 /// The permission by which a caller reads. Callers with the same permission may share what they
@@ -44,7 +52,18 @@ impl Caller {
     pub fn identify(request: &Parts, access: &Access, now: Timestamp) -> Self {
         let locality = locality(request, &access.allowed_hosts, &access.cors_origins);
         let trust = if access.is_token_required { Err(NotLocal::TokenRequired) } else { locality };
-        Self { locality, trust, token: verify_token(request, access, now) }
+        Self {
+            locality,
+            trust,
+            token: verify_token(request, access, now),
+            is_foreign_page: foreign_origin(request, &access.cors_origins).is_some(),
+            revision: access.revision,
+        }
+    }
+
+    /// Returns `true` if the rules have been replaced since the caller was identified.
+    pub(super) fn is_outdated(&self, access: &Access) -> bool {
+        self.revision != access.revision
     }
 
     /// Decides whether the caller may read all the given topics, and until when.
@@ -53,21 +72,40 @@ impl Caller {
     ///
     /// If the request is not local, a topic is not public, and no valid token lists it.
     pub fn may_read(&self, topics: &Patterns, access: &Access) -> Result<Expiry, AuthError> {
-        let covers = |allowed: &[Pattern], pattern| allowed.iter().any(|one| one.covers(pattern));
-        if self.trust.is_ok() || topics.iter().all(|topic| covers(&access.public_topics, topic)) {
-            return Ok(None);
+        let mut expires = None;
+        for pattern in topics.iter() {
+            for audience in readers_of(&access.rules, pattern) {
+                expires = self.may_read_as(audience, pattern, access)?.or(expires);
+            }
+        }
+        Ok(expires)
+    }
+
+    /// Decides about one pattern, whose topics have this audience.
+    fn may_read_as(
+        &self,
+        audience: Option<Audience>,
+        pattern: &Pattern,
+        access: &Access,
+    ) -> Result<Expiry, AuthError> {
+        let covers = |allowed: &[Pattern]| allowed.iter().any(|one| one.covers(pattern));
+        let by_rule = |why| AuthError::ByRule { verb: "read", topics: pattern.to_string(), why };
+        match (audience, self.trust) {
+            (Some(Audience::Anyone), _) | (Some(Audience::Local) | None, Ok(_)) => return Ok(None),
+            (None, Err(_)) if covers(&access.public_topics) => return Ok(None),
+            (Some(Audience::Local), Err(why)) => return Err(by_rule(Some(why))),
+            (Some(Audience::Nobody), _) => return Err(by_rule(None)),
+            (Some(Audience::Token), _) | (None, Err(_)) => {}
         }
         let token = self.token(access, AuthError::ReadNotLocal)?;
-        let is_allowed =
-            |pattern| covers(&token.subscribe, pattern) || covers(&access.public_topics, pattern);
-        match topics.iter().find(|pattern| !is_allowed(pattern)) {
-            None => Ok(Some(token.expires)),
-            Some(pattern) => Err(AuthError::NotListed {
-                claim: "subscribe",
-                pattern: pattern.to_string(),
-                listed: token.subscribe.clone(),
-            }),
+        if covers(&token.subscribe) {
+            return Ok(Some(token.expires));
         }
+        Err(AuthError::NotListed {
+            claim: "subscribe",
+            pattern: pattern.to_string(),
+            listed: token.subscribe.clone(),
+        })
     }
 
     /// Decides which of the given topics the caller may list, and until when: those that match any
@@ -88,7 +126,11 @@ impl Caller {
         };
         let token = self.token.as_ref().ok().and_then(Option::as_ref);
         let listed = token.map_or(&[][..], |token| &token.subscribe);
-        let readable = Patterns::new(access.public_topics.iter().chain(listed).cloned());
+        let of_rules = access.rules.iter().flat_map(|rule| &rule.topics);
+        let candidates = access.public_topics.iter().chain(listed).chain(of_rules).cloned();
+        let is_readable =
+            |pattern: &Pattern| self.may_read(&pattern.clone().into(), access).is_ok();
+        let readable = Patterns::new(candidates.filter(is_readable));
         Ok((readable.ok_or(why)?, token.map(|token| token.expires)))
     }
 
@@ -118,7 +160,14 @@ impl Caller {
         if *topic == Topic::clock() {
             return Err(AuthError::ReservedTopic);
         }
+        let audience = rule_for(&access.rules, topic).and_then(|rule| rule.publish);
+        let by_rule =
+            |why| AuthError::ByRule { verb: "publish to", topics: topic.to_string(), why };
+        if audience == Some(Audience::Nobody) {
+            return Err(by_rule(None));
+        }
         let why = match self.trust {
+            Ok(RequestOrigin::Own) if audience == Some(Audience::Token) => NotLocal::TokenRequired,
             Ok(RequestOrigin::Own) => {
                 // Local publishes have no rate limit: nobody else suffers from them.
                 let name = "local".to_owned();
@@ -127,6 +176,15 @@ impl Caller {
             Ok(RequestOrigin::MayRead) => NotLocal::Origin,
             Err(why) => why,
         };
+        if audience == Some(Audience::Local) {
+            return Err(by_rule(Some(why)));
+        }
+        let lists = |token: &Token| token.publish.iter().any(|pattern| pattern.matches(topic));
+        let has_permit = self.token.as_ref().is_ok_and(|token| token.as_ref().is_some_and(lists));
+        if audience == Some(Audience::Anyone) && !has_permit && !self.is_foreign_page {
+            let name = "anyone".to_owned();
+            return Ok(Publisher { name, expires: None, is_rate_limited: true });
+        }
         let token = self.token(access, |_| AuthError::PublishNotLocal(why))?;
         if token.publish.iter().any(|pattern| pattern.matches(topic)) {
             let (name, expires) = (token.publisher.clone(), Some(token.expires));
@@ -140,7 +198,11 @@ impl Caller {
     }
 
     /// Returns `true` if there are topics to which the caller may publish.
-    pub fn may_publish_some(&self) -> bool {
+    pub fn may_publish_some(&self, access: &Access) -> bool {
+        let is_open = access.rules.iter().any(|rule| rule.publish == Some(Audience::Anyone));
+        if is_open && !self.is_foreign_page {
+            return true;
+        }
         let token = self.token.as_ref().ok().and_then(Option::as_ref);
         self.trust == Ok(RequestOrigin::Own) || token.is_some_and(|token| !token.publish.is_empty())
     }

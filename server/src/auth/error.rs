@@ -52,6 +52,20 @@ pub enum AuthError {
     /// The resource is for local requests only.
     #[error("This is for the server's own machine only, and the request is not local: {0}.")]
     NotLocal(NotLocal),
+    /// A rule for these topics denies it.
+    #[error(
+        "{} may {verb} `{topics}`, by a rule in the server's configuration{}.",
+        if why.is_some() { "Only the server's own machine" } else { "Nobody" },
+        why.map(|why| format!(", and the request is not local: {why}")).unwrap_or_default()
+    )]
+    ByRule {
+        /// The action.
+        verb: &'static str,
+        /// The topic or pattern.
+        topics: String,
+        /// The sign that the request is not local, if only local ones may.
+        why: Option<NotLocal>,
+    },
     /// A page of another origin asks for a WebSocket.
     #[error(
         "A page of the origin {0:?} may not open a WebSocket here, since it is not the server's own \
@@ -66,10 +80,13 @@ impl From<AuthError> for Denied {
         match error {
             AuthError::InvalidToken(_) => Self::InvalidToken(detail),
             AuthError::MissingToken => Self::Unauthenticated(detail),
-            AuthError::NotListed { .. } | AuthError::ReservedTopic => Self::Forbidden(detail),
+            AuthError::NotListed { .. }
+            | AuthError::ReservedTopic
+            | AuthError::ByRule { why: None, .. } => Self::Forbidden(detail),
             AuthError::PublishNotLocal(_)
             | AuthError::ReadNotLocal(_)
             | AuthError::NotLocal(_)
+            | AuthError::ByRule { why: Some(_), .. }
             | AuthError::ForeignOrigin(_) => Self::Untrusted(detail),
         }
     }

@@ -11,6 +11,8 @@
 //! | module | content |
 //! |---|---|
 //! | `access` | the rules, as the options set them |
+//! | `rule` | rules for the topics of patterns |
+//! | `shared` | the rules that apply now, which a reload replaces |
 //! | `policy` | their application to requests |
 //! | `caller` | the caller of a request: local or not, and its token |
 //! | `origin` | hosts and origins, and what counts as local |
@@ -24,6 +26,8 @@ mod client_address;
 mod error;
 mod origin;
 mod policy;
+mod rule;
+mod shared;
 mod token;
 
 pub use access::Access;
@@ -32,4 +36,6 @@ pub use client_address::TrustedProxy;
 pub(crate) use client_address::client_address;
 pub use error::AuthError;
 pub use origin::{AllowedHost, CorsOrigin, NotLocal};
+pub use rule::{Audience, TopicRule};
+pub use shared::SharedAccess;
 pub use token::{InvalidKey, InvalidToken, Token, TokenVerifier};

@@ -4,15 +4,15 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::http::request::Parts;
 use waterclock::{event::Topic, pattern::Patterns};
-use waterclock_axum::{Denied, Expiry, Policy, Publisher};
+use waterclock_axum::{Denied, Expiry, Policy, Publisher, TopicLimits};
 
 use super::{
     access::Access, caller::Caller, client_address::client_address, error::AuthError,
-    origin::foreign_origin,
+    origin::foreign_origin, rule::limits_of,
 };
 
 /// The caller that the layer in front of the routes has identified.
-fn caller(request: &Parts) -> Result<&Caller, Denied> {
+pub(super) fn caller(request: &Parts) -> Result<&Caller, Denied> {
     let caller = request.extensions.get::<Arc<Caller>>().map(AsRef::as_ref);
     caller.ok_or_else(|| Denied::Forbidden("The caller was not identified.".to_owned()))
 }
@@ -31,7 +31,13 @@ impl Policy for Access {
     }
 
     fn may_publish_some(&self, request: &Parts) -> bool {
-        caller(request).is_ok_and(Caller::may_publish_some)
+        caller(request).is_ok_and(|caller| caller.may_publish_some(self))
+    }
+
+    fn topic_limits(&self, topic: &Topic) -> TopicLimits {
+        let limits = limits_of(&self.rules, topic);
+        let publish_rate = limits.publish_rate.or_else(|| self.publish_rate.clone());
+        TopicLimits { publish_rate, ..limits }
     }
 
     fn may_open_websocket(&self, request: &Parts) -> Result<(), Denied> {

@@ -281,7 +281,7 @@ mod tests {
             value,
         };
         assert_eq!(file.entries, expected.map(entry));
-        let rules: Vec<_> = file.tables_of("rule").map(|rule| (rule.line, rule.entries.len()));
+        let rules = file.tables_of("rule").map(|rule| (rule.line, rule.entries.len()));
         assert_eq!(rules.collect::<Vec<_>>(), [(11, 1), (13, 0)]);
         assert_eq!(file.tables_of("other").count(), 1);
     }
@@ -290,7 +290,7 @@ mod tests {
     fn all_errors_of_the_syntax_are_reported_by_line() {
         let (file, problems) = parse("a = 1\na = 2\nb = \nc = \"x\nd = 1979-05-27\n");
         assert_eq!(file, ConfigFile::default());
-        let lines: Vec<_> = problems.iter().map(|problem| problem.split(": ").next().unwrap());
+        let lines = problems.iter().map(|problem| problem.split(": ").next().unwrap());
         assert_eq!(lines.collect::<Vec<_>>(), ["c.toml:2", "c.toml:3", "c.toml:4"]);
         let (_, problems) = parse("[rule]\nx=1\n[tls]\ncert=1");
         assert_eq!(problems.len(), 2, "{problems:?}");

@@ -1,10 +1,6 @@
 //! Problems of a configuration, each with its place, so that all of them can be reported at once.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 /// A problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,8 +109,8 @@ impl ConfigProblems {
         sorted.into_iter()
     }
 
-    /// The file, if there is one.
-    pub fn file(&self) -> Option<PathBuf> {
-        self.file.as_deref().map(Path::to_owned)
+    /// Number of problems.
+    pub(super) fn count(&self) -> usize {
+        self.list.len()
     }
 }

@@ -2,6 +2,8 @@
 //! file.
 
 mod cluster;
+#[cfg(test)]
+mod config_tests;
 
 use std::{
     collections::BTreeSet,
@@ -19,11 +21,11 @@ use clap::{
 };
 pub use cluster::ClusterOptions;
 use waterclock::{event_log::Retention, pattern::Pattern};
-use waterclock_axum::{Settings, StreamLimits};
+use waterclock_axum::{PublishRate, Settings, StreamLimits};
 
 use crate::{
     auth::{Access, AllowedHost, CorsOrigin, TokenVerifier, TrustedProxy},
-    config::{self, ConfigFile, ConfigProblems, ConfigSources},
+    config::{self, ConfigFile, ConfigProblems, ConfigRule, ConfigSources, age, bytes},
     diagnose::Diagnose,
     net::tls::{Tls, TlsError},
     ops::output::OutputFormat,
@@ -211,6 +213,10 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: OutputFormat,
 
+    /// The rules of the configuration file.
+    #[arg(skip)]
+    rules: Vec<ConfigRule>,
+
     /// The options of a node of a cluster.
     #[command(flatten)]
     pub cluster: ClusterOptions,
@@ -263,8 +269,10 @@ impl Options {
         let file = ConfigFile::read(&path, &mut problems);
         let sources = ConfigSources { command: &command, arguments: &arguments, file: &file };
         let merged = sources.merge(&mut problems);
+        let rules = config::rules(&file, &mut problems);
         match Self::read(merged) {
-            Ok(options) => {
+            Ok(mut options) => {
+                options.rules = rules;
                 if problems.has_errors() {
                     return Err(OptionsError::Config(problems));
                 }
@@ -389,6 +397,9 @@ impl Options {
             tokens: self.tokens()?.map(Arc::new),
             is_token_required: self.require_token,
             trusted_proxies: self.trusted_proxy.clone().into(),
+            rules: self.rules.iter().map(|rule| rule.access.clone()).collect(),
+            publish_rate: Some(Arc::new(PublishRate::new(self.max_publishes))),
+            revision: 0,
         })
     }
 
@@ -453,24 +464,6 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         .ok()
         .filter(|time| (Duration::from_millis(5)..=Duration::from_hours(24)).contains(time))
         .ok_or("expected a time from 5ms to 24h, such as 500ms, 2s or 1m 30s")
-}
-
-/// Parses a time of at least one second.
-fn age(text: &str) -> Result<Duration, &'static str> {
-    humantime::parse_duration(text)
-        .ok()
-        .filter(|age| *age >= Duration::from_secs(1))
-        .ok_or("expected a time of at least one second, such as 90s, 24h or 30days")
-}
-
-/// Parses a number of bytes, with an optional binary unit.
-fn bytes(text: &str) -> Result<usize, &'static str> {
-    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0), ("", 0)];
-    units
-        .into_iter()
-        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), shift)))
-        .and_then(|(number, shift)| number.parse::<usize>().ok()?.checked_mul(1 << shift))
-        .ok_or("expected a number of bytes, such as 65536, 64MiB or 1GiB")
 }
 
 #[cfg(test)]

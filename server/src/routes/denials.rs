@@ -15,7 +15,7 @@ use axum::{
 use parking_lot::Mutex;
 use waterclock_axum::{Denial, DenialHook};
 
-use crate::auth::{TrustedProxy, client_address};
+use crate::auth::{SharedAccess, client_address};
 
 /// Time between two messages about the same origin or address.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -27,14 +27,14 @@ const MAX_TEXT: usize = 300;
 
 /// The recent messages.
 pub(super) struct Denials {
-    trusted_proxies: Arc<[TrustedProxy]>,
+    access: SharedAccess,
     recent: Mutex<RecentMessages>,
 }
 
 impl Denials {
     /// Starts without messages.
-    pub(super) fn new(trusted_proxies: Arc<[TrustedProxy]>) -> Self {
-        Self { trusted_proxies, recent: Mutex::default() }
+    pub(super) fn new(access: SharedAccess) -> Self {
+        Self { access, recent: Mutex::default() }
     }
 
     /// Prints a message if the permission of a line or a message in a request is refused. Returns
@@ -92,7 +92,7 @@ pub(super) struct RefusedRequest {
 
 impl RefusedRequest {
     fn new(denials: Arc<Denials>, request: &Parts) -> Self {
-        let client = client_address(request, &denials.trusted_proxies);
+        let client = client_address(request, &denials.access.load().trusted_proxies);
         let origin = request.headers.get(ORIGIN).cloned();
         Self { denials, client, origin, method: request.method.clone(), uri: request.uri.clone() }
     }

@@ -8,11 +8,11 @@ use axum::{
 };
 use waterclock::hub::Hub;
 
-use crate::auth::{Access, Caller};
+use crate::auth::{Caller, SharedAccess};
 
 /// Adds the [`Caller`] to a request's extensions.
 pub(super) async fn identify(
-    State((access, hub)): State<(Access, Arc<Hub>)>,
+    State((access, hub)): State<(SharedAccess, Arc<Hub>)>,
     request: Request,
 ) -> Request {
     let (mut parts, body) = request.into_parts();
@@ -21,7 +21,7 @@ pub(super) async fn identify(
 }
 
 /// Adds the caller to the head of a request.
-pub(super) fn add_caller(head: &mut Parts, access: &Access, hub: &Hub) {
-    let caller = Caller::identify(head, access, hub.now());
+pub(super) fn add_caller(head: &mut Parts, access: &SharedAccess, hub: &Hub) {
+    let caller = Caller::identify(head, &access.load(), hub.now());
     head.extensions.insert(Arc::new(caller));
 }

@@ -32,7 +32,7 @@ use axum::{
 };
 use waterclock_axum::{EventRoutes, Problem};
 
-pub use responder::responder;
+pub use responder::{AccessReload, reloadable_responder, responder};
 
 use crate::state::AppState;
 
@@ -94,7 +94,7 @@ fn router(state: AppState) -> Router {
     let client = with_routes(Router::new(), client::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed());
     // Around all routes and refusals, since a page elsewhere cannot see a response without it.
-    let router = match cors::layer(&state.access) {
+    let router = match cors::layer(&state.access.load()) {
         Some(cors) => router.layer(cors),
         None => router,
     };

@@ -36,7 +36,7 @@ use waterclock_axum::{DenialHook, Denied, Problem, limits::MAX_PATTERNS};
 
 use super::{accept::prefers_page, headers::page_policy, site};
 use crate::{
-    auth::{Access, AuthError, Caller, ReadPermission},
+    auth::{Access, AuthError, Caller, ReadPermission, SharedAccess},
     limits::{PAGE_BYTES, PAGE_EVENTS, PAGE_TOPICS, PAUSED_PAGE_EVENTS, SEARCHED_TOPICS},
     state::AppState,
 };
@@ -68,12 +68,12 @@ async fn diagnose_page(State(options): State<LeptosOptions>, request: Request) -
 async fn home(
     State(options): State<LeptosOptions>,
     State(hub): State<Arc<Hub>>,
-    State(access): State<Access>,
+    State(access): State<SharedAccess>,
     Extension(caller): Extension<Arc<Caller>>,
     request: Request,
 ) -> Response {
     let (uri, headers, extensions) = (request.uri(), request.headers(), request.extensions());
-    let data = home_data(&hub, &access, &caller, uri, headers, extensions).await;
+    let data = home_data(&hub, &access.load(), &caller, uri, headers, extensions).await;
     render(&options, Page::Home(data), request).await
 }
 
@@ -82,7 +82,7 @@ async fn home(
 pub(super) async fn topics(
     State(options): State<LeptosOptions>,
     State(hub): State<Arc<Hub>>,
-    State(access): State<Access>,
+    State(access): State<SharedAccess>,
     Extension(caller): Extension<Arc<Caller>>,
     request: Request,
     next: Next,
@@ -92,7 +92,7 @@ pub(super) async fn topics(
         return next.run(request).await;
     }
     let (uri, headers, extensions) = (request.uri(), request.headers(), request.extensions());
-    let data = topics_data(&hub, &access, &caller, uri, headers, extensions).await;
+    let data = topics_data(&hub, &access.load(), &caller, uri, headers, extensions).await;
     let mut response = render(&options, Page::Topics(data), request).await;
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     response
@@ -191,7 +191,7 @@ async fn home_data(
         topics: topics.join(" "),
         query: form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish(),
         host: requested_host(headers),
-        may_publish: caller.may_publish_some(),
+        may_publish: caller.may_publish_some(access),
         as_of: Some(hub.now()),
         is_paused,
         ..HomeData::default()
@@ -270,7 +270,7 @@ async fn topics_data(
         problem: after.as_ref().err().map(|after| {
             format!("{after:?} is not a topic after which a page begins. This is the first page.")
         }),
-        may_publish: caller.may_publish_some(),
+        may_publish: caller.may_publish_some(access),
     };
     let allowed = match caller.may_list(&Pattern::all().into(), access) {
         Ok((allowed, _)) => allowed,

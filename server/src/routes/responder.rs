@@ -11,35 +11,83 @@ use axum::{
     extract::Request,
     response::{IntoResponse as _, Response},
 };
+use parking_lot::RwLock;
 use tower::ServiceExt as _;
 use waterclock::hub::Hub;
-use waterclock_axum::{Problem, PublishRoute};
+use waterclock_axum::{Problem, PublishRoute, StreamLimits};
 
 use super::{denials::Denials, headers, identify, refusals, request_check};
-use crate::{auth::Access, net::Responder, ops::metrics::Metrics, state::AppState};
+use crate::{
+    auth::{Access, SharedAccess},
+    net::Responder,
+    ops::metrics::Metrics,
+    state::AppState,
+};
 
 /// The router, and the parts of the state that the steps need.
 struct Steps {
-    router: Router,
-    /// `None` if the router answers publishes, too.
-    publish: Option<PublishRoute>,
-    access: Access,
+    routing: RwLock<Arc<Routing>>,
+    access: SharedAccess,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     denials: Arc<Denials>,
 }
 
+/// The parts that depend on the rules.
+struct Routing {
+    router: Router,
+    /// `None` if the router answers publishes, too.
+    publish: Option<PublishRoute>,
+}
+
+impl Routing {
+    fn new(state: &AppState) -> Self {
+        // CORS is a layer of the router.
+        let has_cors = !state.access.load().cors_origins.is_empty();
+        Self {
+            publish: (!has_cors).then(|| state.events.publish_route()),
+            router: super::router(state.clone()),
+        }
+    }
+}
+
+/// Replaces the rules by which the requests of a server are answered.
+pub struct AccessReload {
+    steps: Arc<Steps>,
+    state: AppState,
+}
+
+impl AccessReload {
+    /// Applies new rules and limits, to new requests and to open streams.
+    pub fn apply(&self, access: Access, limits: StreamLimits) {
+        self.state.events.streams().set_limits(limits);
+        self.state.access.replace(access);
+        *self.steps.routing.write() = Arc::new(Routing::new(&self.state));
+    }
+}
+
 /// Builds the function that answers the requests of the server.
 pub fn responder(state: AppState) -> Responder {
-    let steps = Arc::new(Steps {
-        // CORS is a layer of the router.
-        publish: state.access.cors_origins.is_empty().then(|| state.events.publish_route()),
+    respond_by(steps(&state))
+}
+
+/// Builds the same function for a state that is reloadable, and what reloads it.
+pub fn reloadable_responder(state: AppState) -> (Responder, AccessReload) {
+    let steps = steps(&state);
+    (respond_by(Arc::clone(&steps)), AccessReload { steps, state })
+}
+
+fn steps(state: &AppState) -> Arc<Steps> {
+    Arc::new(Steps {
         access: state.access.clone(),
         hub: Arc::clone(&state.hub),
         metrics: Arc::clone(&state.metrics),
-        denials: Arc::new(Denials::new(Arc::clone(&state.access.trusted_proxies))),
-        router: super::router(state),
-    });
+        denials: Arc::new(Denials::new(state.access.clone())),
+        routing: RwLock::new(Arc::new(Routing::new(state))),
+    })
+}
+
+fn respond_by(steps: Arc<Steps>) -> Responder {
     Arc::new(move |request| {
         let steps = Arc::clone(&steps);
         Box::pin(async move { steps.respond(request).await })
@@ -49,16 +97,17 @@ pub fn responder(state: AppState) -> Responder {
 impl Steps {
     async fn respond(&self, request: Request) -> Response {
         let (mut head, body) = request.into_parts();
+        let routing = Arc::clone(&self.routing.read());
         let refused = self.denials.watch(&mut head);
         let mut response = match request_check::check(&head) {
             Err(ambiguous) => Problem::from(ambiguous).into_response(),
-            Ok(()) => match &self.publish {
+            Ok(()) => match &routing.publish {
                 Some(route) if PublishRoute::takes(&head) => {
                     identify::add_caller(&mut head, &self.access, &self.hub);
                     let published = route.publish(&head, body).await;
                     published.unwrap_or_else(Problem::into_response)
                 }
-                _ => self.route(Request::from_parts(head, body)).await,
+                _ => routing.route(Request::from_parts(head, body)).await,
             },
         };
         headers::add(&mut response);
@@ -66,7 +115,9 @@ impl Steps {
         refused.print_if_denied(&response);
         response
     }
+}
 
+impl Routing {
     async fn route(&self, request: Request<Body>) -> Response {
         let response = self.router.clone().oneshot(request).await;
         response.unwrap_or_else(|never| match never {})

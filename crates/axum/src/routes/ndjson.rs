@@ -18,8 +18,7 @@ use waterclock::{event::Draft, id::EventId};
 use super::body::{self, PublishMessage};
 use crate::{
     admission::{
-        AdmittedDraft, Grant, InFlight, PublishRejection, check_key, check_size, enqueue_all,
-        parse_name,
+        AdmittedDraft, Grant, InFlight, PublishRejection, check_key, enqueue_all, parse_name,
     },
     deadline::{self, Deadline},
     denial_hook::DenialHook,
@@ -192,7 +191,7 @@ impl LineReader {
             let chunk = tokio::select! {
                 chunk = chunks.next() => chunk,
                 () = deadline::passed(self.end_of_permission.as_ref()) => {
-                    let end = self.end_of_permission.as_ref().map(Deadline::time);
+                    let end = self.end_of_permission.as_ref().and_then(Deadline::time);
                     break PublishRejection::Expired(end.unwrap_or(self.context.hub.now()));
                 }
                 _ = self.context.stop.begun() => break PublishRejection::Stopping,
@@ -226,13 +225,13 @@ impl LineReader {
         let message: PublishMessage = serde_json::from_slice(line)?;
         let PublishMessage { topic, name, data, key } = message;
         let grant = match self.grant.take() {
-            Some(grant) if grant.topic().as_str() == topic => grant,
+            Some(grant) if grant.topic().as_str() == topic && grant.is_current() => grant,
             _ => Grant::new(&self.context, &self.head, &topic)?,
         };
-        self.end_of_permission = grant.deadline().map(|(deadline, _)| deadline);
+        self.end_of_permission = grant.deadline();
         let name = parse_name(name.as_deref())?;
         key.as_deref().map_or(Ok(()), check_key)?;
-        check_size(&data)?;
+        grant.check_size(&data)?;
         let must_wait = !grant.count_now();
         if must_wait {
             let _ = self.send_group().await;

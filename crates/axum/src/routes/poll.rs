@@ -71,6 +71,8 @@ enum PollError {
          `Authorization`."
     )]
     Expired(Timestamp),
+    #[error("The permission to read was taken away while the poll waited.")]
+    Revoked,
     #[error(
         "The limit on open streams and waiting polls is reached. `Retry-After` says when to retry."
     )]
@@ -86,7 +88,9 @@ impl From<PollError> for Problem {
     fn from(error: PollError) -> Self {
         let status = match error {
             // An expired permission counts as an invalid token.
-            PollError::Expired(_) => return Denied::InvalidToken(error.to_string()).into(),
+            PollError::Expired(_) | PollError::Revoked => {
+                return Denied::InvalidToken(error.to_string()).into();
+            }
             PollError::Wait(_) => StatusCode::BAD_REQUEST,
             PollError::Read => StatusCode::INTERNAL_SERVER_ERROR,
             PollError::Full(_) | PollError::Behind => StatusCode::SERVICE_UNAVAILABLE,
@@ -94,7 +98,9 @@ impl From<PollError> for Problem {
         };
         let problem = Self::new(status, error.to_string());
         match error {
-            PollError::Wait(_) | PollError::Read | PollError::Expired(_) => problem,
+            PollError::Wait(_) | PollError::Read | PollError::Expired(_) | PollError::Revoked => {
+                problem
+            }
             PollError::Behind => {
                 problem.with_header(RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY.as_secs()))
             }
@@ -145,7 +151,7 @@ pub(super) async fn get(
     }
     let (max_events, client) = (subscription.max_events(), subscription.client());
     let max_delay = subscription.max_delay();
-    let deadline = subscription.deadline(&context.hub);
+    let deadline = subscription.deadline();
     // With `wait` it starts from now: a client that repeats such a request would otherwise get the
     // same event again and again, as fast as it can ask.
     let newest = match subscription.topics_from_now() {
@@ -181,7 +187,9 @@ pub(super) async fn get(
             }
         }
         if let Some(deadline) = deadline.filter(Deadline::has_passed) {
-            return Err(PollError::Expired(deadline.time()).into());
+            let revoked = deadline.is_revoked();
+            let expired = deadline.time().filter(|_| !revoked).map(PollError::Expired);
+            return Err(expired.unwrap_or(PollError::Revoked).into());
         }
         drop((waiting, open));
     }

@@ -61,6 +61,7 @@ pub(crate) async fn publish(
     if let Some(split) = split {
         let options = UploadOptions { split, name, key, reopen, end: end.is_some(), patience };
         // Boxed, since it is large, and single events need not make room for it.
+        let grant = grant.standing(head);
         return Box::pin(upload::publish(context, &grant, options, payload)).await;
     }
     if patience.is_some() {

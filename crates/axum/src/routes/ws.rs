@@ -39,7 +39,7 @@ use waterclock::{
 
 use super::body::PublishMessage;
 use crate::{
-    admission::{Grant, PublishRejection, check_key, check_size, parse_name},
+    admission::{Grant, PublishRejection, check_key, parse_name},
     connection::ConnectionCloser,
     denial_hook::DenialHook,
     limits::{MAX_IN_FLIGHT, MAX_MESSAGE, MAX_READER_MESSAGE},
@@ -334,7 +334,7 @@ impl Peer {
         let grant = Grant::new(&self.context, &self.request, &topic)?;
         let name = parse_name(name.as_deref())?;
         key.as_deref().map_or(Ok(()), check_key)?;
-        check_size(&data)?;
+        grant.check_size(&data)?;
         let reservation = grant.admit(key)?;
         let draft = Draft::new(grant.topic().clone(), data).named(name);
         let in_flight = grant.enqueue(draft, reservation).await?;

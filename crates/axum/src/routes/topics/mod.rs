@@ -27,11 +27,13 @@ use waterclock::{
 
 use super::publish::PublishPath;
 use crate::{
+    deadline::Deadline,
     limits::{DEFAULT_TOPICS, MAX_PATTERNS, MAX_TOPICS},
     parameters::{KnownParameters, split_query},
-    policy::{Expiry, Policy, client_of},
+    policy::{Policy, client_of},
     problem::Problem,
     sse,
+    standing::Asked,
     state::StreamContext,
 };
 use figures::{TopicsError, read};
@@ -51,10 +53,13 @@ pub(super) async fn one(
     let Path(PublishPath { topic }) =
         path.map_err(|why| Problem::new(why.status(), format!("{}.", why.body_text())))?;
     let topic: Topic = topic.parse().map_err(|_| TopicsError::Topic(topic))?;
-    let expires = policy.may_read(&head, &topic.clone().into())?;
+    let (patterns, seen) = (topic.clone().into(), context.changes.count());
+    let expires = policy.may_read(&head, &patterns)?;
     if wants_stream(&head.headers) {
         let topics = ViewedTopics::One(topic);
-        return Ok(stream(&context, &*policy, &head, topics, expires));
+        let standing = policy.standing(&head, Asked::Read(&patterns));
+        let deadline = Deadline::of(&context.hub, expires, standing, (&context.changes, seen));
+        return Ok(stream(&context, &*policy, &head, topics, deadline));
     }
     let topic = read(&context.hub, &[topic]).await?.pop();
     Ok(json(&topic))
@@ -68,10 +73,13 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let ListParameters { patterns, after, limit } =
         ListParameters::parse(head.uri.query().unwrap_or_default())?;
+    let seen = context.changes.count();
     let (allowed, expires) = policy.may_list(&head, &patterns)?;
     let filter = TopicFilter::new(&patterns, allowed);
     if wants_stream(&head.headers) {
-        return Ok(stream(&context, &*policy, &head, ViewedTopics::Filtered(filter), expires));
+        let standing = policy.standing(&head, Asked::List(&patterns));
+        let deadline = Deadline::of(&context.hub, expires, standing, (&context.changes, seen));
+        return Ok(stream(&context, &*policy, &head, ViewedTopics::Filtered(filter), deadline));
     }
     let client = policy.client_address(&head).map(client_of);
     Ok(Page::new(context, filter, after, limit).respond(client).await?)
@@ -99,11 +107,11 @@ fn stream(
     policy: &dyn Policy,
     head: &Parts,
     topics: ViewedTopics,
-    expires: Expiry,
+    deadline: Option<Deadline>,
 ) -> Response {
     match head.method {
         Method::HEAD => sse::response(Body::empty()),
-        _ => view::open(context, policy, head, topics, expires),
+        _ => view::open(context, policy, head, topics, deadline),
     }
 }
 

@@ -182,6 +182,7 @@ mod tests {
             streams: OpenStreams::new(settings.streams, settings.drain),
             metrics: Arc::default(),
             stop: Stop::default(),
+            changes: crate::standing::PolicyChanges::default(),
             started: tokio::time::Instant::now(),
         });
         for number in 0..TOPICS {

@@ -20,7 +20,7 @@ use super::figures::{Snapshot, TopicsError, read};
 use crate::{
     deadline::Deadline,
     metrics::EndReason,
-    policy::{Expiry, Policy, client_of},
+    policy::{Policy, client_of},
     session::{Encoder as _, Signal, StreamRecord, goodbye, hello, next_signal, refuse},
     sse::{self, SseEncoder},
     state::StreamContext,
@@ -49,7 +49,7 @@ pub(super) fn open(
     policy: &dyn Policy,
     head: &Parts,
     topics: ViewedTopics,
-    expires: Expiry,
+    expires: Option<Deadline>,
 ) -> Response {
     let refuse = |reason| sse::response(Body::from(refuse(context, &ENCODER, reason)));
     if context.stop.has_begun() {
@@ -78,7 +78,7 @@ pub(super) fn open(
         next_look: Instant::now(),
         sent: Instant::now(),
         goodbye: None,
-        expires: expires.map(|expires| Deadline::new(&context.hub, expires)),
+        expires,
         phase: ViewPhase::Hello,
     };
     let chunks = stream::unfold(view, |mut view| async {
@@ -286,6 +286,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::policy::Expiry;
     use crate::{
         limits::{Settings, StreamLimits},
         policy::ReadOnly,
@@ -305,6 +306,7 @@ mod tests {
             streams: OpenStreams::new(settings.streams, settings.drain),
             metrics: Arc::default(),
             stop: Stop::default(),
+            changes: crate::standing::PolicyChanges::default(),
             started: began,
         })
     }
@@ -322,6 +324,7 @@ mod tests {
     impl Client {
         fn open(context: &Arc<StreamContext>, topics: ViewedTopics, expires: Expiry) -> Self {
             let (head, ()) = axum::http::Request::new(()).into_parts();
+            let expires = expires.map(|time| Deadline::new(&context.hub, time));
             let response = open(context, &ReadOnly, &head, topics, expires);
             let body = response.into_body().into_data_stream();
             Self { body, began: Instant::now() }

@@ -31,7 +31,7 @@ use waterclock::{
 use self::{chunks::ChunkSplitter, events::EventSplitter, lines::LineSplitter};
 use super::{body, poll::PlacedEnd};
 use crate::{
-    admission::{Grant, InFlight, PublishRejection, check_size},
+    admission::{Grant, InFlight, PublishRejection},
     ending_uploads::EndingUpload,
     idempotency::KeyReservation,
     limits::{MAX_BYTES_IN_FLIGHT, MAX_DATA, MAX_GROUP, MAX_PIECES_IN_FLIGHT},
@@ -333,7 +333,7 @@ impl Upload<'_> {
             }
         }
         let Piece { name, data } = piece;
-        check_size(&data)?;
+        self.grant.check_size(&data)?;
         let (name, length) = (name.unwrap_or_else(|| self.name.clone()), data.len());
         let draft = Draft {
             key: self.key(),
@@ -515,9 +515,10 @@ async fn unread(
 
 /// Waits until the permission ends. Never returns for one that does not.
 async fn expired(grant: &Grant) -> PublishRejection {
-    let Some((deadline, rejection)) = grant.deadline() else { return pending().await };
+    let Some(deadline) = grant.deadline() else { return pending().await };
     deadline.passed().await;
-    rejection
+    let expired = deadline.time().filter(|_| !deadline.is_revoked());
+    expired.map_or(PublishRejection::Revoked, PublishRejection::Expired)
 }
 
 #[cfg(test)]

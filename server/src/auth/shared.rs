@@ -1,0 +1,165 @@
+//! The rules that apply now. A reload replaces them, for requests and for open streams.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
+use parking_lot::RwLock;
+use waterclock::{event::Topic, hub::Hub, pattern::Patterns};
+use waterclock_axum::{
+    Asked, Denied, Expiry, Policy, PolicyChanges, Publisher, StandingPermission, TopicLimits,
+};
+
+use super::{access::Access, caller::Caller, policy::caller};
+use crate::net::Peer;
+
+/// The rules that apply now. Clones share them.
+#[derive(Clone)]
+pub struct SharedAccess {
+    access: Arc<RwLock<Arc<Access>>>,
+    changes: PolicyChanges,
+    /// The hub, for its clock; `None` if the rules never change.
+    hub: Option<Arc<Hub>>,
+}
+
+impl SharedAccess {
+    /// Creates rules that never change.
+    pub fn fixed(access: Access) -> Self {
+        let access = Arc::new(RwLock::new(Arc::new(access)));
+        Self { access, changes: PolicyChanges::default(), hub: None }
+    }
+
+    /// Creates rules that may be replaced. Each open stream then keeps the head of its request.
+    pub fn reloadable(access: Access, hub: Arc<Hub>) -> Self {
+        Self { hub: Some(hub), ..Self::fixed(access) }
+    }
+
+    /// Returns the rules that apply now.
+    pub fn load(&self) -> Arc<Access> {
+        Arc::clone(&self.access.read())
+    }
+
+    /// Replaces the rules. Streams and uploads end that they do not permit.
+    pub fn replace(&self, access: Access) {
+        let mut current = self.access.write();
+        *current = Arc::new(Access { revision: current.revision + 1, ..access });
+        drop(current);
+        self.changes.announce();
+    }
+
+    /// Identifies the caller of a request again, if the rules have been replaced since then, as
+    /// they may have been since a WebSocket was opened.
+    fn identify_again(&self, request: &Parts, access: &Access) -> Option<Caller> {
+        let hub = self.hub.as_ref()?;
+        let is_outdated = caller(request).is_ok_and(|caller| caller.is_outdated(access));
+        is_outdated.then(|| Caller::identify(request, access, hub.now()))
+    }
+
+    /// The announcement of replacements.
+    pub fn changes(&self) -> PolicyChanges {
+        self.changes.clone()
+    }
+}
+
+impl Policy for SharedAccess {
+    fn may_read(&self, request: &Parts, topics: &Patterns) -> Result<Expiry, Denied> {
+        self.load().may_read(request, topics)
+    }
+
+    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(Patterns, Expiry), Denied> {
+        self.load().may_list(request, topics)
+    }
+
+    fn may_publish(&self, request: &Parts, topic: &Topic) -> Result<Publisher, Denied> {
+        let access = self.load();
+        match self.identify_again(request, &access) {
+            Some(caller) => Ok(caller.may_publish(topic, &access)?),
+            None => access.may_publish(request, topic),
+        }
+    }
+
+    fn may_publish_some(&self, request: &Parts) -> bool {
+        self.load().may_publish_some(request)
+    }
+
+    /// Identifies the caller again, by the new rules and keys. A permission that expires earlier
+    /// than before counts as taken away, and so does a list of other topics.
+    fn standing(&self, request: &Parts, asked: Asked<'_>) -> Option<StandingPermission> {
+        let hub = Arc::clone(self.hub.as_ref()?);
+        let (head, access) = (kept_head(request), Arc::clone(&self.access));
+        let identify = move || {
+            let access = Arc::clone(&access.read());
+            (Caller::identify(&head, &access, hub.now()), access)
+        };
+        let is_as_long = |before: Expiry, now: Expiry| match (before, now) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(before), Some(now)) => now >= before,
+        };
+        Some(match asked {
+            Asked::Read(topics) => {
+                let before = self.may_read(request, topics).ok()?;
+                let topics = topics.clone();
+                StandingPermission::new(move || {
+                    let (caller, access) = identify();
+                    caller.may_read(&topics, &access).is_ok_and(|now| is_as_long(before, now))
+                })
+            }
+            Asked::List(topics) => {
+                let (allowed, before) = self.may_list(request, topics).ok()?;
+                let topics = topics.clone();
+                StandingPermission::new(move || {
+                    let (caller, access) = identify();
+                    let now = caller.may_list(&topics, &access);
+                    now.is_ok_and(|(now, until)| now == allowed && is_as_long(before, until))
+                })
+            }
+            Asked::Publish(topic) => {
+                let before = self.may_publish(request, topic).ok()?;
+                let topic = topic.clone();
+                StandingPermission::new(move || {
+                    let (caller, access) = identify();
+                    let now = caller.may_publish(&topic, &access);
+                    now.is_ok_and(|now| {
+                        now.name == before.name && is_as_long(before.expires, now.expires)
+                    })
+                })
+            }
+        })
+    }
+
+    fn topic_limits(&self, topic: &Topic) -> TopicLimits {
+        self.load().topic_limits(topic)
+    }
+
+    fn may_open_websocket(&self, request: &Parts) -> Result<(), Denied> {
+        self.load().may_open_websocket(request)
+    }
+
+    fn client_address(&self, request: &Parts) -> Option<IpAddr> {
+        self.load().client_address(request)
+    }
+}
+
+/// Returns the parts of a request by which its caller is identified. Its headers are copies, since
+/// the originals keep the whole buffer in which they arrived.
+fn kept_head(request: &Parts) -> Parts {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = request.method.clone();
+    head.version = request.version;
+    if request.uri.authority().is_some() {
+        head.uri = request.uri.clone();
+    }
+    let copies = request.headers.iter().filter_map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+        Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
+    });
+    let mut headers = HeaderMap::with_capacity(request.headers.keys_len());
+    copies.for_each(|(name, value)| {
+        headers.append(name, value);
+    });
+    head.headers = headers;
+    if let Some(peer) = request.extensions.get::<Peer>() {
+        head.extensions.insert(*peer);
+    }
+    head
+}
