@@ -11,6 +11,7 @@ const LAYERS = {
   server: [
     ['main'],
     ['lib'],
+    ['reload'],
     ['options', 'diagnose'],
     ['config'],
     ['routes'],

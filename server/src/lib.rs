@@ -8,6 +8,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`options`] | the program's options |
+//! | [`reload`] | the reload of the configuration at SIGHUP |
 //! | [`config`] | the configuration file |
 //! | [`routes`] | the table of routes, and a file per route |
 //! | [`state`] | the state that the routes share |
@@ -30,5 +31,6 @@ pub mod limits;
 pub mod net;
 pub mod ops;
 pub mod options;
+pub mod reload;
 pub mod routes;
 pub mod state;

@@ -18,11 +18,17 @@ use server::{
     limits::{RESERVED_FILES, Timeouts},
     net::{Capacity, Serving, listen, serve, tls::Tls},
     ops::{output::Output, signals::StopSignals},
-    options::{Command, LoadedOptions, Options, OptionsError, Store},
-    routes::responder,
+    options::{Check, Command, LoadedOptions, Options, OptionsError, Store},
+    reload::ConfigReload,
+    routes::reloadable_responder,
     state::AppState,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    signal::unix::Signal,
+    sync::watch,
+    task::{self, JoinSet},
+};
 use waterclock::{
     clock,
     cluster::{ClusterLog, ClusterStatus, JoinError},
@@ -37,19 +43,27 @@ use waterclock_nats::{NatsSequencer, NatsSettings};
 const MEMBER_PATIENCE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    let LoadedOptions { options, .. } = match Options::load(std::env::args_os().collect()) {
+    let mut loaded = match Options::load(std::env::args_os().collect()) {
         Ok(loaded) => loaded,
-        Err(OptionsError::Usage(error)) => error.exit(),
-        Err(OptionsError::Config(problems)) => {
-            print_problems(&problems);
-            return ExitCode::from(2);
-        }
+        Err(error) => return refuse(error),
     };
-    if let Some(Command::Diagnose(options)) = &options.command {
-        return diagnose(options);
+    match &loaded.options.command {
+        Some(Command::Diagnose(options)) => return diagnose(options),
+        Some(Command::Check(options)) => return check(options),
+        None => {}
     }
-    let output = Output::start(options.log);
-    let ending = start_and_run(&options, &output);
+    // Without a file, the parts of the server report what they cannot use.
+    if loaded.options.config.is_some() {
+        loaded.check();
+        if loaded.problems.has_errors() {
+            return refuse(OptionsError::Config(loaded.problems));
+        }
+    }
+    let output = Output::start(loaded.options.log, loaded.options.log_level.as_ref());
+    for warning in loaded.problems.sorted() {
+        tracing::warn!("{warning}");
+    }
+    let ending = start_and_run(loaded, &output);
     // The end of the runtime has printed messages, too.
     output.flush();
     match ending {
@@ -61,6 +75,33 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reports options that cannot be used.
+fn refuse(error: OptionsError) -> ExitCode {
+    match error {
+        OptionsError::Usage(error) => error.exit(),
+        OptionsError::Config(problems) => print_problems(&problems),
+    }
+    ExitCode::from(2)
+}
+
+/// Checks the configuration, and reports all problems.
+fn check(options: &Check) -> ExitCode {
+    let loaded = match options.run() {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(error),
+    };
+    print_problems(&loaded.problems);
+    if loaded.problems.has_errors() {
+        return ExitCode::from(2);
+    }
+    // If nobody reads it, the exit code tells.
+    let _ = match &loaded.options.config {
+        Some(file) => writeln!(io::stdout(), "{}: valid", file.display()),
+        None => writeln!(io::stdout(), "valid; no configuration file is named"),
+    };
+    ExitCode::SUCCESS
 }
 
 /// Prints the problems of the configuration, each on a line. Nothing else is printed by then.
@@ -95,7 +136,8 @@ async fn diagnose(options: &Diagnose) -> ExitCode {
 }
 
 #[tokio::main]
-async fn start_and_run(options: &Options, output: &Output) -> Ending {
+async fn start_and_run(loaded: LoadedOptions, output: &Output) -> Ending {
+    let options = &loaded.options;
     let max_connections = max_connections(options.settings().streams.total);
     let started = match start(options).await {
         Ok(started) => started,
@@ -109,7 +151,7 @@ async fn start_and_run(options: &Options, output: &Output) -> Ending {
             return Ending::Exit(ExitCode::from(2));
         }
     };
-    match run(started, max_connections, options, output).await {
+    match run(started, max_connections, loaded, output).await {
         Ok(ending) => ending,
         Err(error) => {
             tracing::error!("stopped: {error}");
@@ -158,7 +200,10 @@ async fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
         Some(nats) => node(options, address, nats).await?,
         None => (hub(options)?, None),
     };
-    let state = AppState::new(hub, access, options.settings(), leptos);
+    let state = match options.config {
+        Some(_) => AppState::reloadable(hub, access, options.settings(), leptos),
+        None => AppState::new(hub, access, options.settings(), leptos),
+    };
     Ok(Started { listeners, tls, state, node })
 }
 
@@ -240,10 +285,13 @@ fn retention(options: &Options) -> Retention {
 async fn run(
     Started { listeners, tls, state, node }: Started,
     max_connections: usize,
-    options: &Options,
+    loaded: LoadedOptions,
     output: &Output,
 ) -> Result<Ending, Box<dyn Error>> {
-    let mut signals = StopSignals::listen()?;
+    let (drain, is_self_signed) = (loaded.options.drain, loaded.options.tls_self_signed);
+    let has_file = loaded.options.config.is_some();
+    let mut signals = StopSignals::listen(has_file)?;
+    let options = &loaded.options;
     let serving = Serving {
         timeouts: Timeouts { idle: options.keep_alive, ..Timeouts::default() },
         tls: tls.clone(),
@@ -255,7 +303,12 @@ async fn run(
     };
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
     let publishing = Arc::clone(&hub);
-    let responder = responder(state);
+    let (responder, access) = reloadable_responder(state);
+    if let Some(hangup) = signals.hangup() {
+        let arguments = std::env::args_os().collect();
+        let reload = ConfigReload::new(arguments, loaded, access, output.clone());
+        tokio::spawn(reload_at(hangup, reload));
+    }
     let scheme = if tls.is_some() { "https" } else { "http" };
     let fingerprint = tls.as_ref().map(Tls::fingerprint);
     if let Some(tls) = tls {
@@ -268,7 +321,7 @@ async fn run(
         servers.spawn(serve(listener, Arc::clone(&responder), serving.clone()));
         output.print(format_args!("listening on {scheme}://{address}"));
     }
-    if let Some(fingerprint) = fingerprint.filter(|_| options.tls_self_signed) {
+    if let Some(fingerprint) = fingerprint.filter(|_| is_self_signed) {
         // Last, for programs that read no further than the addresses.
         output.print(format_args!("the certificate's SHA-256 fingerprint: {fingerprint}"));
     }
@@ -295,7 +348,7 @@ async fn run(
     };
     tokio::select! {
         _ = servers.join_all() => {}
-        () = tokio::time::sleep(options.drain) => {
+        () = tokio::time::sleep(drain) => {
             tracing::warn!(streams = serving.streams.count(), "stopped before all clients had left");
         }
         () = stopped => {
@@ -305,6 +358,22 @@ async fn run(
         }
     }
     Ok(ending)
+}
+
+/// Reloads the configuration at each SIGHUP.
+async fn reload_at(mut hangup: Signal, mut reload: ConfigReload) {
+    while hangup.recv().await.is_some() {
+        let reloading = task::spawn_blocking(move || {
+            reload.run();
+            reload
+        });
+        match reloading.await {
+            Ok(done) => reload = done,
+            Err(error) => {
+                return tracing::error!("the configuration is not reloaded any more: {error}");
+            }
+        }
+    }
 }
 
 /// Finds the site's files: at `LEPTOS_SITE_ROOT` if it is set, beside the program, where a release

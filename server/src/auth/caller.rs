@@ -19,7 +19,7 @@ use super::{
         NotLocal, RequestOrigin, foreign_origin, is_named_origin, is_origin_of, locality,
         requested_host,
     },
-    rule::{Audience, readers_of, rule_for},
+    rule::{Audience, publishers_to, readers_of},
     token::{InvalidToken, Token},
 };
 
@@ -160,7 +160,7 @@ impl Caller {
         if *topic == Topic::clock() {
             return Err(AuthError::ReservedTopic);
         }
-        let audience = rule_for(&access.rules, topic).and_then(|rule| rule.publish);
+        let audience = publishers_to(&access.rules, topic);
         let by_rule =
             |why| AuthError::ByRule { verb: "publish to", topics: topic.to_string(), why };
         if audience == Some(Audience::Nobody) {

@@ -1,5 +1,5 @@
-//! Rules for the topics of patterns. The first rule with a pattern that matches a topic decides
-//! about it; what that rule leaves out is as for topics without a rule.
+//! Rules for the topics of patterns. Of the rules that match a topic, the first one that has a
+//! setting decides on it. A setting that none of them has is as for topics without a rule.
 
 use std::sync::Arc;
 
@@ -48,23 +48,26 @@ impl std::str::FromStr for Audience {
     }
 }
 
-impl TopicRule {
-    /// Returns `true` if the rule is for a topic, unless an earlier one is.
-    fn matches(&self, topic: &Topic) -> bool {
-        self.topics.iter().any(|pattern| pattern.matches(topic))
-    }
+/// Returns a setting for a topic: that of the first rule that matches the topic and has it.
+fn setting_of<T>(
+    rules: &[TopicRule],
+    topic: &Topic,
+    setting: impl Fn(&TopicRule) -> Option<T>,
+) -> Option<T> {
+    let matches = |rule: &&TopicRule| rule.topics.iter().any(|pattern| pattern.matches(topic));
+    rules.iter().filter(matches).find_map(setting)
 }
 
-/// Returns the rule for a topic.
-pub(super) fn rule_for<'a>(rules: &'a [TopicRule], topic: &Topic) -> Option<&'a TopicRule> {
-    rules.iter().find(|rule| rule.matches(topic))
+/// Returns the publishers to a topic; `None` if no rule says.
+pub(super) fn publishers_to(rules: &[TopicRule], topic: &Topic) -> Option<Audience> {
+    setting_of(rules, topic, |rule| rule.publish)
 }
 
-/// Returns the audiences of all topics that a pattern may match. A reader must belong to each of
-/// them; `None` stands for topics that no rule decides about.
+/// Returns the readers of all topics that a pattern may match. A reader must belong to each of
+/// these audiences; `None` stands for topics about which no rule says.
 pub(super) fn readers_of(rules: &[TopicRule], pattern: &Pattern) -> Vec<Option<Audience>> {
     let mut audiences = Vec::new();
-    for rule in rules {
+    for rule in rules.iter().filter(|rule| rule.read.is_some()) {
         if rule.topics.iter().any(|topics| topics.overlaps(pattern)) {
             audiences.push(rule.read);
         }
@@ -79,10 +82,11 @@ pub(super) fn readers_of(rules: &[TopicRule], pattern: &Pattern) -> Vec<Option<A
 /// Returns the limits on publishes to a topic.
 pub(super) fn limits_of(rules: &[TopicRule], topic: &Topic) -> TopicLimits {
     let default = TopicLimits::default();
-    rule_for(rules, topic).map_or(default.clone(), |rule| TopicLimits {
-        max_data: rule.max_event_size.map_or(default.max_data, |max| max.min(default.max_data)),
-        publish_rate: rule.publish_rate.clone(),
-    })
+    let max_data = setting_of(rules, topic, |rule| rule.max_event_size);
+    TopicLimits {
+        max_data: max_data.map_or(default.max_data, |max| max.min(default.max_data)),
+        publish_rate: setting_of(rules, topic, |rule| rule.publish_rate.clone()),
+    }
 }
 
 #[cfg(test)]
@@ -100,9 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_of_a_topic_decides() {
+    fn the_first_rule_that_has_a_setting_decides_on_it() {
         let first = TopicRule { max_event_size: Some(5), ..rule(&["a.b", "x"], None) };
-        let rules = [first, TopicRule { max_event_size: Some(9), ..rule(&["a.>"], None) }];
+        let publish = Some(Audience::Token);
+        let second = TopicRule { max_event_size: Some(9), publish, ..rule(&["a.>"], None) };
+        let rules = [first, second];
+        assert_eq!(publishers_to(&rules, &"a.b".parse().unwrap()), publish);
+        assert_eq!(publishers_to(&rules, &"x".parse().unwrap()), None);
         let max = |topic: &str| limits_of(&rules, &topic.parse().unwrap()).max_data;
         assert_eq!([max("a.b"), max("x"), max("a.c")], [5, 5, 9]);
         assert_eq!(max("b"), TopicLimits::default().max_data);

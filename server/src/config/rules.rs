@@ -39,18 +39,25 @@ pub struct RuleRetention {
 /// Returns the rules of a file, in their order. Reports what is wrong with them.
 pub fn rules(file: &ConfigFile, problems: &mut ConfigProblems) -> Vec<ConfigRule> {
     let rules: Vec<_> = file.tables_of("rule").map(|table| rule(table, problems)).collect();
-    for (index, later) in rules.iter().enumerate() {
-        for topics in &later.access.topics {
-            let covers = |pattern: &&Pattern| pattern.covers(topics);
-            let shadow = rules[..index].iter().find_map(|earlier| {
-                Some((earlier.line, earlier.access.topics.iter().find(covers)?))
-            });
-            if let Some((line, shadow)) = shadow {
-                let why = format!(
-                    "rule: `{topics}` never applies here, since the rule on line {line} (`{shadow}`) \
-                     comes first: put this rule before it"
-                );
-                problems.error(later.line, why);
+    let tables: Vec<_> = file.tables_of("rule").collect();
+    for (index, (later, table)) in rules.iter().zip(&tables).enumerate() {
+        for setting in table.entries.iter().filter(|entry| entry.name != "topics") {
+            let earlier = rules[..index].iter().zip(&tables);
+            let earlier = earlier.filter(|(_, table)| table.entry(&setting.name).is_some());
+            let earlier: Vec<_> = earlier.map(|(rule, _)| rule).collect();
+            for topics in &later.access.topics {
+                let covers = |pattern: &&Pattern| pattern.covers(topics);
+                let shadow = earlier
+                    .iter()
+                    .find_map(|rule| Some((rule.line, rule.access.topics.iter().find(covers)?)));
+                if let Some((line, shadow)) = shadow {
+                    let why = format!(
+                        "{}: never applies to `{topics}`, since the rule on line {line} (`{shadow}`) comes \
+                         first: put this rule before it",
+                        setting.name
+                    );
+                    problems.error(setting.line, why);
+                }
             }
         }
     }
@@ -163,14 +170,16 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_never_applies_is_an_error() {
+    fn a_setting_that_never_applies_is_an_error() {
         let rule = |topics: &str| format!("[[rule]]\ntopics = {topics}\nread = 'local'\n");
-        let (_, problems) =
-            parse(&[rule("'a.b'"), rule("['a.>', 'c']"), rule("['d', 'a.*.x']")].concat());
+        let rules = [rule("'a.b'"), rule("['a.>', 'c']"), rule("['d', 'a.*.x']")].concat();
+        let (_, problems) = parse(&format!("{rules}retain-count = 1\n"));
         assert_eq!(
             problems,
-            ["c.toml:7: rule: `a.*.x` never applies here, since the rule on line 4 (`a.>`) comes \
-                 first: put this rule before it"]
+            [
+                "c.toml:9: read: never applies to `a.*.x`, since the rule on line 4 (`a.>`) comes first: \
+                 put this rule before it"
+            ]
         );
     }
 }

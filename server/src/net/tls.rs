@@ -20,10 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{
     Accept, TlsAcceptor,
     rustls::{
-        self, ServerConfig,
+        self, CertificateError, RootCertStore, ServerConfig,
+        client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
         crypto::aws_lc_rs::default_provider,
         pki_types::{
-            CertificateDer, PrivateKeyDer,
+            CertificateDer, PrivateKeyDer, ServerName, UnixTime,
             pem::{self, PemObject as _},
         },
         server::{ClientHello, ResolvesServerCert},
@@ -183,6 +184,29 @@ impl Tls {
         Ok(Self { acceptor, current, files: Arc::new(files) })
     }
 
+    /// Returns the time at which the certificate expires, since 1970, if it has expired at `time`. An
+    /// unusual certificate counts as not expired.
+    pub fn expired_at(&self, time: Duration) -> Option<Duration> {
+        let chain = self.current.0.read();
+        let certificate = chain.cert.first()?;
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).ok()?;
+        let provider = Arc::new(default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let time = UnixTime::since_unix_epoch(time);
+        // The name does not matter: the dates are checked first.
+        let name = ServerName::try_from("localhost").ok()?;
+        let verified =
+            verifier.build().ok()?.verify_server_cert(certificate, &[], &name, &[], time);
+        match verified {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after,
+                ..
+            })) => Some(Duration::from_secs(not_after.as_secs())),
+            _ => None,
+        }
+    }
+
     /// Loads the self-signed certificate for `names` from a file in `folder`. Creates it if it is
     /// missing, too old, or for other names.
     ///
@@ -327,6 +351,21 @@ mod tests {
 
     fn set_mode(file: &Path, mode: u32) {
         fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn the_time_at_which_a_certificate_expires_is_known_once_it_has() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["clock.test".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2026, 2, 1);
+        let pem = params.self_signed(&key).unwrap().pem();
+        let (tls, _folder) = of_pair(&[pem, key.serialize_pem()]);
+        let end = Duration::from_secs(1_769_904_000);
+        assert_eq!(tls.expired_at(end - Duration::from_secs(1)), None);
+        assert_eq!(tls.expired_at(end + Duration::from_secs(1)), Some(end));
+        let (tls, _folder) = of_pair(&pair());
+        assert_eq!(tls.expired_at(end), None, "not valid yet is not expired");
     }
 
     #[test]

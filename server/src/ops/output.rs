@@ -9,6 +9,7 @@ use std::{
     io::{self, ErrorKind, IsTerminal as _, Write},
     mem,
     panic::{self, PanicHookInfo},
+    str::FromStr,
     sync::{Arc, LazyLock},
     thread,
     time::{Duration, Instant},
@@ -17,7 +18,7 @@ use std::{
 use clap::ValueEnum;
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// Maximum number of bytes that wait to be written. Further lines are lost.
 const CAPACITY: usize = 1 << 20;
@@ -42,43 +43,89 @@ pub enum OutputFormat {
     Json,
 }
 
+/// The levels of messages, in the syntax of `RUST_LOG`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLevel(String);
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match EnvFilter::builder().parse(text) {
+            Ok(_) if !text.is_empty() => Ok(Self(text.to_owned())),
+            Ok(_) => Err("expected a level, such as info or debug".to_owned()),
+            Err(why) => Err(why.to_string()),
+        }
+    }
+}
+
+/// Returns the filter of messages. `RUST_LOG` takes precedence over `level`. Without both, and in
+/// place of a `RUST_LOG` that is not valid, it is [`DEFAULT_FILTER`].
+fn filter(level: Option<&LogLevel>) -> (EnvFilter, Option<ParseError>) {
+    let of_environment = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
+    let level = of_environment.or_else(|| level.map(|LogLevel(level)| level.clone()));
+    let directives = level.map(|level| format!("h2=error,{level}"));
+    match EnvFilter::builder().parse(directives.as_deref().unwrap_or(DEFAULT_FILTER)) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
+    }
+}
+
+/// Replaces the filter of messages.
+type SetFilter = Arc<dyn Fn(EnvFilter) + Send + Sync>;
+
 /// The output of the program. It never blocks and never fails.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Output {
+    set_filter: SetFilter,
     stdout: Arc<LineQueue>,
     stderr: Arc<LineQueue>,
 }
 
 impl Output {
-    /// Starts to print messages, those of panics included. `RUST_LOG` sets their level.
-    pub fn start(format: OutputFormat) -> Self {
-        let output = Self { stdout: Arc::default(), stderr: Arc::default() };
-        let (stdout, stderr) = (Arc::clone(&output.stdout), Arc::clone(&output.stderr));
+    /// Starts to print messages, those of panics included, of this level unless `RUST_LOG` sets
+    /// another one.
+    pub fn start(format: OutputFormat, level: Option<&LogLevel>) -> Self {
+        let (of_stdout, of_stderr) = (Arc::<LineQueue>::default(), Arc::<LineQueue>::default());
+        let (stdout, stderr) = (Arc::clone(&of_stdout), Arc::clone(&of_stderr));
         thread::spawn(move || stdout.write_to(io::stdout(), |_| {}));
         thread::spawn(move || stderr.write_to(io::stderr(), report_lost));
 
-        let level = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
-        let directives = level.map(|level| format!("h2=error,{level}"));
-        let filter = EnvFilter::builder().parse(directives.as_deref().unwrap_or(DEFAULT_FILTER));
-        let (filter, invalid) = match filter {
-            Ok(filter) => (filter, None),
-            Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
-        };
-        let stderr = Arc::clone(&output.stderr);
+        let (filter, invalid) = filter(level);
+        let stderr = Arc::clone(&of_stderr);
         let messages = tracing_subscriber::fmt()
             .with_env_filter(filter)
             // These would be printed to standard error directly.
             .log_internal_errors(false)
             .with_writer(move || QueueWriter(Arc::clone(&stderr)));
-        match format {
-            OutputFormat::Text => messages.with_ansi(io::stderr().is_terminal()).init(),
-            OutputFormat::Json => messages.json().flatten_event(true).with_span_list(false).init(),
-        }
+        let set_filter: SetFilter = match format {
+            OutputFormat::Text => {
+                let messages =
+                    messages.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
+                let handle = messages.reload_handle();
+                messages.init();
+                // Fails only without a subscriber, and then there are no messages.
+                Arc::new(move |filter| drop(handle.reload(filter)))
+            }
+            OutputFormat::Json => {
+                let messages = messages.json().flatten_event(true).with_span_list(false);
+                let messages = messages.with_filter_reloading();
+                let handle = messages.reload_handle();
+                messages.init();
+                Arc::new(move |filter| drop(handle.reload(filter)))
+            }
+        };
         panic::set_hook(Box::new(report_panic));
         if let Some(error) = invalid {
             tracing::warn!("RUST_LOG is ignored: {error}");
         }
-        output
+        Self { set_filter, stdout: of_stdout, stderr: of_stderr }
+    }
+
+    /// Changes the level of messages, unless `RUST_LOG` sets it.
+    pub fn set_level(&self, level: Option<&LogLevel>) {
+        let (filter, _) = filter(level);
+        (self.set_filter)(filter);
     }
 
     /// Prints a line on standard output.

@@ -5,38 +5,47 @@ use std::{future::pending, io};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that stop the program: SIGTERM, SIGINT, and SIGHUP unless the program was started by
-/// `nohup`.
+/// `nohup`, or reloads its configuration at SIGHUP.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Option<Signal>,
+    /// `true` if SIGHUP does not stop the program.
+    has_reload: bool,
     /// Number of SIGTERM and SIGINT so far.
     requests: u32,
 }
 
 impl StopSignals {
-    /// Starts to listen. Without that, the signals end the program at once.
+    /// Starts to listen. Without that, the signals end the program at once. With `has_reload`,
+    /// SIGHUP stops nothing, and [`hangup`](Self::hangup) returns it.
     ///
     /// # Errors
     ///
     /// If the system refuses.
-    pub fn listen() -> io::Result<Self> {
+    pub fn listen(has_reload: bool) -> io::Result<Self> {
         let hangup = SignalKind::hangup();
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: if is_ignored(hangup) { None } else { Some(signal(hangup)?) },
+            hangup: if is_ignored(hangup) && !has_reload { None } else { Some(signal(hangup)?) },
+            has_reload,
             requests: 0,
         })
+    }
+
+    /// Takes SIGHUP, if it is for a reload.
+    pub fn hangup(&mut self) -> Option<Signal> {
+        self.hangup.take_if(|_| self.has_reload)
     }
 
     /// Waits for the first signal, at which the program stops in order.
     pub async fn first(&mut self) {
         let hangup = async {
             match &mut self.hangup {
-                Some(signal) => signal.recv().await,
-                None => pending().await,
+                Some(signal) if !self.has_reload => signal.recv().await,
+                _ => pending().await,
             }
         };
         tokio::select! {

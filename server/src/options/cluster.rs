@@ -1,6 +1,10 @@
 //! The options of a node of a cluster.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use waterclock::{cluster::NodeSettings, event_log::Retention};
@@ -98,6 +102,14 @@ impl ClusterOptions {
         // With the wrong folder, a node must not begin the cluster with nothing.
         let may_begin = !self.cluster_import;
         NodeSettings { name, retention, timeout: self.cluster_timeout, may_begin }
+    }
+
+    /// The files that the options name, with the names of the options.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let credentials = self.cluster_credentials.as_deref();
+        let files =
+            [("cluster-credentials", credentials), ("cluster-ca", self.cluster_ca.as_deref())];
+        files.into_iter().filter_map(|(name, file)| Some((name, file?)))
     }
 
     /// Returns `true` if the log of a single process becomes the beginning of the cluster.

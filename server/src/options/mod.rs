@@ -1,6 +1,7 @@
 //! The program's options. Each is a flag, an environment variable, and a name in the configuration
 //! file.
 
+mod check;
 mod cluster;
 #[cfg(test)]
 mod config_tests;
@@ -16,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+pub use check::Check;
 use clap::{
     CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
 };
@@ -25,10 +27,12 @@ use waterclock_axum::{PublishRate, Settings, StreamLimits};
 
 use crate::{
     auth::{Access, AllowedHost, CorsOrigin, TokenVerifier, TrustedProxy},
-    config::{self, ConfigFile, ConfigProblems, ConfigRule, ConfigSources, age, bytes},
+    config::{
+        self, ConfigFile, ConfigProblems, ConfigRule, ConfigSources, RuleRetention, age, bytes,
+    },
     diagnose::Diagnose,
     net::tls::{Tls, TlsError},
-    ops::output::OutputFormat,
+    ops::output::{LogLevel, OutputFormat},
 };
 
 /// Default of `--keep-alive`. Load balancers send a request on a connection that they believe to be
@@ -213,6 +217,11 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: OutputFormat,
 
+    /// Level of the messages, as in RUST_LOG, which takes precedence: warn, info, debug, or a list
+    /// such as info,hyper=debug [default: info]
+    #[arg(long, env = "WATERCLOCK_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+
     /// The rules of the configuration file.
     #[arg(skip)]
     rules: Vec<ConfigRule>,
@@ -227,6 +236,8 @@ pub struct Options {
 pub enum Command {
     /// Measure the path to an event server, and report its faults and their remedies
     Diagnose(Diagnose),
+    /// Check the configuration file and the environment, and report all problems
+    Check(Check),
 }
 
 /// The store of the event log.
@@ -258,9 +269,10 @@ impl Options {
             _ => config_path(&arguments),
         };
         let Some(path) = path else {
-            let options = Self::read(arguments)?;
+            let options = Self::read(arguments.clone())?;
             return Ok(LoadedOptions {
                 options,
+                arguments,
                 file: ConfigFile::default(),
                 problems: ConfigProblems::default(),
             });
@@ -270,13 +282,13 @@ impl Options {
         let sources = ConfigSources { command: &command, arguments: &arguments, file: &file };
         let merged = sources.merge(&mut problems);
         let rules = config::rules(&file, &mut problems);
-        match Self::read(merged) {
+        match Self::read(merged.clone()) {
             Ok(mut options) => {
                 options.rules = rules;
                 if problems.has_errors() {
                     return Err(OptionsError::Config(problems));
                 }
-                Ok(LoadedOptions { options, file, problems })
+                Ok(LoadedOptions { options, arguments: merged, file, problems })
             }
             Err(_) if problems.has_errors() => Err(OptionsError::Config(problems)),
             Err(error) => Err(error.into()),
@@ -300,6 +312,14 @@ impl Options {
             return Err(command.error(ErrorKind::ArgumentConflict, message));
         }
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
+    /// The retention of the topics of rules, in the order of the rules. Each setting comes from the
+    /// first rule that matches a topic and has it.
+    pub fn topic_retention(&self) -> impl Iterator<Item = (&Pattern, RuleRetention)> {
+        self.rules
+            .iter()
+            .flat_map(|rule| rule.access.topics.iter().map(|topics| (topics, rule.retention)))
     }
 
     /// Returns the parser of a command line, without the variables that do not count for it.
@@ -423,6 +443,8 @@ impl Options {
 pub struct LoadedOptions {
     /// The options.
     pub options: Options,
+    /// The arguments that they stand for: those of the file, and the command line.
+    pub arguments: Vec<OsString>,
     /// The configuration file; an empty one if there is none.
     pub file: ConfigFile,
     /// Problems that do not keep the options from being used.

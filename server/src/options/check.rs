@@ -1,0 +1,131 @@
+//! Checks of options that look at the machine: files, keys, certificates and folders.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use clap::Args;
+use rustix::fs::{Access as FileAccess, access};
+use waterclock::timestamp::Timestamp;
+
+use super::{LoadedOptions, Options, OptionsError, Store};
+use crate::{auth::Audience, net::tls::Tls};
+
+/// Time before its end from which on a certificate is reported.
+const EXPIRES_SOON: Duration = Duration::from_hours(24);
+
+/// The options of `waterclock check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The environment counts as it does for the server.
+Exit codes: 0 valid; 2 not valid.")]
+pub struct Check {
+    /// File with options, in TOML [default: that of the variable WATERCLOCK_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<std::path::PathBuf>,
+}
+
+impl Check {
+    /// Reads the configuration, and looks at the files and folders that it names.
+    ///
+    /// # Errors
+    ///
+    /// If the options cannot even be read.
+    pub fn run(&self) -> Result<LoadedOptions, OptionsError> {
+        let mut arguments = vec![OsString::from("waterclock")];
+        if let Some(file) = &self.config {
+            arguments.extend(["--config".into(), file.clone().into_os_string()]);
+        }
+        let mut loaded = Options::load(arguments)?;
+        loaded.check();
+        Ok(loaded)
+    }
+}
+
+impl LoadedOptions {
+    /// Looks at the files and folders that the options name, and adds what is wrong with them to
+    /// the problems.
+    pub fn check(&mut self) {
+        self.check_tokens();
+        self.check_certificate();
+        self.check_files();
+        self.check_data_folder();
+    }
+
+    fn check_tokens(&mut self) {
+        let line = ["jwt-secret-file", "jwt-public-key-file", "jwt-audience", "require-token"]
+            .into_iter()
+            .find_map(|name| self.file.line_of(name));
+        match self.options.tokens() {
+            Err(why) => self.problems.error_of_option(line, why),
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                for rule in &self.options.rules {
+                    let rule_line = rule.line;
+                    let audiences = [("read", rule.access.read), ("publish", rule.access.publish)];
+                    for (name, _) in
+                        audiences.iter().filter(|(_, one)| *one == Some(Audience::Token))
+                    {
+                        let why = format!(
+                            "rule: {name} = \"token\" needs a key for tokens, such as jwt-secret-file"
+                        );
+                        self.problems.error(rule_line, why);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_certificate(&mut self) {
+        let options = &self.options;
+        let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) else { return };
+        let line = self.file.line_of("tls-cert").or_else(|| self.file.line_of("tls-key"));
+        let tls = match Tls::from_files(certificate, key) {
+            Ok(tls) => tls,
+            Err(why) => return self.problems.error_of_option(line, why.to_string()),
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if let Some(end) = tls.expired_at(now + EXPIRES_SOON) {
+            let verb = if end <= now { "has expired" } else { "expires" };
+            let end = Timestamp::from_millis(end.as_secs().saturating_mul(1000));
+            let file = certificate.display();
+            self.problems.warning(line, format!("{file}: the certificate {verb} at {end}"));
+        }
+    }
+
+    fn check_files(&mut self) {
+        for (name, file) in self.options.cluster.files() {
+            if let Err(why) = File::open(file) {
+                let why = format!("{name}: {} cannot be read: {why}", file.display());
+                self.problems.error_of_option(self.file.line_of(name), why);
+            }
+        }
+    }
+
+    /// Checks that the data folder can be written, or created. Changes nothing.
+    fn check_data_folder(&mut self) {
+        if self.options.store == Store::Memory {
+            return;
+        }
+        let folder = self.options.data_dir.as_path();
+        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let existing = absolute.ancestors().find(|folder| folder.exists());
+        let existing = existing.unwrap_or(Path::new("/"));
+        let problem = if !existing.is_dir() {
+            Some(format!("{} is no folder", existing.display()))
+        } else {
+            let writable = access(existing, FileAccess::WRITE_OK | FileAccess::EXEC_OK);
+            writable.err().map(|why| {
+                let why = std::io::Error::from(why);
+                format!("the data folder cannot be written: {}: {why}", existing.display())
+            })
+        };
+        if let Some(why) = problem {
+            let line = self.file.line_of("data-dir");
+            self.problems.error_of_option(line, format!("data-dir: {why}"));
+        }
+    }
+}
