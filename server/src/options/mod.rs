@@ -51,19 +51,21 @@ Examples:
                                              serve the clock to everyone
   waterclock --cors-origin http://localhost:5173
                                              permit reading by pages of that origin
+  waterclock --config clock.toml             serve as a file says
+  waterclock check --config clock.toml       report everything that is wrong with the file
   waterclock diagnose https://clock.example/ measure the path to a server
 
 Then read the stream: curl -N http://127.0.0.1:3000/events
 
-Messages go to standard error. Set their level with RUST_LOG: warn, info (the default),
-debug, ...
+Messages go to standard error. Set their level with --log-level or RUST_LOG: warn, info (the
+default), debug, ...
 Exit codes: 0 stopped by a signal; 1 failed while running; 2 could not start.";
 
 /// A live-event server. It streams a clock, one timestamp per second, over Server-Sent Events, and
 /// serves a page that shows it.
 ///
 /// It serves only this machine unless options say otherwise. Each option can also be set by an
-/// environment variable. If an option may be repeated, its variable takes a comma-separated list.
+/// environment variable, or in a file (`--config`). If an option may be repeated, its variable takes a comma-separated list.
 #[derive(Debug, Parser)]
 #[command(name = "waterclock", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Options {
@@ -258,8 +260,9 @@ impl Options {
     /// If they are not valid, or ask for help.
     pub fn load(arguments: Vec<OsString>) -> Result<LoadedOptions, OptionsError> {
         let command = Self::command_for(&arguments);
-        // Errors of the command line itself come first.
-        let alone = command.clone().try_get_matches_from(&arguments);
+        // Errors of the command line itself come first. Those of variables are found with the file's.
+        let alone = command.clone().mut_args(|arg| arg.env(None));
+        let alone = alone.try_get_matches_from(&arguments);
         let is_incomplete = |error: &clap::Error| {
             matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict)
         };

@@ -32,6 +32,7 @@ mod crowd;
 #[path = "../http/frames.rs"]
 mod frames;
 mod output;
+mod reload;
 
 use frames::{
     CONTINUATION, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, RST_STREAM, SETTINGS, field,
@@ -792,6 +793,7 @@ async fn the_help_names_each_option_and_its_variable() {
     let help =
         String::from_utf8(timeout(DEADLINE, program).await.unwrap().unwrap().stdout).unwrap();
     for option in [
+        "config",
         "listen",
         "interval",
         "heartbeat",
@@ -817,6 +819,7 @@ async fn the_help_names_each_option_and_its_variable() {
         "drain",
         "end-grace",
         "log",
+        "log-level",
     ] {
         let variable = format!("WATERCLOCK_{}", option.replace('-', "_").to_uppercase());
         let is_listed =
