@@ -137,7 +137,20 @@ fn by_name(arguments: &[OsString]) -> BTreeMap<String, Vec<&OsString>> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+
+    #[test]
+    fn only_known_options_are_reloaded() {
+        let command = Options::command();
+        for name in RELOADED {
+            assert!(
+                command.get_arguments().any(|option| option.get_long() == Some(name)),
+                "{name}"
+            );
+        }
+    }
 
     #[test]
     fn changed_options_are_found() {

@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, fs, time::Duration};
 
+use clap::CommandFactory as _;
 use tempfile::TempDir;
 
 use super::{LoadedOptions, Options, OptionsError};
@@ -107,5 +108,50 @@ fn errors_of_the_command_line_come_first() {
     for argument in ["--listen=x", "--help", "--version", "--unknown"] {
         let error = file.load(&[argument]).unwrap_err();
         assert!(matches!(error, OptionsError::Usage(_)), "{argument}: {error:?}");
+    }
+}
+
+/// The example of the documentation.
+const EXAMPLE: &str = include_str!("../../../docs/config.toml");
+
+/// The options of the command line that a file can set.
+fn names() -> Vec<String> {
+    let command = Options::command();
+    let names = command.get_arguments().filter_map(|option| option.get_long());
+    names.filter(|name| !["config", "help", "version"].contains(name)).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_example_of_the_documentation_is_valid_and_names_every_option() {
+    let file = TestFile::with(EXAMPLE);
+    assert_eq!(file.load(&[]).unwrap().options.topic_retention().count(), 4);
+    let is_named = |name: &String| {
+        EXAMPLE.lines().any(|line| {
+            let line = line.strip_prefix("# ").unwrap_or(line);
+            line.strip_prefix(&**name).is_some_and(|rest| rest.starts_with(" = "))
+        })
+    };
+    for name in names() {
+        assert!(is_named(&name), "docs/config.toml lacks {name}");
+    }
+    for name in crate::config::RULE_NAMES.map(str::to_owned) {
+        assert!(is_named(&name), "docs/config.toml lacks {name} in a rule");
+    }
+    // Options that are shown without being set are valid, too.
+    let shown = EXAMPLE.lines().filter_map(|line| {
+        let line = line.strip_prefix("# ")?;
+        let (name, value) = line.split_once(" = ")?;
+        names().contains(&name.to_owned()).then(|| format!("{name} = {value}\n"))
+    });
+    for line in shown {
+        let alone = TestFile::with(&line);
+        let problems = match alone.load(&[]) {
+            Ok(_) => continue,
+            Err(OptionsError::Config(problems)) => problems,
+            Err(OptionsError::Usage(error)) => panic!("{line}: {error}"),
+        };
+        let are_relations =
+            problems.sorted().all(|problem| problem.to_string().contains(": needs "));
+        assert!(are_relations, "{line}: {problems:?}");
     }
 }

@@ -65,7 +65,8 @@ Exit codes: 0 stopped by a signal; 1 failed while running; 2 could not start.";
 /// serves a page that shows it.
 ///
 /// It serves only this machine unless options say otherwise. Each option can also be set by an
-/// environment variable, or in a file (`--config`). If an option may be repeated, its variable takes a comma-separated list.
+/// environment variable, or in a file (`--config`). If an option may be repeated, its variable takes
+/// a comma-separated list.
 #[derive(Debug, Parser)]
 #[command(name = "waterclock", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Options {
