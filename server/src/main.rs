@@ -18,7 +18,7 @@ use server::{
     limits::{RESERVED_FILES, Timeouts},
     net::{Capacity, Serving, listen, serve, tls::Tls},
     ops::{output::Output, signals::StopSignals},
-    options::{Check, Command, LoadedOptions, Options, OptionsError, Store},
+    options::{CheckArguments, Command, LoadedOptions, Options, OptionsError, Store},
     reload::ConfigReload,
     routes::reloadable_responder,
     state::AppState,
@@ -87,7 +87,7 @@ fn refuse(error: OptionsError) -> ExitCode {
 }
 
 /// Checks the configuration, and reports all problems.
-fn check(options: &Check) -> ExitCode {
+fn check(options: &CheckArguments) -> ExitCode {
     let loaded = match options.run() {
         Ok(loaded) => loaded,
         Err(error) => return refuse(error),

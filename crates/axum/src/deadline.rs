@@ -127,7 +127,7 @@ impl Deadline {
                 tokio::time::sleep_until(look).await;
             }
             if self.expiry.is_none() {
-                pending().await
+                pending::<()>().await;
             }
         };
         tokio::select! {

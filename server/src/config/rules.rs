@@ -66,19 +66,16 @@ pub fn rules(file: &ConfigFile, problems: &mut ConfigProblems) -> Vec<ConfigRule
 
 fn rule(table: &ConfigTable, problems: &mut ConfigProblems) -> ConfigRule {
     table.check_names(&RULE_NAMES, problems);
-    let topics = match table.entry("topics") {
-        Some(entry) => {
-            let found = problems.count();
-            let topics: Vec<Pattern> = entry.parse_list(str::parse, problems);
-            if topics.is_empty() && problems.count() == found {
-                problems.error(entry.line, "topics: expected at least one pattern");
-            }
-            topics
+    let topics = if let Some(entry) = table.entry("topics") {
+        let found = problems.count();
+        let topics: Vec<Pattern> = entry.parse_list(str::parse, problems);
+        if topics.is_empty() && problems.count() == found {
+            problems.error(entry.line, "topics: expected at least one pattern");
         }
-        None => {
-            problems.error(table.line, "rule: needs topics, such as topics = \"orders.>\"");
-            Vec::new()
-        }
+        topics
+    } else {
+        problems.error(table.line, "rule: needs topics, such as topics = \"orders.>\"");
+        Vec::new()
     };
     let audience = |name, problems: &mut ConfigProblems| {
         table.entry(name)?.parse(str::parse::<Audience>, problems)

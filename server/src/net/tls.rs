@@ -184,8 +184,8 @@ impl Tls {
         Ok(Self { acceptor, current, files: Arc::new(files) })
     }
 
-    /// Returns the time at which the certificate expires, since 1970, if it has expired at `time`. An
-    /// unusual certificate counts as not expired.
+    /// Returns the time at which the certificate expires, since 1970, if it has expired at `time`.
+    /// An unusual certificate counts as not expired.
     pub fn expired_at(&self, time: Duration) -> Option<Duration> {
         let chain = self.current.0.read();
         let certificate = chain.cert.first()?;
@@ -196,9 +196,8 @@ impl Tls {
         let time = UnixTime::since_unix_epoch(time);
         // The name does not matter: the dates are checked first.
         let name = ServerName::try_from("localhost").ok()?;
-        let verified =
-            verifier.build().ok()?.verify_server_cert(certificate, &[], &name, &[], time);
-        match verified {
+        let result = verifier.build().ok()?.verify_server_cert(certificate, &[], &name, &[], time);
+        match result {
             Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
                 not_after,
                 ..
@@ -361,9 +360,10 @@ mod tests {
         params.not_after = rcgen::date_time_ymd(2026, 2, 1);
         let pem = params.self_signed(&key).unwrap().pem();
         let (tls, _folder) = of_pair(&[pem, key.serialize_pem()]);
-        let end = Duration::from_secs(1_769_904_000);
-        assert_eq!(tls.expired_at(end - Duration::from_secs(1)), None);
-        assert_eq!(tls.expired_at(end + Duration::from_secs(1)), Some(end));
+        let end = Duration::from_hours(491_640);
+        let hour = Duration::from_hours(1);
+        assert_eq!(tls.expired_at(Duration::from_hours(491_639)), None);
+        assert_eq!(tls.expired_at(end + hour), Some(end));
         let (tls, _folder) = of_pair(&pair());
         assert_eq!(tls.expired_at(end), None, "not valid yet is not expired");
     }

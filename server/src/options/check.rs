@@ -12,7 +12,7 @@ use rustix::fs::{Access as FileAccess, access};
 use waterclock::timestamp::Timestamp;
 
 use super::{LoadedOptions, Options, OptionsError, Store};
-use crate::{auth::Audience, net::tls::Tls};
+use crate::{auth::Audience, config::RuleRetention, net::tls::Tls};
 
 /// Time before its end from which on a certificate is reported.
 const EXPIRES_SOON: Duration = Duration::from_hours(24);
@@ -22,13 +22,13 @@ const EXPIRES_SOON: Duration = Duration::from_hours(24);
 #[command(after_help = "\
 The environment counts as it does for the server.
 Exit codes: 0 valid; 2 not valid.")]
-pub struct Check {
-    /// File with options, in TOML [default: that of the variable WATERCLOCK_CONFIG]
+pub struct CheckArguments {
+    /// File with options, in TOML [default: that of the server's variable]
     #[arg(long, value_name = "FILE")]
     pub config: Option<std::path::PathBuf>,
 }
 
-impl Check {
+impl CheckArguments {
     /// Reads the configuration, and looks at the files and folders that it names.
     ///
     /// # Errors
@@ -53,6 +53,17 @@ impl LoadedOptions {
         self.check_certificate();
         self.check_files();
         self.check_data_folder();
+        self.check_rules();
+    }
+
+    /// Warns of settings that the event log does not have yet.
+    fn check_rules(&mut self) {
+        for rule in &self.options.rules {
+            if rule.retention != RuleRetention::default() {
+                let why = "rule: retain-count and retain-age of rules are not applied yet";
+                self.problems.warning(Some(rule.line), why);
+            }
+        }
     }
 
     fn check_tokens(&mut self) {
@@ -114,14 +125,14 @@ impl LoadedOptions {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let existing = absolute.ancestors().find(|folder| folder.exists());
         let existing = existing.unwrap_or(Path::new("/"));
-        let problem = if !existing.is_dir() {
-            Some(format!("{} is no folder", existing.display()))
-        } else {
+        let problem = if existing.is_dir() {
             let writable = access(existing, FileAccess::WRITE_OK | FileAccess::EXEC_OK);
             writable.err().map(|why| {
                 let why = std::io::Error::from(why);
                 format!("the data folder cannot be written: {}: {why}", existing.display())
             })
+        } else {
+            Some(format!("{} is no folder", existing.display()))
         };
         if let Some(why) = problem {
             let line = self.file.line_of("data-dir");

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-pub use check::Check;
+pub use check::CheckArguments;
 use clap::{
     CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
 };
@@ -65,8 +65,8 @@ Exit codes: 0 stopped by a signal; 1 failed while running; 2 could not start.";
 /// serves a page that shows it.
 ///
 /// It serves only this machine unless options say otherwise. Each option can also be set by an
-/// environment variable, or in a file (`--config`). If an option may be repeated, its variable takes
-/// a comma-separated list.
+/// environment variable, or in a file (`--config`). If an option may be repeated, its variable
+/// takes a comma-separated list.
 #[derive(Debug, Parser)]
 #[command(name = "waterclock", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Options {
@@ -220,8 +220,8 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: OutputFormat,
 
-    /// Level of the messages, as in RUST_LOG, which takes precedence: warn, info, debug, or a list
-    /// such as info,hyper=debug [default: info]
+    /// Level of the messages: warn, info, debug, or a list such as `info,hyper=debug`. `RUST_LOG`
+    /// takes precedence [default: info]
     #[arg(long, env = "WATERCLOCK_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
 
@@ -240,7 +240,7 @@ pub enum Command {
     /// Measure the path to an event server, and report its faults and their remedies
     Diagnose(Diagnose),
     /// Check the configuration file and the environment, and report all problems
-    Check(Check),
+    Check(CheckArguments),
 }
 
 /// The store of the event log.
@@ -261,7 +261,7 @@ impl Options {
     /// If they are not valid, or ask for help.
     pub fn load(arguments: Vec<OsString>) -> Result<LoadedOptions, OptionsError> {
         let command = Self::command_for(&arguments);
-        // Errors of the command line itself come first. Those of variables are found with the file's.
+        // Errors of the command line itself come first. Those of variables come with the file's.
         let alone = command.clone().mut_args(|arg| arg.env(None));
         let alone = alone.try_get_matches_from(&arguments);
         let is_incomplete = |error: &clap::Error| {

@@ -68,7 +68,7 @@ impl AccessReload {
 
 /// Builds the function that answers the requests of the server.
 pub fn responder(state: AppState) -> Responder {
-    respond_by(steps(&state))
+    reloadable_responder(state).0
 }
 
 /// Builds the same function for a state that is reloadable, and what reloads it.
