@@ -56,11 +56,12 @@ impl LoadedOptions {
         self.check_rules();
     }
 
-    /// Warns of settings that the event log does not have yet.
+    /// Warns of settings that a reload does not apply.
     fn check_rules(&mut self) {
         for rule in &self.options.rules {
             if rule.retention != RuleRetention::default() {
-                let why = "rule: retain-count and retain-age of rules are not applied yet";
+                let why =
+                    "rule: retain-count and retain-age are applied at a start, not at a reload";
                 self.problems.warning(Some(rule.line), why);
             }
         }

@@ -22,7 +22,10 @@ use clap::{
     CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
 };
 pub use cluster::ClusterOptions;
-use waterclock::{event_log::Retention, pattern::Pattern};
+use waterclock::{
+    event_log::{Retention, RetentionRule},
+    pattern::Pattern,
+};
 use waterclock_axum::{PublishRate, Settings, StreamLimits};
 
 use crate::{
@@ -359,7 +362,14 @@ impl Options {
             bytes,
             // The clock has a topic of its own in addition.
             topics: self.max_topics.saturating_add(1),
-            rules: Vec::new(),
+            rules: self
+                .topic_retention()
+                .map(|(pattern, RuleRetention { count, age })| RetentionRule {
+                    pattern: pattern.clone(),
+                    count,
+                    age,
+                })
+                .collect(),
         }
     }
 
