@@ -16,11 +16,13 @@
 //! | [`ops`] | counters, the program's own output, and the signals that stop it |
 //! | [`limits`] | limits and timeouts |
 //!
-//! Beside them, [`diagnose`] is the command `waterclock diagnose`, a client.
+//! Beside them, [`diagnose`] is the command `waterclock diagnose`, and [`terminal`] has the commands
+//! that read, publish, and keep backups. [`client`] is what those that call a server share.
 //!
 //! The program's `main` only wires these.
 
 pub mod auth;
+pub mod client;
 #[cfg(feature = "compare")]
 pub mod compare;
 pub mod diagnose;
@@ -30,3 +32,4 @@ pub mod ops;
 pub mod options;
 pub mod routes;
 pub mod state;
+pub mod terminal;

@@ -12,14 +12,16 @@ use std::{
     time::Duration,
 };
 
+use clap::CommandFactory as _;
 use server::{
-    diagnose::{self, Diagnose},
+    diagnose,
     limits::{RESERVED_FILES, Timeouts},
     net::{Capacity, Serving, listen, serve, tls::Tls},
     ops::{output::Output, signals::StopSignals},
     options::{Command, Options, Store},
     routes::responder,
     state::AppState,
+    terminal,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use waterclock::{
@@ -37,8 +39,8 @@ const MEMBER_PATIENCE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    if let Some(Command::Diagnose(options)) = &options.command {
-        return diagnose(options);
+    if let Some(command) = &options.command {
+        return run_command(command);
     }
     let output = Output::start(options.log);
     let ending = start_and_run(&options, &output);
@@ -73,8 +75,19 @@ fn restart() -> io::Error {
 }
 
 #[tokio::main]
-async fn diagnose(options: &Diagnose) -> ExitCode {
-    diagnose::run(options).await.into()
+async fn run_command(command: &Command) -> ExitCode {
+    let code = match command {
+        Command::Diagnose(options) => diagnose::run(options).await,
+        Command::Tail(options) => terminal::tail(options).await,
+        Command::Publish(options) => terminal::publish(options).await,
+        Command::Topics(options) => terminal::list_topics(options).await,
+        Command::Health(options) => terminal::check_health(options).await,
+        Command::Backup(options) => terminal::back_up(options).await,
+        Command::Restore(options) => terminal::restore(options).await,
+        Command::Completions(options) => terminal::print_completions(options, Options::command()),
+        Command::Man(options) => terminal::write_manual(options, Options::command()),
+    };
+    code.into()
 }
 
 #[tokio::main]

@@ -5,8 +5,9 @@ use std::{error::Error as _, iter};
 use reqwest::Url;
 use waterclock_diagnose::RESPONSE_TIMEOUT;
 
-use super::{
-    http::RequestError,
+use super::http::RequestError;
+use crate::client::{
+    CredentialsError,
     urls::{display_url, with_other_scheme},
 };
 
@@ -14,7 +15,9 @@ use super::{
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DiagnoseError {
     #[error("TLS cannot be set up: {0}")]
-    Tls(reqwest::Error),
+    Tls(#[from] reqwest::Error),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error("{url} cannot be reached: {reason}. {hint}")]
     Unreachable { url: String, reason: String, hint: String },
     #[error(
@@ -71,7 +74,7 @@ fn hint(error: &reqwest::Error, causes: &[String], url: &str) -> String {
     let is_http2 = is_http2.into_iter().any(has);
     let was_connected = error.is_request() && !error.is_connect();
     if has("certificate") {
-        "To accept any certificate, use --insecure".to_owned()
+        "To trust its certificate, use --ca-file; to accept any, --insecure".to_owned()
     } else if has("NoApplicationProtocol") {
         "The server does not support that version of HTTP: leave out --http1 or --http2".to_owned()
     } else if was_connected && is_tls && is_http2 {
