@@ -94,6 +94,10 @@ async fn run(
     });
     let copied = copied.await;
     stop.abort();
+    if io::stderr().is_terminal() {
+        // Removes the progress.
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
     copied.unwrap_or(Err(CopyError::Stopped))
 }
 

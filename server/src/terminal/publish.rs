@@ -49,6 +49,7 @@ Examples:
 
 If an answer is lost, the event is sent again with its idempotency key, so it is never published \
 twice.
+The token may also be in the environment variable WATERCLOCK_TOKEN.
 Exit codes: 0 published; 1 not published, or unknown.")]
 pub struct Publish {
     /// Topic to publish to

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{TerminalError, visible};
 use crate::client::{
     Credentials, server_url,
-    urls::{display_url, with_path},
+    urls::{display_url, with_other_scheme, with_path},
 };
 
 /// Timeout of a connection attempt.
@@ -28,8 +28,6 @@ const TOKEN: &str = "WATERCLOCK_TOKEN";
 
 /// The options by which a command finds its server.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-The token may also be in the environment variable WATERCLOCK_TOKEN.")]
 pub struct ServerArgs {
     /// URL of the server
     #[arg(
@@ -174,6 +172,11 @@ impl Server {
         {
             return refused(status, &detail, retry_after);
         }
+        if status == StatusCode::BAD_REQUEST && self.url.scheme() == "http" {
+            let other = with_other_scheme(&display_url(&self.url));
+            let found = format!("it responds with {status}. If the port uses TLS, try {other}");
+            return self.not_waterclock(400, &found);
+        }
         let kind = if media_type.is_empty() { String::new() } else { format!(" ({media_type})") };
         self.not_waterclock(status.as_u16(), &format!("it responds with {status}{kind}"))
     }
@@ -201,7 +204,7 @@ pub(super) fn refused(
     retry_after: Option<Duration>,
 ) -> TerminalError {
     let hint = match status.as_u16() {
-        401 | 403 => " Give a token with --token-file or WATERCLOCK_TOKEN.",
+        401 => " Give a token with --token-file or WATERCLOCK_TOKEN.",
         _ => "",
     };
     let mut detail = visible(detail);

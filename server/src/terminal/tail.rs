@@ -42,6 +42,7 @@ Examples:
   waterclock tail 'orders.>' --since 10m
   waterclock tail build --since start --raw
 
+The token may also be in the environment variable WATERCLOCK_TOKEN.
 Messages about the stream go to standard error.
 Exit codes: 0 stopped, or the topics have ended as done; 1 failed, or a topic has ended as failed.")]
 pub struct Tail {

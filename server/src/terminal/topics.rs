@@ -1,12 +1,14 @@
 //! `waterclock topics`: the list of topics.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use clap::Args;
 use reqwest::{Method, header::ACCEPT};
 use serde::Deserialize;
 use serde_json::Value;
-use std::time::Duration;
 use waterclock::pattern::Pattern;
 
 use super::{ServerArgs, TerminalError, exit_code, server::Server, visible};
@@ -18,6 +20,7 @@ const PAGE: &str = "1000";
 
 /// The options of `waterclock topics`.
 #[derive(Args, Debug)]
+#[command(after_help = "The token may also be in the environment variable WATERCLOCK_TOKEN.")]
 pub struct TopicList {
     /// Topics, or patterns of topics [default: all]
     #[arg(value_name = "PATTERN")]

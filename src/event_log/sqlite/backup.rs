@@ -312,3 +312,141 @@ impl Drop for Partial {
 fn count(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_one("SELECT count(*) FROM events", [], |row| row.get(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::Draft,
+        event_log::{EventLog as _, Retention, SqliteLog},
+        timestamp::Timestamp,
+    };
+
+    fn open(folder: &Path) -> SqliteLog {
+        SqliteLog::open(folder, Retention::default(), Timestamp::now).unwrap()
+    }
+
+    async fn append(log: &SqliteLog, count: usize) {
+        let draft = || Draft::new("t".parse().unwrap(), "x".repeat(5000));
+        let drafts = (0..count).map(|_| draft()).collect();
+        for appended in log.append(drafts, Timestamp::now()).await.unwrap() {
+            appended.unwrap();
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Continues any copy.
+    fn go_on(_: u64, _: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    #[tokio::test]
+    async fn a_backup_of_a_log_in_use_has_the_events_of_one_moment() {
+        let (data, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = copies.path().join("copy.db");
+        let log = open(data.path());
+        append(&log, 500).await;
+        // Appends in the middle of the copy are not in it, and do not make it begin again.
+        let runtime = tokio::runtime::Handle::current();
+        let (log, copied) = tokio::task::spawn_blocking({
+            let (data, file) = (data.path().to_owned(), file.clone());
+            move || {
+                let mut steps = 0;
+                let copied = back_up(&data, &file, false, &mut |done, all| {
+                    steps += 1;
+                    assert!(done <= all && steps < 10, "step {steps}: {done} of {all}");
+                    runtime.block_on(append(&log, 1));
+                    ControlFlow::Continue(())
+                });
+                (log, copied.unwrap())
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(copied.events, 500);
+        assert_eq!(names(copies.path()), ["copy.db"]);
+        let newest = log.bounds().newest;
+        assert!(newest > 500, "something was appended meanwhile");
+
+        assert!(matches!(
+            back_up(data.path(), &file, false, &mut go_on),
+            Err(CopyError::Exists(_))
+        ));
+        let own = data.path().join("log.db");
+        assert!(matches!(back_up(data.path(), &own, true, &mut go_on), Err(CopyError::OwnFile(_))));
+        let copied = back_up(data.path(), &file, true, &mut go_on).unwrap();
+        assert_eq!(copied.events, newest);
+
+        let in_use = restore(&file, data.path(), &mut go_on);
+        assert!(matches!(in_use, Err(CopyError::Log(OpenError::InUse(_)))), "{in_use:?}");
+        let epoch = log.bounds().epoch;
+        append(&log, 1).await;
+        drop(log);
+        let restored = restore(&file, data.path(), &mut go_on).unwrap();
+        let aside = restored.aside.unwrap();
+        assert_eq!(names(&aside), ["log.db"]);
+        let log = open(data.path());
+        assert_eq!(log.bounds().newest, newest);
+        assert_ne!(log.bounds().epoch, epoch, "ids are not used again");
+    }
+
+    #[test]
+    fn a_copy_that_is_stopped_leaves_nothing() {
+        let (data, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        drop(open(data.path()));
+        let before = names(data.path());
+        let file = copies.path().join("copy.db");
+        assert!(matches!(
+            back_up(copies.path(), &file, false, &mut go_on),
+            Err(CopyError::NoLog(_))
+        ));
+        back_up(data.path(), &file, false, &mut go_on).unwrap();
+        // A small log is complete after one step, so the copy must be large enough to be stopped.
+        let connection = schema::connect(&file).unwrap();
+        let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 999)
+            INSERT INTO events (sequence, topic, name, time, data)
+            SELECT i, 1, 'message', 0, hex(zeroblob(2000)) FROM n";
+        connection.execute_batch("INSERT INTO topics VALUES (1, 't', 0)").unwrap();
+        connection.execute_batch(fill).unwrap();
+        drop(connection);
+        let stopped = restore(&file, data.path(), &mut |_, _| ControlFlow::Break(()));
+        assert!(matches!(stopped, Err(CopyError::Stopped)), "{stopped:?}");
+        assert_eq!(names(data.path()), before);
+    }
+
+    #[test]
+    fn what_is_no_backup_changes_nothing() {
+        let (data, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        drop(open(data.path()));
+        let before = names(data.path());
+        let good = copies.path().join("good.db");
+        back_up(data.path(), &good, false, &mut go_on).unwrap();
+        let content = fs::read(&good).unwrap();
+        let file = copies.path().join("bad.db");
+        let mut newer = content.clone();
+        // The user version, at byte 60 of the header.
+        newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
+        for (content, expected) in [
+            (&content[..content.len() / 2], "damaged or truncated"),
+            (&content[..50], "not an event log"),
+            (&[], "not an event log"),
+            (b"some text", "not an event log"),
+            (&newer, "a later version"),
+        ] {
+            fs::write(&file, content).unwrap();
+            let error = restore(&file, data.path(), &mut go_on).unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+            assert_eq!(names(data.path()), before);
+        }
+        let missing = restore(&copies.path().join("missing"), data.path(), &mut go_on);
+        assert!(matches!(missing, Err(CopyError::NoBackup(_))));
+        restore(&good, data.path(), &mut go_on).unwrap();
+    }
+}
