@@ -11,7 +11,7 @@ const LAYERS = {
   server: [
     ['main'],
     ['lib'],
-    ['options', 'diagnose'],
+    ['options', 'diagnose', 'terminal', 'client'],
     ['routes'],
     ['state'],
     ['auth', 'compare'],

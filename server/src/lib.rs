@@ -17,7 +17,8 @@
 //! | [`limits`] | limits and timeouts |
 //!
 //! Beside them, [`diagnose`] is the command `waterclock diagnose`, and [`terminal`] has the commands
-//! that read, publish, and keep backups. [`client`] is what those that call a server share.
+//! that read, publish, and keep backups. [`client`] is what those that call a server have in
+//! common.
 //!
 //! The program's `main` only wires these.
 

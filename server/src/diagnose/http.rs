@@ -19,7 +19,8 @@ use waterclock_diagnose::{
     duration_from_millis,
 };
 
-use super::{args::Diagnose, error::DiagnoseError, hops::Hops};
+use super::{args::Diagnose, hops::Hops};
+use crate::client::CredentialsError;
 
 /// Timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +53,15 @@ impl MonotonicClock {
     fn now(self) -> f64 {
         self.started_at + self.started.elapsed().as_secs_f64() * 1000.0
     }
+}
+
+/// The reason why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SetUpError {
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] reqwest::Error),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
 }
 
 /// The reason why there is no response.
@@ -122,7 +132,7 @@ fn cut_kind(error: &reqwest::Error) -> CutKind {
 }
 
 impl HttpClient {
-    pub(super) fn new(options: &Diagnose) -> Result<Self, DiagnoseError> {
+    pub(super) fn new(options: &Diagnose) -> Result<Self, SetUpError> {
         let mut headers: HeaderMap = options.headers.iter().cloned().collect();
         if let Some(token) = options.credentials.authorization(None)? {
             headers.insert(AUTHORIZATION, token);

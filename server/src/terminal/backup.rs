@@ -14,7 +14,7 @@ use std::{
 use clap::Args;
 use waterclock::event_log::{CopyError, LogCopy};
 
-use super::{FAILED, say};
+use super::output::{FAILED, say, stop_signal};
 
 /// Time between two messages on the progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -74,7 +74,7 @@ async fn run(
     let is_stopped = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&is_stopped);
     let stop = tokio::spawn(async move {
-        super::stop_signal().await;
+        stop_signal().await;
         stopped.store(true, Ordering::Relaxed);
     });
     let copied = tokio::task::spawn_blocking(move || {

@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, io, iter, time::Duration};
 
-use super::visible;
+use super::visible::visible;
 use crate::client::{CredentialsError, urls::with_other_scheme};
 
 /// A reason for which a command has failed.

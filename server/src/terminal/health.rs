@@ -8,7 +8,12 @@ use std::{
 use clap::Args;
 use reqwest::{Method, Url};
 
-use super::{ServerArgs, TerminalError, exit_code, server::Server, visible};
+use super::{
+    error::TerminalError,
+    output::exit_code,
+    server::{ServerArgs, ServerClient},
+    visible::visible,
+};
 use crate::client::server_url;
 
 /// Limit of the whole check. Docker gives a check 30 s, Kubernetes 1 s unless told otherwise.
@@ -45,7 +50,7 @@ async fn check(options: &Health) -> Result<u8, TerminalError> {
     if let Some(url) = &options.address {
         args.url = url.clone();
     }
-    let server = Server::with_certificates(&args, options.insecure)?;
+    let server = ServerClient::with_certificates(&args, options.insecure)?;
     let query: &[_] = if options.publish { &[("publish", "")] } else { &[] };
     let answer = server.call(server.request(Method::GET, "/health/ready", query)?, TIMEOUT).await?;
     let answer = String::from_utf8_lossy(&answer.body);

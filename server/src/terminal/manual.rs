@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{TerminalError, exit_code};
+use super::{error::TerminalError, output::exit_code};
 
 /// The options of `waterclock completions`.
 #[derive(Args, Debug)]

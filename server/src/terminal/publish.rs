@@ -26,8 +26,10 @@ use waterclock::{
 use waterclock_axum::limits::MAX_DATA;
 
 use super::{
-    ServerArgs, TerminalError, backoff, exit_code,
-    server::{Answer, Server},
+    backoff,
+    error::TerminalError,
+    output::exit_code,
+    server::{Answer, ServerArgs, ServerClient},
 };
 
 /// Timeout of one attempt.
@@ -124,7 +126,7 @@ async fn publish_all(options: &Publish) -> Result<u8, TerminalError> {
     }
     let random = || format!("cli-{:032x}", fastrand::u128(..));
     let key = options.key.clone().unwrap_or_else(random);
-    let publisher = Publisher { options, server: Server::new(&options.server)?, key };
+    let publisher = Publisher { options, server: ServerClient::new(&options.server)?, key };
     if options.lines {
         let published = publisher.lines().await?;
         writeln!(io::stdout(), "{published} events")?;
@@ -165,7 +167,7 @@ fn input(file: Option<&Path>) -> Result<Box<dyn Read + Send>, TerminalError> {
 
 /// The answer to an event or an end.
 #[derive(Deserialize)]
-struct Accepted {
+struct AssignedId {
     id: String,
 }
 
@@ -181,7 +183,7 @@ struct LineAnswer {
 
 struct Publisher<'a> {
     options: &'a Publish,
-    server: Server,
+    server: ServerClient,
     key: String,
 }
 
@@ -230,7 +232,7 @@ impl Publisher<'_> {
                 .header(CONTENT_LENGTH, body.len())
                 .body(body.clone());
             let error = match self.server.call(request, ATTEMPT).await {
-                Ok(answer) => return Ok(self.server.json::<Accepted>(&answer)?.id),
+                Ok(answer) => return Ok(self.server.json::<AssignedId>(&answer)?.id),
                 Err(error) => error,
             };
             let is_unsent = matches!(error, TerminalError::Unreachable { is_unsent: true, .. });

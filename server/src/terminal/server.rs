@@ -11,7 +11,7 @@ use reqwest::{
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::{TerminalError, visible};
+use super::{error::TerminalError, visible::visible};
 use crate::client::{
     Credentials, server_url,
     urls::{display_url, with_other_scheme, with_path},
@@ -45,7 +45,7 @@ pub struct ServerArgs {
 }
 
 /// A server, as the commands call it.
-pub(super) struct Server {
+pub(super) struct ServerClient {
     client: Client,
     url: Url,
     credentials: Credentials,
@@ -62,7 +62,7 @@ struct Problem {
     detail: String,
 }
 
-impl Server {
+impl ServerClient {
     pub(super) fn new(args: &ServerArgs) -> Result<Self, TerminalError> {
         Self::with_certificates(args, false)
     }

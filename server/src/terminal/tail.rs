@@ -21,8 +21,11 @@ use waterclock::{
 };
 
 use super::{
-    FAILED, ServerArgs, TerminalError, backoff, exit_code, say, server::Server, stop_signal,
-    visible,
+    backoff,
+    error::TerminalError,
+    output::{FAILED, exit_code, say, stop_signal},
+    server::{ServerArgs, ServerClient},
+    visible::visible,
 };
 
 /// Timeout of the head of the response, and of the first message.
@@ -100,7 +103,7 @@ pub async fn tail(options: &Tail) -> u8 {
 async fn follow(options: &Tail) -> Result<u8, TerminalError> {
     let mut stream = Stream {
         options,
-        server: Server::new(&options.server)?,
+        server: ServerClient::new(&options.server)?,
         printer: EventPrinter::new(options),
         cursor: options.after.clone(),
         retry: DEFAULT_RETRY,
@@ -149,7 +152,7 @@ enum Cut {
 
 struct Stream<'a> {
     options: &'a Tail,
-    server: Server,
+    server: ServerClient,
     printer: EventPrinter,
     /// The position after the last event that was printed.
     cursor: Option<String>,

@@ -11,7 +11,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use waterclock::pattern::Pattern;
 
-use super::{ServerArgs, TerminalError, exit_code, server::Server, visible};
+use super::{
+    error::TerminalError,
+    output::exit_code,
+    server::{ServerArgs, ServerClient},
+    visible::visible,
+};
 
 /// Timeout of one page.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,7 +70,7 @@ pub async fn list_topics(options: &TopicList) -> u8 {
 }
 
 async fn list(options: &TopicList) -> Result<u8, TerminalError> {
-    let server = Server::new(&options.server)?;
+    let server = ServerClient::new(&options.server)?;
     let mut rows = Vec::new();
     let mut after = String::new();
     let mut output = io::BufWriter::new(io::stdout().lock());
