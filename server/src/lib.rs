@@ -16,9 +16,8 @@
 //! | [`ops`] | counters, the program's own output, and the signals that stop it |
 //! | [`limits`] | limits and timeouts |
 //!
-//! Beside them, [`diagnose`] is the command `waterclock diagnose`, and [`terminal`] has the commands
-//! that read, publish, and keep backups. [`client`] is what those that call a server have in
-//! common.
+//! Beside them, [`diagnose`] is the command `waterclock diagnose`, and [`terminal`] has those that
+//! read, publish, and keep backups. [`client`] is what all that call a server have in common.
 //!
 //! The program's `main` only wires these.
 
