@@ -108,6 +108,7 @@ async fn follow(options: &Tail) -> Result<u8, TerminalError> {
         cursor: options.after.clone(),
         retry: DEFAULT_RETRY,
         has_begun: false,
+        is_open: false,
         has_failed_topic: false,
     };
     if options.since.as_deref() == Some("start") {
@@ -115,30 +116,34 @@ async fn follow(options: &Tail) -> Result<u8, TerminalError> {
     }
     let mut failures = 0;
     loop {
-        let was_open;
-        let (reason, delay) = match stream.connect().await {
+        let had_begun = stream.has_begun;
+        stream.is_open = false;
+        let cut = match stream.connect().await {
             Ok(None) => return Ok(stream.code()),
-            Ok(Some(response)) => {
-                let read = stream.read(response).await?;
-                was_open = stream.has_begun;
-                match read {
-                    Cut::Complete => return Ok(stream.code()),
-                    Cut::Goodbye(reason, delay) => (reason, Some(delay)),
-                    Cut::Broken(reason) => (reason, None),
-                }
-            }
-            Err(error) if stream.has_begun && error.may_pass() => {
-                was_open = false;
+            Ok(Some(response)) => stream.read(response).await,
+            Err(error) => Err(error),
+        };
+        let (reason, delay) = match cut {
+            Ok(Cut::Complete) => return Ok(stream.code()),
+            Ok(Cut::Goodbye(reason, delay)) => (reason, Some(delay)),
+            Ok(Cut::Broken(reason)) => (reason, None),
+            Err(error) if had_begun && may_come_back(&error) => {
                 (error.to_string(), error.retry_after())
             }
             Err(error) => return Err(error),
         };
-        failures = if was_open { 0 } else { failures + 1 };
+        failures = if stream.is_open { 0 } else { failures + 1 };
         let delay =
             delay.unwrap_or_else(|| backoff::delay(stream.retry, failures, fastrand::f64()));
         say(format_args!("{reason}; reconnecting in {:.1} s", delay.as_secs_f64()));
         sleep(delay).await;
     }
+}
+
+/// Returns `true` if a server that was there before may come back after this error. Meanwhile, a
+/// proxy may answer in its place.
+fn may_come_back(error: &TerminalError) -> bool {
+    error.may_pass() || matches!(error, TerminalError::NotWaterclock { .. })
 }
 
 /// The end of a connection.
@@ -159,6 +164,8 @@ struct Stream<'a> {
     retry: Duration,
     /// `true` once the server has turned out to be a Waterclock.
     has_begun: bool,
+    /// `true` once this connection has begun.
+    is_open: bool,
     has_failed_topic: bool,
 }
 
@@ -227,6 +234,7 @@ impl Stream<'_> {
                     let heartbeat = Duration::from_millis(hello.heartbeat_ms);
                     silence = heartbeat.saturating_mul(2).clamp(SILENCE.0, SILENCE.1);
                     self.has_begun = true;
+                    self.is_open = true;
                     if was_begun {
                         say("reconnected");
                     }
