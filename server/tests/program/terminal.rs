@@ -248,7 +248,11 @@ async fn stub(answer: &'static str) -> String {
             let (mut client, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
                 let mut head = Vec::new();
-                while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                // The handshake of TLS, which begins with this byte, is answered at once.
+                let is_whole = |head: &[u8]| {
+                    head.first() == Some(&0x16) || head.windows(4).any(|end| end == b"\r\n\r\n")
+                };
+                while !is_whole(&head) {
                     if client.read_buf(&mut head).await.unwrap_or(0) == 0 {
                         return;
                     }
