@@ -128,8 +128,8 @@ async fn publish_all(options: &Publish) -> Result<u8, TerminalError> {
     let key = options.key.clone().unwrap_or_else(random);
     let publisher = Publisher { options, server: ServerClient::new(&options.server)?, key };
     if options.lines {
-        let published = publisher.lines().await?;
-        writeln!(io::stdout(), "{published} events")?;
+        let count = publisher.lines().await?;
+        writeln!(io::stdout(), "{count} events")?;
     } else if !options.end || options.data.is_some() || options.file.is_some() {
         let id = publisher.event(data(options)?, &publisher.key, options.reopen).await?;
         writeln!(io::stdout(), "{id}")?;

@@ -348,8 +348,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_backup_of_a_log_in_use_has_the_events_of_one_moment() {
-        let (data, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let file = copies.path().join("copy.db");
+        let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = elsewhere.path().join("copy.db");
         let log = open(data.path());
         append(&log, 500).await;
         // Appends in the middle of the copy are not in it, and do not make it begin again.
@@ -370,7 +370,7 @@ mod tests {
         .await
         .unwrap();
         assert_eq!(copied.events, 500);
-        assert_eq!(names(copies.path()), ["copy.db"]);
+        assert_eq!(names(elsewhere.path()), ["copy.db"]);
         let newest = log.bounds().newest;
         assert!(newest > 500, "something was appended meanwhile");
 
@@ -398,11 +398,11 @@ mod tests {
 
     #[test]
     fn a_copy_that_is_stopped_leaves_nothing() {
-        let (data, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         drop(open(data.path()));
-        let file = copies.path().join("copy.db");
+        let file = elsewhere.path().join("copy.db");
         assert!(matches!(
-            back_up(copies.path(), &file, false, &mut go_on),
+            back_up(elsewhere.path(), &file, false, &mut go_on),
             Err(CopyError::NoLog(_))
         ));
         back_up(data.path(), &file, false, &mut go_on).unwrap();
@@ -422,14 +422,14 @@ mod tests {
 
     #[test]
     fn what_is_no_backup_changes_nothing() {
-        let (data, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         drop(open(data.path()));
-        let good = copies.path().join("good.db");
+        let good = elsewhere.path().join("good.db");
         back_up(data.path(), &good, false, &mut go_on).unwrap();
         // SQLite leaves its companions beside a log that was only read.
         let before = names(data.path());
         let content = fs::read(&good).unwrap();
-        let file = copies.path().join("bad.db");
+        let file = elsewhere.path().join("bad.db");
         let mut newer = content.clone();
         // The user version, at byte 60 of the header.
         newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
@@ -446,7 +446,7 @@ mod tests {
             assert!(!error.contains('\n'), "{error}");
             assert_eq!(names(data.path()), before);
         }
-        let missing = restore(&copies.path().join("missing"), data.path(), &mut go_on);
+        let missing = restore(&elsewhere.path().join("missing"), data.path(), &mut go_on);
         assert!(matches!(missing, Err(CopyError::NoBackup(_))));
         restore(&good, data.path(), &mut go_on).unwrap();
     }
