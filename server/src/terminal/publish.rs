@@ -267,7 +267,7 @@ impl Publisher<'_> {
             let mut batch = Vec::new();
             let mut problem = None;
             for line in arrived.drain(..) {
-                match self.line(line, published + batch.len() as u64) {
+                match check_line(line, published + batch.len() as u64) {
                     Ok(text) => batch.push(text),
                     Err(error) => {
                         problem = Some(error);
@@ -299,19 +299,6 @@ impl Publisher<'_> {
             }
         }
         Ok(published)
-    }
-
-    /// Checks the line that follows so many others.
-    fn line(&self, line: io::Result<Vec<u8>>, before: u64) -> Result<String, TerminalError> {
-        let number = before + 1;
-        let line = line.map_err(|error| format!("line {number} cannot be read: {error}"));
-        let line = line.and_then(|line| {
-            if line.len() > MAX_DATA {
-                return Err(format!("line {number} is longer than 64 KiB"));
-            }
-            String::from_utf8(line).map_err(|_| format!("line {number} is not UTF-8"))
-        });
-        line.map_err(TerminalError::Input)
     }
 
     /// Publishes lines that follow so many others, all of them in one request if nothing fails. The
@@ -370,6 +357,19 @@ impl Publisher<'_> {
         }
         Ok(done)
     }
+}
+
+/// Checks the line that follows so many others.
+fn check_line(line: io::Result<Vec<u8>>, before: u64) -> Result<String, TerminalError> {
+    let number = before + 1;
+    let line = line.map_err(|error| format!("line {number} cannot be read: {error}"));
+    let line = line.and_then(|line| {
+        if line.len() > MAX_DATA {
+            return Err(format!("line {number} is longer than 64 KiB"));
+        }
+        String::from_utf8(line).map_err(|_| format!("line {number} is not UTF-8"))
+    });
+    line.map_err(TerminalError::Input)
 }
 
 /// Reads lines on a thread of its own, since a read of standard input cannot be cancelled. They end

@@ -409,11 +409,12 @@ mod tests {
         let before = names(data.path());
         // A small log is complete after one step, so the copy must be large enough to be stopped.
         let connection = schema::connect(&file).unwrap();
-        let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 999)
+        let insert =
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 999)
             INSERT INTO events (sequence, topic, name, time, data)
             SELECT i, 1, 'message', 0, hex(zeroblob(2000)) FROM n";
         connection.execute_batch("INSERT INTO topics VALUES (1, 't', 0)").unwrap();
-        connection.execute_batch(fill).unwrap();
+        connection.execute_batch(insert).unwrap();
         drop(connection);
         let stopped = restore(&file, data.path(), &mut |_, _| ControlFlow::Break(()));
         assert!(matches!(stopped, Err(CopyError::Stopped)), "{stopped:?}");
