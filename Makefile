@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
 .PHONY: again help run run-tls run-cluster watch check lint doc unit e2e test test-clients test-cluster test-proxies soak \
-        fuzz build dist client bench bench-cluster bench-page bench-transports moving-picture pictures setup-build setup-client \
+        fuzz build dist dist-docs client bench bench-cluster bench-page bench-transports moving-picture pictures setup-build setup-client \
         setup-unit setup-lint setup-test setup-proxies setup-cluster setup-nats
 
 # Tools that scripts/setup.sh has put into folders of their own come first.
@@ -80,6 +80,12 @@ build: setup-build target/release/.built ## Build for release, and print the siz
 dist: build ## Build, and put the program, one file with the pages inside, into target/dist
 	@install -D $(program) target/dist/waterclock
 	@echo 'make: target/dist/waterclock runs on every system with the same C library'
+
+dist-docs: build ## Put the completions of shells and the man pages into target/dist (some seconds)
+	@mkdir -p target/dist/completions
+	@for shell in bash zsh fish; do \
+	    $(program) completions $$shell >target/dist/completions/waterclock.$$shell || exit; done
+	@$(program) man target/dist/man
 
 client: setup-client ## Build the client for pages, and pack it for npm into target/dist (some seconds)
 	@mkdir -p target/dist

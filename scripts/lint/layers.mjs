@@ -12,7 +12,7 @@ const LAYERS = {
     ['main'],
     ['lib'],
     ['reload'],
-    ['options', 'diagnose'],
+    ['options', 'diagnose', 'terminal', 'client'],
     ['config'],
     ['routes'],
     ['state'],

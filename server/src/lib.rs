@@ -18,11 +18,13 @@
 //! | [`ops`] | counters, the program's own output, and the signals that stop it |
 //! | [`limits`] | limits and timeouts |
 //!
-//! Beside them, [`diagnose`] is the command `waterclock diagnose`, a client.
+//! Beside them, [`diagnose`] is the command `waterclock diagnose`, and [`terminal`] has those that
+//! read, publish, and keep backups. [`client`] is what all that call a server have in common.
 //!
 //! The program's `main` only wires these.
 
 pub mod auth;
+pub mod client;
 #[cfg(feature = "compare")]
 pub mod compare;
 pub mod config;
@@ -34,3 +36,4 @@ pub mod options;
 pub mod reload;
 pub mod routes;
 pub mod state;
+pub mod terminal;

@@ -12,9 +12,10 @@ use std::{
     time::Duration,
 };
 
+use clap::CommandFactory as _;
 use server::{
     config::ConfigProblems,
-    diagnose::{self, Diagnose},
+    diagnose,
     limits::{RESERVED_FILES, Timeouts},
     net::{Capacity, Serving, listen, serve, tls::Tls},
     ops::{output::Output, signals::StopSignals},
@@ -22,6 +23,7 @@ use server::{
     reload::ConfigReload,
     routes::reloadable_responder,
     state::AppState,
+    terminal,
 };
 use tokio::{
     net::TcpListener,
@@ -47,10 +49,8 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return refuse(error),
     };
-    match &loaded.options.command {
-        Some(Command::Diagnose(options)) => return diagnose(options),
-        Some(Command::Check(options)) => return check(options),
-        None => {}
+    if let Some(command) = &loaded.options.command {
+        return run_command(command);
     }
     // Without a file, the parts of the server report what they cannot use.
     if loaded.options.config.is_some() {
@@ -131,8 +131,20 @@ fn restart() -> io::Error {
 }
 
 #[tokio::main]
-async fn diagnose(options: &Diagnose) -> ExitCode {
-    diagnose::run(options).await.into()
+async fn run_command(command: &Command) -> ExitCode {
+    let code = match command {
+        Command::Check(options) => return check(options),
+        Command::Diagnose(options) => diagnose::run(options).await,
+        Command::Tail(options) => terminal::tail(options).await,
+        Command::Publish(options) => terminal::publish(options).await,
+        Command::Topics(options) => terminal::list_topics(options).await,
+        Command::Health(options) => terminal::check_health(options).await,
+        Command::Backup(options) => terminal::back_up(options).await,
+        Command::Restore(options) => terminal::restore(options).await,
+        Command::Completions(options) => terminal::print_completions(options, Options::command()),
+        Command::Man(options) => terminal::write_manual(options, Options::command()),
+    };
+    code.into()
 }
 
 #[tokio::main]

@@ -51,7 +51,10 @@ pub(crate) use retention::random_rules;
 pub use retention::{Retention, RetentionRule};
 pub use shared_changes::{SharedChange, SharedChanges};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{ImportSource, OpenError, SettleError, SqliteLog, volume_bytes};
+pub use sqlite::{
+    CopyError, CopyProgress, ImportSource, LogCopy, OpenError, SettleError, SqliteLog, Unusable,
+    back_up, restore, volume_bytes,
+};
 #[cfg(all(test, feature = "sqlite"))]
 pub(crate) use sqlite::{dump, dump_content, folder, random_log, wait_in_place};
 pub use store::{

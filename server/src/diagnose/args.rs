@@ -7,6 +7,8 @@ use reqwest::{
     header::{HeaderName, HeaderValue},
 };
 
+use crate::client::{Credentials, server_url};
+
 /// Minimum length of an idle period.
 const MIN_IDLE: Duration = Duration::from_millis(100);
 /// Maximum length of an idle period.
@@ -20,7 +22,7 @@ Exit codes: 0 no problems found; 1 a check is bad, or is a warning with a remedy
 could not run, or could not finish because the server went away.")]
 pub struct Diagnose {
     /// URL of a Waterclock server, or of any stream of Server-Sent Events
-    #[arg(value_name = "URL", value_parser = url)]
+    #[arg(value_name = "URL", value_parser = server_url)]
     pub(super) url: Url,
 
     /// Print the report as JSON; progress goes to standard error
@@ -48,6 +50,10 @@ pub struct Diagnose {
     #[arg(long = "header", value_name = "HEADER", value_parser = header)]
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 
+    /// The token, and the certificates to trust.
+    #[command(flatten)]
+    pub(super) credentials: Credentials,
+
     /// Accept any certificate
     #[arg(long)]
     pub(super) insecure: bool,
@@ -61,15 +67,9 @@ pub struct Diagnose {
     pub(super) http2: bool,
 }
 
-fn url(text: &str) -> Result<Url, &'static str> {
-    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    url.filter(Url::has_host)
-        .ok_or("expected a URL such as https://clock.example/ or http://127.0.0.1:3000")
-}
-
 fn origin(text: &str) -> Result<Url, &'static str> {
     let is_origin = |url: &Url| url.as_str() == format!("{}/", url.origin().ascii_serialization());
-    url(text).ok().filter(is_origin).ok_or("expected an origin such as https://app.example")
+    server_url(text).ok().filter(is_origin).ok_or("expected an origin such as https://app.example")
 }
 
 fn idle(text: &str) -> Result<Duration, &'static str> {
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn invalid_values_are_rejected() {
         for text in ["", "clock.example", "localhost:3000", "ftp://clock.example/", "http://"] {
-            assert!(url(text).is_err(), "{text}");
+            assert!(server_url(text).is_err(), "{text}");
         }
         for text in
             ["", "*", "null", "app.example", "https://app.example/x", "http://a@b", "http://b?c"]

@@ -5,16 +5,14 @@ use std::{error::Error as _, iter};
 use reqwest::Url;
 use waterclock_diagnose::RESPONSE_TIMEOUT;
 
-use super::{
-    http::RequestError,
-    urls::{display_url, with_other_scheme},
-};
+use super::http::{RequestError, SetUpError};
+use crate::client::urls::{display_url, with_other_scheme};
 
 /// The reason why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DiagnoseError {
-    #[error("TLS cannot be set up: {0}")]
-    Tls(reqwest::Error),
+    #[error(transparent)]
+    SetUp(#[from] SetUpError),
     #[error("{url} cannot be reached: {reason}. {hint}")]
     Unreachable { url: String, reason: String, hint: String },
     #[error(
@@ -71,7 +69,7 @@ fn hint(error: &reqwest::Error, causes: &[String], url: &str) -> String {
     let is_http2 = is_http2.into_iter().any(has);
     let was_connected = error.is_request() && !error.is_connect();
     if has("certificate") {
-        "To accept any certificate, use --insecure".to_owned()
+        "To trust its certificate, use --ca-file; to accept any, --insecure".to_owned()
     } else if has("NoApplicationProtocol") {
         "The server does not support that version of HTTP: leave out --http1 or --http2".to_owned()
     } else if was_connected && is_tls && is_http2 {

@@ -9,7 +9,7 @@ use std::{
 
 use reqwest::{
     Client, Method, Request, RequestBuilder, Response, StatusCode, Url, Version,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, ORIGIN},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, HeaderMap, ORIGIN},
     redirect::Policy,
 };
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +20,7 @@ use waterclock_diagnose::{
 };
 
 use super::{args::Diagnose, hops::Hops};
+use crate::client::CredentialsError;
 
 /// Timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +53,15 @@ impl MonotonicClock {
     fn now(self) -> f64 {
         self.started_at + self.started.elapsed().as_secs_f64() * 1000.0
     }
+}
+
+/// The reason why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SetUpError {
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] reqwest::Error),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
 }
 
 /// The reason why there is no response.
@@ -122,10 +132,15 @@ fn cut_kind(error: &reqwest::Error) -> CutKind {
 }
 
 impl HttpClient {
-    pub(super) fn new(options: &Diagnose) -> reqwest::Result<Self> {
+    pub(super) fn new(options: &Diagnose) -> Result<Self, SetUpError> {
+        let mut headers: HeaderMap = options.headers.iter().cloned().collect();
+        if let Some(token) = options.credentials.authorization(None)? {
+            headers.insert(AUTHORIZATION, token);
+        }
+        let has_headers = !headers.is_empty();
         let mut client = Client::builder()
             .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")))
-            .default_headers(options.headers.iter().cloned().collect())
+            .default_headers(headers)
             // Followed by the rules of a browser instead.
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -138,10 +153,10 @@ impl HttpClient {
             client = client.http2_prior_knowledge();
         }
         Ok(Self {
-            client: client.build()?,
+            client: options.credentials.trust(client)?.build()?,
             clock: MonotonicClock::start(),
             page: options.origin.clone(),
-            has_headers: !options.headers.is_empty(),
+            has_headers,
         })
     }
 

@@ -9,7 +9,6 @@
 //! | `http` | the HTTP client |
 //! | `hops` | redirects, by the rules of a browser |
 //! | `printer` | the output while the checks run |
-//! | `urls` | the URLs, and the form of them that a report shows |
 //! | `error` | the reasons why nothing could be measured |
 
 mod args;
@@ -17,7 +16,6 @@ mod error;
 mod hops;
 mod http;
 mod printer;
-mod urls;
 mod with_probe;
 mod without_probe;
 
@@ -32,10 +30,10 @@ use waterclock_diagnose::{
 
 pub use args::Diagnose;
 
+use crate::client::urls::{display_url, events_url, probe_url, with_other_scheme};
 use error::DiagnoseError;
 use http::{Exchange, HttpClient, RequestError};
 use printer::{ReportPrinter, print_line};
-use urls::{display_url, events_url, probe_url, with_other_scheme};
 
 /// Exit code if nothing could be measured, or not all.
 const INCOMPLETE: u8 = 2;
@@ -69,7 +67,7 @@ pub async fn run(options: &Diagnose) -> u8 {
 /// Makes the checks: with the probe, or else on an ordinary stream. Returns the report, and an
 /// error if the server went away before the end.
 async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>), DiagnoseError> {
-    let client = HttpClient::new(options).map_err(DiagnoseError::Tls)?;
+    let client = HttpClient::new(options)?;
     let probe = probe_url(&options.url);
     let report = Report {
         url: display_url(&options.url),

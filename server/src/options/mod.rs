@@ -36,6 +36,7 @@ use crate::{
     diagnose::Diagnose,
     net::tls::{Tls, TlsError},
     ops::output::{LogLevel, OutputFormat},
+    terminal::{Backup, Completions, Health, Manual, Publish, Restore, Tail, TopicList},
 };
 
 /// Default of `--keep-alive`. Load balancers send a request on a connection that they believe to be
@@ -244,6 +245,23 @@ pub enum Command {
     Diagnose(Diagnose),
     /// Check the configuration file and the environment, and report all problems
     Check(CheckArguments),
+    /// Print events as they arrive, and resume exactly after a cut
+    Tail(Tail),
+    /// Publish an event, or each line of the input, or end a topic
+    Publish(Publish),
+    /// List the topics and their readers
+    Topics(TopicList),
+    /// Check that a server is ready, for programs that watch it
+    Health(Health),
+    /// Copy the event log to a file, also while the server runs
+    Backup(Backup),
+    /// Put a backup in the place of the event log
+    Restore(Restore),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man(Manual),
 }
 
 /// The store of the event log.
@@ -338,9 +356,17 @@ impl Options {
         // programs.
         let is_used =
             |name: &OsStr| is_serving && env::var_os(name).is_none_or(|value| !value.is_empty());
-        command.mut_args(|arg| match arg.get_env() {
+        let command = command.mut_args(|arg| match arg.get_env() {
             Some(name) if !is_used(name) => arg.env(None),
             _ => arg,
+        });
+        command.mut_subcommands(|subcommand| {
+            subcommand.mut_args(|arg| match arg.get_env() {
+                Some(name) if env::var_os(name).is_some_and(|value| value.is_empty()) => {
+                    arg.env(None)
+                }
+                _ => arg,
+            })
         })
     }
 

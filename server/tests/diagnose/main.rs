@@ -1018,7 +1018,9 @@ async fn over_tls_it_uses_http_2_and_accepts_an_unknown_certificate_only_with_in
     let output = diagnose(&[&url]).await;
     assert_eq!(output.code, 2, "{}", output.stderr);
     assert!(
-        output.stderr.contains("To accept any certificate, use --insecure"),
+        output
+            .stderr
+            .contains("To trust its certificate, use --ca-file; to accept any, --insecure"),
         "{}",
         output.stderr
     );

@@ -33,6 +33,7 @@ mod crowd;
 mod frames;
 mod output;
 mod reload;
+mod terminal;
 
 use frames::{
     CONTINUATION, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, RST_STREAM, SETTINGS, field,

@@ -12,10 +12,12 @@
 //! | `life_file` | the file beside the database that reveals a restored copy |
 //! | `import` | the log of one process that becomes the beginning of a cluster |
 //! | `mirror` | the place of a log that follows the order of a cluster |
+//! | `backup` | copies of the database in one file, and their restoration |
 //! | `write` | the thread that appends events and drops those that exceed the retention |
 //! | `readers` | the threads that read concurrently |
 //! | `read` | the reads of events |
 
+mod backup;
 mod error;
 mod files;
 mod import;
@@ -49,6 +51,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+pub use backup::{CopyError, CopyProgress, LogCopy, Unusable, back_up, restore};
 pub use error::{OpenError, SettleError};
 pub use import::ImportSource;
 pub use reserve::volume_bytes;

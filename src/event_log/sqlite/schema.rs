@@ -114,15 +114,7 @@ pub(super) fn open(
         create(file)?;
         connection = connect(file).map_err(failed)?;
     }
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, usize>(0));
-    let format = pragma("user_version").map_err(failed)?;
-    let application = pragma("application_id").map_err(failed)?;
-    if application != APPLICATION_ID {
-        return Err(OpenError::NotALog(file.to_owned()));
-    }
-    if format > FORMAT {
-        return Err(OpenError::Newer { file: file.to_owned(), format, supported: FORMAT });
-    }
+    let format = format(&connection, file)?;
     check(&connection, file)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
@@ -140,9 +132,35 @@ pub(super) fn open(
     Ok((connection, index, is_repaired))
 }
 
-fn connect(file: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
+/// Opens the database of a log that may be in use, for reading only.
+pub(super) fn open_to_read(file: &Path) -> Result<Connection, OpenError> {
+    let connection = connect_with(file, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let connection = connection.map_err(|error| open_error(file, error))?;
+    format(&connection, file)?;
+    Ok(connection)
+}
+
+/// Returns the format of a database, which must be one that this program knows.
+fn format(connection: &Connection, file: &Path) -> Result<usize, OpenError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let failed = |error| open_error(file, error);
+    let format = usize::try_from(pragma("user_version").map_err(failed)?);
+    let application = usize::try_from(pragma("application_id").map_err(failed)?);
+    match (application, format) {
+        (Ok(APPLICATION_ID), Ok(format)) if format > FORMAT => {
+            Err(OpenError::Newer { file: file.to_owned(), format, supported: FORMAT })
+        }
+        (Ok(APPLICATION_ID), Ok(format)) => Ok(format),
+        _ => Err(OpenError::NotALog(file.to_owned())),
+    }
+}
+
+pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    connect_with(file, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+fn connect_with(file: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     Ok(connection)
 }
@@ -202,7 +220,7 @@ fn build(file: &Path) -> rusqlite::Result<()> {
 ///
 /// A value of a wrong type is no reason to refuse the log: of an event, it costs that event, and
 /// the bookkeeping can be repaired.
-fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+pub(super) fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     let failed = |error| open_error(file, error);
     let mut check = connection.prepare("PRAGMA quick_check(1000000)").map_err(failed)?;
     let mut rows = check.query([]).map_err(failed)?;
@@ -482,7 +500,7 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn open_error(file: &Path, reason: rusqlite::Error) -> OpenError {
+pub(super) fn open_error(file: &Path, reason: rusqlite::Error) -> OpenError {
     let file = file.to_owned();
     match reason.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked(file),

@@ -1,9 +1,9 @@
-//! The URLs of a diagnosis.
+//! The URLs of a server, and the form of them that is shown.
 
 use reqwest::Url;
 
 /// Returns the URL of the probe of the Waterclock server with this URL.
-pub(super) fn probe_url(url: &Url) -> Url {
+pub(crate) fn probe_url(url: &Url) -> Url {
     let mut probe = with_path(url, "/diagnose/stream");
     probe.set_query(None);
     probe
@@ -11,12 +11,12 @@ pub(super) fn probe_url(url: &Url) -> Url {
 
 /// Returns the URL of the events of the Waterclock server with this URL. It keeps the query, which
 /// may have a token.
-pub(super) fn events_url(url: &Url) -> Url {
+pub(crate) fn events_url(url: &Url) -> Url {
     with_path(url, "/events")
 }
 
 /// Replaces the path with another one of the same Waterclock server, and removes the fragment.
-fn with_path(url: &Url, end: &str) -> Url {
+pub(crate) fn with_path(url: &Url, end: &str) -> Url {
     let path = url.path().trim_end_matches('/');
     let base = ["/diagnose/stream", "/diagnose", "/events"]
         .into_iter()
@@ -29,7 +29,7 @@ fn with_path(url: &Url, end: &str) -> Url {
 }
 
 /// Formats a URL for a ticket: without a password, and without the query, which may have a token.
-pub(super) fn display_url(url: &Url) -> String {
+pub(crate) fn display_url(url: &Url) -> String {
     let mut url = url.clone();
     // Fails only for URLs without a host, which have neither.
     let _ = url.set_username("").and_then(|()| url.set_password(None));
@@ -44,7 +44,7 @@ pub(super) fn display_url(url: &Url) -> String {
 }
 
 /// Replaces `https` with `http`, or the reverse.
-pub(super) fn with_other_scheme(url: &str) -> String {
+pub(crate) fn with_other_scheme(url: &str) -> String {
     match url.strip_prefix("https:") {
         Some(rest) => format!("http:{rest}"),
         None => url.replacen("http:", "https:", 1),
