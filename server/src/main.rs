@@ -238,6 +238,9 @@ async fn run(
     };
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
     let publishing = Arc::clone(&hub);
+    if let Some(tokens) = &state.access.tokens {
+        tokens.start();
+    }
     let responder = responder(state);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let fingerprint = tls.as_ref().map(Tls::fingerprint);

@@ -45,6 +45,7 @@ impl AppState {
         let hub = hub.into();
         let stop = Stop::default();
         let stream_metrics = Arc::new(StreamMetrics::default());
+        let key_metrics = access.tokens.as_ref().map(|tokens| tokens.metrics()).unwrap_or_default();
         let events = EventRoutes::with_settings(Arc::clone(&hub), settings)
             .with_policy(access.clone())
             .with_metrics(Arc::clone(&stream_metrics))
@@ -54,7 +55,7 @@ impl AppState {
             events,
             access,
             leptos,
-            metrics: Arc::new(Metrics::new(stream_metrics)),
+            metrics: Arc::new(Metrics::new(stream_metrics, key_metrics)),
             stop,
             #[cfg(feature = "compare")]
             meters: Meters::default(),

@@ -7,7 +7,7 @@ use waterclock::pattern::Pattern;
 use super::{
     client_address::TrustedProxy,
     origin::{AllowedHost, CorsOrigin},
-    token::TokenVerifier,
+    verifier::TokenVerifier,
 };
 
 /// The rules, as the options set them.

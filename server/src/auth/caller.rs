@@ -16,7 +16,7 @@ use super::{
     access::Access,
     error::{AuthError, COOKIE_NAME},
     origin::{NotLocal, RequestOrigin, is_named_origin, is_origin_of, locality, requested_host},
-    token::{InvalidToken, Token},
+    token::{InvalidToken, Token, UnknownKey},
 };
 
 /// The caller of a request.
@@ -45,6 +45,15 @@ impl Caller {
         let locality = locality(request, &access.allowed_hosts, &access.cors_origins);
         let trust = if access.is_token_required { Err(NotLocal::TokenRequired) } else { locality };
         Self { locality, trust, token: verify_token(request, access, now) }
+    }
+
+    /// The key that newer keys of its issuer may have, if the caller needs a token and its own names
+    /// a key that is not known.
+    pub fn unknown_key(&self) -> Option<&UnknownKey> {
+        match &self.token {
+            Err(InvalidToken::UnknownKey(unknown)) if self.trust.is_err() => Some(unknown),
+            _ => None,
+        }
     }
 
     /// Decides whether the caller may read all the given topics, and until when.
