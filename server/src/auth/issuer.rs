@@ -466,3 +466,394 @@ fn restrict(patterns: &mut Vec<Pattern>, bound: Option<&[Pattern]>) {
     }
     *patterns = allowed;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use jsonwebtoken::{
+        DecodingKey, EncodingKey, Header,
+        jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse},
+    };
+    use proptest::prelude::*;
+    use rcgen::{
+        KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SignatureAlgorithm,
+    };
+    use serde_json::{Value, json};
+    use waterclock::event::Topic;
+
+    use super::*;
+    use crate::auth::TokenVerifier;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+    const SECRET: &str = "an example of a secret, 32 bytes";
+
+    /// A signer of tokens.
+    struct Signer {
+        algorithm: Algorithm,
+        key: EncodingKey,
+        public: String,
+        id: Option<&'static str>,
+    }
+
+    impl Signer {
+        fn new(id: Option<&'static str>, algorithm: Algorithm) -> Self {
+            let of: &SignatureAlgorithm = match algorithm {
+                Algorithm::ES256 => &PKCS_ECDSA_P256_SHA256,
+                Algorithm::ES384 => &PKCS_ECDSA_P384_SHA384,
+                _ => &PKCS_ED25519,
+            };
+            let pair = KeyPair::generate_for(of).unwrap();
+            let private = pair.serialize_pem().into_bytes();
+            let key = EncodingKey::from_ec_pem(&private)
+                .or_else(|_| EncodingKey::from_ed_pem(&private))
+                .unwrap();
+            Self { algorithm, key, public: pair.public_key_pem(), id }
+        }
+
+        fn jwk(&self) -> Jwk {
+            let public = self.public.as_bytes();
+            let key =
+                DecodingKey::from_ec_pem(public).or_else(|_| DecodingKey::from_ed_pem(public));
+            let mut jwk = Jwk::from_decoding_key(&key.unwrap(), Some(self.algorithm)).unwrap();
+            jwk.common.key_id = self.id.map(str::to_owned);
+            jwk
+        }
+
+        fn sign(&self, claims: &Value) -> String {
+            let header = Header { kid: self.id.map(str::to_owned), ..Header::new(self.algorithm) };
+            jsonwebtoken::encode(&header, claims, &self.key).unwrap()
+        }
+
+        fn token(&self) -> String {
+            self.sign(&json!({"exp": 1001, "publish": ["t"]}))
+        }
+    }
+
+    fn set(signers: &[&Signer]) -> String {
+        let keys = signers.iter().map(|signer| signer.jwk()).collect();
+        serde_json::to_string(&JwkSet { keys }).unwrap()
+    }
+
+    fn put(folder: &tempfile::TempDir, name: &str, content: &str) -> PathBuf {
+        let file = folder.path().join(name);
+        fs::write(&file, content).unwrap();
+        file
+    }
+
+    fn of(settings: IssuerSettings) -> TokenVerifier {
+        TokenVerifier::open(&[settings], None).unwrap()
+    }
+
+    fn signed_with_secret(kid: Option<&str>, secret: &[u8]) -> String {
+        let header = Header { kid: kid.map(str::to_owned), ..Header::default() };
+        let key = EncodingKey::from_secret(secret);
+        jsonwebtoken::encode(&header, &json!({"exp": 1001}), &key).unwrap()
+    }
+
+    #[test]
+    fn several_keys_of_all_kinds_verify_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let in_pem = [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA, Algorithm::ES256];
+        let in_pem = in_pem.map(|algorithm| Signer::new(None, algorithm));
+        let pem: Vec<_> = in_pem.iter().map(|signer| format!("a key\n{}", signer.public)).collect();
+        let in_set = [
+            Signer::new(Some("a"), Algorithm::ES256),
+            Signer::new(Some("b"), Algorithm::ES384),
+            Signer::new(Some("c"), Algorithm::EdDSA),
+        ];
+        let tokens = of(IssuerSettings {
+            secret_file: vec![
+                put(&folder, "one", &format!("{SECRET}\n")),
+                put(&folder, "two", &SECRET.repeat(2)),
+            ],
+            public_key_file: vec![put(&folder, "keys.pem", &pem.concat())],
+            jwks: vec![JwksPlace::File(put(&folder, "jwks", &set(&in_set.each_ref())))],
+            ..Default::default()
+        });
+        for signer in in_pem.iter().chain(&in_set) {
+            tokens.verify(&signer.token(), NOW).unwrap();
+            // Some signers name a key that only they know, and some name none.
+            let unnamed = Signer { id: None, ..Signer::new(None, signer.algorithm) };
+            let unnamed = Signer { key: signer.key.clone(), ..unnamed };
+            tokens.verify(&unnamed.token(), NOW).unwrap();
+        }
+        for secret in [SECRET.to_owned(), SECRET.repeat(2)] {
+            for kid in [None, Some("2026-11")] {
+                tokens.verify(&signed_with_secret(kid, secret.as_bytes()), NOW).unwrap();
+            }
+        }
+        // The name decides: no other key is tried.
+        let other = Signer { id: Some("a"), ..Signer::new(None, Algorithm::ES256) };
+        let error = tokens.verify(&other.token(), NOW).unwrap_err();
+        assert_eq!(error, InvalidToken::Signature { is_secret: false });
+        let other = Signer { id: Some("c"), ..other };
+        let error = tokens.verify(&other.token(), NOW).unwrap_err();
+        assert_eq!(error, InvalidToken::Algorithm(vec![Algorithm::EdDSA]));
+        // The text of a public key is no secret (RFC 8725, 2.1), next to a real one, too.
+        for public in &in_pem {
+            for kid in [None, Some("x"), Some("a")] {
+                let forged = signed_with_secret(kid, public.public.as_bytes());
+                assert!(tokens.verify(&forged, NOW).is_err(), "{kid:?}");
+            }
+        }
+        let stranger = Signer::new(Some("z"), Algorithm::ES256);
+        let error = tokens.verify(&stranger.token(), NOW).unwrap_err();
+        let expected = "its `kid` \"z\" is not the name of a key of its issuer";
+        assert_eq!(error.to_string(), expected);
+        let old = stranger.sign(&json!({"exp": 5}));
+        assert!(matches!(tokens.verify(&old, NOW), Err(InvalidToken::Expired(_))));
+    }
+
+    #[test]
+    fn keys_of_a_set_are_used_as_it_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::new(Some("a"), Algorithm::ES256);
+        let verify = |change: &dyn Fn(&mut Value)| {
+            let mut jwk = serde_json::to_value(signer.jwk()).unwrap();
+            change(&mut jwk);
+            let other = Signer::new(Some("b"), Algorithm::EdDSA).jwk();
+            let strange =
+                json!([{"kty": "new"}, {"kty": "oct", "k": "AAAA", "kid": "a"}, 7, jwk, other]);
+            let file = put(&folder, "jwks", &json!({"keys": strange, "more": 1}).to_string());
+            let tokens =
+                of(IssuerSettings { jwks: vec![JwksPlace::File(file)], ..Default::default() });
+            tokens.verify(&signer.token(), NOW).map(drop)
+        };
+        let common = |name: &'static str, value: Value| {
+            verify(&move |jwk: &mut Value| jwk[name] = value.clone())
+        };
+        common("use", json!("sig")).unwrap();
+        common("key_ops", json!(["verify"])).unwrap();
+        common("alg", json!("ES256")).unwrap();
+        verify(&|jwk| drop(jwk.as_object_mut().unwrap().remove("alg"))).unwrap();
+        for (name, value) in [
+            ("use", json!("enc")),
+            ("key_ops", json!(["encrypt"])),
+            ("alg", json!("ES384")),
+            ("alg", json!("HS256")),
+            ("alg", json!("RSA-OAEP")),
+            ("crv", json!("P-384")),
+            ("crv", json!("P-999")),
+            ("x", json!("AAAA")),
+            ("y", json!("!")),
+            ("kty", json!("RSA")),
+        ] {
+            let error = common(name, value.clone()).unwrap_err();
+            assert!(matches!(error, InvalidToken::UnknownKey(_)), "{name} {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_rsa_key_of_a_set_verifies_its_algorithms() {
+        use aws_lc_rs::{encoding::AsDer as _, rsa::KeySize, signature::RsaKeyPair};
+
+        let folder = tempfile::tempdir().unwrap();
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = key.as_der().unwrap();
+        let pem = pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref()));
+        let key = EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
+        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::RS256).unwrap();
+        let verify = |jwk: &Jwk, algorithm| {
+            let text = serde_json::to_string(&JwkSet { keys: vec![jwk.clone()] }).unwrap();
+            let file = put(&folder, "jwks", &text);
+            let settings =
+                IssuerSettings { jwks: vec![JwksPlace::File(file)], ..Default::default() };
+            let token = jsonwebtoken::encode(&Header::new(algorithm), &json!({"exp": 1001}), &key);
+            of(settings).verify(&token.unwrap(), NOW).map(drop)
+        };
+        verify(&jwk, Algorithm::RS256).unwrap();
+        assert!(verify(&jwk, Algorithm::PS256).is_err(), "its `alg` says RS256");
+        jwk.common.key_algorithm = None;
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        jwk.common.key_operations = Some(vec![KeyOperations::Verify]);
+        for algorithm in [Algorithm::RS256, Algorithm::RS512, Algorithm::PS256] {
+            verify(&jwk, algorithm).unwrap();
+        }
+    }
+
+    #[test]
+    fn unusable_files_are_refused_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |settings| TokenVerifier::open(&[settings], None).unwrap_err().to_string();
+        let pem = |text: &str| {
+            let public_key_file = vec![put(&folder, &format!("pem{}", text.len()), text)];
+            IssuerSettings { public_key_file, ..Default::default() }
+        };
+        let jwks = |text: &str| {
+            let jwks = vec![JwksPlace::File(put(&folder, &format!("jwks{}", text.len()), text))];
+            IssuerSettings { jwks, ..Default::default() }
+        };
+        let private = KeyPair::generate().unwrap().serialize_pem();
+        let good = Signer::new(None, Algorithm::EdDSA).public;
+        let many = Signer::new(Some("a"), Algorithm::EdDSA).jwk();
+        let many = serde_json::to_string(&JwkSet { keys: vec![many; 101] }).unwrap();
+        for (settings, expected) in [
+            (IssuerSettings::default(), "the issuer \"\" has no keys"),
+            (pem(""), "public key in PEM"),
+            (pem(&good[..40]), "public key in PEM"),
+            (pem(&format!("{good}{private}")), "it holds a private key"),
+            (pem(&good.repeat(17)), "an issuer may have 16 keys without a `kid`"),
+            (jwks("{}"), "expected a JWK Set"),
+            (jwks("{\"keys\":[]}"), "none of its 0 keys"),
+            (jwks("{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}"), "none of its 1 keys"),
+            (jwks(&many), "it holds 101 keys, and at most 100"),
+            (jwks(&" ".repeat(MAX_FILE + 1)), "it is longer than 1048576 bytes"),
+            (
+                IssuerSettings { secret_file: vec!["/nowhere".into()], ..Default::default() },
+                "/nowhere cannot be read: No such file",
+            ),
+        ] {
+            let error = error(settings);
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+        let named = IssuerSettings { issuer: Some("a".to_owned()), ..pem(&good) };
+        let error = TokenVerifier::open(&[named.clone(), named], None).unwrap_err();
+        assert!(error.to_string().contains("the same name \"a\""), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_leaves_its_keys_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new] = [Some("a"), Some("b")].map(|id| Signer::new(id, Algorithm::EdDSA));
+        let file = put(&folder, "jwks", &set(&[&old]));
+        let tokens =
+            of(IssuerSettings { jwks: vec![JwksPlace::File(file.clone())], ..Default::default() });
+        assert_eq!(tokens.check_files(), 0);
+        for bad in ["", "{\"keys\":[", "{\"keys\":[]}"] {
+            fs::write(&file, bad).unwrap();
+            assert_eq!(tokens.check_files(), 0);
+            tokens.verify(&old.token(), NOW).unwrap();
+        }
+        fs::remove_file(&file).unwrap();
+        assert_eq!(tokens.check_files(), 0);
+        tokens.verify(&old.token(), NOW).unwrap();
+        put(&folder, "jwks", &set(&[&old, &new]));
+        assert_eq!((tokens.check_files(), tokens.check_files()), (1, 0));
+        tokens.verify(&old.token(), NOW).unwrap();
+        put(&folder, "jwks", &set(&[&new]));
+        assert_eq!(tokens.check_files(), 1);
+        assert!(matches!(tokens.verify(&old.token(), NOW), Err(InvalidToken::UnknownKey(_))));
+        tokens.verify(&new.token(), NOW).unwrap();
+    }
+
+    #[test]
+    fn each_issuer_verifies_its_own_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let signers = ["one", "two", "none"].map(|_| Signer::new(None, Algorithm::EdDSA));
+        let settings = |number: usize, name: Option<&str>, audience: Option<&str>| IssuerSettings {
+            issuer: name.map(str::to_owned),
+            audience: audience.map(str::to_owned),
+            public_key_file: vec![put(&folder, &number.to_string(), &signers[number].public)],
+            ..Default::default()
+        };
+        let one = IssuerSettings {
+            publish: Some(vec!["orders.>".parse().unwrap()]),
+            ..settings(0, Some("https://one.example"), None)
+        };
+        let all = [
+            one.clone(),
+            settings(1, Some("https://two.example"), Some("clock")),
+            settings(2, None, None),
+        ];
+        let tokens = TokenVerifier::open(&all, None).unwrap();
+        let claims = |iss: Value, aud: Value| {
+            json!({"exp": 1001, "sub": "shop", "iss": iss, "aud": aud,
+                   "publish": [">", "orders.eu", "t"], "subscribe": [">"]})
+        };
+        let verify = |signer: usize, iss: Value, aud: Value| {
+            tokens.verify(&signers[signer].sign(&claims(iss, aud)), NOW)
+        };
+        let (one_name, two_name) = (json!("https://one.example"), json!("https://two.example"));
+        let found = verify(0, one_name.clone(), Value::Null).unwrap();
+        assert_eq!(found.publisher, "issuer \"https://one.example\" shop");
+        let list = |patterns: &[&str]| -> Vec<Pattern> {
+            patterns.iter().map(|pattern| pattern.parse().unwrap()).collect()
+        };
+        assert_eq!(found.publish, list(&["orders.>", "orders.eu"]));
+        assert_eq!(found.subscribe, list(&[">"]));
+        let found = verify(1, two_name.clone(), json!("clock")).unwrap();
+        assert_eq!(found.publisher, "issuer \"https://two.example\" shop");
+        assert_eq!(found.publish, list(&[">", "orders.eu", "t"]));
+        for iss in [Value::Null, json!("https://elsewhere.example"), json!(7)] {
+            let found = verify(2, iss, Value::Null).unwrap();
+            assert_eq!(found.publisher, "token shop", "as without other issuers");
+        }
+        let signature = InvalidToken::Signature { is_secret: false };
+        for (signer, iss, aud, expected) in [
+            (1, one_name.clone(), Value::Null, signature.clone()),
+            (2, one_name.clone(), Value::Null, signature.clone()),
+            (0, Value::Null, Value::Null, signature),
+            (0, one_name.clone(), json!("clock"), InvalidToken::Audience),
+            (1, two_name, Value::Null, InvalidToken::Audience),
+        ] {
+            assert_eq!(verify(signer, iss, aud).unwrap_err(), expected, "{signer}");
+        }
+        // A single issuer with a name requires it, too.
+        for settings in [vec![one.clone()], vec![one, all[1].clone()]] {
+            let tokens = TokenVerifier::open(&settings, None).unwrap();
+            for iss in [Value::Null, json!("https://elsewhere.example"), json!([one_name])] {
+                let token = signers[0].sign(&claims(iss, Value::Null));
+                assert_eq!(tokens.verify(&token, NOW).unwrap_err(), InvalidToken::Issuer);
+            }
+        }
+    }
+
+    #[test]
+    fn settings_are_read_as_people_write_them() {
+        let read = |value: Value| serde_json::from_value::<IssuerSettings>(value);
+        let settings = read(json!({
+            "issuer": "https://login.example",
+            "jwks": "https://login.example/keys",
+            "secret-file": ["a", "b"],
+            "public-key-file": "c",
+            "audience": "clock",
+            "publish": "orders.>",
+            "subscribe": [],
+        }));
+        let expected = IssuerSettings {
+            issuer: Some("https://login.example".to_owned()),
+            jwks: vec!["https://login.example/keys".parse().unwrap()],
+            secret_file: vec!["a".into(), "b".into()],
+            public_key_file: vec!["c".into()],
+            audience: Some("clock".to_owned()),
+            publish: Some(vec!["orders.>".parse().unwrap()]),
+            subscribe: Some(Vec::new()),
+        };
+        assert_eq!(settings.unwrap(), expected);
+        for (bad, expected) in [
+            (json!({"jwk": "keys"}), "unknown field `jwk`"),
+            (json!({"jwks": "http://login.example/keys"}), "https URL"),
+            (json!({"publish": ["a..b"]}), "a..b"),
+            (json!({"publish": 7}), "a text or a list of texts"),
+        ] {
+            let error = read(bad.clone()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{bad}: {error}");
+        }
+    }
+
+    fn patterns_of_few_tokens() -> impl Strategy<Value = Vec<Pattern>> {
+        let pattern =
+            "((a|b|\\*)(\\.(a|b|\\*)){0,2}(\\.>)?|>)".prop_map(|text| text.parse().unwrap());
+        proptest::collection::vec(pattern, 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn a_bound_never_widens_a_permission(
+            patterns in patterns_of_few_tokens(),
+            bound in patterns_of_few_tokens(),
+            topic in "(a|b)(\\.(a|b)){0,3}",
+        ) {
+            let topic: Topic = topic.parse().unwrap();
+            let matches = |list: &[Pattern]| list.iter().any(|one| one.matches(&topic));
+            let mut restricted = patterns.clone();
+            restrict(&mut restricted, Some(&bound));
+            prop_assert!(!matches(&restricted) || matches(&patterns) && matches(&bound));
+            // Exact topics are decided exactly.
+            let mut exact = vec![topic.to_string().parse().unwrap()];
+            restrict(&mut exact, Some(&bound));
+            prop_assert_eq!(matches(&exact), matches(&bound));
+        }
+    }
+}

@@ -30,6 +30,7 @@ pub struct TokenVerifier {
     issuers: Arc<[Arc<Issuer>]>,
     metrics: Arc<KeyMetrics>,
     min_refresh: Duration,
+    patience: Duration,
     waiting: Semaphore,
     /// End with the verifier.
     tasks: Mutex<JoinSet<()>>,
@@ -84,13 +85,15 @@ impl TokenVerifier {
 
     fn new(issuers: Arc<[Arc<Issuer>]>, metrics: Arc<KeyMetrics>) -> Self {
         let (waiting, tasks) = (Semaphore::new(MAX_WAITING), Mutex::default());
-        Self { issuers, metrics, min_refresh: MIN_REFRESH, waiting, tasks }
+        let (min_refresh, patience) = (MIN_REFRESH, PATIENCE);
+        Self { issuers, metrics, min_refresh, patience, waiting, tasks }
     }
 
-    /// Sets the minimum time between two requests for the same key set, which is 5 s.
+    /// Sets the minimum time between two requests for the same key set, which is 5 s, and the time
+    /// for which a request with a token waits for its end, which is 6 s.
     #[must_use]
-    pub fn with_min_refresh(self, min_refresh: Duration) -> Self {
-        Self { min_refresh, ..self }
+    pub fn with_refresh_times(self, min_refresh: Duration, patience: Duration) -> Self {
+        Self { min_refresh, patience, ..self }
     }
 
     /// Begins to refresh the key sets, in tasks that end when the verifier is dropped, and to call
@@ -158,7 +161,7 @@ impl TokenVerifier {
         }
         let Ok(_permit) = self.waiting.try_acquire() else { return false };
         let refreshed = join_all(issuer.sets.iter().map(|set| set.refreshed()));
-        let is_answered = timeout(PATIENCE, refreshed).await.is_ok();
+        let is_answered = timeout(self.patience, refreshed).await.is_ok();
         if is_answered {
             issuer.note_missing(id);
         }
