@@ -20,6 +20,7 @@ use server::{
     options::{Command, Options, Store},
     routes::responder,
     state::AppState,
+    token::{self, TokenTool},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use waterclock::{
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
     let options = Options::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if let Some(Command::Diagnose(options)) = &options.command {
         return diagnose(options);
+    }
+    if let Some(Command::Token(tool)) = &options.command {
+        return token(tool);
     }
     let output = Output::start(options.log);
     let ending = start_and_run(&options, &output);
@@ -75,6 +79,11 @@ fn restart() -> io::Error {
 #[tokio::main]
 async fn diagnose(options: &Diagnose) -> ExitCode {
     diagnose::run(options).await.into()
+}
+
+#[tokio::main]
+async fn token(tool: &TokenTool) -> ExitCode {
+    token::run(tool).await.into()
 }
 
 #[tokio::main]

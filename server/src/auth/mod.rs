@@ -47,5 +47,5 @@ pub use issuer::{IssuerError, IssuerSettings};
 pub use jwks::JwksPlace;
 pub use key::InvalidKey;
 pub use origin::{AllowedHost, CorsOrigin, NotLocal};
-pub use token::{InvalidToken, Token, UnknownKey};
+pub use token::{InvalidToken, Token, UnknownKey, claimed_permissions};
 pub use verifier::TokenVerifier;

@@ -138,7 +138,30 @@ pub(super) fn verify(
     if decoded.header.crit.is_some() {
         return Err(InvalidToken::Critical);
     }
-    let claims = decoded.claims;
+    permissions(decoded.claims, issuer, now)
+}
+
+/// Returns the permissions that a token claims, without any check of its signature, its audience
+/// and its issuer. It is for explanations only.
+///
+/// # Errors
+///
+/// If the token is not valid, whoever signed it.
+pub fn claimed_permissions(token: &str, now: Timestamp) -> Result<Token, InvalidToken> {
+    let decoded = jsonwebtoken::dangerous::insecure_decode::<Claims>(token);
+    let decoded = decoded.map_err(|error| invalid(token, error.kind(), &Validation::default()))?;
+    if decoded.header.crit.is_some() {
+        return Err(InvalidToken::Critical);
+    }
+    permissions(decoded.claims, None, now)
+}
+
+/// Checks the claims of a token.
+fn permissions(
+    claims: Claims,
+    issuer: Option<&str>,
+    now: Timestamp,
+) -> Result<Token, InvalidToken> {
     if issuer.is_some() && issuer != claims.iss.as_ref().and_then(|iss| iss.as_str()) {
         return Err(InvalidToken::Issuer);
     }

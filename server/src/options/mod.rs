@@ -27,6 +27,7 @@ use crate::{
     diagnose::Diagnose,
     net::tls::{Tls, TlsError},
     ops::output::OutputFormat,
+    token::TokenTool,
 };
 
 /// Default of `--keep-alive`. Load balancers send a request on a connection that they believe to be
@@ -46,6 +47,7 @@ Examples:
   waterclock --cors-origin http://localhost:5173
                                              permit reading by pages of that origin
   waterclock diagnose https://clock.example/ measure the path to a server
+  waterclock token --help                    make keys and tokens for other machines
 
 Then read the stream: curl -N http://127.0.0.1:3000/events
 
@@ -231,6 +233,8 @@ pub struct Options {
 pub enum Command {
     /// Measure the path to an event server, and report its faults and their remedies
     Diagnose(Diagnose),
+    /// Make keys and tokens, and explain tokens
+    Token(TokenTool),
 }
 
 /// The store of the event log.
