@@ -11,7 +11,7 @@ const LAYERS = {
   server: [
     ['main'],
     ['lib'],
-    ['options', 'diagnose'],
+    ['options', 'diagnose', 'token'],
     ['routes'],
     ['state'],
     ['auth', 'compare'],

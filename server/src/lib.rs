@@ -16,8 +16,8 @@
 //! | [`ops`] | counters, the program's own output, and the signals that stop it |
 //! | [`limits`] | limits and timeouts |
 //!
-//! Beside them, [`diagnose`] is the command `waterclock diagnose`, a client, and [`token`] the command
-//! `waterclock token`, which makes keys and tokens.
+//! Beside them, [`diagnose`] is the command `waterclock diagnose`, a client, and [`token`] the
+//! command `waterclock token`, which makes keys and tokens.
 //!
 //! The program's `main` only wires these.
 

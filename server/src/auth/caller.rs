@@ -47,8 +47,8 @@ impl Caller {
         Self { locality, trust, token: verify_token(request, access, now) }
     }
 
-    /// The key that newer keys of its issuer may have, if the caller needs a token and its own names
-    /// a key that is not known.
+    /// The key that the caller's token names, if it is not known and the caller needs a token. The
+    /// newer keys of its issuer may have it.
     pub fn unknown_key(&self) -> Option<&UnknownKey> {
         match &self.token {
             Err(InvalidToken::UnknownKey(unknown)) if self.trust.is_err() => Some(unknown),

@@ -23,7 +23,7 @@ use super::{
     key_set::KeySet,
     token::{self, InvalidToken, Token, UnknownKey, Unverified},
 };
-use crate::ops::{files::FileStamp, key_metrics::KeyMetrics};
+use crate::ops::files::FileStamp;
 
 /// Maximum number of keys that are tried with one token, and of an issuer's keys without an id. A
 /// verification takes time.
@@ -225,7 +225,6 @@ impl Issuer {
         number: usize,
         settings: IssuerSettings,
         cache: Option<&Path>,
-        metrics: &KeyMetrics,
     ) -> Result<Self, IssuerError> {
         let IssuerSettings { jwks, secret_file, public_key_file, .. } = &settings;
         let of_form = |form, files: &[PathBuf]| -> Vec<_> {
@@ -238,7 +237,7 @@ impl Issuer {
             match place {
                 JwksPlace::File(file) => files.push(KeyFile::new(FileForm::Jwks, file.clone())),
                 JwksPlace::Url(url) => {
-                    let set = KeySet::new(url.clone(), cache, metrics.add_set());
+                    let set = KeySet::new(url.clone(), cache);
                     sets.push(set.map_err(|why| IssuerError::Client { url: url.clone(), why })?);
                 }
             }

@@ -1,5 +1,5 @@
-//! A JWK Set (RFC 7517) at a URL: its address, one bounded request for it, and the times of the next
-//! ones. A set is public, so the request carries no credentials.
+//! A JWK Set (RFC 7517) at a URL: its address, one bounded request for it, and the times of the
+//! next ones. A set is public, so the request carries no credentials.
 
 use std::{error::Error as _, fmt, iter, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 

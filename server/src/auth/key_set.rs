@@ -22,8 +22,6 @@ pub(super) struct KeySet {
     client: JwksClient,
     /// The copy of the last good set.
     cache: Option<PathBuf>,
-    /// Its number in the metrics.
-    pub(super) metric: usize,
     /// Asks for a refresh before it is due.
     demand: Notify,
     /// Result of the last refresh; `None` before the first one has ended.
@@ -31,15 +29,11 @@ pub(super) struct KeySet {
 }
 
 impl KeySet {
-    pub(super) fn new(
-        url: Url,
-        cache: Option<&Path>,
-        metric: usize,
-    ) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(url: Url, cache: Option<&Path>) -> Result<Self, reqwest::Error> {
         let client = JwksClient::new(&url)?;
         let cache = cache.map(|folder| folder.join(cache_name(&url)));
         let (demand, last) = (Notify::new(), watch::Sender::new(None));
-        Ok(Self { url, client, cache, metric, demand, last })
+        Ok(Self { url, client, cache, demand, last })
     }
 
     /// Reads the keys of the copy, if there is one.
@@ -83,7 +77,8 @@ impl KeySet {
         self.demand.notified().await;
     }
 
-    /// Stores the copy, in a thread of its own, which no shutdown waits for, since the disk may hang.
+    /// Stores the copy, in a thread of its own, which no shutdown waits for, since the disk may
+    /// hang.
     pub(super) fn store(&self, body: &[u8]) {
         let Some(file) = self.cache.clone() else { return };
         let body = body.to_vec();

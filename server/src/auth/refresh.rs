@@ -20,6 +20,7 @@ pub(super) async fn keep_fresh(
     min_interval: Duration,
 ) {
     let set = &issuer.sets[number];
+    let time = metrics.add_set();
     let mut keeper = Keeper { issuer: &issuer, number, failures: 0, reported: None, body: None };
     loop {
         let fetched = set.fetch().await;
@@ -30,7 +31,7 @@ pub(super) async fn keep_fresh(
                 (RefreshResult::Failed, retry_after(keeper.failures, fastrand::f64()))
             }
         };
-        metrics.refreshed(set.metric, result);
+        metrics.refreshed(&time, result);
         set.end_refresh(result);
         let earliest = Instant::now() + min_interval;
         tokio::select! {

@@ -176,8 +176,8 @@ fn permissions(
     Ok(Token {
         publisher: match issuer {
             None => format!("token {subject}"),
-            // No subject of another issuer can look the same: the name is quoted, and the first word
-            // differs.
+            // No subject of another issuer can look the same: the name is quoted, and the first
+            // word differs.
             Some(issuer) => format!("issuer {issuer:?} {subject}"),
         },
         publish: patterns("publish", &claims.publish.unwrap_or_default())?,

@@ -44,15 +44,14 @@ impl TokenVerifier {
     ///
     /// If a file cannot be used, an issuer has no keys, or two have the same name.
     pub fn open(issuers: &[IssuerSettings], cache: Option<&Path>) -> Result<Self, IssuerError> {
-        let metrics = Arc::new(KeyMetrics::default());
         let mut opened: Vec<Arc<Issuer>> = Vec::new();
         for (number, settings) in issuers.iter().enumerate() {
             if opened.iter().any(|other| other.name == settings.issuer) {
                 return Err(IssuerError::Twice(settings.issuer.clone().unwrap_or_default()));
             }
-            opened.push(Arc::new(Issuer::open(number, settings.clone(), cache, &metrics)?));
+            opened.push(Arc::new(Issuer::open(number, settings.clone(), cache)?));
         }
-        Ok(Self::new(opened.into(), metrics))
+        Ok(Self::new(opened.into()))
     }
 
     /// Creates a verifier of tokens signed with HS256. White space at the secret's end is ignored.
@@ -65,8 +64,8 @@ impl TokenVerifier {
         Self::fixed(vec![key::from_secret(secret)?], audience)
     }
 
-    /// Creates a verifier of tokens signed with the private keys of these public keys in PEM: RS256,
-    /// EdDSA, ES256 or ES384, depending on the key.
+    /// Creates a verifier of tokens signed with the private keys of these public keys in PEM:
+    /// RS256, EdDSA, ES256 or ES384, depending on the key.
     ///
     /// # Errors
     ///
@@ -80,10 +79,11 @@ impl TokenVerifier {
         let count = keys.len();
         let issuer = Issuer::fixed(IssuerSettings { audience, ..Default::default() }, keys)
             .map_err(|_| InvalidKey::TooMany(count))?;
-        Ok(Self::new(Arc::new([Arc::new(issuer)]), Arc::default()))
+        Ok(Self::new(Arc::new([Arc::new(issuer)])))
     }
 
-    fn new(issuers: Arc<[Arc<Issuer>]>, metrics: Arc<KeyMetrics>) -> Self {
+    fn new(issuers: Arc<[Arc<Issuer>]>) -> Self {
+        let metrics = Arc::default();
         let (waiting, tasks) = (Semaphore::new(MAX_WAITING), Mutex::default());
         let (min_refresh, patience) = (MIN_REFRESH, PATIENCE);
         Self { issuers, metrics, min_refresh, patience, waiting, tasks }
@@ -94,6 +94,12 @@ impl TokenVerifier {
     #[must_use]
     pub fn with_refresh_times(self, min_refresh: Duration, patience: Duration) -> Self {
         Self { min_refresh, patience, ..self }
+    }
+
+    /// Counts on the counters of a previous verifier, whose place this one takes.
+    #[must_use]
+    pub fn after(self, previous: &Self) -> Self {
+        Self { metrics: previous.metrics(), ..self }
     }
 
     /// Begins to refresh the key sets, in tasks that end when the verifier is dropped, and to call

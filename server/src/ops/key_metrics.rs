@@ -1,6 +1,9 @@
 //! Counters of the key sets that are fetched from issuers of tokens.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -31,9 +34,14 @@ struct ResultLabel {
 pub struct KeyMetrics {
     refreshes: Family<ResultLabel, Counter>,
     age: Gauge,
-    /// The time of the last successful refresh of each set, or else of the start.
-    refreshed: Mutex<Vec<Instant>>,
+    /// The sets that are still refreshed, and some that are not.
+    sets: Mutex<Vec<Weak<RefreshTime>>>,
 }
+
+/// The time of the last successful refresh of a set, or else of the start. The set counts until
+/// this is dropped.
+#[derive(Debug)]
+pub struct RefreshTime(Mutex<Instant>);
 
 impl Default for KeyMetrics {
     fn default() -> Self {
@@ -41,7 +49,7 @@ impl Default for KeyMetrics {
         for result in RefreshResult::VARIANTS {
             drop(refreshes.get_or_create(&ResultLabel { result: result.into() }));
         }
-        Self { refreshes, age: Gauge::default(), refreshed: Mutex::default() }
+        Self { refreshes, age: Gauge::default(), sets: Mutex::default() }
     }
 }
 
@@ -63,25 +71,51 @@ impl KeyMetrics {
 
     /// Updates the gauge.
     pub(super) fn measure(&self) {
-        let ages = self.refreshed.lock().iter().map(Instant::elapsed).max();
+        let sets = self.sets.lock();
+        let ages = sets.iter().filter_map(|set| Some(set.upgrade()?.0.lock().elapsed())).max();
         let seconds = ages.unwrap_or(Duration::ZERO).as_secs();
         self.age.set(gauge(usize::try_from(seconds).unwrap_or(usize::MAX)));
     }
 
-    /// Adds a key set, and returns its number.
-    pub fn add_set(&self) -> usize {
-        let mut refreshed = self.refreshed.lock();
-        refreshed.push(Instant::now());
-        refreshed.len() - 1
+    /// Adds a key set.
+    pub fn add_set(&self) -> Arc<RefreshTime> {
+        let set = Arc::new(RefreshTime(Mutex::new(Instant::now())));
+        let mut sets = self.sets.lock();
+        sets.retain(|set| set.strong_count() > 0);
+        sets.push(Arc::downgrade(&set));
+        set
     }
 
     /// Counts a refresh of a key set.
-    pub fn refreshed(&self, set: usize, result: RefreshResult) {
+    pub fn refreshed(&self, set: &RefreshTime, result: RefreshResult) {
         self.refreshes.get_or_create(&ResultLabel { result: result.into() }).inc();
-        if result == RefreshResult::Ok
-            && let Some(time) = self.refreshed.lock().get_mut(set)
-        {
-            *time = Instant::now();
+        if result == RefreshResult::Ok {
+            *set.0.lock() = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_set_that_is_still_refreshed_counts() {
+        let metrics = KeyMetrics::default();
+        let age = || {
+            metrics.measure();
+            metrics.age.get()
+        };
+        assert_eq!(age(), 0);
+        let (old, new) = (metrics.add_set(), metrics.add_set());
+        *old.0.lock() -= Duration::from_secs(100);
+        *new.0.lock() -= Duration::from_secs(10);
+        assert!((100..110).contains(&age()));
+        metrics.refreshed(&old, RefreshResult::Failed);
+        assert!((100..110).contains(&age()));
+        metrics.refreshed(&old, RefreshResult::Ok);
+        assert!((10..20).contains(&age()));
+        drop(new);
+        assert!(age() < 10);
     }
 }
