@@ -97,6 +97,6 @@ impl KeySet {
 /// The file name of the copy of a set.
 fn cache_name(url: &Url) -> String {
     let hash = digest(&SHA256, url.as_str().as_bytes());
-    let hash: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("jwks-{hash}.json")
+    let hash: Vec<_> = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("jwks-{}.json", hash.concat())
 }

@@ -10,6 +10,7 @@ use waterclock::timestamp::Timestamp;
 use super::{
     issuer::{Issuer, IssuerError, IssuerSettings},
     key::{self, InvalidKey},
+    key_set::KeySet,
     refresh::keep_fresh,
     token::{InvalidToken, Token, UnknownKey, Unverified},
 };
@@ -166,7 +167,7 @@ impl TokenVerifier {
             return false;
         }
         let Ok(_permit) = self.waiting.try_acquire() else { return false };
-        let refreshed = join_all(issuer.sets.iter().map(|set| set.refreshed()));
+        let refreshed = join_all(issuer.sets.iter().map(KeySet::refreshed));
         let is_answered = timeout(self.patience, refreshed).await.is_ok();
         if is_answered {
             issuer.note_missing(id);

@@ -364,14 +364,14 @@ async fn the_last_good_set_outlives_a_restart_while_the_issuer_is_away() {
     };
     let stored = async {
         while !is_stored() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(DEADLINE, stored).await.expect("the copy of the set");
     drop((server, issuer));
 
     let settings = IssuerSettings { jwks: vec![url.parse().unwrap()], ..IssuerSettings::default() };
-    let tokens = TokenVerifier::open(&[settings.clone()], Some(&cache)).unwrap();
+    let tokens = TokenVerifier::open(std::slice::from_ref(&settings), Some(&cache)).unwrap();
     let (server, _) = serve_with(tokens.with_refresh_times(NEVER, DEADLINE)).await;
     assert_eq!(publish_status(&server, &old.token()).await, 201);
     assert_eq!(publish_status(&server, &new.token()).await, 503);
