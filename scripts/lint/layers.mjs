@@ -12,7 +12,7 @@ const LAYERS = {
     ['main'],
     ['lib'],
     ['reload'],
-    ['options', 'diagnose', 'terminal', 'client'],
+    ['options', 'diagnose', 'terminal', 'client', 'token'],
     ['config'],
     ['routes'],
     ['state'],

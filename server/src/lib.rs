@@ -20,6 +20,7 @@
 //!
 //! Beside them, [`diagnose`] is the command `waterclock diagnose`, and [`terminal`] has those that
 //! read, publish, and keep backups. [`client`] is what all that call a server have in common.
+//! [`token`] is the command `waterclock token`, which makes keys and tokens.
 //!
 //! The program's `main` only wires these.
 
@@ -37,3 +38,4 @@ pub mod reload;
 pub mod routes;
 pub mod state;
 pub mod terminal;
+pub mod token;

@@ -23,7 +23,7 @@ use server::{
     reload::ConfigReload,
     routes::reloadable_responder,
     state::AppState,
-    terminal,
+    terminal, token,
 };
 use tokio::{
     net::TcpListener,
@@ -135,6 +135,7 @@ async fn run_command(command: &Command) -> ExitCode {
     let code = match command {
         Command::Check(options) => return check(options),
         Command::Diagnose(options) => diagnose::run(options).await,
+        Command::Token(tool) => token::run(tool).await,
         Command::Tail(options) => terminal::tail(options).await,
         Command::Publish(options) => terminal::publish(options).await,
         Command::Topics(options) => terminal::list_topics(options).await,
@@ -315,6 +316,9 @@ async fn run(
     };
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
     let publishing = Arc::clone(&hub);
+    if let Some(tokens) = &state.access.load().tokens {
+        tokens.start();
+    }
     let (responder, access) = reloadable_responder(state);
     if let Some(hangup) = signals.hangup() {
         let arguments = std::env::args_os().collect();

@@ -9,7 +9,7 @@ use axum::{
     extract::ConnectInfo,
     http::{
         HeaderValue, StatusCode,
-        header::{HOST, ORIGIN, WWW_AUTHENTICATE},
+        header::{HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE},
         request::Parts,
     },
 };
@@ -250,7 +250,13 @@ pub enum Denied {
     /// The request comes from an untrusted origin or address (403). It may be part of an attack.
     #[error("{0}")]
     Untrusted(String),
+    /// The caller's credentials cannot be checked at present (503). The client may retry.
+    #[error("{0}")]
+    Unavailable(String),
 }
+
+/// Seconds after which a client may retry whose credentials could not be checked.
+const CHECK_RETRY: u64 = 5;
 
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
@@ -266,6 +272,8 @@ impl From<Denied> for Problem {
             Denied::Untrusted(detail) => {
                 Self::new(StatusCode::FORBIDDEN, detail).with_attack_sign(AttackSign::Untrusted)
             }
+            Denied::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+                .with_header(RETRY_AFTER, HeaderValue::from(CHECK_RETRY)),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     client_address::TrustedProxy,
     origin::{AllowedHost, CorsOrigin},
     rule::TopicRule,
-    token::TokenVerifier,
+    verifier::TokenVerifier,
 };
 
 /// The rules, as the options set them.

@@ -20,7 +20,7 @@ use super::{
         requested_host,
     },
     rule::{Audience, publishers_to, readers_of},
-    token::{InvalidToken, Token},
+    token::{InvalidToken, Token, UnknownKey},
 };
 
 /// The caller of a request.
@@ -64,6 +64,15 @@ impl Caller {
     /// Returns `true` if the rules have been replaced since the caller was identified.
     pub(super) fn is_outdated(&self, access: &Access) -> bool {
         self.revision != access.revision
+    }
+
+    /// The key that the caller's token names, if it is not known and the caller needs a token. The
+    /// newer keys of its issuer may have it.
+    pub fn unknown_key(&self) -> Option<&UnknownKey> {
+        match &self.token {
+            Err(InvalidToken::UnknownKey(unknown)) if self.trust.is_err() => Some(unknown),
+            _ => None,
+        }
     }
 
     /// Decides whether the caller may read all the given topics, and until when.

@@ -78,6 +78,10 @@ impl From<AuthError> for Denied {
     fn from(error: AuthError) -> Self {
         let detail = error.to_string();
         match error {
+            // The token may be valid: the issuer has not been asked.
+            AuthError::InvalidToken(InvalidToken::UnknownKey(unknown)) if unknown.is_away => {
+                Self::Unavailable(detail)
+            }
             AuthError::InvalidToken(_) => Self::InvalidToken(detail),
             AuthError::MissingToken => Self::Unauthenticated(detail),
             AuthError::NotListed { .. }

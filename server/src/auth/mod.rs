@@ -16,7 +16,13 @@
 //! | `policy` | their application to requests |
 //! | `caller` | the caller of a request: local or not, and its token |
 //! | `origin` | hosts and origins, and what counts as local |
-//! | `token` | JSON Web Tokens |
+//! | `verifier` | all issuers of tokens, and the choice among them |
+//! | `issuer` | an issuer: its keys, and the bounds of its tokens |
+//! | `refresh` | the task that keeps a key set fresh |
+//! | `key_set` | an issuer's key set at a URL, and the copy of it |
+//! | `jwks` | the request for a key set |
+//! | `key` | the keys in files and key sets |
+//! | `token` | JSON Web Tokens, their claims and errors |
 //! | `error` | denied permissions |
 //! | `client_address` | the address of a client behind trusted proxies |
 
@@ -24,18 +30,28 @@ mod access;
 mod caller;
 mod client_address;
 mod error;
+mod issuer;
+mod jwks;
+mod key;
+mod key_set;
 mod origin;
 mod policy;
 mod rule;
 mod shared;
+mod refresh;
 mod token;
+mod verifier;
 
 pub use access::Access;
 pub use caller::{Caller, ReadPermission};
 pub use client_address::TrustedProxy;
 pub(crate) use client_address::client_address;
 pub use error::AuthError;
+pub use issuer::{IssuerError, IssuerSettings};
+pub use jwks::JwksPlace;
+pub use key::InvalidKey;
 pub use origin::{AllowedHost, CorsOrigin, NotLocal};
 pub use rule::{Audience, TopicRule};
 pub use shared::SharedAccess;
-pub use token::{InvalidKey, InvalidToken, Token, TokenVerifier};
+pub use token::{InvalidToken, Token, UnknownKey, claimed_permissions};
+pub use verifier::TokenVerifier;

@@ -2,10 +2,8 @@
 //! one for development.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write as _},
-    mem,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    fs, mem,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -31,6 +29,8 @@ use tokio_rustls::{
         sign::CertifiedKey,
     },
 };
+
+use crate::ops::files::{FileStamp, write_private};
 
 /// The offered protocols in order of preference (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -109,30 +109,6 @@ struct CertificateFiles {
     key: PathBuf,
     /// Taken before the files were last read, so that no change in between is missed.
     stamp: Mutex<[Option<FileStamp>; 2]>,
-}
-
-/// The metadata that reveals a change of a file or its permissions.
-#[derive(Debug, PartialEq, Eq)]
-struct FileStamp {
-    inode: u64,
-    /// Two changes within the resolution of the times differ in length.
-    length: u64,
-    mode: u32,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl FileStamp {
-    fn of(file: &Path) -> Option<Self> {
-        let of = fs::metadata(file).ok()?;
-        Some(Self {
-            inode: of.ino(),
-            length: of.len(),
-            mode: of.mode(),
-            modified: (of.mtime(), of.mtime_nsec()),
-            changed: (of.ctime(), of.ctime_nsec()),
-        })
-    }
 }
 
 impl CertificateFiles {
@@ -298,31 +274,13 @@ fn create(file: &Path, head: &str, names: &[String]) -> Result<(), TlsError> {
     params.not_after = (now + VALID_FOR).into();
     let certificate = params.self_signed(&key)?;
     let text = format!("{head}{}{}", certificate.pem(), key.serialize_pem());
-    write(file, &text)
+    write_private(file, text.as_bytes())
         .map_err(|why| TlsError::File { file: file.to_owned(), why: pem::Error::Io(why) })
-}
-
-/// Writes a file that only this user may read, completely or not at all.
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    let unfinished = file.with_extension("new");
-    if let Some(folder) = file.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    // A file left by a crash may have another mode.
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let mut new = options.write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    new.write_all(text.as_bytes())?;
-    new.sync_all()?;
-    fs::rename(&unfinished, file)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs::OpenOptions, os::unix::fs::PermissionsExt as _};
 
     use tempfile::TempDir;
 
@@ -337,7 +295,7 @@ mod tests {
 
     /// Puts a new file into the place of another, as programs that fetch certificates do.
     fn put(file: &Path, text: &str) {
-        write(file, text).unwrap();
+        write_private(file, text.as_bytes()).unwrap();
     }
 
     fn of_pair([certificate, key]: &[String; 2]) -> (Tls, TempDir) {

@@ -14,13 +14,14 @@ use waterclock_axum::{
     metrics::{CounterByReason, GaugeGuard, ReasonLabel, counters_by_reason, gauge},
 };
 
-use super::output;
+use super::{key_metrics::KeyMetrics, output};
 
 /// The server's counters.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     streams: Arc<StreamMetrics>,
+    keys: Arc<KeyMetrics>,
     connections_open: Gauge,
     connections_max: Gauge,
     connections_full: Counter,
@@ -72,11 +73,12 @@ pub enum RefusalReason {
 }
 
 impl Metrics {
-    /// Creates the counters, and registers those of streams with them.
-    pub fn new(streams: Arc<StreamMetrics>) -> Self {
+    /// Creates the counters, and registers those of streams and of key sets with them.
+    pub fn new(streams: Arc<StreamMetrics>, keys: Arc<KeyMetrics>) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("waterclock"),
             streams,
+            keys,
             connections_open: Gauge::default(),
             connections_max: Gauge::default(),
             connections_full: Counter::default(),
@@ -130,12 +132,14 @@ impl Metrics {
             "Lines of the program's output that could not be written",
             output::lost_lines(),
         );
+        self.keys.register(r);
         self.streams.register(r);
     }
 
     /// Writes all metrics as `OpenMetrics` text.
     pub fn encode(&self, hub: &Hub, streams: &OpenStreams) -> String {
         self.streams.measure(hub, streams);
+        self.keys.measure();
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);

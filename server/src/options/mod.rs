@@ -12,7 +12,7 @@ use std::{
     ffi::{OsStr, OsString},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -29,7 +29,9 @@ use waterclock::{
 use waterclock_axum::{PublishRate, Settings, StreamLimits};
 
 use crate::{
-    auth::{Access, AllowedHost, CorsOrigin, TokenVerifier, TrustedProxy},
+    auth::{
+        Access, AllowedHost, CorsOrigin, IssuerSettings, JwksPlace, TokenVerifier, TrustedProxy,
+    },
     config::{
         self, ConfigFile, ConfigProblems, ConfigRule, ConfigSources, RuleRetention, age, bytes,
     },
@@ -37,6 +39,7 @@ use crate::{
     net::tls::{Tls, TlsError},
     ops::output::{LogLevel, OutputFormat},
     terminal::{Backup, Completions, Health, Manual, Publish, Restore, Tail, TopicList},
+    token::TokenTool,
 };
 
 /// Default of `--keep-alive`. Load balancers send a request on a connection that they believe to be
@@ -58,6 +61,7 @@ Examples:
   waterclock --config clock.toml             serve as a file says
   waterclock check --config clock.toml       report everything that is wrong with the file
   waterclock diagnose https://clock.example/ measure the path to a server
+  waterclock token --help                    make keys and tokens for other machines
 
 Then read the stream: curl -N http://127.0.0.1:3000/events
 
@@ -165,23 +169,38 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_TRUSTED_PROXY", value_name = "ADDRESS", value_delimiter = ',')]
     trusted_proxy: Vec<TrustedProxy>,
 
-    /// File with the secret for tokens (JSON Web Tokens) signed with HS256
-    #[arg(long, env = "WATERCLOCK_JWT_SECRET_FILE", value_name = "FILE")]
-    jwt_secret_file: Option<PathBuf>,
+    /// File with the secret for tokens (JSON Web Tokens) signed with HS256. Read again when it
+    /// changes. May be repeated
+    #[arg(long, env = "WATERCLOCK_JWT_SECRET_FILE", value_name = "FILE", value_delimiter = ',')]
+    jwt_secret_file: Vec<PathBuf>,
 
-    /// File with the public key, in PEM, for tokens signed with RS256, EdDSA or ES256
+    /// File with public keys, in PEM, for tokens signed with RS256, EdDSA, ES256 or ES384. Read
+    /// again when it changes. May be repeated
     #[arg(
         long,
         env = "WATERCLOCK_JWT_PUBLIC_KEY_FILE",
         value_name = "FILE",
-        conflicts_with = "jwt_secret_file"
+        value_delimiter = ','
     )]
-    jwt_public_key_file: Option<PathBuf>,
+    jwt_public_key_file: Vec<PathBuf>,
+
+    /// JSON Web Key Set with public keys for tokens: a file, or the https URL of the issuer's,
+    /// which is fetched again as its keys change. May be repeated
+    #[arg(long, env = "WATERCLOCK_JWT_JWKS", value_name = "URL_OR_FILE", value_delimiter = ',')]
+    jwt_jwks: Vec<JwksPlace>,
+
+    /// Issuer that tokens must name in `iss`. Without this option, they may name any
+    #[arg(long, env = "WATERCLOCK_JWT_ISSUER", value_name = "ISSUER")]
+    jwt_issuer: Option<String>,
 
     /// Audience that tokens must name in `aud`. Without this option, tokens with an `aud` are
     /// refused
     #[arg(long, env = "WATERCLOCK_JWT_AUDIENCE", value_name = "AUDIENCE")]
     jwt_audience: Option<String>,
+
+    /// Issuers of tokens, in addition to the one of the options above.
+    #[arg(skip)]
+    pub issuers: Vec<IssuerSettings>,
 
     /// Require a token from this machine, too
     #[arg(long, env = "WATERCLOCK_REQUIRE_TOKEN")]
@@ -262,6 +281,8 @@ pub enum Command {
     /// Write the man pages into a folder
     #[command(hide = true)]
     Man(Manual),
+    /// Make keys and tokens, and explain tokens
+    Token(TokenTool),
 }
 
 /// The store of the event log.
@@ -464,17 +485,28 @@ impl Options {
     }
 
     fn tokens(&self) -> Result<Option<TokenVerifier>, String> {
-        let audience = self.jwt_audience.as_deref();
-        let (file, tokens) = match (&self.jwt_secret_file, &self.jwt_public_key_file) {
-            (Some(file), _) => (file, TokenVerifier::from_secret(&read(file)?, audience)),
-            (None, Some(file)) => (file, TokenVerifier::from_public_key(&read(file)?, audience)),
-            (None, None) if self.require_token || audience.is_some() => {
-                let needed = "--jwt-secret-file or --jwt-public-key-file";
-                return Err(format!("tokens need {needed}"));
-            }
-            (None, None) => return Ok(None),
+        let flags = IssuerSettings {
+            issuer: self.jwt_issuer.clone(),
+            jwks: self.jwt_jwks.clone(),
+            secret_file: self.jwt_secret_file.clone(),
+            public_key_file: self.jwt_public_key_file.clone(),
+            audience: self.jwt_audience.clone(),
+            publish: None,
+            subscribe: None,
         };
-        tokens.map(Some).map_err(|why| format!("{} cannot be used: {why}", file.display()))
+        let mut issuers = self.issuers.clone();
+        if flags.has_keys() {
+            issuers.push(flags);
+        } else if flags != IssuerSettings::default() || self.require_token && issuers.is_empty() {
+            let needed = "--jwt-secret-file, --jwt-public-key-file or --jwt-jwks";
+            return Err(format!("tokens need {needed}"));
+        }
+        if issuers.is_empty() {
+            return Ok(None);
+        }
+        // The copies of key sets are for the next start.
+        let cache = (self.store == Store::File).then_some(&*self.data_dir);
+        TokenVerifier::open(&issuers, cache).map(Some).map_err(|why| why.to_string())
     }
 }
 
@@ -510,10 +542,6 @@ impl From<clap::Error> for OptionsError {
 fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
     let of_environment = || env::var_os("WATERCLOCK_CONFIG").filter(|path| !path.is_empty());
     config::find_argument(arguments, "config").or_else(of_environment).map(PathBuf::from)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(file).map_err(|why| format!("{} cannot be read: {why}", file.display()))
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {

@@ -16,12 +16,21 @@ pub(super) async fn identify(
     request: Request,
 ) -> Request {
     let (mut parts, body) = request.into_parts();
-    add_caller(&mut parts, &access, &hub);
+    add_caller(&mut parts, &access, &hub).await;
     Request::from_parts(parts, body)
 }
 
-/// Adds the caller to the head of a request.
-pub(super) fn add_caller(head: &mut Parts, access: &SharedAccess, hub: &Hub) {
-    let caller = Caller::identify(head, &access.load(), hub.now());
+/// Adds the caller to the head of a request. If its token names a key that is not known, waits
+/// briefly for newer keys of its issuer.
+pub(super) async fn add_caller(head: &mut Parts, access: &SharedAccess, hub: &Hub) {
+    let access = access.load();
+    let mut caller = Caller::identify(head, &access, hub.now());
+    if let (Some(unknown), Some(tokens)) = (caller.unknown_key(), &access.tokens) {
+        // Boxed, since it is rare and its future is large.
+        let is_refreshed = Box::pin(tokens.wait_for_keys(unknown)).await;
+        if is_refreshed {
+            caller = Caller::identify(head, &access, hub.now());
+        }
+    }
     head.extensions.insert(Arc::new(caller));
 }

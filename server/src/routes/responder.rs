@@ -103,7 +103,7 @@ impl Steps {
             Err(ambiguous) => Problem::from(ambiguous).into_response(),
             Ok(()) => match &routing.publish {
                 Some(route) if PublishRoute::takes(&head) => {
-                    identify::add_caller(&mut head, &self.access, &self.hub);
+                    identify::add_caller(&mut head, &self.access, &self.hub).await;
                     let published = route.publish(&head, body).await;
                     published.unwrap_or_else(Problem::into_response)
                 }

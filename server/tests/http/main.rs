@@ -13,6 +13,7 @@ mod frames;
 mod gathering;
 mod health;
 mod http2;
+mod keys;
 #[cfg(feature = "compare")]
 mod load;
 #[cfg(feature = "compare")]

@@ -814,6 +814,8 @@ async fn the_help_names_each_option_and_its_variable() {
         "trusted-proxy",
         "jwt-secret-file",
         "jwt-public-key-file",
+        "jwt-jwks",
+        "jwt-issuer",
         "jwt-audience",
         "require-token",
         "keep-alive",
@@ -847,16 +849,19 @@ async fn an_unusable_event_log_or_key_is_one_clear_line() {
         (vec![in_data("used")], "is in use by another waterclock"),
         (vec![in_data("file/below")], "cannot be kept in"),
         (vec![in_data("other")], "log.db is not an event log of waterclock"),
-        (vec![secret.clone()], "cannot be used: a secret must have at least 32 bytes"),
-        (vec![no_secret.clone()], "cannot be read: No such file"),
-        (vec![secret, no_secret], "cannot be used with"),
+        (vec![secret], "cannot be used: a secret must have at least 32 bytes"),
+        (vec![no_secret], "cannot be read: No such file"),
+        (
+            vec!["--jwt-jwks=http://login.example/keys".to_owned()],
+            "expected a file or an https URL",
+        ),
         (
             vec!["--require-token".to_owned()],
-            "error: tokens need --jwt-secret-file or --jwt-public-key-file",
+            "error: tokens need --jwt-secret-file, --jwt-public-key-file or --jwt-jwks",
         ),
         (
             vec!["--jwt-audience=x".to_owned()],
-            "error: tokens need --jwt-secret-file or --jwt-public-key-file",
+            "error: tokens need --jwt-secret-file, --jwt-public-key-file or --jwt-jwks",
         ),
     ] {
         let mut options: Vec<_> = options.iter().map(String::as_str).collect();

@@ -1,0 +1,102 @@
+//! The JWK Set of an issuer that has a URL: its state, and the copy that outlives a restart.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use reqwest::Url;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    jwks::{FetchKeysError, FetchedKeys, JwksClient},
+    key::{self, VerificationKey},
+};
+use crate::ops::{files::write_private, key_metrics::RefreshResult};
+
+/// A key set at a URL.
+pub(super) struct KeySet {
+    pub(super) url: Url,
+    client: JwksClient,
+    /// The copy of the last good set.
+    cache: Option<PathBuf>,
+    /// Asks for a refresh before it is due.
+    demand: Notify,
+    /// Result of the last refresh; `None` before the first one has ended.
+    last: watch::Sender<Option<RefreshResult>>,
+}
+
+impl KeySet {
+    pub(super) fn new(url: Url, cache: Option<&Path>) -> Result<Self, reqwest::Error> {
+        let client = JwksClient::new(&url)?;
+        let cache = cache.map(|folder| folder.join(cache_name(&url)));
+        let (demand, last) = (Notify::new(), watch::Sender::new(None));
+        Ok(Self { url, client, cache, demand, last })
+    }
+
+    /// Reads the keys of the copy, if there is one.
+    pub(super) fn cached_keys(&self) -> Vec<VerificationKey> {
+        let read = || key::from_jwks(&fs::read(self.cache.as_ref()?).ok()?).ok();
+        read().unwrap_or_default()
+    }
+
+    /// Returns `true` if the newest keys are not known.
+    pub(super) fn is_away(&self) -> bool {
+        *self.last.borrow() != Some(RefreshResult::Ok)
+    }
+
+    /// Asks for a refresh, and waits for the end of the next one. Returns at once if the last one
+    /// has failed.
+    pub(super) async fn refreshed(&self) {
+        let mut result = self.last.subscribe();
+        let last = *result.borrow_and_update();
+        // The first one is in flight.
+        if last.is_some() {
+            self.demand.notify_one();
+        }
+        if last != Some(RefreshResult::Failed) {
+            // The sender lives as long as this set.
+            let _ = result.changed().await;
+        }
+    }
+
+    /// Fetches the set.
+    pub(super) async fn fetch(&self) -> Result<FetchedKeys, FetchKeysError> {
+        self.client.fetch(&self.url).await
+    }
+
+    /// Tells all that wait for a refresh that it has ended.
+    pub(super) fn end_refresh(&self, result: RefreshResult) {
+        self.last.send_replace(Some(result));
+    }
+
+    /// Waits until a refresh is asked for.
+    pub(super) async fn demanded(&self) {
+        self.demand.notified().await;
+    }
+
+    /// Stores the copy, in a thread of its own, which no shutdown waits for, since the disk may
+    /// hang.
+    pub(super) fn store(&self, body: &[u8]) {
+        let Some(file) = self.cache.clone() else { return };
+        let body = body.to_vec();
+        thread::spawn(move || {
+            if fs::read(&file).is_ok_and(|stored| stored == body) {
+                return;
+            }
+            if let Err(error) = write_private(&file, &body) {
+                let file = file.display();
+                tracing::warn!(%file, "the copy of an issuer's keys was not stored: {error}");
+            }
+        });
+    }
+}
+
+/// The file name of the copy of a set.
+fn cache_name(url: &Url) -> String {
+    let hash = digest(&SHA256, url.as_str().as_bytes());
+    let hash: Vec<_> = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("jwks-{}.json", hash.concat())
+}
