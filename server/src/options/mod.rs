@@ -1,10 +1,12 @@
 //! The program's options. Each is a flag and an environment variable.
 
+mod acme;
 mod cluster;
 
 use std::{
     collections::BTreeSet,
     env,
+    error::Error,
     ffi::{OsStr, OsString},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
@@ -13,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+pub use acme::AcmeOptions;
 use clap::{
     CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
 };
@@ -23,7 +26,7 @@ use waterclock_axum::{Settings, StreamLimits};
 use crate::{
     auth::{Access, AllowedHost, CorsOrigin, TokenVerifier, TrustedProxy},
     diagnose::Diagnose,
-    net::tls::{Tls, TlsError},
+    net::tls::Tls,
     ops::output::OutputFormat,
 };
 
@@ -180,6 +183,10 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
     pub tls_self_signed: bool,
 
+    /// The options of certificates by ACME.
+    #[command(flatten)]
+    pub acme: AcmeOptions,
+
     /// Time that an idle connection stays open for its next request. It should be longer than that
     /// of a load balancer in front, which is 60s in most
     #[arg(long, env = "WATERCLOCK_KEEP_ALIVE", value_name = "TIME", default_value = KEEP_ALIVE, value_parser = duration)]
@@ -281,9 +288,12 @@ impl Options {
     /// # Errors
     ///
     /// If one of its files cannot be used.
-    pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
+    pub fn tls(&self) -> Result<Option<Tls>, Box<dyn Error>> {
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            return Tls::from_files(certificate, key).map(Some);
+            return Ok(Some(Tls::from_files(certificate, key)?));
+        }
+        if let Some(settings) = self.acme.settings(&self.data_dir)? {
+            return Ok(Some(Tls::acme(settings)?));
         }
         if !self.tls_self_signed {
             return Ok(None);
@@ -302,7 +312,7 @@ impl Options {
                 names.push(name);
             }
         }
-        Tls::self_signed(&self.data_dir, &names).map(Some)
+        Ok(Some(Tls::self_signed(&self.data_dir, &names)?))
     }
 
     /// The settings of the event routes.
