@@ -16,6 +16,7 @@ use server::{
     auth::Access,
     limits::Timeouts,
     net::{Capacity, Serving, serve, tls::Tls},
+    ops::metrics::Metrics,
     routes::responder,
     state::AppState,
 };
