@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::{task, time::Instant};
 use tokio_rustls::rustls::{
     self,
-    crypto::aws_lc_rs::default_provider,
+    crypto::aws_lc_rs::{default_provider, sign::any_supported_type},
     pki_types::{
         CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer,
         pem::{self, PemObject as _},
@@ -347,5 +347,6 @@ fn proof(name: &str, digest: &[u8]) -> Result<CertifiedKey, OrderError> {
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let certificate = params.self_signed(&key)?;
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    Ok(CertifiedKey::from_der(vec![certificate.der().clone()], private, &default_provider())?)
+    // `from_der` would refuse the critical extension, which only the authority must know.
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], any_supported_type(&private)?))
 }
