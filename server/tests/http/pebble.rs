@@ -10,7 +10,8 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
-    net::UdpSocket,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
     process::{Child, Command},
     task::JoinHandle,
 };
@@ -80,11 +81,11 @@ impl Pebble {
             "profiles": {"default": {"description": "of a test", "validityPeriod": validity}},
         }});
         let config = file("config.json", &config.to_string());
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut command = Command::new("pebble");
         command
             .args([Path::new("-config"), &config, Path::new("-strict"), Path::new("-dnsserver")])
-            .arg(socket.local_addr().unwrap().to_string())
+            .arg(listener.local_addr().unwrap().to_string())
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_VA_ALWAYS_VALID", "0")
             .env("PEBBLE_AUTHZREUSE", "0")
@@ -101,7 +102,7 @@ impl Pebble {
             }
         };
         let directory = format!("https://{address}/dir");
-        let dns = tokio::spawn(answer_dns(socket));
+        let dns = tokio::spawn(answer_dns(listener));
         Some(Self { child, dns, directory, roots, management, _folder: folder })
     }
 
@@ -123,28 +124,40 @@ impl Pebble {
     }
 }
 
-/// Answers that each name but one is this machine (RFC 1035, 4).
-async fn answer_dns(socket: UdpSocket) {
+/// Answers that each name but one is this machine (RFC 1035, 4). Pebble asks over TCP.
+async fn answer_dns(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            // Until Pebble closes the connection.
+            while let Ok(length) = stream.read_u16().await {
+                let mut query = vec![0; length.into()];
+                stream.read_exact(&mut query).await.unwrap();
+                let answer = dns_answer(&query);
+                let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+                stream.write_all(&[&length[..], &answer].concat()).await.unwrap();
+            }
+        });
+    }
+}
+
+fn dns_answer(query: &[u8]) -> Vec<u8> {
     /// A response to a recursive query, without an error.
     const FLAGS: [u8; 2] = [0x81, 0x80];
     const TYPE_A: u8 = 1;
-    let mut query = [0; 512];
-    while let Ok((length, client)) = socket.recv_from(&mut query).await {
-        // The question: the labels of the name, an empty one, type and class.
-        let labels = query[12..length].iter().position(|byte| *byte == 0).unwrap();
-        let question = &query[12..12 + labels + 5];
-        let (label, _) = MISSING.split_once('.').unwrap();
-        let is_known = !question[1..].to_ascii_lowercase().starts_with(label.as_bytes());
-        let has_answer = is_known && question[labels + 2] == TYPE_A;
-        let mut answer = query[..2].to_vec();
-        answer.extend(FLAGS);
-        answer.extend([0, 1, 0, u8::from(has_answer), 0, 0, 0, 0]);
-        answer.extend(question);
-        if has_answer {
-            // The name of the question, type, class, a minute, and four bytes of address.
-            answer.extend([0xc0, 12, 0, TYPE_A, 0, 1, 0, 0, 0, 60, 0, 4]);
-            answer.extend(Ipv4Addr::LOCALHOST.octets());
-        }
-        socket.send_to(&answer, client).await.unwrap();
+    // The question: the labels of the name, an empty one, type and class.
+    let labels = query[12..].iter().position(|byte| *byte == 0).unwrap();
+    let question = &query[12..12 + labels + 5];
+    let (label, _) = MISSING.split_once('.').unwrap();
+    let is_known = !question[1..].to_ascii_lowercase().starts_with(label.as_bytes());
+    let has_answer = is_known && question[labels + 2] == TYPE_A;
+    let mut answer = query[..2].to_vec();
+    answer.extend(FLAGS);
+    answer.extend([0, 1, 0, u8::from(has_answer), 0, 0, 0, 0]);
+    answer.extend(question);
+    if has_answer {
+        // The name of the question, type, class, a minute, and four bytes of address.
+        answer.extend([0xc0, 12, 0, TYPE_A, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend(Ipv4Addr::LOCALHOST.octets());
     }
+    answer
 }
