@@ -457,6 +457,11 @@ mod tests {
             ),
             (&["--tls-key=key.pem", "--tls-self-signed"], "'--tls-key <FILE>' cannot be used with"),
             (
+                &["--acme-domain=a.test", "--tls-self-signed"],
+                "'--acme-domain <NAME>' cannot be used with",
+            ),
+            (&["--acme-email=a@a.test"], "required arguments were not provided:\n  --acme-domain"),
+            (
                 &["--tls-cert=chain.pem", "--tls-key=key.pem", "--tls-self-signed"],
                 "cannot be used with '--tls-self-signed'",
             ),
@@ -540,6 +545,10 @@ mod tests {
             ("--allowed-host=clock.test:3000", "clock.test"),
             ("--allowed-host=a b", "clock.test"),
             ("--allowed-host=", "clock.test"),
+            ("--acme-domain=*.example.org", "name each host"),
+            ("--acme-domain=192.0.2.1", "live.example.org"),
+            ("--acme-email=nobody", "admin@example.org"),
+            ("--acme-directory=http://a.test/", "https://authority.example/directory"),
             ("--max-streams=-1", "--max-streams"),
             ("--retain-age=0s", "30days"),
             ("--retain-bytes=1GB", "64MiB"),
