@@ -142,7 +142,7 @@ impl<'a> Orders<'a> {
             match self.ask(certificate).await {
                 Ok((info, after)) => {
                     again = after.clamp(ASK_AGAIN, ASK_AT_LEAST);
-                    self.note(certificate, &info);
+                    self.note(certificate, validity, &info);
                 }
                 // Such as an authority that has no such information, or is away.
                 Err(error) => tracing::debug!(%error, "there is no renewal information"),
@@ -161,8 +161,12 @@ impl<'a> Orders<'a> {
         self.account().await?.renewal_info(&id).await
     }
 
-    fn note(&mut self, certificate: &CertificateDer<'_>, info: &RenewalInfo) {
+    fn note(&mut self, certificate: &CertificateDer<'_>, validity: Validity, info: &RenewalInfo) {
         let window = [info.suggested_window.start, info.suggested_window.end].map(SystemTime::from);
+        // A window that begins before the certificate would renew each one at once.
+        if window[0] < validity.from {
+            return;
+        }
         if self.suggestion.as_ref().is_none_or(|held| held.window != window) {
             let length = window[1].duration_since(window[0]).unwrap_or_default();
             let at = window[0] + length.mul_f64(fastrand::f64());
