@@ -28,6 +28,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+pub(super) use current::VALIDATION;
 pub use error::TlsError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{
@@ -45,8 +46,6 @@ use crate::ops::metrics::Metrics;
 
 /// The offered protocols in order of preference (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// The protocol of an authority that validates a name (RFC 8737, 4). It carries no data.
-pub(super) const VALIDATION: &[u8] = b"acme-tls/1";
 /// Interval between checks of the files.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -31,7 +31,7 @@ pub use pace::AcmePace;
 use tokio::time::Instant;
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-use self::{http::Http, order::Orders, pace::Backoff, store::Store};
+use self::{http::Http, order::Orders, pace::Backoff, store::AcmeStore};
 use super::{current::CurrentCertificate, error::TlsError};
 
 /// Maximum duration of one attempt. The steps of an order have shorter limits.
@@ -58,7 +58,7 @@ pub struct AcmeSettings {
 /// The certificate of an authority, and the means to renew it.
 pub(super) struct Acme {
     settings: AcmeSettings,
-    store: Store,
+    store: AcmeStore,
     http: Http,
 }
 
@@ -68,7 +68,7 @@ impl Acme {
         settings.names.dedup();
         let http = Http::new(settings.roots.as_deref())?;
         let names: Vec<_> = settings.names.iter().map(ToString::to_string).collect();
-        let store = Store::new(&settings.folder, &names, &settings.directory);
+        let store = AcmeStore::new(&settings.folder, &names, &settings.directory);
         Ok(Self { settings, store, http })
     }
 

@@ -27,7 +27,7 @@ use super::{
     super::{current::CurrentCertificate, validity::Validity},
     AcmeSettings,
     http::Http,
-    store::{Store, StoredAccount},
+    store::{AcmeStore, StoredAccount},
 };
 
 /// Maximum time for the validation of all names, and again for the issue.
@@ -82,7 +82,7 @@ impl<T: Display> Display for OneLine<T> {
 /// The state from one order to the next.
 pub(super) struct Orders<'a> {
     settings: &'a AcmeSettings,
-    store: &'a Store,
+    store: &'a AcmeStore,
     http: &'a Http,
     current: &'a CurrentCertificate,
     /// The account, if it has been used.
@@ -105,7 +105,7 @@ struct Suggestion {
 impl<'a> Orders<'a> {
     pub(super) fn new(
         settings: &'a AcmeSettings,
-        store: &'a Store,
+        store: &'a AcmeStore,
         http: &'a Http,
         current: &'a CurrentCertificate,
     ) -> Self {

@@ -17,7 +17,7 @@ const CERTIFICATE: &str = "certificate.pem";
 
 /// The folder of the account and the certificate. Its functions block.
 #[derive(Clone, Debug)]
-pub(super) struct Store {
+pub(super) struct AcmeStore {
     /// The certificate, its issuers and its key, in PEM.
     certificate: PathBuf,
     account: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct StoredAccount {
     pub(super) credentials: AccountCredentials,
 }
 
-impl Store {
+impl AcmeStore {
     pub(super) fn new(folder: &Path, names: &[String], directory: &str) -> Self {
         let head =
             format!("The certificate of Waterclock for {}, by {directory}\n", names.join(", "));
@@ -108,8 +108,12 @@ mod tests {
 
     const DIRECTORY: &str = "https://authority.test/directory";
 
-    fn store(folder: &Path, names: &[&str], directory: &str) -> Store {
-        Store::new(folder, &names.iter().map(ToString::to_string).collect::<Vec<_>>(), directory)
+    fn store(folder: &Path, names: &[&str], directory: &str) -> AcmeStore {
+        AcmeStore::new(
+            folder,
+            &names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            directory,
+        )
     }
 
     #[test]
