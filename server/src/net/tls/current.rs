@@ -12,7 +12,7 @@ use tokio_rustls::rustls::{
 use super::validity::Validity;
 
 /// The protocol of an authority that validates a name (RFC 8737, 4). It carries no data.
-pub(in crate::net) const VALIDATION: &[u8] = b"acme-tls/1";
+pub const VALIDATION: &[u8] = b"acme-tls/1";
 
 /// The certificate for new connections.
 #[derive(Debug)]
