@@ -17,6 +17,7 @@ const MAX_NAMES: usize = 100;
 
 /// The options of certificates by ACME.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_field_names, reason = "they have the names of the options")]
 pub struct AcmeOptions {
     /// A name of this server, such as live.example.org: serve https with a certificate that the
     /// server gets from Let's Encrypt and renews by itself. Port 443 of that name must lead to

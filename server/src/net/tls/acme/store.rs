@@ -39,8 +39,8 @@ impl AcmeStore {
             format!("The certificate of Waterclock for {}, by {directory}\n", names.join(", "));
         // Each authority has a file of its own, so that a trial of another one loses nothing.
         let authority = digest(&SHA256, directory.as_bytes());
-        let authority: String =
-            authority.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let bytes = authority.as_ref().iter().take(4).map(|byte| format!("{byte:02x}"));
+        let authority = bytes.collect::<Vec<_>>().concat();
         Self {
             certificate: folder.join(CERTIFICATE),
             account: folder.join(format!("account-{authority}.json")),
