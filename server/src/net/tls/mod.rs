@@ -232,7 +232,7 @@ impl Tls {
 mod tests {
     use std::{
         fs::{self, OpenOptions},
-        os::unix::fs::PermissionsExt as _,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     };
 
     use rcgen::{CertificateParams, KeyPair};
