@@ -7,7 +7,7 @@
 #   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
 #   scripts/setup.sh test     the same, Chromium, Firefox, clients and testers (those in Go if Go is
 #                             there), the packages of the examples (Spring if Maven and a JDK are
-#                             there), proxies, and nats-server (if it or Go is there)
+#                             there), proxies, and nats-server and Pebble (if they or Go are there)
 #   scripts/setup.sh proxies  only what the tests behind proxies need: nginx, HAProxy, Caddy,
 #                             Apache httpd, Chromium
 #   scripts/setup.sh cluster  only what a cluster on this machine needs: nats-server, HAProxy
@@ -27,6 +27,7 @@ binaryen=132
 cargo_deny=0.20.2
 nats_server=2.15.2
 nats_minimum=2.14.0
+pebble=2.10.1
 target=wasm32-unknown-unknown
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/waterclock
@@ -37,6 +38,7 @@ proxies=$cache/proxies
 # Our own tools come first.
 first=$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bin:$cache/cargo-deny-$cargo_deny/bin
 first=$first:$cache/binaryen-$binaryen/node_modules/.bin:$cache/nats-server-$nats_server
+first=$first:$cache/pebble-$pebble
 # What `cargo install` installs and the proxies come last, so that the user's own are preferred.
 # Debian installs proxies into /usr/sbin.
 PATH=$first:$PATH:$cargo_bin:/usr/sbin:$proxies/run
@@ -369,6 +371,20 @@ without_cluster_tests() { say "$1 the tests of a cluster will be skipped"; }
 
 without_cluster() { fail "$1" "Install one of them, then start again."; }
 
+# --- Pebble, the ACME server of the tests of certificates ---
+
+set_up_pebble() {
+    command -v pebble >/dev/null && return
+    if ! command -v go >/dev/null; then
+        say "Pebble is not there, nor is Go to build it: the tests of ACME will be skipped"
+        return
+    fi
+    say "building Pebble $pebble with Go into $cache/pebble-$pebble (half a minute)"
+    GOBIN=$cache/pebble-$pebble GOTOOLCHAIN=local GOFLAGS=-mod=mod \
+        quietly go install "github.com/letsencrypt/pebble/v2/cmd/pebble@v$pebble" ||
+        fail "Pebble could not be built; $log says why." "Install Pebble, then start again."
+}
+
 # --- proxies ---
 
 # Unpacks Debian's packages and their libraries. It does not install them: they would serve on port
@@ -427,6 +443,7 @@ build | unit | lint | test)
         set_up_testers
         set_up_proxies nginx haproxy caddy apache2
         set_up_nats without_cluster_tests
+        set_up_pebble
     fi
     ;;
 proxies)

@@ -128,6 +128,7 @@ cargo_test() {
     if [ "$wanted" = '  ' ]; then
         export FAKETIME_REQUIRED=yes
         if command -v nats-server >/dev/null; then export NATS_REQUIRED=yes; fi
+        if command -v pebble >/dev/null; then export PEBBLE_REQUIRED=yes; fi
     fi
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet
 }

@@ -328,8 +328,11 @@ async fn run(
     let scheme = if tls.is_some() { "https" } else { "http" };
     let fingerprint = tls.as_ref().map(Tls::fingerprint);
     if let Some(tls) = tls {
-        tracing::info!(file = %tls.file().display(), fingerprint, "certificate");
-        tls.watch();
+        let file = tls.file().display();
+        if fingerprint.as_deref() != Some("") {
+            tracing::info!(%file, fingerprint, "certificate");
+        }
+        tls.watch(Arc::clone(&serving.metrics));
     }
     let mut servers = JoinSet::new();
     for listener in listeners {

@@ -10,7 +10,7 @@ use super::{
     connection::{Accepted, Connection},
     serving::Serving,
     socket::Socket,
-    tls::Tls,
+    tls::{Tls, VALIDATION},
 };
 use crate::ops::metrics::{RefusalReason, TimedOut};
 
@@ -94,6 +94,11 @@ impl Connection {
             Ok(Ok(mut socket)) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 self.wait_for_reader(socket.get_mut().0);
                 Box::pin(self.http2(socket)).await;
+            }
+            // An authority that has validated a name has seen what it needs.
+            Ok(Ok(mut socket)) if socket.get_ref().1.alpn_protocol() == Some(VALIDATION) => {
+                // Fails if the authority has left.
+                let _ = socket.shutdown().await;
             }
             Ok(Ok(socket)) => Box::pin(self.secure(socket)).await,
             Ok(Err(error)) => {

@@ -1,10 +1,10 @@
 //! The server's counters, for Prometheus.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use strum::{IntoStaticStr, VariantArray};
@@ -30,7 +30,12 @@ pub struct Metrics {
     connections: Counter,
     timed_out: CounterByReason,
     refused: CounterByReason,
+    /// Without an entry, there is no TLS, and the metric is left out.
+    certificate_end: Family<NoLabels, Gauge>,
 }
+
+/// No labels. Unlike a plain gauge, a family of them may have no value.
+type NoLabels = [(&'static str, &'static str); 0];
 
 /// The part that a client did not complete in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
@@ -87,6 +92,7 @@ impl Metrics {
             connections: Counter::default(),
             timed_out: counters_by_reason(TimedOut::VARIANTS.iter().map(Into::into)),
             refused: counters_by_reason(RefusalReason::VARIANTS.iter().map(Into::into)),
+            certificate_end: Family::default(),
         };
         metrics.register();
         metrics
@@ -133,6 +139,11 @@ impl Metrics {
             output::lost_lines(),
         );
         self.keys.register(r);
+        r.register(
+            "certificate_expires_timestamp_seconds",
+            "Time at which the certificate for TLS expires; 0 if there is none yet",
+            self.certificate_end.clone(),
+        );
         self.streams.register(r);
     }
 
@@ -165,6 +176,13 @@ impl Metrics {
     /// Sets the maximum number of open connections.
     pub fn set_max_connections(&self, max: usize) {
         self.connections_max.set(gauge(max));
+    }
+
+    /// Sets the end of the certificate, or that there is none yet.
+    pub fn set_certificate_end(&self, end: Option<SystemTime>) {
+        let end = end.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let seconds = end.map_or(0, |end| i64::try_from(end.as_secs()).unwrap_or(i64::MAX));
+        self.certificate_end.get_or_create(&[]).set(seconds);
     }
 
     /// Counts that the maximum was reached.

@@ -99,10 +99,11 @@ impl LoadedOptions {
             Ok(tls) => tls,
             Err(why) => return self.problems.error_of_option(line, why.to_string()),
         };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if let Some(end) = tls.expired_at(now + EXPIRES_SOON) {
+        let now = SystemTime::now();
+        if let Some(end) = tls.expires().filter(|end| *end <= now + EXPIRES_SOON) {
             let verb = if end <= now { "has expired" } else { "expires" };
-            let end = Timestamp::from_millis(end.as_secs().saturating_mul(1000));
+            let since_1970 = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let end = Timestamp::from_millis(since_1970.as_secs().saturating_mul(1000));
             let file = certificate.display();
             self.problems.warning(line, format!("{file}: the certificate {verb} at {end}"));
         }

@@ -1,6 +1,7 @@
 //! The program's options. Each is a flag, an environment variable, and a name in the configuration
 //! file.
 
+mod acme;
 mod check;
 mod cluster;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod config_tests;
 use std::{
     collections::BTreeSet,
     env,
+    error::Error,
     ffi::{OsStr, OsString},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
@@ -17,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+pub use acme::AcmeOptions;
 pub use check::CheckArguments;
 use clap::{
     CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
@@ -36,7 +39,7 @@ use crate::{
         self, ConfigFile, ConfigProblems, ConfigRule, ConfigSources, RuleRetention, age, bytes,
     },
     diagnose::Diagnose,
-    net::tls::{Tls, TlsError},
+    net::tls::Tls,
     ops::output::{LogLevel, OutputFormat},
     terminal::{Backup, Completions, Health, Manual, Publish, Restore, Tail, TopicList},
     token::TokenTool,
@@ -218,6 +221,10 @@ pub struct Options {
     /// `--allowed-host`, which is kept in the data folder. Browsers warn about it
     #[arg(long, env = "WATERCLOCK_TLS_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
     pub tls_self_signed: bool,
+
+    /// The options of certificates by ACME.
+    #[command(flatten)]
+    pub acme: AcmeOptions,
 
     /// Time that an idle connection stays open for its next request. It should be longer than that
     /// of a load balancer in front, which is 60s in most
@@ -425,9 +432,12 @@ impl Options {
     /// # Errors
     ///
     /// If one of its files cannot be used.
-    pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
+    pub fn tls(&self) -> Result<Option<Tls>, Box<dyn Error>> {
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            return Tls::from_files(certificate, key).map(Some);
+            return Ok(Some(Tls::from_files(certificate, key)?));
+        }
+        if let Some(settings) = self.acme.settings(&self.data_dir)? {
+            return Ok(Some(Tls::acme(settings)?));
         }
         if !self.tls_self_signed {
             return Ok(None);
@@ -446,7 +456,7 @@ impl Options {
                 names.push(name);
             }
         }
-        Tls::self_signed(&self.data_dir, &names).map(Some)
+        Ok(Some(Tls::self_signed(&self.data_dir, &names)?))
     }
 
     /// The settings of the event routes.
@@ -617,6 +627,11 @@ mod tests {
             ),
             (&["--tls-key=key.pem", "--tls-self-signed"], "'--tls-key <FILE>' cannot be used with"),
             (
+                &["--acme-domain=a.test", "--tls-self-signed"],
+                "'--acme-domain <NAME>' cannot be used with",
+            ),
+            (&["--acme-email=a@a.test"], "required arguments were not provided:\n  --acme-domain"),
+            (
                 &["--tls-cert=chain.pem", "--tls-key=key.pem", "--tls-self-signed"],
                 "cannot be used with '--tls-self-signed'",
             ),
@@ -700,6 +715,10 @@ mod tests {
             ("--allowed-host=clock.test:3000", "clock.test"),
             ("--allowed-host=a b", "clock.test"),
             ("--allowed-host=", "clock.test"),
+            ("--acme-domain=*.example.org", "name each host"),
+            ("--acme-domain=192.0.2.1", "live.example.org"),
+            ("--acme-email=nobody", "admin@example.org"),
+            ("--acme-directory=http://a.test/", "https://authority.example/directory"),
             ("--max-streams=-1", "--max-streams"),
             ("--retain-age=0s", "30days"),
             ("--retain-bytes=1GB", "64MiB"),

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails a test")]
 
 mod access;
+mod acme;
 mod attacks;
 mod attacks_on_http2;
 mod bad_days;
@@ -21,6 +22,7 @@ mod meters;
 mod ndjson;
 mod openapi;
 mod pages;
+mod pebble;
 mod poll;
 mod probe;
 mod publish;

@@ -16,6 +16,7 @@ use server::{
     auth::Access,
     limits::Timeouts,
     net::{Capacity, Serving, serve, tls::Tls},
+    ops::metrics::Metrics,
     routes::responder,
     state::AppState,
 };
@@ -72,6 +73,7 @@ pub struct Server {
     pub now: Arc<AtomicU64>,
     pub stop: Stop,
     pub streams: OpenStreams,
+    pub metrics: Arc<Metrics>,
     pub address: SocketAddr,
     pub serving: JoinHandle<()>,
 }
@@ -88,6 +90,7 @@ pub struct Settings {
     pub upload_grace: Duration,
     pub timeouts: Timeouts,
     pub tls: Option<Tls>,
+    pub listen: SocketAddr,
     pub is_direct: bool,
 }
 
@@ -104,6 +107,7 @@ impl Default for Settings {
             upload_grace: Duration::from_hours(1),
             timeouts: Timeouts::default(),
             tls: None,
+            listen: "127.0.0.1:0".parse().unwrap(),
             is_direct: std::env::var_os("ORDINARY_PATH").is_none(),
         }
     }
@@ -186,10 +190,11 @@ impl Server {
             stop: stop.clone(),
             is_direct: settings.is_direct,
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(settings.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let metrics = Arc::clone(&state.metrics);
         let serving = tokio::spawn(serve(listener, responder(state), serving));
-        Self { hub, now, stop, streams, address, serving }
+        Self { hub, now, stop, streams, metrics, address, serving }
     }
 
     /// Publishes a tick of the clock.

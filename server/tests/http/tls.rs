@@ -149,7 +149,7 @@ async fn a_changed_certificate_is_reloaded_without_dropping_streams() {
     fs::write(&copy, &old).unwrap();
     assert_eq!(fingerprint(&connect(&server, &copy, &["h2"]).await), old_fingerprint);
 
-    tls.clone().watch();
+    tls.clone().watch(Arc::clone(&server.metrics));
     let other = tempfile::tempdir().unwrap();
     let new = Tls::self_signed(other.path(), &["localhost".to_owned()]).unwrap();
     fs::copy(new.file(), tls.file()).unwrap();
