@@ -185,6 +185,7 @@ impl Server {
             metrics: Arc::clone(&state.metrics),
             stop: stop.clone(),
             is_direct: settings.is_direct,
+            is_backlog_kept: false,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -32,6 +32,7 @@ mod crowd;
 #[path = "../http/frames.rs"]
 mod frames;
 mod output;
+mod service_manager;
 
 use frames::{
     CONTINUATION, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, RST_STREAM, SETTINGS, field,
