@@ -1,35 +1,42 @@
 //! Messages to a service manager that has started the program with `Type=notify` (`sd_notify(3)`):
 //! ready, stopping, a line of status, and the watchdog. Without one, they go nowhere.
+//!
+//! The crates for this wait without a limit if the manager does not read, and the server with them.
 
-use std::{future::pending, time::Duration};
+use std::{
+    env,
+    future::pending,
+    io,
+    os::unix::net::{SocketAddr, UnixDatagram},
+    process,
+    time::Duration,
+};
 
-use sd_notify::{NotifyState, notify, watchdog_enabled};
 use tokio::time::MissedTickBehavior;
 
 /// Interval of the status if there is no watchdog.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum time that a message waits for the manager. It is lost then.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The program serves.
 pub fn ready(status: &str) {
-    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+    send(&format!("READY=1\nSTATUS={status}"));
 }
 
 /// The program reads its configuration again, until [`ready`].
 pub fn reloading(status: &str) {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => send(&[NotifyState::Reloading, now, NotifyState::Status(status)]),
-        Err(error) => tracing::warn!(%error, "the service manager was not told of the reload"),
-    }
+    send(&format!("RELOADING=1\nSTATUS={status}"));
 }
 
 /// The program stops.
 pub fn stopping(status: &str) {
-    send(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    send(&format!("STOPPING=1\nSTATUS={status}"));
 }
 
 /// Sends a line that describes the state of the program.
 pub fn status(status: &str) {
-    send(&[NotifyState::Status(status)]);
+    send(&format!("STATUS={status}"));
 }
 
 /// Sends the status at each interval and, if the service manager watches the program, that it is
@@ -38,16 +45,16 @@ pub fn status(status: &str) {
 ///
 /// It must run on the runtime that serves, so that it stops with it.
 pub async fn keep_alive(health: impl Fn() -> Result<String, &'static str>) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+    if env::var_os("NOTIFY_SOCKET").is_none() {
         return pending().await;
     }
-    report(watchdog_enabled(), health, send).await;
+    report(watchdog(), health, send).await;
 }
 
 async fn report(
     watchdog: Option<Duration>,
     health: impl Fn() -> Result<String, &'static str>,
-    send: impl Fn(&[NotifyState<'_>]),
+    send: impl Fn(&str),
 ) {
     // Half of the time, as sd_watchdog_enabled(3) recommends.
     let interval = watchdog.map_or(STATUS_INTERVAL, |time| time / 2);
@@ -59,23 +66,52 @@ async fn report(
         match health() {
             Ok(status) => {
                 was_stuck = false;
-                let states = [NotifyState::Status(&status), NotifyState::Watchdog];
-                send(&states[..1 + usize::from(watchdog.is_some())]);
+                let ping = if watchdog.is_some() { "\nWATCHDOG=1" } else { "" };
+                send(&format!("STATUS={status}{ping}"));
             }
             Err(part) if !was_stuck => {
                 was_stuck = true;
                 tracing::error!("{part} is stuck");
-                send(&[NotifyState::Status(&format!("{part} is stuck"))]);
+                send(&format!("STATUS={part} is stuck"));
             }
             Err(_) => {}
         }
     }
 }
 
-fn send(state: &[NotifyState<'_>]) {
-    if let Err(error) = notify(state) {
+/// Returns the time within which the manager expects a ping (`sd_watchdog_enabled(3)`).
+fn watchdog() -> Option<Duration> {
+    let number = |name| env::var(name).ok()?.parse::<u64>().ok();
+    let is_ours = env::var_os("WATCHDOG_PID").is_none()
+        || number("WATCHDOG_PID") == Some(process::id().into());
+    number("WATCHDOG_USEC").filter(|time| *time > 0 && is_ours).map(Duration::from_micros)
+}
+
+fn send(message: &str) {
+    if let Err(error) = try_send(message) {
         tracing::debug!(%error, "the service manager cannot be reached");
     }
+}
+
+fn try_send(message: &str) -> io::Result<()> {
+    let Some(path) = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
+        return Ok(());
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.send_to_addr(message.as_bytes(), &address(path.as_encoded_bytes())?)?;
+    Ok(())
+}
+
+/// Returns the address of the manager: a path, or an abstract name after `@`, on Linux.
+fn address(path: &[u8]) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = path.strip_prefix(b"@") {
+        use std::os::linux::net::SocketAddrExt as _;
+        return SocketAddr::from_abstract_name(name);
+    }
+    use std::os::unix::ffi::OsStrExt as _;
+    SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(path))
 }
 
 #[cfg(test)]
@@ -88,21 +124,18 @@ mod tests {
     async fn a_part_that_is_stuck_gets_no_further_ping() {
         let (sent, is_stuck) = (RefCell::new(Vec::new()), Cell::new(false));
         let health = || if is_stuck.get() { Err("the writer") } else { Ok("serving".to_owned()) };
-        let send = |states: &[NotifyState<'_>]| {
-            sent.borrow_mut().push(states.iter().map(ToString::to_string).collect::<Vec<_>>());
-        };
+        let send = |message: &str| sent.borrow_mut().push(message.to_owned());
         let watchdog = Some(Duration::from_secs(2));
         let mut reports = Box::pin(report(watchdog, health, send));
-        let ping = vec!["STATUS=serving".to_owned(), "WATCHDOG=1".to_owned()];
-        for (stuck, expected) in [
-            (false, vec![ping.clone(); 3]),
-            (true, vec![vec!["STATUS=the writer is stuck".to_owned()]]),
-            (false, vec![ping; 2]),
+        let ping = "STATUS=serving\nWATCHDOG=1";
+        // The first report is sent at once, and the others a second apart.
+        for (stuck, millis, expected) in [
+            (false, 2500, vec![ping; 3]),
+            (true, 2000, vec!["STATUS=the writer is stuck"]),
+            (false, 2000, vec![ping; 2]),
         ] {
             is_stuck.set(stuck);
-            // The first report is sent at once, and the others a second apart.
-            let time = Duration::from_millis(if sent.borrow().is_empty() { 2500 } else { 2000 });
-            let _ = tokio::time::timeout(time, &mut reports).await;
+            let _ = tokio::time::timeout(Duration::from_millis(millis), &mut reports).await;
             assert_eq!(sent.take(), expected);
         }
     }
