@@ -105,7 +105,7 @@ async fn next_takes_over(serving: &Serving) {
     if serving.is_backlog_kept {
         serving.stop.begun().await;
     } else {
-        pending().await
+        pending::<()>().await;
     }
 }
 

@@ -5,9 +5,13 @@
 
 use std::{
     env,
+    ffi::OsStr,
     future::pending,
     io,
-    os::unix::net::{SocketAddr, UnixDatagram},
+    os::unix::{
+        ffi::OsStrExt as _,
+        net::{SocketAddr, UnixDatagram},
+    },
     process,
     time::Duration,
 };
@@ -107,11 +111,9 @@ fn try_send(message: &str) -> io::Result<()> {
 fn address(path: &[u8]) -> io::Result<SocketAddr> {
     #[cfg(target_os = "linux")]
     if let Some(name) = path.strip_prefix(b"@") {
-        use std::os::linux::net::SocketAddrExt as _;
-        return SocketAddr::from_abstract_name(name);
+        return std::os::linux::net::SocketAddrExt::from_abstract_name(name);
     }
-    use std::os::unix::ffi::OsStrExt as _;
-    SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(path))
+    SocketAddr::from_pathname(OsStr::from_bytes(path))
 }
 
 #[cfg(test)]
