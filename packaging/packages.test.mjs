@@ -132,6 +132,8 @@ async function served(child, use) {
       [, url] = /^listening on (http:\S+)$/.exec(line) ?? [];
       if (url) break;
     }
+    // Its output has ended, and so has the program.
+    if (!url) await ended;
     assert.ok(url, `the server has not started: ${errors}`);
     await use(url.replace('0.0.0.0', '127.0.0.1'));
     child.kill('SIGTERM');
@@ -186,7 +188,7 @@ test('the image runs as its user, with a root that is read-only', async (t) => {
   // The address is free, and the variable of the image says 0.0.0.0:3000.
   const variables = [...config.Env.filter((entry) => !entry.startsWith('WATERCLOCK_LISTEN=')), 'WATERCLOCK_LISTEN=127.0.0.1:0'];
   const [entrypoint, ...args] = config.Entrypoint;
-  const inside = (command) => `exec env -i ${variables.join(' ')} chroot --userspec=${config.User} "$0" ${command}`;
+  const inside = (command) => `exec env -i PATH="$PATH" ${variables.join(' ')} chroot --userspec=${config.User} "$0" ${command}`;
   const mounts = 'mount --bind "$0" "$0" && mount --bind "$0/data" "$0/data" && mount -o remount,ro,bind "$0" && ';
   const start = (flags, script) => ['unshare', [...flags, 'sh', '-c', script, root]];
   let way = start(['--mount'], mounts + inside([entrypoint, ...args].join(' ')));
