@@ -46,7 +46,7 @@ export function readDockerfile(text) {
   return { config, copies };
 }
 
-/** Returns a tar archive (ustar) of entries `{ name, data, mode, uid, gid }`; without data, a folder. */
+/** Returns a tar archive (ustar) of `{ name, data, mode, uid, gid }`; without data, a folder. */
 export function tar(entries) {
   const blocks = [];
   for (const { name, data, mode, uid = 0, gid = 0 } of entries) {
