@@ -124,13 +124,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_part_that_is_stuck_gets_no_further_ping() {
-        let (sent, is_stuck) = (RefCell::new(Vec::new()), Cell::new(false));
+        let (messages, is_stuck) = (RefCell::new(Vec::new()), Cell::new(false));
         let health = || if is_stuck.get() { Err("the writer") } else { Ok("serving".to_owned()) };
-        let send = |message: &str| sent.borrow_mut().push(message.to_owned());
+        let send = |message: &str| messages.borrow_mut().push(message.to_owned());
         let watchdog = Some(Duration::from_secs(2));
         let mut reports = Box::pin(report(watchdog, health, send));
         let ping = "STATUS=serving\nWATCHDOG=1";
-        // The first report is sent at once, and the others a second apart.
+        // The first report is messages at once, and the others a second apart.
         for (stuck, millis, expected) in [
             (false, 2500, vec![ping; 3]),
             (true, 2000, vec!["STATUS=the writer is stuck"]),
@@ -138,7 +138,7 @@ mod tests {
         ] {
             is_stuck.set(stuck);
             let _ = tokio::time::timeout(Duration::from_millis(millis), &mut reports).await;
-            assert_eq!(sent.take(), expected);
+            assert_eq!(messages.take(), expected);
         }
     }
 }
