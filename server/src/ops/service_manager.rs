@@ -130,7 +130,7 @@ mod tests {
         let watchdog = Some(Duration::from_secs(2));
         let mut reports = Box::pin(report(watchdog, health, send));
         let ping = "STATUS=serving\nWATCHDOG=1";
-        // The first report is messages at once, and the others a second apart.
+        // The first report is sent at once, and the others a second apart.
         for (stuck, millis, expected) in [
             (false, 2500, vec![ping; 3]),
             (true, 2000, vec!["STATUS=the writer is stuck"]),
