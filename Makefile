@@ -5,7 +5,8 @@ SHELL := /bin/bash
 # Set-up, build and tests run one after the other; each uses all cores by itself.
 .NOTPARALLEL:
 .PHONY: again help run run-tls run-cluster watch check lint doc unit e2e test test-clients test-cluster test-proxies soak \
-        fuzz build dist dist-docs client bench bench-cluster bench-page bench-transports moving-picture pictures setup-build setup-client \
+        fuzz build dist dist-docs deb image test-packages client bench bench-cluster bench-page bench-transports moving-picture \
+        pictures setup-build setup-client \
         setup-unit setup-lint setup-test setup-proxies setup-cluster setup-nats
 
 # Tools that scripts/setup.sh has put into folders of their own come first.
@@ -86,6 +87,16 @@ dist-docs: build ## Put the completions of shells and the man pages into target/
 	@for shell in bash zsh fish; do \
 	    $(program) completions $$shell >target/dist/completions/waterclock.$$shell || exit; done
 	@$(program) man target/dist/man
+
+deb: dist ## Build the Debian package target/dist/waterclock_VERSION_ARCH.deb from the program of `make dist`
+	@packaging/deb/build.sh target/dist/waterclock target/dist
+
+image: dist ## Build the OCI image target/dist/waterclock-image.tar from the program of `make dist`, without Docker
+	@node packaging/image/build.mjs target/dist/waterclock target/dist/waterclock-image.tar
+	@echo 'target/dist/waterclock-image.tar'
+
+test-packages: setup-test build ## Run the tests of the Debian package, the image and the manifests for Kubernetes (some seconds)
+	@scripts/test.sh packages
 
 client: setup-client ## Build the client for pages, and pack it for npm into target/dist (some seconds)
 	@mkdir -p target/dist

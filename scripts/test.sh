@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh           runs all steps but those of the groups cluster (unit has it) and soak
 #   scripts/test.sh GROUP...  runs the steps of these groups: lint, doc, unit, cluster, e2e,
-#                             clients, proxies, soak
+#                             clients, proxies, packages, soak
 #   scripts/test.sh --list    lists the steps and their groups
 #
 # scripts/setup.sh must have brought the tools, and for e2e, clients and proxies `make build` must
@@ -13,7 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-groups='lint doc unit cluster e2e clients proxies soak'
+groups='lint doc unit cluster e2e clients proxies packages soak'
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
@@ -153,6 +153,13 @@ client() {
     node --test --test-timeout=60000 --test-reporter=spec test/*.test.mjs
 }
 
+# The Debian package, the image and the manifests, with the program of `make build`, unless
+# `make dist` has made another.
+packages() {
+    if ! [ -x target/dist/waterclock ]; then export WATERCLOCK_BINARY=$PWD/target/release/waterclock; fi
+    node --test --test-timeout=120000 --test-reporter=spec packaging/packages.test.mjs
+}
+
 playwright() {
     WATERCLOCK_BINARY="$PWD/target/release/waterclock" env --chdir=end2end npx playwright test "$@"
 }
@@ -194,6 +201,8 @@ step 'public clients of event streams, and the examples' playwright --config cli
 step 'the OpenAPI document and HTTP/2, by Schemathesis and h2spec' scripts/api.sh
 group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
+group packages
+step 'the Debian package, the image and the manifests' packages
 # Longer forms of tests of the groups above.
 group soak
 step '100 faults of a cluster' \

@@ -17,8 +17,8 @@ use server::{
     config::ConfigProblems,
     diagnose,
     limits::{RESERVED_FILES, Timeouts},
-    net::{Capacity, Serving, listen, serve, tls::Tls},
-    ops::{output::Output, signals::StopSignals},
+    net::{Capacity, InheritedSockets, Serving, listen, serve, tls::Tls},
+    ops::{output::Output, service_manager, signals::StopSignals},
     options::{CheckArguments, Command, LoadedOptions, Options, OptionsError, Store},
     reload::ConfigReload,
     routes::reloadable_responder,
@@ -31,6 +31,7 @@ use tokio::{
     sync::watch,
     task::{self, JoinSet},
 };
+use tokio_util::task::AbortOnDropHandle;
 use waterclock::{
     clock,
     cluster::{ClusterLog, ClusterStatus, JoinError},
@@ -43,6 +44,10 @@ use waterclock_nats::{NatsSequencer, NatsSettings};
 
 /// Time for which a node that has events to serve waits for all servers of its cluster.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(3);
+/// Time after which one append counts as stuck, unless the event log knows the reason. It is longer
+/// than the time after which the log reports a disk that does not respond: a restart would not help
+/// then, and readers would lose their streams.
+const MAX_APPEND: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     let mut loaded = match Options::load(std::env::args_os().collect()) {
@@ -59,15 +64,31 @@ fn main() -> ExitCode {
             return refuse(OptionsError::Config(loaded.problems));
         }
     }
+    // Before there are threads.
+    let sockets = InheritedSockets::take();
     let output = Output::start(loaded.options.log, loaded.options.log_level.as_ref());
     for warning in loaded.problems.sorted() {
         tracing::warn!("{warning}");
     }
-    let ending = start_and_run(loaded, &output);
+    let sockets = match sockets {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            output.print_error(format_args!("error: {error}"));
+            output.flush();
+            return ExitCode::from(2);
+        }
+    };
+    let ending = start_and_run(loaded, &sockets, &output);
     // The end of the runtime has printed messages, too.
     output.flush();
     match ending {
         Ending::Exit(code) => code,
+        Ending::Restart if !sockets.is_empty() => {
+            // Only the service manager can hand over its sockets once more.
+            output.print_error(format_args!("the service manager must start the program again"));
+            output.flush();
+            ExitCode::FAILURE
+        }
         Ending::Restart => {
             let error = restart();
             output.print_error(format_args!("error: the program could not start again: {error}"));
@@ -149,10 +170,14 @@ async fn run_command(command: &Command) -> ExitCode {
 }
 
 #[tokio::main]
-async fn start_and_run(loaded: LoadedOptions, output: &Output) -> Ending {
+async fn start_and_run(
+    loaded: LoadedOptions,
+    sockets: &InheritedSockets,
+    output: &Output,
+) -> Ending {
     let options = &loaded.options;
     let max_connections = max_connections(options.settings().streams.total);
-    let started = match start(options).await {
+    let started = match start(options, sockets).await {
         Ok(started) => started,
         Err(error) if matches!(error.downcast_ref(), Some(JoinError::StartAgain(_))) => {
             tracing::warn!("{error}");
@@ -191,6 +216,8 @@ fn max_connections(max_streams: usize) -> usize {
 /// The parts that the options have configured.
 struct Started {
     listeners: Vec<TcpListener>,
+    /// `true` if a service manager holds the listening sockets.
+    is_backlog_kept: bool,
     tls: Option<Tls>,
     state: AppState,
     /// The state of the node, if it is one of a cluster.
@@ -199,14 +226,10 @@ struct Started {
 
 type NodeStatus = watch::Receiver<ClusterStatus>;
 
-async fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
+async fn start(options: &Options, sockets: &InheritedSockets) -> Result<Started, Box<dyn Error>> {
     let mut leptos = leptos::config::get_configuration(None)?.leptos_options;
     leptos.site_root = site_root(leptos.site_root);
-    let mut listeners = Vec::new();
-    for address in options.listen(leptos.site_addr) {
-        let listener = listen(address);
-        listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
-    }
+    let listeners = listeners(options, sockets, leptos.site_addr)?;
     let address = listeners.first().map_or(Ok(leptos.site_addr), TcpListener::local_addr)?;
     let (access, tls) = (options.access()?, options.tls()?);
     let (hub, node) = match options.cluster.nats() {
@@ -217,7 +240,25 @@ async fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
         Some(_) => AppState::reloadable(hub, access, options.settings(), leptos),
         None => AppState::new(hub, access, options.settings(), leptos),
     };
-    Ok(Started { listeners, tls, state, node })
+    Ok(Started { listeners, is_backlog_kept: !sockets.is_empty(), tls, state, node })
+}
+
+/// Takes the sockets of the service manager. Without any, listens on the addresses of the options.
+fn listeners(
+    options: &Options,
+    sockets: &InheritedSockets,
+    default: SocketAddr,
+) -> Result<Vec<TcpListener>, Box<dyn Error>> {
+    if !sockets.is_empty() {
+        tracing::info!("the sockets of the service manager replace --listen");
+        return Ok(sockets.listeners()?);
+    }
+    let mut listeners = Vec::new();
+    for address in options.listen(default) {
+        let listener = listen(address);
+        listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
+    }
+    Ok(listeners)
 }
 
 /// Joins a cluster.
@@ -296,7 +337,7 @@ fn retention(options: &Options) -> Retention {
 /// Serves until a signal arrives or a part fails. The shutdown ends within the drain time, or at a
 /// second SIGTERM or SIGINT.
 async fn run(
-    Started { listeners, tls, state, node }: Started,
+    Started { listeners, is_backlog_kept, tls, state, node }: Started,
     max_connections: usize,
     loaded: LoadedOptions,
     output: &Output,
@@ -313,6 +354,7 @@ async fn run(
         metrics: Arc::clone(&state.metrics),
         stop: state.stop.clone(),
         is_direct: !options.no_direct_path,
+        is_backlog_kept,
     };
     let (hub, interval) = (Arc::clone(&state.hub), options.interval);
     let publishing = Arc::clone(&hub);
@@ -344,6 +386,17 @@ async fn run(
         // Last, for programs that read no further than the addresses.
         output.print(format_args!("the certificate's SHA-256 fingerprint: {fingerprint}"));
     }
+    let (writing, streams, stop) =
+        (Arc::clone(&hub), serving.streams.clone(), serving.stop.clone());
+    let health = move || {
+        if is_stuck(&writing) {
+            return Err("the event log's writer");
+        }
+        let what = if stop.has_begun() { "saying goodbye to" } else { "serving" };
+        Ok(format!("{what} {} streams", streams.count()))
+    };
+    service_manager::ready("serving");
+    let _keep_alive = AbortOnDropHandle::new(tokio::spawn(service_manager::keep_alive(health)));
     let clock = tokio::spawn(async move { clock::run(&hub, interval).await });
 
     let mut ending = tokio::select! {
@@ -356,8 +409,15 @@ async fn run(
         Some(Err(error)) = servers.join_next() => return Err(error.into()),
     };
     tracing::info!(streams = serving.streams.count(), "stopping");
-    serving.stop.begin();
     let is_restart = matches!(ending, Ending::Restart);
+    let status = format!("saying goodbye to {} streams", serving.streams.count());
+    if is_restart && !is_backlog_kept {
+        // The same process will serve again.
+        service_manager::status(&status);
+    } else {
+        service_manager::stopping(&status);
+    }
+    serving.stop.begin();
     let stopped = async {
         if is_restart {
             signals.first().await;
@@ -383,7 +443,9 @@ async fn run(
 async fn reload_at(mut hangup: Signal, mut reload: ConfigReload) {
     while hangup.recv().await.is_some() {
         let reloading = task::spawn_blocking(move || {
+            service_manager::reloading("reloading the configuration");
             reload.run();
+            service_manager::ready("serving");
             reload
         });
         match reloading.await {
@@ -393,6 +455,13 @@ async fn reload_at(mut hangup: Signal, mut reload: ConfigReload) {
             }
         }
     }
+}
+
+/// Returns `true` if the writer has been busy with one append for too long, and the event log knows
+/// no reason for that.
+fn is_stuck(hub: &Hub) -> bool {
+    let is_slow = hub.append_since().is_some_and(|since| since.elapsed() > MAX_APPEND);
+    is_slow && hub.condition().append_error.is_none()
 }
 
 /// Finds the site's files: at `LEPTOS_SITE_ROOT` if it is set, beside the program, where a release

@@ -143,6 +143,7 @@ impl Hub {
             log: Box::new(log),
             now: Box::new(now),
             appending: tokio::sync::Mutex::default(),
+            append_since: Mutex::default(),
             fanout: Mutex::new(Fanout {
                 ring: Ring::new(newest),
                 channels: Channels::default(),
@@ -517,6 +518,12 @@ impl Hub {
     /// Waits until the hub can no longer publish anything, because a part of it has ended for good.
     pub async fn stopped(&self) {
         self.queue.closed().await;
+    }
+
+    /// Returns the time since which the writer has been busy with one append to the event log.
+    /// Returns `None` if no append is in flight.
+    pub fn append_since(&self) -> Option<Instant> {
+        *self.state.append_since.lock()
     }
 
     /// Reads the newest events of the topics, within `limit`. If all topics have ended, a reader

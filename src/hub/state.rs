@@ -50,6 +50,8 @@ pub(super) struct HubState {
     /// Held from an append until its events are shown, and while a deletion begins: no event of a
     /// deletion must be shown after it. With shared changes, held while they are shown.
     pub appending: tokio::sync::Mutex<()>,
+    /// Time since which the writer has been busy with one append.
+    pub append_since: Mutex<Option<Instant>>,
     pub fanout: Mutex<Fanout>,
     /// The topics whose events or readers have changed.
     pub changed: Arc<ChangedTopics>,
@@ -112,6 +114,7 @@ impl HubState {
         if drafts.is_empty() {
             return;
         }
+        *self.append_since.lock() = Some(Instant::now());
         let appending = match &self.shared_changes {
             Some(_) => None,
             None => Some(self.appending.lock().await),
@@ -130,6 +133,7 @@ impl HubState {
             }
         }
         drop(appending);
+        *self.append_since.lock() = None;
     }
 
     /// Shows the changes that any hub has made to the log, until the future is dropped. Never

@@ -36,9 +36,9 @@ mod key;
 mod key_set;
 mod origin;
 mod policy;
+mod refresh;
 mod rule;
 mod shared;
-mod refresh;
 mod token;
 mod verifier;
 

@@ -1,6 +1,7 @@
 //! The accept loop.
 
 use std::{
+    future::pending,
     io::{self, ErrorKind},
     net::SocketAddr,
     pin::pin,
@@ -46,6 +47,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until shutdown. Then the streams say goodbye, requests are answered until the last stream
 /// has ended whose client reads, and requests in flight are completed. The caller bounds the time
 /// that this may take.
+///
+/// If a service manager holds the socket, a shutdown stops to accept at once instead. Connections
+/// that arrive meanwhile wait in the backlog, which belongs to the socket and not to the program:
+/// the next start accepts them. To accept them here would cost each client a `goodbye` and another
+/// connection. Those accepted just before get the time to send their first request, since to close
+/// them would look like a refusal.
 pub async fn serve(listener: TcpListener, responder: Responder, serving: Serving) {
     let server =
         Server { responder, serving, closing: CancellationToken::new(), groups: Groups::new() };
@@ -53,13 +60,18 @@ pub async fn serve(listener: TcpListener, responder: Responder, serving: Serving
     let (serving, connections) = (&server.serving, TaskTracker::new());
     let mut drained = pin!(serving.streams.drained(&serving.stop, serving.timeouts.goodbye));
     let mut reported: Option<Instant> = None;
+    let mut last_accepted = Instant::now();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &serving.capacity) => accepted,
+            // A connection that is accepted after the shutdown has begun would be lost.
+            biased;
+            () = next_takes_over(serving) => break,
             () = &mut drained => break,
+            accepted = accept(&listener, &serving.capacity) => accepted,
         };
         match accepted {
             Ok((stream, address, slot)) => {
+                last_accepted = Instant::now();
                 let guards = (serving.metrics.connection_open(), connections.token(), slot);
                 let (stream, guards) = (Arc::new(stream), Arc::new(guards));
                 let server = Arc::clone(&server);
@@ -76,10 +88,25 @@ pub async fn serve(listener: TcpListener, responder: Responder, serving: Serving
             }
         }
     }
+    // A socket that a service manager holds stays open, with its backlog.
     drop(listener);
-    server.closing.cancel();
     connections.close();
+    if serving.is_backlog_kept {
+        drained.await;
+        let newest_is_served = last_accepted + serving.timeouts.closing;
+        let _ = tokio::time::timeout_at(newest_is_served, connections.wait()).await;
+    }
+    server.closing.cancel();
     connections.wait().await;
+}
+
+/// Waits for the shutdown, if the next start of the program accepts the connections from then on.
+async fn next_takes_over(serving: &Serving) {
+    if serving.is_backlog_kept {
+        serving.stop.begun().await;
+    } else {
+        pending::<()>().await;
+    }
 }
 
 /// Accepts a connection as soon as a slot is free.

@@ -9,6 +9,7 @@
 //! | module | content |
 //! |---|---|
 //! | `accept` | the accept loop |
+//! | `inherited` | listening sockets that a service manager holds |
 //! | `serving` | the parts that it needs |
 //! | `protocol` | the protocol of a connection, from its first bytes |
 //! | `http1`, `http2` | the protocols |
@@ -33,6 +34,7 @@ mod http1;
 mod http2;
 mod hyper_socket;
 mod inbox;
+mod inherited;
 mod lock;
 mod peer;
 mod persistent;
@@ -46,6 +48,7 @@ pub mod tls;
 
 pub use accept::{listen, serve};
 pub use capacity::Capacity;
+pub use inherited::InheritedSockets;
 pub use peer::Peer;
 pub use serving::{Responder, Serving};
 #[cfg(feature = "compare")]

@@ -30,4 +30,7 @@ pub struct Serving {
     pub stop: Stop,
     /// `true` if event streams over HTTP/1.1 take the direct path.
     pub is_direct: bool,
+    /// `true` if a service manager holds the listening sockets, and the next start of the program
+    /// goes on with their backlog.
+    pub is_backlog_kept: bool,
 }

@@ -1,8 +1,9 @@
-//! Operations: the counters, the program's own output, files of keys, and the signals that stop the
-//! program.
+//! Operations: the counters, the program's own output, files of keys, the signals that stop the
+//! program, and the messages to a service manager.
 
 pub(crate) mod files;
 pub mod key_metrics;
 pub mod metrics;
 pub mod output;
+pub mod service_manager;
 pub mod signals;

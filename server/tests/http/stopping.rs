@@ -238,6 +238,7 @@ async fn a_response_that_the_server_owes_is_sent_however_long_that_takes() {
         metrics: Arc::clone(&state.metrics),
         stop: state.stop.clone(),
         is_direct: true,
+        is_backlog_kept: false,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -189,6 +189,7 @@ impl Server {
             metrics: Arc::clone(&state.metrics),
             stop: stop.clone(),
             is_direct: settings.is_direct,
+            is_backlog_kept: false,
         };
         let listener = TcpListener::bind(settings.listen).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -33,6 +33,7 @@ mod crowd;
 mod frames;
 mod output;
 mod reload;
+mod service_manager;
 mod terminal;
 
 use frames::{

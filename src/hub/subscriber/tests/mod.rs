@@ -567,3 +567,17 @@ async fn unread_events_are_counted_from_the_first_of_the_topics() {
     assert!(matches!(reader.next().await, Ok(Delivery::End { .. })));
     assert_eq!(reader.unread(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_takes_long_can_be_seen() {
+    let hub = hub(10);
+    assert_eq!(hub.append_since(), None);
+    let blocked = hub.state.appending.lock().await;
+    let publishing = hub.enqueue(Draft::new(Topic::clock(), "")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(hub.append_since().is_some_and(|since| since.elapsed() >= Duration::from_secs(5)));
+    drop(blocked);
+    publishing.await.unwrap();
+    tokio::task::yield_now().await;
+    assert_eq!(hub.append_since(), None);
+}
