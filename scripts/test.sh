@@ -6,8 +6,9 @@
 #                             clients, proxies, soak
 #   scripts/test.sh --list    lists the steps and their groups
 #
-# scripts/setup.sh must have brought the tools, and for e2e, clients and proxies `make build` must
-# have built target/release. E2E has arguments for Playwright in the group e2e:
+# scripts/setup.sh must have brought the tools. WATERCLOCK_BINARY names the program for e2e, clients
+# and proxies, and in a run of all groups for the integration tests, too; by default it is that of
+# `make dist`. E2E has arguments for Playwright in the group e2e:
 # E2E="tabs -g 'a name'". E2E_PATIENCE multiplies the deadlines there: by default 3 in a run of all
 # groups, and 1 in one of some. A step that fails ends the run.
 set -euo pipefail
@@ -17,6 +18,7 @@ groups='lint doc unit cluster e2e clients proxies soak'
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
+export WATERCLOCK_BINARY=${WATERCLOCK_BINARY:-$PWD/target/dist/waterclock}
 wanted=" $* "
 list=
 if [ "${1:-}" = --list ]; then
@@ -153,7 +155,7 @@ client() {
 }
 
 playwright() {
-    WATERCLOCK_BINARY="$PWD/target/release/waterclock" env --chdir=end2end npx playwright test "$@"
+    env --chdir=end2end npx playwright test "$@"
 }
 
 end_to_end() {
@@ -187,6 +189,7 @@ step 'the client in TypeScript' client
 group cluster
 step 'several nodes on NATS JetStream' cluster
 group e2e
+step 'the page, as make and as cargo-leptos build it' node --test --test-reporter=spec scripts/pages/build.test.mjs
 step 'end-to-end tests in Chromium and Firefox' end_to_end
 group clients
 step 'public clients of event streams, and the examples' playwright --config clients.config.ts
