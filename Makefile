@@ -17,9 +17,10 @@ site := target/release/site
 # plain `cargo build` may replace cargo's by one without the pages.
 program := target/run/waterclock
 dist := target/dist/waterclock
-sources := $(shell find .cargo Cargo.toml Cargo.lock src app crates server/Cargo.toml server/build.rs \
-    server/src frontend style public scripts/pages/build.mjs scripts/shorten.mjs scripts/dist.sh \
-    client/client.js client/client.js.br 2>/dev/null)
+page_sources := $(shell find .cargo Cargo.toml Cargo.lock src app crates frontend style public \
+    scripts/pages/*.mjs scripts/shorten.mjs 2>/dev/null)
+server_sources := $(shell find server/Cargo.toml server/build.rs server/src scripts/dist.sh \
+    scripts/notices.mjs client/client.js client/client.js.br 2>/dev/null)
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "make %-17s %s\n", $$1, $$2 }'
@@ -91,23 +92,24 @@ client: setup-client ## Build the client for pages, and pack it for npm into tar
 
 # The pages are built first, since the server has them inside. A stamp has the time of the beginning,
 # so that no edit during the build is lost.
-target/release/.pages: $(sources)
+target/release/.pages: $(page_sources)
 	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the pages (a minute or two the first time)'
 	@node scripts/pages/build.mjs $(site)
 	@mv $@.begun $@
 
-target/run/.built: target/release/.pages
-	@mkdir -p $(@D)
+target/run/.built: target/release/.pages $(server_sources)
+	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the server (some minutes the first time)'
 	@begun=$$SECONDS && LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 \
 	    cargo build --quiet --profile quick --package server --features embed && \
 	    install target/quick/waterclock $(program) && echo "make: built the server ($$((SECONDS - begun)) s)"
-	@touch -r $< $@
+	@mv $@.begun $@
 
-target/dist/.built: target/release/.pages
+target/dist/.built: target/release/.pages $(server_sources)
+	@mkdir -p $(@D) && touch $@.begun
 	@scripts/dist.sh
-	@touch -r $< $@
+	@mv $@.begun $@
 
 bench: dist ## Measure the server, next to a raw loop and axum's Sse (10 minutes), or some cases: BENCH="delivery memory"
 	cargo build --release --package bench

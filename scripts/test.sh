@@ -18,8 +18,9 @@ groups='lint doc unit cluster e2e clients proxies soak'
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
-export WATERCLOCK_BINARY=${WATERCLOCK_BINARY:-$PWD/target/dist/waterclock}
 wanted=" $* "
+program=${WATERCLOCK_BINARY:-$PWD/target/dist/waterclock}
+if [ "$wanted" = '  ' ]; then export WATERCLOCK_BINARY=$program; fi
 list=
 if [ "${1:-}" = --list ]; then
     list=yes
@@ -155,7 +156,7 @@ client() {
 }
 
 playwright() {
-    env --chdir=end2end npx playwright test "$@"
+    WATERCLOCK_BINARY="$program" env --chdir=end2end npx playwright test "$@"
 }
 
 end_to_end() {
@@ -193,7 +194,8 @@ step 'the page, as make and as cargo-leptos build it' node --test --test-reporte
 step 'end-to-end tests in Chromium and Firefox' end_to_end
 group clients
 step 'public clients of event streams, and the examples' playwright --config clients.config.ts
-step 'the OpenAPI document and HTTP/2, by Schemathesis and h2spec' scripts/api.sh
+step 'the OpenAPI document and HTTP/2, by Schemathesis and h2spec' \
+    env WATERCLOCK_BINARY="$program" scripts/api.sh
 group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
 # Longer forms of tests of the groups above.
