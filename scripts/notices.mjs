@@ -45,8 +45,13 @@ export function bill(program, parts, sums) {
     specVersion: '1.5',
     version: 1,
     metadata: {
-      component: { type: 'application', 'bom-ref': 'waterclock', name: 'waterclock', version: program.version,
-        licenses: [{ expression: expression(program.license) }] }, // prettier-ignore
+      component: {
+        type: 'application',
+        'bom-ref': 'waterclock',
+        name: 'waterclock',
+        version: program.version,
+        licenses: [{ expression: expression(program.license) }],
+      },
     },
     components: parts.map((part) => {
       const sum = sums.get(`${part.name} ${part.version}`);
@@ -66,8 +71,11 @@ export function bill(program, parts, sums) {
 
 /** The licences: a list of the parts, and each text once with the parts that it came with. */
 export function notices(parts, textsOf) {
-  const lines = ['Waterclock contains the parts below, and the standard libraries of Rust (MIT OR Apache-2.0)',
-    'and, if it is static, of C (musl, MIT).', '']; // prettier-ignore
+  const lines = [
+    'Waterclock contains the parts below, and the standard libraries of Rust (MIT OR Apache-2.0)',
+    'and, if it is static, of C (musl, MIT).',
+    '',
+  ];
   const byText = new Map();
   for (const part of parts) {
     lines.push(`${part.name} ${part.version}: ${expression(part.license)}`);

@@ -14,8 +14,9 @@ test('a slash between licences is an OR', () => {
 test('the bill names each part once, with its checksum if it is from a registry', () => {
   const lock = '[[package]]\nname = "two"\nversion = "2.1.0"\nsource = "registry"\nchecksum = "ab"\n';
   const { components, dependencies } = bill({ version: '0.1.0', license: 'MIT' }, parts, checksums(lock));
-  assert.deepEqual(components.map((part) => part.purl), ['pkg:cargo/one@1.0.0', 'pkg:cargo/two@2.1.0']); // prettier-ignore
-  assert.deepEqual(components.map((part) => part.hashes?.[0].content), [undefined, 'ab']); // prettier-ignore
+  const [one, two] = components;
+  assert.deepEqual([one.purl, two.purl], ['pkg:cargo/one@1.0.0', 'pkg:cargo/two@2.1.0']);
+  assert.deepEqual([one.hashes, two.hashes], [undefined, [{ alg: 'SHA-256', content: 'ab' }]]);
   assert.equal(components[0].licenses[0].expression, 'MIT OR Apache-2.0');
   assert.equal(dependencies[0].dependsOn.length, 2);
 });

@@ -8,9 +8,9 @@
 #   scripts/setup.sh client   only the packages of the client in TypeScript
 #   scripts/setup.sh unit     what build and client need
 #   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
-#   scripts/setup.sh test     all of these, Chromium, Firefox, clients and testers (those in Go if Go is
-#                             there), the packages of the examples (Spring if Maven and a JDK are
-#                             there), proxies, and nats-server (if it or Go is there)
+#   scripts/setup.sh test     all of these, Chromium, Firefox, clients and testers (those in Go if
+#                             Go is there), the packages of the examples (Spring if Maven and a JDK
+#                             are there), proxies, and nats-server (if it or Go is there)
 #   scripts/setup.sh proxies  only what the tests behind proxies need: nginx, HAProxy, Caddy,
 #                             Apache httpd, Chromium
 #   scripts/setup.sh cluster  only what a cluster on this machine needs: nats-server, HAProxy

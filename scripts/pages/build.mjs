@@ -67,13 +67,13 @@ function style(options, site) {
   writeFileSync(join(site, options['site-pkg-dir'], `${options.name}.css`), code);
 }
 
-/** Compiles the module of a page, and returns a file of its own, since the next page's replaces it. */
+/** Compiles the module of a page, and returns a copy, since the next page's module replaces it. */
 async function compile(options, page, folder) {
   const profile = options['lib-profile-release'];
   // The folder of cargo-leptos, so that both share what they compile.
   const compiled = join(root, 'target/front');
-  await run('cargo', 'build', '--quiet', '--lib', '--package', options['lib-package'], '--target', target,
-    '--target-dir', compiled, '--profile', profile, '--no-default-features', '--features', page); // prettier-ignore
+  const what = ['--lib', '--package', options['lib-package'], '--no-default-features', '--features', page];
+  await run('cargo', 'build', '--quiet', '--profile', profile, '--target', target, '--target-dir', compiled, ...what);
   const module = join(folder, `${options['lib-package']}.wasm`);
   mkdirSync(folder, { recursive: true });
   copyFileSync(join(compiled, target, profile, `${options['lib-package']}.wasm`), module);

@@ -1,4 +1,4 @@
-// Compares the pages of `make build` with those of cargo-leptos, which must be installed. Both share
+// Compares a page of `make build` with that of cargo-leptos, which must be installed. Both share
 // what they compile, so this takes seconds after `make build`.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
