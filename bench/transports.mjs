@@ -1,7 +1,7 @@
 // Runs /compare in a headless Chromium on this machine, cuts the connections half-way, and prints
 // the table that the page copies to the clipboard.
 //
-//   node bench/transports.mjs target/release/waterclock [seconds]
+//   node bench/transports.mjs target/dist/waterclock [seconds]
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';

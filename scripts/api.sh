@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/waterclock
-program=$(realpath "${WATERCLOCK_BINARY:-target/release/waterclock}")
+program=$(realpath "${WATERCLOCK_BINARY:-target/dist/waterclock}")
 folder=$(mktemp -d)
 server=
 stop() {

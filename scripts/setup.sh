@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Installs what building and testing Waterclock need, and skips what is already there.
 #
-#   scripts/setup.sh build    Rust with the library for wasm32, cargo-leptos, wasm-bindgen, wasm-opt
+#   scripts/setup.sh build    Rust with the library for wasm32, wasm-bindgen, wasm-opt, and the npm
+#                             packages of scripts/pages
+#   scripts/setup.sh dist     the same, and what a static program needs, if it can be had
+#   scripts/setup.sh watch    what build needs, and cargo-leptos
 #   scripts/setup.sh client   only the packages of the client in TypeScript
-#   scripts/setup.sh unit     both of these
+#   scripts/setup.sh unit     what build and client need
 #   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
-#   scripts/setup.sh test     the same, Chromium, Firefox, clients and testers (those in Go if Go is
-#                             there), the packages of the examples (Spring if Maven and a JDK are
-#                             there), proxies, and nats-server and Pebble (if they or Go are there)
+#   scripts/setup.sh test     all of these, Chromium, Firefox, clients and testers (those in Go if
+#                             Go is there), the packages of the examples (Spring if Maven and a JDK
+#                             are there), proxies, nats-server and Pebble (if they or Go are there)
 #   scripts/setup.sh proxies  only what the tests behind proxies need: nginx, HAProxy, Caddy,
 #                             Apache httpd, Chromium
 #   scripts/setup.sh cluster  only what a cluster on this machine needs: nats-server, HAProxy
@@ -205,13 +208,16 @@ cargo_tool() {
         quietly cargo install "$crate@$version" --debug "${root[@]}" "$@" ||
         fail "$command could not be installed; $log says why." \
             "Install it yourself (cargo install $crate@$version), then start again."
+    say "    installed after $SECONDS s"
 }
 
 set_up_cargo_tools() {
-    cargo_tool cargo-leptos "$cargo_leptos" 5 cargo-leptos --locked --features no_downloads
+    if [ "$1" = watch ] || [ "$1" = test ]; then
+        cargo_tool cargo-leptos "$cargo_leptos" 5 cargo-leptos --locked --features no_downloads
+    fi
     # Not --locked: its lock file names a package that is no longer served.
     cargo_tool wasm-bindgen "$wasm_bindgen" 1 wasm-bindgen-cli --no-default-features --bin wasm-bindgen
-    if [ "$1" != build ] && [ "$1" != unit ]; then
+    if [ "$1" = lint ] || [ "$1" = test ]; then
         cargo_tool cargo-deny "$cargo_deny" 2 cargo-deny --locked --no-default-features
     fi
     rm -rf "$cache/build"
@@ -235,6 +241,22 @@ set_up_wasm_opt() {
         say "linking it into $cargo_bin, so that cargo-leptos finds it by itself"
         ln -sf "$where/node_modules/.bin/wasm-opt" "$cargo_bin/wasm-opt"
     fi
+}
+
+# --- the static program ---
+
+# Without these, scripts/dist.sh links the C library of this system, and says so.
+set_up_musl() {
+    local musl
+    musl=$(uname -m)-unknown-linux-musl
+    [ "$(uname -s)" = Linux ] || return 0
+    if ! command -v musl-gcc >/dev/null; then
+        say "installing Debian's package musl-tools (some seconds)"
+        apt_install musl-tools || say "that did not work: install musl's C compiler, musl-gcc, for a static program"
+    fi
+    [ -e "$(rustc --print target-libdir --target "$musl")" ] && return
+    say "adding $musl to Rust with rustup (some seconds)"
+    try timeout 600 rustup target add "$musl" || say "that did not work; $log says why"
 }
 
 # --- end-to-end tests ---
@@ -425,14 +447,19 @@ unpack_packages() {
 case ${1:-} in
 path) printf '%s' "$PATH" ;;
 client) set_up_node_packages client ;;
-build | unit | lint | test)
+build | dist | watch | unit | lint | test)
     set_up_rust
     set_up_cargo_tools "$1"
     set_up_wasm_opt
+    set_up_node_packages scripts/pages
     case $1 in
+    dist) set_up_musl ;;
     unit) set_up_node_packages client ;;
     lint) set_up_node_packages client end2end ;;
-    test) set_up_node_packages client end2end examples/express examples/next examples/react ;;
+    test)
+        set_up_musl
+        set_up_node_packages client end2end examples/express examples/next examples/react
+        ;;
     esac
     if [ "$1" = test ]; then
         set_up_chromium
@@ -456,5 +483,8 @@ cluster)
     set_up_proxies haproxy
     set_up_nats without_cluster
     ;;
-*) fail "usage: scripts/setup.sh build|client|unit|lint|test|proxies|cluster|nats|path" ;;
+*) fail "usage: scripts/setup.sh build|dist|watch|client|unit|lint|test|proxies|cluster|nats|path" ;;
 esac
+
+# Installing takes longer than looking.
+if [ "$1" != path ] && [ "$SECONDS" -gt 4 ]; then say "done after $SECONDS s"; fi

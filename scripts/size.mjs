@@ -3,7 +3,7 @@
 // A first load is what the page of a running server names: the document itself, with as many events
 // as it ever has, and all that its head links to for a browser with JavaScript.
 //
-//   node scripts/size.mjs target/release/waterclock
+//   node scripts/size.mjs target/run/waterclock
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -6,8 +6,9 @@
 #                             clients, proxies, packages, soak
 #   scripts/test.sh --list    lists the steps and their groups
 #
-# scripts/setup.sh must have brought the tools, and for e2e, clients and proxies `make build` must
-# have built target/release. E2E has arguments for Playwright in the group e2e:
+# scripts/setup.sh must have brought the tools. WATERCLOCK_BINARY names the program for e2e, clients
+# and proxies, and in a run of all groups for the integration tests, too; by default it is that of
+# `make dist`. E2E has arguments for Playwright in the group e2e:
 # E2E="tabs -g 'a name'". E2E_PATIENCE multiplies the deadlines there: by default 3 in a run of all
 # groups, and 1 in one of some. A step that fails ends the run.
 set -euo pipefail
@@ -18,6 +19,8 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
 wanted=" $* "
+program=${WATERCLOCK_BINARY:-$PWD/target/dist/waterclock}
+if [ "$wanted" = '  ' ]; then export WATERCLOCK_BINARY=$program; fi
 list=
 if [ "${1:-}" = --list ]; then
     list=yes
@@ -153,15 +156,12 @@ client() {
     node --test --test-timeout=60000 --test-reporter=spec test/*.test.mjs
 }
 
-# The Debian package, the image and the manifests, with the program of `make build`, unless
-# `make dist` has made another.
 packages() {
-    if ! [ -x target/dist/waterclock ]; then export WATERCLOCK_BINARY=$PWD/target/release/waterclock; fi
-    node --test --test-timeout=120000 --test-reporter=spec packaging/packages.test.mjs
+    WATERCLOCK_BINARY="$program" node --test --test-timeout=120000 --test-reporter=spec packaging/packages.test.mjs
 }
 
 playwright() {
-    WATERCLOCK_BINARY="$PWD/target/release/waterclock" env --chdir=end2end npx playwright test "$@"
+    WATERCLOCK_BINARY="$program" env --chdir=end2end npx playwright test "$@"
 }
 
 end_to_end() {
@@ -195,10 +195,12 @@ step 'the client in TypeScript' client
 group cluster
 step 'several nodes on NATS JetStream' cluster
 group e2e
+step 'the page, as make and as cargo-leptos build it' node --test --test-reporter=spec scripts/pages/build.test.mjs
 step 'end-to-end tests in Chromium and Firefox' end_to_end
 group clients
 step 'public clients of event streams, and the examples' playwright --config clients.config.ts
-step 'the OpenAPI document and HTTP/2, by Schemathesis and h2spec' scripts/api.sh
+step 'the OpenAPI document and HTTP/2, by Schemathesis and h2spec' \
+    env WATERCLOCK_BINARY="$program" scripts/api.sh
 group proxies
 step 'tests behind nginx, HAProxy, Caddy and Apache httpd' playwright --config proxies.config.ts
 group packages

@@ -1,7 +1,7 @@
 // Sends 10,000 events a second for 30 s to a page in Chromium: to Waterclock's own, and to the page
 // in React from tutorials on Server-Sent Events (react.jsx). `make bench-page` prints one table.
 //
-//   node run.mjs target/release/waterclock
+//   node run.mjs target/dist/waterclock
 //
 // The pages run one after the other, each with a server and a browser of its own. A frozen page
 // does not answer questions. So the page sends reports from its frames (frames.mjs), and the kernel

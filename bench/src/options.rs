@@ -11,7 +11,7 @@ Measures Waterclock next to a raw loop. CASE is the name of a case (delivery-8k)
 `taskset --cpu-list 1 bench`.
 
 Options:
-  --program FILE          Waterclock's program [default: target/release/waterclock]
+  --program FILE          Waterclock's program [default: target/dist/waterclock]
   --list                  List the cases
   --cluster               Measure three nodes on three servers of NATS, next to a single process.
                           The cases are others. NATS_SERVER names the program of NATS
@@ -134,7 +134,7 @@ impl CommandLine {
 }
 
 fn options(words: &[&str]) -> Result<BenchOptions, String> {
-    let mut program = "target/release/waterclock".to_owned();
+    let mut program = "target/dist/waterclock".to_owned();
     let (mut cases, mut pids, mut headers) = (Vec::new(), Vec::new(), Vec::new());
     let (mut subscribe, mut publish, mut form) = (None, None, PublishForm::default());
     let (mut only_against, mut is_cluster, mut length) = (None, false, RunLength::Full);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn without_arguments_all_cases_run() {
-        let program = "target/release/waterclock".to_owned();
+        let program = "target/dist/waterclock".to_owned();
         let cases = Vec::new();
         assert_eq!(measured(""), BenchOptions { program, cases, against: None, cluster: None });
     }

@@ -42,6 +42,11 @@ use waterclock::{
 };
 use waterclock_nats::{NatsSequencer, NatsSettings};
 
+/// The allocator of the static program, in place of musl's.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Time for which a node that has events to serve waits for all servers of its cluster.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(3);
 /// Time after which one append counts as stuck, unless the event log knows the reason. It is longer

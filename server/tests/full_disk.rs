@@ -2,6 +2,8 @@
 //! a file.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails a test")]
 
+mod binary;
+
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -93,7 +95,7 @@ impl SmallDisk {
         let mut child = Command::new("nsenter")
             .args(self.enter)
             .args(["--target", &holder])
-            .arg(env!("CARGO_BIN_EXE_waterclock"))
+            .arg(binary::waterclock())
             .args(["--listen=127.0.0.1:0", "--interval=24h", "--data-dir"])
             .arg(self.folder.path().join("disk/data"))
             .args(options)

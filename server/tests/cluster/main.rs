@@ -2,6 +2,8 @@
 //! Without them, the tests are skipped, unless `NATS_REQUIRED` is set.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails a test")]
 
+#[path = "../binary/mod.rs"]
+mod binary;
 mod clients;
 mod cursors;
 mod faults;

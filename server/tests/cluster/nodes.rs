@@ -357,7 +357,7 @@ impl NodeProcess {
     fn start(options: &[String], folder: &TempDir) -> Self {
         let output = folder.path().join("output");
         let output = File::options().create(true).append(true).open(output).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_waterclock"))
+        let mut child = Command::new(crate::binary::waterclock())
             .args(options)
             .arg(format!("--data-dir={}", data_in(folder).display()))
             .env("RUST_LOG", std::env::var_os("FAULT_LOG").unwrap_or("info".into()))

@@ -2,6 +2,8 @@
 //! must find that fault, and no other.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
+#[path = "../binary/mod.rs"]
+mod binary;
 mod origin;
 mod proxy;
 
@@ -38,7 +40,7 @@ struct TestServer {
 impl TestServer {
     async fn start(options: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_waterclock"))
+        let mut child = Command::new(binary::waterclock())
             .args(["--listen=127.0.0.1:0", "--store=memory"])
             .args(options)
             .current_dir(data.path())
@@ -70,7 +72,7 @@ impl ProgramOutput {
 }
 
 fn command(options: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_waterclock"));
+    let mut command = Command::new(binary::waterclock());
     command
         .arg("diagnose")
         .args(options)

@@ -7,6 +7,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a failure here fails a test")]
 
+#[path = "../binary/mod.rs"]
+mod binary;
 mod disk;
 mod model;
 mod mount;

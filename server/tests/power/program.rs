@@ -27,7 +27,7 @@ pub struct Program(Child);
 impl Program {
     /// Starts the program. Its standard error goes to a file.
     pub fn start(data: &Path, errors: &Path, options: &[String], moments: Sender<Moment>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_waterclock"))
+        let mut child = Command::new(crate::binary::waterclock())
             .arg("--listen=127.0.0.1:0")
             .arg(format!("--data-dir={}", data.display()))
             .args(options)

@@ -44,6 +44,7 @@ impl TimedProgram {
         let [clock, secret] = ["clock", "secret"].map(|name| folder.path().join(name));
         std::fs::write(&clock, "+0").unwrap();
         std::fs::write(&secret, SECRET).unwrap();
+        // Not the program of `WATERCLOCK_BINARY`: it is static, and needs no libraries.
         let mut command = Command::new(env!("CARGO_BIN_EXE_waterclock"));
         command.env("LD_PRELOAD", libfaketime).env("FAKETIME_TIMESTAMP_FILE", &clock);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");

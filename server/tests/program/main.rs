@@ -23,6 +23,8 @@ use waterclock::{
     sse::{Parsed, Parser},
 };
 
+#[path = "../binary/mod.rs"]
+mod binary;
 #[cfg(target_os = "linux")]
 mod churn;
 #[cfg(target_os = "linux")]
@@ -61,13 +63,13 @@ impl Program {
     /// Starts with messages of `level` and above. They must be few, since they stay in a pipe of
     /// small capacity until the end.
     fn start_with_level(level: &str, options: &[&str]) -> Self {
-        Self::run(Command::new(env!("CARGO_BIN_EXE_waterclock")), level, options)
+        Self::run(Command::new(binary::waterclock()), level, options)
     }
 
     /// Starts with a limit of `count` open files, and prints warnings.
     fn start_with_files(count: usize, options: &[&str]) -> Self {
         let mut shell = Command::new("sh");
-        let program = env!("CARGO_BIN_EXE_waterclock");
+        let program = binary::waterclock();
         shell.args(["-c", &format!("ulimit -n {count} && exec \"$0\" \"$@\""), program]);
         Self::run(shell, "warn", options)
     }
@@ -75,10 +77,10 @@ impl Program {
     /// Starts with the system's reaction to SIGHUP, whatever that of these tests is: under `nohup`
     /// they ignore it, and the program would, too.
     fn start_with_hangup(options: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waterclock"));
+        let mut command = Command::new(binary::waterclock());
         if cfg!(target_os = "linux") {
             command = Command::new("env");
-            command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_waterclock")]);
+            command.args(["--default-signal=HUP", binary::waterclock()]);
         }
         Self::run(command, "", options)
     }
@@ -222,7 +224,7 @@ async fn a_start_failure_is_one_clear_line() {
 
 /// Runs the program to its end. Returns the exit code and the standard error.
 async fn run_to_end(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_waterclock"));
+    let mut command = Command::new(binary::waterclock());
     command.args(arguments).envs(variables.iter().copied()).kill_on_drop(true);
     // A proxy of the machine must not be used.
     command.env("NO_PROXY", "127.0.0.1");
@@ -244,7 +246,7 @@ async fn diagnose_ignores_the_environment_of_the_server() {
 
 #[tokio::test]
 async fn an_empty_variable_counts_as_not_set() {
-    let help = Command::new(env!("CARGO_BIN_EXE_waterclock")).arg("--help").output();
+    let help = Command::new(binary::waterclock()).arg("--help").output();
     let help = String::from_utf8(timeout(DEADLINE, help).await.unwrap().unwrap().stdout).unwrap();
     let names = help.split("[env: ").skip(1).map(|rest| rest.split_once('=').unwrap().0);
     let variables: Vec<_> = names.map(|name| (name, "")).collect();
@@ -403,7 +405,7 @@ async fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
     let options = &["--listen=127.0.0.1:0"];
     // As by nohup(1).
     let mut ignoring = Command::new("sh");
-    let program = env!("CARGO_BIN_EXE_waterclock");
+    let program = binary::waterclock();
     ignoring.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", program]);
     for (mut program, is_caught) in
         [(Program::start_with_hangup(options), true), (Program::run(ignoring, "", options), false)]
@@ -791,7 +793,7 @@ async fn a_permission_refused_for_a_line_or_a_message_is_printed_like_that_of_a_
 
 #[tokio::test]
 async fn the_help_names_each_option_and_its_variable() {
-    let program = Command::new(env!("CARGO_BIN_EXE_waterclock")).arg("--help").output();
+    let program = Command::new(binary::waterclock()).arg("--help").output();
     let help =
         String::from_utf8(timeout(DEADLINE, program).await.unwrap().unwrap().stdout).unwrap();
     for option in [

@@ -17,7 +17,7 @@ use super::{
 };
 
 fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_waterclock"))
+    Command::new(crate::binary::waterclock())
 }
 
 /// The standard input of a pipe whose reader has left.
@@ -167,7 +167,7 @@ async fn standard_output_that_nobody_reads_neither_ends_nor_delays_the_server() 
 async fn a_closed_output_is_not_taken_for_a_socket_or_the_event_log() {
     let address = free_address().await;
     let mut shell = Command::new("sh");
-    shell.args(["-c", "exec \"$0\" \"$@\" 0>&- 1>&- 2>&-", env!("CARGO_BIN_EXE_waterclock")]);
+    shell.args(["-c", "exec \"$0\" \"$@\" 0>&- 1>&- 2>&-", crate::binary::waterclock()]);
     let listen = format!("--listen={address}");
     let (child, _data) = spawn(shell, "", &[&listen], Stdio::null(), Stdio::null());
     started(address).await;
