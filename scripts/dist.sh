@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Builds the program for other machines into target/dist: one static file with the pages inside, the
 # licences of all that it contains, a bill of materials, checksums, completions of shells and man
-# pages. The pages must have been
-# built.
+# pages. The pages must have been built.
 #
 #   scripts/dist.sh          builds it
 #   scripts/dist.sh check    builds it once more in another folder, and compares the bytes

@@ -3,8 +3,8 @@
 #
 #   packaging/deb/build.sh PROGRAM FOLDER [VERSION]
 #
-# The manual pages of target/dist/man and the notices of target/dist/licences come along if they
-# are there. Prints the file's name. DEB_COMPRESSION has an option of dpkg-deb, for tests: -Znone
+# The manual pages, completions and notices of target/dist come along if they are there. Prints the
+# file's name. DEB_COMPRESSION has an option of dpkg-deb, for tests: -Znone
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -34,9 +34,11 @@ documents=usr/share/doc/waterclock
 put 644 "$root/copyright" $documents/copyright
 rm "$root/copyright"
 put 644 LICENSE-APACHE $documents/LICENSE-APACHE
-for notice in target/dist/THIRD-PARTY* target/dist/licences/*; do
-    if [ -f "$notice" ]; then put 644 "$notice" "$documents/${notice##*/}"; fi
-done
+if [ -f target/dist/LICENSES.txt ]; then put 644 target/dist/LICENSES.txt $documents/LICENSES.txt; fi
+complete() { if [ -f "target/dist/completions/waterclock.$1" ]; then put 644 "target/dist/completions/waterclock.$1" "$2"; fi; }
+complete bash usr/share/bash-completion/completions/waterclock
+complete zsh usr/share/zsh/vendor-completions/_waterclock
+complete fish usr/share/fish/vendor_completions.d/waterclock.fish
 for page in target/dist/man/*.1; do
     [ -f "$page" ] || continue
     put 644 "$page" "usr/share/man/man1/${page##*/}"
