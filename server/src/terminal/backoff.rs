@@ -10,7 +10,9 @@ const MAX_DELAY: Duration = Duration::from_secs(30);
 pub(super) fn delay(base: Duration, failures: u32, random: f64) -> Duration {
     let longest = MAX_DELAY.max(base);
     let doubled = base.checked_mul(1 << failures.min(16)).unwrap_or(longest).min(longest);
-    doubled.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
+    let kept = doubled.as_secs_f64() * (1.0 - random.clamp(0.0, 1.0) / 2.0);
+    // The longest time is more as a number with a fraction.
+    Duration::try_from_secs_f64(kept).unwrap_or(doubled)
 }
 
 #[cfg(test)]
