@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use reqwest::{Certificate, ClientBuilder, Url, header::HeaderValue};
+use reqwest::{Certificate, Client, ClientBuilder, Url, header::HeaderValue};
 
 /// Maximum size of a file with a token or certificates, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -40,6 +40,9 @@ pub enum CredentialsError {
     /// The file has no certificate.
     #[error("{} has no certificate in PEM", .0.display())]
     NoCertificate(PathBuf),
+    /// The client cannot be made.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Client(reqwest::Error),
 }
 
 impl Credentials {
@@ -58,14 +61,26 @@ impl Credentials {
         }
     }
 
-    /// Lets a client trust the certificates of the file, too.
-    pub(crate) fn trust(&self, client: ClientBuilder) -> Result<ClientBuilder, CredentialsError> {
-        let Some(file) = &self.ca_file else { return Ok(client) };
+    /// Makes a client that trusts the certificates of the file, and those of the system. A system
+    /// that has none, such as an empty container, must not keep it from plain HTTP.
+    pub(crate) fn client(
+        &self,
+        options: impl Fn() -> ClientBuilder,
+    ) -> Result<Client, CredentialsError> {
+        let certificates = self.certificates()?;
+        let client = options().tls_certs_merge(certificates.clone()).build();
+        client
+            .or_else(|_| options().tls_certs_only(certificates).build())
+            .map_err(CredentialsError::Client)
+    }
+
+    fn certificates(&self) -> Result<Vec<Certificate>, CredentialsError> {
+        let Some(file) = &self.ca_file else { return Ok(Vec::new()) };
         let certificates = Certificate::from_pem_bundle(&read(file)?).unwrap_or_default();
         if certificates.is_empty() {
             return Err(CredentialsError::NoCertificate(file.clone()));
         }
-        Ok(client.tls_certs_merge(certificates))
+        Ok(certificates)
     }
 }
 
@@ -128,7 +143,7 @@ mod tests {
         let file = folder.path().join("ca.pem");
         fs::write(&file, "-----BEGIN NOTHING-----").unwrap();
         let credentials = Credentials { token_file: None, ca_file: Some(file) };
-        let error = credentials.trust(reqwest::Client::builder()).unwrap_err().to_string();
+        let error = credentials.client(Client::builder).unwrap_err().to_string();
         assert!(error.ends_with("ca.pem has no certificate in PEM"), "{error}");
     }
 }

@@ -5,14 +5,17 @@ use std::{error::Error as _, iter};
 use reqwest::Url;
 use waterclock_diagnose::RESPONSE_TIMEOUT;
 
-use super::http::{RequestError, SetUpError};
-use crate::client::urls::{display_url, with_other_scheme};
+use super::http::RequestError;
+use crate::client::{
+    CredentialsError,
+    urls::{display_url, with_other_scheme},
+};
 
 /// The reason why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DiagnoseError {
     #[error(transparent)]
-    SetUp(#[from] SetUpError),
+    SetUp(#[from] CredentialsError),
     #[error("{url} cannot be reached: {reason}. {hint}")]
     Unreachable { url: String, reason: String, hint: String },
     #[error(

@@ -55,15 +55,6 @@ impl MonotonicClock {
     }
 }
 
-/// The reason why there is no client.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SetUpError {
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] reqwest::Error),
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-}
-
 /// The reason why there is no response.
 pub(super) enum RequestError {
     /// No connection could be opened, or it broke this long after the request.
@@ -132,28 +123,30 @@ fn cut_kind(error: &reqwest::Error) -> CutKind {
 }
 
 impl HttpClient {
-    pub(super) fn new(options: &Diagnose) -> Result<Self, SetUpError> {
+    pub(super) fn new(options: &Diagnose) -> Result<Self, CredentialsError> {
         let mut headers: HeaderMap = options.headers.iter().cloned().collect();
         if let Some(token) = options.credentials.authorization(None)? {
             headers.insert(AUTHORIZATION, token);
         }
         let has_headers = !headers.is_empty();
-        let mut client = Client::builder()
-            .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
-            // Followed by the rules of a browser instead.
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A connection that is idle for longer may be dead without a sign of it.
-            .pool_idle_timeout(Duration::from_secs(2))
-            .tls_danger_accept_invalid_certs(options.insecure);
-        if options.http1 {
-            client = client.http1_only();
-        } else if options.http2 {
-            client = client.http2_prior_knowledge();
-        }
+        let client = options.credentials.client(|| {
+            let client = Client::builder()
+                .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")))
+                .default_headers(headers.clone())
+                // Followed by the rules of a browser instead.
+                .redirect(Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                // A connection that is idle for longer may be dead without a sign of it.
+                .pool_idle_timeout(Duration::from_secs(2))
+                .tls_danger_accept_invalid_certs(options.insecure);
+            match (options.http1, options.http2) {
+                (true, _) => client.http1_only(),
+                (false, true) => client.http2_prior_knowledge(),
+                (false, false) => client,
+            }
+        })?;
         Ok(Self {
-            client: options.credentials.trust(client)?.build()?,
+            client,
             clock: MonotonicClock::start(),
             page: options.origin.clone(),
             has_headers,

@@ -11,9 +11,6 @@ pub enum TerminalError {
     /// A token or a certificate cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The HTTP client cannot be set up.
-    #[error("the HTTP client cannot be set up: {0}")]
-    Client(reqwest::Error),
     /// No connection could be opened, or it broke before the end of the answer.
     #[error("{url} cannot be reached: {reason}. {hint}")]
     Unreachable {

@@ -72,16 +72,15 @@ impl ServerClient {
         args: &ServerArgs,
         is_insecure: bool,
     ) -> Result<Self, TerminalError> {
-        let mut client = Client::builder()
-            .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")))
-            // A redirect would lose the body of a publish, or take the token elsewhere.
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tls_danger_accept_invalid_certs(is_insecure);
-        if is_loopback(&args.url) {
-            client = client.no_proxy();
-        }
-        let client = args.credentials.trust(client)?.build().map_err(TerminalError::Client)?;
+        let client = args.credentials.client(|| {
+            let client = Client::builder()
+                .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")))
+                // A redirect would lose the body of a publish, or take the token elsewhere.
+                .redirect(Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tls_danger_accept_invalid_certs(is_insecure);
+            if is_loopback(&args.url) { client.no_proxy() } else { client }
+        })?;
         Ok(Self { client, url: args.url.clone(), credentials: args.credentials.clone() })
     }
 
