@@ -4,7 +4,7 @@
 #   scripts/setup.sh build    Rust with the library for wasm32, cargo-leptos, wasm-bindgen, wasm-opt
 #   scripts/setup.sh client   only the packages of the client in TypeScript
 #   scripts/setup.sh unit     both of these
-#   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
+#   scripts/setup.sh lint     the same, cargo-deny, promtool, and the packages of the end-to-end tests
 #   scripts/setup.sh test     the same, Chromium, Firefox, clients and testers (those in Go if Go is
 #                             there), the packages of the examples (Spring if Maven and a JDK are
 #                             there), proxies, and nats-server (if it or Go is there)
@@ -39,7 +39,7 @@ first=$cache/cargo-leptos-$cargo_leptos/bin:$cache/wasm-bindgen-$wasm_bindgen/bi
 first=$first:$cache/binaryen-$binaryen/node_modules/.bin:$cache/nats-server-$nats_server
 # What `cargo install` installs and the proxies come last, so that the user's own are preferred.
 # Debian installs proxies into /usr/sbin.
-PATH=$first:$PATH:$cargo_bin:/usr/sbin:$proxies/run
+PATH=$first:$PATH:$cargo_bin:/usr/sbin:$proxies/run:$cache/prometheus/usr/bin
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -344,6 +344,21 @@ set_up_testers() {
         github.com/summerwind/h2spec/cmd/h2spec) || fail "h2spec could not be built (Go 1.22 or newer); $log says why."
 }
 
+# The checker of alert rules: Debian's package prometheus, unpacked but not installed, since it would
+# start a server. The checks need none, so they are left out where it cannot be had.
+set_up_promtool() {
+    command -v promtool >/dev/null && return
+    local folder=$cache/prometheus deb=
+    say "unpacking promtool from Debian's package prometheus into $folder (some seconds)"
+    mkdir -p "$folder"
+    if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null &&
+        (cd "$folder" && { try apt-get download prometheus || { as_root apt-get update && try apt-get download prometheus; }; }); then
+        deb=$(echo "$folder"/prometheus_*.deb)
+        dpkg-deb --fsys-tarfile "$deb" | tar --extract --directory "$folder" ./usr/bin/promtool && rm "$deb" && return
+    fi
+    say "that did not work: the alert rules will not be checked with promtool"
+}
+
 # --- cluster ---
 
 nats_version() { "$1" --version 2>/dev/null | sed -n 's/^nats-server: v//p'; }
@@ -418,6 +433,7 @@ build | unit | lint | test)
     lint) set_up_node_packages client end2end ;;
     test) set_up_node_packages client end2end examples/express examples/next examples/react ;;
     esac
+    case $1 in lint | test) set_up_promtool ;; esac
     if [ "$1" = test ]; then
         set_up_chromium
         set_up_firefox

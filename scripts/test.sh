@@ -112,6 +112,16 @@ documentation() {
     RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --no-deps --lib --examples --bin bench
 }
 
+# The alert rules, and their cases.
+alert_rules() {
+    if ! command -v promtool >/dev/null; then
+        echo 'promtool is not there: the alert rules are not checked'
+        return
+    fi
+    promtool check rules packaging/prometheus/alerts.yml
+    promtool test rules packaging/prometheus/alerts.test.yml
+}
+
 dependencies() {
     cargo deny --workspace check --hide-inclusion-graph licenses bans sources
     # Known vulnerabilities, if the database of them can be fetched.
@@ -175,6 +185,7 @@ step 'clippy: waterclock without features and with hub only' clippy_waterclock
 step 'clippy: published crates by themselves' clippy_alone
 step 'clippy: the pages in the browser' clippy_browser
 step 'packages for crates.io' package
+step 'alert rules' alert_rules
 step 'types of the end-to-end tests' env --chdir=end2end npx tsc
 step 'licences, sources, duplicates and advisories of dependencies' dependencies
 group lint doc

@@ -32,6 +32,7 @@ mod memory;
 mod other_nodes;
 mod retention;
 mod shared_changes;
+mod size;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -48,6 +49,7 @@ pub use memory::MemoryLog;
 pub use other_nodes::{OtherNodes, OtherNodesFuture, OwnReaders, Readers};
 pub use retention::Retention;
 pub use shared_changes::{SharedChange, SharedChanges};
+pub use size::{CommitObserver, DiskSize, LogSize};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{ImportSource, OpenError, SettleError, SqliteLog, volume_bytes};
 #[cfg(all(test, feature = "sqlite"))]

@@ -5,7 +5,7 @@ use std::{
     future::pending,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -58,6 +58,8 @@ pub(super) struct HubState {
     /// The newest sequence number of which all channels have been notified.
     pub shown: AtomicU64,
     pub failures: FailureCounters,
+    /// Number of drafts that were taken from the queue and are not stored yet.
+    pub taken: AtomicUsize,
     /// The log's newest sequence number when the hub was created.
     pub initial: u64,
 }
@@ -89,8 +91,10 @@ impl HubState {
             }
             let mut queued = queued.drain(..).peekable();
             while queued.peek().is_some() {
+                self.taken.store(queued.len(), Ordering::Relaxed);
                 self.append(&mut queued).await;
             }
+            self.taken.store(0, Ordering::Relaxed);
         }
     }
 
@@ -304,5 +308,24 @@ impl HubState {
             channel.show(frames);
         }
         self.shown.store(newest, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{event::Draft, hub::Hub};
+
+    #[tokio::test]
+    async fn drafts_wait_until_the_log_has_stored_them() {
+        let hub = Hub::in_memory();
+        let draft = || Draft::new("a".parse().unwrap(), "");
+        assert_eq!((hub.waiting_drafts(), hub.queue_capacity()), (0, 1024));
+        // The writer has had no turn yet.
+        let first = hub.enqueue(draft()).await.unwrap();
+        let second = hub.enqueue(draft()).await.unwrap();
+        assert_eq!(hub.waiting_drafts(), 2);
+        first.await.unwrap();
+        second.await.unwrap();
+        assert_eq!(hub.waiting_drafts(), 0);
     }
 }

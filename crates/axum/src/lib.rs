@@ -214,6 +214,7 @@ impl EventRoutes {
 
     fn state(&self) -> RoutesState {
         let this = self.clone();
+        this.metrics.observe(&this.hub);
         let streaming = StreamContext {
             hub: Arc::clone(&this.hub),
             settings: this.settings,

@@ -17,6 +17,7 @@ mod http2;
 mod load;
 #[cfg(feature = "compare")]
 mod meters;
+mod monitoring;
 mod ndjson;
 mod openapi;
 mod pages;
