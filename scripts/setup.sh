@@ -4,7 +4,8 @@
 #   scripts/setup.sh build    Rust with the library for wasm32, cargo-leptos, wasm-bindgen, wasm-opt
 #   scripts/setup.sh client   only the packages of the client in TypeScript
 #   scripts/setup.sh unit     both of these
-#   scripts/setup.sh lint     the same, cargo-deny, promtool, and the packages of the end-to-end tests
+#   scripts/setup.sh lint     the same, cargo-deny, promtool, and the packages of the end-to-end
+#                             tests
 #   scripts/setup.sh test     the same, Chromium, Firefox, clients and testers (those in Go if Go is
 #                             there), the packages of the examples (Spring if Maven and a JDK are
 #                             there), proxies, and nats-server (if it or Go is there)
@@ -344,8 +345,8 @@ set_up_testers() {
         github.com/summerwind/h2spec/cmd/h2spec) || fail "h2spec could not be built (Go 1.22 or newer); $log says why."
 }
 
-# The checker of alert rules: Debian's package prometheus, unpacked but not installed, since it would
-# start a server. The checks need none, so they are left out where it cannot be had.
+# The checker of alert rules: Debian's package prometheus, unpacked but not installed, since it
+# would start a server. The rules are not checked where it cannot be had.
 set_up_promtool() {
     command -v promtool >/dev/null && return
     local folder=$cache/prometheus deb=

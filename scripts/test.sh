@@ -98,6 +98,11 @@ clippy_server() {
         clippy -p server --lib --bins --examples --no-default-features --features embed
 }
 
+# The server with traces, which only one test needs. Little but the server is compiled for it.
+clippy_traces() { clippy -p server --features otlp --all-targets; }
+
+traces() { cargo test --quiet -p server --features otlp --test traces; }
+
 package() {
     local crate crates arguments=()
     crates=$(publishable)
@@ -181,6 +186,7 @@ step 'format' cargo fmt --all --check
 step 'circles, names and comments' node scripts/lint.mjs
 step 'clippy: all crates, and the pages as the server renders them' clippy --all-targets
 step 'clippy: the server with the site inside, without /compare' clippy_server
+step 'clippy: the server with traces' clippy_traces
 step 'clippy: waterclock without features and with hub only' clippy_waterclock
 step 'clippy: published crates by themselves' clippy_alone
 step 'clippy: the pages in the browser' clippy_browser
@@ -194,6 +200,7 @@ group unit
 step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
 step 'unit, property and integration tests, and examples' cargo_test
 step 'integration tests of the ordinary path' ordinary_path
+step 'traces, as a collector receives them' traces
 step 'the client in TypeScript' client
 group cluster
 step 'several nodes on NATS JetStream' cluster

@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "otlp")]
+use server::ops::traces::Traces;
 use server::{
     diagnose::{self, Diagnose},
     limits::{RESERVED_FILES, Timeouts},
@@ -123,6 +125,9 @@ struct Started {
     state: AppState,
     /// The state of the node, if it is one of a cluster.
     node: Option<NodeStatus>,
+    /// The tracer, if there is a collector.
+    #[cfg(feature = "otlp")]
+    traces: Option<Traces>,
 }
 
 type NodeStatus = watch::Receiver<ClusterStatus>;
@@ -141,8 +146,22 @@ async fn start(options: &Options) -> Result<Started, Box<dyn Error>> {
         Some(nats) => node(options, address, nats).await?,
         None => (hub(options)?, None),
     };
-    let state = AppState::new(hub, access, options.settings(), leptos);
-    Ok(Started { listeners, tls, state, node })
+    #[cfg_attr(not(feature = "otlp"), expect(unused_mut, reason = "only traces change it"))]
+    let mut state = AppState::new(hub, access, options.settings(), leptos);
+    #[cfg(feature = "otlp")]
+    let traces = options.otlp_endpoint.as_ref().map(Traces::start).transpose()?;
+    #[cfg(feature = "otlp")]
+    if let Some(traces) = &traces {
+        state.events = state.events.with_traces(traces.hook());
+    }
+    Ok(Started {
+        listeners,
+        tls,
+        state,
+        node,
+        #[cfg(feature = "otlp")]
+        traces,
+    })
 }
 
 /// Joins a cluster.
@@ -221,11 +240,12 @@ fn retention(options: &Options) -> Retention {
 /// Serves until a signal arrives or a part fails. The shutdown ends within the drain time, or at a
 /// second SIGTERM or SIGINT.
 async fn run(
-    Started { listeners, tls, state, node }: Started,
+    started: Started,
     max_connections: usize,
     options: &Options,
     output: &Output,
 ) -> Result<Ending, Box<dyn Error>> {
+    let Started { listeners, tls, state, node, .. } = started;
     let mut signals = StopSignals::listen()?;
     let serving = Serving {
         timeouts: Timeouts { idle: options.keep_alive, ..Timeouts::default() },
@@ -286,6 +306,10 @@ async fn run(
                 ending = Ending::Exit(ExitCode::SUCCESS);
             }
         }
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(traces) = started.traces {
+        traces.stop().await;
     }
     Ok(ending)
 }

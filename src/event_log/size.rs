@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// The size of a log and of the volume that holds it.
@@ -46,9 +46,10 @@ impl CommitObserver {
 
     /// Calls `commit`, and tells the observer the time that it took. A commit that fails counts,
     /// too: a disk that hangs before its error is slow.
+    #[cfg(feature = "sqlite")]
     pub(super) fn time<T>(&self, commit: impl FnOnce() -> T) -> T {
         let Some(observe) = self.0.get() else { return commit() };
-        let started = Instant::now();
+        let started = std::time::Instant::now();
         let result = commit();
         observe(started.elapsed());
         result

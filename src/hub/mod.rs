@@ -41,6 +41,7 @@ mod topic_filter;
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -250,9 +251,10 @@ impl Hub {
         let slots = self.queue.reserve_many(drafts.len()).await;
         let slots = slots.map_err(|_| EventLogError::Stopped)?;
         let since = Instant::now();
-        let queue = |(slot, draft): (mpsc::Permit<'_, QueuedDraft>, Draft)| {
+        let queue = |(slot, mut draft): (mpsc::Permit<'_, QueuedDraft>, Draft)| {
             let (result, receiver) = oneshot::channel();
-            let publisher = WaitingPublisher { since, result };
+            let trace = mem::take(&mut draft.trace);
+            let publisher = WaitingPublisher { since, trace, result };
             slot.send(QueuedDraft { draft, chain: chain.cloned(), publisher });
             Publishing(receiver)
         };
@@ -261,11 +263,12 @@ impl Hub {
 
     async fn queue(
         &self,
-        draft: Draft,
+        mut draft: Draft,
         chain: Option<DraftChain>,
     ) -> Result<Publishing, EventLogError> {
         let (result, receiver) = oneshot::channel();
-        let publisher = WaitingPublisher { since: Instant::now(), result };
+        let trace = mem::take(&mut draft.trace);
+        let publisher = WaitingPublisher { since: Instant::now(), trace, result };
         let queued = QueuedDraft { draft, chain, publisher };
         self.queue.send(queued).await.map_err(|_| EventLogError::Stopped)?;
         Ok(Publishing(receiver))

@@ -9,6 +9,7 @@ use waterclock::{
     event_log::{EventLogError, Rejected},
     hub::{DraftChain, Frame, Hub, PublishError, Publishing},
     timestamp::Timestamp,
+    trace::Trace,
 };
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     policy::{Denied, Publisher, client_of},
     problem::{AttackSign, Problem},
     state::PublishContext,
+    trace_hook::RequestTrace,
 };
 
 /// A publish that was not accepted. Its event is not in the log, except perhaps for
@@ -272,6 +274,7 @@ pub(crate) struct Grant {
     publisher: Publisher,
     /// `None` for an unknown address; all such clients share one rate.
     client: Option<IpAddr>,
+    trace: Option<RequestTrace>,
 }
 
 impl Grant {
@@ -284,7 +287,8 @@ impl Grant {
         let topic = topic.parse().map_err(|_| PublishRejection::Topic(topic.to_owned()))?;
         let publisher = context.policy.may_publish(request, &topic)?;
         let client = context.policy.client_address(request).map(client_of);
-        let grant = Self { context: Arc::clone(context), topic, publisher, client };
+        let trace = context.traces.as_ref().map(|hook| RequestTrace::new(hook, &request.headers));
+        let grant = Self { context: Arc::clone(context), topic, publisher, client, trace };
         grant.check_expiry()?;
         Ok(grant)
     }
@@ -298,6 +302,10 @@ impl Grant {
     pub(crate) fn deadline(&self) -> Option<(Deadline, PublishRejection)> {
         let expires = self.publisher.expires?;
         Some((Deadline::new(&self.context.hub, expires), PublishRejection::Expired(expires)))
+    }
+
+    fn begin_trace(&self) -> Trace {
+        self.trace.as_ref().map(|trace| trace.begin(&self.topic)).unwrap_or_default()
     }
 
     fn check_expiry(&self) -> Result<(), PublishRejection> {
@@ -381,7 +389,7 @@ impl Grant {
         check_size(&draft.data)?;
         self.check_expiry()?;
         let key = reservation.as_ref().map(|reservation| reservation.key().clone());
-        let draft = Draft { topic: self.topic.clone(), key, ..draft };
+        let draft = Draft { topic: self.topic.clone(), key, trace: self.begin_trace(), ..draft };
         Ok(AdmittedDraft { draft, reservation })
     }
 
@@ -393,7 +401,7 @@ impl Grant {
     ) -> Result<InFlight, PublishRejection> {
         check_size(&draft.data)?;
         self.check_expiry()?;
-        let draft = Draft { topic: self.topic.clone(), ..draft };
+        let draft = Draft { topic: self.topic.clone(), trace: self.begin_trace(), ..draft };
         let publishing = self.context.hub.enqueue_in(draft, pieces).await?;
         Ok(InFlight { publishing, reservation: None })
     }
@@ -402,10 +410,13 @@ impl Grant {
     /// have the topic of the grant.
     pub(crate) async fn enqueue_pieces(
         &self,
-        drafts: Vec<Draft>,
+        mut drafts: Vec<Draft>,
         pieces: &DraftChain,
     ) -> Result<impl Iterator<Item = InFlight> + use<>, PublishRejection> {
         self.check_expiry()?;
+        for draft in &mut drafts {
+            draft.trace = self.begin_trace();
+        }
         let publishing = self.context.hub.enqueue_all(drafts, Some(pieces)).await?;
         Ok(publishing.into_iter().map(|publishing| InFlight { publishing, reservation: None }))
     }

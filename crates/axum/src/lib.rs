@@ -82,6 +82,7 @@ mod state;
 pub mod stop;
 pub mod streams;
 mod subscription;
+mod trace_hook;
 
 use std::{fmt, sync::Arc};
 
@@ -99,6 +100,7 @@ pub use problem::{AttackSign, Denial, Problem};
 pub use publish_route::PublishRoute;
 pub use stop::Stop;
 pub use streams::OpenStreams;
+pub use trace_hook::TraceHook;
 pub use waterclock;
 
 #[cfg(feature = "properties")]
@@ -121,6 +123,7 @@ pub struct EventRoutes {
     publish_rate: Arc<PublishRate>,
     keys: KeysInFlight,
     ending_uploads: EndingUploads,
+    traces: Option<TraceHook>,
     started: Instant,
 }
 
@@ -144,6 +147,7 @@ impl EventRoutes {
             publish_rate: Arc::new(PublishRate::new(settings.publish_rate)),
             keys: KeysInFlight::default(),
             ending_uploads: EndingUploads::default(),
+            traces: None,
             started: Instant::now(),
         }
     }
@@ -164,6 +168,12 @@ impl EventRoutes {
     #[must_use]
     pub fn with_stop(self, stop: Stop) -> Self {
         Self { stop, ..self }
+    }
+
+    /// Traces the events that are published.
+    #[must_use]
+    pub fn with_traces(self, hook: TraceHook) -> Self {
+        Self { traces: Some(hook), ..self }
     }
 
     /// The registry of open streams, for counting them and for waiting until all have ended.
@@ -229,6 +239,7 @@ impl EventRoutes {
             rate: this.publish_rate,
             keys: this.keys,
             ending_uploads: this.ending_uploads,
+            traces: this.traces,
             upload_grace: this.settings.upload_grace,
             body_timeout: this.settings.body_timeout,
             metrics: this.metrics,

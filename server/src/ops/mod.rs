@@ -3,3 +3,5 @@
 pub mod metrics;
 pub mod output;
 pub mod signals;
+#[cfg(feature = "otlp")]
+pub mod traces;

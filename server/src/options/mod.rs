@@ -204,6 +204,12 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: OutputFormat,
 
+    /// OTLP endpoint of a collector that gets traces of publishes, such as
+    /// `http://127.0.0.1:4318`. The variables of OpenTelemetry apply, such as `OTEL_TRACES_SAMPLER`
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint)]
+    pub otlp_endpoint: Option<reqwest::Url>,
+
     /// The options of a node of a cluster.
     #[command(flatten)]
     pub cluster: ClusterOptions,
@@ -384,6 +390,14 @@ fn bytes(text: &str) -> Result<usize, &'static str> {
         .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), shift)))
         .and_then(|(number, shift)| number.parse::<usize>().ok()?.checked_mul(1 << shift))
         .ok_or("expected a number of bytes, such as 65536, 64MiB or 1GiB")
+}
+
+/// Parses the endpoint of a collector.
+#[cfg(feature = "otlp")]
+fn endpoint(text: &str) -> Result<reqwest::Url, String> {
+    let url = text.parse::<reqwest::Url>().ok();
+    let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    url.ok_or_else(|| "it must be an http or https URL, such as http://127.0.0.1:4318".to_owned())
 }
 
 #[cfg(test)]

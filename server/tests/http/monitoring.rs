@@ -62,11 +62,11 @@ async fn the_documentation_has_exactly_the_metrics() {
         .lines()
         .filter_map(|line| line.strip_suffix(" histogram")?.split(' ').nth(2))
         .collect();
-    let served = series(&metrics).into_iter().map(|name| {
+    let names = series(&metrics).into_iter().map(|name| {
         let of_histogram = histograms.iter().find(|histogram| name.starts_with(**histogram));
         (*of_histogram.unwrap_or(&name)).to_owned()
     });
-    assert_eq!(documented, served.collect());
+    assert_eq!(documented, names.collect());
 }
 
 #[test]
