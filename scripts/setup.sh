@@ -7,7 +7,8 @@
 #   scripts/setup.sh watch    what build needs, and cargo-leptos
 #   scripts/setup.sh client   only the packages of the client in TypeScript
 #   scripts/setup.sh unit     what build and client need
-#   scripts/setup.sh lint     the same, cargo-deny, and the packages of the end-to-end tests
+#   scripts/setup.sh lint     the same, cargo-deny, promtool, and the packages of the end-to-end
+#                             tests
 #   scripts/setup.sh test     all of these, Chromium, Firefox, clients and testers (those in Go if
 #                             Go is there), the packages of the examples (Spring if Maven and a JDK
 #                             are there), proxies, nats-server and Pebble (if they or Go are there)
@@ -44,7 +45,7 @@ first=$first:$cache/binaryen-$binaryen/node_modules/.bin:$cache/nats-server-$nat
 first=$first:$cache/pebble-$pebble
 # What `cargo install` installs and the proxies come last, so that the user's own are preferred.
 # Debian installs proxies into /usr/sbin.
-PATH=$first:$PATH:$cargo_bin:/usr/sbin:$proxies/run
+PATH=$first:$PATH:$cargo_bin:/usr/sbin:$proxies/run:$cache/prometheus/usr/bin
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -368,6 +369,21 @@ set_up_testers() {
         github.com/summerwind/h2spec/cmd/h2spec) || fail "h2spec could not be built (Go 1.22 or newer); $log says why."
 }
 
+# The checker of alert rules: Debian's package prometheus, unpacked but not installed, since it
+# would start a server. The rules are not checked where it cannot be had.
+set_up_promtool() {
+    command -v promtool >/dev/null && return
+    local folder=$cache/prometheus deb=
+    say "unpacking promtool from Debian's package prometheus into $folder (some seconds)"
+    mkdir -p "$folder"
+    if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null &&
+        (cd "$folder" && { try apt-get download prometheus || { as_root apt-get update && try apt-get download prometheus; }; }); then
+        deb=$(echo "$folder"/prometheus_*.deb)
+        dpkg-deb --fsys-tarfile "$deb" | tar --extract --directory "$folder" ./usr/bin/promtool && rm "$deb" && return
+    fi
+    say "that did not work: the alert rules will not be checked with promtool"
+}
+
 # --- cluster ---
 
 nats_version() { "$1" --version 2>/dev/null | sed -n 's/^nats-server: v//p'; }
@@ -461,6 +477,7 @@ build | dist | watch | unit | lint | test)
         set_up_node_packages client end2end examples/express examples/next examples/react
         ;;
     esac
+    case $1 in lint | test) set_up_promtool ;; esac
     if [ "$1" = test ]; then
         set_up_chromium
         set_up_firefox

@@ -101,6 +101,11 @@ clippy_server() {
         clippy -p server --lib --bins --examples --no-default-features --features embed
 }
 
+# The server with traces, which only one test needs. Little but the server is compiled for it.
+clippy_traces() { clippy -p server --features otlp --all-targets; }
+
+traces() { cargo test --quiet -p server --features otlp --test traces; }
+
 package() {
     local crate crates arguments=()
     crates=$(publishable)
@@ -113,6 +118,16 @@ package() {
 
 documentation() {
     RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --no-deps --lib --examples --bin bench
+}
+
+# The alert rules, and their cases.
+alert_rules() {
+    if ! command -v promtool >/dev/null; then
+        echo 'promtool is not there: the alert rules are not checked'
+        return
+    fi
+    promtool check rules packaging/prometheus/alerts.yml
+    promtool test rules packaging/prometheus/alerts.test.yml
 }
 
 dependencies() {
@@ -179,10 +194,12 @@ step 'format' cargo fmt --all --check
 step 'circles, names and comments' node scripts/lint.mjs
 step 'clippy: all crates, and the pages as the server renders them' clippy --all-targets
 step 'clippy: the server with the site inside, without /compare' clippy_server
+step 'clippy: the server with traces' clippy_traces
 step 'clippy: waterclock without features and with hub only' clippy_waterclock
 step 'clippy: published crates by themselves' clippy_alone
 step 'clippy: the pages in the browser' clippy_browser
 step 'packages for crates.io' package
+step 'alert rules' alert_rules
 step 'types of the end-to-end tests' env --chdir=end2end npx tsc
 step 'licences, sources, duplicates and advisories of dependencies' dependencies
 group lint doc
@@ -191,6 +208,7 @@ group unit
 step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
 step 'unit, property and integration tests, and examples' cargo_test
 step 'integration tests of the ordinary path' ordinary_path
+step 'traces, as a collector receives them' traces
 step 'the client in TypeScript' client
 group cluster
 step 'several nodes on NATS JetStream' cluster

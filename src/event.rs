@@ -17,7 +17,7 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{id::EventId, timestamp::Timestamp};
+use crate::{id::EventId, timestamp::Timestamp, trace::Trace};
 
 /// Maximum length of a topic or a name, in bytes.
 pub const MAX_LENGTH: usize = 255;
@@ -62,13 +62,23 @@ pub struct Draft {
     /// The sequence number after which any end of the topic rejects the draft, even if the topic
     /// was reopened since; `None` for a draft that only depends on the topic as it is.
     pub unless_ended_after: Option<u64>,
+    /// The trace of the publish.
+    pub trace: Trace,
 }
 
 impl Draft {
     /// Creates a draft with the default name and without a key.
     pub fn new(topic: Topic, data: impl Into<String>) -> Self {
         let (name, data) = (Name::default(), data.into());
-        Self { topic, name, data, key: None, is_reopening: false, unless_ended_after: None }
+        Self {
+            topic,
+            name,
+            data,
+            key: None,
+            is_reopening: false,
+            unless_ended_after: None,
+            trace: Trace::default(),
+        }
     }
 
     /// Opens the topic again if it has ended.

@@ -63,6 +63,7 @@ pub mod offset;
 pub mod pattern;
 pub mod sse;
 pub mod timestamp;
+pub mod trace;
 pub mod transport;
 
 #[cfg(feature = "hub")]

@@ -13,6 +13,8 @@ use std::{
 };
 
 use clap::CommandFactory as _;
+#[cfg(feature = "otlp")]
+use server::ops::traces::Traces;
 use server::{
     config::ConfigProblems,
     diagnose,
@@ -227,6 +229,9 @@ struct Started {
     state: AppState,
     /// The state of the node, if it is one of a cluster.
     node: Option<NodeStatus>,
+    /// The tracer, if there is a collector.
+    #[cfg(feature = "otlp")]
+    traces: Option<Traces>,
 }
 
 type NodeStatus = watch::Receiver<ClusterStatus>;
@@ -241,11 +246,26 @@ async fn start(options: &Options, sockets: &InheritedSockets) -> Result<Started,
         Some(nats) => node(options, address, nats).await?,
         None => (hub(options)?, None),
     };
-    let state = match options.config {
+    #[cfg_attr(not(feature = "otlp"), expect(unused_mut, reason = "only traces change it"))]
+    let mut state = match options.config {
         Some(_) => AppState::reloadable(hub, access, options.settings(), leptos),
         None => AppState::new(hub, access, options.settings(), leptos),
     };
-    Ok(Started { listeners, is_backlog_kept: !sockets.is_empty(), tls, state, node })
+    #[cfg(feature = "otlp")]
+    let traces = options.otlp_endpoint.as_ref().map(Traces::start).transpose()?;
+    #[cfg(feature = "otlp")]
+    if let Some(traces) = &traces {
+        state.events = state.events.with_traces(traces.hook());
+    }
+    Ok(Started {
+        listeners,
+        is_backlog_kept: !sockets.is_empty(),
+        tls,
+        state,
+        node,
+        #[cfg(feature = "otlp")]
+        traces,
+    })
 }
 
 /// Takes the sockets of the service manager. Without any, listens on the addresses of the options.
@@ -342,11 +362,12 @@ fn retention(options: &Options) -> Retention {
 /// Serves until a signal arrives or a part fails. The shutdown ends within the drain time, or at a
 /// second SIGTERM or SIGINT.
 async fn run(
-    Started { listeners, is_backlog_kept, tls, state, node }: Started,
+    started: Started,
     max_connections: usize,
     loaded: LoadedOptions,
     output: &Output,
 ) -> Result<Ending, Box<dyn Error>> {
+    let Started { listeners, is_backlog_kept, tls, state, node, .. } = started;
     let (drain, is_self_signed) = (loaded.options.drain, loaded.options.tls_self_signed);
     let has_file = loaded.options.config.is_some();
     let mut signals = StopSignals::listen(has_file)?;
@@ -440,6 +461,10 @@ async fn run(
                 ending = Ending::Exit(ExitCode::SUCCESS);
             }
         }
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(traces) = started.traces {
+        traces.stop().await;
     }
     Ok(ending)
 }

@@ -24,9 +24,9 @@ use super::{
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
-        Appended, Bounds, ChangedTopics, Condition, Dropped, EventLog, EventLogError,
-        EventLogFuture, OtherNodes, ReadLimit, Rejected, Retention, SharedChanges, SqliteLog,
-        TopicFigures,
+        Appended, Bounds, ChangedTopics, CommitObserver, Condition, Dropped, EventLog,
+        EventLogError, EventLogFuture, LogSize, OtherNodes, ReadLimit, Rejected, Retention,
+        SharedChanges, SqliteLog, TopicFigures,
         entry::{Entry, EntryOutcome, OrderPlace, Proposal, Tag},
     },
     id::Epoch,
@@ -565,6 +565,14 @@ impl EventLog for ClusterLog {
             .then(|| EventLogError::unavailable("the node receives no entries"));
         condition.append_error = condition.append_error.or(away).or(status.refusal.clone());
         condition
+    }
+
+    fn size(&self) -> LogSize {
+        self.node.mirror.size()
+    }
+
+    fn commits(&self) -> Option<&CommitObserver> {
+        self.node.mirror.commits()
     }
 
     fn stopped(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

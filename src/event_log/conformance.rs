@@ -143,6 +143,10 @@ impl TestLog {
 
 #[cfg(feature = "sqlite")]
 impl<L: EventLog> EventLog for std::sync::Arc<L> {
+    fn size(&self) -> LogSize {
+        L::size(self)
+    }
+
     fn bounds(&self) -> Bounds {
         L::bounds(self)
     }
@@ -257,6 +261,20 @@ fn outcome(appended: &Result<Appended, Rejected>) -> Result<i64, Rejected> {
     let Appended { event, is_duplicate } = appended.as_ref().map_err(|rejected| *rejected)?;
     let sequence = event.id.sequence.cast_signed();
     Ok(if *is_duplicate { -sequence } else { sequence })
+}
+
+#[tokio::test]
+async fn the_size_counts_what_is_kept() {
+    for log in TestLog::all(Retention { count: 2, ..Retention::default() }) {
+        assert_eq!(LogSize { disk: None, ..log.log.size() }, LogSize::default());
+        log.append("aaab").await;
+        log.append_drafts(vec![draft("b", "four"), ending("c")]).await;
+        let size = LogSize { disk: None, ..log.log.size() };
+        assert_eq!(size, LogSize { topics: 3, events: 4, bytes: 7, disk: None });
+        log.log.delete(&"a".parse().unwrap()).await.unwrap();
+        let size = LogSize { disk: None, ..log.log.size() };
+        assert_eq!(size, LogSize { topics: 2, events: 2, bytes: 5, disk: None });
+    }
 }
 
 #[tokio::test]

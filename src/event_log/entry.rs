@@ -20,6 +20,7 @@ use crate::{
     event::{Draft, IdempotencyKey, Name, Topic},
     id::Epoch,
     timestamp::Timestamp,
+    trace::Trace,
 };
 
 /// Version of the format. A node that meets an entry of a later one must stop, since it does not
@@ -586,6 +587,7 @@ impl WireDraft<'_> {
             key,
             is_reopening: self.reopen,
             unless_ended_after: self.unless_ended_after,
+            trace: Trace::default(),
         })
     }
 }

@@ -16,6 +16,7 @@ use super::{
     changed_topics::ChangedTopics,
     drops::Dropped,
     retention::Retention,
+    size::LogSize,
     store::{
         Appended, Bounds, EventCollector, EventLog, EventLogFuture, ReadLimit, Rejected,
         TopicFigures,
@@ -468,6 +469,10 @@ impl EventLog for MemoryLog {
         let mut sequences: Vec<_> = of_each.filter(|&sequence| sequence > after).collect();
         sequences.sort_unstable();
         Box::pin(ready(Ok(self.contents.lock().events(&sequences, limit))))
+    }
+
+    fn size(&self) -> LogSize {
+        self.topics.size()
     }
 
     fn note_changes(&self, changed: &Arc<ChangedTopics>) {

@@ -32,6 +32,7 @@ mod memory;
 mod other_nodes;
 mod retention;
 mod shared_changes;
+mod size;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -50,6 +51,7 @@ pub use other_nodes::{OtherNodes, OtherNodesFuture, OwnReaders, Readers};
 pub(crate) use retention::random_rules;
 pub use retention::{Retention, RetentionRule};
 pub use shared_changes::{SharedChange, SharedChanges};
+pub use size::{CommitObserver, DiskSize, LogSize};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
     CopyError, CopyProgress, ImportSource, LogCopy, OpenError, SettleError, SqliteLog, Unusable,

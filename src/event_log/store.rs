@@ -9,8 +9,12 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    changed_topics::ChangedTopics, drops::Dropped, other_nodes::OtherNodes, retention::Retention,
+    changed_topics::ChangedTopics,
+    drops::Dropped,
+    other_nodes::OtherNodes,
+    retention::Retention,
     shared_changes::SharedChanges,
+    size::{CommitObserver, LogSize},
 };
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
@@ -215,6 +219,17 @@ pub trait EventLog: Send + Sync + 'static {
     /// Returns the condition of the log: the parts that fail now.
     fn condition(&self) -> Condition {
         Condition::default()
+    }
+
+    /// Returns the size of the log. Takes longer for more topics, but does not wait for the disk.
+    fn size(&self) -> LogSize {
+        LogSize::default()
+    }
+
+    /// Returns the place for the observer of the commits of new events; `None` for a log that
+    /// commits none to a disk.
+    fn commits(&self) -> Option<&CommitObserver> {
+        None
     }
 
     /// Waits until the log has stopped for good. Never returns for a log that cannot.

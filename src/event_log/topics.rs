@@ -14,6 +14,7 @@ use super::{
     changed_topics::ChangedTopics,
     drops::{Dropped, ForgottenDrops},
     retention::{Retention, TopicBounds},
+    size::LogSize,
     store::{EventStamp, Rejected, TopicFigures},
     topic_map::TopicMap,
 };
@@ -452,6 +453,18 @@ impl<T> Topics<T> {
             page.len() < limit
         });
         page
+    }
+
+    /// Returns the size of all kept events.
+    pub fn size(&self) -> LogSize {
+        let mut size = LogSize::default();
+        for entry in self.entries.read().by_topic.values() {
+            let events = entry.count();
+            size.topics += usize::from(events > 0 || entry.has_ended());
+            size.events += events;
+            size.bytes += entry.kept().bytes;
+        }
+        size
     }
 
     /// Notes the topics that change in `changed` from now on.

@@ -64,6 +64,11 @@ impl Channel {
         &self.newest
     }
 
+    /// Number of subscribers.
+    pub(super) fn subscribers(&self) -> usize {
+        self.subscribers.load(Ordering::Relaxed)
+    }
+
     /// Returns the last batch if it is exactly the events after the sequence number `after`.
     pub(super) fn last_batch(&self, after: u64) -> Option<Arc<Batch>> {
         let last_batch = self.last_batch.lock();

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{event::Event, event_log::ReadLimit, id::CountedId, sse::Block};
+use crate::{event::Event, event_log::ReadLimit, id::CountedId, sse::Block, trace::Trace};
 
 /// Room for an id, in bytes: an epoch of 16 digits, and two numbers of at most 20.
 const ID_CAPACITY: usize = 64;
@@ -30,6 +30,7 @@ pub enum Format {
 pub struct Frame {
     event: Event,
     published: Option<Instant>,
+    trace: Trace,
     plain: OnceLock<Bytes>,
     json: OnceLock<Bytes>,
     message: OnceLock<Bytes>,
@@ -41,6 +42,7 @@ impl Frame {
         Self {
             event,
             published: None,
+            trace: Trace::default(),
             plain: OnceLock::new(),
             json: OnceLock::new(),
             message: OnceLock::new(),
@@ -48,8 +50,8 @@ impl Frame {
     }
 
     /// Creates a frame of a new event that was enqueued at `published`.
-    pub(super) fn just_published(event: Event, published: Instant) -> Self {
-        Self { published: Some(published), ..Self::new(event) }
+    pub(super) fn just_published(event: Event, published: Instant, trace: Trace) -> Self {
+        Self { published: Some(published), trace, ..Self::new(event) }
     }
 
     /// Returns the event.
@@ -61,6 +63,11 @@ impl Frame {
     /// log.
     pub fn published(&self) -> Option<Instant> {
         self.published
+    }
+
+    /// Returns the trace of the publish, if the event was not read from the log.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// Returns the event as a block of an event stream.
@@ -139,6 +146,7 @@ pub struct Batch {
     frames: Vec<Arc<Frame>>,
     /// `true` if some frames are ends of topics. No batch that a subscriber delivers has any.
     has_ends: bool,
+    is_traced: bool,
     plain: OnceLock<Bytes>,
     json: OnceLock<Bytes>,
 }
@@ -155,7 +163,13 @@ impl Batch {
 
     pub(super) fn new(frames: Vec<Arc<Frame>>) -> Self {
         let has_ends = frames.iter().any(|frame| frame.event.name.is_topic_end());
-        Self { frames, has_ends, plain: OnceLock::new(), json: OnceLock::new() }
+        let is_traced = frames.iter().any(|frame| frame.trace.get().is_some());
+        Self { frames, has_ends, is_traced, plain: OnceLock::new(), json: OnceLock::new() }
+    }
+
+    /// Returns `true` if some of the events have a trace.
+    pub fn is_traced(&self) -> bool {
+        self.is_traced
     }
 
     pub(super) fn has_ends(&self) -> bool {

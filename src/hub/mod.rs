@@ -41,7 +41,12 @@ mod topic_filter;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Weak, atomic::AtomicU64},
+    mem,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -60,8 +65,8 @@ pub use topic_filter::TopicFilter;
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},
     event_log::{
-        Bounds, Condition, Dropped, EventLog, EventLogError, MemoryLog, OtherNodes, OwnReaders,
-        ReadLimit, Readers, Retention, TopicFigures, TopicWatch,
+        Bounds, Condition, Dropped, EventLog, EventLogError, LogSize, MemoryLog, OtherNodes,
+        OwnReaders, ReadLimit, Readers, Retention, TopicFigures, TopicWatch,
     },
     id::{Cursor, Epoch, EventId},
     notice::{Gap, GapReason},
@@ -152,6 +157,7 @@ impl Hub {
             }),
             shown: AtomicU64::new(newest),
             failures: FailureCounters::default(),
+            taken: AtomicUsize::new(0),
             initial: newest,
         });
         if let Some(others) = &state.others {
@@ -246,9 +252,10 @@ impl Hub {
         let slots = self.queue.reserve_many(drafts.len()).await;
         let slots = slots.map_err(|_| EventLogError::Stopped)?;
         let since = Instant::now();
-        let queue = |(slot, draft): (mpsc::Permit<'_, QueuedDraft>, Draft)| {
+        let queue = |(slot, mut draft): (mpsc::Permit<'_, QueuedDraft>, Draft)| {
             let (result, receiver) = oneshot::channel();
-            let publisher = WaitingPublisher { since, result };
+            let trace = mem::take(&mut draft.trace);
+            let publisher = WaitingPublisher { since, trace, result };
             slot.send(QueuedDraft { draft, chain: chain.cloned(), publisher });
             Publishing(receiver)
         };
@@ -257,11 +264,12 @@ impl Hub {
 
     async fn queue(
         &self,
-        draft: Draft,
+        mut draft: Draft,
         chain: Option<DraftChain>,
     ) -> Result<Publishing, EventLogError> {
         let (result, receiver) = oneshot::channel();
-        let publisher = WaitingPublisher { since: Instant::now(), result };
+        let trace = mem::take(&mut draft.trace);
+        let publisher = WaitingPublisher { since: Instant::now(), trace, result };
         let queued = QueuedDraft { draft, chain, publisher };
         self.queue.send(queued).await.map_err(|_| EventLogError::Stopped)?;
         Ok(Publishing(receiver))
@@ -513,6 +521,31 @@ impl Hub {
     /// Returns the condition of the event log: the parts that fail now.
     pub fn condition(&self) -> Condition {
         self.state.log.condition()
+    }
+
+    /// Returns the size of the event log.
+    pub fn log_size(&self) -> LogSize {
+        self.state.log.size()
+    }
+
+    /// Calls `observe` with the duration of each commit of new events, on the thread that writes
+    /// them. Only the first observer counts. A log in memory commits nothing.
+    pub fn observe_commits(&self, observe: impl Fn(Duration) + Send + Sync + 'static) {
+        if let Some(commits) = self.state.log.commits() {
+            commits.set(observe);
+        }
+    }
+
+    /// Returns the number of drafts that wait to be stored: those in the publish queue, and those
+    /// that the log is about to store. Publishers that wait for a slot are not counted.
+    pub fn waiting_drafts(&self) -> usize {
+        let queued = self.queue.max_capacity() - self.queue.capacity();
+        queued + self.state.taken.load(Ordering::Relaxed)
+    }
+
+    /// Capacity of the publish queue.
+    pub fn queue_capacity(&self) -> usize {
+        self.queue.max_capacity()
     }
 
     /// Waits until the hub can no longer publish anything, because a part of it has ended for good.

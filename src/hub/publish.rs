@@ -15,6 +15,7 @@ use super::frame::Frame;
 use crate::{
     event::Draft,
     event_log::{EventLogError, Rejected},
+    trace::Trace,
 };
 
 /// Capacity of the publish queue. When it is full, [`Hub::enqueue`] waits for a slot.
@@ -31,7 +32,18 @@ pub(super) struct QueuedDraft {
 pub(super) struct WaitingPublisher {
     /// Time at which the draft was enqueued.
     pub since: Instant,
+    pub trace: Trace,
     pub result: oneshot::Sender<Result<Arc<Frame>, PublishError>>,
+}
+
+impl WaitingPublisher {
+    /// Tells the publisher that the publish has failed. It may have stopped waiting.
+    pub fn fail(self, error: PublishError) {
+        if let Some(trace) = self.trace.get() {
+            trace.failed(&error);
+        }
+        let _ = self.result.send(Err(error));
+    }
 }
 
 /// Drafts that are published in the order in which they are enqueued, up to the first that fails.

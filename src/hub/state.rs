@@ -5,7 +5,7 @@ use std::{
     future::pending,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -32,6 +32,7 @@ use crate::{
     },
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
+    trace::Trace,
 };
 
 /// The state that the writer and the subscribers share.
@@ -60,6 +61,8 @@ pub(super) struct HubState {
     /// The newest sequence number of which all channels have been notified.
     pub shown: AtomicU64,
     pub failures: FailureCounters,
+    /// Number of drafts that were taken from the queue and are not stored yet.
+    pub taken: AtomicUsize,
     /// The log's newest sequence number when the hub was created.
     pub initial: u64,
 }
@@ -91,8 +94,10 @@ impl HubState {
             }
             let mut queued = queued.drain(..).peekable();
             while queued.peek().is_some() {
+                self.taken.store(queued.len(), Ordering::Relaxed);
                 self.append(&mut queued).await;
             }
+            self.taken.store(0, Ordering::Relaxed);
         }
     }
 
@@ -103,8 +108,7 @@ impl HubState {
             && let Some(QueuedDraft { draft, chain, publisher }) = queued.next()
         {
             if chain.as_ref().is_some_and(DraftChain::has_failed) {
-                // The publisher may have stopped waiting, here and below.
-                let _ = publisher.result.send(Err(PublishError::Skipped));
+                publisher.fail(PublishError::Skipped);
                 continue;
             }
             bytes += self.log.size_of(&draft);
@@ -127,8 +131,7 @@ impl HubState {
             Ok(appended) => self.deliver(appended, publishers),
             Err(error) => {
                 for (publisher, chain) in publishers {
-                    let error = self.failed(error.clone().into(), chain.as_ref());
-                    let _ = publisher.result.send(Err(error));
+                    publisher.fail(self.failed(error.clone().into(), chain.as_ref()));
                 }
             }
         }
@@ -154,7 +157,9 @@ impl HubState {
                     let shown = self.fanout.lock().ring.newest();
                     // The hub may have been created after some arrived.
                     let new = events.into_iter().filter(|event| event.id.sequence > shown);
-                    let frame = |event| Arc::new(Frame::just_published(event, Instant::now()));
+                    let frame = |event| {
+                        Arc::new(Frame::just_published(event, Instant::now(), Trace::default()))
+                    };
                     self.show(&new.map(frame).collect::<Vec<_>>());
                 }
                 SharedChange::Deleting(topic) => self.mark_deleted(topic, Deletion::PENDING),
@@ -259,14 +264,24 @@ impl HubState {
                 Ok(Appended { event, is_duplicate })
                     if is_duplicate || self.shared_changes.is_some() =>
                 {
+                    if let Some(trace) = publisher.trace.get() {
+                        trace.stored(event.id, None);
+                    }
                     Ok(Arc::new(Frame::new(event)))
                 }
                 Ok(Appended { event, .. }) => {
-                    let frame = Arc::new(Frame::just_published(event, publisher.since));
+                    let WaitingPublisher { since, ref trace, .. } = publisher;
+                    let frame = Arc::new(Frame::just_published(event, since, trace.clone()));
                     new.push(Arc::clone(&frame));
                     Ok(frame)
                 }
-                Err(rejected) => Err(self.failed(rejected.into(), chain.as_ref())),
+                Err(rejected) => {
+                    let error = self.failed(rejected.into(), chain.as_ref());
+                    if let Some(trace) = publisher.trace.get() {
+                        trace.failed(&error);
+                    }
+                    Err(error)
+                }
             };
             results.push((publisher.result, result));
         }
@@ -300,6 +315,11 @@ impl HubState {
                         frames.push(Arc::clone(frame));
                     }
                 }
+                if let Some(trace) = frame.trace().get() {
+                    let found = by_topic.get(topic).map_or(&[][..], Vec::as_slice);
+                    let streams = found.iter().map(|channel| channel.subscribers()).sum();
+                    trace.stored(frame.event().id, Some(streams));
+                }
                 ring.push(Arc::clone(frame));
             }
         }
@@ -308,5 +328,81 @@ impl HubState {
             channel.show(frames);
         }
         self.shown.store(newest, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Display, sync::Arc};
+
+    use parking_lot::Mutex;
+
+    use crate::{
+        event::{Draft, IdempotencyKey},
+        hub::{Delivery, Hub, PublishError},
+        id::{Cursor, EventId},
+        notice::TopicEnd,
+        trace::{EventTrace, Trace},
+    };
+
+    /// Notes what it is told.
+    #[derive(Debug, Default)]
+    struct Notes(Mutex<Vec<String>>);
+
+    impl EventTrace for Notes {
+        fn stored(&self, id: EventId, streams: Option<usize>) {
+            self.0.lock().push(format!("{} {streams:?}", id.sequence));
+        }
+
+        fn failed(&self, reason: &dyn Display) {
+            self.0.lock().push(reason.to_string());
+        }
+
+        fn sent(&self, streams: usize) {
+            self.0.lock().push(format!("sent {streams}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn drafts_wait_until_the_log_has_stored_them() {
+        let hub = Hub::in_memory();
+        let draft = || Draft::new("a".parse().unwrap(), "");
+        assert_eq!((hub.waiting_drafts(), hub.queue_capacity()), (0, 1024));
+        // The writer has had no turn yet.
+        let first = hub.enqueue(draft()).await.unwrap();
+        let second = hub.enqueue(draft()).await.unwrap();
+        assert_eq!(hub.waiting_drafts(), 2);
+        first.await.unwrap();
+        second.await.unwrap();
+        assert_eq!(hub.waiting_drafts(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_trace_goes_with_its_event_to_the_readers() {
+        let (hub, notes) = (Hub::in_memory(), Arc::new(Notes::default()));
+        let draft = || {
+            let trace = Trace::new(Arc::clone(&notes) as _);
+            let key = IdempotencyKey { publisher: String::new(), key: "k".to_owned() };
+            Draft { trace, ..Draft::new("a.b".parse().unwrap(), "") }.with_key(key)
+        };
+        let subscribe = |pattern: &str| {
+            hub.subscribe(pattern.parse::<crate::Pattern>().unwrap().into(), Cursor::Now)
+        };
+        let (mut first, _second, _other) = (subscribe("a.b"), subscribe("a.*"), subscribe("b"));
+        hub.publish(draft()).await.unwrap();
+        let Ok(Delivery::Events(batch)) = first.next().await else { panic!() };
+        assert!(batch.is_traced());
+        batch[0].trace().get().unwrap().sent(2);
+        // A duplicate, an event without a trace, and one that fails.
+        hub.publish(draft()).await.unwrap();
+        let untraced = Draft { trace: Trace::default(), key: None, ..draft() };
+        hub.publish(untraced).await.unwrap();
+        let Ok(Delivery::Events(batch)) = first.next().await else { panic!() };
+        assert!(!batch.is_traced());
+        hub.publish(TopicEnd::done("a.b".parse().unwrap()).draft()).await.unwrap();
+        let failed = hub.publish(Draft { key: None, ..draft() }).await;
+        assert!(matches!(failed, Err(PublishError::Rejected(_))));
+        let rejected = "the event was rejected: the topic has ended";
+        assert_eq!(*notes.0.lock(), ["1 Some(2)", "sent 2", "1 None", rejected]);
     }
 }

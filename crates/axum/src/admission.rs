@@ -9,6 +9,7 @@ use waterclock::{
     event_log::{EventLogError, Rejected},
     hub::{DraftChain, Frame, Hub, PublishError, Publishing},
     timestamp::Timestamp,
+    trace::Trace,
 };
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     publish_rate::PublishRate,
     standing::{Asked, StandingPermission},
     state::PublishContext,
+    trace_hook::RequestTrace,
 };
 
 /// A publish that was not accepted. Its event is not in the log, except perhaps for
@@ -285,6 +287,7 @@ pub(crate) struct Grant {
     standing: Option<StandingPermission>,
     /// `None` for an unknown address; all such clients share one rate.
     client: Option<IpAddr>,
+    trace: Option<RequestTrace>,
 }
 
 impl Grant {
@@ -299,8 +302,9 @@ impl Grant {
         let publisher = context.policy.may_publish(request, &topic)?;
         let limits = context.policy.topic_limits(&topic);
         let client = context.policy.client_address(request).map(client_of);
+        let trace = context.traces.as_ref().map(|hook| RequestTrace::new(hook, &request.headers));
         let context = Arc::clone(context);
-        let grant = Self { context, topic, publisher, limits, seen, standing: None, client };
+        let grant = Self { context, topic, publisher, limits, seen, standing: None, client, trace };
         grant.check_expiry()?;
         Ok(grant)
     }
@@ -339,6 +343,10 @@ impl Grant {
     fn rate(&self) -> Option<&PublishRate> {
         let rate = self.limits.publish_rate.as_ref().unwrap_or(&self.context.rate);
         self.publisher.is_rate_limited.then_some(rate)
+    }
+
+    fn begin_trace(&self) -> Trace {
+        self.trace.as_ref().map(|trace| trace.begin(&self.topic)).unwrap_or_default()
     }
 
     fn check_expiry(&self) -> Result<(), PublishRejection> {
@@ -422,7 +430,7 @@ impl Grant {
         self.check_size(&draft.data)?;
         self.check_expiry()?;
         let key = reservation.as_ref().map(|reservation| reservation.key().clone());
-        let draft = Draft { topic: self.topic.clone(), key, ..draft };
+        let draft = Draft { topic: self.topic.clone(), key, trace: self.begin_trace(), ..draft };
         Ok(AdmittedDraft { draft, reservation })
     }
 
@@ -434,7 +442,7 @@ impl Grant {
     ) -> Result<InFlight, PublishRejection> {
         self.check_size(&draft.data)?;
         self.check_expiry()?;
-        let draft = Draft { topic: self.topic.clone(), ..draft };
+        let draft = Draft { topic: self.topic.clone(), trace: self.begin_trace(), ..draft };
         let publishing = self.context.hub.enqueue_in(draft, pieces).await?;
         Ok(InFlight { publishing, reservation: None })
     }
@@ -443,10 +451,13 @@ impl Grant {
     /// have the topic of the grant.
     pub(crate) async fn enqueue_pieces(
         &self,
-        drafts: Vec<Draft>,
+        mut drafts: Vec<Draft>,
         pieces: &DraftChain,
     ) -> Result<impl Iterator<Item = InFlight> + use<>, PublishRejection> {
         self.check_expiry()?;
+        for draft in &mut drafts {
+            draft.trace = self.begin_trace();
+        }
         let publishing = self.context.hub.enqueue_all(drafts, Some(pieces)).await?;
         Ok(publishing.into_iter().map(|publishing| InFlight { publishing, reservation: None }))
     }

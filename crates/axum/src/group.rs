@@ -22,6 +22,7 @@ use tracing::Span;
 use waterclock::{
     hub::{Feed, FeedDelivery, Format, RestingSubscriber, Subscriber},
     pattern::Patterns,
+    trace::Trace,
 };
 
 use crate::{
@@ -123,6 +124,8 @@ pub struct Part {
     events: u64,
     /// Time at which the first event was published.
     published: Option<Instant>,
+    /// The traces of those events that have one.
+    traces: Vec<Trace>,
 }
 
 /// The content of a part.
@@ -326,11 +329,16 @@ impl GroupFeed {
                     // The delay is the clients' choice.
                     Some(_) => None,
                 },
+                traces: if batch.is_traced() {
+                    batch.iter().map(|frame| frame.trace().clone()).collect()
+                } else {
+                    Vec::new()
+                },
             },
             FeedDelivery::End { end, .. } => {
                 let position = self.feed.cursor().to_string();
                 let bytes = self.encoder.notice(end, Some(&position), None);
-                Part { bytes, content, events: 0, published: None }
+                Part { bytes, content, events: 0, published: None, traces: Vec::new() }
             }
         }
     }
@@ -338,7 +346,8 @@ impl GroupFeed {
     fn heartbeat(&self) -> Part {
         let cursor = self.feed.cursor();
         let bytes = heartbeat(&self.context, &self.encoder, Some(&cursor.to_string()), None);
-        Part { bytes, content: Content::Heartbeat(cursor.sequence), events: 0, published: None }
+        let content = Content::Heartbeat(cursor.sequence);
+        Part { bytes, content, events: 0, published: None, traces: Vec::new() }
     }
 
     /// Counts a part that a number of streams has sent.
@@ -346,6 +355,9 @@ impl GroupFeed {
         let metrics = &self.context.metrics;
         metrics.bytes_sent(part.bytes.len() * streams);
         metrics.events_sent_by(streams, part.events, part.published.map(|at| at.elapsed()));
+        for trace in part.traces.iter().filter_map(Trace::get).filter(|_| streams > 0) {
+            trace.sent(streams);
+        }
     }
 }
 

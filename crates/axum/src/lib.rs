@@ -84,6 +84,7 @@ mod state;
 pub mod stop;
 pub mod streams;
 mod subscription;
+mod trace_hook;
 
 use std::{fmt, sync::Arc};
 
@@ -103,6 +104,7 @@ pub use publish_route::PublishRoute;
 pub use standing::{Asked, PolicyChanges, StandingPermission};
 pub use stop::Stop;
 pub use streams::OpenStreams;
+pub use trace_hook::TraceHook;
 pub use waterclock;
 
 #[cfg(feature = "properties")]
@@ -125,6 +127,7 @@ pub struct EventRoutes {
     publish_rate: Arc<PublishRate>,
     keys: KeysInFlight,
     ending_uploads: EndingUploads,
+    traces: Option<TraceHook>,
     started: Instant,
 }
 
@@ -149,6 +152,7 @@ impl EventRoutes {
             publish_rate: Arc::new(PublishRate::new(settings.publish_rate)),
             keys: KeysInFlight::default(),
             ending_uploads: EndingUploads::default(),
+            traces: None,
             started: Instant::now(),
         }
     }
@@ -176,6 +180,12 @@ impl EventRoutes {
     #[must_use]
     pub fn with_policy_changes(self, changes: PolicyChanges) -> Self {
         Self { changes, ..self }
+    }
+
+    /// Traces the events that are published.
+    #[must_use]
+    pub fn with_traces(self, hook: TraceHook) -> Self {
+        Self { traces: Some(hook), ..self }
     }
 
     /// The registry of open streams, for counting them and for waiting until all have ended.
@@ -226,6 +236,7 @@ impl EventRoutes {
 
     fn state(&self) -> RoutesState {
         let this = self.clone();
+        this.metrics.observe(&this.hub);
         let streaming = StreamContext {
             hub: Arc::clone(&this.hub),
             settings: this.settings,
@@ -241,6 +252,7 @@ impl EventRoutes {
             rate: this.publish_rate,
             keys: this.keys,
             ending_uploads: this.ending_uploads,
+            traces: this.traces,
             upload_grace: this.settings.upload_grace,
             body_timeout: this.settings.body_timeout,
             metrics: this.metrics,

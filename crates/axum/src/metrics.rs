@@ -1,7 +1,10 @@
 //! Counters of streams, polls and events, for Prometheus.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,7 @@ use prometheus_client::{
 };
 use strum::{IntoStaticStr, VariantArray};
 use waterclock::{
+    event_log::{Condition, LogSize},
     hub::{Hub, PublishError},
     notice::{GapReason, GoodbyeReason},
 };
@@ -24,6 +28,11 @@ const REPLAY_EVENTS: [f64; 7] = [0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_00
 /// Bucket bounds for the time from a publish to a write, in seconds.
 const SECONDS: [f64; 12] =
     [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0];
+
+/// Bucket bounds for the time of a commit, in seconds. A disk with a cache that survives a power
+/// cut takes less than a millisecond; beyond a second, publishers notice.
+const COMMIT_SECONDS: [f64; 13] =
+    [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 10.0];
 
 /// The counters of the event routes.
 ///
@@ -49,17 +58,37 @@ pub struct StreamMetrics {
     streams_ended: CounterByReason,
     behind_streams: Gauge,
     behind_events: Gauge<u64, AtomicU64>,
+    slow_streams: Gauge,
+    behind_time: Gauge<f64, AtomicU64>,
+    queue: Gauge,
+    queue_max: Gauge,
+    log: LogGauges,
     events_published: Counter,
     publishes_failed: CounterByReason,
     drops_failed: Counter,
     events_damaged: Counter,
     cluster_lag: Gauge<u64, AtomicU64>,
+    cluster_connected: Gauge,
     events_sent: Counter,
     events_skipped: Counter,
     bytes_sent: Counter,
     replay_events: Histogram,
     gaps: CounterByReason,
     publish_to_write: Histogram,
+}
+
+/// The gauges and the histogram of the event log.
+#[derive(Debug)]
+struct LogGauges {
+    readable: Gauge,
+    writable: Gauge,
+    topics: Gauge,
+    events: Gauge,
+    data: Gauge<u64, AtomicU64>,
+    files: Gauge<u64, AtomicU64>,
+    volume: Gauge<u64, AtomicU64>,
+    free: Gauge<u64, AtomicU64>,
+    commits: Histogram,
 }
 
 /// The reason for which a stream ended.
@@ -149,11 +178,17 @@ impl Default for StreamMetrics {
             streams_ended: counters_by_reason(EndReason::VARIANTS.iter().map(Into::into)),
             behind_streams: Gauge::default(),
             behind_events: Gauge::default(),
+            slow_streams: Gauge::default(),
+            behind_time: Gauge::default(),
+            queue: Gauge::default(),
+            queue_max: Gauge::default(),
+            log: LogGauges::new(),
             events_published: Counter::default(),
             publishes_failed: counters_by_reason(PublishError::FAILURES),
             drops_failed: Counter::default(),
             events_damaged: Counter::default(),
             cluster_lag: Gauge::default(),
+            cluster_connected: Gauge::default(),
             events_sent: Counter::default(),
             events_skipped: Counter::default(),
             bytes_sent: Counter::default(),
@@ -195,6 +230,28 @@ impl StreamMetrics {
             "Events that the stream furthest behind has yet to pass",
             self.behind_events.clone(),
         );
+        r.register(
+            "streams_slow",
+            "Event streams that have lacked an event for more than ten seconds",
+            self.slow_streams.clone(),
+        );
+        r.register_with_unit(
+            "lag",
+            "Longest time for which an event stream has lacked an event",
+            Unit::Seconds,
+            self.behind_time.clone(),
+        );
+        r.register(
+            "publish_queue",
+            "Events that wait to be stored in the event log",
+            self.queue.clone(),
+        );
+        r.register(
+            "publish_queue_max",
+            "Number of events beyond which publishers wait for a slot",
+            self.queue_max.clone(),
+        );
+        self.log.register(r);
         r.register("events_published", "Events published", self.events_published.clone());
         r.register(
             "publishes_failed",
@@ -215,6 +272,11 @@ impl StreamMetrics {
             "cluster_lag",
             "Changes in the cluster that this node does not have yet",
             self.cluster_lag.clone(),
+        );
+        r.register(
+            "cluster_connected",
+            "1 if this node receives from its cluster, or has none; or else 0",
+            self.cluster_connected.clone(),
         );
         r.register("events_sent", "Events sent, counted per stream", self.events_sent.clone());
         r.register(
@@ -249,15 +311,28 @@ impl StreamMetrics {
         self.streams_open.set(gauge(streams.count()));
         self.behind_streams.set(gauge(lag.streams));
         self.behind_events.set(lag.events);
+        self.slow_streams.set(gauge(lag.slow));
+        self.behind_time.set(lag.time.as_secs_f64());
+        self.queue.set(gauge(hub.waiting_drafts()));
+        self.queue_max.set(gauge(hub.queue_capacity()));
         self.events_published.inner().store(hub.published(), Ordering::Relaxed);
         for (reason, count) in hub.failed_publishes() {
             let counter = self.publishes_failed.get_or_create(&ReasonLabel { reason });
             counter.inner().store(count, Ordering::Relaxed);
         }
         let condition = hub.condition();
+        self.log.measure(&condition, &hub.log_size());
         self.drops_failed.inner().store(condition.failed_drops, Ordering::Relaxed);
         self.events_damaged.inner().store(condition.damaged_events, Ordering::Relaxed);
         self.cluster_lag.set(condition.lag.unwrap_or_default());
+        self.cluster_connected.set((!condition.is_away).into());
+    }
+
+    /// Measures the commits of the hub's event log from now on. Only the first of several counters
+    /// gets them.
+    pub(crate) fn observe(self: &Arc<Self>, hub: &Hub) {
+        let commits = self.log.commits.clone();
+        hub.observe_commits(move |time| commits.observe(time.as_secs_f64()));
     }
 
     /// Counts a split upload as open until the guard is dropped.
@@ -314,6 +389,70 @@ impl StreamMetrics {
     /// Counts a gap that was announced.
     pub(crate) fn gap(&self, reason: GapReason) {
         self.gaps.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+}
+
+impl LogGauges {
+    fn new() -> Self {
+        Self {
+            readable: Gauge::default(),
+            writable: Gauge::default(),
+            topics: Gauge::default(),
+            events: Gauge::default(),
+            data: Gauge::default(),
+            files: Gauge::default(),
+            volume: Gauge::default(),
+            free: Gauge::default(),
+            commits: Histogram::new(COMMIT_SECONDS),
+        }
+    }
+
+    fn register(&self, r: &mut Registry) {
+        r.register(
+            "log_readable",
+            "1 if the event log can be read, or else 0",
+            self.readable.clone(),
+        );
+        r.register("log_writable", "1 if events can be stored, or else 0", self.writable.clone());
+        r.register("log_topics", "Topics that have events or have ended", self.topics.clone());
+        r.register("log_events", "Events that the event log keeps", self.events.clone());
+        r.register_with_unit("log_data", "Data of these events", Unit::Bytes, self.data.clone());
+        r.register_with_unit(
+            "log_files",
+            "Files of the event log; 0 for one in memory",
+            Unit::Bytes,
+            self.files.clone(),
+        );
+        r.register_with_unit(
+            "log_volume",
+            "Volume of the event log; 0 if it is unknown",
+            Unit::Bytes,
+            self.volume.clone(),
+        );
+        r.register_with_unit(
+            "log_volume_free",
+            "Free room on the volume of the event log",
+            Unit::Bytes,
+            self.free.clone(),
+        );
+        r.register_with_unit(
+            "log_commit",
+            "Time of a commit of new events, with its sync to disk",
+            Unit::Seconds,
+            self.commits.clone(),
+        );
+    }
+
+    fn measure(&self, condition: &Condition, size: &LogSize) {
+        self.readable.set(condition.read_error.is_none().into());
+        self.writable.set(condition.append_error.is_none().into());
+        self.topics.set(gauge(size.topics));
+        self.events.set(gauge(size.events));
+        self.data.set(size.bytes);
+        let disk = size.disk.unwrap_or_default();
+        self.files.set(disk.files);
+        self.volume.set(disk.volume);
+        self.free.set(disk.free);
     }
 }
 

@@ -338,9 +338,15 @@ impl<E: Encoder> Session<E> {
         *events += frames.len() as u64;
         open.passed(self.subscriber.cursor().sequence);
         let published = frames.first().and_then(|frame| frame.published());
-        // Events from before the stream was opened are a replay, whose delay says nothing. That of
-        // events that wait for others is the client's choice.
-        let published = published.filter(|at| at >= opened && self.gathering.is_none());
+        // Events from before the stream was opened are a replay, whose delay says nothing.
+        let published = published.filter(|at| at >= opened);
+        if batch.is_traced() && published.is_some() {
+            for trace in frames.iter().filter_map(|frame| frame.trace().get()) {
+                trace.sent(1);
+            }
+        }
+        // The delay of events that wait for others is the client's choice.
+        let published = published.filter(|_| self.gathering.is_none());
         context.metrics.events_sent(frames.len() as u64, published.map(|at| at.elapsed()));
         if let Some(skipped) = self.subscriber.skipped() {
             context.metrics.events_skipped(skipped - mem::replace(&mut self.skipped, skipped));

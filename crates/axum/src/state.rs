@@ -9,7 +9,7 @@ use waterclock::hub::Hub;
 use crate::{
     ending_uploads::EndingUploads, idempotency::KeysInFlight, limits::Settings,
     metrics::StreamMetrics, policy::Policy, publish_rate::PublishRate, standing::PolicyChanges,
-    stop::Stop, streams::OpenStreams,
+    stop::Stop, streams::OpenStreams, trace_hook::TraceHook,
 };
 
 /// The state of the router.
@@ -40,6 +40,7 @@ pub(crate) struct PublishContext {
     pub(crate) rate: Arc<PublishRate>,
     pub(crate) keys: KeysInFlight,
     pub(crate) ending_uploads: EndingUploads,
+    pub(crate) traces: Option<TraceHook>,
     pub(crate) upload_grace: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) metrics: Arc<StreamMetrics>,

@@ -20,6 +20,13 @@ use crate::{limits::StreamLimits, stop::Stop};
 
 /// Time between the goodbyes of two streams in a shutdown, if the drain time allows it.
 const BETWEEN_GOODBYES: Duration = Duration::from_millis(1);
+/// Time for which a stream may lack an event before it counts as slow: well above the longest
+/// `max_delay`.
+const SLOW: Duration = Duration::from_secs(10);
+/// Maximum number of moments that are remembered of a stream that is behind.
+const MAX_MARKS: usize = 8;
+/// Minimum time between two of these moments.
+const BETWEEN_MARKS: Duration = Duration::from_secs(1);
 /// Share of the drain time over which the goodbyes are spread. The rest is for slow clients.
 const GOODBYES_SHARE: f64 = 0.8;
 
@@ -43,6 +50,8 @@ struct Entries {
     last: u64,
     by_number: HashMap<u64, Position>,
     per_address: HashMap<IpAddr, usize>,
+    /// The streams that were behind at the last measurement, by number.
+    behind: HashMap<u64, Vec<Mark>>,
 }
 
 /// A limit on open streams that is reached.
@@ -69,6 +78,28 @@ impl Position {
     }
 }
 
+/// A moment at which a stream was behind, with the sequence number of its newest event then.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    time: Instant,
+    newest: u64,
+}
+
+/// Forgets the marks that a stream has passed, adds one, and returns the time for which it has
+/// lacked an event at least.
+fn lacking(marks: &mut Vec<Mark>, position: &Position, now: Instant) -> Duration {
+    let passed = position.passed.load(Ordering::Relaxed);
+    marks.retain(|mark| mark.newest > passed);
+    let newest = position.newest.load(Ordering::Relaxed);
+    let is_news = marks.last().is_none_or(|last| {
+        newest > last.newest && now.saturating_duration_since(last.time) >= BETWEEN_MARKS
+    });
+    if is_news && marks.len() < MAX_MARKS {
+        marks.push(Mark { time: now, newest });
+    }
+    marks.first().map_or(Duration::ZERO, |first| now.saturating_duration_since(first.time))
+}
+
 /// The registration of one open stream. Dropping it removes the stream from the registry.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
@@ -85,13 +116,18 @@ pub struct Lag {
     pub streams: usize,
     /// Events of the log, of any topic, that the furthest one has yet to pass.
     pub events: u64,
+    /// Number of streams that have lacked an event for more than ten seconds.
+    pub slow: usize,
+    /// Time for which a stream has lacked an event, at most. It counts from the measurement that
+    /// first found the event missing.
+    pub time: Duration,
 }
 
 impl OpenStreams {
     /// Creates an empty registry.
     pub(crate) fn new(limits: StreamLimits, drain: Duration) -> Self {
-        let (by_number, per_address) = (HashMap::new(), HashMap::new());
-        let entries = Mutex::new(Entries { limits, last: 0, by_number, per_address });
+        let (by_number, per_address, behind) = Default::default();
+        let entries = Mutex::new(Entries { limits, last: 0, by_number, per_address, behind });
         Self(Arc::new(Registry { drain, entries, count: watch::Sender::default() }))
     }
 
@@ -154,14 +190,28 @@ impl OpenStreams {
         began + goodbyes_spread(self.count(), self.0.drain).mul_f64(fastrand::f64())
     }
 
-    /// Measures the lag of the open streams.
+    /// Measures the lag of the open streams. The times are known from repeated measurements: a
+    /// stream lacks an event for as long as it has not passed what it lacked in an earlier one.
     pub fn lag(&self) -> Lag {
-        let entries = self.0.entries.lock();
-        let behind = entries.by_number.values().map(Position::behind).filter(|&events| events > 0);
-        behind.fold(Lag::default(), |lag, events| Lag {
-            streams: lag.streams + 1,
-            events: lag.events.max(events),
-        })
+        let now = Instant::now();
+        let Entries { by_number, behind, .. } = &mut *self.0.entries.lock();
+        let mut lag = Lag::default();
+        let mut still_behind = HashMap::new();
+        for (number, position) in by_number.iter() {
+            let events = position.behind();
+            if events == 0 {
+                continue;
+            }
+            let mut marks = behind.remove(number).unwrap_or_default();
+            let time = lacking(&mut marks, position, now);
+            still_behind.insert(*number, marks);
+            lag.streams += 1;
+            lag.events = lag.events.max(events);
+            lag.slow += usize::from(time > SLOW);
+            lag.time = lag.time.max(time);
+        }
+        *behind = still_behind;
+        lag
     }
 }
 
@@ -275,6 +325,56 @@ mod tests {
         assert_eq!(streams.open(None).unwrap_err(), ReachedLimit::Total);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_slow_while_it_lacks_what_it_lacked_long_ago() {
+        let streams = OpenStreams::new(StreamLimits { total: 4, per_address: 4 }, DRAIN);
+        let newest = Arc::new(AtomicU64::new(10));
+        let stuck = streams.open(Some(A)).unwrap();
+        stuck.set_position(4, Arc::clone(&newest));
+        let steady = streams.open(Some(A)).unwrap();
+        steady.set_position(9, Arc::clone(&newest));
+        let measured = |streams: &OpenStreams| {
+            let Lag { streams, slow, time, .. } = streams.lag();
+            (streams, slow, time.as_secs())
+        };
+        assert_eq!(measured(&streams), (2, 0, 0));
+        // One is behind each time, but by another event each time. The other reads slowly, and
+        // lacks the event 10.
+        for (step, lag) in [(1, 5), (2, 10), (3, 15), (4, 20)] {
+            tokio::time::advance(Duration::from_secs(5)).await;
+            newest.store(10 + step, Ordering::Relaxed);
+            steady.passed(9 + step);
+            stuck.passed(4 + step);
+            assert_eq!(measured(&streams), (2, usize::from(lag > 10), lag));
+        }
+        // It has read what it lacked at first, but not what it has lacked for 15 s.
+        stuck.passed(10);
+        assert_eq!(measured(&streams), (2, 1, 15));
+        stuck.passed(14);
+        assert_eq!(measured(&streams), (1, 0, 0));
+        steady.passed(14);
+        assert_eq!(streams.lag(), Lag::default());
+        assert!(streams.0.entries.lock().behind.is_empty(), "no marks are left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_measurements_need_little_memory() {
+        let streams = OpenStreams::new(StreamLimits { total: 4, per_address: 4 }, DRAIN);
+        let newest = Arc::new(AtomicU64::new(1));
+        let stuck = streams.open(Some(A)).unwrap();
+        stuck.set_position(0, Arc::clone(&newest));
+        for _ in 0..1000 {
+            newest.fetch_add(1, Ordering::Relaxed);
+            streams.lag();
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        assert_eq!(streams.0.entries.lock().behind[&stuck.number()].len(), MAX_MARKS);
+        assert!(streams.lag().time >= Duration::from_secs(99));
+        drop(stuck);
+        streams.lag();
+        assert!(streams.0.entries.lock().behind.is_empty());
+    }
+
     #[test]
     fn lag_counts_streams_and_the_furthest_distance() {
         let streams = OpenStreams::new(StreamLimits { total: 4, per_address: 4 }, DRAIN);
@@ -283,10 +383,11 @@ mod tests {
             (open(&streams, A, 4, 10).unwrap(), open(&streams, A, 6, 10).unwrap());
         let _third = open(&streams, A, 10, 10).unwrap();
         let _of_a_quiet_topic = open(&streams, A, 3, 2).unwrap();
-        assert_eq!(streams.lag(), Lag { streams: 2, events: 6 });
+        let lag = |streams: &OpenStreams| Lag { time: Duration::ZERO, ..streams.lag() };
+        assert_eq!(lag(&streams), Lag { streams: 2, events: 6, ..Lag::default() });
         first.passed(10);
         second.passed(9);
-        assert_eq!(streams.lag(), Lag { streams: 1, events: 1 });
+        assert_eq!(lag(&streams), Lag { streams: 1, events: 1, ..Lag::default() });
     }
 
     #[tokio::test]

@@ -1,11 +1,14 @@
 //! The server's counters, for Prometheus.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
 };
 use strum::{IntoStaticStr, VariantArray};
 use waterclock::hub::Hub;
@@ -101,6 +104,21 @@ impl Metrics {
     /// Registers each metric. Names of counters get the suffix `_total` when they are written.
     fn register(&mut self) {
         let r = &mut self.registry;
+        r.register(
+            "build",
+            "Version of the program",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        // Of a clock before 1970, the time does not matter.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started = Gauge::<f64, AtomicU64>::default();
+        started.set(since.as_secs_f64());
+        r.register_with_unit(
+            "start_time",
+            "Time at which the program started, since 1970",
+            Unit::Seconds,
+            started,
+        );
         r.register("connections_open", "Open connections", self.connections_open.clone());
         r.register(
             "connections_max",

@@ -7,3 +7,5 @@ pub mod metrics;
 pub mod output;
 pub mod service_manager;
 pub mod signals;
+#[cfg(feature = "otlp")]
+pub mod traces;

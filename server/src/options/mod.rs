@@ -250,6 +250,11 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: OutputFormat,
 
+    /// OTLP endpoint of a collector that gets traces of publishes, such as
+    /// `http://127.0.0.1:4318`. The variables of OpenTelemetry apply, such as `OTEL_TRACES_SAMPLER`
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint)]
+    pub otlp_endpoint: Option<reqwest::Url>,
     /// Level of the messages: warn, info, debug, or a list such as `info,hyper=debug`. `RUST_LOG`
     /// takes precedence [default: info]
     #[arg(long, env = "WATERCLOCK_LOG_LEVEL", value_name = "LEVEL")]
@@ -564,6 +569,14 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         .ok()
         .filter(|time| (Duration::from_millis(5)..=Duration::from_hours(24)).contains(time))
         .ok_or("expected a time from 5ms to 24h, such as 500ms, 2s or 1m 30s")
+}
+
+/// Parses the endpoint of a collector.
+#[cfg(feature = "otlp")]
+fn endpoint(text: &str) -> Result<reqwest::Url, String> {
+    let url = text.parse::<reqwest::Url>().ok();
+    let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    url.ok_or_else(|| "it must be an http or https URL, such as http://127.0.0.1:4318".to_owned())
 }
 
 #[cfg(test)]

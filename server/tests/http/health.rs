@@ -101,30 +101,3 @@ async fn metrics_count_streams_events_and_bytes() {
     let left = "waterclock_streams_ended_total{reason=\"client-left\"}";
     assert_eq!(server.metric(left).await, 2);
 }
-
-#[tokio::test]
-async fn the_dashboard_and_the_documentation_name_existing_metrics() {
-    let server = Server::start().await;
-    let metrics = server.get("/metrics").await.rest().await;
-    let is_served = |name: &str| {
-        let name = name.trim_end_matches("_total").trim_end_matches("_bucket");
-        metrics.contains(&format!("# HELP {name} "))
-    };
-    let dashboard = include_str!("../../../docs/grafana.json");
-    let mut names = 0;
-    for (at, _) in dashboard.match_indices("waterclock_") {
-        let name = dashboard[at..].split(|c: char| !c.is_ascii_lowercase() && c != '_').next();
-        assert!(is_served(name.unwrap()), "{name:?}: {metrics}");
-        names += 1;
-    }
-    assert!(names > 10);
-    // The first column of its table of metrics, in backticks.
-    let documentation = include_str!("../../../docs/running.md");
-    let (_, table) = documentation.split_once("| metric ").unwrap();
-    for cell in table.lines().skip(2).filter_map(|row| row.split('|').nth(1)) {
-        for name in cell.split('`').skip(1).step_by(2) {
-            let name = name.split('{').next().unwrap();
-            assert!(is_served(&format!("waterclock_{name}")), "{name}: {metrics}");
-        }
-    }
-}

@@ -19,6 +19,7 @@ mod keys;
 mod load;
 #[cfg(feature = "compare")]
 mod meters;
+mod monitoring;
 mod ndjson;
 mod openapi;
 mod pages;

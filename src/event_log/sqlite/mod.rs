@@ -70,6 +70,7 @@ use super::{
     drops::Dropped,
     entry::{EntryOutcome, Mark, Mirrored, Sequenced, Snapshot},
     retention::Retention,
+    size::{CommitObserver, LogSize},
     store::{
         Appended, Bounds, Condition, EventLog, EventLogError, EventLogFuture, ReadLimit, Rejected,
         TopicFigures,
@@ -175,6 +176,8 @@ impl SqliteLog {
             busy_since: Arc::default(),
             readers: Arc::new(ReaderThreads::start(file.clone()).map_err(folder_error)?),
             mirrored: Arc::default(),
+            disk: Arc::default(),
+            commits: CommitObserver::default(),
         };
         let writer =
             Writer::new(connection, life_file, shared.clone(), reserve, retention, now, dropped);
@@ -552,6 +555,14 @@ impl EventLog for SqliteLog {
 
     fn condition(&self) -> Condition {
         self.condition_at(Instant::now())
+    }
+
+    fn size(&self) -> LogSize {
+        LogSize { disk: Some(*self.shared.disk.lock()), ..self.topics.size() }
+    }
+
+    fn commits(&self) -> Option<&CommitObserver> {
+        Some(&self.shared.commits)
     }
 
     fn stopped(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

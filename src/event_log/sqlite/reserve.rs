@@ -123,13 +123,23 @@ impl Reserve {
         !result.and(removed).is_err_and(|error| is_full(&error))
     }
 
+    /// Current size in bytes.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
     /// Returns the free room in bytes, as far as the system knows.
     pub fn free(&self) -> u64 {
-        let folder = self.file.parent().unwrap_or(&self.file);
-        let Ok(volume) = volume(folder) else { return u64::MAX };
+        self.volume().map_or(u64::MAX, |(_, free)| free)
+    }
+
+    /// Returns the size of the volume and its free room, in bytes, if the system tells it.
+    pub fn volume(&self) -> Option<(u64, u64)> {
+        let volume = volume(self.file.parent().unwrap_or(&self.file)).ok()?;
         // Some file systems keep blocks for root.
-        let blocks = if geteuid().is_root() { volume.f_bfree } else { volume.f_bavail };
-        blocks.saturating_mul(volume.f_frsize)
+        let free = if geteuid().is_root() { volume.f_bfree } else { volume.f_bavail };
+        let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
+        Some((bytes(volume.f_blocks), bytes(free)))
     }
 }
 

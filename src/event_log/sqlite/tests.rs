@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt as _,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -552,6 +555,28 @@ fn a_folder_that_cannot_be_created_is_an_error() {
     fs::write(&file, "").unwrap();
     let opened = SqliteLog::open(&file.join("below"), Retention::default(), || NOW);
     assert!(matches!(opened, Err(OpenError::Folder { .. })));
+}
+
+#[tokio::test]
+async fn commits_and_the_room_on_disk_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    let commits = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&commits);
+    let count = move |time: Duration| {
+        assert!(time > Duration::ZERO);
+        counted.fetch_add(1, Ordering::SeqCst);
+    };
+    log.commits().unwrap().set(count);
+    log.commits().unwrap().set(|_| panic!("only the first observer counts"));
+    append(&log, "ab").await;
+    log.append(vec![draft("a"); 100], NOW).await.unwrap();
+    // Each append is one commit, whatever the number of its events.
+    assert_eq!(commits.load(Ordering::SeqCst), 2);
+    log.probe().await;
+    let disk = log.size().disk.unwrap();
+    assert!(disk.files > fs::metadata(folder.path().join(FILE)).unwrap().len());
+    assert!(disk.free > 0 && disk.free < disk.volume, "{disk:?}");
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ use crate::{
     event_log::{
         entry::{EntryOutcome, Mirrored, Sequenced},
         retention::Retention,
+        size::{CommitObserver, DiskSize},
         store::{Appended, Condition, EventLogError, Rejected},
         topics::{TopicChanges, TopicEntry},
     },
@@ -111,6 +112,9 @@ pub(super) struct Shared {
     pub readers: Arc<ReaderThreads>,
     /// The progress of a mirror; `None` for the log of one process.
     pub mirrored: Arc<Mutex<Option<Mirrored>>>,
+    /// The size of the files, which the writer measures: a volume that hangs stops no one else.
+    pub disk: Arc<Mutex<DiskSize>>,
+    pub commits: CommitObserver,
 }
 
 /// The only connection that writes to the database.
@@ -390,7 +394,8 @@ impl Writer {
         }
         let (TopicChanges { added, forgotten, ends, .. }, newest) = append.finish()?;
         change(&transaction, &results)?;
-        transaction.commit().map_err(FailedAttempt::of_commit)?;
+        let committed = self.shared.commits.time(|| transaction.commit());
+        committed.map_err(FailedAttempt::of_commit)?;
         if !(added.is_empty() && forgotten.is_empty() && ends.is_empty()) {
             self.topic_bytes.set(None);
         }
@@ -474,6 +479,7 @@ impl Writer {
     /// Finds out what works, if nothing has shown it lately.
     fn probe(&mut self) {
         self.probed = Instant::now();
+        self.measure_disk();
         let read_error = self.shared.readers.check().err().map(EventLogError::from);
         let has_failed = {
             let condition = &mut *self.shared.condition.lock();
@@ -488,6 +494,18 @@ impl Writer {
             let result = self.check_append();
             self.report(result.err());
         }
+    }
+
+    /// Measures the files and their volume.
+    fn measure_disk(&self) {
+        let database = &self.life_file.database;
+        let files = ["", "-wal", "-shm"].map(|suffix| files::beside(database, suffix));
+        let files = files.into_iter().chain([self.life_file.path()]);
+        let sizes = files.filter_map(|file| Some(file.metadata().ok()?.len()));
+        let files = sizes.sum::<u64>() + self.reserve.held();
+        // A file system that tells nothing counts as one without a size.
+        let (volume, free) = self.reserve.volume().unwrap_or_default();
+        *self.shared.disk.lock() = DiskSize { files, volume, free };
     }
 
     /// Checks that an append can be expected to succeed.
