@@ -68,7 +68,8 @@ impl AppState {
     ) -> Self {
         let stop = Stop::default();
         let stream_metrics = Arc::new(StreamMetrics::default());
-        let key_metrics = access.load().tokens.as_ref().map(|tokens| tokens.metrics()).unwrap_or_default();
+        let key_metrics =
+            access.load().tokens.as_ref().map(|tokens| tokens.metrics()).unwrap_or_default();
         let events = EventRoutes::with_settings(Arc::clone(&hub), settings)
             .with_policy(access.clone())
             .with_policy_changes(access.changes())
