@@ -37,7 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 use waterclock::{
     clock,
     cluster::{ClusterLog, ClusterStatus, JoinError},
-    event_log::{ImportSource, MemoryLog, Retention, SqliteLog, volume_bytes},
+    event_log::{ImportSource, MemoryLog, SqliteLog},
     hub::Hub,
     id::Epoch,
     timestamp::Timestamp,
@@ -295,8 +295,7 @@ async fn node(
     if options.store == Store::Memory {
         return Err("a node of a cluster keeps its events in a file: leave out --store".into());
     }
-    // The nodes keep the same, whatever the sizes of their volumes.
-    let settings = options.cluster.node(options.retention(u64::MAX), address);
+    let settings = options.cluster.node(options.retention_in(&options.data_dir), address);
     if options.cluster.imports()
         && let Some(source) = ImportSource::open(&options.data_dir).await?
     {
@@ -322,41 +321,14 @@ async fn node(
 }
 
 fn hub(options: &Options) -> Result<Hub, Box<dyn Error>> {
+    let retention = options.retention_in(&options.data_dir);
     Ok(match options.store {
         Store::File => {
-            let retention = retention(options);
             let log = SqliteLog::open(&options.data_dir, retention, Timestamp::now)?;
             Hub::new(log, Timestamp::now)
         }
-        Store::Memory => {
-            let retention = options.retention(u64::MAX);
-            Hub::new(MemoryLog::new(Epoch::random(), retention), Timestamp::now)
-        }
+        Store::Memory => Hub::new(MemoryLog::new(Epoch::random(), retention), Timestamp::now),
     })
-}
-
-/// Returns the retention of a log in a file, and prints if the volume is too small for it.
-fn retention(options: &Options) -> Retention {
-    let volume = volume_bytes(&options.data_dir).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the size of the event log's volume is unknown");
-        u64::MAX
-    });
-    let retention = options.retention(volume);
-    let bytes = retention.bytes;
-    if bytes as u64 > volume - volume / 8 {
-        tracing::warn!(
-            bytes,
-            volume,
-            "--retain-bytes does not fit on the volume of the data folder"
-        );
-    } else if bytes < options.retention(u64::MAX).bytes {
-        tracing::warn!(
-            bytes,
-            volume,
-            "the volume of the data folder is small: the event log keeps half of it"
-        );
-    }
-    retention
 }
 
 /// Serves until a signal arrives or a part fails. The shutdown ends within the drain time, or at a
@@ -472,18 +444,10 @@ async fn run(
 /// Reloads the configuration at each SIGHUP.
 async fn reload_at(mut hangup: Signal, mut reload: ConfigReload) {
     while hangup.recv().await.is_some() {
-        let reloading = task::spawn_blocking(move || {
-            service_manager::reloading("reloading the configuration");
-            reload.run();
-            service_manager::ready("serving");
-            reload
-        });
-        match reloading.await {
-            Ok(done) => reload = done,
-            Err(error) => {
-                return tracing::error!("the configuration is not reloaded any more: {error}");
-            }
-        }
+        // A message may wait for the manager.
+        let _ = task::spawn_blocking(|| service_manager::reloading("reloading")).await;
+        reload.run().await;
+        let _ = task::spawn_blocking(|| service_manager::ready("serving")).await;
     }
 }
 

@@ -4,9 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     mem,
+    path::Path,
 };
 
+use tokio::task;
+use waterclock::event_log::Retention;
+
 use crate::{
+    auth::TokenVerifier,
     config::ConfigProblems,
     ops::output::Output,
     options::{LoadedOptions, Options, OptionsError},
@@ -15,18 +20,24 @@ use crate::{
 
 /// The options that a reload applies. Changes of the others count at the next start. The files of
 /// the certificate are watched, so their content is always reloaded.
-pub const RELOADED: [&str; 12] = [
+pub const RELOADED: [&str; 18] = [
     "public-topic",
     "cors-origin",
     "allowed-host",
     "trusted-proxy",
     "jwt-secret-file",
     "jwt-public-key-file",
+    "jwt-jwks",
+    "jwt-issuer",
     "jwt-audience",
     "require-token",
     "max-publishes",
     "max-streams",
     "max-streams-per-address",
+    "retain-count",
+    "retain-age",
+    "retain-bytes",
+    "max-topics",
     "log-level",
 ];
 
@@ -36,6 +47,8 @@ pub struct ConfigReload {
     arguments: Vec<OsString>,
     /// The options that apply, with those of the last start that no reload changes.
     loaded: LoadedOptions,
+    /// The retention that this server has set.
+    retention: Retention,
     access: AccessReload,
     output: Output,
 }
@@ -55,13 +68,16 @@ impl ConfigReload {
         access: AccessReload,
         output: Output,
     ) -> Self {
-        Self { arguments, loaded, access, output }
+        let options = &loaded.options;
+        // The start has printed warnings.
+        let volume = options.volume(&options.data_dir).unwrap_or(u64::MAX);
+        let retention = options.retention(volume);
+        Self { arguments, loaded, retention, access, output }
     }
 
-    /// Reloads the configuration, and reports the result in the output. Blocks while it reads
-    /// files.
-    pub fn run(&mut self) {
-        match self.apply() {
+    /// Reloads the configuration, and reports the result in the output.
+    pub async fn run(&mut self) {
+        match self.apply().await {
             Ok(AppliedReload { at_next_start }) => {
                 for option in &at_next_start {
                     tracing::warn!(option, "the change of this option counts at the next start");
@@ -83,17 +99,22 @@ impl ConfigReload {
     /// # Errors
     ///
     /// All problems. Nothing has changed then.
-    pub fn apply(&mut self) -> Result<AppliedReload, OptionsError> {
-        let mut loaded = Options::load(self.arguments.clone())?;
-        loaded.check();
-        if loaded.problems.has_errors() {
-            return Err(OptionsError::Config(loaded.problems));
+    pub async fn apply(&mut self) -> Result<AppliedReload, OptionsError> {
+        let (arguments, folder) = (self.arguments.clone(), self.loaded.options.data_dir.clone());
+        let read = task::spawn_blocking(move || read(arguments, &folder)).await;
+        let ReadConfig { mut loaded, tokens, retention } =
+            read.unwrap_or_else(|error| Err(failure(None, error.to_string())))?;
+        // The only step that can fail from here on.
+        if retention != self.retention {
+            let changed = self.access.hub().set_retention(retention.clone()).await;
+            changed.map_err(|why| {
+                let why = format!("the event log has not changed what it keeps: {why}");
+                failure(Some(mem::take(&mut loaded.problems)), why)
+            })?;
+            self.retention = retention;
         }
-        let access = loaded.options.access().map_err(|why| {
-            let mut problems = mem::take(&mut loaded.problems);
-            problems.error_of_option(None, why);
-            OptionsError::Config(problems)
-        })?;
+        let tokens = tokens.map(|tokens| self.access.continue_tokens(tokens));
+        let access = loaded.options.access_with(tokens);
         print(&loaded.problems);
         let at_next_start = changed(&self.loaded.arguments, &loaded.arguments);
         let at_next_start =
@@ -104,6 +125,33 @@ impl ConfigReload {
         self.loaded.options = loaded.options;
         Ok(AppliedReload { at_next_start })
     }
+}
+
+/// A valid configuration that does not apply yet.
+struct ReadConfig {
+    loaded: LoadedOptions,
+    tokens: Option<TokenVerifier>,
+    retention: Retention,
+}
+
+/// Reads and checks the configuration of a server whose event log is in this folder. Blocks.
+fn read(arguments: Vec<OsString>, folder: &Path) -> Result<ReadConfig, OptionsError> {
+    let mut loaded = Options::load(arguments)?;
+    loaded.check();
+    if loaded.problems.has_errors() {
+        return Err(OptionsError::Config(loaded.problems));
+    }
+    let tokens = loaded.options.tokens();
+    let tokens = tokens.map_err(|why| failure(Some(mem::take(&mut loaded.problems)), why))?;
+    let retention = loaded.options.retention_in(folder);
+    Ok(ReadConfig { loaded, tokens, retention })
+}
+
+/// Adds an error to the problems of a configuration.
+fn failure(problems: Option<ConfigProblems>, why: String) -> OptionsError {
+    let mut problems = problems.unwrap_or_default();
+    problems.error_of_option(None, why);
+    OptionsError::Config(problems)
 }
 
 fn print(problems: &ConfigProblems) {

@@ -19,7 +19,7 @@ use super::{
         NotLocal, RequestOrigin, foreign_origin, is_named_origin, is_origin_of, locality,
         requested_host,
     },
-    rule::{Audience, publishers_to, readers_of},
+    rule::{Audience, TopicRule, publishers_to, readers_of},
     token::{InvalidToken, Token, UnknownKey},
 };
 
@@ -66,11 +66,17 @@ impl Caller {
         self.revision != access.revision
     }
 
-    /// The key that the caller's token names, if it is not known and the caller needs a token. The
-    /// newer keys of its issuer may have it.
-    pub fn unknown_key(&self) -> Option<&UnknownKey> {
+    /// The key that the caller's token names, if it is not known and the caller may need a token:
+    /// one that is not local, or has a page of another origin, or any if a rule is for tokens only.
+    /// The newer keys of its issuer may have it.
+    pub fn unknown_key(&self, access: &Access) -> Option<&UnknownKey> {
+        let needs_token = || {
+            let is_for_tokens =
+                |rule: &TopicRule| [rule.read, rule.publish].contains(&Some(Audience::Token));
+            self.trust != Ok(RequestOrigin::Own) || access.rules.iter().any(is_for_tokens)
+        };
         match &self.token {
-            Err(InvalidToken::UnknownKey(unknown)) if self.trust.is_err() => Some(unknown),
+            Err(InvalidToken::UnknownKey(unknown)) if needs_token() => Some(unknown),
             _ => None,
         }
     }

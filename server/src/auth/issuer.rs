@@ -14,7 +14,6 @@ use std::{
 use jsonwebtoken::{Algorithm, AlgorithmFamily, Validation, decode_header};
 use parking_lot::{Mutex, RwLock};
 use reqwest::Url;
-use serde::{Deserialize, Deserializer, de::Error as _};
 use waterclock::{pattern::Pattern, timestamp::Timestamp};
 
 use super::{
@@ -29,7 +28,7 @@ use crate::ops::files::FileStamp;
 /// verification takes time.
 const MAX_TRIED: usize = 16;
 /// Maximum number of patterns in a bound.
-const MAX_BOUNDS: usize = 100;
+pub const MAX_BOUNDS: usize = 100;
 /// Time for which no newer keys are asked for because of a `kid` that was not among the newest.
 const MISSING_FOR: Duration = Duration::from_secs(30);
 /// Maximum number of names of keys that are remembered for that, and of bytes of each.
@@ -37,28 +36,22 @@ const MAX_MISSING: usize = 1000;
 const MAX_NAME: usize = 256;
 
 /// An issuer of tokens, as the options or a table `[[issuer]]` of the configuration set it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IssuerSettings {
     /// Name that tokens must have in `iss`; `None` for tokens with any `iss` or none that is not
     /// another issuer's.
     pub issuer: Option<String>,
     /// JWK Sets.
-    #[serde(deserialize_with = "one_or_more")]
     pub jwks: Vec<JwksPlace>,
     /// Files with a secret each, for HS256.
-    #[serde(deserialize_with = "one_or_more")]
     pub secret_file: Vec<PathBuf>,
     /// Files with public keys, in PEM.
-    #[serde(deserialize_with = "one_or_more")]
     pub public_key_file: Vec<PathBuf>,
     /// Audience that tokens must name in `aud`. Without it, tokens must have no `aud`.
     pub audience: Option<String>,
     /// Upper bound of what tokens permit to publish to; `None` for no bound.
-    #[serde(deserialize_with = "patterns")]
     pub publish: Option<Vec<Pattern>>,
     /// Upper bound of what tokens permit to read; `None` for no bound.
-    #[serde(deserialize_with = "patterns")]
     pub subscribe: Option<Vec<Pattern>>,
 }
 
@@ -68,39 +61,6 @@ impl IssuerSettings {
         let files = [&self.secret_file, &self.public_key_file];
         !self.jwks.is_empty() || files.iter().any(|files| !files.is_empty())
     }
-}
-
-/// Accepts a single value in the place of a list.
-fn one_or_more<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    struct OneOrMore<T>(std::marker::PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for OneOrMore<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a text or a list of texts")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            T::deserialize(serde::de::value::StrDeserializer::new(text)).map(|one| vec![one])
-        }
-
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-            Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(list))
-        }
-    }
-    deserializer.deserialize_any(OneOrMore(std::marker::PhantomData))
-}
-
-fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Pattern>>, D::Error> {
-    let texts: Vec<String> = one_or_more(deserializer)?;
-    let parse = |text: &String| {
-        text.parse().map_err(|why| D::Error::custom(format_args!("{text:?} is {why}")))
-    };
-    texts.iter().map(parse).collect::<Result<_, _>>().map(Some)
 }
 
 /// An issuer that cannot be used.
@@ -322,6 +282,16 @@ impl Issuer {
         keys: Vec<VerificationKey>,
     ) -> Result<(), IssuerError> {
         self.replace_part(self.files.len() + set, keys)
+    }
+
+    /// Uses the keys that a previous issuer has of a set at the same URL, and its refreshes go on
+    /// where those of the previous one are.
+    pub(super) fn continue_set(&self, set: usize, previous: &Self, number: usize) {
+        let keys = previous.parts.lock()[previous.files.len() + number].clone();
+        // Without any refresh, both have the keys of the copy.
+        if previous.sets[number].has_state() && self.replace_set(set, keys).is_ok() {
+            self.sets[set].continue_from(&previous.sets[number]);
+        }
     }
 
     /// Number of the keys of a set.
@@ -795,39 +765,6 @@ mod tests {
                 let token = signers[0].sign(&claims(iss, Value::Null));
                 assert_eq!(tokens.verify(&token, NOW).unwrap_err(), InvalidToken::Issuer);
             }
-        }
-    }
-
-    #[test]
-    fn settings_are_read_as_people_write_them() {
-        let read = |value: Value| serde_json::from_value::<IssuerSettings>(value);
-        let settings = read(json!({
-            "issuer": "https://login.example",
-            "jwks": "https://login.example/keys",
-            "secret-file": ["a", "b"],
-            "public-key-file": "c",
-            "audience": "clock",
-            "publish": "orders.>",
-            "subscribe": [],
-        }));
-        let expected = IssuerSettings {
-            issuer: Some("https://login.example".to_owned()),
-            jwks: vec!["https://login.example/keys".parse().unwrap()],
-            secret_file: vec!["a".into(), "b".into()],
-            public_key_file: vec!["c".into()],
-            audience: Some("clock".to_owned()),
-            publish: Some(vec!["orders.>".parse().unwrap()]),
-            subscribe: Some(Vec::new()),
-        };
-        assert_eq!(settings.unwrap(), expected);
-        for (bad, expected) in [
-            (json!({"jwk": "keys"}), "unknown field `jwk`"),
-            (json!({"jwks": "http://login.example/keys"}), "https URL"),
-            (json!({"publish": ["a..b"]}), "a..b"),
-            (json!({"publish": 7}), "a text or a list of texts"),
-        ] {
-            let error = read(bad.clone()).unwrap_err().to_string();
-            assert!(error.contains(expected), "{bad}: {error}");
         }
     }
 

@@ -8,7 +8,6 @@ use reqwest::{
     header::{ACCEPT, CACHE_CONTROL, HeaderMap},
     redirect::{Attempt, Policy},
 };
-use serde::Deserialize;
 
 use super::key::{InvalidKey, MAX_FILE};
 
@@ -29,8 +28,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 const MAX_RETRY: Duration = Duration::from_mins(1);
 
 /// The place of a JWK Set.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JwksPlace {
     /// A URL: https, or http on this machine.
     Url(Url),
@@ -60,14 +58,6 @@ impl FromStr for JwksPlace {
 
 const EXPECTED: &str = "expected a file or an https URL without a password, such as \
                         https://login.example/keys; http is allowed on this machine only";
-
-impl TryFrom<String> for JwksPlace {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
 
 /// Returns `true` if a URL is of this machine.
 fn is_loopback(url: &Url) -> bool {

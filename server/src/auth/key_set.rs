@@ -7,14 +7,33 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
+use parking_lot::Mutex;
 use reqwest::Url;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     jwks::{FetchKeysError, FetchedKeys, JwksClient},
     key::{self, VerificationKey},
 };
 use crate::ops::{files::write_private, key_metrics::RefreshResult};
+
+/// The state of the refreshes of a set.
+#[derive(Clone)]
+pub(super) struct RefreshState {
+    /// Time at which the next one is due.
+    pub(super) due: Instant,
+    /// Earliest time of the next one.
+    pub(super) earliest: Instant,
+    /// Number of failed refreshes in a row.
+    pub(super) failures: u32,
+    /// The error that was printed last, since a success.
+    pub(super) reported: Option<String>,
+    /// The response in use.
+    pub(super) body: Option<Vec<u8>>,
+}
 
 /// A key set at a URL.
 pub(super) struct KeySet {
@@ -26,6 +45,8 @@ pub(super) struct KeySet {
     demand: Notify,
     /// Result of the last refresh; `None` before the first one has ended.
     last: watch::Sender<Option<RefreshResult>>,
+    /// `None` before the first refresh has ended.
+    state: Mutex<Option<RefreshState>>,
 }
 
 impl KeySet {
@@ -33,7 +54,23 @@ impl KeySet {
         let client = JwksClient::new(&url)?;
         let cache = cache.map(|folder| folder.join(cache_name(&url)));
         let (demand, last) = (Notify::new(), watch::Sender::new(None));
-        Ok(Self { url, client, cache, demand, last })
+        Ok(Self { url, client, cache, demand, last, state: Mutex::default() })
+    }
+
+    /// Continues the refreshes of a previous set with the same URL.
+    pub(super) fn continue_from(&self, previous: &Self) {
+        *self.state.lock() = previous.state.lock().clone();
+        self.last.send_replace(*previous.last.borrow());
+    }
+
+    /// Returns `true` if a refresh has ended.
+    pub(super) fn has_state(&self) -> bool {
+        self.state.lock().is_some()
+    }
+
+    /// Returns the state after the last refresh, if there was one.
+    pub(super) fn state(&self) -> Option<RefreshState> {
+        self.state.lock().clone()
     }
 
     /// Reads the keys of the copy, if there is one.
@@ -68,7 +105,8 @@ impl KeySet {
     }
 
     /// Tells all that wait for a refresh that it has ended.
-    pub(super) fn end_refresh(&self, result: RefreshResult) {
+    pub(super) fn end_refresh(&self, result: RefreshResult, state: RefreshState) {
+        *self.state.lock() = Some(state);
         self.last.send_replace(Some(result));
     }
 

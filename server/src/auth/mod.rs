@@ -47,7 +47,7 @@ pub use caller::{Caller, ReadPermission};
 pub use client_address::TrustedProxy;
 pub(crate) use client_address::client_address;
 pub use error::AuthError;
-pub use issuer::{IssuerError, IssuerSettings};
+pub use issuer::{IssuerError, IssuerSettings, MAX_BOUNDS};
 pub use jwks::JwksPlace;
 pub use key::InvalidKey;
 pub use origin::{AllowedHost, CorsOrigin, NotLocal};

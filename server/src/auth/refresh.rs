@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     issuer::Issuer,
     jwks::{FetchKeysError, FetchedKeys, retry_after},
     key,
-    key_set::KeySet,
+    key_set::{KeySet, RefreshState},
 };
 use crate::ops::key_metrics::{KeyMetrics, RefreshResult};
 
@@ -22,6 +22,12 @@ pub(super) async fn keep_fresh(
     let set = &issuer.sets[number];
     let time = metrics.add_set();
     let mut keeper = Keeper { issuer: &issuer, number, failures: 0, reported: None, body: None };
+    // After a reload, the previous verifier has fetched the set.
+    if let Some(state) = set.state() {
+        wait(set, state.due, state.earliest).await;
+        let RefreshState { failures, reported, body, .. } = state;
+        keeper = Keeper { failures, reported, body, ..keeper };
+    }
     loop {
         let fetched = set.fetch().await;
         let (result, pause) = match fetched.and_then(|fetched| keeper.take(set, fetched)) {
@@ -32,12 +38,19 @@ pub(super) async fn keep_fresh(
             }
         };
         metrics.refreshed(&time, result);
-        set.end_refresh(result);
-        let earliest = Instant::now() + min_interval;
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = set.demanded() => sleep_until(earliest).await,
-        }
+        let (due, earliest) = (Instant::now() + pause, Instant::now() + min_interval);
+        let (failures, reported) = (keeper.failures, keeper.reported.clone());
+        let body = keeper.body.clone();
+        set.end_refresh(result, RefreshState { due, earliest, failures, reported, body });
+        wait(set, due, earliest).await;
+    }
+}
+
+/// Waits until a refresh is due, or demanded.
+async fn wait(set: &KeySet, due: Instant, earliest: Instant) {
+    tokio::select! {
+        () = sleep_until(due) => {}
+        () = set.demanded() => sleep_until(earliest).await,
     }
 }
 

@@ -97,10 +97,27 @@ impl TokenVerifier {
         Self { min_refresh, patience, ..self }
     }
 
-    /// Counts on the counters of a previous verifier, whose place this one takes.
+    /// Counts on these counters.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<KeyMetrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Takes the place of a previous verifier: it counts on the counters of that one, and continues
+    /// the key sets that have the same URLs, without fetching them anew.
     #[must_use]
     pub fn after(self, previous: &Self) -> Self {
-        Self { metrics: previous.metrics(), ..self }
+        for issuer in &*self.issuers {
+            for (number, set) in issuer.sets.iter().enumerate() {
+                let same = previous.issuers.iter().find_map(|other| {
+                    Some((other, other.sets.iter().position(|one| one.url == set.url)?))
+                });
+                if let Some((other, place)) = same {
+                    issuer.continue_set(number, other, place);
+                }
+            }
+        }
+        self.with_metrics(previous.metrics())
     }
 
     /// Begins to refresh the key sets, in tasks that end when the verifier is dropped, and to call

@@ -20,7 +20,7 @@ use super::{
 
 /// The kinds of tables that a file may have. A further kind needs its name here, and code that
 /// reads [`ConfigFile::tables_of`] it.
-pub const TABLES: [&str; 1] = ["rule"];
+pub const TABLES: [&str; 2] = ["rule", "issuer"];
 
 /// Options that a file cannot set.
 const NOT_IN_FILE: [&str; 3] = ["config", "help", "version"];

@@ -110,7 +110,7 @@ impl ConfigProblems {
     }
 
     /// Number of problems.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.list.len()
     }
 }

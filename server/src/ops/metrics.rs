@@ -165,6 +165,11 @@ impl Metrics {
         self.streams.register(r);
     }
 
+    /// The counters of the key sets.
+    pub fn keys(&self) -> Arc<KeyMetrics> {
+        Arc::clone(&self.keys)
+    }
+
     /// Writes all metrics as `OpenMetrics` text.
     pub fn encode(&self, hub: &Hub, streams: &OpenStreams) -> String {
         self.streams.measure(hub, streams);

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs::File,
     path::Path,
+    slice,
     time::{Duration, SystemTime},
 };
 
@@ -12,7 +13,10 @@ use rustix::fs::{Access as FileAccess, access};
 use waterclock::timestamp::Timestamp;
 
 use super::{LoadedOptions, Options, OptionsError, Store};
-use crate::{auth::Audience, config::RuleRetention, net::tls::Tls};
+use crate::{
+    auth::{Audience, TokenVerifier},
+    net::tls::Tls,
+};
 
 /// Time before its end from which on a certificate is reported.
 const EXPIRES_SOON: Duration = Duration::from_hours(24);
@@ -53,25 +57,24 @@ impl LoadedOptions {
         self.check_certificate();
         self.check_files();
         self.check_data_folder();
-        self.check_rules();
-    }
-
-    /// Warns of settings that a reload does not apply.
-    fn check_rules(&mut self) {
-        for rule in &self.options.rules {
-            if rule.retention != RuleRetention::default() {
-                let why =
-                    "rule: retain-count and retain-age are applied at a start, not at a reload";
-                self.problems.warning(Some(rule.line), why);
-            }
-        }
     }
 
     fn check_tokens(&mut self) {
-        let line = ["jwt-secret-file", "jwt-public-key-file", "jwt-audience", "require-token"]
-            .into_iter()
-            .find_map(|name| self.file.line_of(name));
+        let found = self.problems.count();
+        self.check_issuers();
+        let line = [
+            "jwt-secret-file",
+            "jwt-public-key-file",
+            "jwt-jwks",
+            "jwt-issuer",
+            "jwt-audience",
+            "require-token",
+        ]
+        .into_iter()
+        .find_map(|name| self.file.line_of(name));
         match self.options.tokens() {
+            // The reason is one of those above.
+            Err(_) if self.problems.count() > found => {}
             Err(why) => self.problems.error_of_option(line, why),
             Ok(Some(_)) => {}
             Ok(None) => {
@@ -87,6 +90,19 @@ impl LoadedOptions {
                         self.problems.error(rule_line, why);
                     }
                 }
+            }
+        }
+    }
+
+    /// Checks the keys of each issuer of the file, so that each problem has its line.
+    fn check_issuers(&mut self) {
+        for issuer in &self.options.issuers {
+            if let Err(why) = TokenVerifier::open(slice::from_ref(&issuer.settings), None) {
+                self.problems.error(issuer.line, format!("issuer: {why}"));
+            }
+            if issuer.settings.issuer == self.options.jwt_issuer {
+                let why = "issuer: jwt-issuer is the same name: tokens could not be told apart";
+                self.problems.error(issuer.line, why);
             }
         }
     }

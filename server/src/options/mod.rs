@@ -12,9 +12,10 @@ use std::{
     env,
     error::Error,
     ffi::{OsStr, OsString},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -26,7 +27,7 @@ use clap::{
 };
 pub use cluster::ClusterOptions;
 use waterclock::{
-    event_log::{Retention, RetentionRule},
+    event_log::{Retention, RetentionRule, volume_bytes},
     pattern::Pattern,
 };
 use waterclock_axum::{PublishRate, Settings, StreamLimits};
@@ -36,7 +37,8 @@ use crate::{
         Access, AllowedHost, CorsOrigin, IssuerSettings, JwksPlace, TokenVerifier, TrustedProxy,
     },
     config::{
-        self, ConfigFile, ConfigProblems, ConfigRule, ConfigSources, RuleRetention, age, bytes,
+        self, ConfigFile, ConfigIssuer, ConfigProblems, ConfigRule, ConfigSources, RuleRetention,
+        age, bytes,
     },
     diagnose::Diagnose,
     net::tls::Tls,
@@ -203,7 +205,7 @@ pub struct Options {
 
     /// Issuers of tokens, in addition to the one of the options above.
     #[arg(skip)]
-    pub issuers: Vec<IssuerSettings>,
+    issuers: Vec<ConfigIssuer>,
 
     /// Require a token from this machine, too
     #[arg(long, env = "WATERCLOCK_REQUIRE_TOKEN")]
@@ -340,9 +342,10 @@ impl Options {
         let sources = ConfigSources { command: &command, arguments: &arguments, file: &file };
         let merged = sources.merge(&mut problems);
         let rules = config::rules(&file, &mut problems);
+        let issuers = config::issuers(&file, &mut problems);
         match Self::read(merged.clone()) {
             Ok(mut options) => {
-                options.rules = rules;
+                (options.rules, options.issuers) = (rules, issuers);
                 if problems.has_errors() {
                     return Err(OptionsError::Config(problems));
                 }
@@ -432,6 +435,37 @@ impl Options {
         }
     }
 
+    /// The retention of this node's event log, on the volume of `folder`. Prints if the volume is
+    /// small. The nodes of a cluster keep the same, whatever the sizes of their volumes.
+    pub fn retention_in(&self, folder: &Path) -> Retention {
+        let volume = self.volume(folder).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the size of the event log's volume is unknown");
+            u64::MAX
+        });
+        let retention = self.retention(volume);
+        let bytes = retention.bytes;
+        if bytes as u64 > volume - volume / 8 {
+            tracing::warn!(
+                bytes,
+                volume,
+                "--retain-bytes does not fit on the volume of the data folder"
+            );
+        } else if bytes < self.retention(u64::MAX).bytes {
+            tracing::warn!(
+                bytes,
+                volume,
+                "the volume of the data folder is small: the event log keeps half of it"
+            );
+        }
+        retention
+    }
+
+    /// The size of the volume that counts for this node's event log.
+    pub(crate) fn volume(&self, folder: &Path) -> io::Result<u64> {
+        let is_own = self.store == Store::File && self.cluster.nats().is_none();
+        if is_own { volume_bytes(folder) } else { Ok(u64::MAX) }
+    }
+
     /// The certificate, if TLS is to be served.
     ///
     /// # Errors
@@ -486,20 +520,30 @@ impl Options {
     ///
     /// If the key for tokens cannot be read, or is missing.
     pub fn access(&self) -> Result<Access, String> {
-        Ok(Access {
+        Ok(self.access_with(self.tokens()?))
+    }
+
+    /// The rules on who may read and publish, with these keys for tokens.
+    pub(crate) fn access_with(&self, tokens: Option<TokenVerifier>) -> Access {
+        Access {
             public_topics: self.public_topic.clone().into(),
             allowed_hosts: self.allowed_host.clone().into(),
             cors_origins: self.cors_origin.clone().into(),
-            tokens: self.tokens()?.map(Arc::new),
+            tokens: tokens.map(Arc::new),
             is_token_required: self.require_token,
             trusted_proxies: self.trusted_proxy.clone().into(),
             rules: self.rules.iter().map(|rule| rule.access.clone()).collect(),
             publish_rate: Some(Arc::new(PublishRate::new(self.max_publishes))),
             revision: 0,
-        })
+        }
     }
 
-    fn tokens(&self) -> Result<Option<TokenVerifier>, String> {
+    /// The keys for tokens, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot be used, or none is set where one is needed.
+    pub(crate) fn tokens(&self) -> Result<Option<TokenVerifier>, String> {
         let flags = IssuerSettings {
             issuer: self.jwt_issuer.clone(),
             jwks: self.jwt_jwks.clone(),
@@ -509,7 +553,8 @@ impl Options {
             publish: None,
             subscribe: None,
         };
-        let mut issuers = self.issuers.clone();
+        let of_file = self.issuers.iter().map(|issuer| issuer.settings.clone());
+        let mut issuers: Vec<_> = of_file.collect();
         if flags.has_keys() {
             issuers.push(flags);
         } else if flags != IssuerSettings::default() || self.require_token && issuers.is_empty() {

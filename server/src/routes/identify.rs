@@ -25,7 +25,7 @@ pub(super) async fn identify(
 pub(super) async fn add_caller(head: &mut Parts, access: &SharedAccess, hub: &Hub) {
     let access = access.load();
     let mut caller = Caller::identify(head, &access, hub.now());
-    if let (Some(unknown), Some(tokens)) = (caller.unknown_key(), &access.tokens) {
+    if let (Some(unknown), Some(tokens)) = (caller.unknown_key(&access), &access.tokens) {
         // Boxed, since it is rare and its future is large.
         let is_refreshed = Box::pin(tokens.wait_for_keys(unknown)).await;
         if is_refreshed {

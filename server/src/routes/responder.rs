@@ -18,7 +18,7 @@ use waterclock_axum::{Problem, PublishRoute, StreamLimits};
 
 use super::{denials::Denials, headers, identify, refusals, request_check};
 use crate::{
-    auth::{Access, SharedAccess},
+    auth::{Access, SharedAccess, TokenVerifier},
     net::Responder,
     ops::metrics::Metrics,
     state::AppState,
@@ -58,8 +58,29 @@ pub struct AccessReload {
 }
 
 impl AccessReload {
-    /// Applies new rules and limits, to new requests and to open streams.
+    /// Lets new keys for tokens continue what those of the current rules have.
+    pub fn continue_tokens(&self, tokens: TokenVerifier) -> TokenVerifier {
+        match &self.state.access.load().tokens {
+            Some(previous) => tokens.after(previous),
+            None => tokens.with_metrics(self.state.metrics.keys()),
+        }
+    }
+
+    /// The hub of the server.
+    pub fn hub(&self) -> &Hub {
+        &self.state.hub
+    }
+
+    /// Applies new rules and limits, to new requests and to open streams. Their keys for tokens are
+    /// kept current from now on, and those of the previous rules no longer.
+    ///
+    /// # Panics
+    ///
+    /// If it is called outside of a runtime of tokio.
     pub fn apply(&self, access: Access, limits: StreamLimits) {
+        if let Some(tokens) = &access.tokens {
+            tokens.start();
+        }
         self.state.events.streams().set_limits(limits);
         self.state.access.replace(access);
         *self.steps.routing.write() = Arc::new(Routing::new(&self.state));

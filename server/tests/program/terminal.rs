@@ -89,7 +89,7 @@ async fn events_are_published_read_and_listed() {
     assert_eq!(output(&["publish", "keys", "x", "--key=K"], url).await, first);
     assert!(error(&["publish", "keys", "y", "--key=K"], url).await.contains("(status 422)"));
 
-    let lines: String = (0..1000).map(|number| format!("{number}\n")).collect();
+    let lines: String = (0..1000).map(|number: u32| number.to_string() + "\n").collect();
     let arguments = ["publish", "lines", "--lines", "--end", "--outcome=failed", "--reason=why"];
     let published = run_with_input(&arguments, url, &lines).await;
     assert!(published.stdout.starts_with("1000 events\n"), "{}", published.stderr);
@@ -144,7 +144,7 @@ impl Tail {
 async fn two_tails_resume_exactly_after_kill_9() {
     let data = TempDir::new().unwrap();
     let (mut program, address, url) = serve(data.path(), "127.0.0.1:0").await;
-    let lines: String = (0..300).map(|number| format!("{number}\n")).collect();
+    let lines: String = (0..300).map(|number: u32| number.to_string() + "\n").collect();
     let mut tails =
         [Tail::start(&["a", "--since=start"], &url), Tail::start(&["a", "b", "--since=1h"], &url)];
     for round in ["first", "second", "third"] {
@@ -218,7 +218,7 @@ async fn a_lost_answer_publishes_nothing_twice() {
     let tail = output(&["tail", "one", "--since=start", "--limit=1", "--json"], &url).await;
     assert!(tail.contains(id.trim()), "{tail}");
     let lossy = lose_answers(2, address).await;
-    let lines: String = (0..100).map(|number| format!("{number}\n")).collect();
+    let lines: String = (0..100).map(|number: u32| number.to_string() + "\n").collect();
     let published = run_with_input(&["publish", "many", "--lines", "--end"], &lossy, &lines).await;
     assert_eq!(published.code, 0, "{}", published.stderr);
     let read = output_without_messages(&["tail", "many", "--since=start", "--raw"], &url).await;
