@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(due(of.from, at), None);
         assert_eq!(due(of.until - DAY - SECOND, at), None);
         assert_eq!(due(of.until - DAY, at), Some(Trouble::ExpiresSoon));
-        assert_eq!(due(of.until - SECOND, at + DAY - SECOND), None);
+        assert_eq!(due(of.until - SECOND, at + DAY / 2), None);
         assert_eq!(due(of.until - SECOND, at + DAY), Some(Trouble::ExpiresSoon));
         assert_eq!(due(of.until, at + DAY), Some(Trouble::Expired));
         assert_eq!(due(of.until + DAY, at + 2 * DAY), Some(Trouble::Expired));
