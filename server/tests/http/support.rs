@@ -16,7 +16,7 @@ use server::{
     auth::Access,
     limits::Timeouts,
     net::{Capacity, Serving, serve, tls::Tls},
-    routes::responder,
+    routes::{AccessReload, reloadable_responder},
     state::AppState,
 };
 use tokio::{
@@ -71,6 +71,7 @@ pub struct Server {
     /// The hub's time, in milliseconds.
     pub now: Arc<AtomicU64>,
     pub stop: Stop,
+    pub reload: AccessReload,
     pub streams: OpenStreams,
     pub address: SocketAddr,
     pub serving: JoinHandle<()>,
@@ -89,6 +90,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     pub tls: Option<Tls>,
     pub is_direct: bool,
+    /// Replaced rules count for open streams, too.
+    pub is_reloadable: bool,
 }
 
 impl Default for Settings {
@@ -105,6 +108,7 @@ impl Default for Settings {
             timeouts: Timeouts::default(),
             tls: None,
             is_direct: std::env::var_os("ORDINARY_PATH").is_none(),
+            is_reloadable: false,
         }
     }
 }
@@ -163,7 +167,8 @@ impl Server {
             .output_name("waterclock")
             .site_root(concat!(env!("CARGO_MANIFEST_DIR"), "/../public"))
             .build();
-        let state = AppState::new(
+        let new = if settings.is_reloadable { AppState::reloadable } else { AppState::new };
+        let state = new(
             Arc::clone(&hub),
             settings.access,
             waterclock_axum::Settings {
@@ -188,8 +193,9 @@ impl Server {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, responder(state), serving));
-        Self { hub, now, stop, streams, address, serving }
+        let (responder, reload) = reloadable_responder(state);
+        let serving = tokio::spawn(serve(listener, responder, serving));
+        Self { hub, now, stop, reload, streams, address, serving }
     }
 
     /// Publishes a tick of the clock.
