@@ -251,38 +251,42 @@ async fn a_check_reports_all_problems_by_line() {
     assert!(errors.starts_with("c.toml:2: rule: read = \"token\" needs a key"), "{errors}");
 }
 
-/// Returns the number of events of a topic that are kept.
-async fn count_kept(server: &Configured, topic: &str) -> usize {
+/// Publishes to a topic until so many of its events are kept. The others are dropped some time
+/// after they exceed the bound.
+async fn wait_for_kept(server: &Configured, topic: &str, count: usize) {
     let poll = format!("GET /poll?topic={topic}&last_event_id=earliest HTTP/1.0\r\n\r\n");
-    rest(request(server.address, &poll).await).await.matches("\"data\":\"x\"").count()
+    let reached = async {
+        loop {
+            let published = server.publish(topic, "x", "").await;
+            assert!(published.starts_with("HTTP/1.0 201"), "{published}");
+            let answer = rest(request(server.address, &poll).await).await;
+            if answer.matches("\"data\":\"x\"").count() == count {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, reached).await.unwrap_or_else(|_| panic!("{topic}: {count}"));
 }
 
 #[tokio::test]
 async fn a_reload_changes_what_is_kept_of_the_topics() {
-    let mut server = Configured::start("retain-count = 4\n").await;
-    for topic in ["t", "u"] {
-        for _ in 0..5 {
-            server.publish(topic, "x", "").await;
-        }
-        assert_eq!(count_kept(&server, topic).await, 4, "{topic}");
-    }
+    let mut server = Configured::start("retain-count = 6\n").await;
+    wait_for_kept(&server, "t", 6).await;
+    wait_for_kept(&server, "u", 6).await;
     let rule = "[[rule]]\ntopics = 't'\nretain-count = 2\n";
     // An error elsewhere changes nothing.
-    let messages = server.reload(&format!("retain-count = 3\nmax-streams = -1\n{rule}")).await;
+    let messages = server.reload(&format!("retain-count = 4\nmax-streams = -1\n{rule}")).await;
     assert!(messages.contains("was not reloaded, nothing has changed"), "{messages}");
-    assert_eq!(count_kept(&server, "t").await, 4);
-    let messages = server.reload(&format!("retain-count = 3\nmax-topics = 2\n{rule}")).await;
+    wait_for_kept(&server, "t", 6).await;
+    let messages = server.reload(&format!("retain-count = 4\nmax-topics = 2\n{rule}")).await;
     assert!(messages.contains("was reloaded") && !messages.contains("next start"), "{messages}");
-    assert_eq!((count_kept(&server, "t").await, count_kept(&server, "u").await), (2, 3));
+    wait_for_kept(&server, "t", 2).await;
+    wait_for_kept(&server, "u", 4).await;
     let refused = server.publish("third", "x", "").await;
     assert!(refused.starts_with("HTTP/1.0 507"), "{refused}");
-    server.reload("retain-count = 6\n").await;
-    for _ in 0..7 {
-        server.publish("t", "x", "").await;
-    }
-    assert_eq!(count_kept(&server, "t").await, 6);
-    let added = server.publish("third", "x", "").await;
-    assert!(added.starts_with("HTTP/1.0 201"), "{added}");
+    server.reload("retain-count = 8\n").await;
+    wait_for_kept(&server, "t", 8).await;
+    wait_for_kept(&server, "third", 8).await;
 }
 
 #[tokio::test]
