@@ -278,7 +278,7 @@ async fn a_reload_changes_what_is_kept_of_the_topics() {
     let messages = server.reload(&format!("retain-count = 4\nmax-streams = -1\n{rule}")).await;
     assert!(messages.contains("was not reloaded, nothing has changed"), "{messages}");
     wait_for_kept(&server, "t", 6).await;
-    let messages = server.reload(&format!("retain-count = 4\nmax-topics = 2\n{rule}")).await;
+    let messages = server.reload(&format!("retain-count = 4\nmax-topics = 1\n{rule}")).await;
     assert!(messages.contains("was reloaded") && !messages.contains("next start"), "{messages}");
     wait_for_kept(&server, "t", 2).await;
     wait_for_kept(&server, "u", 4).await;
