@@ -59,7 +59,7 @@ impl KeySet {
 
     /// Continues the refreshes of a previous set with the same URL.
     pub(super) fn continue_from(&self, previous: &Self) {
-        self.state.lock().clone_from(&previous.state.lock());
+        *self.state.lock() = previous.state();
         self.last.send_replace(*previous.last.borrow());
     }
 

@@ -137,6 +137,15 @@ fn the_example_of_the_documentation_is_valid_and_names_every_option() {
     for name in crate::config::RULE_NAMES.map(str::to_owned) {
         assert!(is_named(&name), "docs/config.toml lacks {name} in a rule");
     }
+    for name in crate::config::ISSUER_NAMES.map(str::to_owned) {
+        assert!(is_named(&name), "docs/config.toml lacks {name} in an issuer");
+    }
+    // So are the issuers that are shown.
+    let (_, issuers) = EXAMPLE.split_once("# --- Issuers of tokens").unwrap();
+    let (issuers, _) = issuers.split_once("# --- Rules").unwrap();
+    let (_, issuers) = issuers.split_once("[reload]").unwrap();
+    let issuers = TestFile::with(&issuers.replace("\n# ", "\n")).load(&[]).unwrap();
+    assert_eq!(issuers.file.tables_of("issuer").count(), 2);
     // Options that are shown without being set are valid, too.
     let shown = EXAMPLE.lines().filter_map(|line| {
         let line = line.strip_prefix("# ")?;

@@ -17,15 +17,17 @@ use jsonwebtoken::{
 };
 use rcgen::{KeyPair, PKCS_ED25519};
 use serde_json::json;
-use server::auth::{Access, IssuerSettings, JwksPlace, TokenVerifier};
+use server::auth::{Access, Audience, IssuerSettings, JwksPlace, TokenVerifier};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+use waterclock_axum::StreamLimits;
 
 use crate::{
-    support::{DEADLINE, REMOTE, Server},
+    reload,
+    support::{DEADLINE, REMOTE, Server, Settings},
     tokens::{bearer, now},
 };
 
@@ -401,4 +403,54 @@ async fn a_redirect_is_followed_on_the_same_host_only() {
     let server = issuer.server(None, NEVER, DEADLINE).await;
     assert_eq!(publish_status(&server, &signer.token()).await, 503);
     assert_eq!(issuer.requests(), 4, "three redirects");
+}
+
+#[tokio::test]
+async fn a_reload_while_the_issuer_is_away_loses_no_key_and_fetches_nothing() {
+    let signer = Signer::new("a");
+    let issuer = IssuerServer::start(Answer::Set(set(&[&signer]))).await;
+    let of_issuer =
+        IssuerSettings { jwks: vec![issuer.url().parse().unwrap()], ..IssuerSettings::default() };
+    let open = |settings: &[IssuerSettings]| {
+        let tokens = TokenVerifier::open(settings, None).unwrap();
+        tokens.with_refresh_times(NEVER, DEADLINE)
+    };
+    let tokens = Arc::new(open(std::slice::from_ref(&of_issuer)));
+    tokens.start();
+    let access = Access { tokens: Some(Arc::clone(&tokens)), ..Access::default() };
+    let settings = Settings { access, is_reloadable: true, ..Settings::default() };
+    let server = Server::start_with(settings).await;
+    assert_eq!(publish_status(&server, &signer.token()).await, 201);
+    let mut stream = server.get_with_token(&signer.token(), "/events?topic=t").await;
+    assert_eq!(stream.message().await.name, "hello");
+    let (requests, old) = (issuer.requests(), Arc::downgrade(&tokens));
+    assert_eq!(requests, 1);
+    drop((issuer, tokens));
+
+    // With another issuer in front of it.
+    let named = IssuerSettings { issuer: Some("other".to_owned()), ..of_issuer.clone() };
+    let tokens = Some(Arc::new(server.reload.continue_tokens(open(&[named, of_issuer]))));
+    let limits = StreamLimits { total: 9, per_address: 9 };
+    server.reload.apply(Access { tokens, ..Access::default() }, limits);
+    assert!(old.upgrade().is_none(), "the tasks of the old one end");
+    assert_eq!(publish_status(&server, &signer.token()).await, 201);
+    while stream.message().await.data != "x" {}
+    assert_eq!(server.streams.count(), 1);
+    assert_eq!(server.metric(&refreshes("ok")).await, 1);
+    assert_eq!(server.metric(&refreshes("failed")).await, 0);
+}
+
+#[tokio::test]
+async fn a_local_request_waits_for_keys_if_a_rule_is_for_tokens() {
+    let signer = Signer::new("a");
+    let issuer = IssuerServer::start(Answer::Set(set(&[&signer]))).await;
+    let settings =
+        IssuerSettings { jwks: vec![issuer.url().parse().unwrap()], ..IssuerSettings::default() };
+    let tokens = TokenVerifier::open(&[settings], None).unwrap();
+    let tokens = Arc::new(tokens.with_refresh_times(SOON, DEADLINE));
+    tokens.start();
+    let access = Access { tokens: Some(tokens), ..reload::rule(Audience::Token) };
+    let server = Server::with_access(access).await;
+    let local = format!("Authorization: Bearer {}\r\n", signer.token());
+    assert_eq!(server.post("t", &local, b"x").await.status(), 201);
 }

@@ -29,6 +29,7 @@ mod probe;
 mod publish;
 mod readers;
 mod refusals;
+mod reload;
 mod resting;
 mod routes;
 mod stopping;

@@ -17,7 +17,7 @@ use server::{
     limits::Timeouts,
     net::{Capacity, Serving, serve, tls::Tls},
     ops::metrics::Metrics,
-    routes::responder,
+    routes::{AccessReload, reloadable_responder},
     state::AppState,
 };
 use tokio::{
@@ -72,6 +72,7 @@ pub struct Server {
     /// The hub's time, in milliseconds.
     pub now: Arc<AtomicU64>,
     pub stop: Stop,
+    pub reload: AccessReload,
     pub streams: OpenStreams,
     pub metrics: Arc<Metrics>,
     pub address: SocketAddr,
@@ -92,6 +93,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     pub listen: SocketAddr,
     pub is_direct: bool,
+    /// Replaced rules count for open streams, too.
+    pub is_reloadable: bool,
 }
 
 impl Default for Settings {
@@ -109,6 +112,7 @@ impl Default for Settings {
             tls: None,
             listen: "127.0.0.1:0".parse().unwrap(),
             is_direct: std::env::var_os("ORDINARY_PATH").is_none(),
+            is_reloadable: false,
         }
     }
 }
@@ -167,7 +171,8 @@ impl Server {
             .output_name("waterclock")
             .site_root(concat!(env!("CARGO_MANIFEST_DIR"), "/../public"))
             .build();
-        let state = AppState::new(
+        let new = if settings.is_reloadable { AppState::reloadable } else { AppState::new };
+        let state = new(
             Arc::clone(&hub),
             settings.access,
             waterclock_axum::Settings {
@@ -194,8 +199,9 @@ impl Server {
         let listener = TcpListener::bind(settings.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Arc::clone(&state.metrics);
-        let serving = tokio::spawn(serve(listener, responder(state), serving));
-        Self { hub, now, stop, streams, metrics, address, serving }
+        let (responder, reload) = reloadable_responder(state);
+        let serving = tokio::spawn(serve(listener, responder, serving));
+        Self { hub, now, stop, reload, streams, metrics, address, serving }
     }
 
     /// Publishes a tick of the clock.

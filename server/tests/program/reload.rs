@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -233,8 +234,85 @@ async fn a_check_reports_all_problems_by_line() {
     let (code, of_start) = run_to_end(&["--config", &path], &[]).await;
     let of_start = of_start.replace(&format!("{}/", folder.path().display()), "");
     assert_eq!((code, of_start), (2, errors));
+    // A folder that cannot be written, unless this user may write everything.
+    let closed = folder.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
+    if fs::write(closed.join("probe"), "").is_err() {
+        let (code, errors) = check(&format!("data-dir = '{}/d'\n", closed.display()), &[]).await;
+        assert_eq!(code, 2);
+        assert!(errors.starts_with("c.toml:1: data-dir: the data folder cannot be"), "{errors}");
+    }
+    let (code, errors) = check(&format!("\ndata-dir = '{path}/d'\n"), &[]).await;
+    assert_eq!((code, &*errors), (2, "c.toml:2: data-dir: c.toml is no folder\n"));
     let (code, errors) =
         check("store = 'memory'\n[[rule]]\ntopics = 'a'\nread = 'token'", &[]).await;
     assert_eq!(code, 2);
     assert!(errors.starts_with("c.toml:2: rule: read = \"token\" needs a key"), "{errors}");
+}
+
+/// Publishes to a topic until so many of its events are kept. The others are dropped some time
+/// after they exceed the bound.
+async fn wait_for_kept(server: &Configured, topic: &str, count: usize) {
+    let poll = format!("GET /poll?topic={topic}&last_event_id=earliest HTTP/1.0\r\n\r\n");
+    let reached = async {
+        loop {
+            let published = server.publish(topic, "x", "").await;
+            assert!(published.starts_with("HTTP/1.0 201"), "{published}");
+            let answer = rest(request(server.address, &poll).await).await;
+            if answer.matches("\"data\":\"x\"").count() == count {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, reached).await.unwrap_or_else(|_| panic!("{topic}: {count}"));
+}
+
+#[tokio::test]
+async fn a_reload_changes_what_is_kept_of_the_topics() {
+    let mut server = Configured::start("retain-count = 6\n").await;
+    wait_for_kept(&server, "t", 6).await;
+    wait_for_kept(&server, "u", 6).await;
+    let rule = "[[rule]]\ntopics = 't'\nretain-count = 2\n";
+    // An error elsewhere changes nothing.
+    let messages = server.reload(&format!("retain-count = 4\nmax-streams = -1\n{rule}")).await;
+    assert!(messages.contains("was not reloaded, nothing has changed"), "{messages}");
+    wait_for_kept(&server, "t", 6).await;
+    let messages = server.reload(&format!("retain-count = 4\nmax-topics = 1\n{rule}")).await;
+    assert!(messages.contains("was reloaded") && !messages.contains("next start"), "{messages}");
+    wait_for_kept(&server, "t", 2).await;
+    wait_for_kept(&server, "u", 4).await;
+    let refused = server.publish("third", "x", "").await;
+    assert!(refused.starts_with("HTTP/1.0 507"), "{refused}");
+    server.reload("retain-count = 8\n").await;
+    wait_for_kept(&server, "t", 8).await;
+    wait_for_kept(&server, "third", 8).await;
+}
+
+#[tokio::test]
+async fn a_reload_adds_and_removes_an_issuer() {
+    let mut server = Configured::start("").await;
+    let file = server.folder.path().join("shop");
+    fs::write(&file, NEW_SECRET).unwrap();
+    let claims = json!({"exp": 9_999_999_999_u64, "iss": "shop", "publish": [">"]});
+    let key = EncodingKey::from_secret(NEW_SECRET.as_bytes());
+    let token = jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap();
+    let headers = format!("Via: x\r\nAuthorization: Bearer {token}\r\n");
+    let issuer = format!(
+        "[[issuer]]\nissuer = 'shop'\nsecret-file = '{}'\npublish = 'shop.>'\n",
+        file.display()
+    );
+    for (config, of_shop, of_others) in [("", 401, 401), (&*issuer, 201, 403), ("", 401, 401)] {
+        let messages = server.reload(config).await;
+        assert!(messages.contains("the configuration was reloaded"), "{messages}");
+        for (topic, status) in [("shop.a", of_shop), ("other", of_others)] {
+            let answer = server.publish(topic, "x", &headers).await;
+            assert!(answer.starts_with(&format!("HTTP/1.0 {status}")), "{config}: {answer}");
+        }
+        let by_option = format!("Via: x\r\n{}", self::token(OLD_SECRET));
+        let by_option = server.publish("t", "x", &by_option).await;
+        assert!(by_option.starts_with("HTTP/1.0 201"), "{by_option}");
+    }
+    let messages = server.reload("[[issuer]]\nissuer = 'shop'\nsecret-file = '/nowhere/s'\n").await;
+    assert!(messages.contains("c.toml:2: issuer: /nowhere/s cannot be read"), "{messages}");
 }
