@@ -49,6 +49,7 @@ impl AgeMarks {
     }
 
     /// Changes the maximum age. The marks so far stay as far apart as they are.
+    #[cfg(feature = "sqlite")]
     pub fn set_max_age(&mut self, max_age: Duration) {
         self.max_age = max_age;
     }

@@ -16,6 +16,7 @@ const NOW: Timestamp = Timestamp::from_millis(10_000_000);
 
 /// A log under test.
 struct TestLog {
+    name: &'static str,
     log: Box<dyn EventLog>,
     #[cfg(feature = "sqlite")]
     sqlite: Option<(std::sync::Arc<SqliteLog>, tempfile::TempDir)>,
@@ -24,6 +25,7 @@ struct TestLog {
 impl TestLog {
     fn memory(retention: Retention) -> Self {
         Self {
+            name: "MemoryLog",
             log: Box::new(MemoryLog::new(Epoch::new(1), retention)),
             #[cfg(feature = "sqlite")]
             sqlite: None,
@@ -34,7 +36,7 @@ impl TestLog {
     fn sqlite(retention: Retention) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = std::sync::Arc::new(SqliteLog::open(folder.path(), retention, || NOW).unwrap());
-        Self { log: Box::new(std::sync::Arc::clone(&log)), sqlite: Some((log, folder)) }
+        Self::of_sqlite(log, folder)
     }
 
     #[cfg(feature = "sqlite")]
@@ -45,24 +47,22 @@ impl TestLog {
         let folder = folder();
         let now = move || Timestamp::from_millis(clock.load(std::sync::atomic::Ordering::SeqCst));
         let log = std::sync::Arc::new(SqliteLog::open(folder.path(), retention, now).unwrap());
-        Self { log: Box::new(std::sync::Arc::clone(&log)), sqlite: Some((log, folder)) }
+        Self::of_sqlite(log, folder)
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn of_sqlite(log: std::sync::Arc<SqliteLog>, folder: tempfile::TempDir) -> Self {
+        let shared = Box::new(std::sync::Arc::clone(&log));
+        Self { name: "SqliteLog", log: shared, sqlite: Some((log, folder)) }
     }
 
     /// Creates a log of each kind.
     fn all(retention: Retention) -> Vec<Self> {
         vec![
-            Self::memory(retention.clone()),
             #[cfg(feature = "sqlite")]
-            Self::sqlite(retention),
+            Self::sqlite(retention.clone()),
+            Self::memory(retention),
         ]
-    }
-
-    fn name(&self) -> &'static str {
-        #[cfg(feature = "sqlite")]
-        if self.sqlite.is_some() {
-            return "SqliteLog";
-        }
-        "MemoryLog"
     }
 
     async fn append_drafts(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, Rejected>> {
@@ -903,7 +903,7 @@ async fn compare_with_filter(steps: &[(u8, usize, u64)], retentions: &[Retention
         };
         let expected: Vec<_> = kept.iter().map(|(_, sequence, _)| *sequence).collect();
         for log in &logs {
-            assert_eq!(log.read(">", 0, 999).await, expected, "{} {retention:?}", log.name());
+            assert_eq!(log.read(">", 0, 999).await, expected, "{} {retention:?}", log.name);
             for (topic, sequence, _) in &dropped_before {
                 let is_gone = !expected.contains(sequence);
                 assert_eq!(log.dropped(topic.as_str()) >= *sequence, is_gone);
