@@ -284,8 +284,8 @@ impl Issuer {
         self.replace_part(self.files.len() + set, keys)
     }
 
-    /// Uses the keys that a previous issuer has of a set at the same URL, and its refreshes go on
-    /// where those of the previous one are.
+    /// Takes over the keys of a previous issuer's set at the same URL, and continues its schedule
+    /// of refreshes.
     pub(super) fn continue_set(&self, set: usize, previous: &Self, number: usize) {
         let keys = previous.parts.lock()[previous.files.len() + number].clone();
         // Without any refresh, both have the keys of the copy.

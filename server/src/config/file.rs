@@ -90,7 +90,7 @@ impl ConfigFile {
             problems.error(line_of(text.as_bytes(), at), format!("not TOML: {}", error.message()));
         }
         if !errors.is_empty() {
-            // What the parser has made of the rest is a guess.
+            // After a syntax error, the parser only guesses the rest.
             return Self::default();
         }
         let mut file = Self::default();

@@ -12,9 +12,9 @@ use tokio::net;
 pub struct InheritedSockets(Vec<TcpListener>);
 
 impl InheritedSockets {
-    /// Takes the sockets that `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` announce. There are
-    /// none if the variables are missing or meant for another process. Must be called once, before
-    /// there are threads, because it removes the variables.
+    /// Takes the sockets that `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` announce. If the
+    /// variables are missing or meant for another process, there are no sockets. Must be called
+    /// once, before there are threads, because it removes the variables.
     ///
     /// # Errors
     ///

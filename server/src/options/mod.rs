@@ -189,8 +189,8 @@ pub struct Options {
     )]
     jwt_public_key_file: Vec<PathBuf>,
 
-    /// JSON Web Key Set with public keys for tokens: a file, or the https URL of the issuer's,
-    /// which is fetched again as its keys change. May be repeated
+    /// JSON Web Key Set with public keys for tokens: a file, or the https URL of an issuer. The
+    /// server fetches it again when its keys change. May be repeated
     #[arg(long, env = "WATERCLOCK_JWT_JWKS", value_name = "URL_OR_FILE", value_delimiter = ',')]
     jwt_jwks: Vec<JwksPlace>,
 

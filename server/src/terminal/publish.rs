@@ -261,7 +261,7 @@ impl Publisher<'_> {
                 None => read_lines(input(options.file.as_deref())?),
             };
         let mut published = 0;
-        // What has arrived together is published together.
+        // Lines that have arrived together are published together.
         let mut arrived = Vec::new();
         while lines.recv_many(&mut arrived, MAX_LINES).await > 0 {
             let mut batch = Vec::new();

@@ -100,7 +100,7 @@ fn write_new(files: &[(&Path, u32, &str)]) -> Result<(), TokenToolError> {
     for (written, (file, mode, content)) in files.iter().enumerate() {
         if let Err(error) = write_one(file, *mode, content) {
             for (file, ..) in &files[..written] {
-                // What cannot be removed stays as a key that nobody uses.
+                // A file that cannot be removed has a key that nobody uses.
                 let _ = fs::remove_file(file);
             }
             return Err(error);

@@ -104,8 +104,8 @@ impl Writer {
         Ok(EntryOutcome::Begun)
     }
 
-    /// Changes the retention. What exceeds the new one is dropped at the next place in the order
-    /// where all nodes do so.
+    /// Changes the retention. The events that exceed it are dropped at the next place in the order
+    /// at which every node tidies up.
     fn apply_retain(
         &mut self,
         step: EntryStep<'_>,
