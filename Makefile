@@ -55,10 +55,10 @@ unit: setup-unit ## Run the unit, property and integration tests, those of the s
 export E2E
 # Single groups of tests use the program of `make build`.
 quick := WATERCLOCK_BINARY=$(CURDIR)/$(program)
-e2e: setup-test build ## Run the tests in Chromium and Firefox (9 minutes), or some: E2E="tabs -g 'a name'"
+e2e: setup-test build ## Run the tests in Chromium and Firefox (16 minutes), or some: E2E="tabs -g 'a name'"
 	@$(quick) scripts/test.sh e2e
 
-test: setup-test dist ## Run all of these with the program of `make dist`, public clients, and the tests behind proxies (20 minutes)
+test: setup-test dist ## Run all of these with the program of `make dist`, public clients, and the tests behind proxies (55 minutes on a new machine)
 	@scripts/test.sh
 
 test-clients: setup-test build ## Run public clients and the examples against the server, and compare with docs/clients.md (3 minutes)
@@ -79,12 +79,12 @@ SECONDS ?= 20
 fuzz: setup-build ## Fuzz the parsers, each for SECONDS=20 (libFuzzer, or else proptest)
 	scripts/fuzz.sh $(SECONDS)
 
-build: setup-build target/run/.built ## Build what `make run` serves, and print the size of the first load of each page (4 minutes the first time)
+build: setup-build target/run/.built ## Build what `make run` serves, and print the size of the first load of each page (some minutes the first time)
 	@node scripts/size.mjs $(program)
 
 dist: setup-dist target/dist/.built ## Build one static file with the pages inside, licences, man pages and more into target/dist (8 minutes the first time)
 
-dist-check: dist ## Build the same in another folder, and compare the bytes (10 minutes)
+dist-check: dist ## Build the same in another folder, and compare the bytes (as long as the first)
 	@scripts/dist.sh check
 
 deb: dist ## Build the Debian package target/dist/waterclock_VERSION_ARCH.deb from the program of `make dist`
