@@ -10,6 +10,7 @@ use reqwest::{
 };
 
 use super::key::{InvalidKey, MAX_FILE};
+use crate::ops::http_client::http_client;
 
 /// Timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -101,15 +102,15 @@ pub(super) struct JwksClient(Client);
 impl JwksClient {
     /// Creates the client for one URL.
     pub(super) fn new(url: &Url) -> reqwest::Result<Self> {
-        let mut client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .redirect(Policy::custom(redirect))
-            .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(url) {
-            client = client.no_proxy();
-        }
-        client.build().map(Self)
+        let options = || {
+            let client = Client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .timeout(REQUEST_TIMEOUT)
+                .redirect(Policy::custom(redirect))
+                .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")));
+            if is_loopback(url) { client.no_proxy() } else { client }
+        };
+        http_client(options, &[]).map(Self)
     }
 
     /// Fetches the set, of at most [`MAX_FILE`] bytes.

@@ -8,6 +8,8 @@ use std::{
 use clap::Args;
 use reqwest::{Certificate, Client, ClientBuilder, Url, header::HeaderValue};
 
+use crate::ops::http_client::http_client;
+
 /// Maximum size of a file with a token or certificates, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -61,17 +63,12 @@ impl Credentials {
         }
     }
 
-    /// Makes a client that trusts the certificates of the file, and those of the system. A system
-    /// that has none, such as an empty container, must not keep it from plain HTTP.
+    /// Makes a client that trusts the certificates of the file, and those of the system.
     pub(crate) fn client(
         &self,
         options: impl Fn() -> ClientBuilder,
     ) -> Result<Client, CredentialsError> {
-        let certificates = self.certificates()?;
-        let client = options().tls_certs_merge(certificates.clone()).build();
-        client
-            .or_else(|_| options().tls_certs_only(certificates).build())
-            .map_err(CredentialsError::Client)
+        http_client(options, &self.certificates()?).map_err(CredentialsError::Client)
     }
 
     fn certificates(&self) -> Result<Vec<Certificate>, CredentialsError> {
