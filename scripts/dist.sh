@@ -55,9 +55,8 @@ export "CARGO_TARGET_${variable}_RUSTFLAGS=${short[*]}" "CFLAGS_${target//-/_}=$
 LEPTOS_SITE_ROOT=$site MEMORY_SERVE_QUIET=1 \
     cargo build --quiet --locked --release --package server --features embed --target "$target"
 mkdir -p "$dist"
-# A copy with another inode: a program that runs cannot be overwritten.
-cp --remove-destination "target/$target/release/waterclock" "$dist/waterclock" 2>/dev/null ||
-    install "target/$target/release/waterclock" "$dist/waterclock"
+# A new file, because a program that runs cannot be overwritten.
+install "target/$target/release/waterclock" "$dist/waterclock"
 node scripts/notices.mjs "$target" "$dist"
 mkdir -p "$dist/completions"
 for shell in bash zsh fish; do
