@@ -19,6 +19,11 @@ short=(--remap-path-prefix="$PWD=/waterclock" --remap-path-prefix="${CARGO_HOME:
 short_c="-ffile-prefix-map=$PWD=/waterclock -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 
 if [ "${1:-}" = check ]; then
+    # Set-up may have chosen the toolchain for this folder only.
+    if command -v rustup >/dev/null; then
+        RUSTUP_TOOLCHAIN=$(rustup show active-toolchain | cut -d ' ' -f 1)
+        export RUSTUP_TOOLCHAIN
+    fi
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$folder" 2>/dev/null || true
