@@ -17,6 +17,8 @@ musl=$(uname -m)-unknown-linux-musl
 # give the same bytes in every folder.
 short=(--remap-path-prefix="$PWD=/waterclock" --remap-path-prefix="${CARGO_HOME:-$HOME/.cargo}=/cargo")
 short_c="-ffile-prefix-map=$PWD=/waterclock -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+# The time of the build is in C, by __TIME__, which compilers take from here.
+export SOURCE_DATE_EPOCH=315532800
 
 if [ "${1:-}" = check ]; then
     # Set-up may have chosen the toolchain for this folder only.
