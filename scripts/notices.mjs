@@ -28,8 +28,9 @@ export function checksums(lock) {
 /** Returns the texts of the licences in a package's folder. */
 function texts(folder) {
   const names = readdirSync(folder, { withFileTypes: true });
+  // Our own crates have links to the licences.
   return names
-    .filter((entry) => entry.isFile() && /^(licen[cs]e|copying|notice|copyright|unlicense)/i.test(entry.name))
+    .filter((entry) => !entry.isDirectory() && /^(licen[cs]e|copying|notice|copyright|unlicense)/i.test(entry.name))
     .map((entry) => readFileSync(join(folder, entry.name), 'utf8').replaceAll('\r\n', '\n').trim())
     .sort();
 }
