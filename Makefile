@@ -19,7 +19,7 @@ site := target/release/site
 program := target/run/waterclock
 dist := target/dist/waterclock
 page_sources := $(shell find .cargo Cargo.toml Cargo.lock src app crates frontend style public \
-    scripts/pages/*.mjs scripts/shorten.mjs 2>/dev/null)
+    scripts/pages/*.mjs scripts/pages/bindgen scripts/shorten.mjs 2>/dev/null)
 server_sources := $(shell find server/Cargo.toml server/build.rs server/src scripts/dist.sh \
     scripts/notices.mjs client/client.js client/client.js.br 2>/dev/null)
 

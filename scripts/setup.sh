@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what building and testing Waterclock need, and skips what is already there.
 #
-#   scripts/setup.sh build    Rust with the library for wasm32, wasm-bindgen, wasm-opt, and the npm
-#                             packages of scripts/pages
+#   scripts/setup.sh build    Rust with the library for wasm32, wasm-opt, and the npm packages of
+#                             scripts/pages
 #   scripts/setup.sh dist     the same, and what a static program needs, if it can be had
-#   scripts/setup.sh watch    what build needs, and cargo-leptos
+#   scripts/setup.sh watch    what build needs, cargo-leptos and wasm-bindgen
 #   scripts/setup.sh client   only the packages of the client in TypeScript
 #   scripts/setup.sh unit     what build and client need
 #   scripts/setup.sh lint     the same, cargo-deny, promtool, and the packages of the end-to-end
@@ -183,7 +183,7 @@ install_debian_rust() {
     use_rust waterclock-debian || fail "Debian's Rust does not build for $target; $log may say why."
 }
 
-# --- cargo-leptos and wasm-bindgen ---
+# --- cargo-leptos, wasm-bindgen and cargo-deny ---
 
 # cargo_tool COMMAND VERSION MINUTES CRATE OPTION...
 cargo_tool() {
@@ -215,9 +215,9 @@ cargo_tool() {
 set_up_cargo_tools() {
     if [ "$1" = watch ] || [ "$1" = test ]; then
         cargo_tool cargo-leptos "$cargo_leptos" 5 cargo-leptos --locked --features no_downloads
+        # cargo-leptos calls it. Not --locked: its lock file names a package that is no longer served.
+        cargo_tool wasm-bindgen "$wasm_bindgen" 1 wasm-bindgen-cli --no-default-features --bin wasm-bindgen
     fi
-    # Not --locked: its lock file names a package that is no longer served.
-    cargo_tool wasm-bindgen "$wasm_bindgen" 1 wasm-bindgen-cli --no-default-features --bin wasm-bindgen
     if [ "$1" = lint ] || [ "$1" = test ]; then
         cargo_tool cargo-deny "$cargo_deny" 2 cargo-deny --locked --no-default-features
     fi

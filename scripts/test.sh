@@ -86,11 +86,13 @@ clippy_alone() {
     clippy -p waterclock-nats
 }
 
-# The pages in the browser, and those of other programs that render in the browser only.
+# The pages in the browser, those of other programs that render in the browser only, and the tool
+# that makes scripts for their modules.
 clippy_browser() {
     clippy -p frontend --target wasm32-unknown-unknown
     clippy -p tutorial --lib --no-default-features --features hydrate --target wasm32-unknown-unknown
     clippy -p waterclock-leptos --features csr --target wasm32-unknown-unknown
+    clippy -p bindgen
 }
 
 # Two features of the server that the other steps have the other way round: the site inside, which

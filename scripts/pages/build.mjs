@@ -83,7 +83,7 @@ async function compile(options, page, folder) {
 /** Makes the script of a module, and optimises both. Returns their paths without the ending. */
 async function finish(options, module, folder) {
   const path = join(folder, options.name);
-  await run('wasm-bindgen', '--target=web', `--out-name=${options.name}`, `--out-dir=${folder}`, module);
+  await run(join(root, 'target/quick/bindgen'), module, options.name, folder);
   await run('wasm-opt', ...options['wasm-opt-features'], `${path}_bg.wasm`, '-o', `${path}.wasm`);
   const { code } = await minify(readFileSync(`${path}.js`, 'utf8'), { compress: true, mangle: true, module: true });
   writeFileSync(`${path}.js`, code);
@@ -113,6 +113,9 @@ export async function build(site, pages, isWhole = false) {
   cpSync(join(root, options['assets-dir']), fresh, { recursive: true });
   mkdirSync(pkg, { recursive: true });
   style(options, fresh);
+  // In the profile of the server, so that both share what they compile.
+  await run('cargo', 'build', '--quiet', '--profile', 'quick', '--package', 'bindgen');
+  say('compiled bindgen');
   // cargo compiles the next page while the module of the last one is optimised.
   const finished = [];
   for (const page of names) {

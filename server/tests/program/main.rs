@@ -194,10 +194,7 @@ async fn a_start_failure_is_one_clear_line() {
     let mut program = Program::start(&["--listen=127.0.0.1:0"]);
     let taken = program.address().await;
     for (option, line) in [
-        (
-            format!("--listen={taken}"),
-            format!("error: cannot listen on {taken}: Address in use"),
-        ),
+        (format!("--listen={taken}"), format!("error: cannot listen on {taken}: Address in use")),
         (
             // An address that is reserved for documentation (RFC 5737).
             "--listen=192.0.2.1:3000".to_owned(),
