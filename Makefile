@@ -21,7 +21,7 @@ dist := target/dist/waterclock
 page_sources := $(shell find .cargo Cargo.toml Cargo.lock src app crates frontend style public \
     scripts/pages/*.mjs scripts/pages/bindgen scripts/shorten.mjs 2>/dev/null)
 server_sources := $(shell find server/Cargo.toml server/build.rs server/src scripts/dist.sh \
-    scripts/notices.mjs client/client.js client/client.js.br 2>/dev/null)
+    scripts/notices.mjs client/client.js client/client.js.br docs/openapi.json 2>/dev/null)
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "make %-17s %s\n", $$1, $$2 }'
@@ -54,7 +54,7 @@ unit: setup-unit ## Run the unit, property and integration tests, those of the s
 
 export E2E
 # Single groups of tests use the program of `make build`.
-quick := WATERCLOCK_BINARY=$(CURDIR)/$(program)
+quick := WATERCLOCK_BINARY="$(CURDIR)/$(program)"
 e2e: setup-test build ## Run the tests in Chromium and Firefox (16 minutes), or some: E2E="tabs -g 'a name'"
 	@$(quick) scripts/test.sh e2e
 
@@ -120,7 +120,7 @@ target/run/.built: target/release/.pages $(server_sources)
 target/dist/.built: target/release/.pages $(server_sources)
 	@mkdir -p $(@D) && touch $@.begun
 	@scripts/dist.sh
-	@mv $@.begun $@
+	@if [ -e $(@D)/.needs-libraries ]; then rm $@.begun; else mv $@.begun $@; fi
 
 bench: dist ## Measure the server, next to a raw loop and axum's Sse (10 minutes), or some cases: BENCH="delivery memory"
 	cargo build --release --package bench
@@ -140,7 +140,7 @@ bench-transports: setup-test dist ## Measure the transports with /compare in Chr
 
 pictures: setup-test build ## Save a picture of each page in each state to end2end/pictures
 	@rm -rf end2end/pictures
-	cd end2end && PICTURES=pictures WATERCLOCK_BINARY=$(CURDIR)/$(program) npx playwright test looks
+	cd end2end && PICTURES=pictures WATERCLOCK_BINARY="$(CURDIR)/$(program)" npx playwright test looks
 
 moving-picture: setup-test build ## Make docs/page.gif, the moving picture in README.md, on port 3000
 	@cd end2end/picture && npm ci --no-audit --no-fund --silent

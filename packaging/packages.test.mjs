@@ -67,6 +67,10 @@ test('the package is installed, upgraded, removed and purged', { skip: !has('dpk
     run('dpkg', [`--root=${root}`, '--force-script-chrootless', '--force-depends', '--force-confdef', '--force-confold', ...args]);
   const mode = (path) => (lstatSync(at(path)).mode & 0o7777).toString(8);
 
+  const depends = run('dpkg-deb', ['--field', first, 'Depends']).trim();
+  if (inspect(readFileSync(program)).isStatic) assert.equal(depends, '', 'a static program depends on nothing');
+  else assert.match(depends, /^libc6 \(>= \d/);
+
   dpkg('--install', first);
   const [, user, group] = /^waterclock:[^:]*:(\d+):(\d+):/m.exec(readFileSync(at('etc/passwd'), 'utf8'));
   const data = statSync(at('var/lib/waterclock'));
@@ -160,6 +164,11 @@ function unpack(archive, root) {
   const [entry] = json(readFileSync(join(layout, 'index.json'))).manifests;
   const manifest = json(blob(entry));
   const image = json(blob(manifest.config));
+  // For each Docker, the same once more in Docker's own format.
+  const path = ({ digest }) => `blobs/${digest.replace(':', '/')}`;
+  const [docker] = json(readFileSync(join(layout, 'manifest.json')));
+  assert.deepEqual([docker.Config, docker.Layers], [path(manifest.config), manifest.layers.map(path)]);
+  assert.match(docker.RepoTags[0], /^waterclock:\d+\.\d+\.\d+$/);
   assert.deepEqual(image.rootfs.diff_ids, manifest.layers.map(({ digest }) => digest));
   for (const layer of manifest.layers) run('tar', ['-xpf', '-', '-C', root], { input: blob(layer), stdio: 'pipe' });
   return image;

@@ -13,6 +13,12 @@ site=target/release/site
 host=$(rustc -vV | sed -n 's/^host: //p')
 musl=$(uname -m)-unknown-linux-musl
 
+case $PWD${CARGO_HOME:-$HOME/.cargo} in *[[:space:]]*)
+    echo 'dist: the paths of this folder and of cargo must not have spaces: move it, or set CARGO_HOME' >&2
+    exit 1
+    ;;
+esac
+
 # Paths of this machine are in panic messages and in __FILE__ of C. Without them, the same sources
 # give the same bytes in every folder.
 short=(--remap-path-prefix="$PWD=/waterclock" --remap-path-prefix="${CARGO_HOME:-$HOME/.cargo}=/cargo")
@@ -43,6 +49,8 @@ fi
 
 target=$musl
 reason=
+mkdir -p "$dist"
+rm -f "$dist/.needs-libraries"
 if [ "$(uname -s)" != Linux ]; then
     reason='this system is not Linux'
 elif ! command -v musl-gcc >/dev/null; then
@@ -53,6 +61,8 @@ fi
 if [ "$reason" ]; then
     target=$host
     echo "dist: $reason: the program will need this system's C library"
+    # Until there is a static program, each `make dist` tries again.
+    touch "$dist/.needs-libraries"
 fi
 
 begun=$SECONDS
@@ -61,7 +71,6 @@ echo "dist: building $dist/waterclock for $target (some minutes the first time)"
 export "CARGO_TARGET_${variable}_RUSTFLAGS=${short[*]}" "CFLAGS_${target//-/_}=$short_c"
 LEPTOS_SITE_ROOT=$site MEMORY_SERVE_QUIET=1 \
     cargo build --quiet --locked --release --package server --features embed --target "$target"
-mkdir -p "$dist"
 # A new file, because a program that runs cannot be overwritten.
 install "target/$target/release/waterclock" "$dist/waterclock"
 node scripts/notices.mjs "$target" "$dist"

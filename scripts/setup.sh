@@ -215,7 +215,7 @@ cargo_tool() {
 set_up_cargo_tools() {
     if [ "$1" = watch ] || [ "$1" = test ]; then
         cargo_tool cargo-leptos "$cargo_leptos" 5 cargo-leptos --locked --features no_downloads
-        # cargo-leptos calls it. Not --locked: its lock file names a package that is no longer served.
+        # For cargo-leptos. Not --locked: its lock file names a package that is no longer served.
         cargo_tool wasm-bindgen "$wasm_bindgen" 1 wasm-bindgen-cli --no-default-features --bin wasm-bindgen
     fi
     if [ "$1" = lint ] || [ "$1" = test ]; then
@@ -240,6 +240,7 @@ set_up_wasm_opt() {
         fail "wasm-opt could not be installed; $log says why."
     if [ -z "$found" ]; then
         say "linking it into $cargo_bin, so that cargo-leptos finds it by itself"
+        mkdir -p "$cargo_bin"
         ln -sf "$where/node_modules/.bin/wasm-opt" "$cargo_bin/wasm-opt"
     fi
 }
@@ -253,7 +254,7 @@ set_up_musl() {
     [ "$(uname -s)" = Linux ] || return 0
     if ! command -v musl-gcc >/dev/null; then
         say "installing Debian's package musl-tools (some seconds)"
-        apt_install musl-tools || say "that did not work: install musl's C compiler, musl-gcc, for a static program"
+        (apt_install musl-tools) || say "that did not work: install musl's C compiler, musl-gcc, for a static program"
     fi
     [ -e "$(rustc --print target-libdir --target "$musl")" ] && return
     say "adding $musl to Rust with rustup (some seconds)"
@@ -377,7 +378,7 @@ set_up_promtool() {
     say "unpacking promtool from Debian's package prometheus into $folder (some seconds)"
     mkdir -p "$folder"
     if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null &&
-        (cd "$folder" && { try apt-get download prometheus || { as_root apt-get update && try apt-get download prometheus; }; }); then
+        (cd "$folder" && { try apt-get download prometheus || { (as_root apt-get update) && try apt-get download prometheus; }; }); then
         deb=$(echo "$folder"/prometheus_*.deb)
         dpkg-deb --fsys-tarfile "$deb" | tar --extract --directory "$folder" ./usr/bin/promtool && rm "$deb" && return
     fi

@@ -47,11 +47,11 @@ done
 
 # A program that is not static needs the C library of this machine or a later one.
 depends=
-if ldd "$program" >/dev/null 2>&1; then
+if ldd "$program" 2>/dev/null | grep -q ' => /'; then
     depends="Depends: libc6 (>= $(getconf GNU_LIBC_VERSION | sed 's/.* //')), libgcc-s1"
 fi
 mkdir "$root/DEBIAN"
-for script in postinst prerm postrm; do put 755 packaging/deb/$script DEBIAN/$script; done
+for script in preinst postinst prerm postrm; do put 755 packaging/deb/$script DEBIAN/$script; done
 echo /etc/waterclock/config.toml >"$root/DEBIAN/conffiles"
 {
     printf '%s\n' 'Package: waterclock' "Version: $version" "Architecture: $arch" \

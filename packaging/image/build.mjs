@@ -148,9 +148,13 @@ export function build(programPath, { withLibraries = false } = {}) {
     manifests: [{ ...manifest, platform: { architecture, os: 'linux' }, annotations }],
   };
   const json = (file, value) => ({ name: file, data: Buffer.from(JSON.stringify(value)), mode: 0o644 });
+  // Docker's own format beside it: not each Docker reads the OCI layout.
+  const path = ({ digest }) => `blobs/sha256/${digest.slice('sha256:'.length)}`;
+  const docker = [{ Config: path(image), RepoTags: [name], Layers: [path(layer)] }];
   return tar([
     json('oci-layout', { imageLayoutVersion: '1.0.0' }),
     json('index.json', index),
+    json('manifest.json', docker),
     { name: 'blobs/', mode: 0o755 },
     { name: 'blobs/sha256/', mode: 0o755 },
     ...blobs,

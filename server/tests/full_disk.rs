@@ -89,13 +89,26 @@ impl SmallDisk {
         root.join(self.folder.path().strip_prefix("/").unwrap()).join("disk").join(name)
     }
 
+    /// Returns the program, which sees the disk.
+    fn program(&self) -> Command {
+        let holder = self.holder.id().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(self.enter).args(["--target", &holder]).arg(binary::waterclock());
+        command
+    }
+
+    /// Runs the program, with the folder `data` on the disk, until it fails. Returns the error.
+    fn fail(&self, arguments: &[&str]) -> String {
+        let data = self.folder.path().join("disk/data");
+        let output = self.program().args(arguments).arg("--data-dir").arg(data).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// Starts the program with the folder `data` on the disk.
     fn start(&self, options: &[&str]) -> Server {
-        let holder = self.holder.id().to_string();
-        let mut child = Command::new("nsenter")
-            .args(self.enter)
-            .args(["--target", &holder])
-            .arg(binary::waterclock())
+        let mut child = self
+            .program()
             .args(["--listen=127.0.0.1:0", "--interval=24h", "--data-dir"])
             .arg(self.folder.path().join("disk/data"))
             .args(options)
@@ -291,4 +304,50 @@ fn lines_across_the_moment_of_a_full_disk_are_counted_exactly() {
     let events = server.events("t");
     let stored: Vec<_> = events.iter().map(|event| event["data"].as_str().unwrap()).collect();
     assert!(published > 1000 && stored == lines[..published], "{published}, {}", stored.len());
+}
+
+#[test]
+fn a_backup_or_a_restoration_without_room_changes_nothing() {
+    for disk in SmallDisk::all() {
+        let server = disk.start(&["--retain-bytes=1GiB"]);
+        assert_eq!(server.publish("t", 120), (120, None));
+        let events = server.events("t");
+        // Room that the server itself keeps is not to be had.
+        let rest = fs::File::create(disk.path("rest")).unwrap();
+        let _ = io::copy(&mut io::repeat(1), &mut &rest);
+        rest.set_len(rest.metadata().unwrap().len() - (1 << 20)).unwrap();
+
+        let backup = disk.folder.path().join("backup.db");
+        let backup = backup.to_str().unwrap();
+        let small = disk.folder.path().join("disk/backup.db");
+        let small = small.to_str().unwrap();
+        let full = |file: &str| format!("error: the disk is full: there is no room for {file}\n");
+        let files = || {
+            let names = fs::read_dir(disk.path(""))
+                .unwrap()
+                .chain(fs::read_dir(disk.path("data")).unwrap());
+            let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = files();
+        assert_eq!(disk.fail(&["backup", small]), full(small));
+        assert_eq!(files(), before);
+        assert_eq!(server.events("t"), events);
+
+        let data = disk.folder.path().join("disk/data");
+        let made =
+            disk.program().args(["backup", backup, "--data-dir"]).arg(&data).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        server.stop();
+        let before = files();
+        let log = data.join("log.db");
+        assert_eq!(disk.fail(&["restore", backup]), full(log.to_str().unwrap()));
+        assert_eq!(files(), before);
+
+        fs::remove_file(disk.path("rest")).unwrap();
+        let server = disk.start(&["--retain-bytes=1GiB"]);
+        // The ids tell that it is the same log, in the same epoch.
+        assert_eq!(server.events("t"), events);
+    }
 }
