@@ -184,7 +184,12 @@ async fn start_and_run(
 ) -> Ending {
     let options = &loaded.options;
     let max_connections = max_connections(options.settings().streams.total);
-    let started = match start(options, sockets).await {
+    // A start in the same process, which systemd takes for one that serves, may take minutes.
+    let starting = service_manager::keep_alive(|| Ok("starting".to_owned()));
+    let starting = AbortOnDropHandle::new(tokio::spawn(starting));
+    let started = start(options, sockets).await;
+    drop(starting);
+    let started = match started {
         Ok(started) => started,
         Err(error) if matches!(error.downcast_ref(), Some(JoinError::StartAgain(_))) => {
             tracing::warn!("{error}");

@@ -4,17 +4,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     mem,
-    path::Path,
 };
 
 use tokio::task;
-use waterclock::event_log::Retention;
+use waterclock::event_log::{EventLogError, Retention};
 
 use crate::{
     auth::TokenVerifier,
     config::ConfigProblems,
     ops::output::Output,
-    options::{LoadedOptions, Options, OptionsError},
+    options::{LoadedOptions, LogPlace, Options, OptionsError},
     routes::AccessReload,
 };
 
@@ -47,8 +46,9 @@ pub struct ConfigReload {
     arguments: Vec<OsString>,
     /// The options that apply, with those of the last start that no reload changes.
     loaded: LoadedOptions,
-    /// The retention that this server has set.
-    retention: Retention,
+    /// The retention that this server has set, unless the last attempt has failed: then it is
+    /// unknown which one the log has.
+    retention: Option<Retention>,
     access: AccessReload,
     output: Output,
 }
@@ -71,7 +71,7 @@ impl ConfigReload {
         let options = &loaded.options;
         // The start has printed warnings.
         let volume = options.volume(&options.data_dir).unwrap_or(u64::MAX);
-        let retention = options.retention(volume);
+        let retention = Some(options.retention(volume));
         Self { arguments, loaded, retention, access, output }
     }
 
@@ -89,7 +89,11 @@ impl ConfigReload {
             }
             Err(OptionsError::Config(problems)) => {
                 print(&problems);
-                tracing::error!("the configuration was not reloaded, nothing has changed");
+                let kept = match self.retention {
+                    Some(_) => "nothing has changed",
+                    None => "the one before applies",
+                };
+                tracing::error!("the configuration was not reloaded, {kept}");
             }
         }
     }
@@ -98,20 +102,29 @@ impl ConfigReload {
     ///
     /// # Errors
     ///
-    /// All problems. Nothing has changed then.
+    /// All problems. Nothing has changed then, except that a cluster that does not answer may still
+    /// change what it keeps.
     pub async fn apply(&mut self) -> Result<AppliedReload, OptionsError> {
-        let (arguments, folder) = (self.arguments.clone(), self.loaded.options.data_dir.clone());
-        let read = task::spawn_blocking(move || read(arguments, &folder)).await;
+        let (arguments, place) = (self.arguments.clone(), self.loaded.options.place());
+        let read = task::spawn_blocking(move || read(arguments, place)).await;
         let ReadConfig { mut loaded, tokens, retention } =
             read.unwrap_or_else(|error| Err(failure(None, error.to_string())))?;
         // The only step that can fail from here on.
-        if retention != self.retention {
+        if self.retention.as_ref() != Some(&retention) {
+            // The next reload sets it again, whatever it is.
+            self.retention = None;
             let changed = self.access.hub().set_retention(retention.clone()).await;
             changed.map_err(|why| {
-                let why = format!("the event log has not changed what it keeps: {why}");
+                let why = match why {
+                    EventLogError::Unanswered(_) | EventLogError::Unconfirmed(_) => {
+                        "it is unknown if the event log has changed what it keeps: reload once more"
+                            .to_owned()
+                    }
+                    why => format!("the event log has not changed what it keeps: {why}"),
+                };
                 failure(Some(mem::take(&mut loaded.problems)), why)
             })?;
-            self.retention = retention;
+            self.retention = Some(retention);
         }
         let tokens = tokens.map(|tokens| self.access.continue_tokens(tokens));
         let access = loaded.options.access_with(tokens);
@@ -134,16 +147,18 @@ struct ReadConfig {
     retention: Retention,
 }
 
-/// Reads and checks the configuration of a server whose event log is in this folder. Blocks.
-fn read(arguments: Vec<OsString>, folder: &Path) -> Result<ReadConfig, OptionsError> {
+/// Reads and checks the configuration of a server whose event log is in this place. Blocks.
+fn read(arguments: Vec<OsString>, place: LogPlace) -> Result<ReadConfig, OptionsError> {
     let mut loaded = Options::load(arguments)?;
     loaded.check();
     if loaded.problems.has_errors() {
         return Err(OptionsError::Config(loaded.problems));
     }
+    // The log stays where it is until the next start.
+    loaded.options.set_place(place);
     let tokens = loaded.options.tokens();
     let tokens = tokens.map_err(|why| failure(Some(mem::take(&mut loaded.problems)), why))?;
-    let retention = loaded.options.retention_in(folder);
+    let retention = loaded.options.retention_in(&loaded.options.data_dir);
     Ok(ReadConfig { loaded, tokens, retention })
 }
 

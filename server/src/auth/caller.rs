@@ -81,6 +81,14 @@ impl Caller {
         }
     }
 
+    /// Notes that the issuer of the caller's token could not be asked for the token's key, so that a
+    /// refusal is not final.
+    pub fn miss_answer_of_issuer(&mut self) {
+        if let Err(InvalidToken::UnknownKey(unknown)) = &mut self.token {
+            unknown.is_away = true;
+        }
+    }
+
     /// Decides whether the caller may read all the given topics, and until when.
     ///
     /// # Errors

@@ -3,6 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -18,7 +22,10 @@ use super::{
     jwks::{FetchKeysError, FetchedKeys, JwksClient},
     key::{self, VerificationKey},
 };
-use crate::ops::{files::write_private, key_metrics::RefreshResult};
+use crate::ops::{
+    files::write_private,
+    key_metrics::{RefreshResult, RefreshTime},
+};
 
 /// The state of the refreshes of a set.
 #[derive(Clone)]
@@ -33,6 +40,8 @@ pub(super) struct RefreshState {
     pub(super) reported: Option<String>,
     /// The response in use.
     pub(super) body: Option<Vec<u8>>,
+    /// Time of the last success, as the metrics have it.
+    pub(super) time: Arc<RefreshTime>,
 }
 
 /// A key set at a URL.
@@ -47,6 +56,8 @@ pub(super) struct KeySet {
     last: watch::Sender<Option<RefreshResult>>,
     /// `None` before the first refresh has ended.
     state: Mutex<Option<RefreshState>>,
+    /// Number of refreshes that have begun.
+    begun: AtomicU64,
 }
 
 impl KeySet {
@@ -54,7 +65,15 @@ impl KeySet {
         let client = JwksClient::new(&url)?;
         let cache = cache.map(|folder| folder.join(cache_name(&url)));
         let (demand, last) = (Notify::new(), watch::Sender::new(None));
-        Ok(Self { url, client, cache, demand, last, state: Mutex::default() })
+        let (state, begun) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Self { url, client, cache, demand, last, state, begun })
+    }
+
+    /// The URL as messages have it: without its query, which may have a secret.
+    pub(super) fn name(&self) -> Url {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url
     }
 
     /// Continues the refreshes of a previous set with the same URL.
@@ -84,23 +103,31 @@ impl KeySet {
         *self.last.borrow() != Some(RefreshResult::Ok)
     }
 
-    /// Asks for a refresh, and waits for the end of the next one. Returns at once if the last one
-    /// has failed.
+    /// Asks for a refresh, and waits for the end of one that begins from now on. Returns at once if
+    /// the last one has failed.
     pub(super) async fn refreshed(&self) {
         let mut result = self.last.subscribe();
+        let begun = self.begun.load(Ordering::SeqCst);
         let last = *result.borrow_and_update();
-        // The first one is in flight.
+        // The first one is in flight, or will be at once.
         if last.is_some() {
             self.demand.notify_one();
         }
-        if last != Some(RefreshResult::Failed) {
-            // The sender lives as long as this set.
-            let _ = result.changed().await;
+        if last == Some(RefreshResult::Failed) {
+            return;
+        }
+        // The sender lives as long as this set.
+        while result.changed().await.is_ok() {
+            // The answer to one that was in flight may be older than the key.
+            if last.is_none() || self.begun.load(Ordering::SeqCst) > begun {
+                return;
+            }
         }
     }
 
     /// Fetches the set.
     pub(super) async fn fetch(&self) -> Result<FetchedKeys, FetchKeysError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         self.client.fetch(&self.url).await
     }
 

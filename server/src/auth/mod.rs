@@ -54,4 +54,4 @@ pub use origin::{AllowedHost, CorsOrigin, NotLocal};
 pub use rule::{Audience, TopicRule};
 pub use shared::SharedAccess;
 pub use token::{InvalidToken, Token, UnknownKey, claimed_permissions};
-pub use verifier::TokenVerifier;
+pub use verifier::{NewerKeys, TokenVerifier};

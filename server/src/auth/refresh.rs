@@ -20,7 +20,7 @@ pub(super) async fn keep_fresh(
     min_interval: Duration,
 ) {
     let set = &issuer.sets[number];
-    let time = metrics.add_set();
+    let time = set.state().map_or_else(|| metrics.add_set(), |state| state.time);
     let mut keeper = Keeper { issuer: &issuer, number, failures: 0, reported: None, body: None };
     // After a reload, the previous verifier has fetched the set.
     if let Some(state) = set.state() {
@@ -40,8 +40,8 @@ pub(super) async fn keep_fresh(
         metrics.refreshed(&time, result);
         let (due, earliest) = (Instant::now() + pause, Instant::now() + min_interval);
         let (failures, reported) = (keeper.failures, keeper.reported.clone());
-        let body = keeper.body.clone();
-        set.end_refresh(result, RefreshState { due, earliest, failures, reported, body });
+        let (body, time) = (keeper.body.clone(), Arc::clone(&time));
+        set.end_refresh(result, RefreshState { due, earliest, failures, reported, body, time });
         wait(set, due, earliest).await;
     }
 }
@@ -75,11 +75,11 @@ impl Keeper<'_> {
             let count = keys.len();
             let replaced = self.issuer.replace_set(self.number, keys);
             replaced.map_err(|why| FetchKeysError::Refused(why.to_string()))?;
-            tracing::info!(url = %set.url, keys = count, "new keys of an issuer of tokens");
+            tracing::info!(url = %set.name(), keys = count, "new keys of an issuer of tokens");
             set.store(&body);
             self.body = Some(body);
         } else if self.failures > 0 {
-            tracing::info!(url = %set.url, "the issuer's keys can be fetched again");
+            tracing::info!(url = %set.name(), "the issuer's keys can be fetched again");
         }
         self.failures = 0;
         self.reported = None;
@@ -93,10 +93,10 @@ impl Keeper<'_> {
             return;
         }
         let reaction = match self.issuer.count_in_set(self.number) {
-            0 => "tokens that need them are refused until then".to_owned(),
+            0 => "tokens that need them are refused".to_owned(),
             count => format!("the last {count} stay in use"),
         };
-        tracing::warn!(url = %set.url, "the issuer's keys cannot be fetched, and {reaction}: {error}");
+        tracing::warn!(url = %set.name(), "the issuer's keys cannot be fetched, and {reaction}: {error}");
         self.reported = Some(error.to_owned());
     }
 }

@@ -47,7 +47,7 @@ impl SharedAccess {
     }
 
     /// Identifies the caller of a request again, if the rules have been replaced since then, as
-    /// they may have been since a WebSocket was opened.
+    /// they may have been since a WebSocket was opened, or while the issuer of a token was asked.
     fn identify_again(&self, request: &Parts, access: &Access) -> Option<Caller> {
         let hub = self.hub.as_ref()?;
         let is_outdated = caller(request).is_ok_and(|caller| caller.is_outdated(access));
@@ -62,11 +62,19 @@ impl SharedAccess {
 
 impl Policy for SharedAccess {
     fn may_read(&self, request: &Parts, topics: &Patterns) -> Result<Expiry, Denied> {
-        self.load().may_read(request, topics)
+        let access = self.load();
+        match self.identify_again(request, &access) {
+            Some(caller) => Ok(caller.may_read(topics, &access)?),
+            None => access.may_read(request, topics),
+        }
     }
 
     fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(Patterns, Expiry), Denied> {
-        self.load().may_list(request, topics)
+        let access = self.load();
+        match self.identify_again(request, &access) {
+            Some(caller) => Ok(caller.may_list(topics, &access)?),
+            None => access.may_list(request, topics),
+        }
     }
 
     fn may_publish(&self, request: &Parts, topic: &Topic) -> Result<Publisher, Denied> {
@@ -78,7 +86,11 @@ impl Policy for SharedAccess {
     }
 
     fn may_publish_some(&self, request: &Parts) -> bool {
-        self.load().may_publish_some(request)
+        let access = self.load();
+        match self.identify_again(request, &access) {
+            Some(caller) => caller.may_publish_some(&access),
+            None => access.may_publish_some(request),
+        }
     }
 
     /// Identifies the caller again, by the new rules and keys. A permission that expires earlier
@@ -95,9 +107,11 @@ impl Policy for SharedAccess {
             (None, Some(_)) => false,
             (Some(before), Some(now)) => now >= before,
         };
+        // Rules that were replaced just now may deny what the ones before have permitted.
+        let denied = || Some(StandingPermission::new(|| false));
         Some(match asked {
             Asked::Read(topics) => {
-                let before = self.may_read(request, topics).ok()?;
+                let Ok(before) = self.may_read(request, topics) else { return denied() };
                 let topics = topics.clone();
                 StandingPermission::new(move || {
                     let (caller, access) = identify();
@@ -105,7 +119,7 @@ impl Policy for SharedAccess {
                 })
             }
             Asked::List(topics) => {
-                let (allowed, before) = self.may_list(request, topics).ok()?;
+                let Ok((allowed, before)) = self.may_list(request, topics) else { return denied() };
                 let topics = topics.clone();
                 StandingPermission::new(move || {
                     let (caller, access) = identify();
@@ -114,7 +128,7 @@ impl Policy for SharedAccess {
                 })
             }
             Asked::Publish(topic) => {
-                let before = self.may_publish(request, topic).ok()?;
+                let Ok(before) = self.may_publish(request, topic) else { return denied() };
                 let topic = topic.clone();
                 StandingPermission::new(move || {
                     let (caller, access) = identify();
@@ -162,4 +176,53 @@ fn kept_head(request: &Parts) -> Parts {
         head.extensions.insert(*peer);
     }
     head
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header};
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::{IssuerSettings, TokenVerifier};
+
+    const SECRET: &str = "an example of a secret, 32 bytes";
+
+    #[test]
+    fn a_caller_identified_before_a_reload_obeys_the_new_rules() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, SECRET).unwrap();
+        let settings = IssuerSettings { secret_file: vec![file], ..IssuerSettings::default() };
+        let tokens = TokenVerifier::open(&[settings], None).unwrap();
+        let with_key = Access { tokens: Some(Arc::new(tokens)), ..Access::default() };
+        let hub = Arc::new(Hub::in_memory());
+        let shared = SharedAccess::reloadable(with_key, Arc::clone(&hub));
+
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let claims = json!({"exp": 9_000_000_000_u64, "publish": [">"], "subscribe": [">"]});
+        let token = jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap();
+        let request = Request::get("/").header("authorization", format!("Bearer {token}"));
+        let (mut request, ()) = request.body(()).unwrap().into_parts();
+        let caller = Caller::identify(&request, &shared.load(), hub.now());
+        request.extensions.insert(Arc::new(caller));
+
+        let topic: Topic = "a".parse().unwrap();
+        let topics = Patterns::from(topic.clone());
+        let asked = [Asked::Read(&topics), Asked::List(&topics), Asked::Publish(&topic)];
+        let permitted = || {
+            [
+                shared.may_read(&request, &topics).is_ok(),
+                shared.may_list(&request, &topics).is_ok(),
+                shared.may_publish(&request, &topic).is_ok(),
+                shared.may_publish_some(&request),
+            ]
+        };
+        assert_eq!(permitted(), [true; 4]);
+        shared.replace(Access::default());
+        assert_eq!(permitted(), [false; 4]);
+        for asked in asked {
+            assert!(shared.standing(&request, asked).is_some(), "it does not hold without end");
+        }
+    }
 }

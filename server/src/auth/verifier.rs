@@ -176,26 +176,36 @@ impl TokenVerifier {
 
     /// Waits for newer keys of an issuer, after a token named one that is not known. At most a
     /// certain number of requests wait, and not for a key that the newest sets are known to lack.
-    /// Returns `true` if the token is worth another attempt.
-    pub async fn wait_for_keys(&self, unknown: &UnknownKey) -> bool {
-        let Some(issuer) = self.issuers.get(unknown.issuer) else { return false };
+    pub async fn wait_for_keys(&self, unknown: &UnknownKey) -> NewerKeys {
+        let Some(issuer) = self.issuers.get(unknown.issuer) else { return NewerKeys::None };
         let id = unknown.id.as_deref().unwrap_or_default();
         if issuer.sets.is_empty() || issuer.is_missing(id) {
-            return false;
+            return NewerKeys::None;
         }
-        let Ok(_permit) = self.waiting.try_acquire() else { return false };
+        let Ok(_permit) = self.waiting.try_acquire() else { return NewerKeys::Unanswered };
         let refreshed = join_all(issuer.sets.iter().map(KeySet::refreshed));
-        let is_answered = timeout(self.patience, refreshed).await.is_ok();
-        if is_answered {
-            issuer.note_missing(id);
+        if timeout(self.patience, refreshed).await.is_err() {
+            return NewerKeys::Unanswered;
         }
-        is_answered
+        issuer.note_missing(id);
+        NewerKeys::Asked
     }
 
     /// The counters of the key sets.
     pub fn metrics(&self) -> Arc<KeyMetrics> {
         Arc::clone(&self.metrics)
     }
+}
+
+/// The result of a wait for newer keys of an issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewerKeys {
+    /// The issuer has been asked. The token is worth another attempt.
+    Asked,
+    /// There are none.
+    None,
+    /// The issuer has not answered in time, or too many requests wait for it.
+    Unanswered,
 }
 
 fn check_files(issuers: &[Arc<Issuer>]) -> usize {

@@ -130,7 +130,11 @@ impl ConfigSources<'_> {
         for option in self.options().filter(|option| !self.is_in_arguments(option)) {
             let (Some(name), Some(flag)) = (variable(option), option.get_long()) else { continue };
             if matches!(option.get_action(), ArgAction::SetTrue) {
-                // Any text is valid.
+                if env::var_os(&name)
+                    .is_some_and(|text| text != "true" && text != "false" && !text.is_empty())
+                {
+                    problems.error_in_variable(&name, "expected true or false".to_owned());
+                }
                 continue;
             }
             let mut argument = OsString::from(format!("--{flag}="));

@@ -164,8 +164,11 @@ impl ConfigEntry {
             }
         };
         let parse = |text: &String| {
-            let parsed =
-                parse(text).map_err(|why| format!("{}: {text:?}: {}", self.name, why.to_string()));
+            let parsed = parse(text).map_err(|why| match self.name.as_str() {
+                // It may have a password.
+                name @ "jwks" => format!("{name}: {}", why.to_string()),
+                name => format!("{name}: {text:?}: {}", why.to_string()),
+            });
             parsed.map_err(|why| problems.error(self.line, why)).ok()
         };
         texts.iter().filter_map(parse).collect()

@@ -35,18 +35,18 @@ impl FileStamp {
 
 /// Writes a file that only this user may read, completely or not at all.
 pub(crate) fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = file.with_extension("new");
+    // Two threads may write the same file.
+    let unfinished = file.with_extension(format!("{:08x}.new", fastrand::u32(..)));
     if let Some(folder) = file.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    // A file left by a crash may have another mode.
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
     let mut options = OpenOptions::new();
     let mut new = options.write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    new.write_all(content)?;
-    new.sync_all()?;
-    fs::rename(&unfinished, file)
+    let written = new.write_all(content).and_then(|()| new.sync_all());
+    let written = written.and_then(|()| fs::rename(&unfinished, file));
+    if written.is_err() {
+        // The error of the write says more.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
 }

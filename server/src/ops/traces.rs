@@ -39,6 +39,8 @@ use waterclock::{
 };
 use waterclock_axum::TraceHook;
 
+use super::http_client::http_client;
+
 /// Path of traces below the endpoint of a collector.
 const PATH: &str = "v1/traces";
 /// Time that a collector may take for a request.
@@ -78,7 +80,7 @@ impl Traces {
     /// If the environment has an invalid value.
     pub fn start(endpoint: &Url) -> Result<Self, TracesError> {
         let failed = |reason| TracesError { endpoint: endpoint.clone(), reason };
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build();
+        let client = http_client(|| reqwest::Client::builder().timeout(TIMEOUT), &[]);
         let client = client.map_err(|error| failed(error.into()))?;
         let sender = Sender { client, runtime: Handle::current(), has_failed: false.into() };
         let exporter = SpanExporter::builder().with_http().with_http_client(sender);

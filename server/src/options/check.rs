@@ -14,7 +14,7 @@ use waterclock::timestamp::Timestamp;
 
 use super::{LoadedOptions, Options, OptionsError, Store};
 use crate::{
-    auth::{Audience, TokenVerifier},
+    auth::{Audience, IssuerSettings, TokenVerifier},
     net::tls::Tls,
 };
 
@@ -61,6 +61,7 @@ impl LoadedOptions {
 
     fn check_tokens(&mut self) {
         let found = self.problems.count();
+        self.check_keys();
         self.check_issuers();
         let line = [
             "jwt-secret-file",
@@ -94,6 +95,25 @@ impl LoadedOptions {
         }
     }
 
+    /// Checks the keys of each option by itself, so that each problem has its line.
+    fn check_keys(&mut self) {
+        let (options, none) = (&self.options, IssuerSettings::default());
+        let [secrets, public, sets] = [
+            IssuerSettings { secret_file: options.jwt_secret_file.clone(), ..none.clone() },
+            IssuerSettings { public_key_file: options.jwt_public_key_file.clone(), ..none.clone() },
+            IssuerSettings { jwks: options.jwt_jwks.clone(), ..none },
+        ];
+        for (name, keys) in
+            [("jwt-secret-file", secrets), ("jwt-public-key-file", public), ("jwt-jwks", sets)]
+        {
+            if keys.has_keys()
+                && let Err(why) = TokenVerifier::open(slice::from_ref(&keys), None)
+            {
+                self.problems.error_of_option(self.file.line_of(name), why.to_string());
+            }
+        }
+    }
+
     /// Checks the keys of each issuer of the file, so that each problem has its line.
     fn check_issuers(&mut self) {
         for issuer in &self.options.issuers {
@@ -113,7 +133,12 @@ impl LoadedOptions {
         let line = self.file.line_of("tls-cert").or_else(|| self.file.line_of("tls-key"));
         let tls = match Tls::from_files(certificate, key) {
             Ok(tls) => tls,
-            Err(why) => return self.problems.error_of_option(line, why.to_string()),
+            Err(why) => {
+                let why = why.to_string();
+                let is_key = key != certificate && why.contains(&*key.to_string_lossy());
+                let line = if is_key { self.file.line_of("tls-key").or(line) } else { line };
+                return self.problems.error_of_option(line, why);
+            }
         };
         let now = SystemTime::now();
         if let Some(end) = tls.expires().filter(|end| *end <= now + EXPIRES_SOON) {
@@ -132,11 +157,22 @@ impl LoadedOptions {
                 self.problems.error_of_option(self.file.line_of(name), why);
             }
         }
+        if self.options.cluster.nats().is_some() && self.options.store == Store::Memory {
+            let line = self.file.line_of("store").or_else(|| self.file.line_of("cluster"));
+            let why = "store: a node of a cluster keeps its events in a file";
+            self.problems.error_of_option(line, why.to_owned());
+        }
+        if let Err(why) = self.options.tls_of_authority() {
+            let line = self.file.line_of("acme-ca").or_else(|| self.file.line_of("acme-domain"));
+            self.problems.error_of_option(line, why.to_string());
+        }
     }
 
     /// Checks that the data folder can be written, or created. Changes nothing.
     fn check_data_folder(&mut self) {
-        if self.options.store == Store::Memory {
+        let has_certificates = self.options.tls_self_signed
+            || self.options.tls_of_authority().is_ok_and(|tls| tls.is_some());
+        if self.options.store == Store::Memory && !has_certificates {
             return;
         }
         let folder = self.options.data_dir.as_path();

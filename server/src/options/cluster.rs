@@ -13,7 +13,7 @@ use waterclock_nats::NatsSettings;
 use super::duration;
 
 /// The options of a node of a cluster.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Several nodes")]
 pub struct ClusterOptions {
     /// Servers of NATS JetStream, such as `nats://a,nats://b,nats://c`. All nodes with the same

@@ -460,6 +460,21 @@ impl Options {
         retention
     }
 
+    /// The place of the event log, which no reload changes.
+    pub(crate) fn place(&self) -> LogPlace {
+        LogPlace {
+            store: self.store,
+            data_dir: self.data_dir.clone(),
+            cluster: self.cluster.clone(),
+        }
+    }
+
+    /// Sets the place of the event log.
+    pub(crate) fn set_place(&mut self, place: LogPlace) {
+        let LogPlace { store, data_dir, cluster } = place;
+        (self.store, self.data_dir, self.cluster) = (store, data_dir, cluster);
+    }
+
     /// The size of the volume that counts for this node's event log.
     pub(crate) fn volume(&self, folder: &Path) -> io::Result<u64> {
         let is_own = self.store == Store::File && self.cluster.nats().is_none();
@@ -475,8 +490,8 @@ impl Options {
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
             return Ok(Some(Tls::from_files(certificate, key)?));
         }
-        if let Some(settings) = self.acme.settings(&self.data_dir)? {
-            return Ok(Some(Tls::acme(settings)?));
+        if let Some(tls) = self.tls_of_authority()? {
+            return Ok(Some(tls));
         }
         if !self.tls_self_signed {
             return Ok(None);
@@ -496,6 +511,12 @@ impl Options {
             }
         }
         Ok(Some(Tls::self_signed(&self.data_dir, &names)?))
+    }
+
+    /// The certificate of an authority, if one is to be asked. Changes nothing.
+    pub(crate) fn tls_of_authority(&self) -> Result<Option<Tls>, Box<dyn Error>> {
+        let settings = self.acme.settings(&self.data_dir)?;
+        Ok(settings.map(Tls::acme).transpose()?)
     }
 
     /// The settings of the event routes.
@@ -568,6 +589,13 @@ impl Options {
         let cache = (self.store == Store::File).then_some(&*self.data_dir);
         TokenVerifier::open(&issuers, cache).map(Some).map_err(|why| why.to_string())
     }
+}
+
+/// The place of an event log: a file or memory, its folder, and the cluster.
+pub(crate) struct LogPlace {
+    store: Store,
+    data_dir: PathBuf,
+    cluster: ClusterOptions,
 }
 
 /// Options from all sources.

@@ -8,7 +8,7 @@ use axum::{
 };
 use waterclock::hub::Hub;
 
-use crate::auth::{Caller, SharedAccess};
+use crate::auth::{Caller, NewerKeys, SharedAccess};
 
 /// Adds the [`Caller`] to a request's extensions.
 pub(super) async fn identify(
@@ -27,9 +27,10 @@ pub(super) async fn add_caller(head: &mut Parts, access: &SharedAccess, hub: &Hu
     let mut caller = Caller::identify(head, &access, hub.now());
     if let (Some(unknown), Some(tokens)) = (caller.unknown_key(&access), &access.tokens) {
         // Boxed, since it is rare and its future is large.
-        let is_refreshed = Box::pin(tokens.wait_for_keys(unknown)).await;
-        if is_refreshed {
-            caller = Caller::identify(head, &access, hub.now());
+        match Box::pin(tokens.wait_for_keys(unknown)).await {
+            NewerKeys::Asked => caller = Caller::identify(head, &access, hub.now()),
+            NewerKeys::Unanswered => caller.miss_answer_of_issuer(),
+            NewerKeys::None => {}
         }
     }
     head.extensions.insert(Arc::new(caller));

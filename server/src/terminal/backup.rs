@@ -64,7 +64,7 @@ pub async fn restore(options: &Restore) -> u8 {
     report(copied.await, &format!("restored to {}", options.data_dir.display()))
 }
 
-/// Runs a copy on a thread of its own, with messages on its progress. SIGINT and SIGTERM stop it.
+/// Runs a copy on a thread of its own, with messages on its progress. Signals to stop end it.
 async fn run(
     name: &'static str,
     copy: impl FnOnce(&mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<LogCopy, CopyError>

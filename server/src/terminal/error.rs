@@ -106,6 +106,17 @@ impl TerminalError {
         }
     }
 
+    /// Returns `true` if the server may have done what was asked, although no answer says so.
+    pub(super) fn may_have_arrived(&self) -> bool {
+        self.may_pass() && !matches!(self, Self::Unreachable { is_unsent: true, .. })
+    }
+
+    /// Returns `true` if the server has looked for an event with the same idempotency key, and found
+    /// none that is the same.
+    pub(super) fn is_about_the_key(&self) -> bool {
+        matches!(self, Self::Refused { status: 409 | 422, .. }) && !self.may_pass()
+    }
+
     /// Returns the time after which the server wants another attempt.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -31,11 +31,13 @@ pub(super) fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Waits for SIGINT or SIGTERM.
+/// Waits for SIGINT, SIGTERM, or SIGHUP, which the end of a terminal sends.
 pub(super) async fn stop_signal() {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return pending().await };
+    let Ok(mut hang_up) = signal(SignalKind::hangup()) else { return pending().await };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
     }
 }

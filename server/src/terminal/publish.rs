@@ -1,6 +1,8 @@
 //! `waterclock publish`: publishes events, each exactly once.
 
 use std::{
+    cell::Cell,
+    fmt,
     fs::File,
     io::{self, BufRead, BufReader, Read, Write as _},
     path::{Path, PathBuf},
@@ -10,7 +12,7 @@ use std::{
 
 use clap::Args;
 use reqwest::{
-    Method, StatusCode,
+    Method,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use serde::Deserialize;
@@ -30,6 +32,7 @@ use super::{
     error::TerminalError,
     output::exit_code,
     server::{Answer, ServerArgs, ServerClient},
+    visible::visible,
 };
 
 /// Timeout of one attempt.
@@ -126,18 +129,25 @@ async fn publish_all(options: &Publish) -> Result<u8, TerminalError> {
     }
     let random = || format!("cli-{:032x}", fastrand::u128(..));
     let key = options.key.clone().unwrap_or_else(random);
-    let publisher = Publisher { options, server: ServerClient::new(&options.server)?, key };
+    let server = ServerClient::new(&options.server)?;
+    let publisher = Publisher { options, server, key, has_reached: Cell::new(false) };
     if options.lines {
         let count = publisher.lines().await?;
-        writeln!(io::stdout(), "{count} events")?;
+        print(format_args!("{count} events"));
     } else if !options.end || options.data.is_some() || options.file.is_some() {
-        let id = publisher.event(data(options)?, &publisher.key, options.reopen).await?;
-        writeln!(io::stdout(), "{id}")?;
+        let (key, reopen) = (&publisher.key, options.reopen);
+        let id = publisher.event(data(options)?, key, reopen, false).await?;
+        print(format_args!("{}", visible(&id)));
     }
     if options.end {
-        writeln!(io::stdout(), "{}", publisher.end().await?)?;
+        print(format_args!("{}", visible(&publisher.end().await?)));
     }
     Ok(0)
+}
+
+/// Prints a line on standard output. The events are published, whoever reads it.
+fn print(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Returns the data of a single event.
@@ -176,31 +186,31 @@ struct AssignedId {
 struct LineAnswer {
     line: u64,
     id: Option<String>,
-    status: Option<u16>,
-    #[serde(default)]
-    detail: String,
 }
 
 struct Publisher<'a> {
     options: &'a Publish,
     server: ServerClient,
     key: String,
+    /// `true` once a request may have reached a server.
+    has_reached: Cell<bool>,
 }
 
 impl Publisher<'_> {
-    /// Publishes one event. Returns its id.
+    /// Publishes one event, which may be published already if `is_in_doubt` is set. Returns its id.
     async fn event(
         &self,
         data: Vec<u8>,
         key: &str,
         is_reopening: bool,
+        is_in_doubt: bool,
     ) -> Result<String, TerminalError> {
         let mut query = Vec::new();
         query.extend(self.options.name.as_ref().map(|name| ("name", name.as_str())));
         if is_reopening {
             query.push(("reopen", ""));
         }
-        self.settle(&query, data, key, "the event was published").await
+        self.settle(&query, data, key, "the event was published", is_in_doubt).await
     }
 
     /// Ends the topic. Returns the id of the end.
@@ -210,20 +220,23 @@ impl Publisher<'_> {
             Outcome::Failed => ("failed", self.options.reason.clone().unwrap_or_default()),
         };
         let key = format!("{}-end", self.key);
-        self.settle(&[("end", value)], reason.into_bytes(), &key, "the topic has ended").await
+        self.settle(&[("end", value)], reason.into_bytes(), &key, "the topic has ended", false)
+            .await
     }
 
-    /// Sends a request until its answer has come.
+    /// Sends a request until its answer has come. An earlier request may have done the same if
+    /// `is_in_doubt` is set.
     async fn settle(
         &self,
         query: &[(&str, &str)],
         body: Vec<u8>,
         key: &str,
         what: &str,
+        mut is_in_doubt: bool,
     ) -> Result<String, TerminalError> {
         let path = format!("/events/{}", self.options.topic);
         let deadline = Instant::now() + self.options.patience;
-        let (mut failures, mut was_sent) = (0, false);
+        let mut failures = 0;
         loop {
             let request = self.server.request(Method::POST, &path, query)?;
             let request = request
@@ -232,18 +245,24 @@ impl Publisher<'_> {
                 .header(CONTENT_LENGTH, body.len())
                 .body(body.clone());
             let error = match self.server.call(request, ATTEMPT).await {
-                Ok(answer) => return Ok(self.server.json::<AssignedId>(&answer)?.id),
+                Ok(answer) => {
+                    self.has_reached.set(true);
+                    return Ok(self.server.json::<AssignedId>(&answer)?.id);
+                }
                 Err(error) => error,
             };
-            let is_unsent = matches!(error, TerminalError::Unreachable { is_unsent: true, .. });
-            was_sent |= error.may_pass() && !is_unsent;
-            // Nobody needs to wait for a server that is not there.
-            if !error.may_pass() || !was_sent {
-                return Err(error);
-            }
+            let may_be_done = error.may_have_arrived();
+            is_in_doubt |= may_be_done;
+            self.has_reached.set(self.has_reached.get() || may_be_done);
             let delay = backoff::delay(RETRY, failures, fastrand::f64());
             let delay = error.retry_after().map_or(delay, |after| after.max(delay));
-            if Instant::now() + delay > deadline {
+            // Nobody needs to wait for a server that was never there.
+            let is_given_up =
+                !error.may_pass() || !self.has_reached.get() || Instant::now() + delay > deadline;
+            if is_given_up {
+                if !is_in_doubt || error.is_about_the_key() {
+                    return Err(error);
+                }
                 let (what, key) = (what.to_owned(), self.key.clone());
                 return Err(TerminalError::Unconfirmed { what, reason: error.to_string(), key });
             }
@@ -306,18 +325,24 @@ impl Publisher<'_> {
     async fn part(&self, lines: &[String], before: u64) -> Result<(), (u64, TerminalError)> {
         let key = |index: usize| format!("{}-{}", self.key, before + index as u64 + 1);
         let is_reopening = self.options.reopen && before == 0;
-        let mut done = 0;
+        let (mut done, mut is_in_doubt) = (0, false);
         if lines.len() > 1 {
             match self.batch(lines, &key).await {
-                Ok(count) => done = count,
-                Err(error) if error.may_pass() => {}
+                Ok(count) => {
+                    self.has_reached.set(true);
+                    done = count;
+                }
+                Err(error) if error.may_pass() => {
+                    is_in_doubt = error.may_have_arrived();
+                    self.has_reached.set(self.has_reached.get() || is_in_doubt);
+                }
                 Err(error) => return Err((0, error)),
             }
         }
         // One by one, since these know to retry. A line that is published already has its key.
         for (index, line) in lines.iter().enumerate().skip(done) {
             let data = line.clone().into_bytes();
-            let published = self.event(data, &key(index), is_reopening).await;
+            let published = self.event(data, &key(index), is_reopening, is_in_doubt).await;
             published.map_err(|error| (index as u64, error))?;
         }
         Ok(())
@@ -349,8 +374,6 @@ impl Publisher<'_> {
                 return Err(self.server.not_waterclock(200, "its answer is not that of one"));
             };
             if answer.id.is_none() || answer.line != done as u64 + 1 {
-                let status = answer.status.and_then(|status| StatusCode::from_u16(status).ok());
-                tracing::debug!(?status, detail = answer.detail, "a line failed");
                 break;
             }
             done += 1;

@@ -25,7 +25,7 @@ use super::{
     error::TerminalError,
     output::{FAILED, exit_code, say, stop_signal},
     server::{ServerArgs, ServerClient},
-    visible::visible,
+    visible::{visible, visible_json},
 };
 
 /// Timeout of the head of the response, and of the first message.
@@ -332,7 +332,7 @@ impl EventPrinter {
     fn print(&mut self, event: &Event, json: &str) -> io::Result<()> {
         let output = &mut self.output;
         if self.is_json {
-            return writeln!(output, "{json}");
+            return writeln!(output, "{}", visible_json(json));
         }
         if self.is_raw {
             return writeln!(output, "{}", event.data);

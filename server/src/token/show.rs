@@ -52,7 +52,8 @@ fn read_input(input: impl io::Read) -> io::Result<String> {
 async fn verify(tokens: TokenVerifier, token: &str, now: Timestamp) -> Result<Token, InvalidToken> {
     tokens.start();
     match tokens.verify(token, now) {
-        Err(InvalidToken::UnknownKey(unknown)) if tokens.wait_for_keys(&unknown).await => {
+        Err(InvalidToken::UnknownKey(unknown)) => {
+            tokens.wait_for_keys(&unknown).await;
             tokens.verify(token, now)
         }
         verdict => verdict,

@@ -275,6 +275,18 @@ async fn a_set_of_100_mb_is_not_read_and_the_last_good_one_stays() {
 }
 
 #[tokio::test]
+async fn a_new_key_of_an_issuer_that_has_become_slow_is_not_refused_for_good() {
+    let (old, new) = (Signer::new("a"), Signer::new("b"));
+    let issuer = IssuerServer::start(Answer::Set(set(&[&old]))).await;
+    let server = issuer.server(None, SOON, Duration::from_millis(300)).await;
+    wait_for_status(&server, &old.token(), 201).await;
+    issuer.set(Answer::Silent);
+    let response = server.post("t", &bearer(&new.token()), b"x").await;
+    assert_eq!((response.status(), response.header("retry-after")), (503, Some("5")));
+    assert_eq!(publish_status(&server, &old.token()).await, 201);
+}
+
+#[tokio::test]
 async fn a_silent_issuer_delays_only_tokens_of_unknown_keys() {
     let folder = tempfile::tempdir().unwrap();
     let signer = Signer::new("a");

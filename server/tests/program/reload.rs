@@ -173,7 +173,7 @@ async fn a_reload_cuts_only_the_streams_that_lose_their_permission() {
     for stream in &mut streams {
         stream.read_until("event: goodbye\ndata: {\"reason\":\"expired\"").await;
     }
-    assert!(server.open("p.a", "").await.stream.readable().await.is_ok());
+    server.open("p.a", "").await.read_until("HTTP/1.1 401").await;
     of_new_key.read_until("event: hello").await;
     server.publish("secret", "third", "").await;
     of_new_key.read_until("data: third").await;

@@ -35,7 +35,7 @@ fn start(descriptors: &str, count: usize, stdin: Stdio, options: &[&str]) -> Pro
         "exec {descriptors} 0</dev/null; LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES=http \
          exec \"$0\" \"$@\""
     );
-    shell.args(["-c", &run, env!("CARGO_BIN_EXE_waterclock")]).stdin(stdin);
+    shell.args(["-c", &run, crate::binary::waterclock()]).stdin(stdin);
     Program::run(shell, "warn", options)
 }
 
@@ -148,7 +148,7 @@ async fn sockets_may_have_addresses_of_both_families() {
     let data = TempDir::new().unwrap();
     let mut shell = Command::new("sh");
     let run = "exec 3<&0 4<&2 2>/dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\"";
-    shell.args(["-c", run, env!("CARGO_BIN_EXE_waterclock")]).stdin(handed_over(&listeners[0]));
+    shell.args(["-c", run, crate::binary::waterclock()]).stdin(handed_over(&listeners[0]));
     shell.env("WATERCLOCK_DATA_DIR", data.path()).kill_on_drop(true);
     let mut child = shell.stdout(Stdio::null()).stderr(handed_over(&listeners[1])).spawn().unwrap();
     for address in addresses {
@@ -180,7 +180,7 @@ async fn a_socket_that_cannot_be_served_is_one_clear_line() {
 async fn sockets_of_another_process_are_left_alone() {
     let mut shell = Command::new("sh");
     let run = "LISTEN_PID=1 LISTEN_FDS=1 exec \"$0\" \"$@\"";
-    shell.args(["-c", run, env!("CARGO_BIN_EXE_waterclock")]);
+    shell.args(["-c", run, crate::binary::waterclock()]);
     let mut program = Program::run(shell, "warn", &["--listen=127.0.0.1:0"]);
     let address = program.address().await;
     assert!(get(address, "/health/live").await.ends_with("live\n"));
@@ -208,7 +208,7 @@ async fn the_service_manager_learns_of_the_start_the_life_and_the_stop() {
     let manager = UnixDatagram::bind(&path).unwrap();
     let mut command = Command::new("sh");
     let run = "WATCHDOG_PID=$$ WATCHDOG_USEC=100000 exec \"$0\" \"$@\"";
-    command.args(["-c", run, env!("CARGO_BIN_EXE_waterclock")]).env("NOTIFY_SOCKET", &path);
+    command.args(["-c", run, crate::binary::waterclock()]).env("NOTIFY_SOCKET", &path);
     let mut program = Program::run(command, "warn", &["--listen=127.0.0.1:0"]);
     message(&manager, "READY=1").await;
     let address = program.address().await;

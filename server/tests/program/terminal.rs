@@ -24,7 +24,7 @@ struct Ended {
 }
 
 fn command(arguments: &[&str], url: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_waterclock"));
+    let mut command = Command::new(crate::binary::waterclock());
     command.args(arguments).env("WATERCLOCK_URL", url).env_remove("WATERCLOCK_TOKEN");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
@@ -230,6 +230,36 @@ async fn a_lost_answer_publishes_nothing_twice() {
     let unknown = error(&["publish", "one", "y", "--key=K", "--patience=1s"], &lossy).await;
     assert!(unknown.contains("it is unknown if the event was published"), "{unknown}");
     assert!(unknown.ends_with("repeat the command with --key K\n"), "{unknown}");
+}
+
+#[tokio::test]
+async fn lines_wait_for_a_server_that_restarts() {
+    let data = TempDir::new().unwrap();
+    let (mut program, address, url) = serve(data.path(), "127.0.0.1:0").await;
+    let mut publish = command(&["publish", "a", "--lines", "--end"], &url).spawn().unwrap();
+    let mut stdin = publish.stdin.take().unwrap();
+    stdin.write_all(b"first\n").await.unwrap();
+    let mut tail = Tail::start(&["a", "--since=start"], &url);
+    tail.read_to("first").await;
+    program.child.kill().await.unwrap();
+    stdin.write_all(b"second\n").await.unwrap();
+    let _program = serve(data.path(), &address.to_string()).await;
+    tail.read_to("second").await;
+    drop(stdin);
+    let output = timeout(DEADLINE, publish.wait_with_output()).await.expect("ends").unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.starts_with(b"2 events\n"), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_topic_ends_although_nobody_reads_the_output() {
+    let data = TempDir::new().unwrap();
+    let (_program, _, url) = serve(data.path(), "127.0.0.1:0").await;
+    let mut publish = command(&["publish", "a", "x", "--end"], &url).spawn().unwrap();
+    drop(publish.stdout.take());
+    let output = timeout(DEADLINE, publish.wait_with_output()).await.expect("ends").unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(error(&["publish", "a", "y"], &url).await.contains("(status 409)"));
 }
 
 /// Returns the standard output of a command that must succeed.

@@ -82,6 +82,14 @@ pub enum CopyError {
         /// Number of events in the log.
         expected: u64,
     },
+    /// The copy could not take the place of the log that was there.
+    #[error("the log cannot be replaced: {reason}. What it had is in {}", aside.display())]
+    Replace {
+        /// The folder with the files of the log.
+        aside: PathBuf,
+        /// The system's reason.
+        reason: io::Error,
+    },
     /// The progress function has stopped the copy.
     #[error("stopped; nothing has changed")]
     Stopped,
@@ -141,7 +149,8 @@ pub fn back_up(
 ///
 /// # Errors
 ///
-/// If a server uses the folder, or the backup cannot be used. Then the log is unchanged.
+/// If a server uses the folder, or the backup cannot be used. Then the log is unchanged. If it
+/// cannot be replaced at the end, the error names the folder that has it.
 pub fn restore(
     file: &Path,
     folder: &Path,
@@ -158,16 +167,23 @@ pub fn restore(
     let database = life_file.database.clone();
     let partial = Partial::beside(&database);
     let copied = partial.fill(file, progress).map_err(|error| of_backup(file, error))?;
+    // All of it is on disk before anything else changes.
+    partial.sync()?;
     let log_error = |error| CopyError::Log(OpenError::of_file(&database, error));
     let has_log = |suffix: &&str| files::beside(&database, suffix).exists();
-    let aside = if ["", "-wal"].iter().any(has_log) {
-        Some(files::set_aside(&database).map_err(log_error)?)
+    let aside = if ["", "-wal", "-journal"].iter().any(has_log) {
+        Some(files::keep_aside(&database).map_err(log_error)?)
     } else {
         None
     };
     // A record that fits to no database, so that even a log without events gets a new epoch.
     life_file.record(0);
-    partial.put_in_place(true)?;
+    let replaced = files::remove_companions(&database)
+        .and_then(|()| files::put_in_place(&partial.file, &database));
+    replaced.map_err(|error| match &aside {
+        Some(aside) => CopyError::Replace { aside: aside.clone(), reason: error },
+        None => partial.error(error),
+    })?;
     Ok(LogCopy { aside, ..copied })
 }
 
@@ -247,6 +263,8 @@ impl Partial {
                 }
             }
             drop(pages);
+            // A server may shorten its journal again.
+            drop(source);
             // One file without companions, which can be copied and read anywhere.
             copy.pragma_update(None, "journal_mode", "DELETE").map_err(of_copy)?;
             schema::check(&copy, log)?;
@@ -258,14 +276,17 @@ impl Partial {
             return Err(CopyError::Incomplete { copied: events, expected });
         }
         let bytes = fs::metadata(&self.file).map_err(|error| self.error(error))?.len();
+        // The check of a large copy takes a while, too.
+        if progress(bytes, bytes).is_break() {
+            return Err(CopyError::Stopped);
+        }
         Ok(LogCopy { events, bytes, aside: None })
     }
 
     /// Moves the complete file to its final place, durably.
     fn put_in_place(&self, may_replace: bool) -> Result<(), CopyError> {
         if !may_replace {
-            let synced = fs::File::open(&self.file).and_then(|file| file.sync_all());
-            synced.map_err(|error| self.error(error))?;
+            self.sync()?;
             // Unlike a rename, a new link replaces nothing that has come in the meantime. Not all
             // file systems have links.
             match fs::hard_link(&self.file, &self.target) {
@@ -281,6 +302,12 @@ impl Partial {
             }
         }
         files::put_in_place(&self.file, &self.target).map_err(|error| self.error(error))
+    }
+
+    /// Writes the file to disk.
+    fn sync(&self) -> Result<(), CopyError> {
+        let synced = fs::File::open(&self.file).and_then(|file| file.sync_all());
+        synced.map_err(|error| self.error(error))
     }
 
     fn error(&self, reason: io::Error) -> CopyError {
@@ -396,6 +423,19 @@ mod tests {
         assert_ne!(log.bounds().epoch, epoch, "ids are not used again");
     }
 
+    #[tokio::test]
+    async fn a_log_that_is_set_aside_stays_until_another_takes_its_place() {
+        let data = tempfile::tempdir().unwrap();
+        let log = open(data.path());
+        append(&log, 3).await;
+        drop(log);
+        let aside = files::keep_aside(&files::database_in(data.path())).unwrap();
+        // A power cut at this moment leaves both.
+        for folder in [data.path(), &aside] {
+            assert_eq!(open(folder).bounds().newest, 3, "{}", folder.display());
+        }
+    }
+
     #[test]
     fn a_copy_that_is_stopped_leaves_nothing() {
         let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -407,7 +447,10 @@ mod tests {
         ));
         back_up(data.path(), &file, false, &mut go_on).unwrap();
         let before = names(data.path());
-        // A small log is complete after one step, so the copy must be large enough to be stopped.
+        // A small log is complete after one step: it can be stopped after it, a large one in it.
+        let stopped = restore(&file, data.path(), &mut |_, _| ControlFlow::Break(()));
+        assert!(matches!(stopped, Err(CopyError::Stopped)), "{stopped:?}");
+        assert_eq!(names(data.path()), before);
         let connection = schema::connect(&file).unwrap();
         let insert =
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 999)

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
     os::unix::fs::{
         DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
@@ -53,7 +53,7 @@ pub(super) fn make_private(file: &Path) {
     if metadata.permissions().mode() % 0o10 == 0 {
         return;
     }
-    match std::fs::set_permissions(file, Permissions::from_mode(0o600)) {
+    match fs::set_permissions(file, Permissions::from_mode(0o600)) {
         Ok(()) => tracing::info!(
             file = %file.display(),
             "other users could read this file; its mode is 0600 now"
@@ -74,21 +74,48 @@ pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
 
 /// Removes a file, which may be missing.
 pub(super) fn remove(file: &Path) -> io::Result<()> {
-    match std::fs::remove_file(file) {
+    match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
+/// Removes the files that SQLite keeps beside a database. A journal of another database must not be
+/// applied to the one that takes its place.
+pub(super) fn remove_companions(database: &Path) -> io::Result<()> {
+    COMPANIONS.iter().try_for_each(|suffix| remove(&beside(database, suffix)))
+}
+
 /// Moves the files of a database into a new folder beside it, and returns that folder.
 pub(super) fn set_aside(database: &Path) -> io::Result<PathBuf> {
+    to_folder_beside(database, |file, target| fs::rename(file, target))
+}
+
+/// Gives the files of a database a second name each, in a new folder beside it, and returns that
+/// folder. A file system without hard links moves them.
+pub(super) fn keep_aside(database: &Path) -> io::Result<PathBuf> {
+    let keep = |file: &Path, target: &Path| match fs::hard_link(file, target) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => fs::rename(file, target),
+        linked => linked,
+    };
+    let folder = to_folder_beside(database, keep)?;
+    // Not every file system can sync folders.
+    let _ = sync_folder(&folder);
+    Ok(folder)
+}
+
+/// Puts each file of a database into a new folder beside it, and returns that folder.
+fn to_folder_beside(
+    database: &Path,
+    put: impl Fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<PathBuf> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let folder = beside(database, &format!("-set-aside-{now}"));
     create_folder(&folder)?;
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in [""].iter().chain(&COMPANIONS) {
         let file = beside(database, suffix);
         let Some(name) = file.file_name() else { continue };
-        match std::fs::rename(&file, folder.join(name)) {
+        match put(&file, &folder.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -99,7 +126,7 @@ pub(super) fn set_aside(database: &Path) -> io::Result<PathBuf> {
 /// Moves a complete file to its final name, durably if the file system can sync folders.
 pub(super) fn put_in_place(complete: &Path, file: &Path) -> io::Result<()> {
     File::open(complete)?.sync_all()?;
-    std::fs::rename(complete, file)?;
+    fs::rename(complete, file)?;
     if let Err(error) = file.parent().map_or(Ok(()), sync_folder) {
         tracing::warn!(file = %file.display(), %error, "the folder of the new file was not synced");
     }

@@ -141,13 +141,8 @@ fn put_in_place(database: &Path) -> Result<(), OpenError> {
     // Keeps other processes away.
     let _life_file = LifeFile::open(database.parent().unwrap_or(database))?;
     check_closed(&mirror)?;
-    // A journal of another database must not be applied to this one.
-    let companions = || {
-        files::COMPANIONS
-            .iter()
-            .try_for_each(|suffix| files::remove(&files::beside(database, suffix)))
-    };
-    let placed = companions().and_then(|()| files::put_in_place(&mirror, database));
+    let placed =
+        files::remove_companions(database).and_then(|()| files::put_in_place(&mirror, database));
     placed.map_err(|error| OpenError::of_file(database, error))?;
     remove_folder(database);
     Ok(())

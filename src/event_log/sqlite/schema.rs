@@ -182,17 +182,14 @@ fn create(file: &Path) -> Result<(), OpenError> {
     let new = files::beside(file, ".new");
     let remove_new = || {
         files::remove(&new)?;
-        files::COMPANIONS.iter().try_for_each(|suffix| files::remove(&files::beside(&new, suffix)))
+        files::remove_companions(&new)
     };
     let io_error = |error| OpenError::of_file(file, error);
     // A start that was cut short may have left some.
     remove_new().map_err(io_error)?;
     files::private().create_new(true).open(&new).map_err(io_error)?;
     let created = build(&new).map_err(|error| open_error(file, error)).and_then(|()| {
-        // A journal of another database must not be applied to this one.
-        let mut companions = files::COMPANIONS.iter();
-        companions
-            .try_for_each(|suffix| files::remove(&files::beside(file, suffix)))
+        files::remove_companions(file)
             .and_then(|()| files::put_in_place(&new, file))
             .map_err(io_error)
     });

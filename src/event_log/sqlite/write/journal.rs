@@ -20,6 +20,9 @@ use super::{super::schema, MIN_TIDY_INTERVAL, Writer};
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 /// Timeout of a forced checkpoint.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(50);
+/// Pause after one that met such a reader, a backup for example. Appends would wait for the next
+/// one as long, in vain.
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(500);
 /// Size of a page's header in the journal, in bytes.
 const FRAME_HEADER: u64 = 24;
 
@@ -89,13 +92,16 @@ impl Writer {
     pub(super) fn cut_journal(&mut self) {
         let cut = |connection: &Connection| {
             connection.busy_timeout(CHECKPOINT_TIMEOUT)?;
-            let cut = connection.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            // The first column is 1 if a reader was in the way.
+            let cut = connection.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
             connection.busy_timeout(schema::BUSY_TIMEOUT)?;
             cut
         };
-        if let Err(error) = cut(&self.connection) {
+        let is_busy = cut(&self.connection).unwrap_or_else(|error| {
             tracing::warn!(%error, "the event log's journal could not be cut");
-        }
-        self.checkpointed = Instant::now();
+            false
+        });
+        let pause = if is_busy { CHECKPOINT_PAUSE } else { Duration::ZERO };
+        self.checkpointed = Instant::now() + pause;
     }
 }

@@ -12,7 +12,10 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use thiserror::Error;
-use tokio::{task, time::Instant};
+use tokio::{
+    task,
+    time::{Instant, timeout},
+};
 use tokio_rustls::rustls::{
     self,
     crypto::aws_lc_rs::{default_provider, sign::any_supported_type},
@@ -32,6 +35,8 @@ use super::{
 
 /// Maximum time for the validation of all names, and again for the issue.
 const PROGRESS: Duration = Duration::from_mins(2);
+/// Time after which the disk counts as hanging, so that a new certificate is used unstored.
+const SAVE: Duration = Duration::from_secs(10);
 /// Minimum time between two questions for renewal information. An authority may ask for more.
 const ASK_AGAIN: Duration = Duration::from_hours(6);
 /// Maximum time between two such questions.
@@ -125,7 +130,8 @@ impl<'a> Orders<'a> {
 
     async fn save(&self, text: String) -> io::Result<()> {
         let store = self.store.clone();
-        blocking(move || store.save_certificate(&text)).await
+        let saved = timeout(SAVE, blocking(move || store.save_certificate(&text))).await;
+        saved.unwrap_or_else(|_| Err(io::Error::other("the disk does not respond")))
     }
 
     /// Returns the time at which to renew the current certificate: after two thirds of its life,
