@@ -16,8 +16,9 @@ use crate::auth::{Audience, TopicRule};
 pub const RULE_NAMES: [&str; 7] =
     ["topics", "read", "publish", "max-event-size", "max-publishes", "retain-count", "retain-age"];
 
-/// Maximum number of rules. Each request is compared with those before the one that decides on it.
-const MAX_RULES: usize = 1000;
+/// Maximum number of patterns of all rules. Each request is compared with those before the one that
+/// decides on it.
+const MAX_PATTERNS: usize = 1000;
 
 /// A rule of the file.
 #[derive(Clone, Debug)]
@@ -41,14 +42,17 @@ pub struct RuleRetention {
 
 /// Returns the rules of a file, in their order. Reports what is wrong with them.
 pub fn rules(file: &ConfigFile, problems: &mut ConfigProblems) -> Vec<ConfigRule> {
-    if let Some(table) = file.tables_of("rule").nth(MAX_RULES) {
-        let why = format!(
-            "rule: a file may have {MAX_RULES} rules; join some, since `topics` may be a list"
-        );
-        problems.error(table.line, why);
-    }
-    let tables: Vec<_> = file.tables_of("rule").take(MAX_RULES).collect();
+    let tables: Vec<_> = file.tables_of("rule").collect();
     let rules: Vec<_> = tables.iter().map(|table| rule(table, problems)).collect();
+    let mut patterns = 0;
+    for rule in &rules {
+        patterns += rule.access.topics.len();
+        if patterns > MAX_PATTERNS {
+            let why = format!("rule: the rules of a file may have {MAX_PATTERNS} patterns in all");
+            problems.error(rule.line, why);
+            return rules;
+        }
+    }
     for (index, (later, table)) in rules.iter().zip(&tables).enumerate() {
         for setting in table.entries.iter().filter(|entry| entry.name != "topics") {
             let earlier = rules[..index].iter().zip(&tables);
@@ -179,10 +183,12 @@ mod tests {
     fn too_many_rules_are_one_clear_line() {
         let rule = |number: usize| format!("[[rule]]\ntopics = 't{number}'\nread = 'local'\n");
         let text = |count: usize| (0..count).map(rule).collect::<Vec<_>>().concat();
-        assert_eq!(parse(&text(MAX_RULES)).1, Vec::<String>::new());
-        let expected = "c.toml:3001: rule: a file may have 1000 rules; join some, since `topics` may \
-                        be a list";
-        assert_eq!(parse(&text(MAX_RULES + 3)).1, [expected]);
+        assert_eq!(parse(&text(MAX_PATTERNS)).1, Vec::<String>::new());
+        let expected = "c.toml:3001: rule: the rules of a file may have 1000 patterns in all";
+        assert_eq!(parse(&text(MAX_PATTERNS + 3)).1, [expected]);
+        let list = vec!["'t'"; MAX_PATTERNS + 1].join(",");
+        let expected = expected.replace("3001", "1");
+        assert_eq!(parse(&format!("[[rule]]\ntopics = [{list}]\nread = 'local'\n")).1, [expected]);
     }
 
     #[test]

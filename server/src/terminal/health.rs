@@ -32,7 +32,7 @@ pub struct Health {
     publish: bool,
 
     /// Accept any certificate, since the check may come by another name
-    #[arg(long)]
+    #[arg(long, env = "WATERCLOCK_INSECURE")]
     insecure: bool,
 
     /// The server to ask.
