@@ -111,8 +111,8 @@ impl TerminalError {
         self.may_pass() && !matches!(self, Self::Unreachable { is_unsent: true, .. })
     }
 
-    /// Returns `true` if the server has looked for an event with the same idempotency key, and found
-    /// none that is the same.
+    /// Returns `true` if the server has looked for an event with the same idempotency key, and
+    /// found none that is the same.
     pub(super) fn is_about_the_key(&self) -> bool {
         matches!(self, Self::Refused { status: 409 | 422, .. }) && !self.may_pass()
     }
