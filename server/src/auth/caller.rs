@@ -81,8 +81,8 @@ impl Caller {
         }
     }
 
-    /// Notes that the issuer of the caller's token could not be asked for its key, so that a refusal
-    /// is not final.
+    /// Notes that the issuer of the caller's token could not be asked for its key, so that a
+    /// refusal is not final.
     pub fn miss_answer_of_issuer(&mut self) {
         if let Err(InvalidToken::UnknownKey(unknown)) = &mut self.token {
             unknown.is_away = true;
