@@ -160,7 +160,7 @@ impl LoadedOptions {
         if self.options.cluster.nats().is_some() && self.options.store == Store::Memory {
             let line = self.file.line_of("store").or_else(|| self.file.line_of("cluster"));
             let why = "store: a node of a cluster keeps its events in a file";
-            self.problems.error_of_option(line, why.to_owned());
+            self.problems.error_of_option(line, why);
         }
         if let Err(why) = self.options.tls_of_authority() {
             let line = self.file.line_of("acme-ca").or_else(|| self.file.line_of("acme-domain"));

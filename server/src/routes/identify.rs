@@ -27,7 +27,8 @@ pub(super) async fn add_caller(head: &mut Parts, access: &SharedAccess, hub: &Hu
     let mut caller = Caller::identify(head, &access, hub.now());
     if let (Some(unknown), Some(tokens)) = (caller.unknown_key(&access), &access.tokens) {
         // Boxed, since it is rare and its future is large.
-        match Box::pin(tokens.wait_for_keys(unknown)).await {
+        let newer = Box::pin(tokens.wait_for_keys(unknown)).await;
+        match newer {
             NewerKeys::Asked => caller = Caller::identify(head, &access, hub.now()),
             NewerKeys::Unanswered => caller.miss_answer_of_issuer(),
             NewerKeys::None => {}

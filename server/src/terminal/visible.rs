@@ -1,6 +1,6 @@
 //! Text of others, as it may be shown.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 /// Replaces characters that a terminal would obey by escapes such as `\n` or `\u{1b}`.
 pub(super) fn visible(text: &str) -> String {
@@ -24,7 +24,7 @@ pub(super) fn visible_json(json: &str) -> Cow<'_, str> {
     for char in json.chars() {
         if is_obeyed(char) {
             // All of them are in the Basic Multilingual Plane.
-            visible.push_str(&format!("\\u{:04x}", u32::from(char)));
+            let _ = write!(visible, "\\u{:04x}", u32::from(char));
         } else {
             visible.push(char);
         }
