@@ -94,7 +94,7 @@ if (argv[1] === import.meta.filename) {
     ...packages('--package', 'server', '--features', 'embed', '--target', target),
     ...packages('--package', 'frontend', '--target', 'wasm32-unknown-unknown'),
   ]);
-  const all = JSON.parse(cargo('metadata', '--locked', '--format-version', '1')).packages;
+  const all = JSON.parse(cargo('metadata', '--quiet', '--locked', '--format-version', '1')).packages;
   const parts = all
     .filter(({ name, version }) => contained.has(`${name} ${version}`))
     .sort((a, b) => (a.name === b.name ? (a.version < b.version ? -1 : 1) : a.name < b.name ? -1 : 1));
