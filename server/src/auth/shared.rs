@@ -188,8 +188,8 @@ mod tests {
 
     const SECRET: &str = "an example of a secret, 32 bytes";
 
-    #[test]
-    fn a_caller_identified_before_a_reload_obeys_the_new_rules() {
+    #[tokio::test]
+    async fn a_caller_identified_before_a_reload_obeys_the_new_rules() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
         std::fs::write(&file, SECRET).unwrap();

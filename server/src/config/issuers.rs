@@ -150,7 +150,7 @@ mod tests {
              ['b']\nsecret-file = true\npublish = 'a..b'\nsubscribe = [{many}]\naudience = ''\n"
         ));
         let starts = [
-            "c.toml:3: jwks: \"http://login.example/keys\": expected a file or an https URL",
+            "c.toml:3: jwks: expected a file or an https URL",
             "c.toml:4: issuer: has no keys; give it jwks,",
             "c.toml:5: issuer: \"a\" is the name of the issuer on line 1, too",
             "c.toml:7: issuer: needs issuer, the `iss` of its tokens",

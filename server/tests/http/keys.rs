@@ -333,7 +333,8 @@ async fn random_key_names_cause_no_flood_of_requests() {
             let statuses = join_all(strangers.map(async |stranger| {
                 server.get_with_token(&stranger.token(), "/poll").await.status()
             }));
-            assert_eq!(statuses.await, [401; 20]);
+            // Not final, since the issuer has not been asked for these keys.
+            assert_eq!(statuses.await, [503; 20]);
         }
     };
     let client = async {
