@@ -114,7 +114,8 @@ export async function build(site, pages, isWhole = false) {
   mkdirSync(pkg, { recursive: true });
   style(options, fresh);
   // In the profile of the server, so that both share what they compile.
-  await run('cargo', 'build', '--quiet', '--profile', 'quick', '--package', 'bindgen');
+  const tool = ['--profile', 'quick', '--package', 'bindgen', '--target-dir', join(root, 'target')];
+  await run('cargo', 'build', '--quiet', ...tool);
   say('compiled bindgen');
   // cargo compiles the next page while the module of the last one is optimised.
   const finished = [];

@@ -203,6 +203,23 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::options::Store;
+
+    #[test]
+    fn the_log_stays_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = |text: &str| {
+            let file = folder.path().join("c.toml");
+            std::fs::write(&file, text).unwrap();
+            let config = format!("--config={}", file.display());
+            vec![OsString::from("waterclock"), config.into()]
+        };
+        let before = format!("data-dir = '{}'\n", folder.path().display());
+        let place = Options::load(load(&before)).unwrap().options.place();
+        let other = format!("data-dir = '{}/other'\nstore = 'memory'\n", folder.path().display());
+        let options = read(load(&other), place).unwrap().loaded.options;
+        assert_eq!((options.data_dir.as_path(), options.store), (folder.path(), Store::File));
+    }
 
     #[test]
     fn only_known_options_are_reloaded() {

@@ -20,14 +20,16 @@ pub(super) async fn keep_fresh(
     min_interval: Duration,
 ) {
     let set = &issuer.sets[number];
-    let time = set.state().map_or_else(|| metrics.add_set(), |state| state.time);
     let mut keeper = Keeper { issuer: &issuer, number, failures: 0, reported: None, body: None };
     // After a reload, the previous verifier has fetched the set.
-    if let Some(state) = set.state() {
-        wait(set, state.due, state.earliest).await;
-        let RefreshState { failures, reported, body, .. } = state;
+    let time = if let Some(state) = set.state() {
+        let RefreshState { due, earliest, failures, reported, body, time } = state;
+        wait(set, due, earliest).await;
         keeper = Keeper { failures, reported, body, ..keeper };
-    }
+        time
+    } else {
+        metrics.add_set()
+    };
     loop {
         let fetched = set.fetch().await;
         let (result, pause) = match fetched.and_then(|fetched| keeper.take(set, fetched)) {

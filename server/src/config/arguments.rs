@@ -130,10 +130,10 @@ impl ConfigSources<'_> {
         for option in self.options().filter(|option| !self.is_in_arguments(option)) {
             let (Some(name), Some(flag)) = (variable(option), option.get_long()) else { continue };
             if matches!(option.get_action(), ArgAction::SetTrue) {
-                if env::var_os(&name)
-                    .is_some_and(|text| text != "true" && text != "false" && !text.is_empty())
-                {
-                    problems.error_in_variable(&name, "expected true or false".to_owned());
+                // An empty one counts as not set.
+                let text = env::var_os(&name).unwrap_or_default();
+                if !["", "true", "false"].iter().any(|known| text == **known) {
+                    problems.error_in_variable(&name, "expected true or false");
                 }
                 continue;
             }

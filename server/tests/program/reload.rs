@@ -230,6 +230,32 @@ async fn a_check_reports_all_problems_by_line() {
     for start in ["c.toml:1: /nowhere/secret", "c.toml:2: /nowhere/c cannot be used"] {
         assert!(errors.lines().any(|line| line.starts_with(start)), "{start}: {errors}");
     }
+    // Each option has its own line, also if the one before it is valid.
+    fs::write(folder.path().join("secret"), "an example of a secret, 32 bytes").unwrap();
+    let secret = folder.path().join("secret").display().to_string();
+    for (config, variables, start) in [
+        (
+            format!("jwt-secret-file = '{secret}'\njwt-public-key-file = '/nowhere/public'\n"),
+            &[][..],
+            "c.toml:2: /nowhere/public",
+        ),
+        (
+            "store = 'memory'\ncluster = 'nats://127.0.0.1'\ncluster-unsafe-sync = true\n"
+                .to_owned(),
+            &[],
+            "c.toml:1: store: a node of a cluster keeps its events in a file",
+        ),
+        ("acme-domain = 'a.example'\nacme-ca = '/nowhere/ca'\n".to_owned(), &[], "c.toml:2: "),
+        (
+            "store = 'memory'\n".to_owned(),
+            &[("WATERCLOCK_REQUIRE_TOKEN", "1")],
+            "WATERCLOCK_REQUIRE_TOKEN: expected true or false",
+        ),
+    ] {
+        let (code, errors) = check(&config, variables).await;
+        assert!(code == 2 && errors.starts_with(start) && errors.lines().count() == 1, "{errors}");
+    }
+    let (_, errors) = check(config.split_once('\n').unwrap().1, &[]).await;
     // A start makes the same checks.
     let (code, of_start) = run_to_end(&["--config", &path], &[]).await;
     let of_start = of_start.replace(&format!("{}/", folder.path().display()), "");
