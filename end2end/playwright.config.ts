@@ -14,7 +14,7 @@ export const chromium = {
 };
 
 /** The factor by which tests wait longer than by default, on a machine that has more to do. */
-const patience = Number(process.env.E2E_PATIENCE ?? 1);
+export const patience = Number(process.env.E2E_PATIENCE ?? 1);
 
 export default defineConfig({
   testDir: 'tests',
@@ -24,7 +24,8 @@ export default defineConfig({
   timeout: 20_000 * patience,
   expect: { timeout: 5_000 * patience },
   reporter: 'list',
-  use: { trace: 'retain-on-failure' },
+  // A trace, too, would make all tests a third slower. To have one: E2E="NAME --trace on".
+  use: { screenshot: 'only-on-failure' },
   projects: [
     {
       name: 'chromium',

@@ -1,6 +1,7 @@
 // Failures between the page and its server, from which the page recovers.
 import { createServer, type RequestListener } from 'node:http';
 import type { Page } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { count, expect, expectConsecutive, networkErrors, sequences, state, streams, test } from './server.ts';
 
 const fast = ['--interval', '100ms', '--retry', '200ms'];
@@ -199,7 +200,7 @@ test('an event of a megabyte', async ({ page, server }) => {
 });
 
 test('a hundred thousand events under the filter', async ({ page, server }) => {
-  test.setTimeout(90_000);
+  test.setTimeout(90_000 * patience);
   await server.start('--interval', '1h');
   await page.addInitScript(() => localStorage.setItem('waterclock.rows', '100000'));
   await page.goto(`${server.url}/?topic=t&filter=7777`);

@@ -3,6 +3,7 @@ import type { Page } from '@playwright/test';
 import { once } from 'node:events';
 import { createServer, request as ask } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { patience } from '../playwright.config.ts';
 import { expect, networkErrors, streams, test } from './server.ts';
 
 test.use({
@@ -29,7 +30,7 @@ const checks = [
 
 /** Runs a diagnosis with an idle period of 5 s. */
 async function diagnose(page: Page, url: string) {
-  test.setTimeout(90_000);
+  test.setTimeout(90_000 * patience);
   await page.goto(`${url}/diagnose`);
   await page.getByLabel('Idle period to test').selectOption('5');
   await page.getByRole('button', { name: 'Start' }).click();
@@ -171,7 +172,7 @@ test.describe('without a server that responds', () => {
   });
 
   test('a server that goes down is not a fault of the path', async ({ page, server }) => {
-    test.setTimeout(90_000);
+    test.setTimeout(90_000 * patience);
     await server.start();
     await page.goto(`${server.url}/diagnose`);
     await page.getByRole('button', { name: 'Start' }).click();

@@ -1,6 +1,7 @@
 // Changes that proxies, translators and extensions make to the document, before the page starts
 // and while it runs. The page must work on, or say that it does not.
 import type { Page } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { count, expect, expectConsecutive, sequences, state, streams, test } from './server.ts';
 
 const fast = ['--interval', '100ms'];
@@ -86,7 +87,7 @@ for (const [name, change] of Object.entries(changes)) {
 }
 
 test('/diagnose under a translator', async ({ page, server }) => {
-  test.setTimeout(60_000);
+  test.setTimeout(60_000 * patience);
   const translate = changes['all texts in elements of their own'];
   await server.start('--heartbeat', '2s');
   await page.goto(`${server.url}/diagnose`);

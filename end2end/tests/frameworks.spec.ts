@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { type Page } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { expect, networkErrors, type Server, test as base } from './server.ts';
 import { Service } from './service.ts';
 
@@ -72,7 +73,7 @@ const test = base.extend<{ framework: Framework }>({
 });
 
 test.use({ allowedErrors: new RegExp(`${networkErrors.source}|WebSocket connection to`) });
-test.setTimeout(60_000);
+test.setTimeout(60_000 * patience);
 
 /** Returns the code of the example of that name. */
 function example(name: string): string {

@@ -3,6 +3,7 @@
 // people to look at.
 import { AxeBuilder } from '@axe-core/playwright';
 import type { Page } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { answerHealth, notice, servedBy } from './nodes.ts';
 import { count, expect, networkErrors, type Server, state, test } from './server.ts';
 
@@ -370,7 +371,7 @@ test.describe('looks', () => {
   test.use({ allowedErrors: new RegExp(`${networkErrors.source}|a message`), reducedMotion: 'reduce' });
   for (const [name, state] of Object.entries(states)) {
     test(name, async ({ page, server }) => {
-      test.setTimeout(90_000);
+      test.setTimeout(90_000 * patience);
       await server.start(...(state.options ?? ['--interval', '100ms']));
       await state.enter(page, server);
       await look(page, name);

@@ -1,4 +1,5 @@
 // The browser's own `EventSource`, without the page's rules.
+import { patience } from '../playwright.config.ts';
 import { expect, networkErrors, test } from './server.ts';
 
 type Seen = { data: string[]; ends: string[]; gaps: number; state: number };
@@ -39,7 +40,7 @@ test.describe('a stream with a limit', () => {
 });
 
 test('a million lines of one request are a million events', async ({ server }, info) => {
-  test.setTimeout(120_000);
+  test.setTimeout(120_000 * patience);
   server.data = info.outputPath('data');
   await server.start('--interval', '1h');
   const body = 'x\n'.repeat(1_000_000);

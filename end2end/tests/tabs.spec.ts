@@ -2,7 +2,7 @@
 import { type BrowserContext, chromium, type Page } from '@playwright/test';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import config from '../playwright.config.ts';
+import config, { patience } from '../playwright.config.ts';
 import { count, expect, expectConsecutive, networkErrors, sequences, sign, state, streams, test } from './server.ts';
 
 const fast = ['--interval', '10ms', '--retry', '200ms'];
@@ -49,7 +49,7 @@ test.describe('tabs', () => {
   test.use({ allowedErrors: networkErrors });
 
   test('twelve of them tick over one connection', async ({ context, server }) => {
-    test.setTimeout(90_000);
+    test.setTimeout(90_000 * patience);
     await server.start('--interval', '100ms');
     const tabs = await open(context, server.url, 12);
     for (const tab of tabs) {
@@ -66,7 +66,7 @@ test.describe('tabs', () => {
   });
 
   test('the leader is closed ten times in a row, and no tab misses an event', async ({ context, server }) => {
-    test.setTimeout(60_000);
+    test.setTimeout(60_000 * patience);
     await server.start(...fast);
     const leaders = await open(context, server.url, 10);
     const tabs = await open(context, server.url, 2);
@@ -134,7 +134,7 @@ test.describe('tabs', () => {
   });
 
   test('the leader sleeps', async ({ context, server }) => {
-    test.setTimeout(90_000);
+    test.setTimeout(90_000 * patience);
     await server.start(...fast, '--heartbeat', '1s');
     const [leader, tab] = await open(context, server.url, 2);
     await expect(sharing(tab)).toHaveText('2 tabs, 1 connection');
@@ -261,7 +261,7 @@ test.describe('tabs', () => {
   });
 
   test('over plain HTTP, more tabs than HTTP/1.1 has connections load and miss nothing', async ({ server }, info) => {
-    test.setTimeout(90_000);
+    test.setTimeout(90_000 * patience);
     server.data = info.outputPath('data');
     const options = [...fast, '--allowed-host', 'waterclock.test'];
     await server.start(...options);
@@ -306,7 +306,7 @@ test.describe('tabs', () => {
   });
 
   test('over plain HTTP on a name that is not localhost, twenty tabs tick', async ({ server }) => {
-    test.setTimeout(90_000);
+    test.setTimeout(90_000 * patience);
     server.host = '127.0.0.2';
     await server.start('--interval', '1s', '--allowed-host', 'waterclock.test');
     // Browsers trust plain HTTP on all of 127.0.0.0/8, but not on this name.
@@ -329,7 +329,7 @@ test.describe('tabs', () => {
     test.use({ ignoreHTTPSErrors: true });
 
     test('twenty tabs tick over one connection of HTTP/2', async ({ context, server }, info) => {
-      test.setTimeout(90_000);
+      test.setTimeout(90_000 * patience);
       server.data = info.outputPath('data');
       await server.start('--interval', '1s', '--tls-self-signed');
       const tabs = await twenty(context, server.url);

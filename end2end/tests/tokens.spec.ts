@@ -1,12 +1,13 @@
 // A page whose reader has a token in a cookie, because `EventSource` sends no headers.
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
+import { patience } from '../playwright.config.ts';
 import { count, expect, expectConsecutive, networkErrors, sequences, sign, state, test } from './server.ts';
 
 test.use({ allowedErrors: networkErrors });
 
 test('reads until the token expires, and continues with a new one', async ({ page, server, context }, info) => {
-  test.setTimeout(90_000);
+  test.setTimeout(90_000 * patience);
   const [secret, file] = [randomBytes(32).toString('hex'), info.outputPath('secret')];
   writeFileSync(file, `${secret}\n`);
   await server.start('--require-token', '--jwt-secret-file', file, '--interval', '100ms', '--retry', '3s');

@@ -2,6 +2,7 @@
 import type { Page, Route } from '@playwright/test';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
+import { patience } from '../playwright.config.ts';
 import { expect, networkErrors, type Server, sign, state, streams, test } from './server.ts';
 
 const publish = async (server: Server, path: string, body = 'x') => {
@@ -123,7 +124,7 @@ test('a search finds parts of topics and patterns, and is in the address', async
 });
 
 test('of 10,000 topics only those in view are in the document', async ({ page, server }) => {
-  test.setTimeout(60_000);
+  test.setTimeout(60_000 * patience);
   await server.start('--interval', '100ms', '--max-topics', '20000');
   const topics = Array.from({ length: 10_000 }, (_, i) => `t.${String(i).padStart(4, '0')}`);
   await publishToAll(server, topics);
