@@ -8,7 +8,7 @@
 #
 # scripts/setup.sh must have brought the tools. WATERCLOCK_BINARY names the program for e2e, clients
 # and proxies, and in a run of all groups for the integration tests, too; by default it is that of
-# `make dist`. E2E has arguments for Playwright in the group e2e:
+# `make dist`, which a run of all groups builds. E2E has arguments for Playwright in the group e2e:
 # E2E="tabs -g 'a name'". E2E_PATIENCE multiplies the deadlines there: by default 3 in a run of all
 # groups, and 1 in one of some. A step that fails ends the run.
 set -euo pipefail
@@ -16,11 +16,12 @@ cd "$(dirname "$0")/.."
 
 groups='lint doc unit cluster e2e clients proxies packages soak'
 output=$(mktemp)
-trap 'rm -f "$output"' EXIT
+dist_output=$(mktemp)
+builder=
+trap '[ ! "$builder" ] || kill -- "-$builder" 2>/dev/null || true; rm -f "$output" "$dist_output"' EXIT
 
 wanted=" $* "
 program=${WATERCLOCK_BINARY:-$PWD/target/dist/waterclock}
-if [ "$wanted" = '  ' ]; then export WATERCLOCK_BINARY=$program; fi
 list=
 if [ "${1:-}" = --list ]; then
     list=yes
@@ -35,6 +36,27 @@ for group in $wanted; do
         ;;
     esac
 done
+
+# A run of all groups builds the program, too, while the first steps run: link-time optimisation
+# leaves a core to them. It is a job of its own, so that the end of this script ends all of it.
+if [ "$wanted" = '  ' ] && [ ! "${WATERCLOCK_BINARY:-}" ]; then
+    set -m
+    make --no-print-directory dist >"$dist_output" 2>&1 </dev/null &
+    builder=$!
+    set +m
+fi
+if [ "$wanted" = '  ' ]; then export WATERCLOCK_BINARY=$program; fi
+
+# Waits for the program.
+program_is_built() {
+    local failed=
+    [ "$builder" ] || return 0
+    printf '\n== the program of make dist, beside the steps before\n'
+    wait "$builder" || failed=yes
+    builder=
+    cat "$dist_output"
+    [ ! "$failed" ]
+}
 
 # group NAME...: the following steps belong to these groups.
 group() {
@@ -67,6 +89,9 @@ publishable() {
 
 clippy() { cargo clippy --quiet "$@" -- --deny warnings; }
 
+# The server's feature that is off by default, and that the steps turn on.
+traces=server/otlp
+
 # The features of `app` for the server and for the page exclude each other, so clippy checks each
 # side by itself. Without -p, cargo takes the default members. The steps name --all-targets or
 # --examples, even where there are none: dependencies then have the same features in all steps, and
@@ -95,18 +120,13 @@ clippy_browser() {
     clippy -p bindgen
 }
 
-# Two features of the server that the other steps have the other way round: the site inside, which
-# is empty here, and no page /compare.
+# Three features of the server that the other steps have the other way round: the site inside,
+# which is empty here, no page /compare, and no traces.
 clippy_server() {
     mkdir -p target/empty-site/pkg
     LEPTOS_SITE_ROOT=target/empty-site MEMORY_SERVE_QUIET=1 \
         clippy -p server --lib --bins --examples --no-default-features --features embed
 }
-
-# The server with traces, which only one test needs. Little but the server is compiled for it.
-clippy_traces() { clippy -p server --features otlp --all-targets; }
-
-traces() { cargo test --quiet -p server --features otlp --test traces; }
 
 package() {
     local crate crates arguments=()
@@ -150,7 +170,7 @@ cargo_test() {
         if command -v nats-server >/dev/null; then export NATS_REQUIRED=yes; fi
         if command -v pebble >/dev/null; then export PEBBLE_REQUIRED=yes; fi
     fi
-    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet --features "$traces"
 }
 
 # Nodes, and the servers of NATS that they need. Without nats-server these tests do nothing.
@@ -162,7 +182,7 @@ cluster() {
 # The integration tests once more, with all streams on the ordinary path.
 ordinary_path() {
     ORDINARY_PATH=yes RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} \
-        cargo test --quiet --package server --test http
+        cargo test --quiet --package server --features "$traces" --test http
 }
 
 # The client in TypeScript. Its tests replay traces that cargo_test has written.
@@ -194,9 +214,8 @@ end_to_end() {
 group lint
 step 'format' cargo fmt --all --check
 step 'circles, names and comments' node scripts/lint.mjs
-step 'clippy: all crates, and the pages as the server renders them' clippy --all-targets
+step 'clippy: all crates, and the pages as the server renders them' clippy --all-targets --features "$traces"
 step 'clippy: the server with the site inside, without /compare' clippy_server
-step 'clippy: the server with traces' clippy_traces
 step 'clippy: waterclock without features and with hub only' clippy_waterclock
 step 'clippy: published crates by themselves' clippy_alone
 step 'clippy: the pages in the browser' clippy_browser
@@ -206,11 +225,11 @@ step 'types of the end-to-end tests' env --chdir=end2end npx tsc
 step 'licences, sources, duplicates and advisories of dependencies' dependencies
 group lint doc
 step 'documentation' documentation
+program_is_built
 group unit
 step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
 step 'unit, property and integration tests, and examples' cargo_test
 step 'integration tests of the ordinary path' ordinary_path
-step 'traces, as a collector receives them' traces
 step 'the client in TypeScript' client
 group cluster
 step 'several nodes on NATS JetStream' cluster

@@ -254,15 +254,16 @@ pub struct Options {
     #[arg(long, env = "WATERCLOCK_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: OutputFormat,
 
+    /// Level of the messages: warn, info, debug, or a list such as `info,hyper=debug`. `RUST_LOG`
+    /// takes precedence [default: info]
+    #[arg(long, env = "WATERCLOCK_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+
     /// OTLP endpoint of a collector that gets traces of publishes, such as
     /// `http://127.0.0.1:4318`. The variables of OpenTelemetry apply, such as `OTEL_TRACES_SAMPLER`
     #[cfg(feature = "otlp")]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint)]
     pub otlp_endpoint: Option<reqwest::Url>,
-    /// Level of the messages: warn, info, debug, or a list such as `info,hyper=debug`. `RUST_LOG`
-    /// takes precedence [default: info]
-    #[arg(long, env = "WATERCLOCK_LOG_LEVEL", value_name = "LEVEL")]
-    pub log_level: Option<LogLevel>,
 
     /// The rules of the configuration file.
     #[arg(skip)]
