@@ -4,6 +4,7 @@ use std::{fmt, path::Path, sync::Arc, thread, time::Duration};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use reqwest::Url;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use waterclock::timestamp::Timestamp;
 
@@ -189,6 +190,12 @@ impl TokenVerifier {
         }
         issuer.note_missing(id);
         NewerKeys::Asked
+    }
+
+    /// Returns the URLs of the key sets whose last refresh has failed, and the reasons.
+    pub fn failed_refreshes(&self) -> Vec<(Url, String)> {
+        let sets = self.issuers.iter().flat_map(|issuer| &issuer.sets);
+        sets.filter_map(|set| Some((set.name(), set.state()?.reported?))).collect()
     }
 
     /// The counters of the key sets.

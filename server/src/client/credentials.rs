@@ -1,7 +1,7 @@
-//! The token of a client, and the certificates that it trusts.
+//! The server that a command calls, the token that it sends, and the certificates that it trusts.
 
 use std::{
-    fs, io,
+    env, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,26 @@ use crate::ops::http_client::http_client;
 
 /// Maximum size of a file with a token or certificates, in bytes.
 const MAX_FILE: u64 = 1 << 20;
+/// The variable with the token.
+const TOKEN: &str = "WATERCLOCK_TOKEN";
+
+/// The options by which a command finds its server.
+#[derive(Args, Clone, Debug)]
+pub struct ServerArgs {
+    /// URL of the server
+    #[arg(
+        long,
+        env = "WATERCLOCK_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:3000",
+        value_parser = server_url
+    )]
+    pub(crate) url: Url,
+
+    /// The token, and the certificates to trust.
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
+}
 
 /// The options by which a client gets access.
 #[derive(Args, Clone, Debug, Default)]
@@ -47,18 +67,25 @@ pub enum CredentialsError {
     Client(reqwest::Error),
 }
 
+impl ServerArgs {
+    /// Returns the header `Authorization` for requests to a URL: with the token of the file, or
+    /// else with that of the variable, which is only for the server that the options name.
+    pub(crate) fn authorization(&self, url: &Url) -> Result<Option<HeaderValue>, CredentialsError> {
+        let token = env::var(TOKEN).ok().filter(|token| !token.is_empty());
+        let is_for_it = url.origin() == self.url.origin();
+        self.credentials.authorization(token.as_deref().filter(|_| is_for_it))
+    }
+}
+
 impl Credentials {
     /// Returns the header `Authorization` with the token of the file, or else with `token`.
-    pub(crate) fn authorization(
-        &self,
-        token: Option<&str>,
-    ) -> Result<Option<HeaderValue>, CredentialsError> {
+    fn authorization(&self, token: Option<&str>) -> Result<Option<HeaderValue>, CredentialsError> {
         match (&self.token_file, token) {
             (Some(file), _) => {
                 let token = String::from_utf8(read(file)?).unwrap_or_default();
                 bearer(&token, || file.display().to_string()).map(Some)
             }
-            (None, Some(token)) => bearer(token, || "WATERCLOCK_TOKEN".to_owned()).map(Some),
+            (None, Some(token)) => bearer(token, || TOKEN.to_owned()).map(Some),
             (None, None) => Ok(None),
         }
     }

@@ -2,11 +2,11 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | `credentials` | the token, and the certificates to trust |
+//! | `credentials` | the server, the token, and the certificates to trust |
 //! | `urls` | the URLs of a server, and the form of them that is shown |
 
 mod credentials;
 pub(crate) mod urls;
 
 pub(crate) use credentials::server_url;
-pub use credentials::{Credentials, CredentialsError};
+pub use credentials::{Credentials, CredentialsError, ServerArgs};

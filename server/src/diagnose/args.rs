@@ -7,7 +7,7 @@ use reqwest::{
     header::{HeaderName, HeaderValue},
 };
 
-use crate::client::{Credentials, server_url};
+use crate::client::{ServerArgs, server_url};
 
 /// Minimum length of an idle period.
 const MIN_IDLE: Duration = Duration::from_millis(100);
@@ -21,9 +21,9 @@ const MAX_IDLE: Duration = Duration::from_mins(10);
 Exit codes: 0 no problems found; 1 a check is bad, or is a warning with a remedy; 2 the diagnosis \
 could not run, or could not finish because the server went away.")]
 pub struct Diagnose {
-    /// URL of a Waterclock server, or of any stream of Server-Sent Events
+    /// URL of a Waterclock server, or of any stream of Server-Sent Events, in the place of --url
     #[arg(value_name = "URL", value_parser = server_url)]
-    pub(super) url: Url,
+    address: Option<Url>,
 
     /// Print the report as JSON; progress goes to standard error
     #[arg(long)]
@@ -50,9 +50,9 @@ pub struct Diagnose {
     #[arg(long = "header", value_name = "HEADER", value_parser = header)]
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 
-    /// The token, and the certificates to trust.
+    /// The server to measure the path to.
     #[command(flatten)]
-    pub(super) credentials: Credentials,
+    pub(super) server: ServerArgs,
 
     /// Accept any certificate
     #[arg(long)]
@@ -65,6 +65,13 @@ pub struct Diagnose {
     /// Use HTTP/2 only, even without TLS
     #[arg(long)]
     pub(super) http2: bool,
+}
+
+impl Diagnose {
+    /// Returns the URL to which the path is measured.
+    pub(super) fn url(&self) -> &Url {
+        self.address.as_ref().unwrap_or(&self.server.url)
+    }
 }
 
 fn origin(text: &str) -> Result<Url, &'static str> {

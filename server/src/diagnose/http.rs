@@ -125,11 +125,13 @@ fn cut_kind(error: &reqwest::Error) -> CutKind {
 impl HttpClient {
     pub(super) fn new(options: &Diagnose) -> Result<Self, CredentialsError> {
         let mut headers: HeaderMap = options.headers.iter().cloned().collect();
-        if let Some(token) = options.credentials.authorization(None)? {
+        if !headers.contains_key(AUTHORIZATION)
+            && let Some(token) = options.server.authorization(options.url())?
+        {
             headers.insert(AUTHORIZATION, token);
         }
         let has_headers = !headers.is_empty();
-        let client = options.credentials.client(|| {
+        let client = options.server.credentials.client(|| {
             let client = Client::builder()
                 .user_agent(concat!("waterclock/", env!("CARGO_PKG_VERSION")))
                 .default_headers(headers.clone())

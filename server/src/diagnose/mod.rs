@@ -68,9 +68,9 @@ pub async fn run(options: &Diagnose) -> u8 {
 /// error if the server went away before the end.
 async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>), DiagnoseError> {
     let client = HttpClient::new(options)?;
-    let probe = probe_url(&options.url);
+    let probe = probe_url(options.url());
     let report = Report {
-        url: display_url(&options.url),
+        url: display_url(options.url()),
         stream: display_url(&probe),
         time: Timestamp::now(),
         is_probe: true,
@@ -88,7 +88,7 @@ async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>),
                 if exchange.response.redirects.objection.is_some() {
                     // The server allows no page of another origin to read the probe, whichever may
                     // read the events. So the response to their request counts.
-                    let request = client.uncompressed(Method::GET, &events_url(&options.url));
+                    let request = client.uncompressed(Method::GET, &events_url(options.url()));
                     if let Ok(events) = client.read(request, RESPONSE_TIMEOUT, |_| true).await {
                         let objection = events.response.redirects.objection;
                         exchange.response.redirects.objection = objection;
@@ -107,10 +107,10 @@ async fn measure(options: &Diagnose) -> Result<(Report, Result<(), ServerLost>),
         Err(RequestError::TimedOut | RequestError::Refused(_) | RequestError::OtherOrigin(_)) => {}
         Err(RequestError::Broken(error, _))
             if error.is_request() && (!error.is_connect() || is_elsewhere(&error, &probe)) => {}
-        Err(error) => return Err(DiagnoseError::of(error, &options.url)),
+        Err(error) => return Err(DiagnoseError::of(error, options.url())),
     }
 
-    let url = &options.url;
+    let url = options.url();
     let report = Report { stream: display_url(url), is_probe: false, ..report };
     let request = client.uncompressed(Method::GET, url);
     let exchange = match client.read(request, RESPONSE_TIMEOUT, |_| true).await {

@@ -46,7 +46,7 @@ pub(super) async fn measure(
     mut printer: ReportPrinter,
 ) -> (Report, Result<(), ServerLost>) {
     // A browser starts each request with the URL that it was given.
-    let url = &options.url;
+    let url = options.url();
     let protocol = printer.report.path.client;
     printer.add(assess::protocol(protocol, None));
     printer.add(event_source::assess(found));

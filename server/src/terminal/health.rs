@@ -8,13 +8,8 @@ use std::{
 use clap::Args;
 use reqwest::{Method, Url};
 
-use super::{
-    error::TerminalError,
-    output::exit_code,
-    server::{ServerArgs, ServerClient},
-    visible::visible,
-};
-use crate::client::server_url;
+use super::{error::TerminalError, output::exit_code, server::ServerClient, visible::visible};
+use crate::client::{ServerArgs, server_url};
 
 /// Limit of the whole check. Docker gives a check 30 s, Kubernetes 1 s unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);

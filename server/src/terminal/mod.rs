@@ -31,6 +31,5 @@ pub use error::TerminalError;
 pub use health::{Health, check_health};
 pub use manual::{Completions, Manual, print_completions, write_manual};
 pub use publish::{Publish, publish};
-pub use server::ServerArgs;
 pub use tail::{Tail, tail};
 pub use topics::{TopicList, list_topics};

@@ -31,9 +31,10 @@ use super::{
     backoff,
     error::TerminalError,
     output::exit_code,
-    server::{Answer, ServerArgs, ServerClient},
+    server::{Answer, ServerClient},
     visible::visible,
 };
+use crate::client::ServerArgs;
 
 /// Timeout of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(20);

@@ -1,8 +1,7 @@
 //! The HTTP client of the commands.
 
-use std::{env, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
-use clap::Args;
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER},
@@ -13,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{error::TerminalError, visible::visible};
 use crate::client::{
-    Credentials, server_url,
+    ServerArgs,
     urls::{display_url, with_other_scheme, with_path},
 };
 
@@ -23,32 +22,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 8 << 20;
 /// Maximum length of a server's words in a message, in bytes.
 const MAX_DETAIL: usize = 2000;
-/// The variable with the token.
-const TOKEN: &str = "WATERCLOCK_TOKEN";
-
-/// The options by which a command finds its server.
-#[derive(Args, Clone, Debug)]
-pub struct ServerArgs {
-    /// URL of the server
-    #[arg(
-        long,
-        env = "WATERCLOCK_URL",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:3000",
-        value_parser = server_url
-    )]
-    pub(super) url: Url,
-
-    /// The token, and the certificates to trust.
-    #[command(flatten)]
-    pub(super) credentials: Credentials,
-}
 
 /// A server, as the commands call it.
 pub(super) struct ServerClient {
     client: Client,
-    url: Url,
-    credentials: Credentials,
+    args: ServerArgs,
 }
 
 /// A complete answer with a status of success.
@@ -81,7 +59,7 @@ impl ServerClient {
                 .tls_danger_accept_invalid_certs(is_insecure);
             if is_loopback(&args.url) { client.no_proxy() } else { client }
         })?;
-        Ok(Self { client, url: args.url.clone(), credentials: args.credentials.clone() })
+        Ok(Self { client, args: args.clone() })
     }
 
     /// Builds a request for a path of the server.
@@ -91,15 +69,15 @@ impl ServerClient {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<RequestBuilder, TerminalError> {
-        let mut url = with_path(&self.url, path);
+        let mut url = with_path(&self.args.url, path);
         url.set_query(None);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let token = env::var(TOKEN).ok().filter(|token| !token.is_empty());
+        let authorization = self.args.authorization(&url)?;
         let request = self.client.request(method, url);
-        Ok(match self.credentials.authorization(token.as_deref())? {
-            Some(token) => request.header(AUTHORIZATION, token),
+        Ok(match authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization),
             None => request,
         })
     }
@@ -110,7 +88,7 @@ impl ServerClient {
         request: RequestBuilder,
         after: Duration,
     ) -> Result<Response, TerminalError> {
-        let url = display_url(&self.url);
+        let url = display_url(&self.args.url);
         let Ok(sent) = timeout(after, request.send()).await else {
             return Err(TerminalError::TimedOut { url, after });
         };
@@ -133,7 +111,7 @@ impl ServerClient {
             let response = self.open(request, after).await?;
             Ok(Answer { body: self.body(response).await? })
         };
-        let timed_out = || TerminalError::TimedOut { url: display_url(&self.url), after };
+        let timed_out = || TerminalError::TimedOut { url: display_url(&self.args.url), after };
         timeout(after, call).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
@@ -146,7 +124,7 @@ impl ServerClient {
                 }
                 Ok(Some(_)) => return Err(self.not_waterclock(200, "its answer has no end")),
                 Ok(None) => return Ok(body),
-                Err(error) => return Err(TerminalError::of(&error, &display_url(&self.url))),
+                Err(error) => return Err(TerminalError::of(&error, &display_url(&self.args.url))),
             }
         }
     }
@@ -160,7 +138,7 @@ impl ServerClient {
         };
         if let (true, Some(to)) = (status.is_redirection(), header(LOCATION)) {
             let to = response.url().join(&to).map_or_else(|_| visible(&to), |to| display_url(&to));
-            return TerminalError::Redirected { url: display_url(&self.url), to };
+            return TerminalError::Redirected { url: display_url(&self.args.url), to };
         }
         let media_type = header(CONTENT_TYPE).unwrap_or_default();
         let seconds = header(RETRY_AFTER).and_then(|after| after.parse().ok());
@@ -171,8 +149,8 @@ impl ServerClient {
         {
             return refused(status, &detail, retry_after);
         }
-        if status == StatusCode::BAD_REQUEST && self.url.scheme() == "http" {
-            let other = with_other_scheme(&display_url(&self.url));
+        if status == StatusCode::BAD_REQUEST && self.args.url.scheme() == "http" {
+            let other = with_other_scheme(&display_url(&self.args.url));
             let found = format!("it responds with {status}. If the port uses TLS, try {other}");
             return self.not_waterclock(400, &found);
         }
@@ -183,7 +161,7 @@ impl ServerClient {
     /// Returns the error for an answer that no Waterclock server would give.
     pub(super) fn not_waterclock(&self, status: u16, found: &str) -> TerminalError {
         let found = visible(found);
-        TerminalError::NotWaterclock { url: display_url(&self.url), found, status }
+        TerminalError::NotWaterclock { url: display_url(&self.args.url), found, status }
     }
 
     /// Parses an answer, which must be JSON.

@@ -24,9 +24,10 @@ use super::{
     backoff,
     error::TerminalError,
     output::{FAILED, exit_code, say, stop_signal},
-    server::{ServerArgs, ServerClient},
+    server::ServerClient,
     visible::{visible, visible_json},
 };
+use crate::client::ServerArgs;
 
 /// Timeout of the head of the response, and of the first message.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(15);

@@ -11,12 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use waterclock::pattern::Pattern;
 
-use super::{
-    error::TerminalError,
-    output::exit_code,
-    server::{ServerArgs, ServerClient},
-    visible::visible,
-};
+use super::{error::TerminalError, output::exit_code, server::ServerClient, visible::visible};
+use crate::client::ServerArgs;
 
 /// Timeout of one page.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -83,29 +83,30 @@ With a secret, a public key or a JWK Set, the signature is checked, too. The oth
 of the server.
 Exit codes: 0 the server would accept it, as far as that was checked; 1 it would refuse it; 2 the \
 token or a key cannot be read.")]
+#[command(group(clap::ArgGroup::new("keys").multiple(true)))]
 pub(super) struct ShowToken {
     /// The token; `-` reads it from standard input, which keeps it out of the shell's history
     #[arg(value_name = "TOKEN")]
     pub(super) token: String,
 
     /// File with a secret of the server. May be repeated
-    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    #[arg(long, value_name = "FILE", value_delimiter = ',', group = "keys")]
     pub(super) secret_file: Vec<PathBuf>,
 
     /// File with public keys of the server, in PEM. May be repeated
-    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    #[arg(long, value_name = "FILE", value_delimiter = ',', group = "keys")]
     pub(super) public_key_file: Vec<PathBuf>,
 
     /// JSON Web Key Set: a file, or the https URL of the issuer's. May be repeated
-    #[arg(long, value_name = "URL_OR_FILE", value_delimiter = ',')]
+    #[arg(long, value_name = "URL_OR_FILE", value_delimiter = ',', group = "keys")]
     pub(super) jwks: Vec<JwksPlace>,
 
     /// Issuer that the server expects in `iss`
-    #[arg(long, value_name = "ISSUER")]
+    #[arg(long, value_name = "ISSUER", requires = "keys")]
     pub(super) issuer: Option<String>,
 
     /// Audience that the server expects in `aud`
-    #[arg(long, value_name = "AUDIENCE")]
+    #[arg(long, value_name = "AUDIENCE", requires = "keys")]
     pub(super) audience: Option<String>,
 }
 

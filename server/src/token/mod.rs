@@ -191,6 +191,7 @@ mod tests {
             (&["create", "--secret-file", &file, "--publish=a..b"], "a..b"),
             (&["create", "--secret-file", &file, "--publish=t", "--expires=0s"], "from 1s to"),
             (&["show", "x", "--public-key-file", &file], "public key in PEM"),
+            (&["show", "x", "--audience=a"], "required arguments were not provided"),
             (&["key", "--output=/nowhere/key"], "/nowhere/key.private.pem cannot be written"),
         ] {
             let error = run_line(line).await.unwrap_err();
@@ -205,5 +206,22 @@ mod tests {
             let (text, code) = run_line(&["show", token]).await.unwrap();
             assert!(code == 1 && text.contains(expected), "{token}: {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_does_not_answer_is_named_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key").display().to_string();
+        run_line(&["key", "--output", &key]).await.unwrap();
+        let private = format!("{key}.private.pem");
+        let create = ["create", "--private-key", &private, "--kid=a", "--publish=t"];
+        let (token, _) = run_line(&create).await.unwrap();
+        let show = ["show", &*token, "--jwks=http://127.0.0.1:1/keys?secret=1"];
+        let (text, code) = run_line(&show).await.unwrap();
+        assert_eq!(code, 1, "{text}");
+        let (_, reason) = text.split_once("The server would refuse this token: ").unwrap();
+        assert!(reason.contains("which cannot be asked for newer ones at present."), "{text}");
+        let expected = "\nThe keys of http://127.0.0.1:1/keys cannot be fetched: ";
+        assert!(reason.contains(expected) && reason.contains("Connection refused"), "{text}");
     }
 }

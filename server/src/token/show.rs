@@ -1,6 +1,7 @@
 //! `waterclock token show`: the explanation of a token.
 
 use std::{
+    fmt::Write as _,
     io::{self, Read as _},
     time::Duration,
 };
@@ -34,13 +35,21 @@ pub(super) async fn run(
         ..IssuerSettings::default()
     };
     let is_checked = settings.has_keys();
+    let mut failures = Vec::new();
     let verdict = if is_checked {
-        verify(TokenVerifier::open(&[settings], None)?, token, now).await
+        let tokens = TokenVerifier::open(&[settings], None)?;
+        let verdict = verify(&tokens, token, now).await;
+        failures = tokens.failed_refreshes();
+        verdict
     } else {
         claimed_permissions(token, now)
     };
     let code = u8::from(verdict.is_err());
-    Ok((explain(token, &verdict, is_checked, now), code))
+    let mut explanation = explain(token, &verdict, is_checked, now);
+    for (url, why) in failures {
+        let _ = write!(explanation, "\nThe keys of {url} cannot be fetched: {why}.");
+    }
+    Ok((explanation, code))
 }
 
 fn read_input(input: impl io::Read) -> io::Result<String> {
@@ -49,7 +58,11 @@ fn read_input(input: impl io::Read) -> io::Result<String> {
     Ok(text)
 }
 
-async fn verify(tokens: TokenVerifier, token: &str, now: Timestamp) -> Result<Token, InvalidToken> {
+async fn verify(
+    tokens: &TokenVerifier,
+    token: &str,
+    now: Timestamp,
+) -> Result<Token, InvalidToken> {
     tokens.start();
     match tokens.verify(token, now) {
         Err(InvalidToken::UnknownKey(unknown)) => {

@@ -71,6 +71,7 @@ impl ProgramOutput {
     }
 }
 
+/// A command whose environment names no proxy and no server.
 fn command(options: &[&str]) -> Command {
     let mut command = Command::new(binary::waterclock());
     command
@@ -83,6 +84,8 @@ fn command(options: &[&str]) -> Command {
         .env_remove("HTTPS_PROXY")
         .env_remove("all_proxy")
         .env_remove("ALL_PROXY")
+        .env_remove("WATERCLOCK_URL")
+        .env_remove("WATERCLOCK_TOKEN")
         .kill_on_drop(true);
     command
 }
@@ -998,7 +1001,7 @@ async fn an_error_is_one_line_with_advice() {
         ),
         (vec!["http://h/", "--streams=201"], "error: invalid value '201' for '--streams <COUNT>'"),
         (vec!["http://h/", "--header=x"], "error: invalid value 'x' for '--header <HEADER>'"),
-        (vec![], "error: the following required arguments were not provided"),
+        (vec![&*token, "--token-file=/nowhere"], "error: /nowhere cannot be read"),
         (vec![&*closed], "cannot be reached: Connection refused"),
         (vec![&*full], "accepts no more streams at the moment (limit). Try again later"),
         (
@@ -1011,6 +1014,39 @@ async fn an_error_is_one_line_with_advice() {
         assert!(output.stderr.starts_with("error: "), "{options:?}: {}", output.stderr);
         assert!(output.stderr.contains(line), "{options:?}: {}", output.stderr);
     }
+}
+
+#[tokio::test]
+async fn the_token_of_the_environment_is_only_for_the_server_that_it_names() {
+    let server = TestServer::start(&["--max-streams=0"]).await;
+    let refusing = Proxy {
+        responds: |head| {
+            let refused =
+                "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            (!head.contains("Bearer let-me-in")).then_some(refused)
+        },
+        ..Proxy::default()
+    };
+    let url = format!("http://{}", refusing.before(server.address).await);
+    let diagnose = async |options: &[&str], named: &str| {
+        let mut command = command(options);
+        command.env("WATERCLOCK_TOKEN", "let-me-in").env("WATERCLOCK_URL", named);
+        let output = timeout(DEADLINE, command.output()).await.expect("the end").unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    };
+    let events = format!("{url}/events");
+    for options in [vec![], vec![&*events]] {
+        let (code, text) = diagnose(&options, &url).await;
+        assert!(text.contains("accepts no more streams"), "{options:?}: {text}");
+        assert_eq!(code, 2);
+    }
+    let (code, text) = diagnose(&[&url], "http://127.0.0.1:1").await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("the status is 401"), "{text}");
+    // A header that is given comes first.
+    let (_, text) = diagnose(&[&url, "--header=Authorization: Bearer other"], &url).await;
+    assert!(text.contains("the status is 401"), "{text}");
 }
 
 #[tokio::test]
