@@ -45,6 +45,7 @@ impl CheckArguments {
         }
         let mut loaded = Options::load(arguments)?;
         loaded.check();
+        loaded.warn_of_expiry();
         Ok(loaded)
     }
 }
@@ -130,23 +131,31 @@ impl LoadedOptions {
     fn check_certificate(&mut self) {
         let options = &self.options;
         let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) else { return };
-        let line = self.file.line_of("tls-cert").or_else(|| self.file.line_of("tls-key"));
-        let tls = match Tls::from_files(certificate, key) {
-            Ok(tls) => tls,
-            Err(why) => {
-                let why = why.to_string();
-                let is_key = key != certificate && why.contains(&*key.to_string_lossy());
-                let line = if is_key { self.file.line_of("tls-key").or(line) } else { line };
-                return self.problems.error_of_option(line, why);
-            }
-        };
+        let Err(why) = Tls::from_files(certificate, key) else { return };
+        let why = why.to_string();
+        let is_key = key != certificate && why.contains(&*key.to_string_lossy());
+        let line = self.line_of_certificate();
+        let line = if is_key { self.file.line_of("tls-key").or(line) } else { line };
+        self.problems.error_of_option(line, why);
+    }
+
+    fn line_of_certificate(&self) -> Option<usize> {
+        self.file.line_of("tls-cert").or_else(|| self.file.line_of("tls-key"))
+    }
+
+    /// Adds a certificate that soon expires to the problems. A server tells it by itself.
+    fn warn_of_expiry(&mut self) {
+        let options = &self.options;
+        let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) else { return };
+        let Ok(tls) = Tls::from_files(certificate, key) else { return };
         let now = SystemTime::now();
         if let Some(end) = tls.expires().filter(|end| *end <= now + EXPIRES_SOON) {
             let verb = if end <= now { "has expired" } else { "expires" };
             let since_1970 = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let end = Timestamp::from_millis(since_1970.as_secs().saturating_mul(1000));
             let file = certificate.display();
-            self.problems.warning(line, format!("{file}: the certificate {verb} at {end}"));
+            let why = format!("{file}: the certificate {verb} at {end}");
+            self.problems.warning(self.line_of_certificate(), why);
         }
     }
 

@@ -222,7 +222,9 @@ impl Stream<'_> {
                     return Ok(Cut::Broken(reason));
                 }
             };
-            for parsed in parser.feed(&chunk) {
+            // By lines, so that of messages with long ids only one is in memory.
+            let lines = chunk.split_inclusive(|byte| matches!(byte, b'\n' | b'\r'));
+            for parsed in lines.flat_map(|line| parser.feed(line)) {
                 let message = match parsed {
                     Parsed::Retry(retry) => {
                         self.retry = retry;

@@ -8,9 +8,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, SystemTime},
 };
 
 use jsonwebtoken::{EncodingKey, Header};
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
@@ -341,4 +343,33 @@ async fn a_reload_adds_and_removes_an_issuer() {
     }
     let messages = server.reload("[[issuer]]\nissuer = 'shop'\nsecret-file = '/nowhere/s'\n").await;
     assert!(messages.contains("c.toml:2: issuer: /nowhere/s cannot be read"), "{messages}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_within_a_day_gets_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pem, config) = (folder.path().join("both.pem"), folder.path().join("c.toml"));
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let now = SystemTime::now();
+    params.not_before = (now - Duration::from_hours(720)).into();
+    params.not_after = (now + Duration::from_hours(6)).into();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    fs::write(&pem, certificate.pem() + &key.serialize_pem()).unwrap();
+    let file = pem.display();
+    fs::write(&config, format!("tls-cert = '{file}'\ntls-key = '{file}'\n")).unwrap();
+    let path = config.display().to_string();
+
+    let (code, errors) = run_to_end(&["check", "--config", &path], &[]).await;
+    assert_eq!((code, errors.lines().count()), (0, 1), "{errors}");
+    let expected = format!("c.toml:1: warning: {file}: the certificate expires at 2");
+    assert!(errors.contains(&expected), "{errors}");
+
+    let options = ["--listen=127.0.0.1:0", "--store=memory", "--config", &path];
+    let mut program = Program::start_with_level("warn", &options);
+    assert!(program.line().await.starts_with("listening on https://"));
+    program.signal("-TERM").await;
+    let (code, errors) = program.end().await;
+    assert_eq!((code, errors.lines().count()), (0, 1), "{errors}");
+    assert!(errors.contains("the certificate expires at 2"), "{errors}");
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::{
-    Connection,
+    Connection, ErrorCode,
     backup::{Backup as PageCopy, StepResult},
 };
 
@@ -49,6 +49,9 @@ pub enum CopyError {
     /// The file for the backup exists already.
     #[error("{} exists already: choose another name, or replace it with --force", .0.display())]
     Exists(PathBuf),
+    /// The name for the backup is that of a folder.
+    #[error("{} is a folder: name a file in it", .0.display())]
+    Folder(PathBuf),
     /// The file for the backup is one of the log's own.
     #[error("{} is a name of the event log's own files: choose another one", .0.display())]
     OwnFile(PathBuf),
@@ -135,7 +138,10 @@ pub fn back_up(
     if is_own_file(folder, file) {
         return Err(CopyError::OwnFile(file.to_owned()));
     }
-    if file.symlink_metadata().is_ok() && (!may_replace || file.is_dir()) {
+    if file.is_dir() {
+        return Err(CopyError::Folder(file.to_owned()));
+    }
+    if file.symlink_metadata().is_ok() && !may_replace {
         return Err(CopyError::Exists(file.to_owned()));
     }
     let partial = Partial::beside(file);
@@ -240,7 +246,7 @@ impl Partial {
         source.execute_batch("BEGIN").map_err(of_log)?;
         let expected = count(&source).map_err(of_log)?;
         let events = {
-            let of_copy = |error| self.sqlite_error(error);
+            let of_copy = |error| self.sqlite_error(log, error);
             let mut copy = schema::connect(&self.file).map_err(of_copy)?;
             copy.pragma_update(None, "synchronous", "OFF").map_err(of_copy)?;
             let pages = PageCopy::new(&source, &mut copy).map_err(of_copy)?;
@@ -319,9 +325,13 @@ impl Partial {
         }
     }
 
-    fn sqlite_error(&self, error: rusqlite::Error) -> CopyError {
+    fn sqlite_error(&self, log: &Path, error: rusqlite::Error) -> CopyError {
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => CopyError::DiskFull(self.target.clone()),
+            Some(ErrorCode::DiskFull) => CopyError::DiskFull(self.target.clone()),
+            // The copy has the pages of the log.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                schema::open_error(log, error).into()
+            }
             _ => CopyError::File { file: self.target.clone(), reason: io::Error::other(error) },
         }
     }
@@ -405,6 +415,8 @@ mod tests {
             back_up(data.path(), &file, false, &mut go_on),
             Err(CopyError::Exists(_))
         ));
+        let folder = back_up(data.path(), elsewhere.path(), true, &mut go_on);
+        assert!(matches!(folder, Err(CopyError::Folder(_))), "{folder:?}");
         let own = data.path().join("log.db");
         assert!(matches!(back_up(data.path(), &own, true, &mut go_on), Err(CopyError::OwnFile(_))));
         let copied = back_up(data.path(), &file, true, &mut go_on).unwrap();
@@ -492,6 +504,11 @@ mod tests {
         }
         let missing = restore(&elsewhere.path().join("missing"), data.path(), &mut go_on);
         assert!(matches!(missing, Err(CopyError::NoBackup(_))));
+        // A log that is damaged itself is not taken for a copy that cannot be written.
+        let damaged = tempfile::tempdir().unwrap();
+        fs::write(damaged.path().join("log.db"), &content[..content.len() / 2]).unwrap();
+        let error = back_up(damaged.path(), &file, true, &mut go_on).unwrap_err();
+        assert!(matches!(error, CopyError::Log(OpenError::Damaged { .. })), "{error:?}");
         restore(&good, data.path(), &mut go_on).unwrap();
     }
 }
