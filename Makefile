@@ -106,14 +106,17 @@ client: setup-client ## Build the client for pages, and pack it for npm into tar
 target/release/.pages: $(page_sources)
 	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the pages (a minute or two the first time)'
-	@node scripts/pages/build.mjs $(site)
+	@node scripts/pages/build.mjs $(site) $(beside)
 	@mv $@.begun $@
 
+build_server := cargo build --quiet --profile quick --package server --features embed
+# The first time, all that the server depends on is compiled beside the pages. The server itself
+# fails then, as it has no pages.
+target/run/.built: beside = $(if $(wildcard $(program)),,-- env LEPTOS_SITE_ROOT=none $(build_server) --keep-going)
 target/run/.built: target/release/.pages $(server_sources)
 	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the server (some minutes the first time)'
-	@begun=$$SECONDS && LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 \
-	    cargo build --quiet --profile quick --package server --features embed && \
+	@begun=$$SECONDS && LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 $(build_server) && \
 	    install target/quick/waterclock $(program) && echo "make: built the server ($$((SECONDS - begun)) s)"
 	@mv $@.begun $@
 

@@ -3,9 +3,10 @@
 // does, with the settings in Cargo.toml, but cargo-leptos takes minutes to install. The test in
 // this folder compares the two.
 //
-//   node scripts/pages/build.mjs FOLDER [PAGE...]
+//   node scripts/pages/build.mjs FOLDER [PAGE...] [-- COMMAND]
 //
-// Without the name of a page it builds all of them. Each page has the name of its feature.
+// Without the name of a page it builds all of them. Each page has the name of its feature. The
+// command runs beside the pages, and may go on after them. Its output and its end do not count.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFileSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -92,9 +93,10 @@ async function finish(options, module, folder) {
 
 /**
  * Builds some pages, or else all. The first of the settings has the name of the site, the others
- * that of their feature. With `isWhole` the files stay as cargo-leptos makes them.
+ * that of their feature. With `isWhole` the files stay as cargo-leptos makes them. `beside` is
+ * called once cargo is no longer needed in the folder of the server.
  */
-export async function build(site, pages, isWhole = false) {
+export async function build(site, pages, { isWhole = false, beside = () => {} } = {}) {
   const options = settings();
   // `home` comes last, so that its module stays for cargo-leptos.
   const names = pages.length > 0 ? pages : options['lib-features'].toReversed();
@@ -117,6 +119,7 @@ export async function build(site, pages, isWhole = false) {
   const tool = ['--profile', 'quick', '--package', 'bindgen', '--target-dir', join(root, 'target')];
   await run('cargo', 'build', '--quiet', ...tool);
   say('compiled bindgen');
+  beside();
   // cargo compiles the next page while the module of the last one is optimised.
   const finished = [];
   for (const page of names) {
@@ -143,15 +146,25 @@ export async function build(site, pages, isWhole = false) {
 }
 
 if (argv[1] === import.meta.filename) {
-  const [site, ...pages] = argv.slice(2);
+  const [site, ...rest] = argv.slice(2);
   if (!site) {
-    console.error('usage: node scripts/pages/build.mjs FOLDER [PAGE...]');
+    console.error('usage: node scripts/pages/build.mjs FOLDER [PAGE...] [-- COMMAND]');
     process.exit(2);
   }
+  const end = rest.includes('--') ? rest.indexOf('--') : rest.length;
+  const [command, ...options] = rest.slice(end + 1);
+  let child;
+  const beside = () => {
+    if (!command) return;
+    child = spawn(command, options, { cwd: root, stdio: 'ignore' });
+    child.on('error', () => {});
+    child.unref();
+  };
   try {
-    await build(resolve(site), pages);
+    await build(resolve(site), rest.slice(0, end), { beside });
   } catch (error) {
     console.error(`pages: ${error.message}`);
+    child?.kill();
     process.exit(1);
   }
 }

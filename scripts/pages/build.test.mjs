@@ -14,7 +14,7 @@ test('the page is the same, byte by byte, as that of cargo-leptos', async () => 
   const folder = mkdtempSync(join(tmpdir(), 'waterclock-'));
   try {
     const [ours, theirs] = [join(folder, 'ours'), join(folder, 'theirs')];
-    await build(ours, ['home'], true);
+    await build(ours, ['home'], { isWhole: true });
     const env = { ...environment(), LEPTOS_SITE_ROOT: theirs };
     const options = ['leptos', 'build', '--release', '--frontend-only', '--lib-features', 'home'];
     execFileSync('cargo', options, { cwd: root, env, stdio: ['ignore', 'ignore', 'inherit'] });
