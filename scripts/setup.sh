@@ -224,6 +224,25 @@ set_up_cargo_tools() {
     rm -rf "$cache/build"
 }
 
+# Does the same beside what follows, up to wait_for_cargo_tools. The tools take minutes of computing,
+# and most other things wait for the network.
+begin_cargo_tools() {
+    # A job of its own, so that the end of this script ends all of it.
+    set -m
+    (
+        log=$cache/cargo-tools.log
+        set_up_cargo_tools "$1"
+    ) </dev/null &
+    tools=$!
+    set +m
+    trap 'kill -- "-$tools" 2>/dev/null || true' EXIT
+}
+
+wait_for_cargo_tools() {
+    wait "$tools" || exit 1
+    trap - EXIT
+}
+
 # --- wasm-opt ---
 
 set_up_wasm_opt() {
@@ -466,7 +485,7 @@ path) printf '%s' "$PATH" ;;
 client) set_up_node_packages client ;;
 build | dist | watch | unit | lint | test)
     set_up_rust
-    set_up_cargo_tools "$1"
+    if [ "$1" = test ]; then begin_cargo_tools "$1"; else set_up_cargo_tools "$1"; fi
     set_up_wasm_opt
     set_up_node_packages scripts/pages
     case $1 in
@@ -489,6 +508,7 @@ build | dist | watch | unit | lint | test)
         set_up_proxies nginx haproxy caddy apache2
         set_up_nats without_cluster_tests
         set_up_pebble
+        wait_for_cargo_tools
     fi
     ;;
 proxies)
