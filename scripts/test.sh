@@ -162,7 +162,9 @@ dependencies() {
     fi
 }
 
-# Most of the integration tests wait most of the time.
+# Most of the integration tests wait most of the time. Their compilation does not need the program.
+compile_tests() { cargo test --quiet --features "$traces" --no-run; }
+
 cargo_test() {
     # Of the groups alone, none needs libfaketime.
     if [ "$wanted" = '  ' ]; then
@@ -225,9 +227,10 @@ step 'types of the end-to-end tests' env --chdir=end2end npx tsc
 step 'licences, sources, duplicates and advisories of dependencies' dependencies
 group lint doc
 step 'documentation' documentation
-program_is_built
 group unit
 step 'tests of the scripts' node --test --test-reporter=spec scripts/*.test.mjs
+step 'compilation of the tests in Rust' compile_tests
+program_is_built
 step 'unit, property and integration tests, and examples' cargo_test
 step 'integration tests of the ordinary path' ordinary_path
 step 'the client in TypeScript' client
