@@ -994,7 +994,7 @@ async fn an_error_is_one_line_with_advice() {
     };
     let token = format!("http://{}", token.before(server.address).await);
     for (options, line) in [
-        (vec!["clock.example"], "error: invalid value 'clock.example' for '<URL>': expected a URL"),
+        (vec!["clock.example"], "error: invalid value 'clock.example' for '[URL]': expected a URL"),
         (
             vec!["http://h/", "--idle=1h"],
             "error: invalid value '1h' for '--idle <TIME>': expected a time from",
