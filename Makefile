@@ -58,7 +58,7 @@ quick := WATERCLOCK_BINARY="$(CURDIR)/$(program)"
 e2e: setup-test build ## Run the tests in Chromium and Firefox (16 minutes), or some: E2E="tabs -g 'a name'"
 	@$(quick) scripts/test.sh e2e
 
-test: setup-test ## Run all of these with the program of `make dist`, public clients, and the tests behind proxies (55 minutes on a new machine)
+test: setup-test ## Run all of these with the program of `make dist`, public clients, and the tests behind proxies (an hour or more on a new machine)
 	@scripts/test.sh
 
 test-clients: setup-test build ## Run public clients and the examples against the server, and compare with docs/clients.md (3 minutes)
