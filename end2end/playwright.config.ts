@@ -24,7 +24,7 @@ export default defineConfig({
   timeout: 20_000 * patience,
   expect: { timeout: 5_000 * patience },
   reporter: 'list',
-  // A trace, too, would make all tests a third slower. To have one: E2E="NAME --trace on".
+  // Traces would take a third of the time of all tests. E2E="NAME --trace on" records them.
   use: { screenshot: 'only-on-failure' },
   projects: [
     {

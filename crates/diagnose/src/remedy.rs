@@ -73,8 +73,8 @@ fn general(fault: Fault) -> Option<&'static str> {
         Fault::Status => {
             "Respond to each request for the stream with status 200: at any other status, a \
              browser ends the `EventSource` for good. Check the URL. If it needs a token, give it \
-             to this command by `--token-file` or `--header 'Authorization: Bearer …'`; a browser needs a cookie, or \
-             a token in the URL"
+             to this command by `--token-file` or `--header 'Authorization: Bearer …'`; a browser \
+             needs a cookie, or a token in the URL"
         }
         Fault::Redirect => {
             "Send a `Location` that is an `http` or `https` URL without a password, and that does \

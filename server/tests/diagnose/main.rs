@@ -978,21 +978,25 @@ async fn a_redirect_to_the_probe_is_followed() {
     assert_eq!(measured, "accepted after a redirect (308)");
 }
 
-#[tokio::test]
-async fn an_error_is_one_line_with_advice() {
-    let server = TestServer::start(&["--max-streams=0"]).await;
-    let full = format!("http://{}", server.address);
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let closed = format!("http://{closed}/");
-    let token = Proxy {
+/// A proxy that lets only requests with the token `let-me-in` pass.
+fn token_required() -> Proxy {
+    Proxy {
         responds: |head| {
             let refused =
                 "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             (!head.contains("Bearer let-me-in")).then_some(refused)
         },
         ..Proxy::default()
-    };
-    let token = format!("http://{}", token.before(server.address).await);
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_one_line_with_advice() {
+    let server = TestServer::start(&["--max-streams=0"]).await;
+    let full = format!("http://{}", server.address);
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = format!("http://{closed}/");
+    let token = format!("http://{}", token_required().before(server.address).await);
     for (options, line) in [
         (vec!["clock.example"], "error: invalid value 'clock.example' for '[URL]': expected a URL"),
         (
@@ -1019,15 +1023,7 @@ async fn an_error_is_one_line_with_advice() {
 #[tokio::test]
 async fn the_token_of_the_environment_is_only_for_the_server_that_it_names() {
     let server = TestServer::start(&["--max-streams=0"]).await;
-    let refusing = Proxy {
-        responds: |head| {
-            let refused =
-                "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            (!head.contains("Bearer let-me-in")).then_some(refused)
-        },
-        ..Proxy::default()
-    };
-    let url = format!("http://{}", refusing.before(server.address).await);
+    let url = format!("http://{}", token_required().before(server.address).await);
     let diagnose = async |options: &[&str], named: &str| {
         let mut command = command(options);
         command.env("WATERCLOCK_TOKEN", "let-me-in").env("WATERCLOCK_URL", named);
