@@ -1,7 +1,7 @@
 // The tests of public clients and of the examples. Each starts a server, and the readers of a
 // client or an example, and mostly waits.
 import { defineConfig } from '@playwright/test';
-import { chromium } from './playwright.config.ts';
+import { chromium, patience } from './playwright.config.ts';
 
 export default defineConfig({
   testDir: 'clients',
@@ -11,6 +11,8 @@ export default defineConfig({
   fullyParallel: true,
   workers: 4,
   forbidOnly: true,
+  timeout: 30_000 * patience,
+  expect: { timeout: 5_000 * patience },
   reporter: 'list',
   use: {
     launchOptions: {

@@ -1,6 +1,6 @@
 // The tests behind real proxies. Each starts a server and a proxy of its own, and mostly waits.
 import { defineConfig } from '@playwright/test';
-import { chromium } from './playwright.config.ts';
+import { chromium, patience } from './playwright.config.ts';
 
 export default defineConfig({
   testDir: 'proxies',
@@ -9,6 +9,8 @@ export default defineConfig({
   fullyParallel: true,
   workers: 5,
   forbidOnly: true,
+  timeout: 30_000 * patience,
+  expect: { timeout: 5_000 * patience },
   reporter: 'list',
   use: chromium,
 });

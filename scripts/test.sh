@@ -9,8 +9,8 @@
 # scripts/setup.sh must have brought the tools. WATERCLOCK_BINARY names the program for e2e, clients
 # and proxies, and in a run of all groups for the integration tests, too; by default it is that of
 # `make dist`, which a run of all groups builds. E2E has arguments for Playwright in the group e2e:
-# E2E="tabs -g 'a name'". E2E_PATIENCE multiplies the deadlines there: by default 3 in a run of all
-# groups, and 1 in one of some. A step that fails ends the run.
+# E2E="tabs -g 'a name'". E2E_PATIENCE multiplies the deadlines of e2e, clients and proxies: by
+# default 3 in a run of all groups, and 1 in one of some. A step that fails ends the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -45,7 +45,7 @@ if [ "$wanted" = '  ' ] && [ ! "${WATERCLOCK_BINARY:-}" ]; then
     builder=$!
     set +m
 fi
-if [ "$wanted" = '  ' ]; then export WATERCLOCK_BINARY=$program; fi
+if [ "$wanted" = '  ' ]; then export WATERCLOCK_BINARY=$program E2E_PATIENCE=${E2E_PATIENCE:-3}; fi
 
 # Waits for the program.
 program_is_built() {
@@ -209,7 +209,6 @@ end_to_end() {
         # Split like a command line: quotes keep words together.
         mapfile -t arguments < <(xargs -n 1 printf '%s\n' <<<"$E2E")
     fi
-    if [ "$wanted" = '  ' ]; then export E2E_PATIENCE=${E2E_PATIENCE:-3}; fi
     playwright "${arguments[@]}"
 }
 

@@ -15,10 +15,11 @@ import type { AddressInfo } from 'node:net';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
+import { patience } from '../playwright.config.ts';
 import { expect as patient, networkErrors, type Server, test as base } from '../tests/server.ts';
 
 // Other tests load the machine.
-const expect = patient.configure({ timeout: 30_000 });
+const expect = patient.configure({ timeout: 30_000 * patience });
 
 const root = resolve(import.meta.dirname, '../..');
 const folder = resolve(root, 'examples/answers');
@@ -159,7 +160,7 @@ const text = (page: Page) => answer(page).evaluate((element) => element.textCont
 const expectText = (page: Page, expected: string) => expect.poll(() => text(page)).toBe(expected);
 
 test.use({ allowedErrors: new RegExp(`${networkErrors.source}|blocked by CORS policy`), trace: 'off' });
-test.setTimeout(120_000);
+test.setTimeout(120_000 * patience);
 
 test('words of the documents appear one by one, with their source', async ({ page, server, program }) => {
   await start(server, program, undefined, { PACE: '30' });

@@ -1,6 +1,7 @@
 // The examples of backends: express, go and spring.
 import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { patience } from '../playwright.config.ts';
 import { type Example, expect, output, publish, test as base } from './examples.ts';
 
 // Without a browser.
@@ -38,7 +39,7 @@ const post = (example: Example, region: string, order: string, headers?: Record<
 for (const { name, missing, option } of backends) {
   test(`the backend ${name} publishes, and reads each order once`, async ({ example, server }, info) => {
     // Maven and npm are slow.
-    test.setTimeout(300_000);
+    test.setTimeout(300_000 * patience);
     const skip = (reason: string) => {
       console.log(`skipped: the example \`${name}\`, as ${reason}`);
       test.skip(true, reason);

@@ -2,11 +2,12 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { patience } from '../playwright.config.ts';
 import { Service } from '../tests/service.ts';
 import { expect as patient, type Server, test as base } from '../tests/server.ts';
 
 // Other tests load the machine.
-export const expect = patient.configure({ timeout: 30_000 });
+export const expect = patient.configure({ timeout: 30_000 * patience });
 
 const examples = resolve(import.meta.dirname, '../../examples');
 

@@ -6,6 +6,7 @@ import { type Browser, expect } from '@playwright/test';
 import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { patience } from '../playwright.config.ts';
 import { sign } from '../tests/server.ts';
 import { type Client, clients, missing } from './clients.ts';
 import { elsewhere, type Reader, type Task } from './reader.ts';
@@ -274,7 +275,7 @@ async function check(client: Client, scenario: Scenario, setup: Setup, browser?:
   test.skip(table.get(client.name)!.get(scenario.column) === '–', 'does not apply');
   setup.wrap = client.wrap;
   setup.rounds = Math.max(rounds, client.rounds ?? 1);
-  test.setTimeout(60_000 + setup.rounds * 5_000);
+  test.setTimeout((60_000 + setup.rounds * 5_000) * patience);
   if (scenario.restarts) setup.server.data = test.info().outputPath('data');
   const secret = randomBytes(32).toString('hex');
   const expected: boolean[] = [];
@@ -318,7 +319,7 @@ for (const client of clients) {
 }
 
 test('silence', async ({ setup, browser }) => {
-  test.setTimeout(60_000);
+  test.setTimeout(60_000 * patience);
   await setup.start();
   const expected: boolean[] = [];
   for (const client of clients.filter((client) => !missing(client))) {

@@ -2,10 +2,11 @@
 // turns.
 import { randomBytes } from 'node:crypto';
 import { rmSync, writeFileSync } from 'node:fs';
+import { patience } from '../playwright.config.ts';
 import { networkErrors, streams } from '../tests/server.ts';
 import { expect, publish, test } from './examples.ts';
 
-test.describe.configure({ mode: 'default', timeout: 240_000 });
+test.describe.configure({ mode: 'default', timeout: 240_000 * patience });
 test.use({ allowedErrors: networkErrors });
 
 const pages = [

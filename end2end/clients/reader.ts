@@ -7,6 +7,7 @@ import { createServer } from 'node:http';
 import { createServer as listen, type AddressInfo } from 'node:net';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
+import { patience } from '../playwright.config.ts';
 import { type Client } from './clients.ts';
 
 const here = import.meta.dirname;
@@ -73,7 +74,7 @@ export class Reader {
   /** Waits until a condition holds, or the reader has failed. */
   async waits(condition: () => boolean | Promise<boolean>, what: string) {
     const message = `${this.client.name}, ${this.task.tuned ? 'tuned' : 'plain'}: ${what}`;
-    const limit = { timeout: 25_000, intervals: [20], message };
+    const limit = { timeout: 25_000 * patience, intervals: [20], message };
     try {
       await expect.poll(async () => this.hasFailed || (await condition()), limit).toBe(true);
     } catch (error) {

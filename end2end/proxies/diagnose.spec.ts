@@ -3,6 +3,7 @@ import { expect } from '@playwright/test';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
+import { patience } from '../playwright.config.ts';
 import { binary } from '../tests/server.ts';
 import { cases, title } from './cases.ts';
 import { test } from './proxies.ts';
@@ -11,11 +12,11 @@ import { expectReport } from './report.ts';
 for (const one of cases) {
   const { proxy, faults } = one;
   test(title(one), async ({ front, server }) => {
-    test.setTimeout(60_000);
+    test.setTimeout(60_000 * patience);
     await front.start(proxy, server.url, one);
     const child = spawn(binary, ['diagnose', front.url, '--json', '--idle', '5s', '--insecure'], {
       stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: 50_000,
+      timeout: 50_000 * patience,
     });
     const [output, errors, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]);
 

@@ -11,7 +11,7 @@ test.use({ allowedErrors: networkErrors });
 
 /** Waits until the page is live and has received more events. */
 async function continues(page: Page, more = 5) {
-  await expect(state(page)).toHaveText('Live', { timeout: 15_000 });
+  await expect(state(page)).toHaveText('Live', { timeout: 15_000 * patience });
   const before = await count(page);
   await expect.poll(() => count(page)).toBeGreaterThan(before + more);
 }
@@ -160,7 +160,7 @@ test('hidden for long: no timer runs, and nothing is rendered', async ({ page, s
     return events.length;
   };
   const [then, drawn] = [await newest(), await count(page)];
-  await expect.poll(newest, { timeout: 10_000 }).toBeGreaterThan(then + 50);
+  await expect.poll(newest, { timeout: 10_000 * patience }).toBeGreaterThan(then + 50);
   expect(await count(page)).toBe(drawn);
   await page.clock.resume();
   await continues(page);
@@ -209,7 +209,7 @@ test('a hundred thousand events under the filter', async ({ page, server }) => {
   const matching = (text: string) => all.filter((data) => data.includes(text)).length;
   await fetch(`${server.url}/events/t?split=lines`, { method: 'POST', body: all.join('\n') });
   const counted = page.locator('.count');
-  await expect(counted).toHaveText(`100000 events, ${matching('7777')} match the filter`, { timeout: 60_000 });
+  await expect(counted).toHaveText(`100000 events, ${matching('7777')} match the filter`, { timeout: 60_000 * patience });
   const filter = page.getByRole('searchbox', { name: 'Filter' });
   for (const text of ['99999', 'number 1', 'nothing']) {
     await filter.fill(`"${text}"`);

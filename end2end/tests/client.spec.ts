@@ -3,6 +3,7 @@ import { type BrowserContext, chromium, type Page } from '@playwright/test';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import config from '../playwright.config.ts';
+import { patience } from '../playwright.config.ts';
 import { blank, bundle, openOwn, type Pages, test } from './pages.ts';
 import { type Server, expect, networkErrors, sign, streams } from './server.ts';
 
@@ -99,7 +100,7 @@ test('without Web Locks, eight tabs read over WebSockets', async ({ context, ser
   await server.kill();
   await server.start(...options);
   await publish(server, 4, 5);
-  for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 }).toEqual(numbers(1, 5));
+  for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 * patience }).toEqual(numbers(1, 5));
   expect((await told(tabs[0])).gaps).toEqual([]);
 });
 
@@ -115,7 +116,7 @@ test('without Web Locks, a token travels in a subprotocol', async ({ page, serve
   const sockets: string[] = [];
   page.on('websocket', (socket) => sockets.push(new URL(socket.url()).pathname));
   await subscribe(page, pages, server, 'topic=t', { tokens: [old, late] });
-  await expect.poll(() => state(page), { timeout: 15_000 }).toBe('live');
+  await expect.poll(() => state(page), { timeout: 15_000 * patience }).toBe('live');
   expect(sockets).toEqual(['/ws', '/ws']);
   await publish(server, 1, 2, { Authorization: `Bearer ${late}` });
   await expect.poll(() => events(page)).toEqual(numbers(1, 2));
@@ -149,7 +150,7 @@ test('it resumes after kill -9, and is told of a gap', async ({ context, server,
   await server.kill();
   await server.start(...options);
   await publish(server, 4, 4);
-  for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 }).toEqual(numbers(1, 4));
+  for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 * patience }).toEqual(numbers(1, 4));
   for (const tab of tabs) expect((await told(tab)).gaps).toEqual([]);
 
   // The next server has another log.
@@ -158,7 +159,7 @@ test('it resumes after kill -9, and is told of a gap', async ({ context, server,
   await server.start(...options);
   await publish(server, 5, 6);
   for (const tab of tabs) {
-    await expect.poll(() => events(tab), { timeout: 15_000 }).toEqual(numbers(1, 6));
+    await expect.poll(() => events(tab), { timeout: 15_000 * patience }).toEqual(numbers(1, 6));
     expect((await told(tab)).gaps).toEqual(['other-epoch']);
   }
 });
@@ -207,9 +208,9 @@ test('tokens are renewed, and tabs with the same claims share', async ({ context
   for (const tab of tabs) await expect.poll(() => events(tab)).toEqual(['{"n":1}']);
   // The stream ends when the token of its tab expires, and goes on with another.
   const used = async () => (await Promise.all(tabs.map(told))).map(({ token }) => token);
-  await expect.poll(used, { timeout: 15_000 }).toContain(late);
+  await expect.poll(used, { timeout: 15_000 * patience }).toContain(late);
   await publish(server, 2, 3, { Authorization: `Bearer ${late}` });
-  for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 }).toEqual(['{"n":1}', '2', '3']);
+  for (const tab of tabs) await expect.poll(() => events(tab), { timeout: 15_000 * patience }).toEqual(['{"n":1}', '2', '3']);
   await expect.poll(opened).toBe(3);
 });
 
@@ -359,10 +360,10 @@ test('a server that is gone is the reason over each transport, until it is back'
   await server.kill();
   for (const tab of tabs) {
     const states = async () => (await told(tab)).states;
-    await expect.poll(states, { timeout: 15_000 }).toContain('waiting unreachable');
+    await expect.poll(states, { timeout: 15_000 * patience }).toContain('waiting unreachable');
   }
   await server.start('--cors-origin', pages.origin, '--retry', '200ms');
-  for (const tab of tabs) await expect.poll(() => state(tab), { timeout: 15_000 }).toBe('live');
+  for (const tab of tabs) await expect.poll(() => state(tab), { timeout: 15_000 * patience }).toBe('live');
 });
 
 test('a page in the back/forward cache passes its connection on, and resumes when it is back', async ({ server, pages }) => {

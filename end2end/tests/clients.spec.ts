@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { promisify } from 'node:util';
+import { patience } from '../playwright.config.ts';
 import { expect, test } from './server.ts';
 
 const run = promisify(execFile);
@@ -100,6 +101,6 @@ for number in range(4):
   await server.kill();
   await server.start();
   await fetch(`${server.url}/events/orders.eu`, { method: 'POST', body: 'order 3' });
-  await expect.poll(() => output, { timeout: 20_000 }).toContain('read order 3');
+  await expect.poll(() => output, { timeout: 20_000 * patience }).toContain('read order 3');
   expect(output).toBe('order 0\norder 1\norder 2\nread order 0\nread order 1\nread order 2\nread order 3\n');
 });

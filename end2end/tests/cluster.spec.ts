@@ -1,6 +1,7 @@
 // The pages with a node of a cluster: its name, and a notice while the node is away from its
 // cluster or behind it.
 import type { Page } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { test as withNats, whyNoNats } from './nats.ts';
 import { answerHealth, notice, servedBy } from './nodes.ts';
 import { count, expect, networkErrors, type Server, state, test } from './server.ts';
@@ -123,7 +124,7 @@ withNats.describe('a node on NATS', () => {
   withNats.use({ allowedErrors: networkErrors });
 
   withNats('the pages say that NATS is away, and that it is back', async ({ page, context, server, nats }, info) => {
-    withNats.setTimeout(60_000);
+    withNats.setTimeout(60_000 * patience);
     server.data = info.outputPath('data');
     await nats.start();
     await server.start('--interval', '100ms', ...nats.node('node-1'), '--cluster-timeout', '1s');
@@ -154,7 +155,7 @@ withNats.describe('a node on NATS', () => {
     );
 
     await nats.start();
-    await expect.poll(async () => (await health(server)).publish, { timeout: 15_000 }).toBe(true);
+    await expect.poll(async () => (await health(server)).publish, { timeout: 15_000 * patience }).toBe(true);
     for (const one of [page, topics]) {
       await one.clock.runFor(aLook);
       await expect(notice(one)).toHaveText('');

@@ -1,5 +1,6 @@
 // The page `/compare`: its figures against independent measurements.
 import type { Page } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { Proxy } from './proxy.ts';
 import { expect, networkErrors, type Server, state, streams, test } from './server.ts';
 
@@ -42,7 +43,7 @@ async function start(page: Page, url: string) {
 /** Waits until each transport has delivered a number of events. */
 async function untilEvents(page: Page, events: number) {
   for (const transport of transports) {
-    await expect.poll(() => figure(page, 'Events', transport), { timeout: 20_000 }).toBeGreaterThanOrEqual(events);
+    await expect.poll(() => figure(page, 'Events', transport), { timeout: 20_000 * patience }).toBeGreaterThanOrEqual(events);
   }
 }
 
@@ -100,7 +101,7 @@ test('a delay of one transport is in its latency and in no other', async ({ page
 test('the mean of polling is half an interval and a round trip', async ({ page, server }) => {
   await server.start();
   await start(page, `${server.url}/compare?rate=100&every=500&lanes=poll`);
-  await expect.poll(() => figure(page, 'Events', 'poll'), { timeout: 20_000 }).toBeGreaterThan(600);
+  await expect.poll(() => figure(page, 'Events', 'poll'), { timeout: 20_000 * patience }).toBeGreaterThan(600);
   await expect(page.getByRole('columnheader')).toHaveText([/Polling/]);
   const theory = /^(\d+) ms$/.exec((await cell(page, 'Theoretical mean', 'poll').textContent())!);
   expect(Number(theory![1])).toBeGreaterThanOrEqual(250);
@@ -144,7 +145,7 @@ test.describe('when connections fail', () => {
     await untilEvents(page, 30);
     await page.getByRole('button', { name: 'Cut the connections' }).click();
     for (const transport of transports) {
-      await expect(cell(page, 'Time to catch up', transport)).toHaveText(/^[\d.]+ m?s$/, { timeout: 15_000 });
+      await expect(cell(page, 'Time to catch up', transport)).toHaveText(/^[\d.]+ m?s$/, { timeout: 15_000 * patience });
     }
     await stop(page, server);
     const found = await results(page);
@@ -192,7 +193,7 @@ test.describe('when connections fail', () => {
     await other.evaluate(() => Array.from({ length: 6 }, () => new EventSource('/events')));
     await expect.poll(() => streams(server)).toBe(6);
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(page.getByRole('alert')).toContainText('other tabs use all', { timeout: 10_000 });
+    await expect(page.getByRole('alert')).toContainText('other tabs use all', { timeout: 10_000 * patience });
     await other.close();
     await page.getByRole('button', { name: 'Start' }).click();
     await untilEvents(page, 5);

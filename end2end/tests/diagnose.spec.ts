@@ -35,7 +35,7 @@ async function diagnose(page: Page, url: string) {
   await page.getByLabel('Idle period to test').selectOption('5');
   await page.getByRole('button', { name: 'Start' }).click();
   await expect(page.getByRole('button', { name: 'Stop' })).toBeVisible();
-  await expect(page.getByRole('button', { name: 'Start' })).toBeVisible({ timeout: 60_000 });
+  await expect(page.getByRole('button', { name: 'Start' })).toBeVisible({ timeout: 60_000 * patience });
 }
 
 const row = (page: Page, check: string) => page.locator(`[data-check="${check}"]`);
@@ -150,7 +150,7 @@ test('a run can be stopped, which closes all streams', async ({ page, server }) 
   await page.goto(`${server.url}/diagnose`);
   await page.getByLabel('Idle period to test').selectOption('305');
   await page.getByRole('button', { name: 'Start' }).click();
-  await expect(row(page, 'delivery')).toHaveAttribute('data-verdict', 'running', { timeout: 20_000 });
+  await expect(row(page, 'delivery')).toHaveAttribute('data-verdict', 'running', { timeout: 20_000 * patience });
   await expect.poll(() => streams(server)).toBeGreaterThan(0);
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(page.getByText('Stopped before all checks were done.')).toBeVisible();
@@ -176,10 +176,10 @@ test.describe('without a server that responds', () => {
     await server.start();
     await page.goto(`${server.url}/diagnose`);
     await page.getByRole('button', { name: 'Start' }).click();
-    await expect(row(page, 'delivery')).toHaveAttribute('data-verdict', 'running', { timeout: 20_000 });
+    await expect(row(page, 'delivery')).toHaveAttribute('data-verdict', 'running', { timeout: 20_000 * patience });
     await server.kill();
     await expect(page.getByText('Not all checks could be completed: the server is gone')).toBeVisible({
-      timeout: 30_000,
+      timeout: 30_000 * patience,
     });
     const found = await verdicts(page);
     expect(found).toMatchObject({ protocol: 'good', idle: 'unknown', delivery: 'unknown', resume: 'unknown' });

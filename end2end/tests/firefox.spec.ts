@@ -1,6 +1,7 @@
 // The pages in Firefox, which reconnects by rules of its own: after 5 s by default, and after fewer
 // kinds of errors.
 import { createServer } from 'node:http';
+import { patience } from '../playwright.config.ts';
 import { count, expect, expectConsecutive, networkErrors, sequences, state, streams, test } from './server.ts';
 
 const fast = ['--interval', '100ms', '--retry', '200ms'];
@@ -49,7 +50,7 @@ test('reconnects when Firefox has given up', async ({ page, server }) => {
   other.close();
   other.closeAllConnections();
   await server.start(...fast);
-  await expect(state(page)).toHaveText('Live', { timeout: 20_000 });
+  await expect(state(page)).toHaveText('Live', { timeout: 20_000 * patience });
 });
 
 test('tabs share one connection, and the next tab takes it over', async ({ context, server }) => {
@@ -79,12 +80,12 @@ test('compares the transports', async ({ page, server }) => {
   const row = (name: string) => page.getByRole('row').filter({ has: page.getByRole('rowheader', { name, exact: true }) });
   const cells = (name: string) => row(name).getByRole('cell').allTextContents();
   // Firefox is slow while other tests run.
-  const patience = { timeout: 20_000 };
+  const limit = { timeout: 20_000 * patience };
   const enough = async () => (await cells('Events')).filter((events) => Number(events.replace(',', '')) > 50).length;
-  await expect.poll(enough, patience).toBe(4);
+  await expect.poll(enough, limit).toBe(4);
   await page.getByRole('button', { name: 'Cut the connections' }).click();
-  await expect.poll(async () => (await cells('Time to catch up')).join(' '), patience).toMatch(/^([\d.]+ m?s ?){4}$/);
+  await expect.poll(async () => (await cells('Time to catch up')).join(' '), limit).toMatch(/^([\d.]+ m?s ?){4}$/);
   await page.getByRole('button', { name: 'Stop' }).click();
-  await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible(patience);
+  await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible(limit);
   for (const name of ['Missing', 'Duplicates', 'Lost']) expect(await cells(name)).toEqual(['0', '0', '0', '0']);
 });

@@ -46,11 +46,11 @@ const changes: Record<string, () => void> = {
 
 /** Expects that the page is live, that Stop and Connect work, and that state and title agree. */
 async function works(page: Page) {
-  await expect(state(page)).toHaveText('Live', { timeout: 15_000 });
+  await expect(state(page)).toHaveText('Live', { timeout: 15_000 * patience });
   await expect(page).toHaveTitle('● Live · Waterclock');
   await expect(page.locator('#not-running')).toBeHidden();
   const before = await count(page);
-  await expect.poll(() => count(page), { timeout: 15_000 }).toBeGreaterThan(before + 3);
+  await expect.poll(() => count(page), { timeout: 15_000 * patience }).toBeGreaterThan(before + 3);
   await page.locator('.head button').click();
   await expect(state(page)).toHaveText('Stopped');
   await expect(page).toHaveTitle('■ Stopped · Waterclock');
@@ -100,7 +100,7 @@ test('/diagnose under a translator', async ({ page, server }) => {
     await start.click();
     await expect(row.locator('.measured')).toHaveText(question!);
     await expect(row.locator('.remedies')).toBeEmpty();
-    await expect(row.locator('.measured')).toHaveText(/^6 of 30 opened/, { timeout: 20_000 });
+    await expect(row.locator('.measured')).toHaveText(/^6 of 30 opened/, { timeout: 20_000 * patience });
     await expect(row.locator('h3')).toHaveText(/^The browser opens only six connections/);
     await expect(row.locator('.remedies')).toContainText('Serve HTTP/2 to browsers');
     await expect(page.locator('.path')).toHaveText(/^Path: no proxy detected/);
@@ -118,7 +118,7 @@ test('/compare under a translator', async ({ page, server }) => {
   await page.getByRole('button', { name: 'Start' }).click();
   await expect(page.getByText('Running for')).toBeVisible();
   const events = page.getByRole('row', { name: 'Events' }).locator('td').first();
-  await expect.poll(async () => Number((await events.textContent())!.replace(',', '')), { timeout: 20_000 }).toBeGreaterThan(20);
+  await expect.poll(async () => Number((await events.textContent())!.replace(',', '')), { timeout: 20_000 * patience }).toBeGreaterThan(20);
   await page.evaluate(changes['all texts in elements of their own']);
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible();

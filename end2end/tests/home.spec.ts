@@ -1,5 +1,6 @@
 // The page `/`: the clock arrives, stops, resumes, and survives failures of the server.
 import { createServer, type Server as HttpServer } from 'node:http';
+import { patience } from '../playwright.config.ts';
 import { count, expect, expectConsecutive, networkErrors, sequences, state, test } from './server.ts';
 
 const fast = ['--interval', '100ms'];
@@ -64,7 +65,7 @@ test('the list keeps a maximum of lines, and counts the others', async ({ page, 
   await server.start('--interval', '5ms');
   await page.addInitScript(() => localStorage.setItem('waterclock.rows', '1000'));
   await page.goto(server.url);
-  await expect.poll(() => count(page), { timeout: 20_000 }).toBeGreaterThan(1100);
+  await expect.poll(() => count(page), { timeout: 20_000 * patience }).toBeGreaterThan(1100);
   await page.getByRole('button', { name: 'Stop' }).click();
   await expect(state(page)).toHaveText('Stopped');
   const kept = await sequences(page);
@@ -268,7 +269,7 @@ test.describe('without the server', () => {
     other.close();
     other.closeAllConnections();
     await server.start(...fast);
-    await expect(state(page)).toHaveText('Live', { timeout: 20_000 });
+    await expect(state(page)).toHaveText('Live', { timeout: 20_000 * patience });
     await expect(page.getByRole('button', { name: 'Stop' })).toBeEnabled();
   });
 

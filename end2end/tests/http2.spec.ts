@@ -1,5 +1,6 @@
 // The server over TLS, where browsers use HTTP/2.
 import type { Page } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { count, expect, expectConsecutive, networkErrors, sequences, type Server, state, test } from './server.ts';
 
 test.use({ ignoreHTTPSErrors: true, allowedErrors: networkErrors });
@@ -42,7 +43,7 @@ test('the live page shows the protocol, and misses nothing when the server resta
   const before = await count(page);
   // The certificate stays the same, so that a person is not asked again. This browser accepts any.
   await startWithTls(server, info.outputPath('data'), ...fast);
-  await expect.poll(() => count(page), { timeout: 20_000 }).toBeGreaterThan(before + 5);
+  await expect.poll(() => count(page), { timeout: 20_000 * patience }).toBeGreaterThan(before + 5);
   expectConsecutive(await sequences(page));
 });
 
@@ -74,16 +75,16 @@ test('compares the transports, and shows their shared connection', async ({ page
   await page.getByRole('button', { name: 'Start' }).click();
   const row = (name: string) =>
     page.getByRole('row').filter({ has: page.getByRole('rowheader', { name, exact: true }) }).getByRole('cell');
-  const patience = { timeout: 20_000 };
+  const limit = { timeout: 20_000 * patience };
   const enough = async () => (await row('Events').allTextContents()).filter((events) => Number(events.replace(',', '')) > 100).length;
-  await expect.poll(enough, patience).toBe(4);
+  await expect.poll(enough, limit).toBe(4);
   await expect(row('Bytes per event, down')).toHaveText(['–', /^\d+$/, '–', '–']);
   await expect(page.getByText('have shared one connection')).toBeVisible();
   // One connection carries everything but the WebSocket, even the request to cut it.
   await page.getByRole('button', { name: 'Cut the connections' }).click();
   const had = async () => (await row('Time to catch up').allTextContents()).join(' ');
-  await expect.poll(had, patience).toMatch(/^([\d.]+ m?s ?){4}$/);
+  await expect.poll(had, limit).toMatch(/^([\d.]+ m?s ?){4}$/);
   await page.getByRole('button', { name: 'Stop' }).click();
-  await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible(patience);
+  await expect(page.getByText('Stopped, and checked against the log', { exact: true })).toBeVisible(limit);
   for (const name of ['Missing', 'Duplicates', 'Lost']) await expect(row(name)).toHaveText(['0', '0', '0', '0']);
 });

@@ -1,5 +1,6 @@
 // The list by keys alone, and the details of the event that is chosen.
 import type { Page } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { count, expect, type Server, state, test } from './server.ts';
 
 const list = (page: Page) => page.getByRole('listbox', { name: 'Events, oldest first' });
@@ -85,7 +86,7 @@ test('a chosen event stays in view, however many others come', async ({ page, se
   await expect(newer(page)).toBeVisible();
   const name = await chosen(page).textContent();
   const before = await count(page);
-  await expect.poll(() => count(page), { timeout: 20_000 }).toBeGreaterThan(before + 1100);
+  await expect.poll(() => count(page), { timeout: 20_000 * patience }).toBeGreaterThan(before + 1100);
   await expect(chosen(page)).toHaveText(name!);
   await expect(chosen(page)).toBeInViewport({ ratio: 1 });
   // Scrolled out of the document and back.

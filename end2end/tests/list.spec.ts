@@ -1,6 +1,7 @@
 // The list and its tools.
 import { readFileSync } from 'node:fs';
 import type { Page } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { count, expect, expectConsecutive, sequences, type Server, state, test } from './server.ts';
 
 const publish = async (server: Server, topic: string, body: string, query = '') => {
@@ -326,7 +327,7 @@ test('the gauges: events per second, and the lag by the server’s clock', async
   await server.start('--interval', '100ms');
   await page.goto(server.url);
   const gauges = page.locator('.gauges');
-  await expect(gauges).toHaveText(/^\d+ events\/s · lag -?\d+ ms ± \d+ ms$/, { timeout: 10_000 });
+  await expect(gauges).toHaveText(/^\d+ events\/s · lag -?\d+ ms ± \d+ ms$/, { timeout: 10_000 * patience });
   await expect(page.getByRole('img', { name: /^Events per second in the last minute: \d+ now, \d+ at most$/ })).toBeVisible();
   await expect.poll(async () => Number((await gauges.textContent())!.split(' ')[0])).toBeGreaterThan(5);
 
@@ -336,7 +337,7 @@ test('the gauges: events per second, and the lag by the server’s clock', async
     await route.fulfill({ json: { time: new Date(Date.parse(time) + 3_600_000).toISOString() } });
   });
   await page.reload();
-  await expect(gauges).toHaveText(/lag 36\d{5} ms/, { timeout: 10_000 });
+  await expect(gauges).toHaveText(/lag 36\d{5} ms/, { timeout: 10_000 * patience });
 });
 
 test('the state is announced at most every ten seconds, and the list not at all', async ({ page, server }) => {

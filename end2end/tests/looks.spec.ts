@@ -95,7 +95,7 @@ const states: Record<string, State> = {
     options: ['--interval', '5ms'],
     enter: async (page, server) => {
       await page.goto(server.url);
-      await expect.poll(() => count(page), { timeout: 60_000 }).toBeGreaterThan(1000);
+      await expect.poll(() => count(page), { timeout: 60_000 * patience }).toBeGreaterThan(1000);
       await page.getByRole('button', { name: 'Stop' }).click();
     },
   },
@@ -259,7 +259,7 @@ const states: Record<string, State> = {
       await page.goto(`${server.url}/diagnose`);
       await page.getByLabel('Idle period to test').selectOption('5');
       await page.getByRole('button', { name: 'Start' }).click();
-      await expect(page.getByText(/^Problems found: \d+ bad/)).toBeVisible({ timeout: 60_000 });
+      await expect(page.getByText(/^Problems found: \d+ bad/)).toBeVisible({ timeout: 60_000 * patience });
     },
   },
   topics: {

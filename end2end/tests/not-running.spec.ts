@@ -1,5 +1,6 @@
 // The page when its program cannot run: it says so, with the reason, and shows the latest events.
 import type { Page, Route } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 import { count, expect, networkErrors, state, test } from './server.ts';
 
 const fast = ['--interval', '100ms'];
@@ -10,7 +11,7 @@ test.use({ allowedErrors: /Content.Security.Policy|preload|Wasm|WebAssembly|MIME
 /** Expects the notice with its reason, the latest events, and nothing that claims to work. */
 async function isNotRunning(page: Page, reason: string | RegExp, title = '✕ Not running · Waterclock') {
   const notice = page.getByRole('alert').filter({ hasText: 'This page is not running.' });
-  await expect(notice).toBeVisible({ timeout: 10_000 });
+  await expect(notice).toBeVisible({ timeout: 10_000 * patience });
   await expect(notice).toContainText(reason);
   await expect(page).toHaveTitle(title);
   await expect(page.locator('.status')).toHaveText('Not connected');
@@ -45,7 +46,7 @@ for (const [name, { file, respond, reason }] of Object.entries(cases)) {
     if (name.includes('never')) return;
     await page.unroute(file);
     await notice.getByRole('link', { name: 'Reload the page' }).click();
-    await expect(state(page)).toHaveText('Live', { timeout: 15_000 });
+    await expect(state(page)).toHaveText('Live', { timeout: 15_000 * patience });
     await expect(notice).toBeHidden();
   });
 }
@@ -58,14 +59,14 @@ test('a browser without WebAssembly', async ({ page, server }) => {
   await isNotRunning(page, 'Its program needs WebAssembly, which this browser lacks or has disabled.');
   for (const path of ['compare', 'diagnose']) {
     await page.goto(`${server.url}/${path}`);
-    await expect(page.getByText('This page is not running.')).toBeVisible({ timeout: 10_000 });
+    await expect(page.getByText('This page is not running.')).toBeVisible({ timeout: 10_000 * patience });
     await expect(page.getByRole('button', { name: 'Start' })).toBeDisabled();
     await expect(page).toHaveTitle(/^✕ Not running · /);
   }
 
   // Without its program, the form would send the event as a part of the page's address.
   await page.goto(`${server.url}/topics`);
-  await expect(page.getByText('This page is not running.')).toBeVisible({ timeout: 10_000 });
+  await expect(page.getByText('This page is not running.')).toBeVisible({ timeout: 10_000 * patience });
   await expect(page).toHaveTitle(/^✕ Not running · /);
   await page.getByText('Publish an event').click();
   await expect(page.getByRole('button', { name: 'Publish' })).toBeDisabled();

@@ -2,6 +2,7 @@
 // it, and claims nothing that may be wrong.
 import { chromium, type Page } from '@playwright/test';
 import config from '../playwright.config.ts';
+import { patience } from '../playwright.config.ts';
 import { Proxy } from './proxy.ts';
 import { count, expect, networkErrors, type Server, state, streams, test } from './server.ts';
 
@@ -148,7 +149,7 @@ test.describe('without JavaScript', () => {
     await expect(page.locator('button:not(.data)').filter({ visible: true })).toHaveCount(0);
     await expect(page.getByRole('combobox')).toHaveCount(0);
     const before = await newest(page);
-    await expect.poll(() => newest(page), { timeout: 15_000 }).toBeGreaterThan(before + 20);
+    await expect.poll(() => newest(page), { timeout: 15_000 * patience }).toBeGreaterThan(before + 20);
 
     await page.getByRole('link', { name: 'Pause' }).click();
     await expect(page).toHaveURL(`${server.url}/?refresh=0`);
@@ -251,7 +252,7 @@ test.describe('a stream that dies without a sign', () => {
         await expect.poll(() => proxy.counts.get('stream')!.sent).toBeGreaterThan(since);
         // As behind a router that has forgotten the connection: nothing arrives.
         proxy.delays.set('stream', 120_000);
-        await expect(state(page)).toHaveText('No heartbeat, reconnecting', { timeout: 20_000 });
+        await expect(state(page)).toHaveText('No heartbeat, reconnecting', { timeout: 20_000 * patience });
         await expect(page).toHaveTitle('◌ No heartbeat, reconnecting · Waterclock');
       } finally {
         proxy.stop();

@@ -5,6 +5,7 @@ import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { expect } from '@playwright/test';
+import { patience } from '../playwright.config.ts';
 
 export class Service {
   url = '';
@@ -38,7 +39,7 @@ export class Service {
       if (this.hasEnded) throw new Error(`it has ended:\n${this.output}`);
       return fetch(this.url + path).then(({ status }) => status, () => 0);
     };
-    await expect.poll(status, { timeout, message: `${this.url}${path} answers` }).toBe(200);
+    await expect.poll(status, { timeout: timeout * patience, message: `${this.url}${path} answers` }).toBe(200);
   }
 
   get hasEnded() {

@@ -32,10 +32,10 @@ const lines = (tab: Page) =>
 /** Opens twenty tabs at once, and expects all of them to tick. The result is the tabs. */
 async function twenty(context: BrowserContext, url: string): Promise<Page[]> {
   const tabs = await Promise.all(Array.from({ length: 20 }, () => openOne(context, url)));
-  for (const tab of tabs) await expect(state(tab)).toHaveText('Live', { timeout: 20_000 });
+  for (const tab of tabs) await expect(state(tab)).toHaveText('Live', { timeout: 20_000 * patience });
   const before = await Promise.all(tabs.map(count));
   for (const [i, tab] of tabs.entries()) {
-    await expect.poll(() => count(tab), { timeout: 20_000 }).toBeGreaterThan(before[i] + 1);
+    await expect.poll(() => count(tab), { timeout: 20_000 * patience }).toBeGreaterThan(before[i] + 1);
   }
   return tabs;
 }
@@ -54,7 +54,7 @@ test.describe('tabs', () => {
     const tabs = await open(context, server.url, 12);
     for (const tab of tabs) {
       await expect(state(tab)).toHaveText('Live');
-      await expect(sharing(tab)).toHaveText('12 tabs, 1 connection', { timeout: 10_000 });
+      await expect(sharing(tab)).toHaveText('12 tabs, 1 connection', { timeout: 10_000 * patience });
     }
     const before = await Promise.all(tabs.map(count));
     for (const [i, tab] of tabs.entries()) {
@@ -149,7 +149,7 @@ test.describe('tabs', () => {
     asleep.then(() => (isAsleep = false));
     const before = await count(tab);
     // More than the messages that were in flight before.
-    await expect.poll(() => count(tab), { timeout: 25_000 }).toBeGreaterThan(before + 200);
+    await expect.poll(() => count(tab), { timeout: 25_000 * patience }).toBeGreaterThan(before + 200);
     expect(isAsleep).toBe(true);
     await asleep;
     await expect(sharing(leader)).toHaveText('2 tabs, 1 connection');
@@ -278,7 +278,7 @@ test.describe('tabs', () => {
         Promise.all(
           tabs.map(async (tab) => {
             const before = await count(tab);
-            await expect.poll(() => count(tab), { timeout: 15_000 }).toBeGreaterThan(before + 20);
+            await expect.poll(() => count(tab), { timeout: 15_000 * patience }).toBeGreaterThan(before + 20);
           }),
         );
       for (const tab of tabs) {

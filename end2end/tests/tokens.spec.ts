@@ -25,15 +25,15 @@ test('reads until the token expires, and continues with a new one', async ({ pag
   await setToken(seconds() + 4);
   await page.goto(server.url);
   await expect(state(page)).toHaveText('Live');
-  await expect(page.getByText('The access token has expired')).toBeVisible({ timeout: 15_000 });
+  await expect(page.getByText('The access token has expired')).toBeVisible({ timeout: 15_000 * patience });
   // The goodbye has asked it to reconnect in 3 to 6 s.
   const refused = 'This page needs an access token. The token is refused: it expired at';
-  await expect(state(page)).toContainText(refused, { timeout: 15_000 });
+  await expect(state(page)).toContainText(refused, { timeout: 15_000 * patience });
   const before = await sequences(page);
 
   await setToken(seconds() + 600);
   await page.getByRole('button', { name: 'Try again' }).click();
-  await expect(state(page)).toHaveText('Live', { timeout: 20_000 });
+  await expect(state(page)).toHaveText('Live', { timeout: 20_000 * patience });
   await expect.poll(() => count(page)).toBeGreaterThan(before.length + 3);
   expectConsecutive(await sequences(page));
   // The server's output never has a token.

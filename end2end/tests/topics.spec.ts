@@ -68,7 +68,7 @@ test('the figures are live, and a click shows the topic', async ({ page, server 
   await expect(cell(page, 'news', READERS)).toHaveText('1');
   // The view does not tell it, so the page asks for it.
   readers.push(await read('topic=%3E'));
-  await expect(cell(page, 'news', READERS)).toHaveText('2 (1 by pattern)', { timeout: 15_000 });
+  await expect(cell(page, 'news', READERS)).toHaveText('2 (1 by pattern)', { timeout: 15_000 * patience });
   for (const { body } of readers) await body?.cancel();
 
   await page.getByRole('link', { name: 'orders.eu' }).click();
