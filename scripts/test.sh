@@ -47,7 +47,7 @@ if [ "$wanted" = '  ' ] && [ ! "${WATERCLOCK_BINARY:-}" ]; then
 fi
 if [ "$wanted" = '  ' ]; then export WATERCLOCK_BINARY=$program E2E_PATIENCE=${E2E_PATIENCE:-3}; fi
 
-# Waits for the program.
+# Waits for the program. No other step compiles the server with the site inside, so warnings fail.
 program_is_built() {
     local failed=
     [ "$builder" ] || return 0
@@ -55,7 +55,7 @@ program_is_built() {
     wait "$builder" || failed=yes
     builder=
     cat "$dist_output"
-    [ ! "$failed" ]
+    [ ! "$failed" ] && ! grep --quiet '^warning' "$dist_output"
 }
 
 # group NAME...: the following steps belong to these groups.
@@ -120,13 +120,9 @@ clippy_browser() {
     clippy -p bindgen
 }
 
-# Three features of the server that the other steps have the other way round: the site inside,
-# which is empty here, no page /compare, and no traces.
-clippy_server() {
-    mkdir -p target/empty-site/pkg
-    LEPTOS_SITE_ROOT=target/empty-site MEMORY_SERVE_QUIET=1 \
-        clippy -p server --lib --bins --examples --no-default-features --features embed
-}
+# Features of the server that are on in the other steps. With bench, and with examples, where there
+# are none, the dependencies have the same features as there, and are not checked a second time.
+clippy_server() { clippy -p server -p bench --lib --bins --examples --no-default-features; }
 
 package() {
     local crate crates arguments=()
@@ -216,7 +212,7 @@ group lint
 step 'format' cargo fmt --all --check
 step 'circles, names and comments' node scripts/lint.mjs
 step 'clippy: all crates, and the pages as the server renders them' clippy --all-targets --features "$traces"
-step 'clippy: the server with the site inside, without /compare' clippy_server
+step 'clippy: the server without /compare and traces' clippy_server
 step 'clippy: waterclock without features and with hub only' clippy_waterclock
 step 'clippy: published crates by themselves' clippy_alone
 step 'clippy: the pages in the browser' clippy_browser
