@@ -224,8 +224,8 @@ set_up_cargo_tools() {
     rm -rf "$cache/build"
 }
 
-# Does the same beside what follows, up to wait_for_cargo_tools. The tools take minutes of
-# computing, and most other things wait for the network.
+# Begins to do so in the background, where wait_for_cargo_tools waits for it. The tools take minutes
+# of computing, and most other things wait for the network.
 begin_cargo_tools() {
     # A job of its own, so that the end of this script ends all of it.
     set -m

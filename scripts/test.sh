@@ -41,13 +41,14 @@ done
 # leaves a core to them. It is a job of its own, so that the end of this script ends all of it.
 if [ "$wanted" = '  ' ] && [ ! "${WATERCLOCK_BINARY:-}" ]; then
     set -m
-    make --no-print-directory dist >"$dist_output" 2>&1 </dev/null &
+    CARGO_TERM_COLOR=never make --no-print-directory dist >"$dist_output" 2>&1 </dev/null &
     builder=$!
     set +m
 fi
 if [ "$wanted" = '  ' ]; then export WATERCLOCK_BINARY=$program E2E_PATIENCE=${E2E_PATIENCE:-3}; fi
 
-# Waits for the program. No other step compiles the server with the site inside, so warnings fail.
+# Waits for the program. No other step of these groups compiles the server with the site inside, so
+# a warning is an error here, as those of clippy are.
 program_is_built() {
     local failed=
     [ "$builder" ] || return 0
@@ -55,7 +56,11 @@ program_is_built() {
     wait "$builder" || failed=yes
     builder=
     cat "$dist_output"
-    [ ! "$failed" ] && ! grep --quiet '^warning' "$dist_output"
+    [ ! "$failed" ]
+    if grep --quiet '^warning' "$dist_output"; then
+        echo 'test: the program of make dist must compile without warnings' >&2
+        return 1
+    fi
 }
 
 # group NAME...: the following steps belong to these groups.
@@ -120,9 +125,17 @@ clippy_browser() {
     clippy -p bindgen
 }
 
-# Features of the server that are on in the other steps. With bench, and with examples, where there
-# are none, the dependencies have the same features as there, and are not checked a second time.
+# The server without the features that the other steps turn on. With bench, and with --examples,
+# where there are none, its dependencies have the same features as there, and are not checked again.
 clippy_server() { clippy -p server -p bench --lib --bins --examples --no-default-features; }
+
+# The server with the site inside, which is empty here. What compresses the site takes minutes to
+# compile, so only the group soak has this step.
+clippy_site() {
+    mkdir -p target/empty-site/pkg
+    LEPTOS_SITE_ROOT=target/empty-site MEMORY_SERVE_QUIET=1 \
+        clippy -p server --lib --bins --examples --features embed
+}
 
 package() {
     local crate crates arguments=()
@@ -244,6 +257,7 @@ group packages
 step 'the Debian package, the image and the manifests' packages
 # Longer forms of tests of the groups above.
 group soak
+step 'clippy: the server with the site inside' clippy_site
 step '100 faults of a cluster' \
     env FAULTS=100 NATS_REQUIRED=yes cargo test --quiet -p server --test cluster keeps
 step '10,000 simulations of the hub and of a cluster' \

@@ -159,7 +159,7 @@ const text = (page: Page) => answer(page).evaluate((element) => element.textCont
 /** Expects that the page has exactly this text: `toHaveText` would be lenient with white space. */
 const expectText = (page: Page, expected: string) => expect.poll(() => text(page)).toBe(expected);
 
-test.use({ allowedErrors: new RegExp(`${networkErrors.source}|blocked by CORS policy`), trace: 'off' });
+test.use({ allowedErrors: new RegExp(`${networkErrors.source}|blocked by CORS policy`) });
 test.setTimeout(120_000 * patience);
 
 test('words of the documents appear one by one, with their source', async ({ page, server, program }) => {

@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
+import { patience } from '../playwright.config.ts';
 import { Server } from '../tests/server.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -146,7 +147,7 @@ export class Proxy {
     closeSync(output);
     this.process = child;
 
-    const deadline = Date.now() + 10_000;
+    const deadline = Date.now() + 10_000 * patience;
     while (!(await accepts(port))) {
       if (child.exitCode !== null || Date.now() > deadline) {
         throw new Error(`${kind} does not listen:\n${readFileSync(log, 'utf8')}`);

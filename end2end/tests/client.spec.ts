@@ -2,14 +2,12 @@
 import { type BrowserContext, chromium, type Page } from '@playwright/test';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import config from '../playwright.config.ts';
-import { patience } from '../playwright.config.ts';
+import config, { patience } from '../playwright.config.ts';
 import { blank, bundle, openOwn, type Pages, test } from './pages.ts';
 import { type Server, expect, networkErrors, sign, streams } from './server.ts';
 
-// A trace records every tab.
 const allowedErrors = new RegExp(`${networkErrors.source}|WebSocket connection to .* failed`);
-test.use({ allowedErrors, trace: 'off' });
+test.use({ allowedErrors });
 
 /** Opens a page that subscribes, and records all that it is told in `window.told`. */
 async function subscribe(page: Page, pages: Pages, server: Server, query: string, options: object = {}) {

@@ -1,8 +1,7 @@
 // The plain reading mode: without its program, the page shows what the server renders, refreshes
 // it, and claims nothing that may be wrong.
 import { chromium, type Page } from '@playwright/test';
-import config from '../playwright.config.ts';
-import { patience } from '../playwright.config.ts';
+import config, { patience } from '../playwright.config.ts';
 import { Proxy } from './proxy.ts';
 import { count, expect, networkErrors, type Server, state, streams, test } from './server.ts';
 

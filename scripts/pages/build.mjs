@@ -6,7 +6,8 @@
 //   node scripts/pages/build.mjs FOLDER [PAGE...] [-- COMMAND]
 //
 // Without the name of a page it builds all of them. Each page has the name of its feature. The
-// command runs beside the pages, and may go on after them. Its output and its end do not count.
+// command runs beside the pages, and may go on after them. Its output and its exit code are
+// ignored.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFileSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';

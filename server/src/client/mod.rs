@@ -9,4 +9,4 @@ mod credentials;
 pub(crate) mod urls;
 
 pub(crate) use credentials::server_url;
-pub use credentials::{Credentials, CredentialsError, ServerArgs};
+pub use credentials::{CredentialsError, ServerArgs};

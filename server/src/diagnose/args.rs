@@ -19,7 +19,9 @@ const MAX_IDLE: Duration = Duration::from_mins(10);
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "\
 Exit codes: 0 no problems found; 1 a check is bad, or is a warning with a remedy; 2 the diagnosis \
-could not run, or could not finish because the server went away.")]
+could not run, or could not finish because the server went away.
+
+The token may also be in the environment variable WATERCLOCK_TOKEN.")]
 pub struct Diagnose {
     /// URL of a Waterclock server, or of any stream of Server-Sent Events, in the place of --url
     #[arg(value_name = "URL", value_parser = server_url)]

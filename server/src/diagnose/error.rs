@@ -32,8 +32,8 @@ pub(super) enum DiagnoseError {
     #[error("{url} responds with 400 Bad Request. If the port uses TLS, try {other}")]
     BadRequest { url: String, other: String },
     #[error(
-        "{0} redirects to {1}, and your headers are not sent to another origin. Give the URL that \
-         it redirects to"
+        "{0} redirects to {1}, and your headers and token are not sent to another origin. Give the \
+         URL that it redirects to"
     )]
     OtherOrigin(String, String),
 }

@@ -32,7 +32,7 @@ pub(super) struct HttpClient {
     client: Client,
     /// A URL of the origin of the page that reads the stream; `None` for that of the stream.
     page: Option<Url>,
-    /// `true` if the user gave headers, which may be secrets.
+    /// `true` if the user gave headers or a token, which must not go to another origin.
     has_headers: bool,
     clock: MonotonicClock,
 }

@@ -143,7 +143,7 @@ impl LoadedOptions {
         self.file.line_of("tls-cert").or_else(|| self.file.line_of("tls-key"))
     }
 
-    /// Adds a certificate that soon expires to the problems. A server tells it by itself.
+    /// Adds a certificate that soon expires to the problems. A server that runs warns of it itself.
     fn warn_of_expiry(&mut self) {
         let options = &self.options;
         let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) else { return };

@@ -41,11 +41,9 @@ pub async fn check_health(options: &Health) -> u8 {
 }
 
 async fn check(options: &Health) -> Result<u8, TerminalError> {
-    let mut args = options.server.clone();
-    if let Some(url) = &options.address {
-        args.url = url.clone();
-    }
-    let server = ServerClient::with_certificates(&args, options.insecure)?;
+    let args = &options.server;
+    let url = options.address.as_ref().unwrap_or(&args.url);
+    let server = ServerClient::at(url, args, options.insecure)?;
     let query: &[_] = if options.publish { &[("publish", "")] } else { &[] };
     let answer = server.call(server.request(Method::GET, "/health/ready", query)?, TIMEOUT).await?;
     let answer = String::from_utf8_lossy(&answer.body);

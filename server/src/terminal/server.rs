@@ -26,6 +26,7 @@ const MAX_DETAIL: usize = 2000;
 /// A server, as the commands call it.
 pub(super) struct ServerClient {
     client: Client,
+    url: Url,
     args: ServerArgs,
 }
 
@@ -42,11 +43,13 @@ struct Problem {
 
 impl ServerClient {
     pub(super) fn new(args: &ServerArgs) -> Result<Self, TerminalError> {
-        Self::with_certificates(args, false)
+        Self::at(&args.url, args, false)
     }
 
-    /// Creates a client that accepts any certificate if `is_insecure` is set.
-    pub(super) fn with_certificates(
+    /// Creates a client of the server at a URL, which need not be that of the options. It accepts
+    /// any certificate if `is_insecure` is set.
+    pub(super) fn at(
+        url: &Url,
         args: &ServerArgs,
         is_insecure: bool,
     ) -> Result<Self, TerminalError> {
@@ -57,9 +60,9 @@ impl ServerClient {
                 .redirect(Policy::none())
                 .connect_timeout(CONNECT_TIMEOUT)
                 .tls_danger_accept_invalid_certs(is_insecure);
-            if is_loopback(&args.url) { client.no_proxy() } else { client }
+            if is_loopback(url) { client.no_proxy() } else { client }
         })?;
-        Ok(Self { client, args: args.clone() })
+        Ok(Self { client, url: url.clone(), args: args.clone() })
     }
 
     /// Builds a request for a path of the server.
@@ -69,7 +72,7 @@ impl ServerClient {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<RequestBuilder, TerminalError> {
-        let mut url = with_path(&self.args.url, path);
+        let mut url = with_path(&self.url, path);
         url.set_query(None);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -88,7 +91,7 @@ impl ServerClient {
         request: RequestBuilder,
         after: Duration,
     ) -> Result<Response, TerminalError> {
-        let url = display_url(&self.args.url);
+        let url = display_url(&self.url);
         let Ok(sent) = timeout(after, request.send()).await else {
             return Err(TerminalError::TimedOut { url, after });
         };
@@ -111,7 +114,7 @@ impl ServerClient {
             let response = self.open(request, after).await?;
             Ok(Answer { body: self.body(response).await? })
         };
-        let timed_out = || TerminalError::TimedOut { url: display_url(&self.args.url), after };
+        let timed_out = || TerminalError::TimedOut { url: display_url(&self.url), after };
         timeout(after, call).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
@@ -124,7 +127,7 @@ impl ServerClient {
                 }
                 Ok(Some(_)) => return Err(self.not_waterclock(200, "its answer has no end")),
                 Ok(None) => return Ok(body),
-                Err(error) => return Err(TerminalError::of(&error, &display_url(&self.args.url))),
+                Err(error) => return Err(TerminalError::of(&error, &display_url(&self.url))),
             }
         }
     }
@@ -138,7 +141,7 @@ impl ServerClient {
         };
         if let (true, Some(to)) = (status.is_redirection(), header(LOCATION)) {
             let to = response.url().join(&to).map_or_else(|_| visible(&to), |to| display_url(&to));
-            return TerminalError::Redirected { url: display_url(&self.args.url), to };
+            return TerminalError::Redirected { url: display_url(&self.url), to };
         }
         let media_type = header(CONTENT_TYPE).unwrap_or_default();
         let seconds = header(RETRY_AFTER).and_then(|after| after.parse().ok());
@@ -149,8 +152,8 @@ impl ServerClient {
         {
             return refused(status, &detail, retry_after);
         }
-        if status == StatusCode::BAD_REQUEST && self.args.url.scheme() == "http" {
-            let other = with_other_scheme(&display_url(&self.args.url));
+        if status == StatusCode::BAD_REQUEST && self.url.scheme() == "http" {
+            let other = with_other_scheme(&display_url(&self.url));
             let found = format!("it responds with {status}. If the port uses TLS, try {other}");
             return self.not_waterclock(400, &found);
         }
@@ -161,7 +164,7 @@ impl ServerClient {
     /// Returns the error for an answer that no Waterclock server would give.
     pub(super) fn not_waterclock(&self, status: u16, found: &str) -> TerminalError {
         let found = visible(found);
-        TerminalError::NotWaterclock { url: display_url(&self.args.url), found, status }
+        TerminalError::NotWaterclock { url: display_url(&self.url), found, status }
     }
 
     /// Parses an answer, which must be JSON.

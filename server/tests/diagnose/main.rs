@@ -1143,7 +1143,7 @@ async fn a_header_is_not_sent_to_another_origin() {
     let output = diagnose(&[&format!("http://{address}/"), "--header", "X-Key: secret"]).await;
     assert_eq!(output.code, 2, "{}", output.stderr);
     assert!(
-        output.stderr.contains("your headers are not sent to another origin"),
+        output.stderr.contains("your headers and token are not sent to another origin"),
         "{}",
         output.stderr
     );

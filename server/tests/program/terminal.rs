@@ -366,6 +366,23 @@ async fn a_token_and_a_certificate_are_given_by_files() {
 }
 
 #[tokio::test]
+async fn the_health_of_another_server_is_asked_without_the_token_of_the_environment() {
+    let data = TempDir::new().unwrap();
+    let (_program, _, url) = serve(data.path(), "127.0.0.1:0").await;
+    let health = async |arguments: &[&str], named: &str| {
+        let output = command(arguments, named).env("WATERCLOCK_TOKEN", "a b").output().await;
+        let output = output.unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert_eq!(health(&["health", &url], "http://127.0.0.1:1").await, "ready\n");
+    // The token would be sent to this one, and cannot be.
+    for arguments in [&["health"][..], &["health", &url]] {
+        let text = health(arguments, &url).await;
+        assert!(text.contains("WATERCLOCK_TOKEN is not a token"), "{arguments:?}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_backup_is_restored_by_commands() {
     let data = TempDir::new().unwrap();
     let copies = TempDir::new().unwrap();

@@ -246,7 +246,7 @@ impl Partial {
         source.execute_batch("BEGIN").map_err(of_log)?;
         let expected = count(&source).map_err(of_log)?;
         let events = {
-            let of_copy = |error| self.sqlite_error(log, error);
+            let of_copy = |error| self.sqlite_error(error);
             let mut copy = schema::connect(&self.file).map_err(of_copy)?;
             copy.pragma_update(None, "synchronous", "OFF").map_err(of_copy)?;
             let pages = PageCopy::new(&source, &mut copy).map_err(of_copy)?;
@@ -325,13 +325,9 @@ impl Partial {
         }
     }
 
-    fn sqlite_error(&self, log: &Path, error: rusqlite::Error) -> CopyError {
+    fn sqlite_error(&self, error: rusqlite::Error) -> CopyError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => CopyError::DiskFull(self.target.clone()),
-            // The copy has the pages of the log.
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                schema::open_error(log, error).into()
-            }
             _ => CopyError::File { file: self.target.clone(), reason: io::Error::other(error) },
         }
     }
