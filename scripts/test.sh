@@ -184,16 +184,20 @@ cargo_test() {
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet --features "$traces"
 }
 
-# Nodes, and the servers of NATS that they need. Without nats-server these tests do nothing.
-cluster() {
-    cargo test --quiet -p waterclock-nats --test servers
-    cargo test --quiet -p server --test cluster
+# The tests of some targets alone. Without -p, these have the same features as in cargo_test, and are
+# not compiled again.
+cargo_test_of() {
+    local name targets=()
+    for name in "$@"; do targets+=(--test "$name"); done
+    cargo test --quiet --features "$traces" "${targets[@]}"
 }
+
+# Nodes, and the servers of NATS that they need. Without nats-server these tests do nothing.
+cluster() { cargo_test_of servers cluster; }
 
 # The integration tests once more, with all streams on the ordinary path.
 ordinary_path() {
-    ORDINARY_PATH=yes RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} \
-        cargo test --quiet --package server --features "$traces" --test http
+    ORDINARY_PATH=yes RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo_test_of http
 }
 
 # The client in TypeScript. Its tests replay traces that cargo_test has written.
