@@ -184,8 +184,8 @@ cargo_test() {
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet --features "$traces"
 }
 
-# The tests of some targets alone. Without -p, these have the same features as in cargo_test, and are
-# not compiled again.
+# The tests of some targets alone. Without -p, these have the same features as in cargo_test, and
+# are not compiled again.
 cargo_test_of() {
     local name targets=()
     for name in "$@"; do targets+=(--test "$name"); done
