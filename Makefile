@@ -55,7 +55,7 @@ unit: setup-unit ## Run the unit, property and integration tests, those of the s
 export E2E
 # Single groups of tests use the program of `make build`.
 quick := WATERCLOCK_BINARY="$(CURDIR)/$(program)"
-e2e: setup-test build ## Run the tests in Chromium and Firefox (16 minutes), or some: E2E="tabs -g 'a name'"
+e2e: setup-test build ## Run the tests in Chromium and Firefox (15 minutes), or some: E2E="tabs -g 'a name'"
 	@$(quick) scripts/test.sh e2e
 
 test: setup-test ## Run all of these with the program of `make dist`, public clients, and the tests behind proxies (an hour or more on a new machine)
