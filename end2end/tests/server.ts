@@ -108,7 +108,7 @@ export const test = base.extend<Fixtures, { browser: Browser }>({
       });
       await use();
       // A page that is still open goes on asking. A failed answer of the test no longer matters.
-      await page.unrouteAll({ behavior: 'ignoreErrors' });
+      if (!page.isClosed()) await page.unrouteAll({ behavior: 'ignoreErrors' });
       expect(errors.filter((error) => !allowedErrors?.test(error))).toEqual([]);
     },
     { auto: true },
