@@ -5,7 +5,7 @@ import { defineConfig } from '@playwright/test';
 import { executablePath } from './chromium.js';
 
 // Chromium counts only the last list of features, so those that Playwright turns off come first.
-const off = [
+const disabledFeatures = [
   'AimEnabled',
   'AvoidCorsURLLoaderRestartOnRedirect',
   'AvoidUnnecessaryBeforeUnloadCheckSync',
@@ -35,7 +35,7 @@ export const chromium = {
       '--disable-component-update',
       '--disable-sync',
       '--no-first-run',
-      `--disable-features=${off}`,
+      `--disable-features=${disabledFeatures}`,
     ],
     chromiumSandbox: process.getuid?.() !== 0,
   },

@@ -41,14 +41,13 @@ done
 # leaves a core to them. It is a job of its own, so that the end of this script ends all of it.
 if [ "$wanted" = '  ' ] && [ ! "${WATERCLOCK_BINARY:-}" ]; then
     set -m
-    CARGO_TERM_COLOR=never make --no-print-directory dist >"$dist_output" 2>&1 </dev/null &
+    make --no-print-directory dist >"$dist_output" 2>&1 </dev/null &
     builder=$!
     set +m
 fi
 if [ "$wanted" = '  ' ]; then export WATERCLOCK_BINARY=$program E2E_PATIENCE=${E2E_PATIENCE:-3}; fi
 
-# Waits for the program. No other step of these groups compiles the server with the site inside, so
-# a warning is an error here, as those of clippy are.
+# Waits for the program.
 program_is_built() {
     local failed=
     [ "$builder" ] || return 0
@@ -57,10 +56,6 @@ program_is_built() {
     builder=
     cat "$dist_output"
     [ ! "$failed" ]
-    if grep --quiet '^warning' "$dist_output"; then
-        echo 'test: the program of make dist must compile without warnings' >&2
-        return 1
-    fi
 }
 
 # group NAME...: the following steps belong to these groups.
@@ -125,16 +120,13 @@ clippy_browser() {
     clippy -p bindgen
 }
 
-# The server without the features that the other steps turn on. With bench, and with --examples,
-# where there are none, its dependencies have the same features as there, and are not checked again.
-clippy_server() { clippy -p server -p bench --lib --bins --examples --no-default-features; }
-
-# The server with the site inside, which is empty here. What compresses the site takes minutes to
-# compile, so only the group soak has this step.
-clippy_site() {
+# Three features of the server that the other steps have the other way round: the site inside,
+# which is empty here, no page /compare, and no traces. With bench, the dependencies have the same
+# features as there, and most are not checked again.
+clippy_server() {
     mkdir -p target/empty-site/pkg
     LEPTOS_SITE_ROOT=target/empty-site MEMORY_SERVE_QUIET=1 \
-        clippy -p server --lib --bins --examples --features embed
+        clippy -p server -p bench --lib --bins --examples --no-default-features --features server/embed
 }
 
 package() {
@@ -229,7 +221,7 @@ group lint
 step 'format' cargo fmt --all --check
 step 'circles, names and comments' node scripts/lint.mjs
 step 'clippy: all crates, and the pages as the server renders them' clippy --all-targets --features "$traces"
-step 'clippy: the server without /compare and traces' clippy_server
+step 'clippy: the server with the site inside, without /compare' clippy_server
 step 'clippy: waterclock without features and with hub only' clippy_waterclock
 step 'clippy: published crates by themselves' clippy_alone
 step 'clippy: the pages in the browser' clippy_browser
@@ -261,7 +253,6 @@ group packages
 step 'the Debian package, the image and the manifests' packages
 # Longer forms of tests of the groups above.
 group soak
-step 'clippy: the server with the site inside' clippy_site
 step '100 faults of a cluster' \
     env FAULTS=100 NATS_REQUIRED=yes cargo test --quiet -p server --test cluster keeps
 step '10,000 simulations of the hub and of a cluster' \
