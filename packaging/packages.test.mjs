@@ -101,6 +101,49 @@ test('the package is installed, upgraded, removed and purged', { skip: !has('dpk
   for (const path of ['etc/waterclock', 'var/lib/waterclock']) assert.ok(!existsSync(at(path)), `a purge removes ${path}`);
 });
 
+/** Runs a script as root in a copy of this system that is gone afterwards. Returns nothing if it cannot be made. */
+function inCopyOfSystem(script) {
+  const copy = mkdtempSync(join(folder, 'copy-'));
+  const mounts = `mount -t tmpfs tmpfs "$0" && cd "$0" && mkdir upper work root &&
+    mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root &&
+    mount -t tmpfs tmpfs root/run && mkdir -p root/run/systemd/system "root$1" &&
+    mount --bind /dev root/dev && mount --bind "$1" "root$1"`;
+  const start = (then) => spawnSync('unshare', ['--mount', 'sh', '-ec', `${mounts} && ${then}`, copy, folder], { encoding: 'utf8' });
+  if (start('true').status !== 0) return undefined;
+  writeFileSync(join(folder, 'script'), script);
+  const { status, stdout, stderr } = start('chroot root sh -e "$1/script"');
+  assert.equal(status, 0, stdout + stderr);
+  return stdout;
+}
+
+test('the package starts, restarts and stops its service', { skip: !has('dpkg-deb') && 'dpkg is not here' }, (t) => {
+  const [first, second] = ['1.0.0', '1.0.1'].map((version) => buildPackage(version, 'service'));
+  // In place of systemd's own, which needs a system that systemd has started.
+  const systemctl = join(folder, 'systemctl');
+  writeFileSync(systemctl, '#!/bin/sh\necho "$*" >>/calls\n', { mode: 0o755 });
+  const steps = [`--install ${first}`, `--install ${second}`, '--remove waterclock', `--install ${second}`, '--purge waterclock'];
+  const output = inCopyOfSystem(`
+    export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+    rm -f /usr/bin/systemctl
+    cp ${systemctl} /usr/bin/systemctl
+    dpkg --purge waterclock >/log 2>&1 || true
+    ${steps.map((step) => `echo step >>/calls; dpkg --force-depends ${step} >/log 2>&1 || { cat /log; exit 1; }`).join('\n')}
+    cat /calls`);
+  if (output === undefined) return t.diagnostic('no copy of the system can be mounted here: not tested');
+  const calls = output.split('step\n').slice(1).map((part) => part.trimEnd().split('\n'));
+  const begin = ['enable waterclock.service', 'daemon-reload', 'start waterclock.service'];
+  const end = ['stop waterclock.socket waterclock.service', 'disable waterclock.socket waterclock.service', 'daemon-reload'];
+  // An upgrade and a purge also run the postrm that the last version has left.
+  const again = ['daemon-reload'];
+  assert.deepEqual(calls, [
+    begin,
+    [...again, 'daemon-reload', 'try-restart waterclock.service'],
+    end,
+    begin,
+    [...end, ...again],
+  ]);
+});
+
 test('each key of the configuration is an option', async () => {
   const file = join(packaging, 'deb/config.toml');
   const keys = configKeys(readFileSync(file, 'utf8'));
