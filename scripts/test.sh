@@ -75,7 +75,12 @@ step() {
     if [ "$list" ]; then printf '%-10s %s\n' "$current" "$name"; fi
     [ "$selected" ] || return 0
     printf '\n== %s\n' "$name"
-    "$@" 2>&1 | tee -a "$output"
+    (
+        # Whatever runs beside the program's build leaves it the cores that it can use: the steps
+        # after it wait for it.
+        if [ "$builder" ]; then renice -n 10 -p "$BASHPID" >/dev/null || true; fi
+        "$@"
+    ) 2>&1 | tee -a "$output"
     ran="${ran:+$ran; }$name ($((SECONDS - begun)) s)"
 }
 
