@@ -15,6 +15,7 @@ mod losses;
 mod nodes;
 mod outage;
 mod readers;
+mod reload;
 #[path = "../../../crates/nats/tests/servers/server.rs"]
 #[expect(dead_code, reason = "the tests of the crate use all of it")]
 mod server;
