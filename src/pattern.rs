@@ -73,14 +73,30 @@ impl Pattern {
 
     /// Returns `true` if some topic matches both patterns.
     pub fn overlaps(&self, other: &Self) -> bool {
+        self.intersection(other).is_some()
+    }
+
+    /// Returns the pattern that matches what both match; `None` if no topic matches both.
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
         let (mut ours, mut others) = (self.0.split('.'), other.0.split('.'));
+        let mut tokens = Vec::new();
         loop {
             match (ours.next(), others.next()) {
-                (None, None) | (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
-                (Some(one), Some(two)) if one == two || one == "*" || two == "*" => {}
-                _ => return false,
+                (None, None) => break,
+                (Some(">"), Some(token)) => {
+                    tokens.push(token);
+                    tokens.extend(&mut others);
+                }
+                (Some(token), Some(">")) => {
+                    tokens.push(token);
+                    tokens.extend(&mut ours);
+                }
+                (Some("*"), Some(token)) | (Some(token), Some("*")) => tokens.push(token),
+                (Some(one), Some(two)) if one == two => tokens.push(one),
+                _ => return None,
             }
         }
+        Some(Self(tokens.join(".").into()))
     }
 
     /// Returns `true` if the pattern matches `topic`.
@@ -234,21 +250,26 @@ mod tests {
     }
 
     #[test]
-    fn patterns_overlap_if_a_topic_matches_both() {
+    fn an_intersection_matches_what_both_match() {
         for (one, two, expected) in [
-            ("a", "a", true),
-            ("a", "b", false),
-            ("a.*", "*.b", true),
-            ("a.*", "b.*", false),
-            ("a.*", "*", false),
-            ("a.>", "a", false),
-            ("a.>", "*.b.c", true),
-            (">", "*.*", true),
-            ("*.b.>", "a.>", true),
-            ("*.b.>", "a.*", false),
+            ("a", "a", "a"),
+            ("a", "b", ""),
+            ("a.*", "*.b", "a.b"),
+            ("a.*", "b.*", ""),
+            ("a.*", "*", ""),
+            ("a.>", "a", ""),
+            ("a.>", "*.b.c", "a.b.c"),
+            (">", "*.*", "*.*"),
+            (">", ">", ">"),
+            ("*.>", "a.*.>", "a.*.>"),
+            ("*.b.>", "a.>", "a.b.>"),
+            ("*.b.>", "a.*", ""),
         ] {
+            let expected = (!expected.is_empty()).then(|| expected.parse::<Pattern>().unwrap());
             let [one, two] = [one, two].map(|text| text.parse::<Pattern>().unwrap());
-            assert_eq!([one.overlaps(&two), two.overlaps(&one)], [expected; 2], "{one} {two}");
+            assert_eq!(one.intersection(&two), expected, "{one} {two}");
+            assert_eq!(two.intersection(&one), expected, "{two} {one}");
+            assert_eq!(one.overlaps(&two), expected.is_some(), "{one} {two}");
         }
     }
 

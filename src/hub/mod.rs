@@ -60,7 +60,7 @@ pub use frame::{Batch, Format, Frame};
 pub use publish::{DraftChain, PublishError, Publishing};
 pub use reader_watch::ReaderWatch;
 pub use subscriber::{Delivery, Subscriber};
-pub use topic_filter::TopicFilter;
+pub use topic_filter::{TopicFilter, TopicSet};
 
 use crate::{
     event::{Draft, Event, IdempotencyKey, Topic},

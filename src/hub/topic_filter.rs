@@ -1,6 +1,6 @@
 //! A filter of topics: what a client asks for, out of what it may see.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, sync::Arc};
 
 use crate::{
     event::Topic,
@@ -8,10 +8,73 @@ use crate::{
     pattern::{Pattern, Patterns},
 };
 
-/// The topics that match two sets of patterns: those that are wanted, and those that are allowed.
+/// A set of topics, by patterns in order: the first that matches a topic decides if the topic is in
+/// the set. A topic that none of them matches is not.
+///
+/// ```
+/// use waterclock::hub::TopicSet;
+///
+/// let set = TopicSet::new([("a.secret".parse()?, false), ("a.*".parse()?, true)]);
+/// assert!(set.contains(&"a.b".parse()?));
+/// assert!(!set.contains(&"a.secret".parse()?));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSet(Arc<[(Pattern, bool)]>);
+
+impl TopicSet {
+    /// Creates the set. `true` stands for topics that are in it.
+    pub fn new(decisions: impl IntoIterator<Item = (Pattern, bool)>) -> Self {
+        let mut kept: Vec<(Pattern, bool)> = Vec::new();
+        for (pattern, is_in) in decisions {
+            // It would decide on nothing.
+            if !kept.iter().any(|(earlier, _)| earlier.covers(&pattern)) {
+                kept.push((pattern, is_in));
+            }
+        }
+        let mut needed: Vec<(Pattern, bool)> = Vec::new();
+        for (pattern, is_in) in kept.into_iter().rev() {
+            // What is left out must be in the rest of the set.
+            if is_in || needed.iter().any(|(later, is_in)| *is_in && later.overlaps(&pattern)) {
+                needed.push((pattern, is_in));
+            }
+        }
+        Self(needed.into_iter().rev().collect())
+    }
+
+    /// Returns `true` if the topic is in the set.
+    pub fn contains(&self, topic: &Topic) -> bool {
+        let decision = self.0.iter().find(|(pattern, _)| pattern.matches(topic));
+        decision.is_some_and(|(_, is_in)| *is_in)
+    }
+
+    /// Returns `true` if no topic is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.included().next().is_none()
+    }
+
+    /// The patterns of topics that are in the set, except for those that others leave out.
+    fn included(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.iter().filter(|(_, is_in)| *is_in).map(|(pattern, _)| pattern)
+    }
+
+    /// Returns the set as patterns, if none of its own leaves topics out.
+    fn as_patterns(&self) -> Option<Patterns> {
+        let is_plain = self.0.iter().all(|(_, is_in)| *is_in);
+        Patterns::new(self.included().cloned()).filter(|_| is_plain)
+    }
+}
+
+impl From<Patterns> for TopicSet {
+    fn from(patterns: Patterns) -> Self {
+        Self::new(patterns.iter().map(|pattern| (pattern.clone(), true)))
+    }
+}
+
+/// The topics that match patterns and are in a set: those that are wanted and allowed.
 #[derive(Clone, Debug)]
 pub struct TopicFilter {
-    allowed: Patterns,
+    allowed: TopicSet,
     /// Patterns within the wanted ones, each of which some allowed topic may match; `None` if the
     /// two sets have no topic in common.
     narrowed: Option<Patterns>,
@@ -21,9 +84,10 @@ pub struct TopicFilter {
 
 impl TopicFilter {
     /// Creates the filter.
-    pub fn new(wanted: &Patterns, allowed: Patterns) -> Self {
-        let mut is_narrow = true;
-        let pairs = wanted.iter().flat_map(|one| allowed.iter().map(move |other| (one, other)));
+    pub fn new(wanted: &Patterns, allowed: impl Into<TopicSet>) -> Self {
+        let allowed = allowed.into();
+        let mut is_narrow = allowed.as_patterns().is_some();
+        let pairs = wanted.iter().flat_map(|one| allowed.included().map(move |other| (one, other)));
         let narrowed: Vec<Pattern> = pairs
             .filter(|(wanted, allowed)| wanted.overlaps(allowed))
             .map(|(wanted, allowed)| {
@@ -34,7 +98,7 @@ impl TopicFilter {
                 wanted.clone()
             })
             .collect();
-        Self { allowed, narrowed: Patterns::new(narrowed), is_narrow }
+        Self { narrowed: Patterns::new(narrowed), allowed, is_narrow }
     }
 
     /// The patterns by which the topics can be looked for; `None` if there are none.
@@ -50,10 +114,16 @@ impl TopicFilter {
     /// Removes the topics that do not pass.
     pub fn apply(&self, topics: &mut Vec<impl Borrow<Topic>>) {
         let Some(narrowed) = &self.narrowed else { return topics.clear() };
-        let allowed = (!self.is_narrow).then_some(&self.allowed);
+        // A matcher is quicker than the set itself.
+        let allowed = self.allowed.as_patterns();
+        let is_matched = self.is_narrow || allowed.is_some();
+        let allowed = allowed.as_ref().filter(|_| !self.is_narrow);
         let mut matchers: Vec<_> =
             [narrowed].into_iter().chain(allowed).map(Matcher::new).collect();
-        topics.retain(|topic| matchers.iter_mut().all(|matcher| matcher.matches(topic.borrow())));
+        topics.retain(|topic| {
+            matchers.iter_mut().all(|matcher| matcher.matches(topic.borrow()))
+                && (is_matched || self.allowed.contains(topic.borrow()))
+        });
     }
 }
 
@@ -92,5 +162,31 @@ mod tests {
                 |topic: &Topic| patterns(wanted).matches(topic) && patterns(allowed).matches(topic);
             assert_eq!(passed, all.into_iter().filter(is_expected).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn topics_pass_unless_the_first_pattern_that_matches_leaves_them_out() {
+        let set = |text: &str| {
+            TopicSet::new(text.split(' ').map(|text| match text.strip_prefix('-') {
+                Some(left_out) => (left_out.parse().unwrap(), false),
+                None => (text.parse().unwrap(), true),
+            }))
+        };
+        let all = ["a", "a.b", "a.c", "a.c.d", "b"].map(|topic| topic.parse::<Topic>().unwrap());
+        for (wanted, allowed, expected) in [
+            (">", "-a.> >", "a b"),
+            (">", "a.c -a.> >", "a a.c b"),
+            (">", "-a.c a.>", "a.b a.c.d"),
+            ("a.*", "-a.c >", "a.b"),
+            ("a.c", "-a.c >", ""),
+            (">", "-a.c a.b -a.>", "a.b"),
+        ] {
+            let mut passed = all.to_vec();
+            TopicFilter::new(&patterns(wanted), set(allowed)).apply(&mut passed);
+            let passed: Vec<_> = passed.iter().map(Topic::as_str).collect();
+            assert_eq!(passed.join(" "), expected, "{wanted} of {allowed}");
+        }
+        assert_eq!(set("-a.c a.b a.b -a.> -c"), patterns("a.b").into());
+        assert!(set("-a -b").is_empty());
     }
 }

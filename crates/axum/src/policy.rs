@@ -13,7 +13,7 @@ use axum::{
         request::Parts,
     },
 };
-use waterclock::{event::Topic, pattern::Patterns, timestamp::Timestamp};
+use waterclock::{event::Topic, hub::TopicSet, pattern::Patterns, timestamp::Timestamp};
 
 use crate::{
     limits::MAX_DATA,
@@ -65,14 +65,14 @@ pub trait Policy: Send + Sync + 'static {
     fn may_read(&self, request: &Parts, topics: &Patterns) -> Result<Expiry, Denied>;
 
     /// Decides which of the topics that match `topics` a request may list with their figures, and
-    /// until when: those that match any of the returned patterns. The default is all of them, if
-    /// the request may read all.
+    /// until when: those of the returned set. The default is all of them, if the request may read
+    /// all.
     ///
     /// # Errors
     ///
     /// If it may list none.
-    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(Patterns, Expiry), Denied> {
-        Ok((topics.clone(), self.may_read(request, topics)?))
+    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(TopicSet, Expiry), Denied> {
+        Ok((topics.clone().into(), self.may_read(request, topics)?))
     }
 
     /// Decides whether a request may publish to a topic. The default denies it: a server can always
@@ -156,7 +156,7 @@ impl<P: Policy + ?Sized> Policy for Arc<P> {
         (**self).may_read(request, topics)
     }
 
-    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(Patterns, Expiry), Denied> {
+    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(TopicSet, Expiry), Denied> {
         (**self).may_list(request, topics)
     }
 

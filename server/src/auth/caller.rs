@@ -7,6 +7,7 @@ use axum::http::{
 };
 use waterclock::{
     event::Topic,
+    hub::TopicSet,
     pattern::{Pattern, Patterns},
     timestamp::Timestamp,
 };
@@ -128,33 +129,55 @@ impl Caller {
             claim: "subscribe",
             pattern: pattern.to_string(),
             listed: token.subscribe.clone(),
+            is_bounded: token.is_bounded,
         })
     }
 
-    /// Decides which of the given topics the caller may list, and until when: those that match any
-    /// of the returned patterns.
+    /// Decides which of the given topics the caller may list, and until when: those that it may
+    /// read.
     ///
     /// # Errors
     ///
-    /// If the caller may not read them all, and no topic is public or listed by a valid token.
+    /// If there can be none.
     pub fn may_list(
         &self,
         topics: &Patterns,
         access: &Access,
-    ) -> Result<(Patterns, Expiry), AuthError> {
+    ) -> Result<(TopicSet, Expiry), AuthError> {
         let why = match self.may_read(topics, access) {
-            Ok(expires) => return Ok((topics.clone(), expires)),
+            Ok(expires) => return Ok((topics.clone().into(), expires)),
             Err(why @ AuthError::InvalidToken(_)) => return Err(why),
             Err(why) => why,
         };
         let token = self.token.as_ref().ok().and_then(Option::as_ref);
         let listed = token.map_or(&[][..], |token| &token.subscribe);
-        let of_rules = access.rules.iter().flat_map(|rule| &rule.topics);
-        let candidates = access.public_topics.iter().chain(listed).chain(of_rules).cloned();
-        let is_readable =
-            |pattern: &Pattern| self.may_read(&pattern.clone().into(), access).is_ok();
-        let readable = Patterns::new(candidates.filter(is_readable));
-        Ok((readable.ok_or(why)?, token.map(|token| token.expires)))
+        let mut decisions = Vec::new();
+        for rule in access.rules.iter() {
+            let Some(audience) = rule.read else { continue };
+            let is_open = match audience {
+                Audience::Anyone => true,
+                Audience::Local => self.trust.is_ok(),
+                Audience::Token | Audience::Nobody => false,
+            };
+            for pattern in &rule.topics {
+                if audience == Audience::Token {
+                    let of_token = listed.iter().filter_map(|one| one.intersection(pattern));
+                    decisions.extend(of_token.map(|pattern| (pattern, true)));
+                }
+                decisions.push((pattern.clone(), is_open));
+            }
+        }
+        // About the others no rule says.
+        if self.trust.is_ok() {
+            decisions.push((Pattern::all(), true));
+        }
+        let others = access.public_topics.iter().chain(listed);
+        decisions.extend(others.map(|pattern| (pattern.clone(), true)));
+        let readable = TopicSet::new(decisions);
+        if readable.is_empty() {
+            return Err(why);
+        }
+        Ok((readable, token.map(|token| token.expires)))
     }
 
     /// The permission by which the caller may read all the given topics.
@@ -217,6 +240,7 @@ impl Caller {
             claim: "publish",
             pattern: topic.to_string(),
             listed: token.publish.clone(),
+            is_bounded: token.is_bounded,
         })
     }
 

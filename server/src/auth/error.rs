@@ -22,8 +22,9 @@ pub enum AuthError {
     MissingToken,
     /// The token does not list the topic.
     #[error(
-        "The token's `{claim}` does not list `{pattern}`. It lists {}. Send one that does in \
+        "The token's `{claim}` does not list `{pattern}`{}. It lists {}. Send one that does in \
          `Authorization`.",
+        if *is_bounded { " within the bounds that the server sets its issuer" } else { "" },
         list(listed)
     )]
     NotListed {
@@ -33,6 +34,8 @@ pub enum AuthError {
         pattern: String,
         /// The patterns that the claim lists.
         listed: Vec<Pattern>,
+        /// `true` if the bounds of the token's issuer leave out some.
+        is_bounded: bool,
     },
     /// The topic is reserved for the server.
     #[error("Only the server itself publishes to `{}`. Use another topic.", Topic::CLOCK)]

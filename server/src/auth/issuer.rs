@@ -335,8 +335,10 @@ impl Issuer {
             keys => self.verify_with_any(token, keys, verify, now),
         };
         let mut token = verified?;
+        let listed = [token.publish.clone(), token.subscribe.clone()];
         restrict(&mut token.publish, self.publish.as_deref());
         restrict(&mut token.subscribe, self.subscribe.as_deref());
+        token.is_bounded = [&token.publish, &token.subscribe] != [&listed[0], &listed[1]];
         Ok(token)
     }
 
@@ -417,8 +419,7 @@ impl Issuer {
 }
 
 /// Restricts patterns to a bound. A pattern inside the bound stays; one around a part of the bound
-/// becomes that part. One that overlaps the bound in another way is left out, because the topics in
-/// both are no pattern: a permission is never widened.
+/// becomes that part. One that overlaps the bound in another way is left out.
 fn restrict(patterns: &mut Vec<Pattern>, bound: Option<&[Pattern]>) {
     let Some(bound) = bound else { return };
     let mut allowed: Vec<Pattern> = Vec::new();

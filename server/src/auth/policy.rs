@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::http::request::Parts;
-use waterclock::{event::Topic, pattern::Patterns};
+use waterclock::{event::Topic, hub::TopicSet, pattern::Patterns};
 use waterclock_axum::{Denied, Expiry, Policy, Publisher, TopicLimits};
 
 use super::{
@@ -22,7 +22,7 @@ impl Policy for Access {
         Ok(caller(request)?.may_read(topics, self)?)
     }
 
-    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(Patterns, Expiry), Denied> {
+    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(TopicSet, Expiry), Denied> {
         Ok(caller(request)?.may_list(topics, self)?)
     }
 

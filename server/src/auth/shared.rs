@@ -4,7 +4,11 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use parking_lot::RwLock;
-use waterclock::{event::Topic, hub::Hub, pattern::Patterns};
+use waterclock::{
+    event::Topic,
+    hub::{Hub, TopicSet},
+    pattern::Patterns,
+};
 use waterclock_axum::{
     Asked, Denied, Expiry, Policy, PolicyChanges, Publisher, StandingPermission, TopicLimits,
 };
@@ -69,7 +73,7 @@ impl Policy for SharedAccess {
         }
     }
 
-    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(Patterns, Expiry), Denied> {
+    fn may_list(&self, request: &Parts, topics: &Patterns) -> Result<(TopicSet, Expiry), Denied> {
         let access = self.load();
         match self.identify_again(request, &access) {
             Some(caller) => Ok(caller.may_list(topics, &access)?),

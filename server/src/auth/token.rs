@@ -22,6 +22,8 @@ pub struct Token {
     pub publish: Vec<Pattern>,
     /// Patterns of topics that the bearer may read.
     pub subscribe: Vec<Pattern>,
+    /// `true` if the issuer's bounds leave out something that the token lists.
+    pub is_bounded: bool,
     /// Time at which the permissions end: a moment after `exp`, in case the signer's clock is late.
     pub expires: Timestamp,
 }
@@ -182,6 +184,7 @@ fn permissions(
         },
         publish: patterns("publish", &claims.publish.unwrap_or_default())?,
         subscribe: patterns("subscribe", &claims.subscribe.unwrap_or_default())?,
+        is_bounded: false,
         expires,
     })
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use server::auth::Access;
+use server::auth::{Access, Audience, TopicRule};
 use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
 use waterclock::notice::TopicEnd;
 use waterclock_axum::StreamLimits;
@@ -193,6 +193,40 @@ async fn only_topics_that_the_caller_may_read_are_listed() {
     let nothing_is_public = Server::with_access(tokens::access()).await;
     let remote = format!("GET /topics HTTP/1.0\r\n{REMOTE}\r\n");
     assert_eq!(nothing_is_public.send(remote.as_bytes()).await.status(), 401);
+}
+
+#[tokio::test]
+async fn rules_leave_topics_out_of_the_list() {
+    let rule = |topics: &str, read| TopicRule {
+        topics: vec![topics.parse().unwrap()],
+        read: Some(read),
+        publish: None,
+        max_event_size: None,
+        publish_rate: None,
+    };
+    let rules = [
+        rule("a.open", Audience::Anyone),
+        rule("a.>", Audience::Nobody),
+        rule("b.>", Audience::Token),
+        rule("c", Audience::Local),
+    ];
+    let server = Server::with_access(Access { rules: rules.into(), ..tokens::access() }).await;
+    for topic in ["a.open", "a.x", "b.eu", "b.us", "c", "d"] {
+        server.publish_to(topic, "x").await;
+    }
+    assert_eq!(list(&server, "").await.0, ["a.open", "c", "d"]);
+    assert_eq!(list(&server, "match=a.*&match=b.eu&limit=1").await.0, ["a.open"]);
+    let remote = server.send(format!("GET /topics HTTP/1.0\r\n{REMOTE}\r\n").as_bytes()).await;
+    assert_eq!(names(&body(remote).await).0, ["a.open"]);
+    for (subscribe, expected) in [
+        (json!(["*.eu"]), &["a.open", "b.eu"][..]),
+        (json!([">"]), &["a.open", "b.eu", "b.us", "d"]),
+        (json!(["a.x", "c", "d"]), &["a.open", "d"]),
+    ] {
+        let token = tokens::token(json!({ "subscribe": subscribe }));
+        let page = body(server.get_with_token(&token, "/topics").await).await;
+        assert_eq!(names(&page).0, expected, "{subscribe}");
+    }
 }
 
 #[tokio::test]

@@ -453,7 +453,7 @@ mod tests {
     async fn a_short_view_that_starts_again_can_be_told_from_a_change() {
         let context = context(Settings::default());
         let wanted = Patterns::new(["a", "b"].map(|topic| topic.parse().unwrap())).unwrap();
-        let filter = TopicFilter::new(&wanted, Pattern::all().into());
+        let filter = TopicFilter::new(&wanted, Patterns::from(Pattern::all()));
         let mut view = Client::open(&context, ViewedTopics::Filtered(filter), None);
         view.next().await;
         assert_eq!(view.topics().await, (0, topics([])));
@@ -474,7 +474,7 @@ mod tests {
     async fn a_look_at_many_other_topics_gives_others_their_turn() {
         let context = context(Settings::default());
         let wanted = Patterns::from("a".parse::<Pattern>().unwrap());
-        let filter = TopicFilter::new(&wanted, Pattern::all().into());
+        let filter = TopicFilter::new(&wanted, Patterns::from(Pattern::all()));
         let mut view = Client::open(&context, ViewedTopics::Filtered(filter), None);
         view.next().await;
         assert_eq!(view.topics().await, (0, topics([])));
