@@ -10,6 +10,8 @@ use serde::Deserialize;
 
 /// Minimum length of a secret, in bytes (RFC 7518, 3.2).
 const MIN_SECRET: usize = 32;
+/// The beginning of a key in PEM.
+const BEGIN: &str = "-----BEGIN ";
 /// Maximum number of keys in one file or set.
 pub(super) const MAX_KEYS: usize = 100;
 /// Maximum length of a file of keys, in bytes.
@@ -31,6 +33,12 @@ pub enum InvalidKey {
     /// The secret is too short.
     #[error("a secret must have at least {MIN_SECRET} bytes, as `openssl rand -hex 32` prints")]
     ShortSecret,
+    /// The file of a secret holds another key, which others may know.
+    #[error(
+        "it holds a key in PEM, in JSON or for SSH, which is no secret: name a public key with \
+         jwt-public-key-file, and a JWK Set with jwt-jwks"
+    )]
+    NotASecret,
     /// The file holds no supported public key.
     #[error("expected an RSA, Ed25519, P-256 or P-384 public key in PEM")]
     NoPublicKey,
@@ -53,19 +61,31 @@ pub enum InvalidKey {
     TooLong,
 }
 
-/// Reads a secret for HS256. White space at its end is ignored.
-pub(super) fn from_secret(secret: &[u8]) -> Result<VerificationKey, InvalidKey> {
-    let secret = secret.trim_ascii_end();
-    if secret.len() < MIN_SECRET {
-        return Err(InvalidKey::ShortSecret);
+/// Returns a secret for HS256, without the white space at its end.
+///
+/// # Errors
+///
+/// If it is too short, or another kind of key. Whoever knows a public key could sign with it.
+pub(crate) fn secret_of(file: &[u8]) -> Result<&[u8], InvalidKey> {
+    let is_json = serde_json::from_slice::<serde_json::Map<_, _>>(file).is_ok();
+    let is_pem = file.windows(BEGIN.len()).any(|part| part == BEGIN.as_bytes());
+    // As `ssh-keygen` writes public keys.
+    let is_ssh = [&b"ssh-"[..], b"ecdsa-sha2-"].iter().any(|begin| file.starts_with(begin));
+    if is_json || is_pem || is_ssh {
+        return Err(InvalidKey::NotASecret);
     }
-    let key = DecodingKey::from_secret(secret);
+    let secret = file.trim_ascii_end();
+    if secret.len() < MIN_SECRET { Err(InvalidKey::ShortSecret) } else { Ok(secret) }
+}
+
+/// Reads a secret for HS256.
+pub(super) fn from_secret(file: &[u8]) -> Result<VerificationKey, InvalidKey> {
+    let key = DecodingKey::from_secret(secret_of(file)?);
     Ok(VerificationKey { id: None, key, algorithms: vec![Algorithm::HS256] })
 }
 
 /// Reads all public keys of a file in PEM. Text around them is a comment.
 pub(super) fn from_pem(text: &[u8]) -> Result<Vec<VerificationKey>, InvalidKey> {
-    const BEGIN: &str = "-----BEGIN ";
     let text = str::from_utf8(text).map_err(|_| InvalidKey::NoPublicKey)?;
     let mut keys = Vec::new();
     for (start, _) in text.match_indices(BEGIN) {

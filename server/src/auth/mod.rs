@@ -50,6 +50,7 @@ pub use error::AuthError;
 pub use issuer::{IssuerError, IssuerSettings, MAX_BOUNDS};
 pub use jwks::JwksPlace;
 pub use key::InvalidKey;
+pub(crate) use key::secret_of;
 pub use origin::{AllowedHost, CorsOrigin, NotLocal};
 pub use rule::{Audience, TopicRule};
 pub use shared::SharedAccess;

@@ -432,6 +432,19 @@ mod tests {
         let short = TokenVerifier::from_secret(b"too short\n", None).unwrap_err();
         assert_eq!(short, InvalidKey::ShortSecret);
         TokenVerifier::from_secret(&[SECRET, &b"\r\n"[..]].concat(), None).unwrap();
+        // Whoever knows a public key could sign with it.
+        let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2Vw\n-----END PUBLIC KEY-----\n";
+        let jwks = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "x".repeat(43) }] });
+        for public in [
+            pem.to_owned(),
+            format!("# The key of our issuer\n{pem}"),
+            jwks.to_string(),
+            format!("\n {}", jwks["keys"][0]),
+            format!("ssh-ed25519 {}", "A".repeat(68)),
+        ] {
+            let refused = TokenVerifier::from_secret(public.as_bytes(), None).unwrap_err();
+            assert_eq!(refused, InvalidKey::NotASecret, "{public}");
+        }
         let none = TokenVerifier::from_public_key(SECRET, None).unwrap_err();
         assert_eq!(none, InvalidKey::NoPublicKey);
     }

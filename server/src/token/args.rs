@@ -82,7 +82,7 @@ pub(super) struct CreateToken {
 With a secret, a public key or a JWK Set, the signature is checked, too. The other options are those \
 of the server.
 Exit codes: 0 the server would accept it, as far as that was checked; 1 it would refuse it; 2 the \
-token or a key cannot be read.")]
+input or a key cannot be read.")]
 #[command(group(clap::ArgGroup::new("keys").multiple(true)))]
 pub(super) struct ShowToken {
     /// The token; `-` reads it from standard input, which keeps it out of the shell's history

@@ -7,6 +7,7 @@ use serde::Serialize;
 use waterclock::{pattern::Pattern, timestamp::Timestamp};
 
 use super::{TokenToolError, args::CreateToken, read};
+use crate::auth::secret_of;
 
 #[derive(Serialize)]
 struct NewClaims<'a> {
@@ -45,12 +46,9 @@ pub(super) fn run(options: &CreateToken, now: Timestamp) -> Result<String, Token
         jsonwebtoken::encode(&header, &claims, key)
     };
     if let Some(file) = &options.secret_file {
-        let secret = read(file)?;
-        // As the server reads it.
-        let secret = secret.trim_ascii_end();
-        if secret.len() < 32 {
-            return Err(TokenToolError::ShortSecret(file.clone()));
-        }
+        let read = read(file)?;
+        let secret =
+            secret_of(&read).map_err(|why| TokenToolError::Secret { file: file.clone(), why })?;
         return Ok(sign(Algorithm::HS256, &EncodingKey::from_secret(secret))?);
     }
     // The command line requires one of the two.

@@ -24,7 +24,7 @@ pub use args::TokenTool;
 use args::TokenCommand;
 use waterclock::timestamp::Timestamp;
 
-use crate::auth::IssuerError;
+use crate::auth::{InvalidKey, IssuerError};
 
 /// Exit code if the command could not run.
 const FAILED: u8 = 2;
@@ -42,8 +42,8 @@ enum TokenToolError {
     Input(io::Error),
     #[error("the token would permit nothing: name topics with --publish or --subscribe")]
     PermitsNothing,
-    #[error("{} cannot be used: a secret must have at least 32 bytes; `waterclock token key --algorithm hs256` makes one", .0.display())]
-    ShortSecret(PathBuf),
+    #[error("{} cannot be used: {why}", file.display())]
+    Secret { file: PathBuf, why: InvalidKey },
     #[error(
         "{} cannot be used: expected an Ed25519, P-256, P-384 or RSA private key in PEM (PKCS #8), as \
          `openssl pkcs8 -topk8 -nodes -in FILE` writes it",
@@ -67,21 +67,28 @@ pub async fn run(tool: &TokenTool) -> u8 {
         TokenCommand::Key(options) => make_key::run(options).map(|report| (report, 0)),
     };
     match done {
-        Ok((text, code)) => {
-            print(&mut io::stdout(), text);
-            code
-        }
-        Err(error) => {
-            print(&mut io::stderr(), format_args!("error: {error}"));
-            FAILED
-        }
+        Ok((text, code)) => match print(&mut io::stdout(), text) {
+            // A reader that closes the pipe wants no more.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                fail(format_args!("standard output cannot be written: {error}"))
+            }
+            _ => code,
+        },
+        Err(error) => fail(error),
     }
 }
 
-/// Prints a text and a line end. Errors are ignored: a reader that closes the pipe wants no more.
-fn print(output: &mut impl io::Write, text: impl Display) {
-    let _ = writeln!(output, "{text}");
-    let _ = output.flush();
+/// Prints an error. Returns the exit code.
+fn fail(error: impl Display) -> u8 {
+    // What cannot be written there can be told nobody.
+    let _ = print(&mut io::stderr(), format_args!("error: {error}"));
+    FAILED
+}
+
+/// Prints a text and a line end.
+fn print(output: &mut impl io::Write, text: impl Display) -> io::Result<()> {
+    writeln!(output, "{text}")?;
+    output.flush()
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TokenToolError> {
