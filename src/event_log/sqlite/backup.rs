@@ -52,6 +52,9 @@ pub enum CopyError {
     /// The name for the backup is that of a folder.
     #[error("{} is a folder: name a file in it", .0.display())]
     Folder(PathBuf),
+    /// The name for the backup is that of a device, or another special file.
+    #[error("{} is no regular file, and is not replaced: choose another name", .0.display())]
+    Special(PathBuf),
     /// The file for the backup is one of the log's own.
     #[error("{} is a name of the event log's own files: choose another one", .0.display())]
     OwnFile(PathBuf),
@@ -132,14 +135,20 @@ pub fn back_up(
     progress: &mut CopyProgress<'_>,
 ) -> Result<LogCopy, CopyError> {
     let database = files::database_in(folder);
-    if !database.is_file() {
-        return Err(CopyError::NoLog(folder.to_owned()));
+    match fs::metadata(&database) {
+        Ok(metadata) if metadata.is_file() => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(OpenError::of_file(&database, error).into());
+        }
+        _ => return Err(CopyError::NoLog(folder.to_owned())),
     }
     if is_own_file(folder, file) {
         return Err(CopyError::OwnFile(file.to_owned()));
     }
-    if file.is_dir() {
-        return Err(CopyError::Folder(file.to_owned()));
+    match fs::metadata(file) {
+        Ok(metadata) if metadata.is_dir() => return Err(CopyError::Folder(file.to_owned())),
+        Ok(metadata) if !metadata.is_file() => return Err(CopyError::Special(file.to_owned())),
+        _ => {}
     }
     if file.symlink_metadata().is_ok() && !may_replace {
         return Err(CopyError::Exists(file.to_owned()));
@@ -413,6 +422,8 @@ mod tests {
         ));
         let folder = back_up(data.path(), elsewhere.path(), true, &mut go_on);
         assert!(matches!(folder, Err(CopyError::Folder(_))), "{folder:?}");
+        let device = back_up(data.path(), Path::new("/dev/null"), true, &mut go_on);
+        assert!(matches!(device, Err(CopyError::Special(_))), "{device:?}");
         let own = data.path().join("log.db");
         assert!(matches!(back_up(data.path(), &own, true, &mut go_on), Err(CopyError::OwnFile(_))));
         let copied = back_up(data.path(), &file, true, &mut go_on).unwrap();
