@@ -58,7 +58,11 @@ impl ConfigSources<'_> {
             };
             // A value that does not count must be valid, too: it may count at the next start.
             match self.arguments_of(option, entry) {
-                Err(why) => problems.error(entry.line, format!("{}: {why}", entry.name)),
+                Err(reasons) => {
+                    for why in reasons {
+                        problems.error(entry.line, format!("{}: {why}", entry.name));
+                    }
+                }
                 Ok(_) if self.is_set_elsewhere(option) => {}
                 Ok(arguments) if arguments.is_empty() => {}
                 Ok(arguments) => of_file.push((entry, option, arguments)),
@@ -94,25 +98,34 @@ impl ConfigSources<'_> {
     ///
     /// # Errors
     ///
-    /// If the value is not valid.
-    fn arguments_of(&self, option: &Arg, entry: &ConfigEntry) -> Result<Vec<OsString>, String> {
+    /// If the value is not valid, or some values of a list are not.
+    fn arguments_of(
+        &self,
+        option: &Arg,
+        entry: &ConfigEntry,
+    ) -> Result<Vec<OsString>, Vec<String>> {
+        let refuse = |why: &str| Err(vec![why.to_owned()]);
         let values = match (&entry.value, option.get_action()) {
             (ConfigValue::Flag(is_set), ArgAction::SetTrue) => {
                 let flag = is_set.then(|| format!("--{}", entry.name).into());
                 return Ok(flag.into_iter().collect());
             }
-            (_, ArgAction::SetTrue) => return Err("expected true or false".to_owned()),
+            (_, ArgAction::SetTrue) => return refuse("expected true or false"),
             (ConfigValue::Flag(_), _) => {
-                return Err("expected a text or a number, not true or false".to_owned());
+                return refuse("expected a text or a number, not true or false");
             }
             (ConfigValue::Text(text), _) => std::slice::from_ref(text),
             (ConfigValue::List(list), ArgAction::Append) => list,
-            (ConfigValue::List(_), _) => return Err("expected one value, not a list".to_owned()),
+            (ConfigValue::List(_), _) => return refuse("expected one value, not a list"),
         };
         let argument = |value: &String| OsString::from(format!("--{}={value}", entry.name));
-        let arguments: Vec<_> = values.iter().map(argument).collect();
-        let command = without_variables(self.command);
-        self.parse(command, &arguments).map(|()| arguments)
+        let check = |value: &String| {
+            let why = self.parse(without_variables(self.command), &[argument(value)]).err()?;
+            // The line alone does not tell which one of several it is.
+            Some(if values.len() > 1 { format!("{value:?}: {why}") } else { why })
+        };
+        let reasons: Vec<_> = values.iter().filter_map(check).collect();
+        if reasons.is_empty() { Ok(values.iter().map(argument).collect()) } else { Err(reasons) }
     }
 
     /// Parses arguments without regard to their relations to others.

@@ -18,7 +18,10 @@ use std::{
 use clap::ValueEnum;
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, ParseError},
+};
 
 /// Maximum number of bytes that wait to be written. Further lines are lost.
 const CAPACITY: usize = 1 << 20;
@@ -51,10 +54,19 @@ impl FromStr for LogLevel {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match EnvFilter::builder().parse(text) {
-            Ok(_) if !text.is_empty() => Ok(Self(text.to_owned())),
-            Ok(_) => Err("expected a level, such as info or debug".to_owned()),
-            Err(why) => Err(why.to_string()),
+        const LEVELS: &str = "error, warn, info, debug, trace or off";
+        // `RUST_LOG` takes a word that is no level for the name of a module, and prints no others.
+        let is_level =
+            |part: &&str| part.contains(['=', '[']) || part.trim().parse::<LevelFilter>().is_ok();
+        if text.trim().is_empty() {
+            return Err(format!("expected a level: {LEVELS}"));
+        }
+        EnvFilter::builder().parse(text).map_err(|why| why.to_string())?;
+        match text.split(',').find(|part| !is_level(part)) {
+            None => Ok(Self(text.to_owned())),
+            Some(word) => Err(format!(
+                "`{word}` is no level: expected {LEVELS}, or MODULE=LEVEL for one module"
+            )),
         }
     }
 }

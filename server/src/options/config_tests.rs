@@ -57,8 +57,8 @@ fn a_file_sets_each_option_that_the_command_line_does_not() {
 fn each_problem_of_a_file_is_reported_by_its_line() {
     let file = TestFile::with(
         "retain_age = '7days'\nretain-age = '0s'\nmax-streams = -1\nrequire-token = 'yes'\n\
-         log = 'xml'\ndrain = ['1s', '2s']\nlisten = ['127.0.0.1:1', 'here']\nqwxyz = 1\n\
-         store = true\nhelp = true\n[[rules]]\n",
+         log = 'xml'\ndrain = ['1s', '2s']\nlisten = ['127.0.0.1:1', 'here', '1']\nqwxyz = 1\n\
+         store = true\nhelp = true\nlog-level = 'warning'\n[[rules]]\n",
     );
     assert_eq!(
         file.problems(&["--retain-age=1h"]),
@@ -70,12 +70,16 @@ fn each_problem_of_a_file_is_reported_by_its_line() {
             "c.toml:4: require-token: expected true or false",
             "c.toml:5: log: expected one of text, json",
             "c.toml:6: drain: expected one value, not a list",
-            "c.toml:7: listen: expected an address and a port, such as 127.0.0.1:3000 or \
+            "c.toml:7: listen: \"here\": expected an address and a port, such as 127.0.0.1:3000 \
+             or [::1]:3000",
+            "c.toml:7: listen: \"1\": expected an address and a port, such as 127.0.0.1:3000 or \
              [::1]:3000",
             "c.toml:8: qwxyz: unknown; `waterclock --help` lists the names",
             "c.toml:9: store: expected a text or a number, not true or false",
             "c.toml:10: help: unknown; `waterclock --help` lists the names",
-            "c.toml:11: rules: unknown; did you mean rule?",
+            "c.toml:11: log-level: `warning` is no level: expected error, warn, info, debug, trace \
+             or off, or MODULE=LEVEL for one module",
+            "c.toml:12: rules: unknown; did you mean rule?",
         ]
     );
 }
