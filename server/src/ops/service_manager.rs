@@ -23,9 +23,12 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum time that a message waits for the manager. It is lost then.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The program serves.
+/// The program serves. A manager that does not learn of it ends the program at last, so this is the
+/// message whose failure is reported.
 pub fn ready(status: &str) {
-    send(&format!("READY=1\nSTATUS={status}"));
+    if let Err(error) = try_send(&format!("READY=1\nSTATUS={status}")) {
+        tracing::warn!(%error, "the service manager that NOTIFY_SOCKET names cannot be reached");
+    }
 }
 
 /// The program reads its configuration again, until [`ready`].
