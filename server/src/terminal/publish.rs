@@ -50,7 +50,8 @@ const MAX_LINES_BYTES: usize = 256 << 10;
 #[command(after_help = "\
 Examples:
   waterclock publish orders.eu 'a new order' --name created
-  make 2>&1 | waterclock publish build --lines --end --reopen
+  make 2>&1 | waterclock publish build --lines --reopen
+  waterclock publish build --end
   waterclock publish build --end --outcome failed --reason 'out of memory'
 
 If an answer is lost, the event is sent again with its idempotency key, so it is never published \
@@ -78,7 +79,8 @@ pub struct Publish {
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
 
-    /// Idempotency key: the same command with the same key publishes nothing twice
+    /// Idempotency key, up to 200 characters: the same command with the same key publishes nothing
+    /// twice
     #[arg(long, value_name = "KEY", value_parser = key)]
     key: Option<String>,
 
@@ -98,7 +100,7 @@ pub struct Publish {
     #[arg(long)]
     reopen: bool,
 
-    /// Time after which an event that could not be published is given up
+    /// Time after which no further attempt is made to publish an event. An attempt takes up to 20 s
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     patience: Duration,
 
@@ -128,6 +130,11 @@ async fn publish_all(options: &Publish) -> Result<u8, TerminalError> {
         let message = "--reason is for --outcome failed: a topic that is done has none";
         return Err(TerminalError::Input(message.to_owned()));
     }
+    let has_event = options.lines || options.data.is_some() || options.file.is_some();
+    if options.name.is_some() && options.end && !has_event {
+        let message = "--name is for an event: the end of a topic has none";
+        return Err(TerminalError::Input(message.to_owned()));
+    }
     let random = || format!("cli-{:032x}", fastrand::u128(..));
     let key = options.key.clone().unwrap_or_else(random);
     let server = ServerClient::new(&options.server)?;
@@ -135,7 +142,7 @@ async fn publish_all(options: &Publish) -> Result<u8, TerminalError> {
     if options.lines {
         let count = publisher.lines().await?;
         print(format_args!("{count} events"));
-    } else if !options.end || options.data.is_some() || options.file.is_some() {
+    } else if !options.end || has_event {
         let (key, reopen) = (&publisher.key, options.reopen);
         let id = publisher.event(data(options)?, key, reopen, false).await?;
         print(format_args!("{}", visible(&id)));
@@ -306,19 +313,26 @@ impl Publisher<'_> {
                 // The first line opens a topic again.
                 let count = if options.reopen && published == 0 { 1 } else { count };
                 let part: Vec<_> = batch.drain(..count).collect();
-                self.part(&part, published).await.map_err(|(done, error)| {
-                    let published = published + done;
-                    let message = format!("{published} lines were published, but then: {error}");
-                    TerminalError::Input(message)
-                })?;
+                let sent = self.part(&part, published).await;
+                sent.map_err(|(done, error)| self.broken_off(published + done, &error))?;
                 published += count as u64;
             }
             if let Some(error) = problem {
-                let message = format!("{published} lines were published, but then: {error}");
-                return Err(TerminalError::Input(message));
+                return Err(self.broken_off(published, &error));
             }
         }
         Ok(published)
+    }
+
+    /// Explains that only so many lines were published, and how to publish the others.
+    fn broken_off(&self, published: u64, error: &TerminalError) -> TerminalError {
+        let key = match error {
+            // It has the key.
+            TerminalError::Unconfirmed { .. } => String::new(),
+            _ if published == 0 => String::new(),
+            _ => format!(" (the same lines with --key {} publish the others)", self.key),
+        };
+        TerminalError::Input(format!("{published} lines were published{key}, but then: {error}"))
     }
 
     /// Publishes lines that follow so many others, all of them in one request if nothing fails. The

@@ -111,10 +111,19 @@ async fn events_are_published_read_and_listed() {
     let mut long = vec![b'x'; 70_000];
     long.push(b'\n');
     let long = format!("a\n{}", String::from_utf8(long).unwrap());
-    let refused = run_with_input(&["publish", "long", "--lines"], url, &long).await;
+    let arguments = ["publish", "long", "--lines", "--key=K"];
+    let refused = run_with_input(&arguments, url, &long).await;
     assert_eq!(refused.code, 1);
-    let expected = "error: 1 lines were published, but then: line 2 is longer than 64 KiB\n";
+    let expected = "error: 1 lines were published (the same lines with --key K publish the \
+                    others), but then: line 2 is longer than 64 KiB\n";
     assert_eq!(refused.stderr, expected);
+    let rest = run_with_input(&arguments, url, "a\nb\n").await;
+    assert_eq!(rest.stdout, "2 events\n", "{}", rest.stderr);
+    assert_eq!(
+        output(&["tail", "long", "--since=start", "--raw", "--limit=2"], url).await,
+        "a\nb\n"
+    );
+    assert!(error(&["publish", "x", "--end", "--name=n"], url).await.contains("--name is for an"));
 }
 
 /// A running `waterclock tail --json`.
