@@ -101,7 +101,10 @@ test('the package is installed, upgraded, removed and purged', { skip: !has('dpk
   for (const path of ['etc/waterclock', 'var/lib/waterclock']) assert.ok(!existsSync(at(path)), `a purge removes ${path}`);
 });
 
-/** Runs a script as root in a copy of this system that is gone afterwards. Returns nothing if it cannot be made. */
+/**
+ * Runs a script as root in a copy of this system, which is gone afterwards. Returns nothing if it
+ * cannot be made.
+ */
 function inCopyOfSystem(script) {
   const copy = mkdtempSync(join(folder, 'copy-'));
   const mounts = `mount -t tmpfs tmpfs "$0" && cd "$0" && mkdir upper work root &&
