@@ -31,7 +31,10 @@ pub(super) struct VerificationKey {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
     /// The secret is too short.
-    #[error("a secret must have at least {MIN_SECRET} bytes, as `openssl rand -hex 32` prints")]
+    #[error(
+        "a secret must have at least {MIN_SECRET} bytes; `waterclock token key --algorithm hs256` \
+         makes one"
+    )]
     ShortSecret,
     /// The file of a secret holds another key, which others may know.
     #[error(
