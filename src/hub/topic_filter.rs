@@ -20,54 +20,52 @@ use crate::{
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicSet(Arc<[(Pattern, bool)]>);
+pub struct TopicSet(
+    /// Decisions that follow one another and are the same are one. The last one takes topics in.
+    Arc<[(Patterns, bool)]>,
+);
 
 impl TopicSet {
     /// Creates the set. `true` stands for topics that are in it.
     pub fn new(decisions: impl IntoIterator<Item = (Pattern, bool)>) -> Self {
-        let mut kept: Vec<(Pattern, bool)> = Vec::new();
+        let mut groups: Vec<(Vec<Pattern>, bool)> = Vec::new();
         for (pattern, is_in) in decisions {
-            // It would decide on nothing.
-            if !kept.iter().any(|(earlier, _)| earlier.covers(&pattern)) {
-                kept.push((pattern, is_in));
+            match groups.last_mut() {
+                Some((patterns, same)) if *same == is_in => patterns.push(pattern),
+                _ => groups.push((vec![pattern], is_in)),
             }
         }
-        let mut needed: Vec<(Pattern, bool)> = Vec::new();
-        for (pattern, is_in) in kept.into_iter().rev() {
-            // What is left out must be in the rest of the set.
-            if is_in || needed.iter().any(|(later, is_in)| *is_in && later.overlaps(&pattern)) {
-                needed.push((pattern, is_in));
-            }
-        }
-        Self(needed.into_iter().rev().collect())
+        // All others are left out anyway.
+        groups.pop_if(|(_, is_in)| !*is_in);
+        let groups = groups.into_iter();
+        Self(groups.filter_map(|(of, is_in)| Some((Patterns::new(of)?, is_in))).collect())
     }
 
     /// Returns `true` if the topic is in the set.
     pub fn contains(&self, topic: &Topic) -> bool {
-        let decision = self.0.iter().find(|(pattern, _)| pattern.matches(topic));
+        let decision = self.0.iter().find(|(patterns, _)| patterns.matches(topic));
         decision.is_some_and(|(_, is_in)| *is_in)
     }
 
     /// Returns `true` if no topic is in the set.
     pub fn is_empty(&self) -> bool {
-        self.included().next().is_none()
+        self.0.is_empty()
     }
 
-    /// The patterns of topics that are in the set, except for those that others leave out.
+    /// Returns `true` if the patterns of topics that are in the set match no others.
+    fn is_plain(&self) -> bool {
+        self.0.len() <= 1
+    }
+
+    /// The patterns of topics that are in the set, unless earlier ones leave them out.
     fn included(&self) -> impl Iterator<Item = &Pattern> {
-        self.0.iter().filter(|(_, is_in)| *is_in).map(|(pattern, _)| pattern)
-    }
-
-    /// Returns the set as patterns, if none of its own leaves topics out.
-    fn as_patterns(&self) -> Option<Patterns> {
-        let is_plain = self.0.iter().all(|(_, is_in)| *is_in);
-        Patterns::new(self.included().cloned()).filter(|_| is_plain)
+        self.0.iter().filter(|(_, is_in)| *is_in).flat_map(|(patterns, _)| patterns.iter())
     }
 }
 
 impl From<Patterns> for TopicSet {
     fn from(patterns: Patterns) -> Self {
-        Self::new(patterns.iter().map(|pattern| (pattern.clone(), true)))
+        Self(Arc::new([(patterns, true)]))
     }
 }
 
@@ -86,7 +84,7 @@ impl TopicFilter {
     /// Creates the filter.
     pub fn new(wanted: &Patterns, allowed: impl Into<TopicSet>) -> Self {
         let allowed = allowed.into();
-        let mut is_narrow = allowed.as_patterns().is_some();
+        let mut is_narrow = allowed.is_plain();
         let pairs = wanted.iter().flat_map(|one| allowed.included().map(move |other| (one, other)));
         let narrowed: Vec<Pattern> = pairs
             .filter(|(wanted, allowed)| wanted.overlaps(allowed))
@@ -114,15 +112,16 @@ impl TopicFilter {
     /// Removes the topics that do not pass.
     pub fn apply(&self, topics: &mut Vec<impl Borrow<Topic>>) {
         let Some(narrowed) = &self.narrowed else { return topics.clear() };
-        // A matcher is quicker than the set itself.
-        let allowed = self.allowed.as_patterns();
-        let is_matched = self.is_narrow || allowed.is_some();
-        let allowed = allowed.as_ref().filter(|_| !self.is_narrow);
-        let mut matchers: Vec<_> =
-            [narrowed].into_iter().chain(allowed).map(Matcher::new).collect();
+        let mut narrowed = Matcher::new(narrowed);
+        let decisions = self.allowed.0.iter().filter(|_| !self.is_narrow);
+        let mut decisions: Vec<_> =
+            decisions.map(|(patterns, is_in)| (Matcher::new(patterns), *is_in)).collect();
         topics.retain(|topic| {
-            matchers.iter_mut().all(|matcher| matcher.matches(topic.borrow()))
-                && (is_matched || self.allowed.contains(topic.borrow()))
+            let topic = topic.borrow();
+            let mut decision = decisions.iter_mut();
+            let mut decision =
+                || decision.find_map(|(patterns, is_in)| patterns.matches(topic).then_some(*is_in));
+            narrowed.matches(topic) && (self.is_narrow || decision() == Some(true))
         });
     }
 }
@@ -186,7 +185,7 @@ mod tests {
             let passed: Vec<_> = passed.iter().map(Topic::as_str).collect();
             assert_eq!(passed.join(" "), expected, "{wanted} of {allowed}");
         }
-        assert_eq!(set("-a.c a.b a.b -a.> -c"), patterns("a.b").into());
+        assert_eq!(set("a.b c a.b -a.> -c"), patterns("a.b c").into());
         assert!(set("-a -b").is_empty());
     }
 }

@@ -335,10 +335,8 @@ impl Issuer {
             keys => self.verify_with_any(token, keys, verify, now),
         };
         let mut token = verified?;
-        let listed = [token.publish.clone(), token.subscribe.clone()];
-        restrict(&mut token.publish, self.publish.as_deref());
-        restrict(&mut token.subscribe, self.subscribe.as_deref());
-        token.is_bounded = [&token.publish, &token.subscribe] != [&listed[0], &listed[1]];
+        token.is_bounded = restrict(&mut token.publish, self.publish.as_deref())
+            | restrict(&mut token.subscribe, self.subscribe.as_deref());
         Ok(token)
     }
 
@@ -419,22 +417,26 @@ impl Issuer {
 }
 
 /// Restricts patterns to a bound. A pattern inside the bound stays; one around a part of the bound
-/// becomes that part. One that overlaps the bound in another way is left out.
-fn restrict(patterns: &mut Vec<Pattern>, bound: Option<&[Pattern]>) {
-    let Some(bound) = bound else { return };
+/// becomes that part. One that overlaps the bound in another way is left out. Returns `true` if a
+/// pattern has not stayed.
+fn restrict(patterns: &mut Vec<Pattern>, bound: Option<&[Pattern]>) -> bool {
+    let Some(bound) = bound else { return false };
     let mut allowed: Vec<Pattern> = Vec::new();
+    let mut has_changed = false;
     for pattern in patterns.drain(..) {
         if bound.iter().any(|one| one.covers(&pattern)) {
             allowed.push(pattern);
-        } else {
-            for part in bound.iter().filter(|part| pattern.covers(part)) {
-                if !allowed.contains(part) {
-                    allowed.push(part.clone());
-                }
+            continue;
+        }
+        has_changed = true;
+        for part in bound.iter().filter(|part| pattern.covers(part)) {
+            if !allowed.contains(part) {
+                allowed.push(part.clone());
             }
         }
     }
     *patterns = allowed;
+    has_changed
 }
 
 #[cfg(test)]
