@@ -121,7 +121,8 @@ function inCopyOfSystem(script) {
 
 test('the package starts, restarts and stops its service', { skip: !has('dpkg-deb') && 'dpkg is not here' }, (t) => {
   const [first, second] = ['1.0.0', '1.0.1'].map((version) => buildPackage(version, 'service'));
-  // In place of systemd's own, which needs a system that systemd has started.
+  // In place of systemd's own, which needs a system that systemd has started. And dpkg knows of no
+  // other packages, so that it does not read their lists.
   const systemctl = join(folder, 'systemctl');
   writeFileSync(systemctl, '#!/bin/sh\necho "$*" >>/calls\n', { mode: 0o755 });
   const steps = [`--install ${first}`, `--install ${second}`, '--remove waterclock', `--install ${second}`, '--purge waterclock'];
@@ -129,8 +130,9 @@ test('the package starts, restarts and stops its service', { skip: !has('dpkg-de
     export PATH=/usr/sbin:/usr/bin:/sbin:/bin
     rm -f /usr/bin/systemctl
     cp ${systemctl} /usr/bin/systemctl
-    dpkg --purge waterclock >/log 2>&1 || true
-    ${steps.map((step) => `echo step >>/calls; dpkg --force-depends ${step} >/log 2>&1 || { cat /log; exit 1; }`).join('\n')}
+    mkdir -p /dpkg/info /dpkg/updates /dpkg/triggers
+    touch /dpkg/status
+    ${steps.map((step) => `echo step >>/calls; dpkg --admindir=/dpkg --force-depends ${step} >/log 2>&1 || { cat /log; exit 1; }`).join('\n')}
     cat /calls`);
   if (output === undefined) return t.diagnostic('no copy of the system can be mounted here: not tested');
   const calls = output.split('step\n').slice(1).map((part) => part.trimEnd().split('\n'));
