@@ -104,16 +104,16 @@ client: setup-client ## Build the client for pages, and pack it for npm into tar
 # The pages are built first, since the server has them inside. A stamp has the time of the beginning,
 # so that no edit during the build is lost.
 target/release/.pages: $(page_sources)
-	@mkdir -p $(@D) $(empty_site)/pkg && touch $@.begun
+	@mkdir -p $(@D) $(small_site)/pkg && touch $@.begun && echo none >$(small_site)/pkg/none.txt
 	@echo 'make: building the pages (a minute or two the first time)'
 	@node scripts/pages/build.mjs $(site) $(beside)
 	@mv $@.begun $@
 
 build_server := MEMORY_SERVE_QUIET=1 cargo build --quiet --profile quick --package server --features embed
-# The first time, the server is compiled beside the pages, with an empty site. Once they are there,
-# the part of it that has the site is compiled again.
-empty_site := target/empty-site
-target/run/.built: beside = $(if $(wildcard $(program)),,-- env LEPTOS_SITE_ROOT=$(empty_site) $(build_server))
+# The first time, the server is compiled beside the pages, with a site of one small file. Once they
+# are there, the part of it that has the site is compiled again.
+small_site := target/small-site
+target/run/.built: beside = $(if $(wildcard $(program)),,-- env LEPTOS_SITE_ROOT=$(small_site) $(build_server))
 target/run/.built: target/release/.pages $(server_sources)
 	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the server (some minutes the first time)'
