@@ -104,20 +104,19 @@ client: setup-client ## Build the client for pages, and pack it for npm into tar
 # The pages are built first, since the server has them inside. A stamp has the time of the beginning,
 # so that no edit during the build is lost.
 target/release/.pages: $(page_sources)
-	@mkdir -p $(@D) $(small_site)/pkg && touch $@.begun && echo none >$(small_site)/pkg/none.txt
+	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the pages (a minute or two the first time)'
 	@node scripts/pages/build.mjs $(site) $(beside)
 	@mv $@.begun $@
 
-build_server := MEMORY_SERVE_QUIET=1 cargo build --quiet --profile quick --package server --features embed
-# The first time, the server is compiled beside the pages, with a site of one small file. Once they
-# are there, the part of it that has the site is compiled again.
-small_site := target/small-site
-target/run/.built: beside = $(if $(wildcard $(program)),,-- env LEPTOS_SITE_ROOT=$(small_site) $(build_server))
+build_server := cargo build --quiet --profile quick --package server --features embed
+# The first time, all that the server depends on is compiled beside the pages. The server itself
+# fails then, as it has no pages.
+target/run/.built: beside = $(if $(wildcard $(program)),,-- env LEPTOS_SITE_ROOT=none $(build_server) --keep-going)
 target/run/.built: target/release/.pages $(server_sources)
 	@mkdir -p $(@D) && touch $@.begun
 	@echo 'make: building the server (some minutes the first time)'
-	@begun=$$SECONDS && LEPTOS_SITE_ROOT=$(site) $(build_server) && \
+	@begun=$$SECONDS && LEPTOS_SITE_ROOT=$(site) MEMORY_SERVE_QUIET=1 $(build_server) && \
 	    install target/quick/waterclock $(program) && echo "make: built the server ($$((SECONDS - begun)) s)"
 	@mv $@.begun $@
 
