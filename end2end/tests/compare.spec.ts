@@ -249,7 +249,7 @@ test('a reader behind a proxy cannot generate a load, and reads public topics', 
 test('a link contains the results', async ({ page, context, server }) => {
   await server.start();
   await start(page, `${server.url}/compare?rate=50&every=250&lanes=sse+poll`);
-  // A page that has just begun is slow, and few requests are not "3 times the requests".
+  // The first latencies of a page are long, and the sentence has a number only after some requests.
   await expect.poll(() => figure(page, 'Events', 'sse')).toBeGreaterThan(100);
   await expect.poll(() => figure(page, 'Requests', 'poll')).toBeGreaterThan(4);
   await stop(page, server);

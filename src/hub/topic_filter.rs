@@ -21,7 +21,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSet(
-    /// Decisions that follow one another and are the same are one. The last one takes topics in.
+    /// Equal decisions in a row are one. The last one takes topics in.
     Arc<[(Patterns, bool)]>,
 );
 
@@ -30,9 +30,13 @@ impl TopicSet {
     pub fn new(decisions: impl IntoIterator<Item = (Pattern, bool)>) -> Self {
         let mut groups: Vec<(Vec<Pattern>, bool)> = Vec::new();
         for (pattern, is_in) in decisions {
+            let is_last = pattern == Pattern::all();
             match groups.last_mut() {
                 Some((patterns, same)) if *same == is_in => patterns.push(pattern),
                 _ => groups.push((vec![pattern], is_in)),
+            }
+            if is_last {
+                break;
             }
         }
         // All others are left out anyway.
@@ -47,7 +51,7 @@ impl TopicSet {
         decision.is_some_and(|(_, is_in)| *is_in)
     }
 
-    /// Returns `true` if no topic is in the set.
+    /// Returns `true` if no pattern takes a topic into the set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -186,6 +190,8 @@ mod tests {
             assert_eq!(passed.join(" "), expected, "{wanted} of {allowed}");
         }
         assert_eq!(set("a.b c a.b -a.> -c"), patterns("a.b c").into());
-        assert!(set("-a -b").is_empty());
+        for nothing in ["-a -b", "-> a"] {
+            assert!(set(nothing).is_empty(), "{nothing}");
+        }
     }
 }

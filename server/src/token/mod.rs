@@ -80,7 +80,7 @@ pub async fn run(tool: &TokenTool) -> u8 {
 
 /// Prints an error. Returns the exit code.
 fn fail(error: impl Display) -> u8 {
-    // What cannot be written there can be told nobody.
+    // An error here can be told nobody.
     let _ = print(&mut io::stderr(), format_args!("error: {error}"));
     FAILED
 }

@@ -227,6 +227,9 @@ async fn rules_leave_topics_out_of_the_list() {
         let page = body(server.get_with_token(&token, "/topics").await).await;
         assert_eq!(names(&page).0, expected, "{subscribe}");
     }
+    let rules = [rule(">", Audience::Nobody)];
+    let server = Server::with_access(Access { rules: rules.into(), ..tokens::access() }).await;
+    assert_eq!(server.get("/topics").await.status(), 403);
 }
 
 #[tokio::test]
